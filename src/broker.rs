@@ -1,0 +1,1 @@
+//! Composition: builds the seams from settings, wires the handles, and holds the order of start and stop.

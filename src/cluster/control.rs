@@ -1,0 +1,144 @@
+//! The control requests of Kafka 3.9's ZooKeeper mode as plain types, and the two links they travel on.
+//!
+//! The controller speaks to every broker, its own included, through [`BrokerLink`]; a broker speaks to the controller
+//! through [`ControllerLink`]. On one node both are in process and keep the order of a connection; remote ones, over
+//! LeaderAndIsr 7, UpdateMetadata 8 and StopReplica 4, come with the cluster.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use futures_util::future::BoxFuture;
+
+use crate::types::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, TopicName,
+};
+
+/// Who sends a control request and under which terms. A receiver refuses stale ones (I-14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ControlHead {
+    pub(crate) controller: BrokerId,
+    pub(crate) controller_epoch: ControllerEpoch,
+    /// Epoch of the broker it is sent to.
+    pub(crate) broker_epoch: BrokerEpoch,
+}
+
+/// State of one partition as the controller decided it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PartitionState {
+    pub(crate) partition: PartitionIndex,
+    /// Epoch of the controller that wrote this state.
+    pub(crate) controller_epoch: ControllerEpoch,
+    /// `None`: no leader. `UpdateMetadata` says deletion with [`TopicMetadata::deleted`] instead of Kafka's leader −2.
+    pub(crate) leader: Option<BrokerId>,
+    pub(crate) leader_epoch: LeaderEpoch,
+    pub(crate) isr: Vec<BrokerId>,
+    pub(crate) partition_epoch: PartitionEpoch,
+    pub(crate) replicas: Vec<BrokerId>,
+    pub(crate) offline_replicas: Vec<BrokerId>,
+    /// LeaderAndIsr only: the replica is made anew.
+    pub(crate) is_new: bool,
+}
+
+/// LeaderAndIsr 7: take these roles.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaderAndIsr {
+    pub(crate) head: ControlHead,
+    pub(crate) topics: Vec<(TopicName, TopicId, Vec<PartitionState>)>,
+}
+
+/// One listener of a broker, as clients shall reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) listener: String,
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    pub(crate) security_protocol: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LiveBroker {
+    pub(crate) id: BrokerId,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) rack: Option<String>,
+}
+
+/// A topic inside UpdateMetadata: its partitions are merged into the image.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicMetadata {
+    pub(crate) name: TopicName,
+    pub(crate) id: TopicId,
+    pub(crate) partitions: Vec<PartitionState>,
+    /// Partitions that leave the image; the topic leaves with its last one.
+    pub(crate) deleted: Vec<PartitionIndex>,
+}
+
+/// UpdateMetadata 8: partitions merge, live brokers replace.
+#[derive(Debug, Clone)]
+pub(crate) struct UpdateMetadata {
+    pub(crate) head: ControlHead,
+    pub(crate) topics: Vec<TopicMetadata>,
+    pub(crate) live_brokers: Vec<LiveBroker>,
+}
+
+/// StopReplica 4.
+#[derive(Debug, Clone)]
+pub(crate) struct StopReplica {
+    pub(crate) head: ControlHead,
+    pub(crate) partitions: Vec<StopPartition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StopPartition {
+    pub(crate) topic: TopicName,
+    pub(crate) partition: PartitionIndex,
+    /// `None` is Kafka's −2: the topic is being deleted, stop whatever the epoch.
+    pub(crate) leader_epoch: Option<LeaderEpoch>,
+    /// Delete the data as well.
+    pub(crate) delete: bool,
+}
+
+/// Why a control request, or one partition of it, was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ControlError {
+    #[error("stale controller epoch")]
+    StaleControllerEpoch,
+    #[error("stale broker epoch")]
+    StaleBrokerEpoch,
+    #[error("fenced leader epoch")]
+    FencedLeaderEpoch,
+    #[error("inconsistent topic id")]
+    InconsistentTopicId,
+    #[error("storage error: {0}")]
+    Storage(String),
+    /// The link is gone; the outcome is unknown.
+    #[error("disconnected")]
+    Disconnected,
+}
+
+/// Per partition outcome of LeaderAndIsr or StopReplica.
+pub(crate) type PartitionResults = Vec<(TopicName, PartitionIndex, Result<(), ControlError>)>;
+
+/// Controller → broker. Calls are answered in the order in which they were made.
+pub(crate) trait BrokerLink: Debug + Send + Sync + 'static {
+    fn leader_and_isr(&self, request: LeaderAndIsr) -> BoxFuture<'_, Result<PartitionResults, ControlError>>;
+    fn update_metadata(&self, request: UpdateMetadata) -> BoxFuture<'_, Result<(), ControlError>>;
+    fn stop_replica(&self, request: StopReplica) -> BoxFuture<'_, Result<PartitionResults, ControlError>>;
+}
+
+/// Why the controller refused a broker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ControllerError {
+    #[error("not the controller")]
+    NotController,
+    #[error("stale broker epoch")]
+    StaleBrokerEpoch,
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Broker → controller. (AlterPartition and ControlledShutdown come with replication.)
+pub(crate) trait ControllerLink: Debug + Send + Sync + 'static {
+    /// AllocateProducerIds: a block of ids nobody else will get.
+    fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>>;
+}

@@ -1,0 +1,7 @@
+//! The cluster as znodes say it: their paths and encodings, this broker's registration, the metadata image, topic and
+//! config writes that any broker may make, and the control requests as types.
+//!
+//! Never touches logs and never elects. The image is fed by UpdateMetadata alone (I-16).
+
+pub(crate) mod control;
+pub(crate) mod image;

@@ -1,0 +1,33 @@
+//! klamm: a broker that speaks the Kafka wire protocol and keeps its records in RocksDB.
+//!
+//! The rooms below stand in reading order, which is the layer order: a room may import from rooms above it in this
+//! list as `src/ARCHITECTURE.md` states, never from one below. `tidy` holds that rule as a test.
+
+pub mod clock;
+pub mod config;
+pub(crate) mod metrics;
+pub(crate) mod task;
+pub mod types;
+
+pub(crate) mod coordination;
+pub(crate) mod record;
+pub(crate) mod storage;
+pub(crate) mod wire;
+
+pub(crate) mod cluster;
+pub(crate) mod log;
+
+pub(crate) mod replica;
+
+pub(crate) mod controller;
+pub(crate) mod coordinator;
+
+pub(crate) mod api;
+
+pub(crate) mod net;
+
+pub mod broker;
+pub mod observe;
+
+#[cfg(test)]
+mod tidy;

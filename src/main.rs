@@ -1,0 +1,3 @@
+//! Arguments → settings → tracing → `Broker::start` → signal → stop → exit code.
+
+fn main() {}

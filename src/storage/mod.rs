@@ -1,0 +1,162 @@
+//! SEAM: one log directory. Families of batches, side records and the embedded tree, behind one ordered commit.
+//!
+//! Knows nothing of what is inside a batch, of leaders or of topics beyond their identity. RocksDB appears in no
+//! signature; `rocksdb/` is the real directory, `memory.rs` its twin for tests, `faulty.rs` a twin that fails on demand,
+//! and `contract.rs` the suite that all of them pass.
+//!
+//! Contract
+//! - Write sets are applied in the order in which `commit` was called, each one whole or not at all, many of them in
+//!   one group commit (I-1). `Done` is called in that same order, on the writer's thread, after the write (and, if one
+//!   of the group asked for it, the sync) has returned: it must be short and must not block.
+//! - A read begun after `Done(Ok)` sees the set.
+//! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
+//!   anew (I-6). What had been acknowledged stays readable.
+//! - Everything acknowledged survives a kill of the process; with `sync` also a loss of power.
+
+pub(crate) mod keys;
+
+use std::fmt::Debug;
+use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
+
+/// A partition's identity on disk. A topic that is deleted and made again has a new `topic_id` and so shares nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PartitionId {
+    pub(crate) topic: TopicName,
+    pub(crate) topic_id: TopicId,
+    pub(crate) partition: PartitionIndex,
+}
+
+/// Handle of the family that holds one partition's batches. Valid while the directory is open and the partition exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Family(pub(crate) u32);
+
+/// Why storage refused.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum StorageError {
+    /// An earlier write or sync failed; the directory takes no more writes until it is opened again (I-6).
+    #[error("log directory {dir} is offline: {reason}")]
+    Stopped { dir: PathBuf, reason: Arc<str> },
+    /// The disk's reserve is reached. Nothing was written; the same call may succeed once space is back.
+    #[error("log directory {dir} has no space left above its reserve")]
+    Full { dir: PathBuf },
+    /// A read failed or found bytes that do not match their checksum.
+    #[error("log directory {dir}: {reason}")]
+    Read { dir: PathBuf, reason: Arc<str> },
+}
+
+/// One thing to write. Sets hold few of them, so they are a plain list.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    /// A batch under its last offset. Writing to the same last offset again replaces it (compaction).
+    Batch {
+        family: Family,
+        last_offset: Offset,
+        batch: Bytes,
+    },
+    /// Removes the one batch whose last offset this is, if there is one.
+    DeleteBatch {
+        family: Family,
+        last_offset: Offset,
+    },
+    /// Removes all batches whose last offset lies in the range.
+    DeleteBatches {
+        family: Family,
+        last_offsets: Range<Offset>,
+    },
+    /// A side record; `key` comes from [`keys`].
+    Side {
+        key: Bytes,
+        value: Bytes,
+    },
+    DeleteSide {
+        key: Bytes,
+    },
+    /// Removes all side records in the half-open range of keys.
+    DeleteSides {
+        keys: Range<Bytes>,
+    },
+    /// A node of the embedded coordination tree.
+    Tree {
+        key: Bytes,
+        value: Bytes,
+    },
+    DeleteTree {
+        key: Bytes,
+    },
+}
+
+/// What becomes visible together.
+#[derive(Debug, Default)]
+pub(crate) struct WriteSet {
+    pub(crate) writes: Vec<Write>,
+    /// Sync the write-ahead log before `Done`.
+    pub(crate) sync: bool,
+}
+
+/// Called once per write set, in commit order, on the writer's thread.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
+
+/// What a visitor of a scan gets: the batch's last offset (or the side key) and the value, valid during the call only.
+pub(crate) type Visit<'a, K> = dyn FnMut(K, &[u8]) -> ControlFlow<()> + 'a;
+
+/// One log directory. Calls other than `commit` may block on the disk: run them where blocking is allowed.
+pub(crate) trait LogDir: Debug + Send + Sync + 'static {
+    /// Where it lies, for messages.
+    fn path(&self) -> PathBuf;
+
+    /// Every partition the directory holds, with its family.
+    fn partitions(&self) -> Vec<(PartitionId, Family)>;
+
+    /// Takes a family for each partition, in one durable step; one that exists already keeps its family.
+    /// Answers in the order of `wanted`.
+    fn create(&self, wanted: &[PartitionId]) -> Result<Vec<Family>, StorageError>;
+
+    /// Forgets the partitions: their batches and side records are gone from every later read, space comes back in the
+    /// background, the family returns to the pool only when it is empty. Unknown ones are ignored. Pending commits to
+    /// them must have been done.
+    fn delete(&self, partitions: &[PartitionId]) -> Result<(), StorageError>;
+
+    /// Queues a set. Blocks the caller only while the queue is over its bound; `done` runs on the writer's thread.
+    fn commit(&self, set: WriteSet, done: Done);
+
+    /// Visits batches in offset order, from the first whose last offset is at least `from`, until `Break` or the end.
+    fn scan(&self, family: Family, from: Offset, visit: &mut Visit<'_, Offset>) -> Result<(), StorageError>;
+
+    /// The batch with the highest last offset.
+    fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError>;
+
+    /// One side record.
+    fn side(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
+
+    /// Visits the side records of a half-open key range in key order.
+    fn scan_sides(&self, keys: Range<Bytes>, visit: &mut Visit<'_, &[u8]>) -> Result<(), StorageError>;
+
+    /// Visits the whole embedded tree in key order.
+    fn scan_tree(&self, visit: &mut Visit<'_, &[u8]>) -> Result<(), StorageError>;
+
+    /// Hints that a range of batches was deleted, so that whole files can go at once. Returns when the hint was taken.
+    fn reclaim(&self, family: Family, last_offsets: Range<Offset>);
+
+    /// Bytes the file system has left above the reserve; `None` where that has no meaning.
+    fn free_bytes(&self) -> Option<u64>;
+
+    /// Orderly end: waits for queued commits, flushes what shortens the next start, closes. Later commits are `Stopped`.
+    fn close(&self);
+}
+
+/// A shared log directory.
+pub(crate) type SharedLogDir = Arc<dyn LogDir>;
+
+/// Commits and waits.
+pub(crate) async fn commit(dir: &dyn LogDir, set: WriteSet) -> Result<(), StorageError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let path = dir.path();
+    dir.commit(set, Box::new(move |result| drop(sender.send(result))));
+    receiver.await.unwrap_or_else(|_| Err(StorageError::Stopped { dir: path, reason: "closed".into() }))
+}

@@ -1,0 +1,68 @@
+//! The only place that spawns. A task has a name, and a panic policy: an owner that panics ends the process, because a
+//! half-changed state must not go on answering; a request that panics costs its connection alone.
+
+use std::future::Future;
+
+use tokio::task::JoinHandle;
+use tracing::error;
+
+/// Exit code of a process whose owner task panicked.
+pub(crate) const EXIT_OWNER_PANICKED: i32 = 70;
+
+/// Spawns a task that owns state. A panic ends the process with [`EXIT_OWNER_PANICKED`].
+pub(crate) fn spawn_owner<F>(name: &'static str, future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    struct EndOnPanic(&'static str);
+    impl Drop for EndOnPanic {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                error!(
+                    task = self.0,
+                    "an owner panicked; the process ends so that nothing is answered from torn state"
+                );
+                std::process::exit(EXIT_OWNER_PANICKED);
+            }
+        }
+    }
+    tokio::spawn(async move {
+        let _guard = EndOnPanic(name);
+        future.await;
+    })
+}
+
+/// Spawns work whose panic concerns nobody else, such as a connection.
+pub(crate) fn spawn<T, F>(future: F) -> JoinHandle<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    tokio::spawn(future)
+}
+
+/// Runs a call that blocks on the disk on a thread meant for that. A panic in it is passed on to the caller.
+pub(crate) async fn blocking<T, F>(work: F) -> T
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(joined) if joined.is_panic() => std::panic::resume_unwind(joined.into_panic()),
+        Err(_) => unreachable!("blocking tasks are never aborted"),
+    }
+}
+
+/// Starts an operating system thread that owns state; the panic policy is that of [`spawn_owner`].
+pub(crate) fn thread<F>(name: &'static str, body: F) -> std::io::Result<std::thread::JoinHandle<()>>
+where
+    F: FnOnce() + Send + 'static,
+{
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+            error!(thread = name, "an owner thread panicked; the process ends");
+            std::process::exit(EXIT_OWNER_PANICKED);
+        }
+    })
+}

@@ -1,0 +1,1 @@
+//! The rules of ARCHITECTURE.md and of style as a test.

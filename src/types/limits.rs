@@ -1,0 +1,31 @@
+//! Every bound on a queue, a frame or a loop, in one place, with the relations between them asserted at compile time.
+
+/// Longest legal topic name, in characters. Source: Kafka `Topic.MAX_NAME_LENGTH`.
+pub const TOPIC_NAME_CHARS_MAX: usize = 249;
+
+/// Largest frame of a request that carries no records, in bytes.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// Largest request header, in bytes.
+pub const REQUEST_HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// Requests of one connection that may wait for their reply before the socket is no longer read.
+pub const CONNECTION_REQUESTS_IN_FLIGHT_MAX: usize = 100;
+
+/// Largest size of one decompressed record batch, in bytes; guards against decompression bombs.
+pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// First step of a frame buffer; it then grows with the bytes received, never with the announced length.
+pub const FRAME_FIRST_STEP_BYTES: usize = 64 << 10;
+
+/// Most bytes that one group commit gathers before it is written.
+pub const GROUP_COMMIT_BYTES_MAX: usize = 4 << 20;
+
+/// Commands that wait for an owner task.
+pub const MAILBOX_COMMANDS_MAX: usize = 1024;
+
+/// Batches of a producer that are remembered to recognise duplicates. Source: Kafka `ProducerStateEntry`.
+pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
+
+const _: () = assert!(FRAME_FIRST_STEP_BYTES <= CONTROL_FRAME_BYTES_MAX);
+const _: () = assert!(REQUEST_HEADER_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX);

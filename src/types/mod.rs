@@ -1,0 +1,12 @@
+//! The vocabulary every room shares: ids, offsets, epochs, names and limits as newtypes. Imports nothing of ours.
+
+pub mod epoch;
+pub mod ids;
+pub mod limits;
+pub mod offset;
+pub mod topic;
+
+pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch};
+pub use ids::{BrokerId, ProducerId, TopicId};
+pub use offset::Offset;
+pub use topic::{PartitionIndex, TopicName, TopicPartition};

@@ -1,0 +1,4 @@
+//! Frames, headers, the guarded codec and responses that borrow record bytes. Knows no domain rule (D2, I-21).
+
+pub(crate) mod codec;
+pub(crate) mod segments;

@@ -1,0 +1,36 @@
+//! A response body as a list of byte slices, so that record bytes are sent from where they lie (I-4).
+
+use bytes::Bytes;
+
+/// Slices that follow each other on the wire.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Segments {
+    parts: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Segments {
+    pub(crate) fn push(&mut self, part: Bytes) {
+        if !part.is_empty() {
+            self.bytes += part.len();
+            self.parts.push(part);
+        }
+    }
+
+    /// Total length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn into_parts(self) -> Vec<Bytes> {
+        self.parts
+    }
+}
+
+impl From<Bytes> for Segments {
+    fn from(part: Bytes) -> Self {
+        let mut segments = Self::default();
+        segments.push(part);
+        segments
+    }
+}
