@@ -13,7 +13,11 @@
 //!   anew (I-6). What had been acknowledged stays readable.
 //! - Everything acknowledged survives a kill of the process; with `sync` also a loss of power.
 
+#[cfg(test)]
+pub(crate) mod contract;
+pub(crate) mod faulty;
 pub(crate) mod keys;
+pub(crate) mod memory;
 
 use std::fmt::Debug;
 use std::ops::{ControlFlow, Range};
@@ -99,11 +103,41 @@ pub(crate) struct WriteSet {
     pub(crate) sync: bool,
 }
 
+impl WriteSet {
+    /// What the set weighs in queues and group commits: its keys, values and a little for each write.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.writes.iter().map(Write::size_bytes).sum()
+    }
+
+    /// Whether it adds records, so that it is refused when the disk's reserve is reached.
+    pub(crate) fn adds_batches(&self) -> bool {
+        self.writes.iter().any(|write| matches!(write, Write::Batch { .. }))
+    }
+}
+
+impl Write {
+    fn size_bytes(&self) -> usize {
+        /// Key, lengths and tag of one write in RocksDB's log, about.
+        const OVERHEAD_BYTES: usize = 24;
+        OVERHEAD_BYTES
+            + match self {
+                Self::Batch { batch, .. } => batch.len(),
+                Self::Side { key, value } | Self::Tree { key, value } => key.len() + value.len(),
+                Self::DeleteSide { key } | Self::DeleteTree { key } => key.len(),
+                Self::DeleteSides { keys } => keys.start.len() + keys.end.len(),
+                Self::DeleteBatch { .. } | Self::DeleteBatches { .. } => 0,
+            }
+    }
+}
+
 /// Called once per write set, in commit order, on the writer's thread.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 
-/// What a visitor of a scan gets: the batch's last offset (or the side key) and the value, valid during the call only.
-pub(crate) type Visit<'a, K> = dyn FnMut(K, &[u8]) -> ControlFlow<()> + 'a;
+/// Visits a batch under its last offset; the bytes are valid during the call only.
+pub(crate) type VisitBatch<'a> = dyn FnMut(Offset, &[u8]) -> ControlFlow<()> + 'a;
+
+/// Visits a key and its value; both are valid during the call only.
+pub(crate) type VisitPair<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// One log directory. Calls other than `commit` may block on the disk: run them where blocking is allowed.
 pub(crate) trait LogDir: Debug + Send + Sync + 'static {
@@ -125,8 +159,11 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// Queues a set. Blocks the caller only while the queue is over its bound; `done` runs on the writer's thread.
     fn commit(&self, set: WriteSet, done: Done);
 
+    /// Bytes of the sets that were queued and are not done. Admission slows down when this grows.
+    fn queued_bytes(&self) -> usize;
+
     /// Visits batches in offset order, from the first whose last offset is at least `from`, until `Break` or the end.
-    fn scan(&self, family: Family, from: Offset, visit: &mut Visit<'_, Offset>) -> Result<(), StorageError>;
+    fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError>;
 
     /// The batch with the highest last offset.
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError>;
@@ -135,10 +172,10 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     fn side(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 
     /// Visits the side records of a half-open key range in key order.
-    fn scan_sides(&self, keys: Range<Bytes>, visit: &mut Visit<'_, &[u8]>) -> Result<(), StorageError>;
+    fn scan_sides(&self, keys: Range<Bytes>, visit: &mut VisitPair<'_>) -> Result<(), StorageError>;
 
     /// Visits the whole embedded tree in key order.
-    fn scan_tree(&self, visit: &mut Visit<'_, &[u8]>) -> Result<(), StorageError>;
+    fn scan_tree(&self, visit: &mut VisitPair<'_>) -> Result<(), StorageError>;
 
     /// Hints that a range of batches was deleted, so that whole files can go at once. Returns when the hint was taken.
     fn reclaim(&self, family: Family, last_offsets: Range<Offset>);

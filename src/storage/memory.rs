@@ -1,0 +1,243 @@
+//! The log directory's twin in memory, for tests and for `Broker`s that keep nothing.
+//!
+//! Same contract as the real one: sets are applied in commit order on a thread of its own, so that a caller may hold
+//! the lock that its `Done` takes. What it holds outlives the handle: [`MemoryDir::reopen`] stands for a restart.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{Bound, Range};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, Write, WriteSet, keys};
+use crate::task;
+use crate::types::Offset;
+
+/// A log directory without a disk.
+#[derive(Debug)]
+pub(crate) struct MemoryDir {
+    contents: Arc<Mutex<Contents>>,
+    queued_bytes: Arc<AtomicUsize>,
+    /// Taken by [`LogDir::close`].
+    writer: Mutex<Option<Writer>>,
+}
+
+struct Writer {
+    queue: Sender<(WriteSet, usize, Done)>,
+    thread: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+/// What a disk would hold.
+#[derive(Debug, Default)]
+struct Contents {
+    partitions: BTreeMap<PartitionId, Family>,
+    next_family: u32,
+    families: HashMap<Family, BTreeMap<Offset, Bytes>>,
+    sides: BTreeMap<Bytes, Bytes>,
+    tree: BTreeMap<Bytes, Bytes>,
+}
+
+impl MemoryDir {
+    /// An empty directory.
+    pub(crate) fn open() -> Arc<Self> {
+        Self::over(Arc::default())
+    }
+
+    /// The same contents behind a new handle, as after a restart. Sets still queued in the old one are written first
+    /// if it was closed.
+    pub(crate) fn reopen(&self) -> Arc<Self> {
+        Self::over(Arc::clone(&self.contents))
+    }
+
+    fn over(contents: Arc<Mutex<Contents>>) -> Arc<Self> {
+        let (queue, sets) = channel::<(WriteSet, usize, Done)>();
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let (written, queued) = (Arc::clone(&contents), Arc::clone(&queued_bytes));
+        let thread = task::thread("memory-writer", move || {
+            for (set, bytes, done) in sets {
+                written.lock().apply(set.writes);
+                queued.fetch_sub(bytes, Ordering::Relaxed);
+                done(Ok(()));
+            }
+        })
+        .expect("a twin for tests is useless where no thread can start");
+        Arc::new(Self { contents, queued_bytes, writer: Mutex::new(Some(Writer { queue, thread })) })
+    }
+}
+
+impl Contents {
+    fn apply(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            match write {
+                Write::Batch { family, last_offset, batch } => {
+                    self.family(family).insert(last_offset, batch);
+                }
+                Write::DeleteBatch { family, last_offset } => {
+                    self.family(family).remove(&last_offset);
+                }
+                Write::DeleteBatches { family, last_offsets } => {
+                    self.family(family).retain(|last_offset, _| !last_offsets.contains(last_offset));
+                }
+                Write::Side { key, value } => {
+                    self.sides.insert(key, value);
+                }
+                Write::DeleteSide { key } => {
+                    self.sides.remove(&key);
+                }
+                Write::DeleteSides { keys } => self.sides.retain(|key, _| !keys.contains(key)),
+                Write::Tree { key, value } => {
+                    self.tree.insert(key, value);
+                }
+                Write::DeleteTree { key } => {
+                    self.tree.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn family(&mut self, family: Family) -> &mut BTreeMap<Offset, Bytes> {
+        self.families.get_mut(&family).expect("only families of live partitions are written to")
+    }
+}
+
+impl LogDir for MemoryDir {
+    fn path(&self) -> PathBuf {
+        PathBuf::from("memory")
+    }
+
+    fn partitions(&self) -> Vec<(PartitionId, Family)> {
+        self.contents.lock().partitions.iter().map(|(id, family)| (id.clone(), *family)).collect()
+    }
+
+    fn create(&self, wanted: &[PartitionId]) -> Result<Vec<Family>, StorageError> {
+        let contents = &mut *self.contents.lock();
+        let mut families = Vec::with_capacity(wanted.len());
+        for id in wanted {
+            families.push(*contents.partitions.entry(id.clone()).or_insert_with(|| {
+                let family = Family(contents.next_family);
+                contents.next_family += 1;
+                contents.families.insert(family, BTreeMap::new());
+                family
+            }));
+        }
+        Ok(families)
+    }
+
+    fn delete(&self, partitions: &[PartitionId]) -> Result<(), StorageError> {
+        let contents = &mut *self.contents.lock();
+        for id in partitions {
+            if let Some(family) = contents.partitions.remove(id) {
+                contents.families.remove(&family);
+                let prefix = keys::side_prefix(id.topic_id, id.partition);
+                contents.sides.retain(|key, _| !key.starts_with(&prefix));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, set: WriteSet, done: Done) {
+        let bytes = set.size_bytes();
+        let refused = match &*self.writer.lock() {
+            Some(writer) => {
+                self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+                writer.queue.send((set, bytes, done)).err().map(|unsent| unsent.0.2)
+            }
+            None => Some(done),
+        };
+        if let Some(done) = refused {
+            done(Err(StorageError::Stopped { dir: self.path(), reason: "closed".into() }));
+        }
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
+        // Cloned (handles, not bytes) so that the visitor may call the directory.
+        let batches: Vec<(Offset, Bytes)> = match self.contents.lock().families.get(&family) {
+            Some(batches) => batches.range(from..).map(|(last_offset, batch)| (*last_offset, batch.clone())).collect(),
+            None => Vec::new(),
+        };
+        for (last_offset, batch) in &batches {
+            if visit(*last_offset, batch).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {
+        let contents = self.contents.lock();
+        let last = contents.families.get(&family).and_then(BTreeMap::last_key_value);
+        Ok(last.map(|(last_offset, batch)| (*last_offset, batch.clone())))
+    }
+
+    fn side(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.contents.lock().sides.get(key).cloned())
+    }
+
+    fn scan_sides(&self, keys: Range<Bytes>, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let range = (Bound::Included(&keys.start), Bound::Excluded(&keys.end));
+        let sides: Vec<(Bytes, Bytes)> =
+            self.contents.lock().sides.range::<Bytes, _>(range).map(|(k, v)| (k.clone(), v.clone())).collect();
+        for (key, value) in &sides {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_tree(&self, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
+        let tree = self.contents.lock().tree.clone();
+        for (key, value) in &tree {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn reclaim(&self, _family: Family, _last_offsets: Range<Offset>) {}
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn close(&self) {
+        let writer = self.writer.lock().take();
+        if let Some(Writer { queue, thread }) = writer {
+            drop(queue);
+            if thread.thread().id() != std::thread::current().id() {
+                thread.join().expect("the thread's wrapper catches panics");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::contract;
+
+    #[test]
+    fn memory_keeps_the_contract() {
+        let disk = MemoryDir::open();
+        contract::check(&mut || disk.reopen());
+    }
+}
