@@ -1,1 +1,481 @@
-//! The rules of ARCHITECTURE.md and of style as a test.
+//! The rules of ARCHITECTURE.md and of style as a test: which room may import which, where the outside crates, the
+//! clock, randomness and spawning may be named, and how a file looks.
+//!
+//! The tables come first; whoever changes the house changes them in the same commit. Code under `#[cfg(test)]` is free
+//! of the doors, because a test may build what it likes, but not of the rules about form. Each checker is a function
+//! from text to findings, and is shown to fail on a planted fault at the end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The vocabulary and the tools that a room with tasks of its own may use.
+const BASE: &[&str] = &["types", "clock", "task", "metrics", "config"];
+
+/// A room, or a part of one (the longest path that fits counts), and what it may import besides itself.
+struct Door {
+    path: &'static str,
+    base: &'static [&'static str],
+    rooms: &'static [&'static str],
+}
+
+const fn door(path: &'static str, base: &'static [&'static str], rooms: &'static [&'static str]) -> Door {
+    Door { path, base, rooms }
+}
+
+/// Who may import whom. Absent from a row means never; `clock` in a row without tasks is there for `UnixMs`.
+const DOORS: &[Door] = &[
+    door("types", &[], &[]),
+    door("clock", &["types"], &[]),
+    door("task", &["types"], &[]),
+    door("metrics", &["types"], &[]),
+    door("config", &["types", "clock"], &[]),
+    // No input or output, no tasks: functions over bytes.
+    door("record", &["types", "clock"], &[]),
+    door("wire", &["types", "clock"], &[]),
+    door("storage", BASE, &[]),
+    door("coordination", BASE, &[]),
+    door("coordination/embedded", BASE, &["storage"]),
+    // Synchronous: it never spawns.
+    door("log", &["types", "clock", "metrics", "config"], &["record", "storage"]),
+    door("cluster", &["types", "clock", "metrics", "config"], &["coordination"]),
+    door("security", BASE, &["cluster"]),
+    door("quota", BASE, &["cluster"]),
+    door("peer", BASE, &["wire", "cluster", "security"]),
+    // `storage` for the write sets that it commits; never a znode.
+    door("replica", BASE, &["log", "record", "storage", "cluster", "peer"]),
+    // Never a log.
+    door("controller", BASE, &["cluster", "coordination", "peer"]),
+    // Never storage: `replica` through PartitionWriter.
+    door("coordinator", BASE, &["replica", "cluster", "peer", "record"]),
+    // Never storage, znodes or sockets.
+    door(
+        "api",
+        BASE,
+        &["wire", "record", "log", "cluster", "replica", "controller", "coordinator", "security", "quota"],
+    ),
+    // No domain room: it knows an API by its header.
+    door("net", BASE, &["api", "wire", "security", "quota"]),
+    door("observe", BASE, &["cluster", "replica", "controller", "coordinator"]),
+];
+
+/// These put the house together and may import everything.
+const COMPOSITION: &[&str] = &["lib", "main", "broker", "tidy", "sim"];
+
+/// A name in code, and the only paths whose code may contain it.
+struct Only {
+    names: &'static [&'static str],
+    paths: &'static [&'static str],
+    why: &'static str,
+}
+
+const ONLY: &[Only] = &[
+    Only {
+        names: &["kafka_protocol"],
+        paths: &["wire", "api", "peer"],
+        why: "domain rooms speak their own types, not the wire's",
+    },
+    Only {
+        names: &["rocksdb", "librocksdb_sys"],
+        paths: &["storage/rocksdb"],
+        why: "RocksDB stays behind the storage seam",
+    },
+    Only {
+        names: &["zookeeper_client"],
+        paths: &["coordination/zookeeper"],
+        why: "ZooKeeper stays behind the coordination seam",
+    },
+    Only {
+        names: &["tokio::spawn", "spawn_blocking", "spawn_local", "thread::spawn", "thread::Builder"],
+        paths: &["task"],
+        why: "task.rs alone spawns, so that each task has a panic policy",
+    },
+    Only {
+        names: &["SystemTime::now", "Instant::now"],
+        paths: &["clock", "task", "net", "broker", "main"],
+        why: "rooms are given the time (I-25)",
+    },
+    Only {
+        names: &["getrandom", "Uuid::new_v4", "rand::"],
+        paths: &["clock"],
+        why: "rooms are given their random numbers (I-25)",
+    },
+    Only {
+        names: &["TcpListener", "TcpStream", "UdpSocket", "socket2"],
+        paths: &["net", "peer"],
+        why: "sockets belong to net and peer",
+    },
+];
+
+/// A file longer than this is several files.
+const FILE_LINES_MAX: usize = 1000;
+const COLUMNS_MAX: usize = 120;
+/// Files that were wider before the rule was enforced. This list only shrinks.
+const WIDE: &[&str] = &["api/handler.rs", "cluster/image.rs", "coordination/mod.rs", "storage/mod.rs"];
+
+/// Words that mean unfinished. Spelled in halves, since this file is read as well.
+const MARKERS: &[(&str, &str)] =
+    &[("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("unimpl", "emented!"), ("to", "do!"), ("HA", "CK")];
+
+/// A source file as the checkers see it.
+struct Source {
+    /// Path below `src`, with slashes.
+    name: String,
+    text: String,
+    /// The text with comments and the insides of literals blanked, line for line.
+    code: String,
+    /// Index of the first line that only tests see.
+    test_from: usize,
+}
+
+impl Source {
+    fn new(name: &str, text: &str, test_file: bool) -> Source {
+        let code = blank(text);
+        let lines: Vec<&str> = code.lines().collect();
+        let inline = (1..lines.len())
+            .find(|&i| lines[i - 1].starts_with("#[cfg(test)]") && is_mod(lines[i]) && lines[i].ends_with('{'));
+        let test_from = if test_file { 0 } else { inline.unwrap_or(lines.len()) };
+        Source { name: name.into(), text: text.into(), code, test_from }
+    }
+
+    /// `log/read.rs` → `log/read`, `log/mod.rs` → `log`.
+    fn path(&self) -> &str {
+        let path = self.name.strip_suffix(".rs").unwrap_or(&self.name);
+        path.strip_suffix("/mod").unwrap_or(path)
+    }
+
+    fn room(&self) -> &str {
+        self.path().split('/').next().expect("split yields at least one part")
+    }
+
+    /// Numbered lines of code that run outside tests.
+    fn production(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.code.lines().take(self.test_from).enumerate().map(|(index, line)| (index + 1, line))
+    }
+}
+
+fn is_mod(line: &str) -> bool {
+    ["mod ", "pub mod ", "pub(crate) mod ", "pub(super) mod "].iter().any(|start| line.starts_with(start))
+}
+
+/// Whether `path` is `prefix` or lies below it.
+fn below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Replaces comments and the insides of string and character literals with spaces and keeps the line breaks.
+fn blank(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let end = literal_end(&chars, at);
+        if end == at {
+            out.push(chars[at]);
+            at += 1;
+            continue;
+        }
+        out.extend(chars[at..end].iter().map(|&c| if c == '\n' { '\n' } else { ' ' }));
+        at = end;
+    }
+    out
+}
+
+/// End (exclusive) of the comment or literal that starts at `at`; `at` itself when none does.
+fn literal_end(chars: &[char], at: usize) -> usize {
+    let find = |from: usize, what: &str| {
+        let what: Vec<char> = what.chars().collect();
+        (from..chars.len()).find(|&i| chars[i..].starts_with(&what)).map_or(chars.len(), |i| i + what.len())
+    };
+    let next = |n: usize| chars.get(at + n).copied().unwrap_or(' ');
+    match chars[at] {
+        '/' if next(1) == '/' => find(at, "\n").saturating_sub(1).max(at + 2),
+        '/' if next(1) == '*' => find(at + 2, "*/"),
+        '"' => quoted_end(chars, at),
+        'r' if (next(1) == '"' || next(1) == '#') && (at == 0 || !ident(chars[at - 1]) || chars[at - 1] == 'b') => {
+            let hashes = chars[at + 1..].iter().take_while(|&&c| c == '#').count();
+            if next(1 + hashes) != '"' {
+                return at;
+            }
+            find(at + 2 + hashes, &format!("\"{}", "#".repeat(hashes)))
+        }
+        '\'' if next(1) == '\\' => find(at + 3, "'"),
+        '\'' if next(2) == '\'' => at + 3,
+        _ => at,
+    }
+}
+
+fn quoted_end(chars: &[char], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < chars.len() && chars[at] != '"' {
+        at += if chars[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(chars.len())
+}
+
+fn ident(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Whether `word` stands in `line` and is not a part of a longer name.
+fn names(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(start, found)| {
+        let free = |c: Option<char>, edge: Option<char>| !edge.is_some_and(ident) || !c.is_some_and(ident);
+        free(line[..start].chars().next_back(), word.chars().next())
+            && free(line[start + found.len()..].chars().next(), word.chars().next_back())
+    })
+}
+
+/// The rooms that a text of code imports: what follows `crate::`, or `super::` in a room's topmost file.
+fn imports(source: &Source) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut roots = vec!["crate::"];
+    if !source.path().contains('/') {
+        roots.push("super::");
+    }
+    let code: String = source.production().map(|(_, line)| format!("{line}\n")).collect();
+    for root in roots {
+        for (start, _) in code.match_indices(root) {
+            if code[..start].ends_with(|c: char| ident(c) || c == ':' || c == '$') {
+                continue;
+            }
+            let line = code[..start].matches('\n').count() + 1;
+            let rest = &code[start + root.len()..];
+            for name in first_names(rest) {
+                found.push((line, name));
+            }
+        }
+    }
+    found
+}
+
+/// `a::b` → a; `{a::{b, c}, d}` → a, d.
+fn first_names(rest: &str) -> Vec<String> {
+    let name = |text: &str| text.trim_start().chars().take_while(|&c| ident(c)).collect::<String>();
+    let Some(group) = rest.strip_prefix('{') else { return vec![name(rest)] };
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' if depth == 0 => {
+                found.push(name(&group[start..at]));
+                start = at + 1;
+            }
+            '}' => {
+                found.push(name(&group[start..at]));
+                break;
+            }
+            _ => {}
+        }
+    }
+    found.retain(|name| !name.is_empty());
+    found
+}
+
+fn check_doors(source: &Source) -> Vec<String> {
+    let room = source.room();
+    if COMPOSITION.contains(&room) {
+        return Vec::new();
+    }
+    let door = DOORS.iter().filter(|door| below(source.path(), door.path)).max_by_key(|door| door.path.len());
+    let Some(door) = door else {
+        return vec![format!("{}: the room `{room}` has no row in DOORS", source.name)];
+    };
+    let known = |name: &str| DOORS.iter().any(|door| door.path == name) || COMPOSITION.contains(&name);
+    imports(source)
+        .into_iter()
+        .filter(|(_, name)| known(name) && name != room)
+        .filter(|(_, name)| !door.base.contains(&name.as_str()) && !door.rooms.contains(&name.as_str()))
+        .map(|(line, name)| format!("{}:{line}: `{}` may not import `{name}`", source.name, door.path))
+        .collect()
+}
+
+fn check_only(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    for rule in ONLY {
+        if rule.paths.iter().any(|prefix| below(source.path(), prefix)) {
+            continue;
+        }
+        for (number, line) in source.production() {
+            for name in rule.names.iter().filter(|name| names(line, name)) {
+                // `storage::rocksdb` is our own folder, not the crate.
+                if line.contains(&format!("storage::{name}")) || line.contains(&format!("mod {name}")) {
+                    continue;
+                }
+                // The composition names our folders, too.
+                if COMPOSITION.contains(&source.room()) && line.contains("crate::") {
+                    continue;
+                }
+                found.push(format!("{}:{number}: `{name}` here: {}", source.name, rule.why));
+            }
+        }
+    }
+    found
+}
+
+fn check_form(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    if !source.text.starts_with("//!") {
+        found.push(format!("{}:1: a file opens with `//!`: what lives here, what does not", source.name));
+    }
+    let lines = source.text.lines().count();
+    if lines > FILE_LINES_MAX {
+        found.push(format!("{}: {lines} lines; more than {FILE_LINES_MAX} are several files", source.name));
+    }
+    for (index, (line, code)) in source.text.lines().zip(source.code.lines()).enumerate() {
+        // The formatter cannot break a literal, and a golden frame is one.
+        let inked = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
+        let literal = line.contains('"') && inked(line) > inked(code) + COLUMNS_MAX / 2;
+        if line.chars().count() > COLUMNS_MAX && !literal && !WIDE.contains(&source.name.as_str()) {
+            found.push(format!("{}:{}: wider than {COLUMNS_MAX} columns", source.name, index + 1));
+        }
+        for (first, second) in MARKERS {
+            if names(line, &format!("{first}{second}")) {
+                found.push(format!("{}:{}: leftover `{first}{second}`", source.name, index + 1));
+            }
+        }
+    }
+    found
+}
+
+fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.expect("a source folder can be listed").path();
+        if path.is_dir() {
+            rust_files(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+    into.sort();
+}
+
+/// Files that `#[cfg(test)] mod x;` names: `x.rs`, and all below `x/`.
+fn test_files(files: &[(String, String)]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (name, text) in files {
+        let folder = match name.strip_suffix(".rs").expect("only Rust files are listed") {
+            "lib" | "main" => String::new(),
+            path => format!("{}/", path.strip_suffix("/mod").unwrap_or(path)),
+        };
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2) {
+            if pair[0].trim().starts_with("#[cfg(test)]") && is_mod(pair[1].trim()) && pair[1].ends_with(';') {
+                let module = pair[1].trim_end_matches(';').rsplit(' ').next().expect("a mod line has a name");
+                found.insert(format!("{folder}{module}"));
+            }
+        }
+    }
+    found
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    rust_files(&root, &mut paths);
+    let files: Vec<(String, String)> = paths
+        .iter()
+        .map(|path| {
+            let name = path.strip_prefix(&root).expect("listed below the root").to_string_lossy().replace('\\', "/");
+            (name, fs::read_to_string(path).expect("a source file is readable text"))
+        })
+        .collect();
+    let tests = test_files(&files);
+    files
+        .iter()
+        .map(|(name, text)| {
+            let path = name.strip_suffix(".rs").expect("only Rust files are listed");
+            let path = path.strip_suffix("/mod").unwrap_or(path);
+            Source::new(name, text, tests.iter().any(|test| below(path, test)))
+        })
+        .collect()
+}
+
+#[track_caller]
+fn check(checker: fn(&Source) -> Vec<String>) {
+    let found: Vec<String> = sources().iter().flat_map(checker).collect();
+    assert!(found.is_empty(), "{} finding(s):\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn rooms_import_through_their_doors_only() {
+    check(check_doors);
+}
+
+#[test]
+fn outside_crates_clock_chance_and_spawning_stay_in_their_rooms() {
+    check(check_only);
+}
+
+#[test]
+fn files_open_with_their_purpose_and_keep_the_form() {
+    check(check_form);
+}
+
+#[test]
+fn the_table_of_doors_has_no_cycle() {
+    let rooms = |path: &str| -> Vec<&str> {
+        DOORS
+            .iter()
+            .filter(|door| below(door.path, path))
+            .flat_map(|door| door.base.iter().chain(door.rooms))
+            .copied()
+            .collect()
+    };
+    for door in DOORS {
+        let room = door.path.split('/').next().expect("split yields at least one part");
+        let mut reached = rooms(room);
+        let mut at = 0;
+        while at < reached.len() {
+            for next in rooms(reached[at]) {
+                if !reached.contains(&next) {
+                    reached.push(next);
+                }
+            }
+            at += 1;
+        }
+        assert!(!reached.contains(&room), "`{room}` reaches itself");
+    }
+}
+
+#[test]
+fn a_planted_import_is_found() {
+    let planted = |name: &str, text: &str| check_doors(&Source::new(name, text, false)).len();
+    assert_eq!(planted("log/read.rs", "use crate::cluster::image::ClusterImage;"), 1);
+    assert_eq!(planted("log/read.rs", "use crate::{\n    types::{Offset, TopicName},\n    api::handler,\n};"), 1);
+    assert_eq!(planted("log/mod.rs", "use super::net;"), 1);
+    assert_eq!(planted("coordination/zookeeper/session.rs", "use crate::storage;"), 1);
+    assert_eq!(planted("coordination/embedded/tree.rs", "use crate::storage;"), 0);
+    assert_eq!(planted("log/read.rs", "// use crate::cluster;\nuse crate::types::Offset;"), 0);
+    assert_eq!(planted("log/read.rs", "#[cfg(test)]\nmod tests {\n    use crate::cluster;\n}"), 0);
+    assert_eq!(planted("attic/mod.rs", ""), 1);
+}
+
+#[test]
+fn a_planted_name_is_found() {
+    let planted = |name: &str, text: &str| check_only(&Source::new(name, text, false)).len();
+    assert_eq!(planted("replica/mod.rs", "use kafka_protocol::messages::ApiKey;"), 1);
+    assert_eq!(planted("replica/mod.rs", "let a = 'x'; let now = Instant::now();"), 1);
+    assert_eq!(planted("replica/mod.rs", "let text = \"rocksdb\"; /* rocksdb */ let c = b'\\''; // rocksdb"), 0);
+    assert_eq!(planted("api/mod.rs", "tokio::spawn(work);"), 1);
+    assert_eq!(planted("broker.rs", "use crate::storage::rocksdb::open;"), 0);
+}
+
+#[test]
+fn planted_faults_of_form_are_found() {
+    let planted = |text: &str| check_form(&Source::new("log/read.rs", text, false)).len();
+    assert_eq!(planted("//! Reads.\n"), 0);
+    assert_eq!(planted("use std::fs;\n"), 1);
+    assert_eq!(planted(&format!("//! Reads.\n// {}\n", "x".repeat(120))), 1);
+    assert_eq!(planted(&format!("//! Reads.\nconst X: &str = \"{}\";\n", "x".repeat(120))), 0);
+    assert_eq!(planted(&format!("//! Reads.\n// {}: later\n", ["TO", "DO"].concat())), 1);
+    assert_eq!(planted(&format!("//! Reads.\n{}", "\n".repeat(FILE_LINES_MAX))), 1);
+}
+
+#[test]
+fn a_module_that_only_tests_see_is_exempt() {
+    let files = [("log/mod.rs".to_owned(), "#[cfg(test)]\npub(crate) mod faulty;\n".to_owned())];
+    assert_eq!(test_files(&files), BTreeSet::from(["log/faulty".to_owned()]));
+}
