@@ -24,7 +24,9 @@ flags="-std=c++20 -O2 -fPIC -DNDEBUG -DHAVE_ALIGNED_NEW -DHAVE_UINT128_EXTENSION
 -DROCKSDB_LIB_IO_POSIX -DROCKSDB_SCHED_GETCPU_PRESENT -DROCKSDB_AUXV_GETAUXVAL_PRESENT -DROCKSDB_FALLOCATE_PRESENT \
 -DROCKSDB_RANGESYNC_PRESENT -include cstdint -w $cpu"
 
-crate=$(cargo metadata --format-version 1 --locked 2>/dev/null |
+# Filtered by platform: cargo then fetches only the crates that this machine builds.
+host=$(rustc -vV | sed -n 's/^host: //p')
+crate=$(cargo metadata --format-version 1 --locked --filter-platform "$host" |
   python3 -c 'import json,sys
 for p in json.load(sys.stdin)["packages"]:
     if p["name"] == "librocksdb-sys": print(p["version"], p["manifest_path"].rsplit("/", 1)[0])')

@@ -1,0 +1,39 @@
+# Every command of this repository. Each target installs or builds what it needs first, shows what it does,
+# and works without a network from the second time on. The work itself is in scripts/ and compat-tests/.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup run build test lint check
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+RELEASE := $(TARGET_DIR)/release/klamm
+CARGO := scripts/cargo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing for building and testing (apt; only what is missing)
+	@scripts/setup.sh build test
+
+run: ## build, then serve on port 9092 with config/server.properties; data in ./data
+	@scripts/setup.sh build
+	@$(CARGO) build --release --locked
+	@exec $(RELEASE) config/server.properties --override log.dirs=$(CURDIR)/data
+
+build: ## build the release binary; its path is the last line
+	@scripts/setup.sh build
+	@$(CARGO) build --release --locked
+	@echo $(RELEASE)
+
+test: ## all tests: cargo's, then stock clients against the broker
+	@scripts/setup.sh build test
+	@scripts/test.sh
+
+lint: ## rustfmt and clippy, warnings are errors
+	@scripts/setup.sh build
+	cargo fmt --check
+	@$(CARGO) clippy --locked --all-targets -- -D warnings
+
+check: ## does it compile (fast; for working on the code)
+	@scripts/setup.sh build
+	@$(CARGO) check --locked --all-targets
