@@ -1,1 +1,25 @@
-//! (being built)
+//! Record batches (magic 2) as bytes: header view, checks on produce, stamping in place, walking, building.
+//!
+//! Pure functions over bytes: no I/O, no clock, no spawning; nothing is reserved by an unchecked count and nothing is
+//! decompressed without a cap (I-21). A batch that needs no rewriting is never copied.
+
+pub(crate) mod batch;
+pub(crate) mod build;
+pub(crate) mod checksum;
+pub(crate) mod compression;
+pub(crate) mod control;
+pub(crate) mod refused;
+pub(crate) mod stamp;
+pub(crate) mod validate;
+pub(crate) mod walk;
+
+pub(crate) use batch::{BatchError, BatchHeader, HEADER_BYTES, TimestampType};
+pub(crate) use build::BatchBuilder;
+pub(crate) use compression::{Codec, Compression, TopicCompression};
+pub(crate) use refused::{Refused, RefusedKind};
+pub(crate) use stamp::stamp;
+pub(crate) use validate::{ProduceRules, ValidBatch, validate};
+pub(crate) use walk::{RecordView, for_each_record};
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,9 @@ pub const CONNECTION_REQUESTS_IN_FLIGHT_MAX: usize = 100;
 /// Largest size of one decompressed record batch, in bytes; guards against decompression bombs.
 pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 64 << 20;
 
+/// Records of one refused batch that are named one by one in the reply (KIP-467).
+pub const RECORD_ERRORS_MAX: usize = 10_000;
+
 /// First step of a frame buffer; it then grows with the bytes received, never with the announced length.
 pub const FRAME_FIRST_STEP_BYTES: usize = 64 << 10;
 
