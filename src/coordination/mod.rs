@@ -11,6 +11,10 @@
 //! - When a session expires all its ephemerals are gone and every later call answers `SessionExpired`; the owner asks
 //!   for a new session with `reconnect`.
 
+#[cfg(test)]
+mod contract;
+pub(crate) mod embedded;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -139,14 +143,62 @@ pub(crate) trait Coordination: Debug + Send + Sync + 'static {
 /// A shared store.
 pub(crate) type SharedCoordination = Arc<dyn Coordination>;
 
-/// Creates a persistent node and every missing parent; an existing node is left as it is.
-pub(crate) async fn ensure_path(store: &dyn Coordination, path: &str) -> Result<(), CoordinationError> {
-    let ends = path.match_indices('/').skip(1).map(|(at, _)| at).chain([path.len()]);
-    for end in ends {
-        match store.create(&path[..end], Bytes::new(), CreateMode::Persistent).await {
+/// Creates persistent, empty nodes and every missing parent; existing nodes are left as they are. One round of writes.
+pub(crate) async fn ensure_paths(store: &dyn Coordination, paths: &[&str]) -> Result<(), CoordinationError> {
+    let mut wanted = Vec::new();
+    for path in paths {
+        let ends = path.match_indices('/').skip(1).map(|(at, _)| at).chain([path.len()]);
+        wanted.extend(ends.map(|end| &path[..end]).filter(|path| *path != "/"));
+    }
+    let create =
+        |path: &&str| vec![Op::Create { path: (*path).to_owned(), data: Bytes::new(), mode: CreateMode::Persistent }];
+    for result in store.multi_all(wanted.iter().map(create).collect()).await {
+        match result.map_err(|refused| refused.error) {
             Ok(_) | Err(CoordinationError::NodeExists(_)) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// [`ensure_paths`] for one path.
+pub(crate) async fn ensure_path(store: &dyn Coordination, path: &str) -> Result<(), CoordinationError> {
+    ensure_paths(store, &[path]).await
+}
+
+/// Most bytes of one write request, a multi being one. A ZooKeeper server drops the whole connection over 1 MiB
+/// (`jute.maxbuffer`), so the check comes before; the embedded tree keeps the same bound, lest a cluster refuse what one
+/// node took.
+pub(crate) const REQUEST_BYTES_MAX: usize = 1_000_000;
+
+/// Bytes of an operation besides its path and data, generously.
+const OP_OVERHEAD_BYTES: usize = 64;
+
+/// Refuses a request that a ZooKeeper server would drop the connection for.
+fn check_size(ops: &[Op]) -> Result<(), CoordinationError> {
+    let bytes = |op: &Op| match op {
+        Op::Check { path, .. } | Op::Delete { path, .. } => path.len() + OP_OVERHEAD_BYTES,
+        Op::Create { path, data, .. } | Op::Set { path, data, .. } => path.len() + data.len() + OP_OVERHEAD_BYTES,
+    };
+    let total: usize = ops.iter().map(bytes).sum();
+    if total > REQUEST_BYTES_MAX {
+        return Err(CoordinationError::Refused(format!(
+            "{total} bytes are more than {REQUEST_BYTES_MAX} in one request"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a path that ZooKeeper refuses. Source: ZooKeeper `PathUtils.validatePath`.
+fn check_path(path: &str) -> Result<(), CoordinationError> {
+    let refuse = |why: &str| Err(CoordinationError::Refused(format!("path {path:?} {why}")));
+    let Some(below) = path.strip_prefix('/') else { return refuse("does not start with /") };
+    if below.is_empty() {
+        return Ok(());
+    }
+    if below.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return refuse("has an empty or relative part");
+    }
+    let illegal = |c: char| matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
+    if below.contains(illegal) { refuse("has a character that is not allowed") } else { Ok(()) }
 }
