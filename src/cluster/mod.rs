@@ -5,3 +5,8 @@
 
 pub(crate) mod control;
 pub(crate) mod image;
+pub(crate) mod placement;
+pub(crate) mod registration;
+#[cfg(test)]
+pub(crate) mod test_store;
+pub(crate) mod znodes;

@@ -1,0 +1,139 @@
+//! `/config/<type>/<name>`: overrides of one entity. `/config/changes/config_change_*`: the feed of what changed.
+//!
+//! `{"version":1,"config":{"retention.ms":"1000"}}`, values are text. Names are URL-encoded, `<default>` stands for all.
+//! A change is `{"version":2,"entity_path":"topics/T"}`; version 1, `{"version":1,"entity_type":"topics",
+//! "entity_name":"T"}`, is read as well. A topic's node is written before `/brokers/topics/T` and deleted after it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{ZnodeError, from_json, to_json};
+use crate::types::BrokerId;
+
+pub(crate) const CHANGES: &str = "/config/changes";
+/// Prefix of a change, which the store follows by ten digits.
+pub(crate) const CHANGE_PREFIX: &str = "/config/changes/config_change_";
+
+/// The name that stands for every entity of a type.
+pub(crate) const DEFAULT_ENTITY: &str = "<default>";
+
+/// Overrides by property name.
+pub(crate) type Overrides = BTreeMap<String, String>;
+
+/// An entity whose configs a broker follows. Clients, users and ips come with quotas and SCRAM.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Entity {
+    Topic(String),
+    /// `None`: the default of all brokers.
+    Broker(Option<BrokerId>),
+}
+
+impl Entity {
+    /// `topics/T`, `brokers/1`, `brokers/<default>`.
+    pub(crate) fn entity_path(&self) -> String {
+        match self {
+            Self::Topic(name) => format!("topics/{name}"),
+            Self::Broker(Some(id)) => format!("brokers/{id}"),
+            Self::Broker(None) => format!("brokers/{DEFAULT_ENTITY}"),
+        }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("/config/{}", self.entity_path())
+    }
+
+    /// `None` for entities that we do not follow. Names of topics need no decoding: a legal one has no character that
+    /// Kafka's Sanitizer changes.
+    fn parse(entity_path: &str) -> Option<Self> {
+        match entity_path.split_once('/')? {
+            ("topics", name) => Some(Self::Topic(name.into())),
+            ("brokers", DEFAULT_ENTITY) => Some(Self::Broker(None)),
+            ("brokers", id) => id.parse().ok().map(|id| Self::Broker(Some(BrokerId(id)))),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Json {
+    version: i32,
+    config: Overrides,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ChangeJson {
+    version: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    entity_path: Option<String>,
+    #[serde(default, skip_serializing)]
+    entity_type: Option<String>,
+    #[serde(default, skip_serializing)]
+    entity_name: Option<String>,
+}
+
+pub(crate) fn encode(overrides: &Overrides) -> Bytes {
+    to_json(&Json { version: 1, config: overrides.clone() })
+}
+
+pub(crate) fn decode(path: &str, data: &[u8]) -> Result<Overrides, ZnodeError> {
+    if data.is_empty() {
+        return Ok(Overrides::new());
+    }
+    from_json::<Json>(path, data).map(|json| json.config)
+}
+
+pub(crate) fn encode_change(entity: &Entity) -> Bytes {
+    to_json(&ChangeJson { version: 2, entity_path: Some(entity.entity_path()), entity_type: None, entity_name: None })
+}
+
+/// `None`: an entity that we do not follow.
+pub(crate) fn decode_change(path: &str, data: &[u8]) -> Result<Option<Entity>, ZnodeError> {
+    let json: ChangeJson = from_json(path, data)?;
+    let entity_path = match (json.entity_path, json.entity_type, json.entity_name) {
+        (Some(entity_path), _, _) => entity_path,
+        (None, Some(kind), Some(name)) => format!("{kind}/{name}"),
+        _ => return Err(ZnodeError::new(path, "names no entity")),
+    };
+    Ok(Entity::parse(&entity_path))
+}
+
+/// Number of a change, by which the feed is ordered; `None` if the name is no change's.
+pub(crate) fn change_number(name: &str) -> Option<i64> {
+    name.strip_prefix("config_change_")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden() {
+        let text = r#"{"version":1,"config":{"retention.ms":"1000"}}"#;
+        let overrides = Overrides::from([("retention.ms".into(), "1000".into())]);
+        assert_eq!(encode(&overrides), text);
+        assert_eq!(decode("p", text.as_bytes()), Ok(overrides));
+        assert_eq!(encode(&Overrides::new()), r#"{"version":1,"config":{}}"#);
+        assert_eq!(Entity::Topic("T".into()).path(), "/config/topics/T");
+    }
+
+    #[test]
+    fn changes_name_an_entity_in_both_versions() {
+        let topic = Entity::Topic("T".into());
+        assert_eq!(encode_change(&topic), r#"{"version":2,"entity_path":"topics/T"}"#);
+        assert_eq!(decode_change("p", &encode_change(&topic)), Ok(Some(topic.clone())));
+        let v1 = br#"{"version":1,"entity_type":"topics","entity_name":"T"}"#;
+        assert_eq!(decode_change("p", v1), Ok(Some(topic)));
+        let defaults = br#"{"version":2,"entity_path":"brokers/<default>"}"#;
+        assert_eq!(decode_change("p", defaults), Ok(Some(Entity::Broker(None))));
+        let users = br#"{"version":2,"entity_path":"users/u/clients/c"}"#;
+        assert_eq!(decode_change("p", users), Ok(None));
+    }
+
+    #[test]
+    fn changes_are_numbered_by_their_names() {
+        assert_eq!(change_number("config_change_0000000012"), Some(12));
+        assert_eq!(change_number("other"), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! What Kafka 3.9 keeps in ZooKeeper: one file per area, each with its paths, encodings and one golden example.
+//!
+//! Pure: nothing here reads or writes a node. Readers take every older version and ignore keys they do not know;
+//! writers write the newest version. Numbers that Kafka writes as text (timestamps, bounds of producer id blocks, the
+//! version of the cluster id) are text here as well. Source: Kafka 3.9 `kafka.zk.ZkData`.
+
+pub(crate) mod admin;
+pub(crate) mod brokers;
+pub(crate) mod cluster_id;
+pub(crate) mod config;
+pub(crate) mod controller;
+pub(crate) mod features;
+pub(crate) mod notifications;
+pub(crate) mod partition_state;
+pub(crate) mod producer_ids;
+pub(crate) mod topics;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Parents that every broker creates at its start, if they are missing, with empty data.
+///
+/// `/latest_producer_id_block` is missing in this list because it must never be empty, see [`producer_ids`].
+/// Source: Kafka 3.9 `KafkaZkClient.createTopLevelPaths`.
+pub(crate) const TOP_LEVEL_PATHS: [&str; 13] = [
+    "/consumers",
+    brokers::IDS,
+    topics::TOPICS,
+    config::CHANGES,
+    admin::DELETE_TOPICS,
+    brokers::SEQUENCE,
+    notifications::ISR_CHANGES,
+    notifications::LOG_DIR_EVENTS,
+    "/config/topics",
+    "/config/clients",
+    "/config/users",
+    "/config/brokers",
+    "/config/ips",
+];
+
+/// Largest data we write to one node, in bytes: ZooKeeper's `jute.maxbuffer` of 1 MiB less room for the request around
+/// it. A larger write would cost the connection instead of being refused.
+pub(crate) const NODE_BYTES_MAX: usize = 1000 << 10;
+
+/// A node whose data we cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("znode {path}: {reason}")]
+pub(crate) struct ZnodeError {
+    pub(crate) path: String,
+    pub(crate) reason: String,
+}
+
+impl ZnodeError {
+    fn new(path: &str, reason: impl ToString) -> Self {
+        Self { path: path.into(), reason: reason.to_string() }
+    }
+}
+
+fn to_json<T: Serialize>(value: &T) -> Bytes {
+    serde_json::to_vec(value).expect("maps with text or number keys and plain values always encode").into()
+}
+
+fn from_json<T: DeserializeOwned>(path: &str, data: &[u8]) -> Result<T, ZnodeError> {
+    serde_json::from_slice(data).map_err(|error| ZnodeError::new(path, error))
+}
