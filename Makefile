@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check
+.PHONY: help setup run build test lint check compat
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -37,3 +37,8 @@ lint: ## rustfmt and clippy, warnings are errors
 check: ## does it compile (fast; for working on the code)
 	@scripts/setup.sh build
 	@$(CARGO) check --locked --all-targets
+
+compat: ## librdkafka's own suite against a fresh klamm (TESTS="0001 0002", JOBS=4); about 20 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/librdkafka/run

@@ -20,9 +20,15 @@ cache=${KLAMM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/klamm}
 say() { printf '%s\n' "$*" >&2; }
 
 mkdir -p "$cache"
-for version in "$npm_version" 2.12.1; do
-  [ -f "$cache/librdkafka-$version/.complete" ] && echo "$cache/librdkafka-$version" && exit 0
-done
+# The newer one wins; the older is good enough where it cannot be had.
+if [ -f "$cache/librdkafka-$npm_version/.complete" ]; then
+  echo "$cache/librdkafka-$npm_version"
+  exit 0
+fi
+if ! command -v npm >/dev/null && [ -f "$cache/librdkafka-2.12.1/.complete" ]; then
+  echo "$cache/librdkafka-2.12.1"
+  exit 0
+fi
 exec 9>"$cache/.librdkafka.lock"
 flock 9
 

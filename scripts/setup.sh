@@ -2,8 +2,8 @@
 # Installs what is missing on this machine for a group of targets, through apt, and nothing that is already there.
 #
 #   build    what the broker needs to compile (make run, make build)
-#   test     what `make test` uses besides: kcat, ZooKeeper and its Java, a word list
-#   compat   what the suites and clients of others need: Maven, npm, a JDK, librdkafka's build dependencies
+#   test     what `make test` uses besides: kcat, ZooKeeper and its Java, a word list, what librdkafka is built with
+#   compat   what the other suites and clients of others need: Maven, npm, a JDK
 #
 # Usage: scripts/setup.sh [GROUP …]        without a group: build test
 set -euo pipefail
@@ -23,12 +23,6 @@ kcat                   kcat
 default-jre-headless   java
 zookeeper              /usr/share/java/zookeeper.jar
 wamerican              /usr/share/dict/american-english
-"
-compat="
-maven                  mvn
-npm                    npm
-default-jdk-headless   javac
-python3-venv           /usr/lib/python3*/ensurepip/__init__.py|/usr/local/lib/python3*/ensurepip/__init__.py|~/.pyenv/versions/*/lib/python3*/ensurepip/__init__.py
 libsasl2-dev           /usr/include/sasl/sasl.h
 libssl-dev             /usr/include/openssl/ssl.h
 libzstd-dev            /usr/include/zstd.h
@@ -36,6 +30,12 @@ liblz4-dev             /usr/include/lz4.h
 libcurl4-openssl-dev   /usr/include/curl/curl.h|/usr/include/*/curl/curl.h
 rapidjson-dev          /usr/include/rapidjson/document.h
 zlib1g-dev             /usr/include/zlib.h
+"
+compat="
+maven                  mvn
+npm                    npm
+default-jdk-headless   javac
+python3-venv           /usr/lib/python3*/ensurepip/__init__.py|/usr/local/lib/python3*/ensurepip/__init__.py|~/.pyenv/versions/*/lib/python3*/ensurepip/__init__.py
 "
 
 there() {
