@@ -1,1 +1,22 @@
-//! (being built)
+//! One partition's log: batches with offsets, and everything Kafka knows about them beside their bytes.
+//!
+//! Knows nothing of leaders, followers, high watermarks (it is handed one), topics' names or the network, and spawns
+//! nothing. Bytes on disk are the storage room's; what side records mean is defined here, in `side`.
+//!
+//! `partition_log` is the door for changes, `read` the one for reads, `compaction` a job beside them; the other files
+//! are pure parts: `producer_state`, `leader_epochs`, `segments`, `timestamps`, `retention`.
+
+pub(crate) mod config;
+mod leader_epochs;
+pub(crate) mod partition_log;
+mod producer_state;
+pub(crate) mod read;
+mod recovery;
+mod retention;
+mod segments;
+mod side;
+pub(crate) mod tail;
+mod timestamps;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! What a log needs to know of its topic's settings. Names, units and defaults are Kafka's.
+
+use crate::record::{ProduceRules, TimestampType, TopicCompression};
+use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
+
+/// Effective settings of one topic. Any value is legal; the config room has checked what a user wrote.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LogConfig {
+    /// `segment.bytes`
+    pub(crate) segment_bytes: u64,
+    /// `segment.ms`
+    pub(crate) segment_ms: i64,
+    /// `retention.ms`; −1: no limit.
+    pub(crate) retention_ms: i64,
+    /// `retention.bytes`; −1: no limit.
+    pub(crate) retention_bytes: i64,
+    /// `cleanup.policy` contains `delete`.
+    pub(crate) delete: bool,
+    /// `cleanup.policy` contains `compact`.
+    pub(crate) compact: bool,
+    /// `delete.retention.ms`
+    pub(crate) delete_retention_ms: i64,
+    /// `min.compaction.lag.ms`
+    pub(crate) min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`
+    pub(crate) max_compaction_lag_ms: i64,
+    /// `min.cleanable.dirty.ratio`, 0 to 1.
+    pub(crate) min_cleanable_dirty_ratio: f64,
+    /// `max.message.bytes`
+    pub(crate) max_message_bytes: usize,
+    /// `message.timestamp.type`
+    pub(crate) message_timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`
+    pub(crate) timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`
+    pub(crate) timestamp_after_max_ms: i64,
+    /// `compression.type` with its level.
+    pub(crate) compression: TopicCompression,
+    /// `flush.messages`; 1 syncs before the acknowledgement.
+    pub(crate) flush_messages: i64,
+    /// `flush.ms`
+    pub(crate) flush_ms: i64,
+    /// The broker's `producer.id.expiration.ms`.
+    pub(crate) producer_id_expiration_ms: i64,
+}
+
+impl Default for LogConfig {
+    /// Kafka 3.9's defaults.
+    fn default() -> Self {
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * DAY_MS,
+            retention_ms: 7 * DAY_MS,
+            retention_bytes: -1,
+            delete: true,
+            compact: false,
+            delete_retention_ms: DAY_MS,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            min_cleanable_dirty_ratio: 0.5,
+            max_message_bytes: 1_048_588,
+            message_timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: i64::MAX,
+            compression: TopicCompression::Producer,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
+            producer_id_expiration_ms: DAY_MS,
+        }
+    }
+}
+
+impl LogConfig {
+    /// The rules of this topic for a produced batch.
+    pub(crate) fn produce_rules(&self, zstd_allowed: bool) -> ProduceRules {
+        ProduceRules {
+            max_message_bytes: self.max_message_bytes,
+            segment_bytes: usize::try_from(self.segment_bytes).unwrap_or(usize::MAX),
+            compacted: self.compact,
+            message_timestamp_type: self.message_timestamp_type,
+            timestamp_before_max_ms: self.timestamp_before_max_ms,
+            timestamp_after_max_ms: self.timestamp_after_max_ms,
+            compression: self.compression,
+            decompressed_bytes_max: DECOMPRESSED_BATCH_BYTES_MAX,
+            zstd_allowed,
+            check_records: true,
+        }
+    }
+
+    /// Age at which a segment is closed. Compacted topics close it in time for their compaction lag.
+    /// Source: Kafka `LogConfig.maxSegmentMs`.
+    pub(super) fn roll_ms(&self) -> i64 {
+        if self.compact { self.segment_ms.min(self.max_compaction_lag_ms) } else { self.segment_ms }
+    }
+}

@@ -1,0 +1,403 @@
+//! What each idempotent producer wrote last to one partition: recognises duplicates and refuses gaps.
+//!
+//! Pure: the log asks [`ProducerStates::check`] before it gives offsets and tells [`ProducerStates::record`] after. State
+//! is a function of the log: the side records hold it up to the checkpoint, batch headers from there on.
+//! Source: Kafka 3.9 `ProducerStateManager`, `ProducerAppendInfo`, `ProducerStateEntry`. Deviation: a producer expires
+//! by the time of its last append, not by the timestamps that its records claim.
+
+use std::collections::HashMap;
+
+use super::partition_log::AppendError;
+use crate::clock::UnixMs;
+use crate::record::BatchHeader;
+use crate::record::batch::add_sequence;
+use crate::types::limits::PRODUCER_BATCHES_REMEMBERED;
+use crate::types::{Offset, ProducerEpoch, ProducerId};
+
+/// One remembered batch of a producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct BatchMeta {
+    pub(crate) last_sequence: i32,
+    /// Inclusive.
+    pub(crate) last_offset: Offset,
+    /// Last offset minus base offset.
+    pub(crate) offset_delta: i32,
+    /// The batch's largest timestamp; its append time under LogAppendTime.
+    pub(crate) timestamp: UnixMs,
+}
+
+impl BatchMeta {
+    pub(crate) fn base_offset(&self) -> Offset {
+        self.last_offset + -i64::from(self.offset_delta)
+    }
+
+    fn base_sequence(&self) -> i32 {
+        add_sequence(self.last_sequence, -self.offset_delta)
+    }
+}
+
+/// One producer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProducerEntry {
+    pub(crate) epoch: ProducerEpoch,
+    /// Coordinator epoch of its last transaction marker; −1: none.
+    pub(crate) coordinator_epoch: i32,
+    /// First offset of its open transaction.
+    pub(crate) open_transaction: Option<Offset>,
+    /// When it last appended, for expiry.
+    pub(crate) last_seen_ms: UnixMs,
+    /// Oldest first; the first `count` are meant.
+    batches: [BatchMeta; PRODUCER_BATCHES_REMEMBERED],
+    count: u8,
+    /// Changed since its side record was written.
+    dirty: bool,
+}
+
+impl ProducerEntry {
+    pub(crate) fn new(epoch: ProducerEpoch) -> Self {
+        Self {
+            epoch,
+            coordinator_epoch: -1,
+            open_transaction: None,
+            last_seen_ms: 0,
+            batches: Default::default(),
+            count: 0,
+            dirty: false,
+        }
+    }
+
+    /// The remembered batches, oldest first.
+    pub(crate) fn batches(&self) -> &[BatchMeta] {
+        &self.batches[..usize::from(self.count)]
+    }
+
+    /// Remembers a batch and forgets the oldest if there are too many.
+    pub(crate) fn push(&mut self, batch: BatchMeta) {
+        if usize::from(self.count) == PRODUCER_BATCHES_REMEMBERED {
+            self.batches.rotate_left(1);
+            self.count -= 1;
+        }
+        self.batches[usize::from(self.count)] = batch;
+        self.count += 1;
+    }
+
+    fn last(&self) -> Option<&BatchMeta> {
+        self.batches().last()
+    }
+}
+
+/// What [`ProducerStates::check`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// The next batch of this producer, or a batch without producer.
+    New,
+    /// One of the remembered batches again.
+    Duplicate(BatchMeta),
+}
+
+/// The producers of one partition.
+#[derive(Debug, Default)]
+pub(super) struct ProducerStates {
+    entries: HashMap<ProducerId, ProducerEntry>,
+    /// Whose side record is out of date.
+    dirty: Vec<ProducerId>,
+}
+
+impl ProducerStates {
+    /// Checks epoch and sequence of a client's batch. Nothing changes.
+    ///
+    /// A producer of which nothing is known may begin with any sequence.
+    pub(super) fn check(&self, batch: &BatchHeader) -> Result<Checked, AppendError> {
+        if !batch.has_producer_id() {
+            return Ok(Checked::New);
+        }
+        let Some(entry) = self.entries.get(&batch.producer_id) else { return Ok(Checked::New) };
+        if batch.producer_epoch == entry.epoch {
+            let last_sequence = batch.last_sequence();
+            let same =
+                |seen: &&BatchMeta| seen.last_sequence == last_sequence && seen.base_sequence() == batch.base_sequence;
+            if let Some(original) = entry.batches().iter().find(same) {
+                return Ok(Checked::Duplicate(*original));
+            }
+        } else if batch.producer_epoch < entry.epoch {
+            return Err(AppendError::InvalidProducerEpoch {
+                producer_id: batch.producer_id,
+                got: batch.producer_epoch,
+                current: entry.epoch,
+            });
+        }
+        let refuse = |last_sequence| {
+            Err(AppendError::OutOfOrderSequence {
+                producer_id: batch.producer_id,
+                producer_epoch: batch.producer_epoch,
+                got: batch.base_sequence,
+                last_sequence,
+            })
+        };
+        match entry.last() {
+            _ if batch.producer_epoch != entry.epoch => match batch.base_sequence {
+                0 => Ok(Checked::New),
+                _ => refuse(None),
+            },
+            Some(last) if add_sequence(last.last_sequence, 1) != batch.base_sequence => {
+                refuse(Some(last.last_sequence))
+            }
+            // Its epoch is known from a transaction marker alone: it begins anew.
+            None if batch.base_sequence != 0 => refuse(None),
+            _ => Ok(Checked::New),
+        }
+    }
+
+    /// Notes a batch that took its offsets (or, at open, was found in the log). `now` counts for expiry.
+    pub(super) fn record(&mut self, batch: &BatchHeader, last_offset: Offset, timestamp: UnixMs, now: UnixMs) {
+        if !batch.has_producer_id() || batch.is_control() {
+            return;
+        }
+        let entry = self.entries.entry(batch.producer_id).or_insert_with(|| ProducerEntry::new(batch.producer_epoch));
+        if entry.epoch != batch.producer_epoch {
+            entry.epoch = batch.producer_epoch;
+            entry.count = 0;
+        }
+        entry.last_seen_ms = now;
+        entry.push(BatchMeta {
+            last_sequence: batch.last_sequence(),
+            last_offset,
+            offset_delta: batch.last_offset_delta,
+            timestamp,
+        });
+        if !entry.dirty {
+            entry.dirty = true;
+            self.dirty.push(batch.producer_id);
+        }
+    }
+
+    /// Takes over what a side record says.
+    pub(super) fn restore(&mut self, id: ProducerId, entry: ProducerEntry) {
+        self.entries.insert(id, entry);
+    }
+
+    /// Hands out every producer whose side record is out of date, once.
+    pub(super) fn drain_dirty(&mut self, mut put: impl FnMut(ProducerId, &ProducerEntry)) {
+        for id in self.dirty.drain(..) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.dirty = false;
+                put(id, entry);
+            }
+        }
+    }
+
+    /// Forgets producers that have not appended for `expiration_ms` and have no open transaction.
+    pub(super) fn expire(&mut self, now: UnixMs, expiration_ms: i64, mut forgotten: impl FnMut(ProducerId)) {
+        self.entries.retain(|&id, entry| {
+            let expired = entry.open_transaction.is_none() && now.saturating_sub(entry.last_seen_ms) >= expiration_ms;
+            if expired {
+                forgotten(id);
+            }
+            !expired
+        });
+    }
+
+    /// Forgets what lies at or above `log_end`. Producers of which nothing is left are forgotten and told.
+    pub(super) fn truncate(&mut self, log_end: Offset, mut forgotten: impl FnMut(ProducerId)) {
+        let dirty = &mut self.dirty;
+        self.entries.retain(|&id, entry| {
+            let kept = entry.batches().partition_point(|batch| batch.last_offset < log_end) as u8;
+            if kept == entry.count {
+                return true;
+            }
+            entry.count = kept;
+            if kept == 0 {
+                forgotten(id);
+            } else if !std::mem::replace(&mut entry.dirty, true) {
+                dirty.push(id);
+            }
+            kept > 0
+        });
+    }
+
+    pub(super) fn contains(&self, id: ProducerId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// Last offset of each producer: batches that compaction keeps, if need be empty, so that a replica can rebuild
+    /// sequences from them.
+    pub(super) fn last_offsets(&self) -> impl Iterator<Item = Offset> {
+        self.entries.values().filter_map(|entry| Some(entry.last()?.last_offset))
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::types::LeaderEpoch;
+
+    /// Header of a batch of `count` records.
+    pub(in crate::log) fn header(id: i64, epoch: i16, base_sequence: i32, count: i32) -> BatchHeader {
+        BatchHeader {
+            base_offset: Offset::ZERO,
+            batch_length: 49,
+            partition_leader_epoch: LeaderEpoch::NONE,
+            magic: 2,
+            crc: 0,
+            attributes: 0,
+            last_offset_delta: count - 1,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            producer_id: ProducerId(id),
+            producer_epoch: ProducerEpoch(epoch),
+            base_sequence,
+            record_count: count,
+        }
+    }
+
+    struct Log {
+        states: ProducerStates,
+        end: i64,
+    }
+
+    impl Log {
+        fn append(&mut self, batch: BatchHeader) -> Result<i64, AppendError> {
+            match self.states.check(&batch)? {
+                Checked::Duplicate(original) => Ok(original.base_offset().0),
+                Checked::New => {
+                    let base = self.end;
+                    self.end += i64::from(batch.record_count);
+                    self.states.record(&batch, Offset(self.end - 1), 0, 0);
+                    Ok(base)
+                }
+            }
+        }
+    }
+
+    fn log() -> Log {
+        Log { states: ProducerStates::default(), end: 0 }
+    }
+
+    #[test]
+    fn duplicate_sequence_returns_original_offset() {
+        let mut log = log();
+        for sequence in 0..6 {
+            assert_eq!(log.append(header(1, 0, sequence * 2, 2)), Ok(i64::from(sequence) * 2));
+        }
+        for sequence in 1..6 {
+            assert_eq!(log.append(header(1, 0, sequence * 2, 2)), Ok(i64::from(sequence) * 2));
+        }
+        assert!(matches!(log.append(header(1, 0, 0, 2)), Err(AppendError::OutOfOrderSequence { .. })), "the sixth");
+        assert!(matches!(log.append(header(1, 0, 10, 1)), Err(AppendError::OutOfOrderSequence { .. })), "half of one");
+    }
+
+    #[test]
+    fn a_gap_is_refused_and_an_unknown_producer_may_begin_anywhere() {
+        let mut log = log();
+        assert_eq!(log.append(header(1, 0, 17, 3)), Ok(0));
+        assert!(matches!(
+            log.append(header(1, 0, 21, 1)),
+            Err(AppendError::OutOfOrderSequence { got: 21, last_sequence: Some(19), .. })
+        ));
+        assert_eq!(log.append(header(1, 0, 20, 1)), Ok(3));
+    }
+
+    #[test]
+    fn a_new_epoch_begins_at_sequence_zero_and_an_older_one_is_fenced() {
+        let mut log = log();
+        log.append(header(1, 3, 0, 5)).expect("first");
+        assert!(matches!(log.append(header(1, 4, 5, 1)), Err(AppendError::OutOfOrderSequence { .. })));
+        assert_eq!(log.append(header(1, 4, 0, 1)), Ok(5));
+        assert!(matches!(log.append(header(1, 3, 5, 1)), Err(AppendError::InvalidProducerEpoch { .. })));
+        assert_eq!(log.append(header(1, 4, 0, 1)), Ok(5), "the old epoch's batches are no duplicates any more");
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero_after_their_maximum() {
+        let mut log = log();
+        assert_eq!(log.append(header(1, 0, i32::MAX - 1, 4)), Ok(0));
+        assert_eq!(log.append(header(1, 0, 2, 1)), Ok(4));
+        assert_eq!(log.append(header(1, 0, i32::MAX - 1, 4)), Ok(0), "a duplicate across the wrap");
+        let mut log = self::log();
+        assert_eq!(log.append(header(1, 0, i32::MAX, 1)), Ok(0));
+        assert_eq!(log.append(header(1, 0, 0, 1)), Ok(1));
+    }
+
+    #[test]
+    fn producers_expire_by_their_last_append() {
+        let mut states = ProducerStates::default();
+        states.record(&header(1, 0, 0, 1), Offset(0), 0, 1000);
+        states.record(&header(2, 0, 0, 1), Offset(1), 0, 1500);
+        let mut gone = Vec::new();
+        states.expire(2000, 1000, |id| gone.push(id));
+        assert_eq!(gone, [ProducerId(1)]);
+        assert!(!states.contains(ProducerId(1)) && states.contains(ProducerId(2)));
+    }
+
+    #[test]
+    fn a_cut_forgets_the_batches_above_it() {
+        let mut states = ProducerStates::default();
+        for (sequence, offset) in [(0, 0), (1, 1), (2, 5)] {
+            states.record(&header(1, 0, sequence, 1), Offset(offset), 0, 0);
+        }
+        states.record(&header(2, 0, 0, 1), Offset(4), 0, 0);
+        let mut gone = Vec::new();
+        states.truncate(Offset(2), |id| gone.push(id));
+        assert_eq!(gone, [ProducerId(2)]);
+        assert_eq!(states.check(&header(1, 0, 2, 1)), Ok(Checked::New));
+        assert!(matches!(states.check(&header(1, 0, 1, 1)), Ok(Checked::Duplicate(_))));
+    }
+
+    /// Keeps every batch of every producer and looks through them all.
+    #[derive(Default)]
+    struct Naive(HashMap<ProducerId, Vec<(i16, i32, i32, i64)>>, i64);
+
+    impl Naive {
+        fn append(&mut self, batch: &BatchHeader) -> Option<i64> {
+            let seen = self.0.entry(batch.producer_id).or_default();
+            let epoch = batch.producer_epoch.0;
+            let (first, count) = (batch.base_sequence, batch.record_count);
+            let current: Vec<_> = seen.iter().filter(|seen| seen.0 == epoch).copied().collect();
+            let latest = seen.last().map(|last| last.0);
+            let mut recent = current.iter().rev().take(if latest == Some(epoch) { 5 } else { 0 });
+            if let Some(original) = recent.find(|seen| seen.1 == first && seen.2 == count) {
+                return Some(original.3);
+            }
+            let next = current.last().map(|last| ((i64::from(last.1) + i64::from(last.2)) % (1 << 31)) as i32);
+            let fits = match latest {
+                None => true,
+                Some(latest) if latest > epoch => false,
+                Some(latest) if latest < epoch => first == 0,
+                Some(_) => Some(first) == next,
+            };
+            let base = self.1;
+            fits.then(|| {
+                seen.push((epoch, first, count, base));
+                self.1 += i64::from(count);
+                base
+            })
+        }
+    }
+
+    #[test]
+    fn agrees_with_a_naive_model() {
+        let clock = crate::clock::ManualClock::new(0, 42);
+        let mut accepted = 0;
+        for _ in 0..50 {
+            let (mut log, mut naive) = (log(), Naive::default());
+            for _ in 0..300 {
+                let bits = crate::clock::Clock::random(&clock);
+                let (id, epoch) = (bits as i64 & 1, (bits >> 8) as i16 & 1);
+                let sequence = match (bits >> 16) & 7 {
+                    0 => i32::MAX - ((bits >> 24) as i32 & 3),
+                    _ => (bits >> 24) as i32 & 15,
+                };
+                let count = 1 + ((bits >> 32) as i32 & 1);
+                let batch = header(id, epoch, sequence, count);
+                let expected = naive.append(&batch);
+                assert_eq!(log.append(batch).ok(), expected, "{batch:?}");
+                accepted += usize::from(expected.is_some());
+            }
+        }
+        assert!(accepted > 500, "the model must accept enough to mean something: {accepted}");
+    }
+}

@@ -1,0 +1,241 @@
+//! Reading a log without its lock: whole batches by offset, and records by time.
+//!
+//! Bytes are lent from the tail or copied once out of storage, as they were stored (I-4). How far a caller may read is
+//! the caller's knowledge: every call takes an exclusive upper bound (high watermark, last stable offset, log end).
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use super::side::{SideKeys, SideRecord};
+use super::tail::TailSlot;
+use crate::clock::UnixMs;
+use crate::record::{BatchHeader, for_each_record};
+use crate::storage::{Family, SharedLogDir, StorageError};
+use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
+use crate::types::{LeaderEpoch, Offset};
+
+/// Buffer that one read from storage fills before it takes the next one; a larger batch gets its own.
+const READ_CHUNK_BYTES: usize = 256 << 10;
+
+/// What a read found: one `Bytes` per batch, in offset order.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) batches: Vec<Bytes>,
+    /// Sum of their lengths.
+    pub(crate) bytes: usize,
+}
+
+impl Read {
+    /// Whether a batch of `len` bytes still fits; the first one may always come if `at_least_one` is asked for.
+    pub(super) fn admits(&self, len: usize, max_bytes: usize, at_least_one: bool) -> bool {
+        self.bytes + len <= max_bytes || (at_least_one && self.batches.is_empty())
+    }
+
+    pub(super) fn push(&mut self, batch: Bytes) {
+        self.bytes += batch.len();
+        self.batches.push(batch);
+    }
+}
+
+/// A record found by time: its timestamp, its offset, the leader epoch it was appended under.
+pub(crate) type FoundRecord = (UnixMs, Offset, LeaderEpoch);
+
+/// Reads one partition. Cheap to clone; used without the partition's lock.
+#[derive(Debug, Clone)]
+pub(crate) struct LogReader {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the log and its readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) dir: SharedLogDir,
+    pub(super) family: Family,
+    pub(super) keys: SideKeys,
+    pub(super) slot: Arc<TailSlot>,
+    pub(super) published: Mutex<Published>,
+    /// The family may belong to another partition by now.
+    pub(super) closed: AtomicBool,
+}
+
+/// Facts that readers need, moved by the log when they are durable.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Published {
+    pub(super) log_start_offset: Offset,
+    /// The largest timestamp and the last offset of the first batch that has it.
+    pub(super) max_timestamp: Option<(UnixMs, Offset)>,
+}
+
+impl LogReader {
+    /// Whole batches from the one that contains `from` to the last one that ends before `upto`, at most `max_bytes` of
+    /// them (but one, whatever its size, if `at_least_one`). `None`: the tail does not reach back to `from`. Never blocks.
+    pub(crate) fn read_tail(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
+        self.shared.slot.read(from, upto, max_bytes, at_least_one)
+    }
+
+    /// As [`Self::read_tail`], and from storage where the tail does not reach. May block on the disk.
+    ///
+    /// `from` below the log start reads from the first batch there is; whether that is allowed the caller has decided.
+    pub(crate) fn read(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Read, StorageError> {
+        match self.read_tail(from, upto, max_bytes, at_least_one) {
+            Some(read) => Ok(read),
+            None => self.read_storage(from, upto, max_bytes, at_least_one),
+        }
+    }
+
+    /// As [`Self::read`], but never from the tail.
+    pub(super) fn read_storage(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Read, StorageError> {
+        let mut read = Read::default();
+        let mut chunk = BytesMut::new();
+        self.shared.dir.scan(self.shared.family, from, &mut |last_offset, batch| {
+            if last_offset >= upto || !read.admits(batch.len(), max_bytes, at_least_one) {
+                return ControlFlow::Break(());
+            }
+            if chunk.capacity() - chunk.len() < batch.len() {
+                let wanted = max_bytes.saturating_sub(read.bytes).min(READ_CHUNK_BYTES);
+                chunk = BytesMut::with_capacity(wanted.max(batch.len()));
+            }
+            chunk.extend_from_slice(batch);
+            read.push(chunk.split().freeze());
+            ControlFlow::Continue(())
+        })?;
+        self.still_open()?;
+        Ok(read)
+    }
+
+    fn still_open(&self) -> Result<(), StorageError> {
+        if self.shared.closed.load(Ordering::SeqCst) {
+            return Err(self.damaged("the partition was closed during a read"));
+        }
+        Ok(())
+    }
+
+    /// The first record at or above the log start and below `upto` whose timestamp is at least `timestamp`. May block.
+    pub(crate) fn offset_for_timestamp(
+        &self,
+        timestamp: UnixMs,
+        upto: Offset,
+    ) -> Result<Option<FoundRecord>, StorageError> {
+        let log_start = self.shared.published.lock().log_start_offset;
+        let from = log_start.max(self.first_that_may_reach(timestamp)?);
+        self.find(from, upto, |header| header.max_timestamp >= timestamp, |at| at >= timestamp)
+    }
+
+    /// The first record with the largest timestamp of all below `upto`. May block.
+    pub(crate) fn max_timestamp(&self, upto: Offset) -> Result<Option<FoundRecord>, StorageError> {
+        let Published { log_start_offset: log_start, max_timestamp } = *self.shared.published.lock();
+        if let Some((max, batch)) = max_timestamp
+            && batch < upto
+            && let Some(found) = self.find(batch, batch + 1, |_| true, |at| at == max)?
+            && found.1 >= log_start
+        {
+            return Ok(Some(found));
+        }
+        // The record was compacted away or lies outside of what may be seen: look at every header once.
+        let mut largest = None;
+        self.visit_headers(log_start, upto, |_, header, _| {
+            if header.record_count > 0 && header.max_timestamp > largest.map_or(-1, |(max, _)| max) {
+                largest = Some((header.max_timestamp, header.last_offset()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        let Some((max, batch)) = largest else { return Ok(None) };
+        self.find(batch, batch + 1, |_| true, |at| at == max)
+    }
+
+    /// An offset below which no record is as young as `timestamp`.
+    fn first_that_may_reach(&self, timestamp: UnixMs) -> Result<Offset, StorageError> {
+        let Some(below) = timestamp.checked_sub(1) else { return Ok(Offset::ZERO) };
+        let mut found = Ok(Offset::ZERO);
+        self.shared.dir.scan_sides(self.shared.keys.times_up_to(below), &mut |key, value| {
+            found = match SideRecord::decode(key, value) {
+                Ok(SideRecord::Time(_, last_offset)) => Ok(last_offset + 1),
+                Ok(_) => Ok(Offset::ZERO),
+                Err(bad) => Err(self.damaged(bad)),
+            };
+            ControlFlow::Break(())
+        })?;
+        found
+    }
+
+    /// The first record at or above both `from` and the log start, in a batch that ends before `upto` and passes
+    /// `may_hold`, whose timestamp passes `wanted`.
+    fn find(
+        &self,
+        from: Offset,
+        upto: Offset,
+        may_hold: impl Fn(&BatchHeader) -> bool,
+        wanted: impl Fn(UnixMs) -> bool,
+    ) -> Result<Option<FoundRecord>, StorageError> {
+        let log_start = self.shared.published.lock().log_start_offset;
+        let mut found = Ok(None);
+        self.visit_headers(from, upto, |_, header, batch| {
+            if !may_hold(header) || header.is_control() {
+                return ControlFlow::Continue(());
+            }
+            let walked = for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
+                if record.offset >= log_start && wanted(record.timestamp) {
+                    found = Ok(Some((record.timestamp, record.offset, header.partition_leader_epoch)));
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            });
+            if let Err(bad) = walked {
+                found = Err(self.damaged(bad));
+            }
+            match found {
+                Ok(None) => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        })?;
+        found
+    }
+
+    /// Visits header and bytes of every batch from `from` on that ends before `upto`, from storage.
+    pub(super) fn visit_headers(
+        &self,
+        from: Offset,
+        upto: Offset,
+        mut visit: impl FnMut(Offset, &BatchHeader, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let mut bad = None;
+        self.shared.dir.scan(self.shared.family, from, &mut |last_offset, batch| {
+            if last_offset >= upto {
+                return ControlFlow::Break(());
+            }
+            match BatchHeader::parse(batch) {
+                Ok(header) => visit(last_offset, &header, batch),
+                Err(error) => {
+                    bad = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        self.still_open()?;
+        bad.map_or(Ok(()), |error| Err(self.damaged(error)))
+    }
+
+    /// The error for bytes that storage returned and that cannot be what was written.
+    pub(super) fn damaged(&self, reason: impl std::fmt::Display) -> StorageError {
+        StorageError::Read {
+            dir: self.shared.dir.path(),
+            reason: format!("partition family {}: {reason}", self.shared.family.0).into(),
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Side records of one partition: their keys and their values, byte by byte. All integers are big-endian; every value
+//! begins with a version byte.
+//!
+//! Keys are [`keys::side_prefix`] (topic id, partition), one tag byte, the tag's suffix:
+//!
+//! | tag | suffix | value after the version byte |
+//! |---|---|---|
+//! | 0x80 | `start` | log start offset i64 |
+//! | 0x80 | `end` | log end offset i64, written when compaction removes the last batch, so that offsets never go back |
+//! | 0x80 | `clean` | compaction: cleaned up to (exclusive) i64, earliest delete horizon i64 (`i64::MAX`: none) |
+//! | 0x80 | `check` | checkpoint, see below |
+//! | 0x81 | leader epoch i32 | its start offset i64 |
+//! | 0x82 | running maximum timestamp i64, sign bit flipped and inverted | last offset (inclusive) up to which no batch is younger, i64 |
+//! | 0x83 | producer id i64 | epoch i16, coordinator epoch i32, first offset of the open transaction i64 (−1: none), last seen i64 (ms), count u8, then per batch, oldest first: last sequence i32, last offset i64, offset delta i32, timestamp i64 |
+//! | 0x85 | base offset i64 | a closed virtual segment, see below |
+//!
+//! The time index is inverted so that one forward seek finds the largest timestamp below a given one; its first record
+//! is the youngest. A segment is: end offset (exclusive) i64, bytes u64, largest timestamp i64, last offset of the batch
+//! that has it i64, first timestamp i64, created i64 (ms), last append i64 (ms). A checkpoint is: log end i64, base offset
+//! of the active segment i64, then the active segment as above.
+//!
+//! **Checkpoints keep appends cheap.** Nothing here is written per batch: every [`CHECKPOINT_INTERVAL_BYTES`] one append
+//! carries the checkpoint, a time index record and the producers that wrote since. What lies behind the checkpoint is
+//! rebuilt at open from the headers of the batches, which hold the same facts.
+
+use std::ops::Range;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
+
+use super::producer_state::{BatchMeta, ProducerEntry};
+use super::segments::Segment;
+use crate::storage::{PartitionId, keys};
+use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+
+/// Bytes appended between two checkpoints of a partition: what an open reads per partition at most, in one go.
+pub(super) const CHECKPOINT_INTERVAL_BYTES: u64 = 64 << 10;
+
+const VERSION: u8 = 1;
+
+const FACT: u8 = 0x80;
+const EPOCH: u8 = 0x81;
+const TIME: u8 = 0x82;
+const PRODUCER: u8 = 0x83;
+const SEGMENT: u8 = 0x85;
+
+/// Makes the keys of one partition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SideKeys {
+    prefix: [u8; 20],
+}
+
+impl SideKeys {
+    pub(super) fn new(id: &PartitionId) -> Self {
+        Self { prefix: keys::side_prefix(id.topic_id, id.partition) }
+    }
+
+    fn key(&self, tag: u8, suffix: &[u8]) -> Bytes {
+        let mut key = BytesMut::with_capacity(21 + suffix.len());
+        key.put_slice(&self.prefix);
+        key.put_u8(tag);
+        key.put_slice(suffix);
+        key.freeze()
+    }
+
+    pub(super) fn log_start(&self) -> Bytes {
+        self.key(FACT, b"start")
+    }
+
+    pub(super) fn log_end(&self) -> Bytes {
+        self.key(FACT, b"end")
+    }
+
+    pub(super) fn cleaned(&self) -> Bytes {
+        self.key(FACT, b"clean")
+    }
+
+    pub(super) fn checkpoint(&self) -> Bytes {
+        self.key(FACT, b"check")
+    }
+
+    pub(super) fn epoch(&self, epoch: LeaderEpoch) -> Bytes {
+        self.key(EPOCH, &epoch.0.to_be_bytes())
+    }
+
+    pub(super) fn time(&self, timestamp: i64) -> Bytes {
+        self.key(TIME, &(!(timestamp ^ i64::MIN)).to_be_bytes())
+    }
+
+    pub(super) fn producer(&self, id: ProducerId) -> Bytes {
+        self.key(PRODUCER, &id.0.to_be_bytes())
+    }
+
+    pub(super) fn segment(&self, base_offset: Offset) -> Bytes {
+        self.key(SEGMENT, &base_offset.0.to_be_bytes())
+    }
+
+    /// Facts and leader epochs.
+    pub(super) fn facts_and_epochs(&self) -> Range<Bytes> {
+        self.key(FACT, &[])..self.key(TIME, &[])
+    }
+
+    /// Producers and segments.
+    pub(super) fn producers_and_segments(&self) -> Range<Bytes> {
+        self.key(PRODUCER, &[])..self.key(SEGMENT + 1, &[])
+    }
+
+    /// Time index records whose timestamp is at most this one, the youngest first.
+    pub(super) fn times_up_to(&self, timestamp: i64) -> Range<Bytes> {
+        self.time(timestamp)..self.key(PRODUCER, &[])
+    }
+
+    /// Time index records whose timestamp is this one or larger.
+    pub(super) fn times_from(&self, timestamp: i64) -> Range<Bytes> {
+        let end = timestamp.checked_sub(1).map_or_else(|| self.key(PRODUCER, &[]), |below| self.time(below));
+        self.key(TIME, &[])..end
+    }
+}
+
+/// One side record, read back.
+#[derive(Debug)]
+pub(super) enum SideRecord {
+    LogStart(Offset),
+    LogEnd(Offset),
+    Cleaned(Cleaned),
+    Checkpoint(Checkpoint),
+    Epoch(LeaderEpoch, Offset),
+    Time(i64, Offset),
+    Producer(ProducerId, ProducerEntry),
+    Segment(Segment),
+}
+
+/// How far compaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cleaned {
+    /// Exclusive.
+    pub(super) up_to: Offset,
+    /// When the first tombstone that was kept may go, in ms since 1970; `i64::MAX`: none is waiting.
+    pub(super) delete_horizon_ms: i64,
+}
+
+impl Default for Cleaned {
+    fn default() -> Self {
+        Self { up_to: Offset::ZERO, delete_horizon_ms: i64::MAX }
+    }
+}
+
+/// Everything about the batches below `log_end` is in side records; `active.end` is `log_end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    pub(super) active: Segment,
+}
+
+/// A side record that this build cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadSideRecord {
+    #[error("a side record is cut short")]
+    Short,
+    #[error("a side record has the unknown version {0}")]
+    Version(u8),
+    #[error("a side record has the unknown key {0:02x?}")]
+    Key(Vec<u8>),
+}
+
+impl From<TryGetError> for BadSideRecord {
+    fn from(_: TryGetError) -> Self {
+        Self::Short
+    }
+}
+
+impl SideRecord {
+    /// Reads a record by its whole key.
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, BadSideRecord> {
+        let unknown = || BadSideRecord::Key(key.to_vec());
+        let (tag, suffix) = key.get(20..).and_then(<[u8]>::split_first).ok_or_else(unknown)?;
+        let mut value = value;
+        match value.try_get_u8()? {
+            VERSION => {}
+            version => return Err(BadSideRecord::Version(version)),
+        }
+        let (mut id, value) = (suffix, &mut value);
+        Ok(match (*tag, suffix) {
+            (FACT, b"start") => Self::LogStart(Offset(value.try_get_i64()?)),
+            (FACT, b"end") => Self::LogEnd(Offset(value.try_get_i64()?)),
+            (FACT, b"clean") => {
+                Self::Cleaned(Cleaned { up_to: Offset(value.try_get_i64()?), delete_horizon_ms: value.try_get_i64()? })
+            }
+            (FACT, b"check") => {
+                let log_end = Offset(value.try_get_i64()?);
+                let base = Offset(value.try_get_i64()?);
+                let active = Segment { end_offset: log_end, ..decode_segment(base, value)? };
+                Self::Checkpoint(Checkpoint { active })
+            }
+            (EPOCH, _) => Self::Epoch(LeaderEpoch(id.try_get_i32()?), Offset(value.try_get_i64()?)),
+            (TIME, _) => Self::Time(!id.try_get_i64()? ^ i64::MIN, Offset(value.try_get_i64()?)),
+            (PRODUCER, _) => Self::Producer(ProducerId(id.try_get_i64()?), decode_producer(value)?),
+            (SEGMENT, _) => Self::Segment(decode_segment(Offset(id.try_get_i64()?), value)?),
+            _ => return Err(unknown()),
+        })
+    }
+}
+
+/// Value of `start`, `end`, an epoch's start and a time index record.
+pub(super) fn encode_offset(offset: Offset) -> Bytes {
+    let mut value = BytesMut::with_capacity(9);
+    value.put_u8(VERSION);
+    value.put_i64(offset.0);
+    value.freeze()
+}
+
+pub(super) fn encode_cleaned(cleaned: Cleaned) -> Bytes {
+    let mut value = BytesMut::with_capacity(17);
+    value.put_u8(VERSION);
+    value.put_i64(cleaned.up_to.0);
+    value.put_i64(cleaned.delete_horizon_ms);
+    value.freeze()
+}
+
+pub(super) fn encode_checkpoint(checkpoint: &Checkpoint) -> Bytes {
+    let mut value = BytesMut::with_capacity(73);
+    value.put_u8(VERSION);
+    value.put_i64(checkpoint.active.end_offset.0);
+    value.put_i64(checkpoint.active.base_offset.0);
+    put_segment(&checkpoint.active, &mut value);
+    value.freeze()
+}
+
+pub(super) fn encode_segment(segment: &Segment) -> Bytes {
+    let mut value = BytesMut::with_capacity(57);
+    value.put_u8(VERSION);
+    put_segment(segment, &mut value);
+    value.freeze()
+}
+
+fn put_segment(segment: &Segment, value: &mut BytesMut) {
+    value.put_i64(segment.end_offset.0);
+    value.put_u64(segment.bytes);
+    value.put_i64(segment.max_timestamp);
+    value.put_i64(segment.max_timestamp_batch.0);
+    value.put_i64(segment.first_timestamp);
+    value.put_i64(segment.created_ms);
+    value.put_i64(segment.last_append_ms);
+}
+
+fn decode_segment(base_offset: Offset, value: &mut &[u8]) -> Result<Segment, BadSideRecord> {
+    Ok(Segment {
+        base_offset,
+        end_offset: Offset(value.try_get_i64()?),
+        bytes: value.try_get_u64()?,
+        max_timestamp: value.try_get_i64()?,
+        max_timestamp_batch: Offset(value.try_get_i64()?),
+        first_timestamp: value.try_get_i64()?,
+        created_ms: value.try_get_i64()?,
+        last_append_ms: value.try_get_i64()?,
+    })
+}
+
+pub(super) fn encode_producer(entry: &ProducerEntry) -> Bytes {
+    let batches = entry.batches();
+    let mut value = BytesMut::with_capacity(24 + 24 * batches.len());
+    value.put_u8(VERSION);
+    value.put_i16(entry.epoch.0);
+    value.put_i32(entry.coordinator_epoch);
+    value.put_i64(entry.open_transaction.unwrap_or(Offset::NONE).0);
+    value.put_i64(entry.last_seen_ms);
+    value.put_u8(batches.len() as u8);
+    for batch in batches {
+        value.put_i32(batch.last_sequence);
+        value.put_i64(batch.last_offset.0);
+        value.put_i32(batch.offset_delta);
+        value.put_i64(batch.timestamp);
+    }
+    value.freeze()
+}
+
+fn decode_producer(value: &mut &[u8]) -> Result<ProducerEntry, BadSideRecord> {
+    let mut entry = ProducerEntry::new(ProducerEpoch(value.try_get_i16()?));
+    entry.coordinator_epoch = value.try_get_i32()?;
+    entry.open_transaction = Some(Offset(value.try_get_i64()?)).filter(|&offset| offset != Offset::NONE);
+    entry.last_seen_ms = value.try_get_i64()?;
+    for _ in 0..value.try_get_u8()? {
+        entry.push(BatchMeta {
+            last_sequence: value.try_get_i32()?,
+            last_offset: Offset(value.try_get_i64()?),
+            offset_delta: value.try_get_i32()?,
+            timestamp: value.try_get_i64()?,
+        });
+    }
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{PartitionIndex, TopicId};
+
+    fn keys() -> SideKeys {
+        let topic_id = TopicId::from_random(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).expect("a legal id");
+        SideKeys::new(&PartitionId { topic: "t".into(), topic_id, partition: PartitionIndex(3) })
+    }
+
+    fn segment() -> Segment {
+        Segment {
+            base_offset: Offset(7),
+            end_offset: Offset(9),
+            bytes: 300,
+            max_timestamp: 1000,
+            max_timestamp_batch: Offset(8),
+            first_timestamp: 900,
+            created_ms: 500,
+            last_append_ms: 600,
+        }
+    }
+
+    #[test]
+    fn layouts_are_pinned() {
+        let suffix = |key: Bytes| key[20..].to_vec();
+        assert_eq!(suffix(keys().log_start()), b"\x80start");
+        assert_eq!(suffix(keys().epoch(LeaderEpoch(5))), [0x81, 0, 0, 0, 5]);
+        assert_eq!(suffix(keys().time(-1)), [0x82, 0x80, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(suffix(keys().time(0)), [0x82, 0x7f, 255, 255, 255, 255, 255, 255, 255]);
+        assert_eq!(suffix(keys().producer(ProducerId(258))), [0x83, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(suffix(keys().segment(Offset(7))), [0x85, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(encode_offset(Offset(258)).as_ref(), [1, 0, 0, 0, 0, 0, 0, 1, 2]);
+        let expected: Vec<u8> =
+            [1u8].into_iter().chain([9, 300, 1000, 8, 900, 500, 600].map(i64::to_be_bytes).concat()).collect();
+        assert_eq!(encode_segment(&segment()), expected);
+        let checkpoint = encode_checkpoint(&Checkpoint { active: segment() });
+        assert_eq!(checkpoint[..17], [[1u8].as_slice(), &9i64.to_be_bytes(), &7i64.to_be_bytes()].concat());
+        assert_eq!(checkpoint[17..], expected[1..]);
+    }
+
+    #[test]
+    fn records_read_back() {
+        let mut producer = ProducerEntry::new(ProducerEpoch(4));
+        producer.last_seen_ms = 77;
+        producer.push(BatchMeta { last_sequence: 9, last_offset: Offset(20), offset_delta: 3, timestamp: 5 });
+        let read = SideRecord::decode(&keys().producer(ProducerId(1)), &encode_producer(&producer)).expect("readable");
+        assert!(matches!(read, SideRecord::Producer(ProducerId(1), entry) if entry == producer));
+        let read = SideRecord::decode(&keys().segment(Offset(7)), &encode_segment(&segment())).expect("readable");
+        assert!(matches!(read, SideRecord::Segment(read) if read == segment()));
+        let checkpoint = Checkpoint { active: segment() };
+        let read = SideRecord::decode(&keys().checkpoint(), &encode_checkpoint(&checkpoint)).expect("readable");
+        assert!(matches!(read, SideRecord::Checkpoint(read) if read == checkpoint));
+        let read = SideRecord::decode(&keys().time(-5), &encode_offset(Offset(3))).expect("readable");
+        assert!(matches!(read, SideRecord::Time(-5, Offset(3))));
+    }
+
+    #[test]
+    fn damaged_records_are_refused() {
+        let value = encode_segment(&segment());
+        for len in 0..value.len() {
+            assert_eq!(SideRecord::decode(&keys().segment(Offset(7)), &value[..len]).err(), Some(BadSideRecord::Short));
+        }
+        assert_eq!(SideRecord::decode(&keys().log_start(), &[9]).err(), Some(BadSideRecord::Version(9)));
+        assert!(matches!(SideRecord::decode(b"short", &[1]), Err(BadSideRecord::Key(_))));
+    }
+
+    #[test]
+    fn the_time_index_finds_the_largest_timestamp_not_above() {
+        let range = keys().times_up_to(10);
+        assert!(range.contains(&keys().time(10)) && range.contains(&keys().time(i64::MIN)));
+        assert!(!range.contains(&keys().time(11)));
+        assert!(keys().time(10) < keys().time(9), "the youngest first");
+        let range = keys().times_from(10);
+        assert!(range.contains(&keys().time(10)) && range.contains(&keys().time(i64::MAX)));
+        assert!(!range.contains(&keys().time(9)));
+    }
+}

@@ -1,0 +1,243 @@
+//! The bounded in-memory tail: the newest batches of every partition of a log directory, for consumers and followers
+//! that read at the end.
+//!
+//! One budget in bytes is shared first in, first out: whoever appends evicts the oldest batch of the whole directory,
+//! so a busy partition keeps much and an idle one gives its memory back. Reads take one partition's lock only, for a
+//! binary search and some reference counts; bytes are never copied on a read.
+//! Does not know storage, high watermarks or what is inside a batch.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::read::Read;
+use crate::types::Offset;
+
+/// What one batch costs beside its bytes: its two queue entries and the allocator's rounding.
+const BATCH_OVERHEAD_BYTES: usize = 96;
+
+/// Batches below this size are copied, so that they don't pin the network frame they came in.
+const COPY_BELOW_BYTES: usize = 16 << 10;
+
+/// The tail of one log directory. Cheap to share; owns no task.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    budget_bytes: usize,
+    queue: Mutex<Queue>,
+}
+
+/// Whose batch is the oldest, the second oldest …. The entries of one slot stand here in the order in which the slot
+/// holds them: `stale` ones first, then its batches.
+#[derive(Debug, Default)]
+struct Queue {
+    used_bytes: usize,
+    order: VecDeque<Arc<TailSlot>>,
+}
+
+/// One partition's part of the tail.
+#[derive(Debug, Default)]
+pub(crate) struct TailSlot {
+    inner: Mutex<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Without gaps: each begins where the one before it ends.
+    batches: VecDeque<TailBatch>,
+    /// Queue entries whose batches were cleared; the queue skips as many before it takes from `batches` again.
+    stale: usize,
+}
+
+#[derive(Debug)]
+struct TailBatch {
+    base_offset: Offset,
+    last_offset: Offset,
+    bytes: Bytes,
+}
+
+impl Tail {
+    /// A tail that holds at most `budget_bytes`, overhead included. 0 remembers nothing.
+    pub(crate) fn new(budget_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { budget_bytes, queue: Mutex::default() })
+    }
+
+    /// Bytes charged at the moment.
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.queue.lock().used_bytes
+    }
+
+    /// Remembers a batch that became durable. Batches of one slot come in offset order; a gap forgets what was before.
+    pub(super) fn push(&self, slot: &Arc<TailSlot>, base_offset: Offset, last_offset: Offset, bytes: &Bytes) {
+        let bytes = if bytes.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
+        let batch = TailBatch { base_offset, last_offset, bytes };
+        let mut queue = self.queue.lock();
+        queue.used_bytes += batch.charge();
+        queue.order.push_back(slot.clone());
+        {
+            let mut slot = slot.inner.lock();
+            if slot.batches.back().is_some_and(|last| last.last_offset + 1 != base_offset) {
+                queue.used_bytes -= slot.forget().1;
+            }
+            slot.batches.push_back(batch);
+        }
+        while queue.used_bytes > self.budget_bytes {
+            let evicted = queue.evict();
+            // Freeing a large buffer may give pages back to the kernel: not under everybody's lock.
+            drop(queue);
+            drop(evicted);
+            queue = self.queue.lock();
+        }
+    }
+
+    /// Forgets everything of one partition. Its queue entries stay until they come to the front, but weigh nothing.
+    pub(super) fn clear(&self, slot: &TailSlot) {
+        let mut queue = self.queue.lock();
+        let (batches, charged_bytes) = slot.inner.lock().forget();
+        queue.used_bytes -= charged_bytes;
+        drop(queue);
+        drop(batches);
+    }
+}
+
+impl Queue {
+    /// Takes the oldest batch out.
+    fn evict(&mut self) -> Option<TailBatch> {
+        let slot = self.order.pop_front()?;
+        let mut slot = slot.inner.lock();
+        if slot.stale > 0 {
+            slot.stale -= 1;
+            return None;
+        }
+        let batch = slot.batches.pop_front()?;
+        self.used_bytes -= batch.charge();
+        Some(batch)
+    }
+}
+
+impl Slot {
+    /// Takes all batches out, with what they were charged.
+    fn forget(&mut self) -> (VecDeque<TailBatch>, usize) {
+        let batches = std::mem::take(&mut self.batches);
+        self.stale += batches.len();
+        let charged_bytes = batches.iter().map(TailBatch::charge).sum();
+        (batches, charged_bytes)
+    }
+}
+
+impl TailBatch {
+    fn charge(&self) -> usize {
+        self.bytes.len() + BATCH_OVERHEAD_BYTES
+    }
+}
+
+impl TailSlot {
+    /// Whole batches from the one that contains `from` to the last one that ends before `upto`. `None`: `from` lies
+    /// before what is remembered. Limits as in [`super::read::LogReader::read`].
+    pub(super) fn read(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
+        if from >= upto {
+            return Some(Read::default());
+        }
+        let slot = self.inner.lock();
+        if slot.batches.front().is_none_or(|first| first.base_offset > from) {
+            return None;
+        }
+        let first = slot.batches.partition_point(|batch| batch.last_offset < from);
+        // Nothing at or above `from` though `upto` lies higher: a gap that only storage can explain.
+        slot.batches.get(first)?;
+        let mut read = Read::default();
+        for batch in slot.batches.range(first..) {
+            if batch.last_offset >= upto || !read.admits(batch.bytes.len(), max_bytes, at_least_one) {
+                break;
+            }
+            read.push(batch.bytes.clone());
+        }
+        Some(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(fill: u8, len: usize) -> Bytes {
+        Bytes::from(vec![fill; len])
+    }
+
+    fn push(tail: &Tail, slot: &Arc<TailSlot>, base: i64, last: i64, len: usize) {
+        tail.push(slot, Offset(base), Offset(last), &batch(base as u8, len));
+    }
+
+    fn read(slot: &TailSlot, from: i64, upto: i64, max: usize) -> Option<Vec<u8>> {
+        let read = slot.read(Offset(from), Offset(upto), max, true)?;
+        Some(read.batches.iter().map(|batch| batch[0]).collect())
+    }
+
+    #[test]
+    fn reads_whole_batches_from_the_one_that_holds_the_offset() {
+        let (tail, slot) = (Tail::new(1 << 20), Arc::default());
+        for base in [0, 3, 6] {
+            push(&tail, &slot, base, base + 2, 10);
+        }
+        assert_eq!(read(&slot, 0, 9, 100), Some(vec![0, 3, 6]));
+        assert_eq!(read(&slot, 4, 9, 100), Some(vec![3, 6]));
+        assert_eq!(read(&slot, 4, 8, 100), Some(vec![3]), "a batch that reaches past the bound is left out");
+        assert_eq!(read(&slot, 0, 9, 25), Some(vec![0, 3]));
+        assert_eq!(read(&slot, 0, 9, 1), Some(vec![0]), "at least one, whatever its size");
+        assert_eq!(slot.read(Offset(0), Offset(9), 1, false).expect("in the tail").bytes, 0);
+        assert_eq!(read(&slot, 9, 9, 100), Some(vec![]));
+        assert_eq!(read(&slot, 9, 12, 100), None);
+    }
+
+    #[test]
+    fn the_oldest_batch_of_any_partition_goes_first() {
+        let tail = Tail::new(3 * (10 + BATCH_OVERHEAD_BYTES));
+        let (idle, busy) = (Arc::default(), Arc::default());
+        push(&tail, &idle, 0, 0, 10);
+        for base in 0..3 {
+            push(&tail, &busy, base, base, 10);
+        }
+        assert_eq!(read(&idle, 0, 1, 100), None);
+        assert_eq!(read(&busy, 0, 3, 100), Some(vec![0, 1, 2]));
+        push(&tail, &busy, 3, 3, 10);
+        assert_eq!(read(&busy, 0, 4, 100), None);
+        assert_eq!(read(&busy, 1, 4, 100), Some(vec![1, 2, 3]));
+        assert!(tail.used_bytes() <= tail.budget_bytes);
+    }
+
+    #[test]
+    fn a_cleared_partition_weighs_nothing_and_its_new_batches_are_kept() {
+        let tail = Tail::new(3 * (10 + BATCH_OVERHEAD_BYTES));
+        let (cut, other) = (Arc::default(), Arc::default());
+        push(&tail, &cut, 0, 0, 10);
+        push(&tail, &cut, 1, 1, 10);
+        tail.clear(&cut);
+        assert_eq!(tail.used_bytes(), 0);
+        push(&tail, &cut, 1, 1, 10);
+        push(&tail, &other, 0, 0, 10);
+        push(&tail, &other, 1, 1, 10);
+        assert_eq!(read(&cut, 1, 2, 100), Some(vec![1]));
+        push(&tail, &other, 2, 2, 10);
+        assert_eq!(read(&cut, 1, 2, 100), None);
+        assert_eq!(read(&other, 0, 3, 100), Some(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn a_gap_forgets_what_came_before() {
+        let (tail, slot) = (Tail::new(1 << 20), Arc::default());
+        push(&tail, &slot, 0, 0, 10);
+        push(&tail, &slot, 5, 5, 10);
+        assert_eq!(read(&slot, 0, 6, 100), None);
+        assert_eq!(read(&slot, 5, 6, 100), Some(vec![5]));
+    }
+
+    #[test]
+    fn small_batches_do_not_pin_their_frame() {
+        let (tail, slot) = (Tail::new(1 << 20), Arc::default());
+        let frame = batch(1, 1 << 10);
+        tail.push(&slot, Offset(0), Offset(0), &frame.slice(..100));
+        let read = slot.read(Offset(0), Offset(1), 1 << 10, true).expect("in the tail");
+        assert!(!frame.as_ptr_range().contains(&read.batches[0].as_ptr()));
+    }
+}

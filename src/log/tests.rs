@@ -1,0 +1,407 @@
+//! A log over the directory's twin in memory: against a model, across restarts, under retention.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use bytes::{Bytes, BytesMut};
+
+use super::config::LogConfig;
+use super::partition_log::{AppendError, Appended, PartitionLog};
+use super::tail::Tail;
+use crate::clock::{Clock, ManualClock, UnixMs};
+use crate::record::{BatchBuilder, BatchHeader, TimestampType, ValidBatch, for_each_record};
+use crate::storage::memory::MemoryDir;
+use crate::storage::{Family, LogDir, PartitionId, SharedLogDir, Write, WriteSet};
+use crate::types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId};
+
+/// A log and the directory it lies in; every write is waited for.
+pub(super) struct Bench {
+    pub(super) dir: Arc<MemoryDir>,
+    pub(super) log: PartitionLog,
+    pub(super) tail_bytes: usize,
+    id: PartitionId,
+    family: Family,
+}
+
+impl Bench {
+    pub(super) fn new(config: LogConfig, tail_bytes: usize) -> Self {
+        let topic_id = TopicId::from_random(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).expect("a legal id");
+        let id = PartitionId { topic: "t".into(), topic_id, partition: PartitionIndex(0) };
+        let dir = MemoryDir::open();
+        let family = dir.create(std::slice::from_ref(&id)).expect("created")[0];
+        let log = open(&dir, &id, family, config, tail_bytes);
+        Self { dir, log, tail_bytes, id, family }
+    }
+
+    /// As after a kill: nothing but the directory survives.
+    pub(super) fn reopen(self) -> Self {
+        let Self { dir, log, tail_bytes, id, family } = self;
+        let config = *log.config();
+        drop(log);
+        dir.close();
+        let dir = dir.reopen();
+        let log = open(&dir, &id, family, config, tail_bytes);
+        Self { dir, log, tail_bytes, id, family }
+    }
+
+    pub(super) fn commit(&self, writes: Vec<Write>) {
+        let (sender, done) = channel();
+        self.dir.commit(WriteSet { writes, sync: false }, Box::new(move |result| drop(sender.send(result))));
+        done.recv().expect("done is called").expect("written");
+    }
+
+    pub(super) fn append(&mut self, batch: ValidBatch, now: UnixMs) -> Result<Appended, AppendError> {
+        let mut writes = Vec::new();
+        let appended = self.log.append(batch, LeaderEpoch(3), now, &mut writes)?;
+        self.commit(writes);
+        self.log.on_written(appended.last_offset);
+        Ok(appended)
+    }
+
+    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut PartitionLog, &mut Vec<Write>) -> T) -> T {
+        let mut writes = Vec::new();
+        let result = change(&mut self.log, &mut writes);
+        self.commit(writes);
+        result
+    }
+
+    /// Offset, timestamp, key and value of every record that storage holds from the log start on.
+    pub(super) fn stored(&self) -> Vec<Stored> {
+        let read = self
+            .log
+            .reader()
+            .read_storage(self.log.log_start_offset(), Offset::MAX, usize::MAX, true)
+            .expect("readable");
+        records(&read.batches, self.log.log_start_offset())
+    }
+}
+
+fn open(dir: &Arc<MemoryDir>, id: &PartitionId, family: Family, config: LogConfig, tail_bytes: usize) -> PartitionLog {
+    let dir: SharedLogDir = dir.clone();
+    PartitionLog::open(dir, id.clone(), family, config, Tail::new(tail_bytes), 0).expect("opens")
+}
+
+pub(super) type Stored = (i64, UnixMs, String, Option<String>);
+
+pub(super) fn records(batches: &[Bytes], from: Offset) -> Vec<Stored> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    let mut found = Vec::new();
+    for batch in batches {
+        for_each_record(batch, 1 << 20, |record| {
+            if record.offset >= from {
+                let key = record.key.map_or(String::new(), text);
+                found.push((record.offset.0, record.timestamp, key, record.value.map(text)));
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .expect("a well-formed batch");
+    }
+    found
+}
+
+/// A batch of `(timestamp, key, value)` as a client sends it.
+pub(super) fn batch(records: &[(UnixMs, &str, Option<&str>)]) -> ValidBatch {
+    let mut builder = BatchBuilder::new();
+    for (timestamp, key, value) in records {
+        builder.append(*timestamp, Some(key.as_bytes()), value.map(str::as_bytes));
+    }
+    builder.finish()
+}
+
+pub(super) fn from_producer(id: i64, epoch: i16, sequence: i32, count: i32) -> ValidBatch {
+    let mut builder = BatchBuilder::new().producer(ProducerId(id), ProducerEpoch(epoch), sequence);
+    for _ in 0..count {
+        builder.append(0, Some(b"k"), Some(b"v"));
+    }
+    builder.finish()
+}
+
+#[test]
+fn agrees_with_a_vec_of_records_whatever_the_order_of_calls() {
+    for seed in 1..12 {
+        let clock = ManualClock::new(1_000_000, seed);
+        let config =
+            LogConfig { segment_bytes: 1500, retention_ms: 500, retention_bytes: 40_000, ..LogConfig::default() };
+        let mut bench = Bench::new(config, 10_000);
+        let mut model: Vec<Stored> = Vec::new();
+        for step in 0..400 {
+            let dice = clock.random();
+            clock.advance((dice & 3) as i64);
+            let now = clock.now_ms();
+            match (dice >> 8) % 40 {
+                0 => bench = bench.reopen(),
+                1 => {
+                    let high_watermark = bench.log.written_end_offset();
+                    bench.change(|log, writes| log.retain(now, high_watermark, writes));
+                }
+                2 => {
+                    let (start, end) = (bench.log.log_start_offset().0, bench.log.log_end_offset().0);
+                    let to = Offset(start + (dice >> 40) as i64 % (end - start + 1));
+                    bench.change(|log, writes| log.advance_log_start(to, writes));
+                }
+                _ => {
+                    let count = 1 + (dice >> 16) as usize % 4;
+                    let value = "v".repeat((dice >> 24) as usize % 300);
+                    let fresh: Vec<_> = (0..count)
+                        .map(|at| (now - ((dice >> 32) as i64 & 7) + at as i64, format!("{step}.{at}"), value.clone()))
+                        .collect();
+                    let sent: Vec<_> =
+                        fresh.iter().map(|(at, key, value)| (*at, key.as_str(), Some(value.as_str()))).collect();
+                    let appended = bench.append(batch(&sent), now).expect("accepted");
+                    assert_eq!(appended.base_offset.0, model.last().map_or(0, |last| last.0 + 1), "seed {seed}");
+                    model.extend((appended.base_offset.0..).zip(fresh).map(|(o, (at, k, v))| (o, at, k, Some(v))));
+                }
+            }
+            check_against(&bench, &model, &clock);
+        }
+        assert!(bench.log.log_start_offset() > Offset::ZERO, "retention had something to do");
+    }
+}
+
+fn check_against(bench: &Bench, model: &[Stored], clock: &ManualClock) {
+    let log = &bench.log;
+    assert_eq!(log.log_end_offset().0, model.last().map_or(0, |last| last.0 + 1));
+    let (start, end) = (log.log_start_offset(), log.log_end_offset());
+    let live = &model[start.0 as usize..];
+    let from = Offset(start.0 + clock.random() as i64 % (end - start + 1).max(1));
+    let from = from.max(start);
+    let reader = log.reader();
+    let read = reader.read(from, end, usize::MAX, true).expect("readable");
+    let stored = reader.read_storage(from, end, usize::MAX, true).expect("readable");
+    if from < end {
+        assert_eq!(read.batches, stored.batches, "tail and storage hold the same bytes");
+    }
+    assert_eq!(records(&stored.batches, from), live[(from - start) as usize..]);
+    let asked = clock.now_ms() - (clock.random() as i64 & 255);
+    let expected =
+        live.iter().find(|record| record.1 >= asked).map(|record| (record.1, Offset(record.0), LeaderEpoch(3)));
+    assert_eq!(reader.offset_for_timestamp(asked, end).expect("readable"), expected);
+    let largest = live.iter().rev().max_by_key(|record| record.1);
+    let expected = largest.map(|record| (record.1, Offset(record.0), LeaderEpoch(3)));
+    assert_eq!(reader.max_timestamp(end).expect("readable"), expected);
+}
+
+#[test]
+fn reads_hold_their_bounds_from_tail_and_storage_alike() {
+    let mut bench = Bench::new(LogConfig::default(), 1 << 20);
+    let mut lens = Vec::new();
+    for at in 0..10 {
+        let sent = batch(&[(at, "a", Some("x")), (at, "b", Some("y"))]);
+        lens.push(sent.bytes.len());
+        bench.append(sent, 0).expect("accepted");
+    }
+    let reader = bench.log.reader();
+    let (len, end) = (lens[0], Offset(20));
+    for (from, upto, max_bytes, at_least_one, count) in [
+        (0, 20, usize::MAX, false, 10),
+        (1, 20, usize::MAX, false, 10),
+        (2, 20, usize::MAX, false, 9),
+        (0, 20, 2 * len, false, 2),
+        (0, 20, 2 * len - 1, false, 1),
+        (0, 20, len - 1, false, 0),
+        (0, 20, 0, true, 1),
+        (0, 7, usize::MAX, true, 3),
+        (20, 20, usize::MAX, true, 0),
+    ] {
+        let (from, upto) = (Offset(from), Offset(upto));
+        let tail = reader.read_tail(from, upto, max_bytes, at_least_one).expect("in the tail");
+        let storage = reader.read_storage(from, upto, max_bytes, at_least_one).expect("readable");
+        assert_eq!((tail.batches.len(), tail.bytes), (count, count * len), "{from} {upto} {max_bytes}");
+        assert_eq!(tail.batches, storage.batches);
+    }
+    let bench = bench.reopen();
+    assert!(bench.log.reader().read_tail(Offset(0), end, usize::MAX, true).is_none(), "a new tail is empty");
+    assert_eq!(bench.log.reader().read(Offset(0), end, usize::MAX, true).expect("readable").batches.len(), 10);
+}
+
+#[test]
+fn a_batch_is_stored_as_it_was_stamped() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    bench.append(batch(&[(5, "a", Some("1"))]), 0).expect("accepted");
+    bench.append(batch(&[(6, "b", Some("2")), (7, "c", None)]), 0).expect("accepted");
+    let read = bench.log.reader().read(Offset(1), Offset(3), usize::MAX, true).expect("readable");
+    let header = BatchHeader::parse(&read.batches[0]).expect("a batch");
+    assert_eq!((header.base_offset, header.last_offset()), (Offset(1), Offset(2)));
+    assert_eq!(header.partition_leader_epoch, LeaderEpoch(3));
+    assert_eq!(header.crc, crc32c::crc32c(&read.batches[0][21..]));
+}
+
+#[test]
+fn log_append_time_is_the_brokers() {
+    let config = LogConfig { message_timestamp_type: TimestampType::LogAppendTime, ..LogConfig::default() };
+    let mut bench = Bench::new(config, 0);
+    let appended = bench.append(batch(&[(5, "a", Some("1")), (6, "b", Some("2"))]), 777).expect("accepted");
+    assert_eq!(appended.log_append_time, Some(777));
+    assert_eq!(bench.stored().iter().map(|record| record.1).collect::<Vec<_>>(), [777, 777]);
+    let found = bench.log.reader().offset_for_timestamp(700, Offset(2)).expect("readable");
+    assert_eq!(found, Some((777, Offset(0), LeaderEpoch(3))));
+}
+
+#[test]
+fn sequences_survive_a_restart_before_and_after_a_checkpoint() {
+    for count in [3, 5000] {
+        let mut bench = Bench::new(LogConfig::default(), 0);
+        for sequence in 0..count {
+            bench.append(from_producer(7, 1, sequence, 1), 0).expect("accepted");
+        }
+        bench = bench.reopen();
+        let repeated = bench.append(from_producer(7, 1, count - 2, 1), 0).expect("a duplicate");
+        assert_eq!((repeated.duplicate, repeated.base_offset), (true, Offset(i64::from(count) - 2)));
+        let gap = bench.append(from_producer(7, 1, count + 1, 1), 0);
+        assert!(matches!(gap, Err(AppendError::OutOfOrderSequence { .. })));
+        assert!(!bench.append(from_producer(7, 1, count, 1), 0).expect("the next").duplicate);
+        let fenced = bench.append(from_producer(7, 0, count + 1, 1), 0);
+        assert!(matches!(fenced, Err(AppendError::InvalidProducerEpoch { .. })));
+    }
+}
+
+#[test]
+fn a_duplicate_of_a_batch_whose_write_is_under_way_returns_its_offset() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    let mut writes = Vec::new();
+    bench.log.append(from_producer(7, 1, 0, 3), LeaderEpoch(3), 0, &mut writes).expect("accepted");
+    let count = writes.len();
+    let again = bench.log.append(from_producer(7, 1, 0, 3), LeaderEpoch(3), 0, &mut writes).expect("a duplicate");
+    assert!(again.duplicate && writes.len() == count);
+    assert_eq!((again.last_offset, again.log_end_offset), (Offset(2), Offset(3)));
+    assert_eq!(bench.log.written_end_offset(), Offset(0), "I-5");
+}
+
+#[test]
+fn expired_producers_stay_forgotten_after_a_restart() {
+    let config = LogConfig { producer_id_expiration_ms: 1000, ..LogConfig::default() };
+    let mut bench = Bench::new(config, 0);
+    bench.append(from_producer(7, 1, 0, 3), 0).expect("accepted");
+    bench.append(from_producer(8, 1, 0, 3), 900).expect("accepted");
+    bench.change(|log, writes| log.checkpoint(writes));
+    bench.change(|log, writes| log.expire_producers(1000, writes));
+    assert_eq!(bench.log.producer_count(), 1);
+    bench = bench.reopen();
+    assert_eq!(bench.log.producer_count(), 1);
+    assert!(!bench.append(from_producer(7, 1, 40, 3), 1000).expect("nothing is known of it").duplicate);
+}
+
+#[test]
+fn transactional_batches_are_never_stored() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    let mut builder = BatchBuilder::new().producer(ProducerId(1), ProducerEpoch(0), 0).transactional();
+    builder.append(0, None, Some(b"v"));
+    assert!(matches!(bench.append(builder.finish(), 0), Err(AppendError::InvalidTxnState { .. })));
+    assert_eq!(bench.log.log_end_offset(), Offset(0));
+}
+
+#[test]
+fn side_records_are_written_once_per_interval_only() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    let mut writes = Vec::new();
+    bench.log.assign_epoch(LeaderEpoch(3), &mut writes);
+    let (mut batches, mut sides) = (0, 0);
+    for sequence in 0..2000 {
+        writes.clear();
+        bench.log.append(from_producer(7, 1, sequence, 1), LeaderEpoch(3), 0, &mut writes).expect("accepted");
+        batches += 1;
+        sides += writes.len() - 1;
+    }
+    assert!(sides > 0 && sides < batches / 100, "{sides} side records for {batches} batches");
+}
+
+#[test]
+fn an_emptied_log_keeps_its_end() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    for _ in 0..3 {
+        bench.append(batch(&[(5, "a", Some("1")), (5, "b", Some("1"))]), 0).expect("accepted");
+    }
+    bench.change(|log, writes| log.advance_log_start(Offset(6), writes));
+    assert!(bench.stored().is_empty());
+    assert_eq!(bench.log.size_bytes(), 0);
+    bench = bench.reopen();
+    assert_eq!((bench.log.log_start_offset(), bench.log.log_end_offset()), (Offset(6), Offset(6)));
+    assert_eq!(bench.append(batch(&[(5, "a", Some("1"))]), 0).expect("accepted").base_offset, Offset(6));
+}
+
+#[test]
+fn an_epoch_without_data_survives_a_restart() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    bench.append(batch(&[(5, "a", Some("1"))]), 0).expect("accepted");
+    bench.change(|log, writes| log.assign_epoch(LeaderEpoch(9), writes));
+    bench = bench.reopen();
+    assert_eq!(bench.log.latest_epoch(), Some(LeaderEpoch(9)));
+    assert_eq!(bench.log.end_offset_for_epoch(LeaderEpoch(3)), Some((LeaderEpoch(3), Offset(1))));
+    assert_eq!(bench.log.epoch_at(Offset(0)), Some(LeaderEpoch(3)));
+}
+
+#[test]
+fn retention_by_time_closes_and_deletes_what_nobody_appends_to() {
+    let config = LogConfig { segment_ms: 100, retention_ms: 1000, ..LogConfig::default() };
+    let mut bench = Bench::new(config, 0);
+    bench.append(batch(&[(5000, "a", Some("1"))]), 5000).expect("accepted");
+    assert_eq!(bench.change(|log, writes| log.retain(5101, Offset(1), writes)), None);
+    assert_eq!(bench.log.segments.closed.len(), 1, "closed by segment.ms though nobody appended");
+    assert_eq!(bench.change(|log, writes| log.retain(6001, Offset(0), writes)), None, "high watermark");
+    assert_eq!(bench.change(|log, writes| log.retain(6001, Offset(1), writes)), Some(Offset(1)));
+    let bench = bench.reopen();
+    assert_eq!((bench.log.log_start_offset(), bench.log.segments.closed.len()), (Offset(1), 0));
+}
+
+#[test]
+fn a_cut_log_goes_on_as_if_the_rest_had_never_been() {
+    let config = LogConfig { segment_bytes: 1000, ..LogConfig::default() };
+    for cut in 0..=40 {
+        let mut bench = Bench::new(config, 1 << 20);
+        for sequence in 0..20 {
+            bench.append(from_producer(7, 1, sequence * 2, 2), 0).expect("accepted");
+        }
+        bench.change(|log, writes| log.truncate_to(Offset(cut), 0, writes)).expect("readable");
+        let end = cut - cut % 2;
+        for _ in 0..2 {
+            assert_eq!(bench.log.log_end_offset(), Offset(end), "whole batches go");
+            assert_eq!(bench.stored().len() as i64, end);
+            bench = bench.reopen();
+        }
+        let next = bench.append(from_producer(7, 1, end as i32, 2), 0).expect("the next sequence");
+        assert_eq!((next.duplicate, next.base_offset), (false, Offset(end)));
+    }
+}
+
+#[test]
+fn side_records_that_outlived_their_batches_are_corrected() {
+    let config = LogConfig { segment_bytes: 100_000, ..LogConfig::default() };
+    let mut bench = Bench::new(config, 0);
+    let value = "x".repeat(1000);
+    for at in 0..300 {
+        let mut builder = BatchBuilder::new().producer(ProducerId(at % 3), ProducerEpoch(0), (at / 3) as i32);
+        builder.append(at, Some(b"k"), Some(value.as_bytes()));
+        bench.append(builder.finish(), 0).expect("accepted");
+    }
+    let family = bench.family;
+    bench.commit(vec![Write::DeleteBatches { family, last_offsets: Offset(150)..Offset::MAX }]);
+    bench = bench.reopen();
+    assert_eq!(bench.log.log_end_offset(), Offset(150));
+    let next = bench.append(from_producer(0, 0, 50, 1), 0).expect("its sequences above the cut are forgotten");
+    assert_eq!((next.duplicate, next.base_offset), (false, Offset(150)));
+    bench = bench.reopen();
+    assert_eq!(bench.log.log_end_offset(), Offset(151));
+    let found = bench.log.reader().offset_for_timestamp(149, Offset(151)).expect("readable");
+    assert_eq!(found, Some((149, Offset(149), LeaderEpoch(3))));
+    assert_eq!(bench.log.reader().offset_for_timestamp(150, Offset(151)).expect("readable"), None);
+}
+
+#[test]
+fn a_closed_log_answers_no_read_from_storage() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    bench.append(batch(&[(5, "a", Some("1"))]), 0).expect("accepted");
+    let reader = bench.log.reader();
+    drop(bench.log);
+    assert!(reader.read(Offset(0), Offset(1), 1000, true).is_err());
+}
+
+#[test]
+fn a_sent_batch_may_share_its_buffer() {
+    let mut bench = Bench::new(LogConfig::default(), 1 << 20);
+    let sent = batch(&[(5, "a", Some("1"))]);
+    let mut frame = BytesMut::from(&b"head"[..]);
+    frame.extend_from_slice(&sent.bytes);
+    let bytes = frame.split_off(4);
+    bench.append(ValidBatch { bytes, ..sent }, 0).expect("accepted");
+    assert_eq!(bench.stored().len(), 1);
+}
