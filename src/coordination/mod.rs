@@ -1,7 +1,8 @@
-//! SEAM: ZooKeeper's data model. Nodes with data and versions, ephemerals, sequences, multi with check, one-shot watches.
+//! SEAM: ZooKeeper's data model. Nodes with data and versions, ephemerals, sequences, multi with check, one-shot
+//! watches.
 //!
-//! Knows nothing of brokers or topics. Two implementations, `zookeeper/` (a real ensemble) and `embedded/` (the same tree
-//! in this process, kept in the log directory), pass the one suite in `contract.rs`.
+//! Knows nothing of brokers or topics. Two implementations, `zookeeper/` (a real ensemble) and `embedded/` (the same
+//! tree in this process, kept in the log directory), pass the one suite in `contract.rs`.
 //!
 //! Contract
 //! - A lost connection leaves the outcome of a write unknown: `CoordinationError::Unknown`. The caller settles it by
@@ -14,6 +15,7 @@
 #[cfg(test)]
 mod contract;
 pub(crate) mod embedded;
+pub(crate) mod zookeeper;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -73,6 +75,15 @@ pub(crate) enum Op {
     Create { path: String, data: Bytes, mode: CreateMode },
     Set { path: String, data: Bytes, version: i32 },
     Delete { path: String, version: i32 },
+}
+
+impl Op {
+    /// The node it is about; without the sequence, if it makes one.
+    pub(crate) fn path(&self) -> &str {
+        match self {
+            Op::Check { path, .. } | Op::Create { path, .. } | Op::Set { path, .. } | Op::Delete { path, .. } => path,
+        }
+    }
 }
 
 /// What an operation of a multi answered.
@@ -167,8 +178,8 @@ pub(crate) async fn ensure_path(store: &dyn Coordination, path: &str) -> Result<
 }
 
 /// Most bytes of one write request, a multi being one. A ZooKeeper server drops the whole connection over 1 MiB
-/// (`jute.maxbuffer`), so the check comes before; the embedded tree keeps the same bound, lest a cluster refuse what one
-/// node took.
+/// (`jute.maxbuffer`), so the check comes before; the embedded tree keeps the same bound, lest a cluster refuse what
+/// one node took.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_000_000;
 
 /// Bytes of an operation besides its path and data, generously.

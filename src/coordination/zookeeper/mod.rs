@@ -1,0 +1,351 @@
+//! A real ZooKeeper ensemble behind the seam, through crate zookeeper-client.
+//!
+//! One-shot watches only (the crate's persistent watches die with a reconnect), a time-out of our own on every call
+//! (the crate has none), at most [`ZookeeperConfig::max_in_flight`] requests at a time, and one `Unknown` for every way
+//! in which the crate reports a cut connection. Retries nothing. Knows nothing of what the nodes mean.
+//!
+//! Requests of one session reach the ensemble in the order of the calls, and a call that ran out of time may still be
+//! on its way. So after an `Unknown` the next read first sends a `sync`: what it then sees is settled.
+
+mod error;
+#[cfg(test)]
+pub(crate) mod server;
+mod session;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch as published};
+use zookeeper_client as zk;
+
+use super::{
+    Answer, Changed, Coordination, CoordinationError, CreateMode, MultiError, Op, OpResult, Session, Stat, check_path,
+    check_size,
+};
+
+/// Where the ensemble is and how long we wait for it.
+#[derive(Debug, Clone)]
+pub(crate) struct ZookeeperConfig {
+    /// `host:port,host:port/chroot`. Source: Kafka `zookeeper.connect`. The chroot is created if it is missing.
+    pub(crate) connect: String,
+    /// Asked of the ensemble, which may clamp it. Source: Kafka `zookeeper.session.timeout.ms`.
+    pub(crate) session_timeout: Duration,
+    /// How long connecting may take. Source: Kafka `zookeeper.connection.timeout.ms`, by default the session time-out.
+    pub(crate) connection_timeout: Duration,
+    /// How long a call may take before its outcome is unknown.
+    pub(crate) request_timeout: Duration,
+    /// Source: Kafka `zookeeper.max.in.flight.requests`.
+    pub(crate) max_in_flight: usize,
+    /// Where the ids of our sessions are kept, so that a restart after a crash need not wait until the old session
+    /// expires. Lies in a log directory, whose lock proves that no other process uses it.
+    pub(crate) session_file: Option<PathBuf>,
+    /// Ephemerals that this process may have left behind: after connecting, those that belong to a session from
+    /// `session_file` are deleted.
+    pub(crate) own_ephemerals: Vec<String>,
+}
+
+impl ZookeeperConfig {
+    /// Kafka's defaults for everything but the address.
+    pub(crate) fn new(connect: impl Into<String>) -> ZookeeperConfig {
+        const SESSION_TIMEOUT: Duration = Duration::from_secs(18);
+        ZookeeperConfig {
+            connect: connect.into(),
+            session_timeout: SESSION_TIMEOUT,
+            connection_timeout: SESSION_TIMEOUT,
+            request_timeout: SESSION_TIMEOUT,
+            max_in_flight: 10,
+            session_file: None,
+            own_ephemerals: Vec::new(),
+        }
+    }
+}
+
+/// Where the session's state is shown; one channel over all sessions.
+type Published = Arc<published::Sender<Session>>;
+
+/// One session at a time with an ensemble. The runtime that calls `connect` must live as long as this.
+#[derive(Debug)]
+pub(crate) struct ZookeeperCoordination {
+    config: ZookeeperConfig,
+    /// `None` once closed.
+    client: Mutex<Option<zk::Client>>,
+    session: Published,
+    permits: Semaphore,
+    /// A call's outcome is unknown: sync before the next read.
+    unsettled: AtomicBool,
+    /// Held while a session is opened.
+    connecting: tokio::sync::Mutex<session::Leftovers>,
+}
+
+impl ZookeeperCoordination {
+    /// Opens a session, creates the chroot and removes what earlier sessions of ours have left behind.
+    pub(crate) async fn connect(config: ZookeeperConfig) -> Result<ZookeeperCoordination, CoordinationError> {
+        let mut leftovers = session::Leftovers::read(config.session_file.clone()).await;
+        let client = session::open(&config, &mut leftovers).await?;
+        let session = Arc::new(published::Sender::new(Session::Expired));
+        session::follow(&client, &session);
+        Ok(ZookeeperCoordination {
+            permits: Semaphore::new(config.max_in_flight.max(1)),
+            config,
+            client: Mutex::new(Some(client)),
+            session,
+            unsettled: AtomicBool::new(false),
+            connecting: tokio::sync::Mutex::new(leftovers),
+        })
+    }
+
+    fn client(&self) -> Result<zk::Client, CoordinationError> {
+        match *self.session.borrow() {
+            Session::Expired => return Err(CoordinationError::SessionExpired),
+            Session::Closed => return Err(error::closed()),
+            Session::Connected(_) | Session::Disconnected(_) => {}
+        }
+        self.client.lock().clone().ok_or_else(error::closed)
+    }
+
+    /// Runs one request within the time-out and the bound on requests in flight.
+    async fn call<T, F>(&self, request: impl FnOnce(zk::Client) -> F + Send) -> Result<T, MultiError>
+    where
+        F: Future<Output = Result<T, MultiError>> + Send,
+    {
+        let work = async {
+            let _permit = self.permits.acquire().await.expect("this semaphore is never closed");
+            let client = self.client().map_err(error::first)?;
+            request(client).await
+        };
+        let result = tokio::time::timeout(self.config.request_timeout, work).await.unwrap_or_else(|_| {
+            let message = format!("no answer in {:?}", self.config.request_timeout);
+            Err(error::first(CoordinationError::Unknown(message)))
+        });
+        if matches!(result, Err(MultiError { error: CoordinationError::Unknown(_), .. })) {
+            self.unsettled.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// [`Self::call`] for what concerns one node.
+    async fn on_node<T, F>(
+        &self,
+        path: &str,
+        request: impl FnOnce(zk::Client) -> F + Send,
+    ) -> Result<T, CoordinationError>
+    where
+        F: Future<Output = Result<T, zk::Error>> + Send,
+    {
+        check_path(path)?;
+        let request =
+            |client| request(client).map(|result| result.map_err(|refused| error::first(error::on(path, refused))));
+        self.call(request).await.map_err(|refused| refused.error)
+    }
+
+    /// [`Self::on_node`] for reads: settles first what is unknown.
+    async fn read<T, F>(&self, path: &str, request: impl FnOnce(zk::Client) -> F + Send) -> Result<T, CoordinationError>
+    where
+        F: Future<Output = Result<T, zk::Error>> + Send,
+    {
+        if self.unsettled.swap(false, Ordering::AcqRel) {
+            let settled = self.on_node("/", |client| async move { client.sync("/").await }).await;
+            if let Err(refused) = settled {
+                self.unsettled.store(true, Ordering::Release);
+                return Err(refused);
+            }
+        }
+        self.on_node(path, request).await
+    }
+
+    async fn commit(&self, ops: &[Op]) -> Result<Vec<OpResult>, MultiError> {
+        check_size(ops).map_err(error::first)?;
+        for (index, op) in ops.iter().enumerate() {
+            check_op(op).map_err(|error| MultiError { index, error })?;
+        }
+        self.call(|client| async move {
+            let mut writer = client.new_multi_writer();
+            for (index, op) in ops.iter().enumerate() {
+                add(&mut writer, op).map_err(|refused| MultiError { index, error: error::on(op.path(), refused) })?;
+            }
+            let results = writer.commit().await.map_err(|refused| error::of_multi(ops, refused))?;
+            results.into_iter().map(result_of).collect::<Result<_, _>>().map_err(error::first)
+        })
+        .await
+    }
+
+    async fn end(&self) {
+        // Calls in flight hold the client a little longer, each within its time-out.
+        let client = self.client.lock().take();
+        let last = *self.session.borrow();
+        if let Some(client) = client
+            && let Session::Connected(_) | Session::Disconnected(_) = last
+        {
+            let closed = session::close(client, self.config.request_timeout).await;
+            if closed {
+                self.connecting.lock().await.forget().await;
+            }
+        }
+        self.session.send_replace(Session::Closed);
+    }
+}
+
+fn check_op(op: &Op) -> Result<(), CoordinationError> {
+    match op {
+        Op::Create { path, mode: CreateMode::PersistentSequential, .. } => check_path(&format!("{path}0")),
+        _ => check_path(op.path()),
+    }
+}
+
+fn options(mode: CreateMode) -> zk::CreateOptions<'static> {
+    let mode = match mode {
+        CreateMode::Persistent => zk::CreateMode::Persistent,
+        CreateMode::Ephemeral => zk::CreateMode::Ephemeral,
+        CreateMode::PersistentSequential => zk::CreateMode::PersistentSequential,
+    };
+    mode.with_acls(zk::Acls::anyone_all())
+}
+
+fn add(writer: &mut zk::MultiWriter<'_>, op: &Op) -> Result<(), zk::Error> {
+    match op {
+        Op::Check { path, version } => writer.add_check_version(path, *version),
+        Op::Create { path, data, mode } => writer.add_create(path, data, &options(*mode)),
+        Op::Set { path, data, version } => writer.add_set_data(path, data, Some(*version)),
+        Op::Delete { path, version } => writer.add_delete(path, Some(*version)),
+    }
+}
+
+fn result_of(result: zk::MultiWriteResult) -> Result<OpResult, CoordinationError> {
+    match result {
+        zk::MultiWriteResult::Check => Ok(OpResult::Checked),
+        zk::MultiWriteResult::Create { path, .. } => Ok(OpResult::Created(path)),
+        zk::MultiWriteResult::SetData { stat } => Ok(OpResult::Set(stat_of(&stat))),
+        zk::MultiWriteResult::Delete => Ok(OpResult::Deleted),
+        other => Err(CoordinationError::Unknown(format!("an answer of a kind unknown to us: {other:?}"))),
+    }
+}
+
+fn stat_of(stat: &zk::Stat) -> Stat {
+    Stat { czxid: stat.czxid, mzxid: stat.mzxid, version: stat.version, ephemeral_owner: stat.ephemeral_owner }
+}
+
+impl Coordination for ZookeeperCoordination {
+    fn create<'a>(&'a self, path: &'a str, data: Bytes, mode: CreateMode) -> Answer<'a, (String, Stat)> {
+        async move {
+            let op = Op::Create { path: path.to_owned(), data, mode };
+            check_op(&op)?;
+            check_size(std::slice::from_ref(&op))?;
+            let Op::Create { data, .. } = op else { unreachable!("made above") };
+            let create = |client: zk::Client| async move {
+                let created = client.create(path, &data, &options(mode)).await;
+                created.map_err(|refused| error::first(error::on(path, refused)))
+            };
+            let (stat, sequence) = self.call(create).await.map_err(|refused| refused.error)?;
+            let sequential = mode == CreateMode::PersistentSequential;
+            Ok((if sequential { format!("{path}{sequence}") } else { path.to_owned() }, stat_of(&stat)))
+        }
+        .boxed()
+    }
+
+    fn get<'a>(&'a self, path: &'a str) -> Answer<'a, Option<(Bytes, Stat)>> {
+        self.read(path, move |client| async move {
+            match client.get_data(path).await {
+                Ok((data, stat)) => Ok(Some((data.into(), stat_of(&stat)))),
+                Err(zk::Error::NoNode) => Ok(None),
+                Err(refused) => Err(refused),
+            }
+        })
+        .boxed()
+    }
+
+    fn get_and_watch<'a>(&'a self, path: &'a str) -> Answer<'a, (Option<(Bytes, Stat)>, Changed)> {
+        self.read(path, move |client| async move {
+            loop {
+                match client.get_and_watch_data(path).await {
+                    Ok((data, stat, watcher)) => {
+                        return Ok((Some((data.into(), stat_of(&stat))), watch::changed(watcher)));
+                    }
+                    Err(zk::Error::NoNode) => {}
+                    Err(refused) => return Err(refused),
+                }
+                // Only `exists` watches what is absent. A node made between the two requests is read again.
+                let (None, watcher) = client.check_and_watch_stat(path).await? else { continue };
+                return Ok((None, watch::changed(watcher)));
+            }
+        })
+        .boxed()
+    }
+
+    fn children<'a>(&'a self, path: &'a str) -> Answer<'a, Vec<String>> {
+        self.read(path, move |client| async move {
+            let mut names = client.list_children(path).await?;
+            names.sort_unstable();
+            Ok(names)
+        })
+        .boxed()
+    }
+
+    fn children_and_watch<'a>(&'a self, path: &'a str) -> Answer<'a, (Vec<String>, Changed)> {
+        self.read(path, move |client| async move {
+            let (mut names, watcher) = client.list_and_watch_children(path).await?;
+            names.sort_unstable();
+            Ok((names, watch::changed(watcher)))
+        })
+        .boxed()
+    }
+
+    fn set<'a>(&'a self, path: &'a str, data: Bytes, version: i32) -> Answer<'a, Stat> {
+        async move {
+            let op = Op::Set { path: path.to_owned(), data, version };
+            check_size(std::slice::from_ref(&op))?;
+            let Op::Set { data, .. } = op else { unreachable!("made above") };
+            let set = |client: zk::Client| async move { client.set_data(path, &data, Some(version)).await };
+            Ok(stat_of(&self.on_node(path, set).await?))
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(&'a self, path: &'a str, version: i32) -> Answer<'a, ()> {
+        self.on_node(path, move |client| async move { client.delete(path, Some(version)).await }).boxed()
+    }
+
+    fn multi<'a>(&'a self, ops: Vec<Op>) -> BoxFuture<'a, Result<Vec<OpResult>, MultiError>> {
+        async move { self.commit(&ops).await }.boxed()
+    }
+
+    fn multi_all<'a>(&'a self, batches: Vec<Vec<Op>>) -> BoxFuture<'a, Vec<Result<Vec<OpResult>, MultiError>>> {
+        // The permits admit them in order, some at a time, and one session keeps that order.
+        async move { join_all(batches.iter().map(|ops| self.commit(ops))).await }.boxed()
+    }
+
+    fn session(&self) -> published::Receiver<Session> {
+        self.session.subscribe()
+    }
+
+    fn reconnect(&self) -> Answer<'_, ()> {
+        async move {
+            let mut leftovers = self.connecting.lock().await;
+            if *self.session.borrow() != Session::Expired {
+                return Ok(());
+            }
+            let client = session::open(&self.config, &mut leftovers).await?;
+            let mut current = self.client.lock();
+            if current.is_none() {
+                // Closed meanwhile: dropping the only client ends the new session.
+                return Err(error::closed());
+            }
+            session::follow(&client, &self.session);
+            *current = Some(client);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.end().boxed()
+    }
+}

@@ -1,0 +1,193 @@
+//! A real server keeps every rule of the door; what only a real server can do: restarts, pauses, lost answers, crashes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::server::ZookeeperServer;
+use super::*;
+use crate::coordination::SharedCoordination;
+use crate::coordination::contract::{self, Two};
+
+fn config(server: &ZookeeperServer, chroot: &str) -> ZookeeperConfig {
+    ZookeeperConfig::new(server.address() + chroot)
+}
+
+async fn connect(config: &ZookeeperConfig) -> ZookeeperCoordination {
+    ZookeeperCoordination::connect(config.clone()).await.expect("connected")
+}
+
+/// Waits until the session shows what is asked for.
+async fn until(store: &ZookeeperCoordination, wanted: impl FnMut(&Session) -> bool) {
+    let mut session = store.session();
+    let seen = tokio::time::timeout(Duration::from_secs(60), session.wait_for(wanted)).await;
+    seen.expect("in time").expect("the store lives");
+}
+
+fn session_id(store: &ZookeeperCoordination) -> i64 {
+    match *store.session().borrow() {
+        Session::Connected(id) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn ephemeral(store: &ZookeeperCoordination, path: &str) -> Stat {
+    store.create(path, Bytes::new(), CreateMode::Ephemeral).await.expect(path).1
+}
+
+async fn exists(store: &ZookeeperCoordination, path: &str) -> bool {
+    store.get(path).await.expect(path).is_some()
+}
+
+#[tokio::test]
+async fn keeps_every_rule_of_the_door() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    contract::check_all(async |name| {
+        let config = config(&server, &format!("/contract/{name}"));
+        let (a, b) = tokio::join!(connect(&config), connect(&config));
+        Two { a: Arc::new(a) as SharedCoordination, b: Arc::new(b) as SharedCoordination }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_and_its_ephemerals_and_watches_survive_a_restart_of_the_server() {
+    let Some(mut server) = ZookeeperServer::start() else { return };
+    let config = config(&server, "/restart");
+    let (a, b) = tokio::join!(connect(&config), connect(&config));
+    let id = session_id(&a);
+    let before = ephemeral(&a, "/e").await;
+    let (_, changed) = b.get_and_watch("/e").await.expect("read");
+    server.kill();
+    until(&a, |now| *now == Session::Disconnected(id)).await;
+    server.restart();
+    until(&a, |now| *now == Session::Connected(id)).await;
+    let (_, after) = a.get("/e").await.expect("answered").expect("still there");
+    assert_eq!(after, before);
+    a.set("/e", Bytes::from_static(b"x"), 0).await.expect("set");
+    tokio::time::timeout(Duration::from_secs(60), changed)
+        .await
+        .expect("fires after the restart")
+        .expect("and says so");
+}
+
+#[tokio::test]
+async fn a_pause_longer_than_the_session_expires_it_and_a_new_session_starts_at_once() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let config = ZookeeperConfig {
+        session_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(10),
+        connection_timeout: Duration::from_secs(20),
+        own_ephemerals: vec!["/e".into()],
+        ..config(&server, "/pause")
+    };
+    let store = connect(&config).await;
+    let first = ephemeral(&store, "/e").await;
+    let (_, changed) = store.get_and_watch("/e").await.expect("read");
+    server.pause();
+    let cut = store.set("/e", Bytes::new(), 0).await;
+    assert!(matches!(cut, Err(CoordinationError::Unknown(_))), "{cut:?}");
+    until(&store, |now| *now == Session::Expired).await;
+    // Resolved either way: by a message or by the end of the sender.
+    tokio::time::timeout(Duration::from_secs(10), changed).await.expect("resolved by the loss of the session").ok();
+    assert_eq!(store.get("/e").await, Err(CoordinationError::SessionExpired));
+    server.resume();
+    store.reconnect().await.expect("a new session");
+    let second = ephemeral(&store, "/e").await;
+    assert_ne!(second.ephemeral_owner, first.ephemeral_owner);
+    assert_eq!(session_id(&store), second.ephemeral_owner);
+    assert!(second.czxid > first.czxid);
+    store.reconnect().await.expect("nothing to do");
+    assert_eq!(session_id(&store), second.ephemeral_owner);
+}
+
+#[tokio::test]
+async fn a_read_after_an_unknown_outcome_settles_it() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let config = ZookeeperConfig { request_timeout: Duration::from_millis(300), ..config(&server, "/unknown") };
+    let store = connect(&config).await;
+    let other = connect(&ZookeeperConfig { request_timeout: Duration::from_secs(18), ..config }).await;
+    other.create("/n", Bytes::new(), CreateMode::Persistent).await.expect("created");
+    for round in 0..5 {
+        server.pause();
+        let cut = store.set("/n", Bytes::from_static(b"x"), round).await;
+        assert!(matches!(cut, Err(CoordinationError::Unknown(_))), "{cut:?}");
+        let cut = store.get("/n").await;
+        assert!(matches!(cut, Err(CoordinationError::Unknown(_))), "a read needs the server, too: {cut:?}");
+        server.resume();
+        let settled = loop {
+            match store.get("/n").await {
+                Ok(found) => break found.expect("there").1.version,
+                Err(CoordinationError::Unknown(_)) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        // The connection was never cut, so the write was only late.
+        assert_eq!(settled, round + 1);
+        let (_, stat) = other.get("/n").await.expect("answered").expect("there");
+        assert_eq!(stat.version, settled);
+    }
+}
+
+#[tokio::test]
+async fn after_a_crash_our_ephemerals_go_at_once_and_those_of_others_stay() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let ours = ZookeeperConfig {
+        session_timeout: Duration::from_secs(60),
+        session_file: Some(dir.path().join("zookeeper.session")),
+        own_ephemerals: vec!["/ids/1".into(), "/controller".into()],
+        ..config(&server, "/crash")
+    };
+    let other = connect(&config(&server, "/crash")).await;
+    crate::coordination::ensure_path(&other, "/ids").await.expect("made");
+    ephemeral(&other, "/controller").await;
+    let mut czxid = 0;
+    for _ in 0..3 {
+        // A process whose sockets close without a word.
+        let ours = ours.clone();
+        let process = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let czxid = runtime.block_on(async {
+                let store = connect(&ours).await;
+                assert!(!exists(&store, "/ids/1").await, "gone as soon as we are connected");
+                let czxid = ephemeral(&store, "/ids/1").await.czxid;
+                std::mem::forget(store);
+                czxid
+            });
+            runtime.shutdown_background();
+            czxid
+        });
+        let latest = crate::task::blocking(|| process.join().expect("no panic")).await;
+        assert!(latest > czxid);
+        czxid = latest;
+        assert!(exists(&other, "/ids/1").await, "its session lives on");
+        assert!(exists(&other, "/controller").await, "not ours");
+    }
+    let last = connect(&ours).await;
+    assert!(!exists(&last, "/ids/1").await);
+    last.close().await;
+    let kept = std::fs::read_to_string(dir.path().join("zookeeper.session")).expect("read");
+    assert_eq!(kept, "", "an orderly end leaves nothing to clean");
+}
+
+#[tokio::test]
+async fn connecting_to_nobody_ends_within_the_connection_time_out() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let silent = ZookeeperConfig {
+        connection_timeout: Duration::from_millis(300),
+        ..ZookeeperConfig::new(listener.local_addr().expect("bound").to_string())
+    };
+    let refused = ZookeeperCoordination::connect(silent).await;
+    assert!(matches!(refused, Err(CoordinationError::Unknown(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn closing_without_a_server_ends_within_the_request_time_out() {
+    let Some(mut server) = ZookeeperServer::start() else { return };
+    let config = ZookeeperConfig { request_timeout: Duration::from_millis(300), ..config(&server, "") };
+    let store = connect(&config).await;
+    server.kill();
+    store.close().await;
+    assert_eq!(*store.session().borrow(), Session::Closed);
+}
