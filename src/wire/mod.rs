@@ -1,4 +1,6 @@
 //! Frames, headers, the guarded codec and responses that borrow record bytes. Knows no domain rule (D2, I-21).
 
 pub(crate) mod codec;
+pub(crate) mod frame;
+pub(crate) mod header;
 pub(crate) mod segments;

@@ -1,0 +1,146 @@
+//! The request header, read by hand: every field is checked against the bytes that are there, and nothing panics.
+//!
+//! Layout: API key i16, version i16, correlation id i32, client id (nullable string with an i16 length, in every header
+//! version), and in flexible versions tagged fields, which are skipped. Source: Kafka `RequestHeader.json`.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+
+use crate::types::limits::REQUEST_HEADER_BYTES_MAX;
+
+/// What every request begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestHeader {
+    pub(crate) key: i16,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    /// `None` when the client sent null.
+    pub(crate) client_id: Option<Arc<str>>,
+}
+
+/// Why a header cannot be read. The connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    #[error("the request header is cut off")]
+    Short,
+    #[error("the client id has a length of {0}")]
+    ClientIdLength(i16),
+    #[error("the client id is not UTF-8")]
+    ClientIdText,
+    #[error("a tagged field of the request header is malformed")]
+    Tags,
+    #[error("the request header is longer than {REQUEST_HEADER_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+impl RequestHeader {
+    /// Takes the header off a frame and leaves the body. `is_flexible` tells by key and version whether tagged fields
+    /// follow the client id.
+    pub(crate) fn take(frame: &mut BytesMut, is_flexible: impl Fn(i16, i16) -> bool) -> Result<Self, HeaderError> {
+        if frame.remaining() < 10 {
+            return Err(HeaderError::Short);
+        }
+        let bytes_before = frame.remaining();
+        let key = frame.get_i16();
+        let version = frame.get_i16();
+        let correlation_id = frame.get_i32();
+        let client_id = match frame.get_i16() {
+            -1 => None,
+            length => {
+                let bytes = usize::try_from(length).map_err(|_| HeaderError::ClientIdLength(length))?;
+                let text = frame.get(..bytes).ok_or(HeaderError::Short)?;
+                let text = std::str::from_utf8(text).map_err(|_| HeaderError::ClientIdText)?;
+                let client_id = Arc::from(text);
+                frame.advance(bytes);
+                Some(client_id)
+            }
+        };
+        if is_flexible(key, version) {
+            skip_tags(frame)?;
+        }
+        if bytes_before - frame.remaining() > REQUEST_HEADER_BYTES_MAX {
+            return Err(HeaderError::TooLong);
+        }
+        Ok(Self { key, version, correlation_id, client_id })
+    }
+}
+
+fn skip_tags(frame: &mut BytesMut) -> Result<(), HeaderError> {
+    let count = uvarint(frame)?;
+    let mut last = None;
+    for _ in 0..count {
+        // Tags come in ascending order; that alone bounds the loop by the frame.
+        let tag = uvarint(frame)?;
+        if last.is_some_and(|last| last >= tag) {
+            return Err(HeaderError::Tags);
+        }
+        last = Some(tag);
+        let bytes = uvarint(frame)? as usize;
+        if bytes > frame.remaining() {
+            return Err(HeaderError::Tags);
+        }
+        frame.advance(bytes);
+    }
+    Ok(())
+}
+
+fn uvarint(frame: &mut BytesMut) -> Result<u32, HeaderError> {
+    let mut value = 0_u32;
+    for shift in [0, 7, 14, 21, 28] {
+        let byte = frame.try_get_u8().map_err(|_| HeaderError::Tags)?;
+        if shift == 28 && byte > 0x0f {
+            return Err(HeaderError::Tags);
+        }
+        value |= u32::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(HeaderError::Tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(bytes: &[u8], flexible: bool) -> (Result<RequestHeader, HeaderError>, Vec<u8>) {
+        let mut frame = BytesMut::from(bytes);
+        let header = RequestHeader::take(&mut frame, |_, _| flexible);
+        (header, frame.to_vec())
+    }
+
+    #[test]
+    fn the_body_is_left() {
+        let bytes = [0, 3, 0, 9, 0, 0, 0, 7, 0, 2, b'm', b'e', 1, 5, 2, 0xaa, 0xbb, b'B'];
+        let (read, rest) = header(&bytes, true);
+        let read = read.unwrap();
+        assert_eq!((read.key, read.version, read.correlation_id, read.client_id.as_deref()), (3, 9, 7, Some("me")));
+        assert_eq!(rest, b"B");
+    }
+
+    #[test]
+    fn a_null_client_id_is_none() {
+        let (read, _) = header(&[0, 3, 0, 1, 0, 0, 0, 7, 0xff, 0xff], false);
+        assert_eq!(read.unwrap().client_id, None);
+    }
+
+    #[test]
+    fn every_cut_and_every_lie_is_an_error() {
+        let bytes = [0, 3, 0, 9, 0, 0, 0, 7, 0, 2, b'm', b'e', 1, 5, 2, 0xaa, 0xbb];
+        for cut in 0..bytes.len() {
+            assert!(header(&bytes[..cut], true).0.is_err(), "cut at {cut}");
+        }
+        for (at, lie) in [(8, 0x7f), (8, 0x80), (10, 0xff), (12, 0x7f), (14, 0x7f)] {
+            let mut bytes = bytes;
+            bytes[at] = lie;
+            assert!(header(&bytes, true).0.is_err(), "byte {at} = {lie}");
+        }
+    }
+
+    #[test]
+    fn tags_out_of_order_are_refused() {
+        let bytes = [0, 3, 0, 9, 0, 0, 0, 7, 0xff, 0xff, 2, 5, 0, 5, 0];
+        assert_eq!(header(&bytes, true).0, Err(HeaderError::Tags));
+    }
+}
