@@ -166,6 +166,10 @@ impl LogDir for FaultyDir {
         self.inner.queued_bytes()
     }
 
+    fn is_full(&self) -> bool {
+        self.faults.state.lock().full || self.inner.is_full()
+    }
+
     fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
         self.readable()?;
         self.inner.scan(family, from, visit)

@@ -11,6 +11,8 @@
 //! - A read begun after `Done(Ok)` sees the set.
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.
+//! - A set refused with `Full` was not written. Sets that add batches to the same family and were queued before its
+//!   `Done` returned are refused as well: an owner that takes back its offsets inside `Done` never leaves a gap.
 //! - Everything acknowledged survives a kill of the process; with `sync` also a loss of power.
 
 #[cfg(test)]
@@ -18,6 +20,7 @@ pub(crate) mod contract;
 pub(crate) mod faulty;
 pub(crate) mod keys;
 pub(crate) mod memory;
+pub(crate) mod rocksdb;
 
 use std::fmt::Debug;
 use std::ops::{ControlFlow, Range};
@@ -161,6 +164,9 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
 
     /// Bytes of the sets that were queued and are not done. Admission slows down when this grows.
     fn queued_bytes(&self) -> usize;
+
+    /// Whether sets that add batches are refused now. Ask before giving offsets; it becomes false by itself.
+    fn is_full(&self) -> bool;
 
     /// Visits batches in offset order, from the first whose last offset is at least `from`, until `Break` or the end.
     fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError>;

@@ -1,0 +1,97 @@
+//! Chores that nobody waits for: filling the pool, wiping families, dropping files, adjusting the memory budget.
+//!
+//! One thread per directory does them one after the other and sleeps while there are none. A chore that fails has
+//! either stopped the directory, which is logged there, or is done again at the next start.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use tracing::debug;
+
+use super::Shared;
+use crate::storage::{Family, StorageError};
+
+/// Something to do in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chore {
+    FillPool,
+    /// A deleted partition's family, by number.
+    Wipe(u32),
+    /// Files below the start of this family's log.
+    DropFiles(Family),
+    /// Write the memtables to files, to shorten the write-ahead log on a disk that is nearly full.
+    FlushAll,
+    /// So many families are being written to: set the memory budget for that.
+    Budget {
+        active: usize,
+    },
+}
+
+/// The list of chores.
+#[derive(Debug, Default)]
+pub(super) struct Chores {
+    list: Mutex<List>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    chores: VecDeque<Chore>,
+    closing: bool,
+}
+
+impl Chores {
+    /// Adds a chore unless the same one waits already.
+    pub(super) fn add(&self, chore: Chore) {
+        let mut list = self.list.lock();
+        if !list.chores.contains(&chore) {
+            list.chores.push_back(chore);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Ends the thread after the chore at hand; what is left is found again at the next start.
+    pub(super) fn close(&self) {
+        self.list.lock().closing = true;
+        self.changed.notify_one();
+    }
+
+    fn next(&self) -> Option<Chore> {
+        let mut list = self.list.lock();
+        loop {
+            if list.closing {
+                return None;
+            }
+            if let Some(chore) = list.chores.pop_front() {
+                return Some(chore);
+            }
+            self.changed.wait(&mut list);
+        }
+    }
+}
+
+/// Body of the thread.
+pub(super) fn run(shared: Arc<Shared>) {
+    while let Some(chore) = shared.chores.next() {
+        if let Err(error) = shared.do_chore(chore) {
+            debug!(?chore, %error, "chore not done");
+        }
+    }
+}
+
+impl Shared {
+    fn do_chore(&self, chore: Chore) -> Result<(), StorageError> {
+        self.writable()?;
+        match chore {
+            Chore::FillPool => match self.families.missing() {
+                0 => Ok(()),
+                missing => self.grow_pool(missing),
+            },
+            Chore::Wipe(number) => self.wipe(number),
+            Chore::DropFiles(family) => self.drop_files_below_start(family),
+            Chore::FlushAll => self.flush_all(),
+            Chore::Budget { active } => self.set_budget(active),
+        }
+    }
+}

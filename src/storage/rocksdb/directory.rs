@@ -1,0 +1,140 @@
+//! The directory of families: which number belongs to which partition, as it lies in the family `default`.
+//!
+//! | key | value |
+//! |---|---|
+//! | `format` | format version, 4 bytes big-endian |
+//! | `p`, number (4 bytes big-endian) | 1, topic id (16 bytes), partition (4 bytes big-endian), topic name: assigned |
+//! | the same | 2: a deleted partition's, to be wiped before it is given out again |
+//! | `f`, number (4 bytes big-endian) | the log's start (8 bytes big-endian): batches whose last offset is lower are gone |
+//!
+//! A number without a `p` record is free and its family empty. Example: `70 00 00 00 07` is number 7's record.
+
+use crate::storage::PartitionId;
+use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
+
+/// The layout this code writes. A directory with a higher one is refused.
+pub(super) const FORMAT_VERSION: u32 = 1;
+
+pub(super) const FORMAT_KEY: &[u8] = b"format";
+
+const ASSIGNED: u8 = 1;
+const WIPING: u8 = 2;
+const ASSIGNED_BYTES_MIN: usize = 1 + 16 + 4;
+
+/// What a number's record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Assignment {
+    Partition(PartitionId),
+    Wiping,
+}
+
+/// A key of this family, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Assignment(u32),
+    Start(u32),
+}
+
+pub(super) fn assignment_key(number: u32) -> [u8; 5] {
+    key(b'p', number)
+}
+
+pub(super) fn start_key(number: u32) -> [u8; 5] {
+    key(b'f', number)
+}
+
+fn key(tag: u8, number: u32) -> [u8; 5] {
+    let mut key = [tag, 0, 0, 0, 0];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// `None` for keys of another kind.
+pub(super) fn parse_key(key: &[u8]) -> Option<Key> {
+    let (&tag, number) = key.split_first()?;
+    let number = u32::from_be_bytes(number.try_into().ok()?);
+    match tag {
+        b'p' => Some(Key::Assignment(number)),
+        b'f' => Some(Key::Start(number)),
+        _ => None,
+    }
+}
+
+impl Assignment {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Partition(id) => {
+                let mut value = vec![ASSIGNED];
+                value.extend_from_slice(id.topic_id.0.as_bytes());
+                value.extend_from_slice(&id.partition.0.to_be_bytes());
+                value.extend_from_slice(id.topic.as_str().as_bytes());
+                value
+            }
+            Self::Wiping => vec![WIPING],
+        }
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+        match *value.first()? {
+            ASSIGNED if value.len() >= ASSIGNED_BYTES_MIN => {
+                let (topic_id, rest) = value[1..].split_at(16);
+                let (partition, topic) = rest.split_at(4);
+                Some(Self::Partition(PartitionId {
+                    topic: TopicName::new(std::str::from_utf8(topic).ok()?),
+                    topic_id: TopicId(uuid::Uuid::from_slice(topic_id).ok()?),
+                    partition: PartitionIndex(i32::from_be_bytes(partition.try_into().ok()?)),
+                }))
+            }
+            WIPING => Some(Self::Wiping),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn decode_start(value: &[u8]) -> Option<Offset> {
+    Some(Offset(i64::from_be_bytes(value.try_into().ok()?)))
+}
+
+/// Name of the column family with this number.
+pub(super) fn family_name(number: u32) -> String {
+    format!("p{number}")
+}
+
+pub(super) fn family_number(name: &str) -> Option<u32> {
+    name.strip_prefix('p')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::contract::partition;
+
+    #[test]
+    fn layouts_are_pinned() {
+        assert_eq!(assignment_key(7), [0x70, 0, 0, 0, 7]);
+        assert_eq!(start_key(258), [0x66, 0, 0, 1, 2]);
+        let id = PartitionId { topic_id: TopicId(uuid::Uuid::from_u128(5)), ..partition("orders", 3) };
+        let mut golden = vec![1];
+        golden.extend_from_slice(&5_u128.to_be_bytes());
+        golden.extend_from_slice(&[0, 0, 0, 3]);
+        golden.extend_from_slice(b"orders");
+        assert_eq!(Assignment::Partition(id).encode(), golden);
+        assert_eq!(Assignment::Wiping.encode(), [2]);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_rubbish_is_not() {
+        assert_eq!(parse_key(&assignment_key(9)), Some(Key::Assignment(9)));
+        assert_eq!(parse_key(&start_key(9)), Some(Key::Start(9)));
+        assert_eq!(parse_key(FORMAT_KEY), None);
+        for assignment in [Assignment::Partition(partition("t", 1)), Assignment::Wiping] {
+            assert_eq!(Assignment::decode(&assignment.encode()), Some(assignment));
+        }
+        for rubbish in [&[][..], &[1, 2, 3], &[9]] {
+            assert_eq!(Assignment::decode(rubbish), None);
+        }
+        assert_eq!(decode_start(&5_i64.to_be_bytes()), Some(Offset(5)));
+        assert_eq!(family_number(&family_name(12)), Some(12));
+        assert_eq!(family_number("side"), None);
+    }
+}

@@ -1,0 +1,346 @@
+//! The real log directory: one RocksDB database, a column family per partition.
+//!
+//! `open` checks and opens · `writer` is the group commit · `families` gives families to partitions and wipes them ·
+//! `read` · `care` does the chores in the background · `space` keeps the disk's reserve · `directory` and
+//! [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
+//!
+//! Threads of a directory: the writer, the one for chores, and RocksDB's own two for flushing and compacting.
+
+mod care;
+mod directory;
+mod families;
+mod open;
+mod options;
+mod raw;
+mod read;
+mod space;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rocksdb::{Options, WriteBufferManager};
+use tracing::{error, info, warn};
+
+use self::care::{Chore, Chores};
+use self::families::{FIXED, Families};
+pub(crate) use self::open::OpenError;
+pub(crate) use self::options::DirectoryOptions;
+use self::options::WAL_PER_WRITE_BUFFER;
+use self::raw::{Batch, Cf, Db, ReadOptions, RocksError};
+use self::space::Space;
+use self::writer::Queue;
+use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet};
+use crate::task;
+use crate::types::Offset;
+
+/// A log directory on disk.
+#[derive(Debug)]
+pub(crate) struct RocksDirectory {
+    dir: PathBuf,
+    queue: Arc<Queue>,
+    /// `None` once closed; the database closes with the last reader that still holds it.
+    shared: ArcSwapOption<Shared>,
+    /// Taken by [`LogDir::close`]: the writer's, then the one for chores.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What callers, the writer and the chores share.
+pub(super) struct Shared {
+    dir: PathBuf,
+    db: Db,
+    families: Families,
+    chores: Chores,
+    space: Space,
+    options: DirectoryOptions,
+    write_buffer: WriteBufferManager,
+    family_options: Options,
+    scan_options: ReadOptions,
+    point_options: ReadOptions,
+    /// Why nothing is written any more (I-6).
+    stopped: OnceLock<Arc<str>>,
+    _lock: File,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} with {} families, stopped: {:?}", self.dir.display(), self.families.count(), self.stopped.get())
+    }
+}
+
+impl RocksDirectory {
+    /// Opens the log directory at `dir`, or makes one.
+    pub(crate) fn open(dir: &Path, options: DirectoryOptions) -> Result<Arc<Self>, OpenError> {
+        Self::open_with_log(dir, options, |_| ())
+    }
+
+    fn open_with_log(
+        dir: &Path,
+        options: DirectoryOptions,
+        log: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, OpenError> {
+        let opened = open::open(dir, &options, log)?;
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            db: opened.db,
+            families: opened.families,
+            chores: Chores::default(),
+            space: Space::new(dir, options.disk_reserve_bytes),
+            options,
+            write_buffer: opened.write_buffer,
+            family_options: opened.family_options,
+            scan_options: ReadOptions::new(false, None),
+            point_options: ReadOptions::new(true, None),
+            stopped: OnceLock::new(),
+            _lock: opened.lock,
+        });
+        shared.chores.add(Chore::FillPool);
+        for number in opened.wiping {
+            shared.chores.add(Chore::Wipe(number));
+        }
+        let queue = Arc::new(Queue::default());
+        let io_error = |error: std::io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
+        let (for_writer, its_queue, for_care) = (Arc::clone(&shared), Arc::clone(&queue), Arc::clone(&shared));
+        let threads = vec![
+            task::thread("storage-writer", move || writer::run(for_writer, its_queue)).map_err(io_error)?,
+            task::thread("storage-care", move || care::run(for_care)).map_err(io_error)?,
+        ];
+        Ok(Arc::new(Self {
+            dir: dir.to_owned(),
+            queue,
+            shared: ArcSwapOption::new(Some(shared)),
+            threads: Mutex::new(threads),
+        }))
+    }
+
+    fn closed(&self) -> StorageError {
+        StorageError::Stopped { dir: self.dir.clone(), reason: "closed".into() }
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&Shared) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        match &*self.shared.load() {
+            Some(shared) => call(shared),
+            None => Err(self.closed()),
+        }
+    }
+}
+
+impl Shared {
+    fn cf(&self, family: Family) -> Cf<'_> {
+        self.db.cf(FIXED.len() + family.0 as usize)
+    }
+
+    fn default_cf(&self) -> Cf<'_> {
+        self.db.cf(0)
+    }
+
+    fn side_cf(&self) -> Cf<'_> {
+        self.db.cf(1)
+    }
+
+    fn tree_cf(&self) -> Cf<'_> {
+        self.db.cf(2)
+    }
+
+    /// Fails once the directory has stopped (I-6).
+    fn writable(&self) -> Result<(), StorageError> {
+        match self.stopped.get() {
+            None => Ok(()),
+            Some(reason) => Err(StorageError::Stopped { dir: self.dir.clone(), reason: Arc::clone(reason) }),
+        }
+    }
+
+    /// Stops the directory because of this error, the first time; answers with the reason that holds.
+    fn stop(&self, error: &RocksError) -> StorageError {
+        let reason = self.stopped.get_or_init(|| {
+            error!(dir = %self.dir.display(), %error, "log directory goes offline; it takes no writes until reopened");
+            error.to_string().into()
+        });
+        StorageError::Stopped { dir: self.dir.clone(), reason: Arc::clone(reason) }
+    }
+
+    fn read_failed(&self, error: &RocksError) -> StorageError {
+        StorageError::Read { dir: self.dir.clone(), reason: error.to_string().into() }
+    }
+
+    fn full(&self) -> StorageError {
+        StorageError::Full { dir: self.dir.clone() }
+    }
+
+    /// A write besides the writer's own.
+    fn write(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        self.db.write(batch, false).map_err(|error| self.stop(&error))
+    }
+
+    /// Whether batches are refused now. Asks the file system again while they are.
+    fn is_full(&self) -> bool {
+        let room = self.space.admits(0, self.write_buffer.get_usage() as u64);
+        if self.space.set_full(!room) {
+            self.space_changed(room);
+        }
+        !room
+    }
+
+    fn space_changed(&self, room: bool) {
+        if room {
+            info!(dir = %self.dir.display(), "log directory has space again and takes batches");
+        } else {
+            warn!(dir = %self.dir.display(), "log directory has reached its reserve of disk space and refuses batches");
+            // What is in files need not be in the write-ahead log.
+            self.chores.add(Chore::FlushAll);
+        }
+    }
+
+    /// Families, fixed ones included, that have something in memory which is not in files.
+    fn unflushed(&self) -> Vec<Cf<'_>> {
+        let has_entries = |cf: &Cf<'_>| {
+            let count = |name| self.db.property(*cf, name).unwrap_or(0);
+            count("rocksdb.num-entries-active-mem-table") + count("rocksdb.num-immutable-mem-table") > 0
+        };
+        (0..self.db.family_count()).map(|number| self.db.cf(number)).filter(has_entries).collect()
+    }
+
+    fn flush_all(&self) -> Result<(), StorageError> {
+        self.db.flush(&self.unflushed(), true).map_err(|error| self.stop(&error))
+    }
+
+    /// Flushes what the next start would replay, unless that takes long.
+    fn flush_before_close(&self) {
+        let cfs = self.unflushed();
+        let families_ms = cfs.len() * FAMILY_FLUSH_MS;
+        let bytes_ms = self.write_buffer.get_usage() / FLUSH_BYTES_PER_MS;
+        let outcome = if families_ms + bytes_ms > FLUSH_AT_CLOSE_MS_MAX {
+            self.db.flush_wal(true)
+        } else {
+            self.db.flush(&cfs, true)
+        };
+        if let Err(error) = outcome {
+            warn!(dir = %self.dir.display(), %error, "log directory closes without a flush; its log will be replayed");
+        }
+    }
+
+    /// Sets the memory that active partitions share, and the length of the write-ahead log along with it.
+    fn set_budget(&self, active: usize) -> Result<(), StorageError> {
+        let wanted = budget(active, &self.options);
+        let current = self.write_buffer.get_buffer_size();
+        // Down only when far too large: changing the log's bound rewrites RocksDB's options file.
+        if wanted <= current && wanted * 4 > current {
+            return Ok(());
+        }
+        self.write_buffer.set_buffer_size(wanted);
+        let wal = (wanted * WAL_PER_WRITE_BUFFER).to_string();
+        self.db.set_options(&[("max_total_wal_size", wal)]).map_err(|error| self.stop(&error))
+    }
+}
+
+/// What flushing one family takes at least, and how fast bytes go to disk; rounded up from measurements.
+const FAMILY_FLUSH_MS: usize = 3;
+const FLUSH_BYTES_PER_MS: usize = 200 << 10;
+/// A stop must end within a second, and this is not all there is to it.
+const FLUSH_AT_CLOSE_MS_MAX: usize = 500;
+
+/// Bytes per active partition that keep the number of flushes, and so their fixed cost, in proportion.
+const BUDGET_PER_ACTIVE_BYTES: usize = 5 << 19;
+
+fn budget(active: usize, options: &DirectoryOptions) -> usize {
+    let wanted = active.saturating_mul(BUDGET_PER_ACTIVE_BYTES).next_power_of_two();
+    wanted.clamp(options.write_buffer_bytes, options.write_buffer_bytes_max.max(options.write_buffer_bytes))
+}
+
+impl LogDir for RocksDirectory {
+    fn path(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
+    fn partitions(&self) -> Vec<(PartitionId, Family)> {
+        self.shared.load().as_ref().map_or_else(Vec::new, |shared| shared.families.partitions())
+    }
+
+    fn create(&self, wanted: &[PartitionId]) -> Result<Vec<Family>, StorageError> {
+        self.with(|shared| shared.create(wanted))
+    }
+
+    fn delete(&self, partitions: &[PartitionId]) -> Result<(), StorageError> {
+        self.with(|shared| shared.delete(partitions))
+    }
+
+    fn commit(&self, set: WriteSet, done: Done) {
+        if let Err(done) = self.queue.push(set, done) {
+            done(Err(self.closed()));
+        }
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    fn is_full(&self) -> bool {
+        self.shared.load().as_ref().is_some_and(|shared| shared.is_full())
+    }
+
+    fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
+        self.with(|shared| shared.scan(family, from, visit))
+    }
+
+    fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {
+        self.with(|shared| shared.last_batch(family))
+    }
+
+    fn side(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        self.with(|shared| shared.side(key))
+    }
+
+    fn scan_sides(&self, keys: Range<Bytes>, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
+        self.with(|shared| shared.scan_sides(keys, visit))
+    }
+
+    fn scan_tree(&self, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
+        self.with(|shared| shared.scan_tree(visit))
+    }
+
+    fn reclaim(&self, family: Family, _last_offsets: Range<Offset>) {
+        // Moving a log's start adds this chore already; asking again helps once more files have moved down.
+        if let Some(shared) = &*self.shared.load() {
+            shared.chores.add(Chore::DropFiles(family));
+        }
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.shared.load().as_ref().and_then(|shared| shared.space.ask())
+    }
+
+    fn close(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        self.queue.close();
+        let mut threads = threads.into_iter();
+        join(threads.next());
+        let Some(shared) = self.shared.swap(None) else { return };
+        shared.chores.close();
+        shared.db.stop_compactions();
+        join(threads.next());
+        if shared.stopped.get().is_none() {
+            shared.flush_before_close();
+        }
+    }
+}
+
+/// Waits for a thread, unless it is the one that asks.
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        thread.join().expect("the thread's wrapper catches panics");
+    }
+}
+
+impl Drop for RocksDirectory {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

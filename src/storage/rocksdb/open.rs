@@ -1,0 +1,214 @@
+//! Opening a directory: the checks that come first, and what each refusal says.
+//!
+//! An empty directory is ready within milliseconds: only the fixed families are made here, the pool is filled behind.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{Cache, Options, WriteBufferManager};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::directory::{self, Assignment, FORMAT_KEY, FORMAT_VERSION, Key};
+use super::families::{FIXED, Families, Records};
+use super::options::{self, DirectoryOptions};
+use super::raw::{Batch, Db, ReadOptions, RocksError};
+
+/// Why a log directory cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("log directory {dir} is in use by another broker")]
+    Taken { dir: PathBuf },
+    #[error(
+        "log directory {dir} holds the segments of a JVM broker ({file}); klamm does not read them: \
+         give it a directory of its own and let replication or a mirror bring the records over"
+    )]
+    ForeignSegments { dir: PathBuf, file: PathBuf },
+    #[error("log directory {dir} has format {found}, written by a newer klamm; this one knows up to {known}")]
+    NewerFormat { dir: PathBuf, found: u32, known: u32 },
+    #[error("log directory {dir} is damaged: {reason}")]
+    Damaged { dir: PathBuf, reason: Arc<str> },
+    #[error("log directory {dir}: {reason}")]
+    Io { dir: PathBuf, reason: Arc<str> },
+}
+
+/// What opening yields.
+pub(super) struct Opened {
+    pub(super) db: Db,
+    pub(super) families: Families,
+    /// Families that a crash left half wiped.
+    pub(super) wiping: Vec<u32>,
+    pub(super) write_buffer: WriteBufferManager,
+    pub(super) family_options: Options,
+    /// Holds the lock as long as it is open.
+    pub(super) lock: File,
+}
+
+/// Opens or creates the database below `dir`. `log` gets every line that RocksDB writes to its own log.
+pub(super) fn open(
+    dir: &Path,
+    options: &DirectoryOptions,
+    log: impl Fn(&str) + Send + Sync + 'static,
+) -> Result<Opened, OpenError> {
+    let io_error = |error: io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
+    let path = dir.join("db");
+    fs::create_dir_all(&path).map_err(io_error)?;
+    let lock = lock(dir)?;
+    if let Some(file) = foreign_segments(dir).map_err(io_error)? {
+        return Err(OpenError::ForeignSegments { dir: dir.into(), file });
+    }
+
+    let write_buffer = WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false);
+    let cache = Cache::new_lru_cache(options.block_cache_bytes);
+    let db_options = options::database(options, &write_buffer, direct_io_works(&path), log);
+    let small = options::small_family(options, &write_buffer, &cache);
+    let partition = options::partition_family(options, &write_buffer, &cache);
+
+    let rocks_error = |error: RocksError| rocks_error(dir, &error);
+    let exists = path.join("CURRENT").exists();
+    let held = if exists { Db::list_families(&db_options, &path).map_err(rocks_error)? } else { Vec::new() };
+    let count = partition_families(dir, &held)?;
+    let mut names: Vec<(String, &Options)> = FIXED.iter().map(|name| ((*name).to_owned(), &small)).collect();
+    names.extend((0..count).map(|number| (directory::family_name(number), &partition)));
+    let db = Db::open(db_options, &path, names).map_err(rocks_error)?;
+
+    check_format(dir, &db)?;
+    let (families, wiping) = Families::new(count, records(dir, &db)?);
+    Ok(Opened { db, families, wiping, write_buffer, family_options: partition, lock })
+}
+
+/// Takes `<dir>/.lock` with the kind of lock that a JVM broker takes too. It ends with the process.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let io_error = |error: io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(".lock")).map_err(io_error)?;
+    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => Err(OpenError::Taken { dir: dir.into() }),
+        Err(errno) => Err(io_error(errno.into())),
+    }
+}
+
+/// A segment file of a JVM broker, `<topic>-<partition>/<20 digits>.log`, if there is one.
+fn foreign_segments(dir: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_partition = name
+            .to_str()
+            .and_then(|name| name.rsplit_once('-'))
+            .is_some_and(|(_, partition)| !partition.is_empty() && partition.bytes().all(|b| b.is_ascii_digit()));
+        if !is_partition || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(entry.path())? {
+            let file = file?.file_name();
+            let digits = file.to_str().and_then(|file| file.strip_suffix(".log"));
+            if digits.is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())) {
+                return Ok(Some(Path::new(&name).join(file)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the file system lets files bypass the page cache. Some (older tmpfs, some network ones) refuse.
+fn direct_io_works(path: &Path) -> bool {
+    let probe = path.join("direct-io.probe");
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    let works = rustix::fs::open(&probe, flags, Mode::RUSR | Mode::WUSR).is_ok();
+    // The probe may not exist; nothing depends on its going.
+    let _gone = fs::remove_file(&probe);
+    works
+}
+
+/// How many partition families there are. They are made in the order of their numbers, so there is no gap.
+fn partition_families(dir: &Path, names: &[String]) -> Result<u32, OpenError> {
+    let damaged = |reason: String| OpenError::Damaged { dir: dir.into(), reason: reason.into() };
+    let mut numbers = Vec::new();
+    for name in names {
+        match directory::family_number(name) {
+            Some(number) => numbers.push(number),
+            None if FIXED.contains(&name.as_str()) => {}
+            None => return Err(damaged(format!("unknown family {name}"))),
+        }
+    }
+    numbers.sort_unstable();
+    for (expected, number) in (0..).zip(&numbers) {
+        if expected != *number {
+            return Err(damaged(format!("family {} is missing", directory::family_name(expected))));
+        }
+    }
+    u32::try_from(numbers.len()).map_err(|_| damaged("too many families".into()))
+}
+
+fn check_format(dir: &Path, db: &Db) -> Result<(), OpenError> {
+    let cf = db.cf(0);
+    let found = db.get(cf, FORMAT_KEY, &ReadOptions::new(true, None)).map_err(|error| rocks_error(dir, &error))?;
+    let Some(found) = found else {
+        let mut batch = Batch::with_capacity(64);
+        batch.put(cf, FORMAT_KEY, &FORMAT_VERSION.to_be_bytes());
+        return db.write(&mut batch, false).map_err(|error| rocks_error(dir, &error));
+    };
+    let Ok(found) = <[u8; 4]>::try_from(&*found) else {
+        return Err(OpenError::Damaged { dir: dir.into(), reason: "unreadable format version".into() });
+    };
+    let found = u32::from_be_bytes(found);
+    if found > FORMAT_VERSION {
+        return Err(OpenError::NewerFormat { dir: dir.into(), found, known: FORMAT_VERSION });
+    }
+    Ok(())
+}
+
+fn records(dir: &Path, db: &Db) -> Result<Records, OpenError> {
+    let mut records = Records::default();
+    let mut seen = BTreeMap::new();
+    let options = ReadOptions::new(false, None);
+    let mut iter = db.iter(db.cf(0), &options);
+    iter.seek_to_first();
+    let failed = |error: RocksError| rocks_error(dir, &error);
+    while let Some((key, value)) = iter.entry().map_err(failed)? {
+        let flow = match directory::parse_key(key) {
+            Some(Key::Assignment(number)) => Assignment::decode(value).map(|assignment| {
+                if let Assignment::Partition(id) = &assignment
+                    && seen.insert(id.clone(), number).is_some()
+                {
+                    return ControlFlow::Break(format!("two families for {}-{}", id.topic, id.partition));
+                }
+                records.assignments.insert(number, assignment);
+                ControlFlow::Continue(())
+            }),
+            Some(Key::Start(number)) => directory::decode_start(value).map(|start| {
+                records.starts.insert(number, start);
+                ControlFlow::Continue(())
+            }),
+            None => Some(ControlFlow::Continue(())),
+        };
+        match flow {
+            Some(ControlFlow::Continue(())) => iter.next(),
+            Some(ControlFlow::Break(reason)) => {
+                return Err(OpenError::Damaged { dir: dir.into(), reason: reason.into() });
+            }
+            None => {
+                let reason = format!("unreadable directory record under {key:02x?}");
+                return Err(OpenError::Damaged { dir: dir.into(), reason: reason.into() });
+            }
+        }
+    }
+    Ok(records)
+}
+
+fn rocks_error(dir: &Path, error: &RocksError) -> OpenError {
+    let text = &error.0;
+    if text.contains("/LOCK: ") {
+        return OpenError::Taken { dir: dir.into() };
+    }
+    let reason: Arc<str> = text.as_str().into();
+    if text.starts_with("Corruption") {
+        OpenError::Damaged { dir: dir.into(), reason }
+    } else {
+        OpenError::Io { dir: dir.into(), reason }
+    }
+}

@@ -1,0 +1,119 @@
+//! RocksDB's options, each with its reason. Measurements: `rocksdb.md`, sections 8–10, and `compat-tests/perf/`.
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options, WriteBufferManager,
+};
+use tracing::{debug, warn};
+
+/// What the broker decides about a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct DirectoryOptions {
+    /// Memory that few active partitions share for what is not yet in files. More of them raise the budget, up to
+    /// `write_buffer_bytes_max`.
+    pub(crate) write_buffer_bytes: usize,
+    pub(crate) write_buffer_bytes_max: usize,
+    /// Memory for blocks and indexes of files.
+    pub(crate) block_cache_bytes: usize,
+    /// Files held open.
+    pub(crate) open_files_max: i32,
+    /// Batches are refused while the file system has less than this left, so that deleting always works.
+    pub(crate) disk_reserve_bytes: u64,
+}
+
+impl Default for DirectoryOptions {
+    fn default() -> Self {
+        Self {
+            write_buffer_bytes: 64 << 20,
+            write_buffer_bytes_max: 256 << 20,
+            block_cache_bytes: 16 << 20,
+            open_files_max: 1024,
+            disk_reserve_bytes: 1 << 30,
+        }
+    }
+}
+
+/// The write-ahead log may hold this many times the write buffer: enough that memory, not the log, decides when a
+/// family is flushed, and little enough that replaying it takes a moment.
+pub(super) const WAL_PER_WRITE_BUFFER: usize = 2;
+
+/// Options of the database as a whole.
+pub(super) fn database(
+    options: &DirectoryOptions,
+    write_buffer: &WriteBufferManager,
+    direct_io: bool,
+    log: impl Fn(&str) + Send + Sync + 'static,
+) -> Options {
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    db.set_write_buffer_manager(write_buffer);
+    db.set_max_total_wal_size((options.write_buffer_bytes * WAL_PER_WRITE_BUFFER) as u64);
+    // Appends go to the log's buffer and to the kernel once per group, before `Done`.
+    db.set_manual_wal_flush(true);
+    // A torn end of the log is cut; nothing after a damaged record is replayed.
+    db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // Handing the log to the disk in small steps keeps the sync at its end short.
+    db.set_wal_bytes_per_sync(1 << 20);
+    // Files bypass the page cache: copying into fresh pages was more than half of all CPU time.
+    db.set_use_direct_io_for_flush_and_compaction(direct_io);
+    db.set_max_background_jobs(2);
+    db.set_max_open_files(options.open_files_max);
+    // Statistics of files serve nothing here and cost a read of each file at open.
+    db.set_skip_stats_update_on_db_open(true);
+    db.set_stats_dump_period_sec(0);
+    db.set_stats_persist_period_sec(0);
+    // Obsolete files are deleted by background threads, never by a reader or the writer.
+    db.set_avoid_unnecessary_blocking_io(true);
+    // One writer thread: nothing to pipeline, nobody to insert concurrently with.
+    db.set_allow_concurrent_memtable_write(false);
+    db.set_enable_write_thread_adaptive_yield(false);
+    // RocksDB's own log goes into ours, so that no LOG files pile up.
+    db.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, move |level, text| {
+        log(text);
+        match level {
+            LogLevel::Warn | LogLevel::Error | LogLevel::Fatal => warn!(target: "rocksdb", "{}", text.trim_end()),
+            LogLevel::Debug | LogLevel::Info | LogLevel::Header => debug!(target: "rocksdb", "{}", text.trim_end()),
+        }
+    }));
+    db
+}
+
+/// Options of a partition's family: keys only grow, values are batches of some KiB that are compressed already.
+pub(super) fn partition_family(
+    options: &DirectoryOptions,
+    write_buffer: &WriteBufferManager,
+    cache: &Cache,
+) -> Options {
+    let mut family = small_family(options, write_buffer, cache);
+    // Files of one partition do not overlap: they move down unread, and one level below the first is enough.
+    family.set_num_levels(2);
+    let mut table = table(cache);
+    // About one batch per block; a larger batch makes a larger block.
+    table.set_block_size(32 << 10);
+    family.set_block_based_table_factory(&table);
+    family
+}
+
+/// Options of the families that hold small records under changing keys.
+pub(super) fn small_family(options: &DirectoryOptions, write_buffer: &WriteBufferManager, cache: &Cache) -> Options {
+    let mut family = Options::default();
+    family.set_write_buffer_manager(write_buffer);
+    family.set_write_buffer_size(options.write_buffer_bytes);
+    // A second and third buffer let writing go on while one is flushed; the manager bounds their sum.
+    family.set_max_write_buffer_number(4);
+    // The default, an eighth of the buffer, is a megabyte for every family that holds one record.
+    family.set_arena_block_size(64 << 10);
+    family.set_compression_type(DBCompressionType::None);
+    family.set_target_file_size_base(64 << 20);
+    family.set_block_based_table_factory(&table(cache));
+    family
+}
+
+fn table(cache: &Cache) -> BlockBasedOptions {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    // Indexes count against the cache: outside they would grow with all data ever written.
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_format_version(6);
+    table
+}

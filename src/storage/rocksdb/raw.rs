@@ -1,0 +1,494 @@
+//! RocksDB's C functions behind safe types. The only file of the project with `unsafe`.
+//!
+//! The crate `rocksdb` builds [`Options`]; everything from opening on goes through the C API, because the crate lacks
+//! batched creation of column families, and hands out handles that a batch created by C does not have.
+//!
+//! Why the calls are sound: a [`Db`] owns the database and all its column family handles and frees them in `Drop`,
+//! handles first. [`Cf`], [`Batch`] users and [`Iter`] borrow the `Db`, so none outlives it. Handles are only ever
+//! added. RocksDB allows every call used here from any thread at any time, batches and iterators from one at a time,
+//! which `&mut` ensures. Strings and errors that C hands out are copied and freed at once.
+#![allow(unsafe_code, reason = "RocksDB's C API; the file's header says why each use is sound")]
+
+use std::ffi::{CStr, CString, c_char};
+use std::marker::PhantomData;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::slice;
+
+use bytes::Bytes;
+use librocksdb_sys as ffi;
+use parking_lot::RwLock;
+use rocksdb::{AsRawPtr, Options};
+
+/// What RocksDB says went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct RocksError(pub(super) String);
+
+/// An open database with all its column families, numbered in the order in which they were opened or created.
+pub(super) struct Db {
+    db: NonNull<ffi::rocksdb_t>,
+    handles: RwLock<Vec<NonNull<ffi::rocksdb_column_family_handle_t>>>,
+    /// Kept as long as the database: it owns the logger's callback and the write buffer manager.
+    _options: Options,
+    write: WriteOptions,
+    write_sync: WriteOptions,
+}
+
+// SAFETY: rocksdb::DB and its handles may be used from any thread at once.
+unsafe impl Send for Db {}
+// SAFETY: as above.
+unsafe impl Sync for Db {}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Db with {} column families", self.handles.read().len())
+    }
+}
+
+/// One column family of an open database.
+#[derive(Clone, Copy)]
+pub(super) struct Cf<'db> {
+    handle: NonNull<ffi::rocksdb_column_family_handle_t>,
+    db: PhantomData<&'db Db>,
+}
+
+/// Runs a C call that reports failure through its last argument.
+fn checked<T>(call: impl FnOnce(*mut *mut c_char) -> T) -> Result<T, RocksError> {
+    let mut error: *mut c_char = ptr::null_mut();
+    let value = call(&mut error);
+    if error.is_null() {
+        return Ok(value);
+    }
+    // SAFETY: a non-null error is a NUL-terminated string that malloc gave and that is ours to free.
+    let text = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
+    // SAFETY: as above.
+    unsafe { ffi::rocksdb_free(error.cast()) };
+    Err(RocksError(text))
+}
+
+fn c_string(text: &str) -> CString {
+    CString::new(text).expect("names and paths of ours hold no NUL")
+}
+
+fn c_path(path: &Path) -> Result<CString, RocksError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| RocksError("the path holds a NUL byte".into()))
+}
+
+fn chars(bytes: &[u8]) -> *const c_char {
+    bytes.as_ptr().cast()
+}
+
+impl Db {
+    /// The column families that the database at `path` holds. Fails if there is none.
+    pub(super) fn list_families(options: &Options, path: &Path) -> Result<Vec<String>, RocksError> {
+        let path = c_path(path)?;
+        let mut count = 0;
+        // SAFETY: options and path outlive the call; count receives the length of the list.
+        let list = checked(|error| unsafe {
+            ffi::rocksdb_list_column_families(options.as_raw_ptr(), path.as_ptr(), &mut count, error)
+        })?;
+        let mut names = Vec::with_capacity(count);
+        for index in 0..count {
+            // SAFETY: list holds count NUL-terminated strings.
+            names.push(unsafe { CStr::from_ptr(*list.add(index)) }.to_string_lossy().into_owned());
+        }
+        // SAFETY: the list came from the call above and is freed once.
+        unsafe { ffi::rocksdb_list_column_families_destroy(list, count) };
+        Ok(names)
+    }
+
+    /// Opens the database with exactly these column families; `families[i]` becomes number `i`.
+    pub(super) fn open(options: Options, path: &Path, families: Vec<(String, &Options)>) -> Result<Self, RocksError> {
+        let path = c_path(path)?;
+        let names: Vec<CString> = families.iter().map(|(name, _)| c_string(name)).collect();
+        let name_ptrs: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+        // SAFETY: as_raw_ptr only asks that the options stay alive during the call, which they do.
+        let option_ptrs: Vec<*const ffi::rocksdb_options_t> =
+            families.iter().map(|(_, options)| unsafe { options.as_raw_ptr() }.cast_const()).collect();
+        let mut handles = vec![ptr::null_mut(); families.len()];
+        // SAFETY: all arrays have the announced length and outlive the call.
+        let db = checked(|error| unsafe {
+            ffi::rocksdb_open_column_families(
+                options.as_raw_ptr(),
+                path.as_ptr(),
+                i32::try_from(families.len()).expect("families are counted by u32 numbers far below i32::MAX"),
+                name_ptrs.as_ptr(),
+                option_ptrs.as_ptr(),
+                handles.as_mut_ptr(),
+                error,
+            )
+        })?;
+        Ok(Self {
+            db: NonNull::new(db).expect("an open that reported no error returns a database"),
+            handles: RwLock::new(
+                handles
+                    .into_iter()
+                    .map(|handle| NonNull::new(handle).expect("a successful open fills every handle"))
+                    .collect(),
+            ),
+            _options: options,
+            write: WriteOptions::new(false),
+            write_sync: WriteOptions::new(true),
+        })
+    }
+
+    /// Creates column families in one step and numbers them onward. On an error the first few may exist; the number
+    /// of families tells how many.
+    pub(super) fn create_families(&self, options: &Options, names: &[String]) -> Result<(), RocksError> {
+        let names: Vec<CString> = names.iter().map(|name| c_string(name)).collect();
+        let name_ptrs: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+        let mut created = 0;
+        let mut list = ptr::null_mut();
+        // SAFETY: the arrays have the announced length and outlive the call; created receives the list's length.
+        let outcome = checked(|error| unsafe {
+            list = ffi::rocksdb_create_column_families(
+                self.db.as_ptr(),
+                options.as_raw_ptr(),
+                i32::try_from(names.len()).expect("a batch of families is far below i32::MAX"),
+                name_ptrs.as_ptr(),
+                &mut created,
+                error,
+            );
+        });
+        let mut handles = self.handles.write();
+        for index in 0..created {
+            // SAFETY: list holds `created` handles, each ours from now on.
+            handles.extend(NonNull::new(unsafe { *list.add(index) }));
+        }
+        // SAFETY: frees the list alone, not the handles in it.
+        unsafe { ffi::rocksdb_create_column_families_destroy(list) };
+        outcome
+    }
+
+    /// How many column families there are.
+    pub(super) fn family_count(&self) -> usize {
+        self.handles.read().len()
+    }
+
+    /// The column family with this number. Panics if there is none.
+    pub(super) fn cf(&self, number: usize) -> Cf<'_> {
+        Cf { handle: self.handles.read()[number], db: PhantomData }
+    }
+
+    /// Writes a batch to the log and the memtables, atomically.
+    pub(super) fn write(&self, batch: &mut Batch, sync: bool) -> Result<(), RocksError> {
+        let options = if sync { &self.write_sync } else { &self.write };
+        // SAFETY: database, options and batch are alive; the batch is not used meanwhile.
+        checked(|error| unsafe { ffi::rocksdb_write(self.db.as_ptr(), options.0, batch.0.as_ptr(), error) })
+    }
+
+    /// Hands buffered log bytes to the kernel and, with `sync`, to the disk.
+    pub(super) fn flush_wal(&self, sync: bool) -> Result<(), RocksError> {
+        // SAFETY: the database is alive.
+        checked(|error| unsafe { ffi::rocksdb_flush_wal(self.db.as_ptr(), sync.into(), error) })
+    }
+
+    /// One value.
+    pub(super) fn get(&self, cf: Cf<'_>, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, RocksError> {
+        // SAFETY: everything passed is alive during the call.
+        let pinned = checked(|error| unsafe {
+            ffi::rocksdb_get_pinned_cf(
+                self.db.as_ptr(),
+                options.options,
+                cf.handle.as_ptr(),
+                chars(key),
+                key.len(),
+                error,
+            )
+        })?;
+        if pinned.is_null() {
+            return Ok(None);
+        }
+        let mut length = 0;
+        // SAFETY: a non-null result holds `length` bytes until it is destroyed, once, below.
+        let value = unsafe {
+            let start = ffi::rocksdb_pinnableslice_value(pinned, &mut length);
+            Bytes::copy_from_slice(bytes(start, length))
+        };
+        // SAFETY: as above.
+        unsafe { ffi::rocksdb_pinnableslice_destroy(pinned) };
+        Ok(Some(value))
+    }
+
+    /// An iterator over a column family, not yet positioned. It sees the state of this moment.
+    pub(super) fn iter<'a>(&'a self, cf: Cf<'a>, options: &'a ReadOptions) -> Iter<'a> {
+        // SAFETY: everything passed is alive; the borrow keeps it so as long as the iterator is.
+        let iter = unsafe { ffi::rocksdb_create_iterator_cf(self.db.as_ptr(), options.options, cf.handle.as_ptr()) };
+        Iter { iter: NonNull::new(iter).expect("RocksDB always returns an iterator"), source: PhantomData }
+    }
+
+    /// Writes the memtables of these families to files and, with `wait`, waits for that.
+    pub(super) fn flush(&self, cfs: &[Cf<'_>], wait: bool) -> Result<(), RocksError> {
+        let mut handles: Vec<_> = cfs.iter().map(|cf| cf.handle.as_ptr()).collect();
+        // SAFETY: the array has the announced length; the options are freed after the call.
+        unsafe {
+            let options = ffi::rocksdb_flushoptions_create();
+            ffi::rocksdb_flushoptions_set_wait(options, wait.into());
+            ffi::rocksdb_flushoptions_set_allow_write_stall(options, 1);
+            let count = i32::try_from(handles.len()).expect("families are far fewer than i32::MAX");
+            let outcome = checked(|error| {
+                ffi::rocksdb_flush_cfs(self.db.as_ptr(), options, handles.as_mut_ptr(), count, error);
+            });
+            ffi::rocksdb_flushoptions_destroy(options);
+            outcome
+        }
+    }
+
+    /// Removes the files, outside level 0, whose keys all lie in the range (both ends included).
+    pub(super) fn delete_files(&self, cf: Cf<'_>, first: &[u8], last: &[u8]) -> Result<(), RocksError> {
+        // SAFETY: everything passed is alive during the call.
+        checked(|error| unsafe {
+            ffi::rocksdb_delete_file_in_range_cf(
+                self.db.as_ptr(),
+                cf.handle.as_ptr(),
+                chars(first),
+                first.len(),
+                chars(last),
+                last.len(),
+                error,
+            );
+        })
+    }
+
+    /// Compacts a whole column family and waits for it. Failures show in later reads.
+    pub(super) fn compact(&self, cf: Cf<'_>) {
+        // SAFETY: null bounds mean the whole range.
+        unsafe {
+            ffi::rocksdb_compact_range_cf(self.db.as_ptr(), cf.handle.as_ptr(), ptr::null(), 0, ptr::null(), 0);
+        }
+    }
+
+    /// Changes options of the running database.
+    pub(super) fn set_options(&self, options: &[(&str, String)]) -> Result<(), RocksError> {
+        let keys: Vec<CString> = options.iter().map(|(key, _)| c_string(key)).collect();
+        let values: Vec<CString> = options.iter().map(|(_, value)| c_string(value)).collect();
+        let key_ptrs: Vec<*const c_char> = keys.iter().map(|key| key.as_ptr()).collect();
+        let value_ptrs: Vec<*const c_char> = values.iter().map(|value| value.as_ptr()).collect();
+        let count = i32::try_from(options.len()).expect("a handful of options");
+        // SAFETY: both arrays have the announced length and outlive the call.
+        checked(|error| unsafe {
+            ffi::rocksdb_set_db_options(self.db.as_ptr(), count, key_ptrs.as_ptr(), value_ptrs.as_ptr(), error);
+        })
+    }
+
+    /// A number that RocksDB knows about a column family, such as `rocksdb.cur-size-active-mem-table`.
+    pub(super) fn property(&self, cf: Cf<'_>, name: &str) -> Option<u64> {
+        let name = c_string(name);
+        let mut value = 0;
+        // SAFETY: everything passed is alive; value receives the number.
+        let missing =
+            unsafe { ffi::rocksdb_property_int_cf(self.db.as_ptr(), cf.handle.as_ptr(), name.as_ptr(), &mut value) };
+        (missing == 0).then_some(value)
+    }
+
+    /// Makes running and later compactions give up, so that closing is quick.
+    pub(super) fn stop_compactions(&self) {
+        // SAFETY: the database is alive.
+        unsafe { ffi::rocksdb_disable_manual_compaction(self.db.as_ptr()) };
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        // SAFETY: nothing borrows the database any more; handles go first, each once.
+        unsafe {
+            for handle in self.handles.get_mut().drain(..) {
+                ffi::rocksdb_column_family_handle_destroy(handle.as_ptr());
+            }
+            ffi::rocksdb_close(self.db.as_ptr());
+        }
+    }
+}
+
+/// SAFETY of callers: `start` points at `length` bytes that live as long as the result is used.
+unsafe fn bytes<'a>(start: *const c_char, length: usize) -> &'a [u8] {
+    if length == 0 {
+        return &[];
+    }
+    // SAFETY: promised by the caller.
+    unsafe { slice::from_raw_parts(start.cast(), length) }
+}
+
+struct WriteOptions(*mut ffi::rocksdb_writeoptions_t);
+
+impl WriteOptions {
+    fn new(sync: bool) -> Self {
+        // SAFETY: creates an object of our own.
+        unsafe {
+            let options = ffi::rocksdb_writeoptions_create();
+            ffi::rocksdb_writeoptions_set_sync(options, sync.into());
+            Self(options)
+        }
+    }
+}
+
+impl Drop for WriteOptions {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once.
+        unsafe { ffi::rocksdb_writeoptions_destroy(self.0) };
+    }
+}
+
+/// Writes that become visible together.
+pub(super) struct Batch(NonNull<ffi::rocksdb_writebatch_t>);
+
+// SAFETY: a batch is plain memory; it is used from one thread at a time.
+unsafe impl Send for Batch {}
+
+impl Batch {
+    /// An empty batch with room for so many bytes.
+    pub(super) fn with_capacity(reserved_bytes: usize) -> Self {
+        // SAFETY: creates an object of our own; zero means no limit, no protection, no timestamps.
+        let batch = unsafe { ffi::rocksdb_writebatch_create_with_params(reserved_bytes, 0, 0, 0) };
+        Self(NonNull::new(batch).expect("the allocator aborts rather than return null"))
+    }
+
+    pub(super) fn put(&mut self, cf: Cf<'_>, key: &[u8], value: &[u8]) {
+        // SAFETY: key and value are copied during the call.
+        unsafe {
+            ffi::rocksdb_writebatch_put_cf(
+                self.0.as_ptr(),
+                cf.handle.as_ptr(),
+                chars(key),
+                key.len(),
+                chars(value),
+                value.len(),
+            );
+        }
+    }
+
+    pub(super) fn delete(&mut self, cf: Cf<'_>, key: &[u8]) {
+        // SAFETY: the key is copied during the call.
+        unsafe { ffi::rocksdb_writebatch_delete_cf(self.0.as_ptr(), cf.handle.as_ptr(), chars(key), key.len()) };
+    }
+
+    /// Deletes the half-open range.
+    pub(super) fn delete_range(&mut self, cf: Cf<'_>, start: &[u8], end: &[u8]) {
+        // SAFETY: both keys are copied during the call.
+        unsafe {
+            ffi::rocksdb_writebatch_delete_range_cf(
+                self.0.as_ptr(),
+                cf.handle.as_ptr(),
+                chars(start),
+                start.len(),
+                chars(end),
+                end.len(),
+            );
+        }
+    }
+
+    /// Number of writes in it.
+    pub(super) fn count(&self) -> usize {
+        // SAFETY: the batch is alive.
+        let count = unsafe { ffi::rocksdb_writebatch_count(self.0.as_ptr()) };
+        usize::try_from(count).expect("a count is not negative")
+    }
+
+    /// Empties it and keeps its memory.
+    pub(super) fn clear(&mut self) {
+        // SAFETY: the batch is alive.
+        unsafe { ffi::rocksdb_writebatch_clear(self.0.as_ptr()) };
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once.
+        unsafe { ffi::rocksdb_writebatch_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// How to read. Checksums are always verified.
+pub(super) struct ReadOptions {
+    options: *mut ffi::rocksdb_readoptions_t,
+    /// RocksDB keeps a pointer to the bound.
+    _upper_bound: Option<Box<[u8]>>,
+}
+
+// SAFETY: never changed after construction.
+unsafe impl Send for ReadOptions {}
+// SAFETY: as above.
+unsafe impl Sync for ReadOptions {}
+
+impl ReadOptions {
+    /// `fill_cache`: whether blocks that are read stay in the block cache. `upper_bound`: first key not to visit.
+    pub(super) fn new(fill_cache: bool, upper_bound: Option<&[u8]>) -> Self {
+        let upper_bound: Option<Box<[u8]>> = upper_bound.map(Box::from);
+        // SAFETY: creates an object of our own; the bound lives in a box that moves along with it.
+        let options = unsafe {
+            let options = ffi::rocksdb_readoptions_create();
+            ffi::rocksdb_readoptions_set_verify_checksums(options, 1);
+            ffi::rocksdb_readoptions_set_fill_cache(options, fill_cache.into());
+            if let Some(bound) = &upper_bound {
+                ffi::rocksdb_readoptions_set_iterate_upper_bound(options, chars(bound), bound.len());
+            }
+            options
+        };
+        Self { options, _upper_bound: upper_bound }
+    }
+}
+
+impl Drop for ReadOptions {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once.
+        unsafe { ffi::rocksdb_readoptions_destroy(self.options) };
+    }
+}
+
+/// A cursor over a column family, in the state it had when the iterator was made.
+pub(super) struct Iter<'a> {
+    iter: NonNull<ffi::rocksdb_iterator_t>,
+    source: PhantomData<(&'a Db, &'a ReadOptions)>,
+}
+
+impl Iter<'_> {
+    /// To the first key at or after this one.
+    pub(super) fn seek(&mut self, key: &[u8]) {
+        // SAFETY: the iterator is alive; the key is copied.
+        unsafe { ffi::rocksdb_iter_seek(self.iter.as_ptr(), chars(key), key.len()) };
+    }
+
+    pub(super) fn seek_to_first(&mut self) {
+        // SAFETY: the iterator is alive.
+        unsafe { ffi::rocksdb_iter_seek_to_first(self.iter.as_ptr()) };
+    }
+
+    pub(super) fn seek_to_last(&mut self) {
+        // SAFETY: the iterator is alive.
+        unsafe { ffi::rocksdb_iter_seek_to_last(self.iter.as_ptr()) };
+    }
+
+    /// To the next key; at the end it stays there.
+    pub(super) fn next(&mut self) {
+        // SAFETY: the iterator is alive, and moves on only from an entry, as RocksDB demands.
+        unsafe {
+            if ffi::rocksdb_iter_valid(self.iter.as_ptr()) != 0 {
+                ffi::rocksdb_iter_next(self.iter.as_ptr());
+            }
+        }
+    }
+
+    /// Key and value at the cursor until it moves; `None` at the end; an error if reading failed.
+    pub(super) fn entry(&self) -> Result<Option<(&[u8], &[u8])>, RocksError> {
+        // SAFETY: key and value are asked for only where the iterator is valid, and live until it moves (`&mut`).
+        unsafe {
+            if ffi::rocksdb_iter_valid(self.iter.as_ptr()) == 0 {
+                checked(|error| ffi::rocksdb_iter_get_error(self.iter.as_ptr(), error))?;
+                return Ok(None);
+            }
+            let (mut key_len, mut value_len) = (0, 0);
+            let key = ffi::rocksdb_iter_key(self.iter.as_ptr(), &mut key_len);
+            let value = ffi::rocksdb_iter_value(self.iter.as_ptr(), &mut value_len);
+            Ok(Some((bytes(key, key_len), bytes(value, value_len))))
+        }
+    }
+}
+
+impl Drop for Iter<'_> {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once, while the database is alive.
+        unsafe { ffi::rocksdb_iter_destroy(self.iter.as_ptr()) };
+    }
+}

@@ -1,0 +1,385 @@
+//! Group commit: one thread per directory that merges the write sets queued meanwhile into one write.
+//!
+//! While a group is written the next one gathers, so no timer is needed: a lone set is written at once, and under load
+//! groups grow by themselves. Order is that of [`Queue::push`], for the writes as for `Done` (I-1). After a failed
+//! write or sync nothing more is written (I-6).
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Shared;
+use super::care::Chore;
+use super::directory;
+use super::families::FamilyState;
+use super::raw::{Batch, RocksError};
+use crate::storage::{Done, Family, StorageError, Write, WriteSet, keys};
+use crate::types::Offset;
+use crate::types::limits::{COMMIT_QUEUE_BYTES_MAX, GROUP_COMMIT_BYTES_MAX};
+
+/// Sets that wait for the writer.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// The writer waits here for sets.
+    filled: Condvar,
+    /// Callers wait here while the queue is over its bound.
+    room: Condvar,
+    /// Bytes of sets that are queued or being written.
+    bytes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    sets: VecDeque<Queued>,
+    /// Bytes of `sets` alone.
+    bytes: usize,
+    /// Sets ever queued.
+    pushed: u64,
+    writer_sleeps: bool,
+    callers_wait: usize,
+    closing: bool,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} sets of {} bytes, closing {}", self.sets.len(), self.bytes, self.closing)
+    }
+}
+
+struct Queued {
+    /// Its place among all sets ever queued, from 1.
+    place: u64,
+    set: WriteSet,
+    bytes: usize,
+    done: Done,
+}
+
+impl Queue {
+    /// Queues a set, or gives its `Done` back if the directory is closing.
+    pub(super) fn push(&self, set: WriteSet, done: Done) -> Result<(), Done> {
+        let bytes = set.size_bytes();
+        let mut state = self.state.lock();
+        while state.bytes > COMMIT_QUEUE_BYTES_MAX && !state.closing {
+            state.callers_wait += 1;
+            self.room.wait(&mut state);
+            state.callers_wait -= 1;
+        }
+        if state.closing {
+            return Err(done);
+        }
+        state.pushed += 1;
+        let place = state.pushed;
+        state.sets.push_back(Queued { place, set, bytes, done });
+        state.bytes += bytes;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let wake = std::mem::take(&mut state.writer_sleeps);
+        drop(state);
+        if wake {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Bytes that are queued or being written.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sets queued so far.
+    fn pushed(&self) -> u64 {
+        self.state.lock().pushed
+    }
+
+    /// Lets the writer end once the queue is empty.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closing = true;
+        state.writer_sleeps = false;
+        self.filled.notify_one();
+        self.room.notify_all();
+    }
+
+    /// Waits for sets and takes the next group: as many as the cap allows, at least one. False: closed and empty.
+    fn take(&self, group: &mut Vec<Queued>) -> bool {
+        let mut state = self.state.lock();
+        while state.sets.is_empty() {
+            if state.closing {
+                return false;
+            }
+            state.writer_sleeps = true;
+            self.filled.wait(&mut state);
+        }
+        let mut group_bytes = 0;
+        while let Some(next) = state.sets.front() {
+            if !group.is_empty() && group_bytes + next.bytes > GROUP_COMMIT_BYTES_MAX {
+                break;
+            }
+            group_bytes += next.bytes;
+            group.extend(state.sets.pop_front());
+        }
+        state.bytes -= group_bytes;
+        if state.callers_wait > 0 && state.bytes <= COMMIT_QUEUE_BYTES_MAX {
+            self.room.notify_all();
+        }
+        true
+    }
+}
+
+/// Body of the writer's thread.
+pub(super) fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
+    let mut writer = Writer {
+        shared: &shared,
+        batch: Batch::with_capacity(0),
+        starts: Vec::new(),
+        refused: HashMap::new(),
+        activity: Activity::default(),
+    };
+    let mut group = Vec::new();
+    while queue.take(&mut group) {
+        writer.write_group(&mut group, &queue);
+    }
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    batch: Batch,
+    /// Starts of logs that this group moves, in order; they count once the group is written.
+    starts: Vec<(Family, Offset)>,
+    /// Families of which a batch was refused, and the last set that was queued before its owner could know: up to that
+    /// place sets with batches of the family are refused too, since their offsets would leave a gap.
+    refused: HashMap<Family, u64>,
+    activity: Activity,
+}
+
+/// The families that a set adds batches to.
+fn added_to(set: &WriteSet) -> impl Iterator<Item = Family> {
+    set.writes.iter().filter_map(|write| match write {
+        Write::Batch { family, .. } => Some(*family),
+        _ => None,
+    })
+}
+
+/// A batch of RocksDB that grew beyond this is not kept.
+const BATCH_KEPT_BYTES: usize = 2 * GROUP_COMMIT_BYTES_MAX;
+
+impl Writer<'_> {
+    fn write_group(&mut self, group: &mut Vec<Queued>, queue: &Queue) {
+        let bytes: usize = group.iter().map(|queued| queued.bytes).sum();
+        let full = group.iter().any(|queued| queued.set.adds_batches()) && !self.has_room(bytes);
+        let refused: Vec<bool> = group.iter().map(|queued| self.refuses(queued, full)).collect();
+        let outcome =
+            self.write(group.iter().zip(&refused).filter(|(_, refused)| !**refused).map(|(queued, _)| queued));
+        for (queued, refused) in group.drain(..).zip(refused) {
+            if refused && outcome.is_ok() {
+                let families: Vec<Family> = added_to(&queued.set).collect();
+                (queued.done)(Err(self.shared.full()));
+                let place = queue.pushed();
+                self.refused.extend(families.into_iter().map(|family| (family, place)));
+            } else {
+                (queued.done)(outcome.clone());
+            }
+        }
+        queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes > BATCH_KEPT_BYTES {
+            self.batch = Batch::with_capacity(0);
+        }
+    }
+
+    /// Whether a set is refused for want of space; later sets of the same families then are, too.
+    fn refuses(&mut self, queued: &Queued, full: bool) -> bool {
+        if !full && self.refused.is_empty() {
+            return false;
+        }
+        let follows = |family: Family| self.refused.get(&family).is_some_and(|upto| queued.place <= *upto);
+        let refuse = added_to(&queued.set).any(|family| full || follows(family));
+        for family in added_to(&queued.set) {
+            if refuse {
+                self.refused.insert(family, u64::MAX);
+            } else {
+                self.refused.remove(&family);
+            }
+        }
+        refuse
+    }
+
+    /// Writes these sets as one.
+    fn write<'q>(&mut self, sets: impl Iterator<Item = &'q Queued>) -> Result<(), StorageError> {
+        self.shared.writable()?;
+        self.batch.clear();
+        self.starts.clear();
+        let mut sync = false;
+        for queued in sets {
+            sync |= queued.set.sync;
+            for write in &queued.set.writes {
+                self.add(write)?;
+            }
+        }
+        if self.batch.count() == 0 {
+            // Nothing to write, but a sync covers what was written before.
+            return if sync {
+                self.shared.db.flush_wal(true).map_err(|error| self.shared.stop(&error))
+            } else {
+                Ok(())
+            };
+        }
+        self.shared.db.write(&mut self.batch, sync).map_err(|error| self.shared.stop(&error))?;
+        for (family, start) in self.starts.drain(..) {
+            self.shared.families.state(family).set_start(start);
+            self.shared.chores.add(Chore::DropFiles(family));
+        }
+        if let Some(active) = self.activity.window_ended() {
+            self.shared.chores.add(Chore::Budget { active });
+        }
+        Ok(())
+    }
+
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let buffered = self.shared.write_buffer.get_usage() as u64;
+        let room = self.shared.space.admits(bytes as u64, buffered);
+        if self.shared.space.set_full(!room) {
+            self.shared.space_changed(room);
+        }
+        room
+    }
+
+    fn add(&mut self, write: &Write) -> Result<(), StorageError> {
+        let shared = self.shared;
+        match write {
+            Write::Batch { family, last_offset, batch } => self.add_batch(*family, *last_offset, batch),
+            Write::DeleteBatch { family, last_offset } => {
+                if *last_offset >= self.start(*family) {
+                    self.batch.delete(shared.cf(*family), &keys::batch(*last_offset));
+                }
+            }
+            Write::DeleteBatches { family, last_offsets } => self.delete_batches(*family, last_offsets)?,
+            Write::Side { key, value } => self.batch.put(shared.side_cf(), key, value),
+            Write::DeleteSide { key } => self.batch.delete(shared.side_cf(), key),
+            Write::DeleteSides { keys } if keys.is_empty() => {}
+            Write::DeleteSides { keys } => self.batch.delete_range(shared.side_cf(), &keys.start, &keys.end),
+            Write::Tree { key, value } => self.batch.put(shared.tree_cf(), key, value),
+            Write::DeleteTree { key } => self.batch.delete(shared.tree_cf(), key),
+        }
+        Ok(())
+    }
+
+    /// The start of a log as this group leaves it so far.
+    fn start(&self, family: Family) -> Offset {
+        match self.starts.iter().rev().find(|(moved, _)| *moved == family) {
+            Some((_, start)) => *start,
+            None => self.shared.families.state(family).start(),
+        }
+    }
+
+    fn set_start(&mut self, family: Family, start: Offset) {
+        self.batch.put(self.shared.default_cf(), &directory::start_key(family.0), &start.0.to_be_bytes());
+        self.starts.push((family, start));
+    }
+
+    fn add_batch(&mut self, family: Family, last_offset: Offset, bytes: &[u8]) {
+        let cf = self.shared.cf(family);
+        let state = self.shared.families.state(family);
+        let start = self.start(family);
+        if last_offset < start {
+            // The log begins anew at an earlier offset. What lies hidden below the start must not come back.
+            self.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
+            self.set_start(family, Offset::ZERO);
+        }
+        self.batch.put(cf, &keys::batch(last_offset), bytes);
+        state.end.fetch_max(last_offset.0.saturating_add(1), Ordering::Relaxed);
+        self.activity.wrote(family, bytes.len());
+    }
+
+    /// Deleting from the front moves the log's start and touches no batch: a range tombstone would stretch the next
+    /// file over the whole log, and compaction would then rewrite all of it.
+    fn delete_batches(&mut self, family: Family, last_offsets: &Range<Offset>) -> Result<(), StorageError> {
+        let start = self.start(family);
+        let state = self.shared.families.state(family);
+        let end = self.end(family, &state)?;
+        let (from, to) = (last_offsets.start, last_offsets.end.min(end));
+        if from >= to || to <= start {
+            return Ok(());
+        }
+        if from <= start {
+            self.set_start(family, to);
+            return Ok(());
+        }
+        self.batch.delete_range(self.shared.cf(family), &keys::batch(from), &keys::batch(to));
+        if to == end {
+            state.end.store(from.0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// One past the highest last offset of a family, batches of this group included.
+    fn end(&self, family: Family, state: &FamilyState) -> Result<Offset, StorageError> {
+        if !state.end_known.load(Ordering::Relaxed) {
+            // A directory that cannot be read here must not go on with some sets written and others not.
+            let last =
+                self.shared.last_batch(family).map_err(|error| self.shared.stop(&RocksError(error.to_string())))?;
+            if let Some((last_offset, _)) = last {
+                state.end.fetch_max(last_offset.0.saturating_add(1), Ordering::Relaxed);
+            }
+            state.end_known.store(true, Ordering::Relaxed);
+        }
+        Ok(Offset(state.end.load(Ordering::Relaxed)))
+    }
+}
+
+/// Counts the families that are being written to, for the memory budget.
+#[derive(Default)]
+struct Activity {
+    /// By family number: the window in which it was last written to.
+    last_window: Vec<u32>,
+    window: u32,
+    window_bytes: usize,
+    active: usize,
+}
+
+/// A window: long enough that every active partition shows up in it.
+const WINDOW_BYTES: usize = 32 << 20;
+
+impl Activity {
+    fn wrote(&mut self, family: Family, bytes: usize) {
+        let index = family.0 as usize;
+        if self.last_window.len() <= index {
+            self.last_window.resize(index + 1, u32::MAX);
+        }
+        if self.last_window[index] != self.window {
+            self.last_window[index] = self.window;
+            self.active += 1;
+        }
+        self.window_bytes += bytes;
+    }
+
+    /// At the end of a window, how many families were active in it.
+    fn window_ended(&mut self) -> Option<usize> {
+        if self.window_bytes < WINDOW_BYTES {
+            return None;
+        }
+        self.window_bytes = 0;
+        self.window = (self.window + 1) % u32::MAX;
+        Some(std::mem::take(&mut self.active))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_counts_each_family_once() {
+        let mut activity = Activity::default();
+        for family in [0, 5, 0] {
+            activity.wrote(Family(family), 1);
+        }
+        assert_eq!(activity.window_ended(), None);
+        activity.wrote(Family(0), WINDOW_BYTES);
+        assert_eq!(activity.window_ended(), Some(2));
+        activity.wrote(Family(0), WINDOW_BYTES);
+        assert_eq!(activity.window_ended(), Some(1));
+    }
+}
