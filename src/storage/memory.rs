@@ -164,10 +164,6 @@ impl LogDir for MemoryDir {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
-    fn is_full(&self) -> bool {
-        false
-    }
-
     fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
         // Cloned (handles, not bytes) so that the visitor may call the directory.
         let batches: Vec<(Offset, Bytes)> = match self.contents.lock().families.get(&family) {

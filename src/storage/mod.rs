@@ -166,7 +166,9 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     fn queued_bytes(&self) -> usize;
 
     /// Whether sets that add batches are refused now. Ask before giving offsets; it becomes false by itself.
-    fn is_full(&self) -> bool;
+    fn is_full(&self) -> bool {
+        false
+    }
 
     /// Visits batches in offset order, from the first whose last offset is at least `from`, until `Break` or the end.
     fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError>;
