@@ -1,7 +1,9 @@
 //! Coordinators as replicated state machines: a shard answers with records and a reply, the records are appended to an
 //! internal topic, and replay is the only way state changes (I-17). Touches no storage and names no wire crate.
 
+pub(crate) mod group;
 mod place;
+pub(crate) mod shard;
 pub(crate) mod writer;
 
 pub(crate) use place::partition_for;

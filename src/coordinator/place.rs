@@ -2,8 +2,8 @@
 
 use crate::types::PartitionIndex;
 
-/// The partition of `__consumer_offsets` (or of `__transaction_state`) that is responsible for `id`, out of `partitions`,
-/// which must be positive.
+/// The partition of `__consumer_offsets` (or of `__transaction_state`) that is responsible for `id`, out of
+/// `partitions`, which must be positive.
 ///
 /// Source: Kafka `GroupMetadataManager.partitionFor`, `TransactionStateManager.partitionFor`: `Utils.abs` of Java's
 /// `String.hashCode`, which runs over UTF-16 units and wraps; `abs(i32::MIN)` is 0 there.

@@ -16,6 +16,13 @@ pub(crate) struct CoordinatorRecord {
     pub(crate) value: Option<Bytes>,
 }
 
+impl CoordinatorRecord {
+    /// Bytes of key and value.
+    pub(crate) fn bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// Why records could not be appended. Nothing is known to have been written, except after `Storage`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
@@ -44,6 +51,14 @@ pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
         epoch: LeaderEpoch,
         records: Vec<CoordinatorRecord>,
     ) -> BoxFuture<'static, Result<Offset, WriteError>>;
+
+    /// Largest batch that the topic accepts now, in bytes: its max.message.bytes. Coordinators refuse what would not
+    /// fit before they append it.
+    fn batch_bytes_max(&self, topic: &TopicName) -> usize {
+        // Kafka's default of max.message.bytes.
+        let _ = topic;
+        1_048_588
+    }
 
     /// Visits every record from the log start to the log end, in order, on a thread that may block. Control batches are
     /// skipped. The visitor may end early.

@@ -34,6 +34,22 @@ pub const MAILBOX_COMMANDS_MAX: usize = 1024;
 /// Batches of a producer that are remembered to recognise duplicates. Source: Kafka `ProducerStateEntry`.
 pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
 
+/// Bytes of protocol metadata that the members of one group may hold together. What is stored of it has to fit one
+/// batch of the internal topic, so a group near this bound cannot become stable anyway.
+pub const GROUP_METADATA_BYTES_MAX: usize = 32 << 20;
+
+/// Members of one group that were given an id and have not come back with it yet.
+pub const GROUP_PENDING_MEMBERS_MAX: usize = 10_000;
+
+/// Appends of one coordinator shard that are under way; while they are, requests gather into the next one.
+pub const COORDINATOR_APPENDS_IN_FLIGHT_MAX: usize = 4;
+
+/// Coordinator shards that are loaded at the same time.
+pub const COORDINATOR_LOADS_MAX: usize = 4;
+
+/// Tombstones that one sweep of a shard writes; the next sweep follows at once if there were more.
+pub const COORDINATOR_SWEEP_RECORDS_MAX: usize = 10_000;
+
 const _: () = assert!(FRAME_FIRST_STEP_BYTES <= CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(GROUP_COMMIT_BYTES_MAX <= COMMIT_QUEUE_BYTES_MAX);
 const _: () = assert!(REQUEST_HEADER_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX);

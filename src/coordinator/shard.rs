@@ -1,0 +1,83 @@
+//! What a coordinator's state machine is: a shard keeps the state of one partition of an internal topic, decides with
+//! the `now` it is given, and answers with records and replies. It does no I/O, reads no clock and spawns nothing.
+//!
+//! The shell around it is `runtime`. The group coordinator is the first shard; the transaction coordinator is to be the
+//! second.
+
+use std::fmt::Debug;
+
+use super::writer::CoordinatorRecord;
+use crate::clock::UnixMs;
+
+/// A moment on both clocks: deadlines are monotonic, what is stored is wall time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) unix_ms: UnixMs,
+    /// Milliseconds since some moment of this process; never goes back.
+    pub(crate) monotonic_ms: i64,
+}
+
+/// A request that is owed a reply. The shell gives it out; a shard keeps it as long as the requester has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Ticket(pub(crate) u64);
+
+/// What a decision leads to. Records are appended in order; replies leave once they are replicated (I-18).
+#[derive(Debug)]
+pub(crate) struct Outcome<R> {
+    pub(crate) records: Vec<CoordinatorRecord>,
+    /// To the request just handled, or to earlier ones that waited for this decision.
+    pub(crate) replies: Vec<(Ticket, R)>,
+}
+
+impl<R> Default for Outcome<R> {
+    fn default() -> Self {
+        Self { records: Vec::new(), replies: Vec::new() }
+    }
+}
+
+impl<R> Outcome<R> {
+    pub(crate) fn append(&mut self, record: CoordinatorRecord) {
+        self.records.push(record);
+    }
+
+    pub(crate) fn reply(&mut self, ticket: Ticket, reply: R) {
+        self.replies.push((ticket, reply));
+    }
+}
+
+/// A record that a shard does not understand. It is skipped and counted; the rest of the log is still applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReplayError {
+    /// Written by something newer, or left over from an upgrade that was undone.
+    #[error("unknown key version {0}")]
+    UnknownKeyVersion(i16),
+    #[error("unknown value version {0}")]
+    UnknownValueVersion(i16),
+    #[error("malformed record")]
+    Malformed,
+}
+
+/// The state machine of one partition of an internal topic.
+///
+/// What the log holds changes in [`Shard::replay`] alone (I-17): the shell calls it for each record it reads when the
+/// partition is loaded, and for each record of an outcome right after that outcome. What the log does not hold (who
+/// waits, who has rejoined, deadlines) may change in any method, and is lost with the shard.
+pub(crate) trait Shard: Send + 'static {
+    type Request: Send + 'static;
+    type Reply: Debug + Send + 'static;
+
+    /// Decides one request. It is answered by a reply to `ticket`, now or in a later outcome.
+    fn handle(&mut self, now: Moment, ticket: Ticket, request: Self::Request, out: &mut Outcome<Self::Reply>);
+
+    /// Applies one record.
+    fn replay(&mut self, record: &CoordinatorRecord) -> Result<(), ReplayError>;
+
+    /// The whole log has been replayed; requests follow.
+    fn on_loaded(&mut self, now: Moment, out: &mut Outcome<Self::Reply>);
+
+    /// When [`Shard::on_time`] is to be called, on the monotonic clock.
+    fn next_wake_ms(&self) -> Option<i64>;
+
+    /// Does what is due.
+    fn on_time(&mut self, now: Moment, out: &mut Outcome<Self::Reply>);
+}
