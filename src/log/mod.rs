@@ -6,6 +6,7 @@
 //! `partition_log` is the door for changes, `read` the one for reads, `compaction` a job beside them; the other files
 //! are pure parts: `producer_state`, `leader_epochs`, `segments`, `timestamps`, `retention`.
 
+pub(crate) mod compaction;
 pub(crate) mod config;
 mod leader_epochs;
 pub(crate) mod partition_log;

@@ -1,7 +1,7 @@
 //! What each idempotent producer wrote last to one partition: recognises duplicates and refuses gaps.
 //!
-//! Pure: the log asks [`ProducerStates::check`] before it gives offsets and tells [`ProducerStates::record`] after. State
-//! is a function of the log: the side records hold it up to the checkpoint, batch headers from there on.
+//! Pure: the log asks [`ProducerStates::check`] before it gives offsets and tells [`ProducerStates::record`] after.
+//! State is a function of the log: the side records hold it up to the checkpoint, batch headers from there on.
 //! Source: Kafka 3.9 `ProducerStateManager`, `ProducerAppendInfo`, `ProducerStateEntry`. Deviation: a producer expires
 //! by the time of its last append, not by the timestamps that its records claim.
 

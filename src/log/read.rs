@@ -72,7 +72,8 @@ pub(super) struct Published {
 
 impl LogReader {
     /// Whole batches from the one that contains `from` to the last one that ends before `upto`, at most `max_bytes` of
-    /// them (but one, whatever its size, if `at_least_one`). `None`: the tail does not reach back to `from`. Never blocks.
+    /// them (but one, whatever its size, if `at_least_one`). `None`: the tail does not reach back to `from`. Never
+    /// blocks.
     pub(crate) fn read_tail(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
         self.shared.slot.read(from, upto, max_bytes, at_least_one)
     }

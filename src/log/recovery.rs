@@ -20,7 +20,7 @@ use super::partition_log::{PartitionLog, put_epochs};
 use super::producer_state::ProducerStates;
 use super::read::{LogReader, Published, Shared};
 use super::segments::{NO_TIMESTAMP, Segment, Segments};
-use super::side::{Checkpoint, Cleaned, SideKeys, SideRecord};
+use super::side::{self, Checkpoint, Cleaned, SideKeys, SideRecord};
 use super::tail::Tail;
 use super::timestamps::TimeIndex;
 use crate::clock::UnixMs;
@@ -108,6 +108,8 @@ impl PartitionLog {
         })?;
         let family = self.reader.shared.family;
         writes.push(Write::DeleteBatches { family, last_offsets: to..self.log_end });
+        // Compaction may have written a higher one.
+        writes.push(Write::Side { key: self.keys().log_end(), value: side::encode_offset(new_end) });
         self.tail.clear(&self.reader.shared.slot);
         self.log_end = new_end;
         self.written_end = new_end;

@@ -6,22 +6,27 @@
 //! | tag | suffix | value after the version byte |
 //! |---|---|---|
 //! | 0x80 | `start` | log start offset i64 |
-//! | 0x80 | `end` | log end offset i64, written when compaction removes the last batch, so that offsets never go back |
+//! | 0x80 | `end` | log end offset i64, see below |
 //! | 0x80 | `clean` | compaction: cleaned up to (exclusive) i64, earliest delete horizon i64 (`i64::MAX`: none) |
-//! | 0x80 | `check` | checkpoint, see below |
+//! | 0x80 | `check` | a checkpoint |
 //! | 0x81 | leader epoch i32 | its start offset i64 |
-//! | 0x82 | running maximum timestamp i64, sign bit flipped and inverted | last offset (inclusive) up to which no batch is younger, i64 |
-//! | 0x83 | producer id i64 | epoch i16, coordinator epoch i32, first offset of the open transaction i64 (−1: none), last seen i64 (ms), count u8, then per batch, oldest first: last sequence i32, last offset i64, offset delta i32, timestamp i64 |
-//! | 0x85 | base offset i64 | a closed virtual segment, see below |
+//! | 0x82 | running maximum timestamp i64, sign bit flipped, inverted | offset i64: no batch up to it is younger |
+//! | 0x83 | producer id i64 | a producer |
+//! | 0x85 | base offset i64 | a closed virtual segment |
+//!
+//! - `end` is written when compaction removes the last batch, so that offsets never go back.
+//! - Producer: epoch i16, coordinator epoch i32, first offset of the open transaction i64 (−1: none), last seen i64
+//!   (ms), count u8, then per batch, oldest first: last sequence i32, last offset i64, offset delta i32, timestamp i64.
+//! - Segment: end offset (exclusive) i64, bytes u64, largest timestamp i64, last offset of the batch that has it i64,
+//!   first timestamp i64, created i64 (ms), last append i64 (ms).
+//! - Checkpoint: log end i64, base offset of the active segment i64, then the active segment as above.
 //!
 //! The time index is inverted so that one forward seek finds the largest timestamp below a given one; its first record
-//! is the youngest. A segment is: end offset (exclusive) i64, bytes u64, largest timestamp i64, last offset of the batch
-//! that has it i64, first timestamp i64, created i64 (ms), last append i64 (ms). A checkpoint is: log end i64, base offset
-//! of the active segment i64, then the active segment as above.
+//! is the youngest.
 //!
-//! **Checkpoints keep appends cheap.** Nothing here is written per batch: every [`CHECKPOINT_INTERVAL_BYTES`] one append
-//! carries the checkpoint, a time index record and the producers that wrote since. What lies behind the checkpoint is
-//! rebuilt at open from the headers of the batches, which hold the same facts.
+//! **Checkpoints keep appends cheap.** Nothing here is written per batch: every [`CHECKPOINT_INTERVAL_BYTES`] one
+//! append carries the checkpoint, a time index record and the producers that wrote since. What lies behind the
+//! checkpoint is rebuilt at open from the headers of the batches, which hold the same facts.
 
 use std::ops::Range;
 

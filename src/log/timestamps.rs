@@ -1,8 +1,8 @@
 //! The time index: a sparse list of (running maximum timestamp, offset), kept in side records only.
 //!
-//! A record `(t, o)` says that no batch whose last offset is at most `o` is younger than `t`. Both grow strictly, so the
-//! record with the largest timestamp below the one asked tells where a search begins. A record is due with a
-//! checkpoint, and only when the maximum has grown since the last one.
+//! A record `(t, o)` says that no batch whose last offset is at most `o` is younger than `t`, so the record with the
+//! largest timestamp below the one asked tells where a search begins. A record is due with a checkpoint, and only when
+//! the maximum has grown since the last one.
 
 use crate::clock::UnixMs;
 use crate::types::Offset;

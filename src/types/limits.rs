@@ -50,6 +50,13 @@ pub const COORDINATOR_LOADS_MAX: usize = 4;
 /// Tombstones that one sweep of a shard writes; the next sweep follows at once if there were more.
 pub const COORDINATOR_SWEEP_RECORDS_MAX: usize = 10_000;
 
+/// Keys that one pass of compaction keeps in memory, at 25 bytes each; more keys take more passes. Just below what a
+/// table of 2²⁰ places holds, so that it does not grow beyond 26 MiB.
+pub const COMPACTION_KEYS_MAX: usize = 900_000;
+
+/// Bytes that one step of a compaction reads: what an interruption costs, and how often it can be slowed down.
+pub const COMPACTION_STEP_BYTES: usize = 1 << 20;
+
 const _: () = assert!(FRAME_FIRST_STEP_BYTES <= CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(GROUP_COMMIT_BYTES_MAX <= COMMIT_QUEUE_BYTES_MAX);
 const _: () = assert!(REQUEST_HEADER_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX);

@@ -1,0 +1,165 @@
+//! Compaction of one log: of every key the latest value stays, with its offset. A job beside the log, off its lock.
+//!
+//! 1. `plan` takes, under the lock, what may be cleaned: closed segments below the high watermark, older than
+//!    `min.compaction.lag.ms`. Everything below `first_dirty` has been cleaned before.
+//! 2. [`run`] reads the dirty part and remembers the latest offset of each key (`keys`), then reads the log from its
+//!    start and decides batch by batch (`clean`): keep, replace by a smaller batch with the same offsets, or drop.
+//! 3. The caller commits each step's writes as one set, and at the end what [`PartitionLog::on_compacted`] says.
+//!
+//! Safe at any crash: steps go in offset order, each is one write set, a record goes only when a later one of its key
+//! stands at a higher offset, and how far the job came is written last. What is interrupted is done again.
+//! Memory is bounded: when the map of keys is full, the rest of the dirty part waits for the next pass.
+//! Source: Kafka 3.9 `LogCleaner`, `Cleaner`; KIP-534 for the delete horizon.
+//!
+//! [`PartitionLog::on_compacted`]: super::partition_log::PartitionLog::on_compacted
+
+mod clean;
+mod keys;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use self::clean::Verdict;
+use self::keys::KeyMap;
+pub(crate) use self::plan::CompactionPlan;
+use super::read::LogReader;
+use super::side;
+use crate::record::{BatchHeader, for_each_record};
+use crate::storage::{StorageError, Write};
+use crate::types::Offset;
+use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
+
+/// One step of a job.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// For throttling.
+    pub(crate) read_bytes: usize,
+    /// To be passed through `PartitionLog::admit_compacted` and committed as one set; may be empty.
+    pub(crate) writes: Vec<Write>,
+}
+
+/// What a finished job achieved.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Compacted {
+    /// Everything below is clean now, exclusive.
+    pub(crate) up_to: Offset,
+    /// When the first tombstone that was kept may go; `i64::MAX`: none is waiting.
+    pub(crate) delete_horizon_ms: i64,
+    /// Bytes that each virtual segment lost, by base offset. A first delete horizon may cost some instead.
+    pub(crate) removed_bytes: BTreeMap<Offset, i64>,
+}
+
+/// Runs a job to its end, or until `step` breaks (`None`). Blocks on the disk.
+pub(crate) fn run(
+    plan: &CompactionPlan,
+    reader: &LogReader,
+    step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> Result<Option<Compacted>, StorageError> {
+    let Some((keys, up_to)) = latest_offsets(plan, reader, step)? else { return Ok(None) };
+    let mut done = Compacted { up_to, delete_horizon_ms: i64::MAX, ..Compacted::default() };
+    let mut next = plan.log_start;
+    while next < up_to {
+        let mut read_bytes = 0;
+        let mut writes = Vec::new();
+        let mut written_bytes = 0;
+        let from = next;
+        next = up_to;
+        reader.visit_headers(from, up_to, |last_offset, header, batch| {
+            if read_bytes.max(written_bytes) >= plan.step_bytes {
+                next = last_offset;
+                return ControlFlow::Break(());
+            }
+            read_bytes += batch.len();
+            let before = writes.len();
+            clean_one(plan, &keys, (last_offset, header, batch), &mut done, reader, &mut writes);
+            written_bytes += writes[before..].iter().map(batch_bytes).sum::<usize>();
+            ControlFlow::Continue(())
+        })?;
+        if step(Step { read_bytes, writes }).is_break() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(done))
+}
+
+fn batch_bytes(write: &Write) -> usize {
+    match write {
+        Write::Batch { batch, .. } => batch.len(),
+        _ => 0,
+    }
+}
+
+/// Decides one batch and pushes what follows.
+fn clean_one(
+    plan: &CompactionPlan,
+    keys: &KeyMap,
+    (last_offset, header, batch): (Offset, &BatchHeader, &[u8]),
+    done: &mut Compacted,
+    reader: &LogReader,
+    writes: &mut Vec<Write>,
+) {
+    let family = reader.shared.family;
+    let keep_empty = plan.producers_last_offsets.contains(&last_offset);
+    let (left_bytes, horizon) = match clean::clean(header, batch, keys, plan, keep_empty) {
+        Verdict::Keep { horizon } => (batch.len(), horizon),
+        Verdict::Replace { batch, horizon } => {
+            let bytes = batch.len();
+            writes.push(Write::Batch { family, last_offset, batch: Bytes::from(batch) });
+            (bytes, horizon)
+        }
+        Verdict::Drop => {
+            writes.push(Write::DeleteBatch { family, last_offset });
+            if last_offset + 1 == plan.log_end {
+                let value = side::encode_offset(plan.log_end);
+                writes.push(Write::Side { key: reader.shared.keys.log_end(), value });
+            }
+            (0, None)
+        }
+    };
+    done.delete_horizon_ms = done.delete_horizon_ms.min(horizon.unwrap_or(i64::MAX));
+    let removed = batch.len() as i64 - left_bytes as i64;
+    if removed != 0 {
+        *done.removed_bytes.entry(plan.segment_of(last_offset)).or_default() += removed;
+    }
+}
+
+/// The latest offset of each key in the dirty part, and how far the map reaches. `None`: the caller broke off.
+fn latest_offsets(
+    plan: &CompactionPlan,
+    reader: &LogReader,
+    step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> Result<Option<(KeyMap, Offset)>, StorageError> {
+    let mut keys = KeyMap::new(plan.seed);
+    let mut next = plan.first_dirty;
+    while next < plan.up_to && keys.len() < plan.keys_max {
+        let mut read_bytes = 0;
+        let from = next;
+        next = plan.up_to;
+        reader.visit_headers(from, plan.up_to, |_, header, batch| {
+            if read_bytes >= plan.step_bytes || keys.len() >= plan.keys_max {
+                next = header.base_offset;
+                return ControlFlow::Break(());
+            }
+            read_bytes += batch.len();
+            if !header.is_control() {
+                // What cannot be read is kept as it is, and older values of its keys with it.
+                let _ = for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
+                    if let Some(key) = record.key {
+                        keys.insert(key, record.offset);
+                    }
+                    ControlFlow::Continue(())
+                });
+            }
+            ControlFlow::Continue(())
+        })?;
+        if step(Step { read_bytes, writes: Vec::new() }).is_break() {
+            return Ok(None);
+        }
+    }
+    Ok(Some((keys, next)))
+}
