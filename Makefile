@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat
+.PHONY: help setup run build test lint check compat clients
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -42,3 +42,8 @@ compat: ## librdkafka's own suite against a fresh klamm (TESTS="0001 0002", JOBS
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/librdkafka/run
+
+clients: ## the word list through stock clients of six makers against a fresh klamm, one row each (CLIENTS="kcat sarama"); about 4 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/clients/run
