@@ -18,6 +18,12 @@ pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 64 << 20;
 /// Records of one refused batch that are named one by one in the reply (KIP-467).
 pub const RECORD_ERRORS_MAX: usize = 10_000;
 
+/// Topics that one produce request may name.
+pub const PRODUCE_TOPICS_MAX: usize = 1 << 17;
+
+/// Partitions that one produce request may name.
+pub const PRODUCE_PARTITIONS_MAX: usize = 1 << 20;
+
 /// First step of a frame buffer; it then grows with the bytes received, never with the announced length.
 pub const FRAME_FIRST_STEP_BYTES: usize = 64 << 10;
 

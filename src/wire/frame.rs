@@ -1,14 +1,18 @@
-//! Length-prefixed frames off a stream. A buffer grows with the bytes received, never with the announced length, and an
-//! idle connection holds none.
+//! Length-prefixed frames off a stream.
+//!
+//! The buffer grows with the bytes received, never with the length announced, so a client that announces 100 MiB and
+//! stays silent holds next to nothing, and an idle connection holds no buffer at all. Small pipelined frames are many per
+//! read; a large one is read to its end and not beyond, and at once into memory of its size if the peer has already sent
+//! one that large.
 
 use std::io;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::types::limits::FRAME_FIRST_STEP_BYTES;
 
-/// Why no further frame can be read.
+/// Why no further frame can be read; the connection is closed. Source: Kafka `NetworkReceive`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
     #[error("a frame announces {0} bytes")]
@@ -19,148 +23,255 @@ pub(crate) enum FrameError {
     Io(#[from] io::Error),
 }
 
-/// Bytes asked of the socket while no frame is known: several small pipelined requests come with one call.
+/// Length of the prefix.
+const PREFIX_BYTES: usize = 4;
+/// Room for a read while nothing tells that more will come.
 const READ_AHEAD_BYTES: usize = 8 << 10;
-
 /// A buffer may become this many times as large as what has been received.
 const GROWTH: usize = 4;
 
-/// State between frames.
+/// Reads frames. Holds what was received and not yet handed out.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     frame_bytes_max: usize,
-    /// Received and not yet handed out; begins with a length prefix or with the rest of the present frame.
+    /// Begins with a prefix.
     received: BytesMut,
-    /// Length of the frame whose prefix has been taken off.
-    expected: Option<usize>,
+    /// Room for the next read of small frames: large while the peer fills what it is given.
+    read_ahead_bytes: usize,
+    /// Largest frame this peer has really sent, with its prefix.
+    largest_bytes: usize,
 }
 
 impl FrameReader {
     /// Frames of at most `frame_bytes_max` bytes without their prefix.
     pub(crate) fn new(frame_bytes_max: usize) -> Self {
-        Self { frame_bytes_max, received: BytesMut::new(), expected: None }
+        Self { frame_bytes_max, received: BytesMut::new(), read_ahead_bytes: READ_AHEAD_BYTES, largest_bytes: 0 }
+    }
+
+    /// Changes the limit from the next frame on: it is lower before authentication.
+    pub(crate) fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
     }
 
     /// The next frame without its prefix; `None` when the stream ends between frames.
     ///
-    /// Cancellation-safe: what was received stays here.
+    /// Cancellation-safe: what was received stays here, and the one await is a single read.
     pub(crate) async fn next<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Result<Option<BytesMut>, FrameError> {
         loop {
             if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
-            self.make_room();
-            let room = self.received.capacity() - self.received.len();
-            // `read_buf` fills spare capacity only; it is limited so that a large frame ends where it ends.
-            let limit = match self.expected {
-                Some(expected) => room.min(expected - self.received.len()),
-                None => room,
-            };
-            let read = stream.read_buf(&mut bytes::BufMut::limit(&mut self.received, limit)).await?;
+            let limit = self.make_room()?;
+            let room = limit.min(self.received.capacity() - self.received.len());
+            let read = stream.read_buf(&mut (&mut self.received).limit(room)).await?;
             if read == 0 {
-                return if self.received.is_empty() && self.expected.is_none() {
+                return if self.received.is_empty() {
                     Ok(None)
                 } else {
                     Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
                 };
             }
+            self.read_ahead_bytes = if read == room { FRAME_FIRST_STEP_BYTES } else { READ_AHEAD_BYTES };
         }
     }
 
-    /// Bytes held for a frame that has not come whole.
+    /// Bytes of memory held for what is not handed out.
     pub(crate) fn held_bytes(&self) -> usize {
         self.received.capacity()
     }
 
-    fn take(&mut self) -> Result<Option<BytesMut>, FrameError> {
-        if self.expected.is_none() {
-            let Some(prefix) = self.received.first_chunk::<4>() else { return Ok(None) };
-            let size = i32::from_be_bytes(*prefix);
-            let bytes = usize::try_from(size).map_err(|_| FrameError::Size(size))?;
-            if bytes > self.frame_bytes_max {
-                return Err(FrameError::TooLarge { bytes, max: self.frame_bytes_max });
-            }
-            self.received.advance(4);
-            self.expected = Some(bytes);
+    /// A frame that is already here, without waiting.
+    pub(crate) fn take(&mut self) -> Result<Option<BytesMut>, FrameError> {
+        let Some(bytes) = self.announced()? else { return Ok(None) };
+        let whole_bytes = PREFIX_BYTES + bytes;
+        if self.received.len() < whole_bytes {
+            return Ok(None);
         }
-        match self.expected {
-            Some(bytes) if self.received.len() >= bytes => {
-                self.expected = None;
-                if self.received.len() == bytes {
-                    // Nothing follows: hand the buffer out whole, so that an idle connection holds none.
-                    return Ok(Some(std::mem::take(&mut self.received)));
-                }
-                Ok(Some(self.received.split_to(bytes)))
-            }
-            _ => Ok(None),
-        }
+        self.largest_bytes = self.largest_bytes.max(whole_bytes);
+        let mut frame = if self.received.len() == whole_bytes {
+            // Nothing follows: hand the buffer out whole.
+            std::mem::take(&mut self.received)
+        } else {
+            self.received.split_to(whole_bytes)
+        };
+        frame.advance(PREFIX_BYTES);
+        Ok(Some(frame))
     }
 
-    fn make_room(&mut self) {
-        let wanted = match self.expected {
-            // The first step covers most frames; after it the buffer grows with what has come.
-            Some(expected) => expected.min(FRAME_FIRST_STEP_BYTES.max(self.received.len() * GROWTH)),
-            None => READ_AHEAD_BYTES,
-        };
-        if self.received.len() == self.received.capacity() || self.received.capacity() < wanted.min(READ_AHEAD_BYTES) {
-            self.received.reserve(wanted.saturating_sub(self.received.len()).max(1));
+    fn announced(&self) -> Result<Option<usize>, FrameError> {
+        let Some(prefix) = self.received.first_chunk() else { return Ok(None) };
+        let size = i32::from_be_bytes(*prefix);
+        let bytes = usize::try_from(size).map_err(|_| FrameError::Size(size))?;
+        if bytes > self.frame_bytes_max {
+            return Err(FrameError::TooLarge { bytes, max: self.frame_bytes_max });
         }
+        Ok(Some(bytes))
+    }
+
+    /// Makes room for the next read and tells how much of it to use at most.
+    fn make_room(&mut self) -> Result<usize, FrameError> {
+        let held = self.received.len();
+        let spare = self.received.capacity() - held;
+        let missing = self.announced()?.map_or(0, |bytes| PREFIX_BYTES + bytes - held);
+        if held + missing <= self.read_ahead_bytes {
+            if spare < missing.max(READ_AHEAD_BYTES / 8) {
+                self.received.reserve(self.read_ahead_bytes);
+            }
+            return Ok(usize::MAX);
+        }
+        let trusted = self.largest_bytes.min(held + missing);
+        if spare < missing.min(READ_AHEAD_BYTES / 8) || trusted > self.received.capacity() {
+            let target = (GROWTH * held).max(FRAME_FIRST_STEP_BYTES).max(trusted).min(held + missing);
+            self.received.reserve(target - held);
+        }
+        Ok(missing)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
     use super::*;
 
-    fn stream(frames: &[&[u8]]) -> Vec<u8> {
-        frames.iter().flat_map(|f| (f.len() as i32).to_be_bytes().into_iter().chain(f.iter().copied())).collect()
+    const MAX: usize = 100 << 20;
+    const KIB: usize = 1 << 10;
+
+    /// Gives out at most `step` bytes per read, counts reads, and pends every other time if asked.
+    #[derive(Default)]
+    struct Source {
+        bytes: Vec<u8>,
+        at: usize,
+        step: usize,
+        reads: usize,
+        pend: bool,
+        pended: bool,
     }
 
-    #[tokio::test]
-    async fn pipelined_frames_come_one_by_one() {
-        let large = vec![7; 300_000];
-        let bytes = stream(&[b"one", b"", b"three", &large, b"five"]);
-        let mut reader = FrameReader::new(1 << 20);
-        let mut stream = &bytes[..];
-        for wanted in [&b"one"[..], b"", b"three", &large, b"five"] {
-            assert_eq!(reader.next(&mut stream).await.unwrap().unwrap(), wanted);
+    impl AsyncRead for Source {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if self.pend && !self.pended {
+                self.pended = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.pended = false;
+            self.reads += 1;
+            let end = (self.at + self.step.min(buf.remaining())).min(self.bytes.len());
+            buf.put_slice(&self.bytes[self.at..end]);
+            self.at = end;
+            Poll::Ready(Ok(()))
         }
-        assert!(reader.next(&mut stream).await.unwrap().is_none());
+    }
+
+    fn frames(sizes: &[usize]) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let mut wire = Vec::new();
+        let mut bodies = Vec::new();
+        for (i, &size) in sizes.iter().enumerate() {
+            let body = vec![i as u8; size];
+            wire.extend_from_slice(&(size as i32).to_be_bytes());
+            wire.extend_from_slice(&body);
+            bodies.push(body);
+        }
+        (wire, bodies)
+    }
+
+    async fn all(source: &mut Source) -> Vec<Vec<u8>> {
+        let mut reader = FrameReader::new(MAX);
+        let mut read = Vec::new();
+        while let Some(frame) = reader.next(source).await.expect("good frames") {
+            read.push(frame.to_vec());
+        }
+        read
     }
 
     #[tokio::test]
-    async fn frames_that_come_byte_by_byte_are_whole() {
-        let bytes = stream(&[b"hello", b"world"]);
-        let (mut ours, theirs) = tokio::io::duplex(1);
-        let writer = tokio::spawn(async move {
-            tokio::io::AsyncWriteExt::write_all(&mut ours, &bytes).await.unwrap();
-        });
-        let (mut reader, mut theirs) = (FrameReader::new(100), theirs);
-        assert_eq!(reader.next(&mut theirs).await.unwrap().unwrap(), &b"hello"[..]);
-        assert_eq!(reader.next(&mut theirs).await.unwrap().unwrap(), &b"world"[..]);
-        writer.await.unwrap();
+    async fn frames_come_out_whole_whatever_the_reads_are() {
+        let (bytes, bodies) = frames(&[0, 1, 3, 70_000, 4, 65_532, 65_533, 300_000, 9]);
+        for step in [1, 3, 4, 5, 1000, 65_536, usize::MAX] {
+            let mut source = Source { bytes: bytes.clone(), step, ..Source::default() };
+            assert_eq!(all(&mut source).await, bodies, "step {step}");
+        }
     }
 
     #[tokio::test]
-    async fn a_frame_that_announces_much_and_sends_little_holds_little() {
-        let mut reader = FrameReader::new(100 << 20);
-        let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
-        tokio::io::AsyncWriteExt::write_all(&mut ours, &(90_i32 << 20).to_be_bytes()).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut ours, &[0; 1000]).await.unwrap();
-        let next = tokio::time::timeout(std::time::Duration::from_millis(20), reader.next(&mut theirs)).await;
-        assert!(next.is_err(), "the frame is not whole");
-        assert!(reader.held_bytes() <= FRAME_FIRST_STEP_BYTES + READ_AHEAD_BYTES, "{}", reader.held_bytes());
+    async fn many_small_frames_take_few_reads() {
+        let (bytes, bodies) = frames(&[100; 1200]);
+        let mut source = Source { bytes, step: usize::MAX, ..Source::default() };
+        assert_eq!(all(&mut source).await, bodies);
+        assert!(source.reads <= 5, "{} reads", source.reads);
     }
 
     #[tokio::test]
-    async fn sizes_out_of_range_and_torn_frames_are_errors() {
-        let mut reader = FrameReader::new(10);
-        assert!(matches!(reader.next(&mut &[0xff, 0xff, 0xff, 0xff][..]).await, Err(FrameError::Size(-1))));
-        let mut reader = FrameReader::new(10);
-        assert!(matches!(reader.next(&mut &[0, 0, 0, 11][..]).await, Err(FrameError::TooLarge { bytes: 11, max: 10 })));
-        let mut reader = FrameReader::new(10);
-        assert!(matches!(reader.next(&mut &[0, 0, 0, 5, 1][..]).await, Err(FrameError::Io(_))));
-        let mut reader = FrameReader::new(10);
-        assert!(reader.next(&mut &[][..]).await.unwrap().is_none());
+    async fn a_large_frame_is_not_read_past_its_end_and_the_second_takes_two_reads() {
+        let (bytes, _) = frames(&[KIB * KIB, KIB * KIB, 5]);
+        let mut source = Source { bytes, step: usize::MAX, ..Source::default() };
+        let mut reader = FrameReader::new(MAX);
+        reader.next(&mut source).await.expect("a frame");
+        assert_eq!(reader.held_bytes(), 0);
+        let before = source.reads;
+        reader.next(&mut source).await.expect("a frame");
+        assert_eq!(source.reads - before, 2);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_holds_no_buffer() {
+        let (bytes, _) = frames(&[100, 100]);
+        let mut source = Source { bytes, step: usize::MAX, ..Source::default() };
+        let mut reader = FrameReader::new(MAX);
+        for _ in 0..2 {
+            reader.next(&mut source).await.expect("a frame");
+        }
+        assert_eq!(reader.held_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn memory_follows_the_bytes_received() {
+        for received in [4, 1000, 9000, 200 * KIB, 3000 * KIB] {
+            let mut bytes = (MAX as i32).to_be_bytes().to_vec();
+            bytes.resize(received, 0);
+            let mut source = Source { bytes, step: 1000, ..Source::default() };
+            let mut reader = FrameReader::new(MAX);
+            assert!(matches!(reader.next(&mut source).await, Err(FrameError::Io(_))), "the stream ends inside a frame");
+            let held = reader.held_bytes();
+            assert!(held <= GROWTH * received + FRAME_FIRST_STEP_BYTES, "{held} for {received}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_size_is_refused_at_once() {
+        for size in [-1, i32::MIN] {
+            let mut source = Source { bytes: size.to_be_bytes().to_vec(), step: usize::MAX, ..Source::default() };
+            assert!(matches!(FrameReader::new(MAX).next(&mut source).await, Err(FrameError::Size(_))));
+        }
+        let mut source = Source { bytes: vec![0, 0, 0, 101], step: usize::MAX, ..Source::default() };
+        let mut reader = FrameReader::new(100);
+        assert!(matches!(reader.next(&mut source).await, Err(FrameError::TooLarge { bytes: 101, max: 100 })));
+        reader.set_frame_bytes_max(101);
+        assert!(matches!(reader.take(), Ok(None)), "the limit was raised");
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_read_loses_nothing() {
+        let (bytes, bodies) = frames(&[10, 5000, 0, 20]);
+        let mut source = Source { bytes, step: 7, pend: true, ..Source::default() };
+        let mut reader = FrameReader::new(MAX);
+        let mut read = Vec::new();
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = reader.next(&mut source) => frame.expect("good frames"),
+                () = std::future::ready(()) => continue,
+            };
+            match frame {
+                Some(frame) => read.push(frame.to_vec()),
+                None => break,
+            }
+        }
+        assert_eq!(read, bodies);
     }
 }

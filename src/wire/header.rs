@@ -102,7 +102,11 @@ fn uvarint(frame: &mut BytesMut) -> Result<u32, HeaderError> {
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::{ApiKey, RequestHeader as CrateHeader};
+    use kafka_protocol::protocol::{Encodable, StrBytes};
+
     use super::*;
+    use crate::wire::codec::is_flexible;
 
     fn header(bytes: &[u8], flexible: bool) -> (Result<RequestHeader, HeaderError>, Vec<u8>) {
         let mut frame = BytesMut::from(bytes);
@@ -117,6 +121,30 @@ mod tests {
         let read = read.unwrap();
         assert_eq!((read.key, read.version, read.correlation_id, read.client_id.as_deref()), (3, 9, 7, Some("me")));
         assert_eq!(rest, b"B");
+    }
+
+    #[test]
+    fn every_key_and_version_of_the_crate_is_read() {
+        for key in ApiKey::iter() {
+            let versions = key.valid_versions();
+            for version in versions.min..=versions.max {
+                for client_id in [None, Some(""), Some("client")] {
+                    let mut frame = BytesMut::new();
+                    CrateHeader::default()
+                        .with_request_api_key(key as i16)
+                        .with_request_api_version(version)
+                        .with_correlation_id(77)
+                        .with_client_id(client_id.map(StrBytes::from_static_str))
+                        .encode(&mut frame, key.request_header_version(version))
+                        .expect("it encodes");
+                    frame.extend_from_slice(b"body");
+                    let read = RequestHeader::take(&mut frame, is_flexible).expect("a header");
+                    assert_eq!((read.key, read.version, read.correlation_id), (key as i16, version, 77));
+                    assert_eq!(read.client_id.as_deref(), client_id);
+                    assert_eq!(&frame[..], b"body");
+                }
+            }
+        }
     }
 
     #[test]

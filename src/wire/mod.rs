@@ -2,5 +2,8 @@
 
 pub(crate) mod codec;
 pub(crate) mod frame;
+pub(crate) mod guard;
 pub(crate) mod header;
+pub(crate) mod produce;
+pub(crate) mod read;
 pub(crate) mod segments;
