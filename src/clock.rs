@@ -1,9 +1,9 @@
 //! Wall time, monotonic time and randomness: the only room that asks the machine for them (I-25).
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970, Kafka's unit for every timestamp.
 pub type UnixMs = i64;
@@ -12,6 +12,9 @@ pub type UnixMs = i64;
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Wall clock, milliseconds since 1970.
     fn now_ms(&self) -> UnixMs;
+    /// Milliseconds since some moment of this process; never goes back, whatever happens to the wall clock. For
+    /// deadlines.
+    fn monotonic_ms(&self) -> i64;
     /// 128 random bits.
     fn random(&self) -> u128;
 }
@@ -26,6 +29,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now_ms(&self) -> UnixMs {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    }
+
+    fn monotonic_ms(&self) -> i64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_millis() as i64
     }
 
     fn random(&self) -> u128 {
@@ -64,6 +72,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now_ms(&self) -> UnixMs {
         self.now_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_ms(&self) -> i64 {
+        self.now_ms()
     }
 
     fn random(&self) -> u128 {

@@ -2,7 +2,11 @@
 //! internal topic, and replay is the only way state changes (I-17). Touches no storage and names no wire crate.
 
 pub(crate) mod group;
+#[cfg(test)]
+mod memory;
+mod owner;
 mod place;
+pub(crate) mod runtime;
 pub(crate) mod shard;
 pub(crate) mod writer;
 

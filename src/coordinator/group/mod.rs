@@ -1,10 +1,11 @@
 //! The group coordinator: classic groups and committed offsets, kept on `__consumer_offsets`.
 //!
-//! `shard` holds the groups of one partition and is pure; `classic` is the protocol; `offsets` what is committed;
-//! `records` the bytes.
+//! `coordinator` is the handle that others hold. `shard` keeps the groups of one partition and is pure; `classic` is
+//! the protocol; `offsets` what is committed; `records` the bytes.
 
 mod classic;
 pub(crate) mod config;
+mod coordinator;
 pub(crate) mod error;
 mod offsets;
 mod records;
@@ -12,5 +13,9 @@ pub(crate) mod request;
 mod shard;
 mod subscription;
 
+pub(crate) use coordinator::GroupCoordinator;
+
+#[cfg(test)]
+mod coordinator_tests;
 #[cfg(test)]
 mod transcript;

@@ -16,13 +16,10 @@ use super::request::{
     CommitReply, CommitRequest, GroupListing, GroupReply, GroupRequest, JoinReply, JoinRequest, LeaveRequest,
     ListRequest, SyncReply,
 };
+use crate::coordinator::owner::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
 use crate::coordinator::shard::{Moment, Outcome, ReplayError, Shard, Ticket};
 use crate::coordinator::writer::CoordinatorRecord;
 use crate::types::{PartitionIndex, TopicName, limits};
-
-/// Bytes that a record needs in a batch beside key and value, at most; and a batch beside its records.
-const RECORD_OVERHEAD_BYTES: usize = 40;
-const BATCH_OVERHEAD_BYTES: usize = 61;
 
 /// Type of every group here, as ListGroups names it.
 const CLASSIC: &str = "classic";

@@ -1,0 +1,275 @@
+//! The group coordinator with its shell, over a log in memory and on paused time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::config::GroupConfig;
+use super::coordinator::{Answer, GroupCoordinator};
+use super::error::GroupError;
+use super::request::*;
+use crate::clock::{Clock, UnixMs};
+use crate::cluster::control::{ControlHead, PartitionState, TopicMetadata, UpdateMetadata};
+use crate::cluster::image::ImagePublisher;
+use crate::coordinator::memory::MemoryLog;
+use crate::coordinator::writer::WriteError;
+use crate::types::topic::CONSUMER_OFFSETS;
+use crate::types::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,
+};
+
+/// Time as tokio pauses and advances it.
+#[derive(Debug)]
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now_ms(&self) -> UnixMs {
+        1_000_000 + self.monotonic_ms()
+    }
+
+    fn monotonic_ms(&self) -> i64 {
+        self.0.elapsed().as_millis() as i64
+    }
+
+    fn random(&self) -> u128 {
+        7
+    }
+}
+
+struct Kit {
+    log: Arc<MemoryLog>,
+    groups: GroupCoordinator,
+}
+
+const PARTITION: PartitionIndex = PartitionIndex(0);
+
+impl Kit {
+    /// A coordinator of the one partition of `__consumer_offsets`, not elected yet.
+    fn new() -> Self {
+        let log = MemoryLog::new();
+        let image = Arc::new(ImagePublisher::default());
+        image.apply(&offsets_topic());
+        let clock = Arc::new(PausedClock(Instant::now()));
+        let groups = GroupCoordinator::new(GroupConfig::default(), Arc::new(log.clone()), clock, image);
+        Self { log, groups }
+    }
+
+    async fn elected() -> Self {
+        let kit = Self::new();
+        kit.groups.on_elected(PARTITION, LeaderEpoch(1));
+        settle().await;
+        kit
+    }
+
+    async fn commit(&self, offset: i64) -> Answer<CommitReply> {
+        self.groups
+            .commit(CommitRequest {
+                group: "g".into(),
+                member_id: "".into(),
+                instance_id: None,
+                generation_id: -1,
+                retention_ms: None,
+                offsets: vec![CommittedOffset {
+                    topic: "t".into(),
+                    partition: PARTITION,
+                    offset: Offset(offset),
+                    leader_epoch: LeaderEpoch::NONE,
+                    metadata: None,
+                }],
+            })
+            .await
+    }
+
+    async fn fetch(&self) -> Answer<Result<FetchReply, GroupError>> {
+        self.groups.fetch(FetchRequest { group: "g".into(), topics: Some(vec![("t".into(), vec![PARTITION])]) }).await
+    }
+
+    async fn fetched(&self) -> Offset {
+        self.fetch().await.await.expect("a coordinator")[0].1[0].offset
+    }
+
+    async fn join(&self, member: &str) -> Answer<JoinReply> {
+        self.groups
+            .join(JoinRequest {
+                group: "m".into(),
+                member_id: "".into(),
+                instance_id: None,
+                client_id: member.into(),
+                client_host: "/127.0.0.1".into(),
+                session_timeout_ms: 10_000,
+                rebalance_timeout_ms: 60_000,
+                protocol_type: "consumer".into(),
+                protocols: vec![("range".into(), bytes::Bytes::new())],
+                require_known_member_id: false,
+                can_skip_assignment: false,
+                reason: None,
+                random: member.len() as u128,
+            })
+            .await
+    }
+}
+
+fn offsets_topic() -> UpdateMetadata {
+    UpdateMetadata {
+        head: ControlHead {
+            controller: BrokerId(1),
+            controller_epoch: ControllerEpoch(1),
+            broker_epoch: BrokerEpoch(1),
+        },
+        live_brokers: Vec::new(),
+        topics: vec![TopicMetadata {
+            name: TopicName::new(CONSUMER_OFFSETS),
+            id: TopicId::from_random(99).expect("a legal id"),
+            partitions: vec![PartitionState {
+                partition: PARTITION,
+                leader: Some(BrokerId(1)),
+                controller_epoch: ControllerEpoch(1),
+                offline_replicas: Vec::new(),
+                is_new: false,
+                leader_epoch: LeaderEpoch(1),
+                isr: vec![BrokerId(1)],
+                replicas: vec![BrokerId(1)],
+                partition_epoch: PartitionEpoch(0),
+            }],
+            deleted: Vec::new(),
+        }],
+    }
+}
+
+/// Lets all tasks run until they wait.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_leaves_when_what_it_shows_is_durable() {
+    let kit = Kit::elected().await;
+    kit.log.hold(true);
+    let mut committed = kit.commit(5).await;
+    let mut fetched = kit.fetch().await;
+    settle().await;
+    // The fetch would show the commit, which may yet be lost (I-18).
+    assert!((&mut committed).now_or_never().is_none());
+    assert!((&mut fetched).now_or_never().is_none());
+    kit.log.hold(false);
+    assert_eq!(committed.await, CommitReply::default());
+    assert_eq!(fetched.await.expect("a coordinator")[0].1[0].offset, Offset(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_appends_gather_in_one_batch() {
+    let kit = Kit::elected().await;
+    kit.log.hold(true);
+    let mut answers = Vec::new();
+    for offset in 0..500 {
+        answers.push(kit.commit(offset).await);
+        if offset < 10 {
+            settle().await;
+        }
+    }
+    kit.log.hold(false);
+    for answer in answers {
+        assert_eq!(answer.await.error, None);
+    }
+    let sizes = kit.log.batch_sizes(&TopicName::new(CONSUMER_OFFSETS), PARTITION);
+    assert_eq!(sizes.iter().sum::<usize>(), 500);
+    assert!(sizes.len() <= 6, "{sizes:?}");
+    assert_eq!(kit.fetched().await, Offset(499));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_append_leaves_no_trace() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(1).await.await.error, None);
+    let joined = kit.join("A").await;
+    kit.log.fail_next(WriteError::Storage("disk".into()));
+    assert_eq!(kit.commit(2).await.await.error, Some(GroupError::NotCoordinator));
+    // Who waited for members is told, too, and finds the coordinator again.
+    assert_eq!(joined.await.error, Some(GroupError::NotCoordinator));
+    assert_eq!(kit.commit(3).await.await.error, Some(GroupError::CoordinatorLoadInProgress));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(kit.fetched().await, Offset(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_loading_each_request_has_its_own_answer() {
+    let kit = Kit::new();
+    kit.log.hold_loads(true);
+    assert_eq!(kit.commit(1).await.await.error, Some(GroupError::NotCoordinator));
+    kit.groups.on_elected(PARTITION, LeaderEpoch(1));
+    settle().await;
+    assert_eq!(kit.commit(1).await.await.error, Some(GroupError::CoordinatorLoadInProgress));
+    let beat = HeartbeatRequest { group: "g".into(), member_id: "m".into(), instance_id: None, generation_id: 1 };
+    assert_eq!(kit.groups.heartbeat(beat.clone()).await.await, Ok(()));
+    let sync = SyncRequest {
+        group: "g".into(),
+        member_id: "m".into(),
+        instance_id: None,
+        generation_id: 1,
+        protocol_type: None,
+        protocol: None,
+        assignments: Vec::new(),
+    };
+    assert_eq!(kit.groups.sync(sync).await.await.error, Some(GroupError::RebalanceInProgress));
+    let (_, loading) = kit.groups.list(ListRequest::default()).await.await;
+    assert_eq!(loading, Some(GroupError::CoordinatorLoadInProgress));
+    kit.log.hold_loads(false);
+    settle().await;
+    assert_eq!(kit.groups.heartbeat(beat).await.await, Err(GroupError::UnknownMemberId));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_when_the_partition_moves_away_is_told() {
+    let kit = Kit::elected().await;
+    let joined = kit.join("A").await;
+    kit.groups.on_resigned(PARTITION);
+    assert_eq!(joined.await.error, Some(GroupError::NotCoordinator));
+    assert_eq!(kit.fetch().await.await, Err(GroupError::NotCoordinator));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_committed_is_there_after_a_new_election() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(5).await.await.error, None);
+    let joined = kit.join("A").await;
+    // The same epoch again changes nothing; the next one starts afresh.
+    kit.groups.on_elected(PARTITION, LeaderEpoch(1));
+    settle().await;
+    kit.groups.on_elected(PARTITION, LeaderEpoch(2));
+    assert_eq!(joined.await.error, Some(GroupError::NotCoordinator));
+    settle().await;
+    assert_eq!(kit.fetched().await, Offset(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_completes_a_rebalance_and_ends_sessions() {
+    let kit = Kit::elected().await;
+    let started = Instant::now();
+    let first = kit.join("A").await;
+    let second = kit.join("BB").await;
+    let (first, second) = (first.await, second.await);
+    // Three seconds, and three more because the second came during them.
+    assert_eq!(started.elapsed().as_secs(), 6);
+    assert_eq!((first.generation_id, second.generation_id, first.members.len()), (1, 1, 2));
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let described = kit.groups.describe("m".into()).await.await.expect("a coordinator").expect("a group");
+    assert_eq!((described.state, described.members.len()), ("Empty", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_topics_lose_their_offsets_even_if_the_shard_is_loading() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(5).await.await.error, None);
+    kit.log.hold_loads(true);
+    kit.groups.on_elected(PARTITION, LeaderEpoch(2));
+    let topics = ["t".into()];
+    let mut deleted = Box::pin(kit.groups.on_topics_deleted(&topics));
+    assert!((&mut deleted).now_or_never().is_none());
+    kit.log.hold_loads(false);
+    deleted.await;
+    assert_eq!(kit.fetched().await, Offset::NONE);
+}
