@@ -1,1 +1,49 @@
-//! (being built)
+//! Kafka's settings: every key of Kafka 3.9 as one row of a table, and the typed result the broker works with.
+//!
+//! - `setting` is what a row is; `broker`, `group` and `topic` hold the rows.
+//! - `sources` and `properties` read files, the environment and the command line; `precedence` decides who wins.
+//! - [`Config`] (`resolve`, `listeners`) is what a broker runs with; [`TopicConfig`] what one topic has.
+//! - `describe` shows both to DescribeConfigs.
+//!
+//! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
+//! Nothing here changes after the start but through [`Config::with_dynamic`], which makes a new `Config`.
+
+use std::path::PathBuf;
+
+pub(crate) mod broker;
+pub mod describe;
+mod group;
+mod kraft_mode;
+pub mod listeners;
+pub mod precedence;
+mod properties;
+pub mod resolve;
+pub mod setting;
+pub mod sources;
+pub mod topic;
+mod topic_rows;
+
+pub use describe::{ConfigEntry, ConfigSource, Synonym};
+pub use listeners::{Listener, SecurityProtocol};
+pub use resolve::{Config, Inputs, Machine, ZookeeperConfig};
+pub use topic::{CompressionType, TimestampType, TopicConfig};
+
+/// Why a configuration is not one.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("Cannot read {}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("Cannot read {}: {why}", path.display())]
+    Syntax { path: PathBuf, why: String },
+    #[error("--override {0}: a setting is written as key=value")]
+    Override(String),
+    /// A value that its row does not allow; `why` names the key and the value in Kafka's words.
+    #[error("{why} ({origin})")]
+    Invalid { why: String, origin: sources::Source },
+    /// A value that must not be ignored and cannot be honoured.
+    #[error("{name}={value} is refused: {reason} ({origin})")]
+    Refused { name: String, value: String, origin: sources::Source, reason: &'static str },
+    /// A topic's setting, in Kafka's words; INVALID_CONFIG towards clients.
+    #[error("{0}")]
+    Topic(String),
+}

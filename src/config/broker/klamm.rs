@@ -1,0 +1,13 @@
+//! klamm's own settings: few, and all with a default that fits one node.
+
+use super::super::setting::*;
+
+/// The rows.
+pub(crate) const ROWS: &[Setting] = settings! {
+    "klamm.tail.bytes" Long "67108864" [AtLeast(0)] ReadOnly => Honoured,
+        "Memory for the newest batches of all partitions of a log directory, from which consumers at the end are fed.";
+    "klamm.rocksdb.write.buffer.bytes" Long "67108864" [AtLeast(1048576)] ReadOnly => Honoured,
+        "Memory for records of a log directory that RocksDB has not flushed into files yet.";
+    "klamm.disk.reserve.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
+        "Free disk space below which Produce is refused; -1 means 5 % of the disk, at most 1 GiB.";
+};

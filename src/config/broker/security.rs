@@ -1,0 +1,149 @@
+//! Authentication, encryption and authorisation. None is supported yet, so none is ignored.
+//!
+//! Rows only: a name, its type, default, legal values, scope of change, effect and one sentence. Source: Kafka 3.9
+//! `KafkaConfig`; the sentences are ours.
+
+use super::super::setting::*;
+
+/// The rows, in the order a reader looks for them.
+pub(crate) const ROWS: &[Setting] = settings! {
+    "authorizer.class.name" Text "" [Any] ReadOnly => Refused("authorization is not supported yet"),
+        "Class that decides who may do what.";
+    "principal.builder.class" Class "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder"
+        [Any] PerBroker => Refused("Java classes cannot be loaded"),
+        "Class that names the principal of a connection.";
+    "security.providers" Text null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
+        "Classes that add security algorithms.";
+    "create.topic.policy.class.name" Class null
+        [Any] ReadOnly => Refused("Java classes cannot be loaded, and a policy is never ignored"),
+        "Class that may refuse new topics.";
+    "alter.config.policy.class.name" Class null
+        [Any] ReadOnly => Refused("Java classes cannot be loaded, and a policy is never ignored"),
+        "Class that may refuse changed settings.";
+    "client.quota.callback.class" Class null
+        [Any] ReadOnly => Refused("Java classes cannot be loaded, and a quota is never ignored"),
+        "Class that decides client quotas.";
+    "connections.max.reauth.ms" Long "0" [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Time after which SASL clients must authenticate again.";
+    "delegation.token.master.key" Password null [Any] ReadOnly => Refused("delegation tokens are not supported yet"),
+        "Former name of delegation.token.secret.key.";
+    "delegation.token.secret.key" Password null [Any] ReadOnly => Refused("delegation tokens are not supported yet"),
+        "Secret that signs delegation tokens.";
+    "delegation.token.expiry.check.interval.ms" Long "3600000" [AtLeast(1)] ReadOnly => NoEffect,
+        "Interval of the search for expired delegation tokens.";
+    "delegation.token.expiry.time.ms" Long "86400000" [AtLeast(1)] ReadOnly => NoEffect,
+        "Time a delegation token is valid without renewal.";
+    "delegation.token.max.lifetime.ms" Long "604800000" [AtLeast(1)] ReadOnly => NoEffect,
+        "Longest life of a delegation token.";
+    "sasl.enabled.mechanisms" List "GSSAPI" [Any] PerBroker => Refused("SASL is not supported yet"),
+        "SASL mechanisms clients may use.";
+    "sasl.mechanism.inter.broker.protocol" Text "GSSAPI" [Any] PerBroker => Refused("SASL is not supported yet"),
+        "SASL mechanism between brokers.";
+    "sasl.jaas.config" Password null [Any] PerBroker => Refused("SASL is not supported yet"),
+        "JAAS login of SASL.";
+    "sasl.server.max.receive.size" Int "524288" [Any] ReadOnly => NoEffect,
+        "Largest request before authentication.";
+    "sasl.client.callback.handler.class" Class null [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Class that answers SASL client callbacks.";
+    "sasl.login.callback.handler.class" Class null [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Class that answers SASL login callbacks.";
+    "sasl.login.class" Class null [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Class that logs in for SASL.";
+    "sasl.server.callback.handler.class" Class null [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Class that answers SASL server callbacks.";
+    "sasl.kerberos.kinit.cmd" Text "/usr/bin/kinit" [Any] PerBroker => NoEffect,
+        "Path of kinit.";
+    "sasl.kerberos.min.time.before.relogin" Long "60000" [Any] PerBroker => NoEffect,
+        "Shortest time between two Kerberos logins.";
+    "sasl.kerberos.principal.to.local.rules" List "DEFAULT" [Any] PerBroker => Refused("SASL is not supported yet"),
+        "Rules from Kerberos principals to short names.";
+    "sasl.kerberos.service.name" Text null [Any] PerBroker => Refused("SASL is not supported yet"),
+        "Kerberos principal name of the brokers.";
+    "sasl.kerberos.ticket.renew.jitter" Double "0.05" [Any] PerBroker => NoEffect,
+        "Random share of the time to a ticket's renewal.";
+    "sasl.kerberos.ticket.renew.window.factor" Double "0.8" [Any] PerBroker => NoEffect,
+        "Share of a ticket's life after which it is renewed.";
+    "sasl.login.connect.timeout.ms" Int null [Any] ReadOnly => NoEffect,
+        "Time-out for connecting to the login provider.";
+    "sasl.login.read.timeout.ms" Int null [Any] ReadOnly => NoEffect,
+        "Time-out for reading from the login provider.";
+    "sasl.login.refresh.buffer.seconds" Short "300" [Any] PerBroker => NoEffect,
+        "Time before expiry at which a login is renewed.";
+    "sasl.login.refresh.min.period.seconds" Short "60" [Any] PerBroker => NoEffect,
+        "Shortest time before a login is renewed.";
+    "sasl.login.refresh.window.factor" Double "0.8" [Any] PerBroker => NoEffect,
+        "Share of a login's life after which it is renewed.";
+    "sasl.login.refresh.window.jitter" Double "0.05" [Any] PerBroker => NoEffect,
+        "Random share of that time.";
+    "sasl.login.retry.backoff.ms" Long "100" [Any] ReadOnly => NoEffect,
+        "First pause before a login is tried again.";
+    "sasl.login.retry.backoff.max.ms" Long "10000" [Any] ReadOnly => NoEffect,
+        "Longest pause before a login is tried again.";
+    "sasl.oauthbearer.clock.skew.seconds" Int "30" [Any] ReadOnly => NoEffect,
+        "Allowed difference of clocks when a token is checked.";
+    "sasl.oauthbearer.expected.audience" List null [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Audiences a token must name.";
+    "sasl.oauthbearer.expected.issuer" Text null [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Issuer a token must name.";
+    "sasl.oauthbearer.jwks.endpoint.url" Text null [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Where the keys that sign tokens are found.";
+    "sasl.oauthbearer.jwks.endpoint.refresh.ms" Long "3600000" [Any] ReadOnly => NoEffect,
+        "Interval at which those keys are read again.";
+    "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms" Long "100" [Any] ReadOnly => NoEffect,
+        "First pause before those keys are asked again.";
+    "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms" Long "10000" [Any] ReadOnly => NoEffect,
+        "Longest pause before those keys are asked again.";
+    "sasl.oauthbearer.scope.claim.name" Text "scope" [Any] ReadOnly => NoEffect,
+        "Claim of a token that holds the scope.";
+    "sasl.oauthbearer.sub.claim.name" Text "sub" [Any] ReadOnly => NoEffect,
+        "Claim of a token that holds the subject.";
+    "sasl.oauthbearer.token.endpoint.url" Text null [Any] ReadOnly => Refused("SASL is not supported yet"),
+        "Where tokens are asked for.";
+    "ssl.client.auth" Text "none"
+        [OneOf(&["required", "requested", "none"])] PerBroker => Refused("TLS is not supported yet"),
+        "Whether clients must show a certificate.";
+    "ssl.keystore.location" Text null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "File of the broker's key and certificate.";
+    "ssl.keystore.password" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "Password of the key store.";
+    "ssl.keystore.type" Text "JKS" [Any] PerBroker => NoEffect,
+        "Format of the key store.";
+    "ssl.keystore.key" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "The broker's private key as PEM.";
+    "ssl.keystore.certificate.chain" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "The broker's certificates as PEM.";
+    "ssl.key.password" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "Password of the private key.";
+    "ssl.keymanager.algorithm" Text "SunX509" [Any] PerBroker => NoEffect,
+        "Algorithm of Java's key manager.";
+    "ssl.truststore.location" Text null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "File of the certificates that are trusted.";
+    "ssl.truststore.password" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "Password of the trust store.";
+    "ssl.truststore.type" Text "JKS" [Any] PerBroker => NoEffect,
+        "Format of the trust store.";
+    "ssl.truststore.certificates" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "Trusted certificates as PEM.";
+    "ssl.trustmanager.algorithm" Text "PKIX" [Any] PerBroker => NoEffect,
+        "Algorithm of Java's trust manager.";
+    "ssl.cipher.suites" List "" [Any] PerBroker => Refused("TLS is not supported yet"),
+        "Cipher suites that are offered.";
+    "ssl.enabled.protocols" List "TLSv1.2,TLSv1.3" [Any] PerBroker => Refused("TLS is not supported yet"),
+        "TLS versions that are offered.";
+    "ssl.endpoint.identification.algorithm" Text "https" [Any] PerBroker => Refused("TLS is not supported yet"),
+        "How the host name in a broker's certificate is checked.";
+    "ssl.engine.factory.class" Class null [Any] PerBroker => Refused("Java classes cannot be loaded"),
+        "Class that makes TLS engines.";
+    "ssl.principal.mapping.rules" Text "DEFAULT" [Any] ReadOnly => Refused("TLS is not supported yet"),
+        "Rules from certificate names to principals.";
+    "ssl.protocol" Text "TLSv1.3" [Any] PerBroker => Refused("TLS is not supported yet"),
+        "TLS version connections start with.";
+    "ssl.provider" Text null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "Java security provider for TLS.";
+    "ssl.secure.random.implementation" Text null [Any] PerBroker => Refused("TLS is not supported yet"),
+        "Random number generator for TLS.";
+    "ssl.allow.dn.changes" Boolean "false" [Any] ReadOnly => NoEffect,
+        "Whether a new certificate may carry another name.";
+    "ssl.allow.san.changes" Boolean "false" [Any] ReadOnly => NoEffect,
+        "Whether a new certificate may carry other alternative names.";
+};

@@ -1,0 +1,212 @@
+//! Which value wins, and what is wrong or pointless in what was given.
+//!
+//! Order, later wins: defaults, file, environment, `--override`, and while the broker runs the dynamic values of all
+//! brokers, then those of this broker. Every value keeps the place it came from.
+
+use std::collections::BTreeMap;
+
+use super::ConfigError;
+use super::broker;
+use super::setting::{Effect, Setting};
+use super::sources::{Given, Source};
+
+/// Everything that was given, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// What the process was started with, the winner of each name.
+    fixed: BTreeMap<String, Given>,
+    dynamic_default: BTreeMap<String, String>,
+    dynamic_broker: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Merges values in rising order of precedence.
+    pub(crate) fn merge(given: impl IntoIterator<Item = Given>) -> Self {
+        let fixed = given.into_iter().map(|given| (given.name.clone(), given)).collect();
+        Self { fixed, ..Self::default() }
+    }
+
+    /// The same start, with other dynamic values.
+    pub(crate) fn with_dynamic(
+        &self,
+        of_all_brokers: BTreeMap<String, String>,
+        of_this_broker: BTreeMap<String, String>,
+    ) -> Self {
+        Self { fixed: self.fixed.clone(), dynamic_default: of_all_brokers, dynamic_broker: of_this_broker }
+    }
+
+    /// What the process was started with.
+    pub(crate) fn fixed(&self) -> &BTreeMap<String, Given> {
+        &self.fixed
+    }
+
+    /// Dynamic values of all brokers.
+    pub(crate) fn dynamic_default(&self) -> &BTreeMap<String, String> {
+        &self.dynamic_default
+    }
+
+    /// Dynamic values of this broker.
+    pub(crate) fn dynamic_broker(&self) -> &BTreeMap<String, String> {
+        &self.dynamic_broker
+    }
+
+    /// The winning value of a name and its source; `None` if only the default is left.
+    pub(crate) fn given(&self, name: &str) -> Option<Given> {
+        let dynamic = |values: &BTreeMap<String, String>, source: Source| {
+            let value = values.get(name)?.clone();
+            Some(Given { name: name.into(), value, source })
+        };
+        dynamic(&self.dynamic_broker, Source::DynamicBroker)
+            .or_else(|| dynamic(&self.dynamic_default, Source::DynamicDefault))
+            .or_else(|| self.fixed.get(name).cloned())
+    }
+
+    /// Reads every known value once, and refuses what must not be ignored.
+    ///
+    /// # Errors
+    /// The first value, by name, that is malformed or refused.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        for name in self.names() {
+            let (Some(row), Some(given)) = (row_of(name), self.given(name)) else { continue };
+            let parsed =
+                row.parse(&given.value).map_err(|why| ConfigError::Invalid { why, origin: given.source.clone() })?;
+            let Effect::Refused(reason) = row.effect else { continue };
+            let is_default = row.default.is_some_and(|default| row.parse(default).as_ref() == Ok(&parsed));
+            if !is_default && !given.value.trim().is_empty() {
+                let value = if row.is_sensitive() { "[hidden]".into() } else { given.value };
+                return Err(ConfigError::Refused { name: name.into(), value, origin: given.source, reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let mut names: Vec<&str> = self.fixed.keys().map(String::as_str).collect();
+        names.extend(self.dynamic_default.keys().chain(self.dynamic_broker.keys()).map(String::as_str));
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter()
+    }
+
+    /// One line for each value that changes nothing: unknown names, settings without effect, and KRaft's together.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut kraft = Vec::new();
+        for (name, given) in &self.fixed {
+            match row_of(name).map(|row| (row, row.effect)) {
+                None => lines.push(unknown(name)),
+                Some((_, Effect::Kraft)) => kraft.push(name.as_str()),
+                Some((_, Effect::NoEffect)) => {
+                    lines.push(format!("The configuration '{name}' has no effect ({}).", given.source));
+                }
+                Some((row, _)) if row.name != name => {
+                    lines
+                        .push(format!("The configuration '{name}' has no effect for one listener ({}).", given.source));
+                }
+                Some(_) => {}
+            }
+        }
+        if !kraft.is_empty() {
+            let names = kraft.join(", ");
+            lines.push(format!("KRaft settings have no effect, the node coordinates itself: {names}."));
+        }
+        lines
+    }
+}
+
+/// The row of a name, also behind a listener's prefix: `listener.name.NAME.KEY` or `listener.name.NAME.MECHANISM.KEY`.
+pub(crate) fn row_of(name: &str) -> Option<&'static Setting> {
+    broker::row(name).or_else(|| {
+        let mut rest = name.strip_prefix("listener.name.")?;
+        loop {
+            rest = rest.split_once('.')?.1;
+            if let Some(row) = broker::row(rest) {
+                return Some(row);
+            }
+        }
+    })
+}
+
+fn unknown(name: &str) -> String {
+    let line = format!("The configuration '{name}' was supplied but isn't a known config.");
+    let near = broker::rows().map(|row| (distance(name, row.name), row.name)).min();
+    match near {
+        // A fifth of the letters may differ, so that a short name does not remind of everything.
+        Some((edits, near)) if edits <= 1 + name.len() / 5 && edits <= 4 => format!("{line} Did you mean '{near}'?"),
+        _ => line,
+    }
+}
+
+/// Least number of letters to insert, remove or replace (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(name: &str, value: &str, source: Source) -> Given {
+        Given { name: name.into(), value: value.into(), source }
+    }
+
+    fn overridden(name: &str, value: &str) -> Settings {
+        Settings::merge([given(name, value, Source::Override)])
+    }
+
+    #[test]
+    fn the_later_source_wins_and_is_remembered() {
+        let file = Source::File { path: "f".into(), line: Some(7) };
+        let settings =
+            Settings::merge([given("num.partitions", "1", file), given("num.partitions", "x", Source::Override)]);
+        let error = settings.check().expect_err("not a number").to_string();
+        assert_eq!(error, "Invalid value x for configuration num.partitions: Not a number of type INT (--override)");
+        let settings = settings.with_dynamic(
+            [("num.partitions".to_owned(), "3".to_owned())].into(),
+            [("num.partitions".to_owned(), "4".to_owned())].into(),
+        );
+        assert_eq!(settings.given("num.partitions").map(|given| given.value).as_deref(), Some("4"));
+        assert!(settings.check().is_ok());
+    }
+
+    #[test]
+    fn what_protects_is_refused_with_its_reason_and_without_its_secret() {
+        let refused = |name, value| overridden(name, value).check().expect_err("refused").to_string();
+        let error = refused("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer");
+        assert!(error.contains("authorizer.class.name") && error.contains("authorization is not supported"), "{error}");
+        assert!(!refused("ssl.keystore.password", "hunter2").contains("hunter2"));
+        refused("listener.name.internal.ssl.keystore.location", "/k");
+        refused("listener.name.internal.plain.sasl.jaas.config", "x");
+        for (name, harmless) in
+            [("authorizer.class.name", ""), ("ssl.client.auth", "none"), ("zookeeper.set.acl", "FALSE")]
+        {
+            assert!(overridden(name, harmless).check().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_nobody_knows_gets_one_line_with_the_nearest_name() {
+        let lines = overridden("num.partition", "1").warnings();
+        assert_eq!(
+            lines,
+            ["The configuration 'num.partition' was supplied but isn't a known config. Did you mean 'num.partitions'?"]
+        );
+        assert!(!overridden("jmx.port", "1").warnings()[0].contains("mean"));
+    }
+
+    #[test]
+    fn a_setting_without_effect_says_so_once() {
+        assert_eq!(overridden("num.io.threads", "8").warnings().len(), 1);
+        assert!(overridden("num.partitions", "8").warnings().is_empty());
+    }
+}

@@ -1,0 +1,640 @@
+//! The typed configuration of a broker, made from the checked values.
+//!
+//! What lives here: the fields, rules that tie several settings together, and what follows from the machine. A field has
+//! its setting's name and unit; where a field means something else than its setting, its comment says so.
+//! Source: Kafka 3.9 `KafkaConfig`, also for the texts of errors; choices of our own say so.
+
+#[cfg(test)]
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::ConfigError;
+use super::broker;
+use super::kraft_mode;
+use super::listeners::{self, Listener};
+use super::precedence::Settings;
+use super::setting::Value;
+use super::sources::{self, Given, Source};
+use super::topic::{TopicConfig, TopicValues};
+use crate::types::BrokerId;
+
+/// What a broker runs with. Durations are milliseconds and sizes bytes unless a name says otherwise.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Everything that was given, for DescribeConfigs and for a later [`Config::with_dynamic`].
+    pub(crate) settings: Settings,
+    /// What a topic without settings of its own has, as values.
+    pub(crate) topic_values: TopicValues,
+    machine: Machine,
+    /// Cluster id the environment asks for (`CLUSTER_ID`, read beside `process.roles` only, as Kafka's images do).
+    pub cluster_id: Option<String>,
+
+    /// `broker.id` or `node.id`; `None`: the cluster gives one.
+    pub broker_id: Option<BrokerId>,
+    pub broker_id_generation_enable: bool,
+    pub reserved_broker_max_id: i32,
+    pub broker_rack: Option<String>,
+    /// Never empty; KRaft's controller listeners are left out.
+    pub listeners: Vec<Listener>,
+    /// A subset of `listeners` by name. Port 0: the port the listener got.
+    pub advertised_listeners: Vec<Listener>,
+    /// Name of one of `advertised_listeners`.
+    pub inter_broker_listener: String,
+    /// `None`: the node coordinates itself.
+    pub zookeeper: Option<ZookeeperConfig>,
+    /// `log.dirs`, or `log.dir`; never empty.
+    pub log_dirs: Vec<PathBuf>,
+
+    pub num_partitions: i32,
+    pub default_replication_factor: i16,
+    pub auto_create_topics_enable: bool,
+    pub delete_topic_enable: bool,
+    /// What a topic without settings of its own has.
+    pub topic_defaults: TopicConfig,
+
+    pub group_min_session_timeout_ms: i32,
+    pub group_max_session_timeout_ms: i32,
+    pub group_initial_rebalance_delay_ms: i32,
+    pub group_max_size: i32,
+    pub offset_metadata_max_bytes: i32,
+    pub offsets_commit_timeout_ms: i32,
+    pub offsets_load_buffer_size: i32,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+    pub offsets_retention_check_interval_ms: i64,
+    pub offsets_topic_num_partitions: i32,
+    /// 1 on a node that coordinates itself, whatever the setting says (our choice).
+    pub offsets_topic_replication_factor: i16,
+    /// 1 on a node that coordinates itself, else `min.insync.replicas`.
+    pub offsets_topic_min_insync_replicas: i32,
+    pub offsets_topic_segment_bytes: i32,
+
+    pub producer_id_expiration_ms: i32,
+    pub producer_id_expiration_check_interval_ms: i32,
+    pub fetch_max_bytes: i32,
+    pub max_incremental_fetch_session_cache_slots: i32,
+    pub max_request_partition_size_limit: i32,
+    pub request_timeout_ms: i32,
+
+    /// `None`: the system's value.
+    pub socket_send_buffer_bytes: Option<u32>,
+    /// `None`: the system's value.
+    pub socket_receive_buffer_bytes: Option<u32>,
+    pub socket_request_max_bytes: u32,
+    pub socket_listen_backlog_size: u32,
+    /// `None`: connections are never closed for being idle.
+    pub connections_max_idle_ms: Option<i64>,
+    /// `max.connections`, but at most four fifths of the file descriptors this process may open (our choice).
+    pub max_connections: usize,
+    pub max_connections_per_ip: i32,
+    /// Host names or addresses, as written.
+    pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
+    /// `queued.max.request.bytes`; where that is −1 a quarter of the memory, at most 512 MiB (our choice), and at least
+    /// `socket.request.max.bytes`.
+    pub queued_max_request_bytes: u64,
+
+    pub log_retention_check_interval_ms: i64,
+    pub log_initial_task_delay_ms: i64,
+    pub log_cleaner_enable: bool,
+    pub log_cleaner_backoff_ms: i64,
+    pub log_cleaner_dedupe_buffer_size: i64,
+
+    pub controlled_shutdown_enable: bool,
+    pub controlled_shutdown_max_retries: i32,
+    pub controlled_shutdown_retry_backoff_ms: i64,
+    pub controller_socket_timeout_ms: i32,
+    pub replica_lag_time_max_ms: i64,
+    pub auto_leader_rebalance_enable: bool,
+    pub leader_imbalance_check_interval_seconds: i64,
+    pub leader_imbalance_per_broker_percentage: i32,
+    /// As written, such as `3.9-IV0`.
+    pub inter_broker_protocol_version: String,
+
+    /// `klamm.tail.bytes`.
+    pub tail_bytes: usize,
+    /// `klamm.rocksdb.write.buffer.bytes`.
+    pub rocksdb_write_buffer_bytes: usize,
+    /// `klamm.disk.reserve.bytes`; `None`: 5 % of the disk, at most 1 GiB.
+    pub disk_reserve_bytes: Option<u64>,
+}
+
+/// How to reach an external ZooKeeper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZookeeperConfig {
+    /// `host:port` separated by commas, without the chroot.
+    pub connect: String,
+    /// Begins with `/` and does not end with one; empty: none.
+    pub chroot: String,
+    pub session_timeout_ms: i32,
+    /// The session time-out where none is set.
+    pub connection_timeout_ms: i32,
+    pub max_in_flight_requests: usize,
+}
+
+/// What the configuration needs to know of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Told to clients where a listener names no host.
+    pub host_name: String,
+    pub memory_bytes: u64,
+    /// Files and sockets this process may open.
+    pub file_descriptors: u64,
+}
+
+impl Machine {
+    /// This machine. A host name that it could not resolve itself would help no client: then it is `localhost`.
+    pub fn this() -> Self {
+        let memory_bytes = {
+            let info = rustix::system::sysinfo();
+            info.totalram as u64 * u64::from(info.mem_unit)
+        };
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        Self { host_name: host_name(), memory_bytes, file_descriptors: limit.current.unwrap_or(u64::MAX) }
+    }
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // The usual case without a resolver, which may be slow to say that it knows nothing.
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let entries = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let is_known = entries.flat_map(|entry| entry.split_whitespace().skip(1)).any(|known| known == name);
+    let resolves = || std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0)).is_ok();
+    if is_known || resolves() { name } else { "localhost".into() }
+}
+
+/// Where a configuration is read from.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// A `.properties` or YAML file.
+    pub file: Option<PathBuf>,
+    /// The process's environment; only `KAFKA_*` and `CLUSTER_ID` are looked at.
+    pub environment: Vec<(String, String)>,
+    /// `key=value` each; the last one of a key wins.
+    pub overrides: Vec<String>,
+}
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in one line that names key, value and source.
+    pub fn load(inputs: &Inputs, machine: Machine) -> Result<Self, ConfigError> {
+        let mut given = match &inputs.file {
+            Some(path) => sources::file(path)?,
+            None => Vec::new(),
+        };
+        given.extend(sources::environment(inputs.environment.iter().cloned()));
+        given.extend(sources::overrides(&inputs.overrides)?);
+        let settings = Settings::merge(given);
+        let mut config = Self::of(settings, machine)?;
+        let cluster_id = inputs.environment.iter().find(|(name, value)| name == "CLUSTER_ID" && !value.is_empty());
+        if config.settings.given("process.roles").is_some() {
+            config.cluster_id = cluster_id.map(|(_, value)| value.clone());
+        }
+        Ok(config)
+    }
+
+    /// The same broker with these dynamic values of `/config/brokers/<default>` and `/config/brokers/N`.
+    ///
+    /// # Errors
+    /// A value is not legal; the old configuration stays in use then.
+    pub fn with_dynamic(
+        &self,
+        of_all_brokers: BTreeMap<String, String>,
+        of_this_broker: BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let settings = self.settings.with_dynamic(of_all_brokers, of_this_broker);
+        let config = Self::of(settings, self.machine.clone())?;
+        Ok(Self { cluster_id: self.cluster_id.clone(), ..config })
+    }
+
+    /// A line for each given value that has no effect, in the order of names.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines = self.settings.warnings();
+        let reader = Reader::new(&self.settings);
+        for name in ["offsets.topic.replication.factor"] {
+            let asked = reader.given(name).and_then(|given| given.value.trim().parse::<i64>().ok());
+            if self.zookeeper.is_none() && asked.is_some_and(|asked| asked > 1) {
+                lines.push(format!("The configuration '{name}' is taken as 1: the node is alone."));
+            }
+        }
+        lines
+    }
+
+    /// Neither ZooKeeper nor another node takes part.
+    pub fn coordinates_itself(&self) -> bool {
+        self.zookeeper.is_none()
+    }
+
+    fn of(settings: Settings, machine: Machine) -> Result<Self, ConfigError> {
+        settings.check()?;
+        Self::read(&Reader::new(&settings), machine)
+    }
+
+    fn read(reader: &Reader<'_>, machine: Machine) -> Result<Self, ConfigError> {
+        let is_kraft = kraft_mode::check(reader)?;
+        let zookeeper = if is_kraft { None } else { zookeeper(reader)? };
+        let alone = zookeeper.is_none();
+        let listeners = listeners::resolve(reader, &machine.host_name)?;
+        let topic_values = TopicValues::of_broker(reader.settings);
+        let topic_defaults = TopicConfig::over(&topic_values, &BTreeMap::new())?;
+        cross_checks(reader)?;
+        Ok(Self {
+            cluster_id: None,
+            broker_id: broker_id(reader, is_kraft)?,
+            broker_id_generation_enable: reader.boolean("broker.id.generation.enable"),
+            reserved_broker_max_id: reader.int("reserved.broker.max.id"),
+            broker_rack: reader.text("broker.rack"),
+            listeners: listeners.listeners,
+            advertised_listeners: listeners.advertised,
+            inter_broker_listener: listeners.inter_broker,
+            zookeeper,
+            log_dirs: log_dirs(reader)?,
+            num_partitions: reader.int("num.partitions"),
+            default_replication_factor: replication_factor(reader)?,
+            auto_create_topics_enable: reader.boolean("auto.create.topics.enable"),
+            delete_topic_enable: reader.boolean("delete.topic.enable"),
+            group_min_session_timeout_ms: reader.int("group.min.session.timeout.ms"),
+            group_max_session_timeout_ms: reader.int("group.max.session.timeout.ms"),
+            group_initial_rebalance_delay_ms: reader.int("group.initial.rebalance.delay.ms"),
+            group_max_size: reader.int("group.max.size"),
+            offset_metadata_max_bytes: reader.int("offset.metadata.max.bytes"),
+            offsets_commit_timeout_ms: reader.int("offsets.commit.timeout.ms"),
+            offsets_load_buffer_size: reader.int("offsets.load.buffer.size"),
+            offsets_retention_ms: reader.long("offsets.retention.minutes") * 60_000,
+            offsets_retention_check_interval_ms: reader.long("offsets.retention.check.interval.ms"),
+            offsets_topic_num_partitions: reader.int("offsets.topic.num.partitions"),
+            offsets_topic_replication_factor: match reader.short("offsets.topic.replication.factor") {
+                _ if alone => 1,
+                factor => factor,
+            },
+            offsets_topic_min_insync_replicas: if alone { 1 } else { topic_defaults.min_insync_replicas },
+            offsets_topic_segment_bytes: reader.int("offsets.topic.segment.bytes"),
+            producer_id_expiration_ms: reader.int("producer.id.expiration.ms"),
+            producer_id_expiration_check_interval_ms: reader.int("producer.id.expiration.check.interval.ms"),
+            fetch_max_bytes: reader.int("fetch.max.bytes"),
+            max_incremental_fetch_session_cache_slots: reader.int("max.incremental.fetch.session.cache.slots"),
+            max_request_partition_size_limit: reader.int("max.request.partition.size.limit"),
+            request_timeout_ms: reader.int("request.timeout.ms"),
+            socket_send_buffer_bytes: reader.count("socket.send.buffer.bytes"),
+            socket_receive_buffer_bytes: reader.count("socket.receive.buffer.bytes"),
+            socket_request_max_bytes: reader.count("socket.request.max.bytes").unwrap_or_default(),
+            socket_listen_backlog_size: reader.count("socket.listen.backlog.size").unwrap_or_default(),
+            connections_max_idle_ms: Some(reader.long("connections.max.idle.ms")).filter(|ms| *ms >= 0),
+            max_connections: max_connections(reader, &machine),
+            max_connections_per_ip: reader.int("max.connections.per.ip"),
+            max_connections_per_ip_overrides: per_ip_overrides(reader)?,
+            queued_max_request_bytes: queued_max_request_bytes(reader, &machine),
+            log_retention_check_interval_ms: reader.long("log.retention.check.interval.ms"),
+            log_initial_task_delay_ms: reader.long("log.initial.task.delay.ms"),
+            log_cleaner_enable: reader.boolean("log.cleaner.enable"),
+            log_cleaner_backoff_ms: reader.long("log.cleaner.backoff.ms"),
+            log_cleaner_dedupe_buffer_size: reader.long("log.cleaner.dedupe.buffer.size"),
+            controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable"),
+            controlled_shutdown_max_retries: reader.int("controlled.shutdown.max.retries"),
+            controlled_shutdown_retry_backoff_ms: reader.long("controlled.shutdown.retry.backoff.ms"),
+            controller_socket_timeout_ms: reader.int("controller.socket.timeout.ms"),
+            replica_lag_time_max_ms: reader.long("replica.lag.time.max.ms"),
+            auto_leader_rebalance_enable: reader.boolean("auto.leader.rebalance.enable"),
+            leader_imbalance_check_interval_seconds: reader.long("leader.imbalance.check.interval.seconds"),
+            leader_imbalance_per_broker_percentage: reader.int("leader.imbalance.per.broker.percentage"),
+            inter_broker_protocol_version: reader.text("inter.broker.protocol.version").unwrap_or_default(),
+            tail_bytes: reader.size("klamm.tail.bytes"),
+            rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),
+            disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
+            topic_values,
+            topic_defaults,
+            machine,
+            settings: reader.settings.clone(),
+        })
+    }
+}
+
+/// Reads checked values by name; a name that is no row, or of another type, is a mistake of ours and caught by a test.
+pub(crate) struct Reader<'a> {
+    settings: &'a Settings,
+    #[cfg(test)]
+    read: RefCell<std::collections::BTreeSet<&'static str>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(settings: &'a Settings) -> Self {
+        Self {
+            settings,
+            #[cfg(test)]
+            read: RefCell::default(),
+        }
+    }
+
+    /// What was given, with its source; `None` if only the default is left.
+    pub(crate) fn given(&self, name: &str) -> Option<Given> {
+        self.settings.given(name)
+    }
+
+    fn value(&self, name: &str) -> Option<Value> {
+        let row = broker::row(name).expect("only rows are read");
+        #[cfg(test)]
+        self.read.borrow_mut().insert(row.name);
+        let text = self.given(name).map(|given| given.value).or_else(|| row.default.map(str::to_owned))?;
+        Some(row.parse(&text).expect("all values were checked before"))
+    }
+
+    /// A text; `None` is Kafka's null.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.value(name).map(|value| value.to_string())
+    }
+
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        match self.value(name) {
+            Some(Value::List(list)) => list,
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn boolean(&self, name: &str) -> bool {
+        self.value(name) == Some(Value::Boolean(true))
+    }
+
+    pub(crate) fn optional(&self, name: &str) -> Option<i64> {
+        match self.value(name)? {
+            Value::Integer(number) => Some(number),
+            other => unreachable!("{name} is a number in its row, not {other:?}"),
+        }
+    }
+
+    pub(crate) fn long(&self, name: &str) -> i64 {
+        self.optional(name).expect("its row has a default")
+    }
+
+    pub(crate) fn int(&self, name: &str) -> i32 {
+        i32::try_from(self.long(name)).expect("its row is an int")
+    }
+
+    fn short(&self, name: &str) -> i16 {
+        i16::try_from(self.long(name)).expect("its row is a short")
+    }
+
+    /// `None` for a negative number, which stands for "no value of ours".
+    fn count(&self, name: &str) -> Option<u32> {
+        u32::try_from(self.long(name)).ok()
+    }
+
+    fn size(&self, name: &str) -> usize {
+        usize::try_from(self.long(name)).expect("its row allows no negative number")
+    }
+
+    /// An error that names key, value and source.
+    pub(crate) fn invalid(&self, name: &str, why: &str) -> ConfigError {
+        let default = broker::row(name).and_then(|row| row.default).unwrap_or_default();
+        let (value, origin) = match self.given(name) {
+            Some(given) => (given.value, given.source),
+            None => (default.to_owned(), Source::Default),
+        };
+        let value = value.trim();
+        ConfigError::Invalid { why: format!("Invalid value {value} for configuration {name}: {why}"), origin }
+    }
+}
+
+fn broker_id(reader: &Reader<'_>, is_kraft: bool) -> Result<Option<BrokerId>, ConfigError> {
+    let (broker, node) = (reader.int("broker.id"), reader.int("node.id"));
+    let (name, id) = match (reader.given("broker.id"), reader.given("node.id")) {
+        (Some(_), Some(_)) if broker != node => {
+            return Err(reader.invalid("node.id", "You must set `node.id` to the same value as `broker.id`."));
+        }
+        (None, Some(_)) => ("node.id", node),
+        _ => ("broker.id", broker),
+    };
+    if is_kraft {
+        let why = "Missing configuration `node.id` which is required when `process.roles` is defined \
+                   (i.e. when running in KRaft mode).";
+        return if id < 0 { Err(reader.invalid("process.roles", why)) } else { Ok(Some(BrokerId(id))) };
+    }
+    if !reader.boolean("broker.id.generation.enable") {
+        return match id {
+            0.. => Ok(Some(BrokerId(id))),
+            _ => Err(reader.invalid(name, "broker.id must be greater than or equal to 0")),
+        };
+    }
+    if id < -1 || id > reader.int("reserved.broker.max.id") {
+        let why = "broker.id must be greater than or equal to -1 and not greater than reserved.broker.max.id";
+        return Err(reader.invalid(name, why));
+    }
+    Ok((id >= 0).then_some(BrokerId(id)))
+}
+
+fn zookeeper(reader: &Reader<'_>) -> Result<Option<ZookeeperConfig>, ConfigError> {
+    let connect = reader.text("zookeeper.connect").unwrap_or_default();
+    if connect.is_empty() {
+        return Ok(None);
+    }
+    let (hosts, chroot) = connect.split_once('/').map_or((connect.as_str(), ""), |(hosts, path)| (hosts, path));
+    let hosts: Vec<_> = hosts.split(',').map(str::trim).filter(|host| !host.is_empty()).collect();
+    let has_port = |host: &&str| host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok());
+    if hosts.is_empty() || !hosts.iter().all(has_port) {
+        return Err(reader.invalid("zookeeper.connect", "servers are written as host:port, separated by commas"));
+    }
+    let chroot = chroot.trim_matches('/');
+    let session_timeout_ms = reader.int("zookeeper.session.timeout.ms");
+    let connection_timeout_ms =
+        reader.optional("zookeeper.connection.timeout.ms").and_then(|ms| i32::try_from(ms).ok());
+    Ok(Some(ZookeeperConfig {
+        connect: hosts.join(","),
+        chroot: if chroot.is_empty() { String::new() } else { format!("/{chroot}") },
+        session_timeout_ms,
+        connection_timeout_ms: connection_timeout_ms.unwrap_or(session_timeout_ms),
+        max_in_flight_requests: reader.size("zookeeper.max.in.flight.requests"),
+    }))
+}
+
+fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {
+    let (single, several) = (reader.text("log.dir"), reader.text("log.dirs"));
+    let name = if several.is_some() { "log.dirs" } else { "log.dir" };
+    let text = several.or(single).unwrap_or_default();
+    let dirs: Vec<_> = text.split(',').map(str::trim).filter(|dir| !dir.is_empty()).map(PathBuf::from).collect();
+    if dirs.is_empty() {
+        return Err(reader.invalid(name, "At least one log directory must be defined via log.dirs or log.dir."));
+    }
+    Ok(dirs)
+}
+
+fn replication_factor(reader: &Reader<'_>) -> Result<i16, ConfigError> {
+    const NAME: &str = "default.replication.factor";
+    i16::try_from(reader.long(NAME)).map_err(|_| reader.invalid(NAME, "Value must be no more than 32767"))
+}
+
+fn max_connections(reader: &Reader<'_>, machine: &Machine) -> usize {
+    let descriptors = usize::try_from(machine.file_descriptors).unwrap_or(usize::MAX);
+    reader.size("max.connections").min(descriptors / 5 * 4)
+}
+
+fn queued_max_request_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
+    let asked = u64::try_from(reader.long("queued.max.request.bytes")).unwrap_or(0);
+    if asked > 0 {
+        return asked;
+    }
+    let largest_request = u64::from(reader.count("socket.request.max.bytes").unwrap_or_default());
+    (machine.memory_bytes / 4).min(512 << 20).max(largest_request)
+}
+
+fn per_ip_overrides(reader: &Reader<'_>) -> Result<BTreeMap<String, i32>, ConfigError> {
+    const NAME: &str = "max.connections.per.ip.overrides";
+    let text = reader.text(NAME).unwrap_or_default();
+    let pair = |pair: &str| {
+        let (host, count) = pair.rsplit_once(':')?;
+        Some((host.trim().to_owned(), count.trim().parse().ok()?))
+    };
+    let pairs = text.split(',').map(str::trim).filter(|element| !element.is_empty());
+    let why = "each element is written as host:count";
+    pairs.map(|element| pair(element).ok_or_else(|| reader.invalid(NAME, why))).collect()
+}
+
+/// Rules over several settings. Source: `KafkaConfig.validateValues`.
+fn cross_checks(reader: &Reader<'_>) -> Result<(), ConfigError> {
+    let refuse = |name: &str, why: &str| Err(reader.invalid(name, why));
+    if reader.optional("log.roll.ms").is_some_and(|ms| ms < 1) {
+        return refuse("log.roll.ms", "log.roll.ms must be greater than or equal to 1");
+    }
+    if reader.optional("log.roll.jitter.ms").is_some_and(|ms| ms < 0) {
+        return refuse("log.roll.jitter.ms", "log.roll.jitter.ms must be greater than or equal to 0");
+    }
+    for name in ["log.retention.ms", "log.retention.minutes", "log.retention.hours"] {
+        if let Some(time) = reader.optional(name) {
+            if time == 0 {
+                return refuse(name, "log.retention.ms must be unlimited (-1) or, greater than or equal to 1");
+            }
+            break;
+        }
+    }
+    let queued = reader.long("queued.max.request.bytes");
+    if queued > 0 && queued < reader.long("socket.request.max.bytes") {
+        let why = "queued.max.request.bytes must be larger or equal to socket.request.max.bytes";
+        return refuse("queued.max.request.bytes", why);
+    }
+    if reader.int("max.connections.per.ip") == 0
+        && reader.text("max.connections.per.ip.overrides").is_none_or(|t| t.is_empty())
+    {
+        let why = "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.";
+        return refuse("max.connections.per.ip", why);
+    }
+    if reader.boolean("log.cleaner.enable") && reader.long("log.cleaner.dedupe.buffer.size") < 1 << 20 {
+        let why = "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread.";
+        return refuse("log.cleaner.dedupe.buffer.size", why);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::setting::Effect;
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { host_name: "this.host".into(), memory_bytes: 1 << 30, file_descriptors: 1000 }
+    }
+
+    fn load(given: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let overrides = given.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Config::load(&Inputs { overrides, ..Inputs::default() }, machine())
+    }
+
+    /// The configuration of these `--override`s.
+    pub(crate) fn config(given: &[(&str, &str)]) -> Config {
+        load(given).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The line these `--override`s end with.
+    pub(crate) fn error(given: &[(&str, &str)]) -> String {
+        load(given).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_row_is_honoured_exactly_if_a_field_comes_from_it() {
+        let kraft = [("process.roles", "broker,controller"), ("node.id", "1")];
+        let zookeeper = [("zookeeper.connect", "h:1"), ("advertised.listeners", "PLAINTEXT://h:1")];
+        let mut read = BTreeSet::new();
+        for given in [kraft, zookeeper] {
+            let overridden = |(name, value): (&str, &str)| Given {
+                name: name.into(),
+                value: value.into(),
+                source: Source::Override,
+            };
+            let settings = Settings::merge(given.map(overridden));
+            let reader = Reader::new(&settings);
+            Config::read(&reader, machine()).expect("legal");
+            read.append(&mut reader.read.borrow_mut());
+        }
+        for row in broker::rows() {
+            let is_topic_default = super::super::topic::rows().any(|topic| {
+                let behind = super::super::topic::synonyms(topic.name).iter().any(|(name, _)| *name == row.name);
+                behind && topic.effect == Effect::Honoured
+            });
+            let is_read = read.contains(row.name) || is_topic_default;
+            assert_eq!(is_read, row.effect == Effect::Honoured, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn a_node_alone_keeps_its_internal_topics_itself() {
+        let alone = config(&[("min.insync.replicas", "2"), ("offsets.topic.replication.factor", "3")]);
+        assert!(alone.coordinates_itself());
+        assert_eq!((alone.offsets_topic_replication_factor, alone.offsets_topic_min_insync_replicas), (1, 1));
+        assert_eq!(alone.warnings().len(), 1);
+        let cluster = config(&[("min.insync.replicas", "2"), ("zookeeper.connect", "a:1")]);
+        assert_eq!((cluster.offsets_topic_replication_factor, cluster.offsets_topic_min_insync_replicas), (3, 2));
+    }
+
+    #[test]
+    fn the_id_may_be_given_under_either_name() {
+        assert_eq!(config(&[]).broker_id, None);
+        assert_eq!(config(&[("broker.id", "0")]).broker_id, Some(BrokerId(0)));
+        assert_eq!(config(&[("node.id", "7")]).broker_id, Some(BrokerId(7)));
+        assert!(error(&[("node.id", "7"), ("broker.id", "8")]).contains("same value as `broker.id`"));
+        assert!(error(&[("broker.id", "1001")]).contains("not greater than reserved.broker.max.id"));
+        assert!(error(&[("broker.id.generation.enable", "false")]).contains("greater than or equal to 0 (default)"));
+    }
+
+    #[test]
+    fn zookeeper_connect_may_end_in_a_chroot() {
+        let of = |connect| config(&[("zookeeper.connect", connect)]).zookeeper.expect("external");
+        let zookeeper = of(" a:1, b:2/x/y/ ");
+        assert_eq!((zookeeper.connect.as_str(), zookeeper.chroot.as_str()), ("a:1,b:2", "/x/y"));
+        assert_eq!((zookeeper.session_timeout_ms, zookeeper.connection_timeout_ms), (18_000, 18_000));
+        assert_eq!(of("a:1").chroot, "");
+        assert!(error(&[("zookeeper.connect", "a:b")]).contains("host:port"));
+    }
+
+    #[test]
+    fn bounds_follow_the_machine_where_nothing_is_set() {
+        let open = config(&[]);
+        assert_eq!(open.max_connections, 800);
+        assert_eq!(open.queued_max_request_bytes, 256 << 20);
+        let set = config(&[("max.connections", "10"), ("queued.max.request.bytes", "200000000")]);
+        assert_eq!((set.max_connections, set.queued_max_request_bytes), (10, 200_000_000));
+        assert!(error(&[("queued.max.request.bytes", "5")]).contains("larger or equal to socket.request.max.bytes"));
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_key_value_and_source() {
+        assert_eq!(
+            error(&[("num.partitions", "many")]),
+            "Invalid value many for configuration num.partitions: Not a number of type INT (--override)"
+        );
+        assert!(error(&[("log.dirs", " , ")]).starts_with("Invalid value , for configuration log.dirs: At least one"));
+        assert!(error(&[("log.retention.minutes", "0")]).contains("configuration log.retention.minutes"));
+    }
+
+    #[test]
+    fn dynamic_values_overlay_the_start_and_go_away_again() {
+        let start = config(&[("message.max.bytes", "5")]);
+        let changed = start.with_dynamic([("message.max.bytes".into(), "6".into())].into(), BTreeMap::new());
+        let changed = changed.expect("legal");
+        assert_eq!(changed.topic_defaults.max_message_bytes, 6);
+        let back = changed.with_dynamic(BTreeMap::new(), BTreeMap::new()).expect("legal");
+        assert_eq!(back.topic_defaults.max_message_bytes, 5);
+        assert!(start.with_dynamic([("message.max.bytes".into(), "x".into())].into(), BTreeMap::new()).is_err());
+    }
+}
