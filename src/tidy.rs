@@ -91,7 +91,8 @@ const ONLY: &[Only] = &[
         why: "task.rs alone spawns, so that each task has a panic policy",
     },
     Only {
-        names: &["SystemTime::now", "Instant::now"],
+        // Tokio's own `Instant` is fine for the deadline of a wait: a test can stop it.
+        names: &["SystemTime::now", "std::time::Instant"],
         paths: &["clock", "task", "net", "broker", "main"],
         why: "rooms are given the time (I-25)",
     },
@@ -110,8 +111,6 @@ const ONLY: &[Only] = &[
 /// A file longer than this is several files.
 const FILE_LINES_MAX: usize = 1000;
 const COLUMNS_MAX: usize = 120;
-/// Files that were wider before the rule was enforced. This list only shrinks.
-const WIDE: &[&str] = &["api/handler.rs", "cluster/image.rs", "coordination/mod.rs", "storage/mod.rs"];
 
 /// Words that mean unfinished. Spelled in halves, since this file is read as well.
 const MARKERS: &[(&str, &str)] =
@@ -226,6 +225,14 @@ fn names(line: &str, word: &str) -> bool {
     })
 }
 
+/// `use std::time::{Duration, Instant};` also names `std::time::Instant`.
+fn ungrouped(line: &str) -> String {
+    let Some((head, group)) = line.split_once("std::time::{") else { return line.to_owned() };
+    let names: Vec<String> =
+        first_names(&format!("{{{group}")).iter().map(|name| format!("std::time::{name}")).collect();
+    format!("{head}{}", names.join(" "))
+}
+
 /// The rooms that a text of code imports: what follows `crate::`, or `super::` in a room's topmost file.
 fn imports(source: &Source) -> Vec<(usize, String)> {
     let mut found = Vec::new();
@@ -298,6 +305,7 @@ fn check_only(source: &Source) -> Vec<String> {
             continue;
         }
         for (number, line) in source.production() {
+            let line = &ungrouped(line);
             for name in rule.names.iter().filter(|name| names(line, name)) {
                 // `storage::rocksdb` is our own folder, not the crate.
                 if line.contains(&format!("storage::{name}")) || line.contains(&format!("mod {name}")) {
@@ -326,8 +334,10 @@ fn check_form(source: &Source) -> Vec<String> {
     for (index, (line, code)) in source.text.lines().zip(source.code.lines()).enumerate() {
         // The formatter cannot break a literal, and a golden frame is one.
         let inked = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
-        let literal = line.contains('"') && inked(line) > inked(code) + COLUMNS_MAX / 2;
-        if line.chars().count() > COLUMNS_MAX && !literal && !WIDE.contains(&source.name.as_str()) {
+        let literal = line.contains('"') && inked(line) > inked(code) + COLUMNS_MAX / 3;
+        // Nor can a row of a table be broken.
+        let row = line.trim_start().starts_with("//! |");
+        if line.chars().count() > COLUMNS_MAX && !literal && !row {
             found.push(format!("{}:{}: wider than {COLUMNS_MAX} columns", source.name, index + 1));
         }
         for (first, second) in MARKERS {
@@ -457,7 +467,9 @@ fn a_planted_import_is_found() {
 fn a_planted_name_is_found() {
     let planted = |name: &str, text: &str| check_only(&Source::new(name, text, false)).len();
     assert_eq!(planted("replica/mod.rs", "use kafka_protocol::messages::ApiKey;"), 1);
-    assert_eq!(planted("replica/mod.rs", "let a = 'x'; let now = Instant::now();"), 1);
+    assert_eq!(planted("replica/mod.rs", "let a = 'x'; let now = SystemTime::now();"), 1);
+    assert_eq!(planted("replica/mod.rs", "use std::time::{Duration, Instant};"), 1);
+    assert_eq!(planted("replica/mod.rs", "use std::time::Duration; use tokio::time::Instant;"), 0);
     assert_eq!(planted("replica/mod.rs", "let text = \"rocksdb\"; /* rocksdb */ let c = b'\\''; // rocksdb"), 0);
     assert_eq!(planted("api/mod.rs", "tokio::spawn(work);"), 1);
     assert_eq!(planted("broker.rs", "use crate::storage::rocksdb::open;"), 0);

@@ -13,8 +13,8 @@ use crate::types::limits;
 use crate::wire::codec;
 use crate::wire::segments::Segments;
 
-/// A typed answer. Stage one of a handler (up to returning this) fixes the order of effects on its connection; stage two
-/// (the future of `Later`) only waits. Replies leave in request order either way (I-23).
+/// A typed answer. Stage one of a handler (up to returning this) fixes the order of effects on its connection; stage
+/// two (the future of `Later`) only waits. Replies leave in request order either way (I-23).
 pub(crate) enum Reply<R> {
     Now(R),
     Later(BoxFuture<'static, R>),

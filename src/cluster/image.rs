@@ -1,7 +1,7 @@
 //! The metadata image: what this broker knows of the cluster. Fed by UpdateMetadata alone, read by everybody.
 //!
-//! Immutable snapshots behind a `watch`: a request clones one `Arc` and sees one consistent cluster. Topics are `Arc`s of
-//! their own, so an update copies what changed.
+//! Immutable snapshots behind a `watch`: a request clones one `Arc` and sees one consistent cluster. Topics are `Arc`s
+//! of their own, so an update copies what changed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

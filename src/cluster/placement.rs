@@ -1,8 +1,8 @@
 //! Which brokers hold the replicas of new partitions. Pure: chance comes in as a number.
 //!
-//! Leaders go round robin over the brokers from a chosen start; followers of one leader shift by one each time the round
-//! begins anew, so that the load of a lost broker spreads over all. With racks the brokers are first ordered so that
-//! neighbours are in different racks, and a rack gets a second replica only when every rack has one.
+//! Leaders go round robin over the brokers from a chosen start; followers of one leader shift by one each time the
+//! round begins anew, so that the load of a lost broker spreads over all. With racks the brokers are first ordered so
+//! that neighbours are in different racks, and a rack gets a second replica only when every rack has one.
 //! Source: Kafka 3.9 `AdminUtils.assignReplicasToBrokers`.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,9 @@
 //! This broker in the cluster: the cluster's id, its own number, its ephemeral registration and its broker epoch.
 //!
 //! A broker registers once per session and never beside another one with the same number. A node left behind by an
-//! earlier session of the same log directory is ours to delete: whoever holds that directory's lock knows that the process
-//! behind the old session is gone, so a restart after a crash does not wait for its expiry. That is our own addition;
-//! Kafka refuses to start until the old session has expired.
+//! earlier session of the same log directory is ours to delete: whoever holds that directory's lock knows that the
+//! process behind the old session is gone, so a restart after a crash does not wait for its expiry. That is our own
+//! addition; Kafka refuses to start until the old session has expired.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -205,7 +205,8 @@ impl Registrar {
         }
     }
 
-    /// A new session after an expiry, and a registration in it. Tries until it has one or another broker has taken over.
+    /// A new session after an expiry, and a registration in it. Tries until it has one or another broker has taken
+    /// over.
     pub(crate) async fn register_anew(&self) -> Result<BrokerEpoch, RegistrationError> {
         loop {
             let result = match self.store.reconnect().await {

@@ -1,5 +1,5 @@
-//! A tree in memory behind the coordination seam, for the tests of `cluster` and `controller` alone: several sessions on
-//! one tree, expiry at will, and a count of rounds. The products are in `coordination`.
+//! A tree in memory behind the coordination seam, for the tests of `cluster` and `controller` alone: several sessions
+//! on one tree, expiry at will, and a count of rounds. The products are in `coordination`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

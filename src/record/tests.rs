@@ -1,4 +1,5 @@
-//! The rules of the room as tests: produce checks, stamping, walking, rewriting, and the crate's codec as a second opinion.
+//! The rules of the room as tests: produce checks, stamping, walking, rewriting, and the crate's codec as a second
+//! opinion.
 
 use std::ops::ControlFlow;
 

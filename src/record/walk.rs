@@ -205,7 +205,8 @@ impl<'a> Cursor<'a> {
         Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
     }
 
-    /// Up to `bytes_max` bytes of seven bits each, the lowest first. Bits past the type are dropped, as Java's shift does.
+    /// Up to `bytes_max` bytes of seven bits each, the lowest first. Bits past the type are dropped, as Java's shift
+    /// does.
     #[cold]
     fn long_varint(&mut self, bytes_max: u32) -> Result<u64, BatchError> {
         let mut value = 0;

@@ -1,8 +1,8 @@
 //! SEAM: one log directory. Families of batches, side records and the embedded tree, behind one ordered commit.
 //!
 //! Knows nothing of what is inside a batch, of leaders or of topics beyond their identity. RocksDB appears in no
-//! signature; `rocksdb/` is the real directory, `memory.rs` its twin for tests, `faulty.rs` a twin that fails on demand,
-//! and `contract.rs` the suite that all of them pass.
+//! signature; `rocksdb/` is the real directory, `memory.rs` its twin for tests, `faulty.rs` a twin that fails on
+//! demand, and `contract.rs` the suite that all of them pass.
 //!
 //! Contract
 //! - Write sets are applied in the order in which `commit` was called, each one whole or not at all, many of them in
@@ -191,7 +191,8 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// Bytes the file system has left above the reserve; `None` where that has no meaning.
     fn free_bytes(&self) -> Option<u64>;
 
-    /// Orderly end: waits for queued commits, flushes what shortens the next start, closes. Later commits are `Stopped`.
+    /// Orderly end: waits for queued commits, flushes what shortens the next start, closes. Later commits are
+    /// `Stopped`.
     fn close(&self);
 }
 

@@ -1,9 +1,9 @@
 //! Length-prefixed frames off a stream.
 //!
 //! The buffer grows with the bytes received, never with the length announced, so a client that announces 100 MiB and
-//! stays silent holds next to nothing, and an idle connection holds no buffer at all. Small pipelined frames are many per
-//! read; a large one is read to its end and not beyond, and at once into memory of its size if the peer has already sent
-//! one that large.
+//! stays silent holds next to nothing, and an idle connection holds no buffer at all. Small pipelined frames are many
+//! per read; a large one is read to its end and not beyond, and at once into memory of its size if the peer has already
+//! sent one that large.
 
 use std::io;
 

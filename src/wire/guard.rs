@@ -1,15 +1,15 @@
-//! The buffer that decoding runs on. The crate reserves memory for as many elements as a count on the wire claims, before
-//! it reads one; a body of five hostile bytes would abort the process. This buffer stands between (D2, I-21).
+//! The buffer that decoding runs on. The crate reserves memory for as many elements as a count on the wire claims,
+//! before it reads one; a body of five hostile bytes would abort the process. This buffer stands between (D2, I-21).
 //!
 //! - **Varints.** Every unsigned varint of the format is a length, a count or a tag, and is read byte by byte through
 //!   `try_get_u8`. At each such read we look ahead at the varint that would start there, keeping no state. No honest
-//!   length or count exceeds the bytes left plus one; a tag number may, near the end, hence a slack. What exceeds both is
-//!   refused, as is a varint of more than five bytes. A look from inside a varint sees a smaller number with the same end,
-//!   and the only other users of `try_get_u8` are booleans.
-//! - **Counts in an i32** (versions that are not flexible) look like any other number. In the first pass a number greater
-//!   than the bytes left is read as −2 and remembered: as a length or a count it is refused on the spot. If the pass
-//!   succeeds all the same, such numbers were ordinary fields (a time-out, a maximum), and a second pass tells them.
-//!   The arrays of the second pass are those of the first, so what holds for their counts still does.
+//!   length or count exceeds the bytes left plus one; a tag number may, near the end, hence a slack. What exceeds both
+//!   is refused, as is a varint of more than five bytes. A look from inside a varint sees a smaller number with the
+//!   same end, and the only other users of `try_get_u8` are booleans.
+//! - **Counts in an i32** (versions that are not flexible) look like any other number. In the first pass a number
+//!   greater than the bytes left is read as −2 and remembered: as a length or a count it is refused on the spot. If the
+//!   pass succeeds all the same, such numbers were ordinary fields (a time-out, a maximum), and a second pass tells
+//!   them. The arrays of the second pass are those of the first, so what holds for their counts still does.
 //!
 //! So a count that reaches the crate is at most the bytes left. What an element takes in memory beyond its bytes on the
 //! wire is bounded by the frame that the row of the API accepts.

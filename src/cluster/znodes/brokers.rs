@@ -5,8 +5,8 @@
 //!  "endpoints":["INTERNAL://h:9092","SASL_SSL://h:9093"],"rack":"r1",
 //!  "listener_security_protocol_map":{"INTERNAL":"PLAINTEXT","SASL_SSL":"SASL_SSL"},"features":{}}
 //! ```
-//! `host` and `port` are those of the first PLAINTEXT endpoint, else null and −1. Endpoints carry listener names, the map
-//! their security protocols; a version below 4 has no map and its endpoints carry protocols. `rack` (version 3) is
+//! `host` and `port` are those of the first PLAINTEXT endpoint, else null and −1. Endpoints carry listener names, the
+//! map their security protocols; a version below 4 has no map and its endpoints carry protocols. `rack` (version 3) is
 //! absent when unset. `features` (version 5) is an empty map in ZooKeeper mode.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! `/config/<type>/<name>`: overrides of one entity. `/config/changes/config_change_*`: the feed of what changed.
 //!
-//! `{"version":1,"config":{"retention.ms":"1000"}}`, values are text. Names are URL-encoded, `<default>` stands for all.
-//! A change is `{"version":2,"entity_path":"topics/T"}`; version 1, `{"version":1,"entity_type":"topics",
+//! `{"version":1,"config":{"retention.ms":"1000"}}`, values are text. Names are URL-encoded, `<default>` stands for
+//! all. A change is `{"version":2,"entity_path":"topics/T"}`; version 1, `{"version":1,"entity_type":"topics",
 //! "entity_name":"T"}`, is read as well. A topic's node is written before `/brokers/topics/T` and deleted after it.
 
 use std::collections::BTreeMap;

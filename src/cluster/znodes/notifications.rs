@@ -1,7 +1,7 @@
 //! Notes to the controller, sequential and deleted once read.
 //!
-//! - `/isr_change_notification/isr_change_0000000000`: `{"version":1,"partitions":[{"topic":"T","partition":0}]}`, written by
-//!   leaders older than Kafka 2.7 after they changed the ISR themselves.
+//! - `/isr_change_notification/isr_change_0000000000`: `{"version":1,"partitions":[{"topic":"T","partition":0}]}`,
+//!   written by leaders older than Kafka 2.7 after they changed the ISR themselves.
 //! - `/log_dir_event_notification/log_dir_event_0000000000`: `{"version":1,"broker":1,"event":1}`, a broker lost a log
 //!   directory.
 

@@ -1,8 +1,8 @@
 //! `/brokers/topics/T/partitions/P/state`: leader and ISR, written by the controller alone (I-13).
 //!
-//! `{"controller_epoch":5,"leader":1,"version":1,"leader_epoch":7,"isr":[1,2,3]}`; leader −1 is none; when the leader was
-//! elected unclean and has not recovered, `"leader_recovery_state":1` follows. The node's data version is the partition
-//! epoch. `/partitions` and `/partitions/P` are empty.
+//! `{"controller_epoch":5,"leader":1,"version":1,"leader_epoch":7,"isr":[1,2,3]}`; leader −1 is none; when the leader
+//! was elected unclean and has not recovered, `"leader_recovery_state":1` follows. The node's data version is the
+//! partition epoch. `/partitions` and `/partitions/P` are empty.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

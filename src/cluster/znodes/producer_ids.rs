@@ -1,8 +1,9 @@
 //! `/latest_producer_id_block`: the last block of producer ids that was given out.
 //!
 //! `{"version":1,"broker":1,"block_start":"1000","block_end":"1999"}`, bounds inclusive and text, a block is 1000 ids.
-//! A JVM broker loops for ever when the node is missing and fails when it is empty but not null, and we cannot write null:
-//! so we create it with the first block already burnt. Null, which a JVM broker writes, reads as "nothing given out".
+//! A JVM broker loops for ever when the node is missing and fails when it is empty but not null, and we cannot write
+//! null: so we create it with the first block already burnt. Null, which a JVM broker writes, reads as "nothing given
+//! out".
 
 use std::ops::Range;
 

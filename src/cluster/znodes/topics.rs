@@ -1,9 +1,9 @@
 //! `/brokers/topics/T`: a topic's id and the assignment of its replicas.
 //!
 //! `{"version":3,"topic_id":"<22>","partitions":{"0":[1,2,3]},"adding_replicas":{},"removing_replicas":{}}`
-//! Version 1 has partitions alone, 2 adds adding and removing replicas, 3 the topic id. During a reassignment `partitions`
-//! holds the target followed by what is left of the origin. Any broker creates it and raises the partition count; the
-//! controller reassigns and adds missing topic ids.
+//! Version 1 has partitions alone, 2 adds adding and removing replicas, 3 the topic id. During a reassignment
+//! `partitions` holds the target followed by what is left of the origin. Any broker creates it and raises the partition
+//! count; the controller reassigns and adds missing topic ids.
 
 use std::collections::BTreeMap;
 
