@@ -210,6 +210,7 @@ fn check_path(path: &str) -> Result<(), CoordinationError> {
     if below.split('/').any(|name| matches!(name, "" | "." | "..")) {
         return refuse("has an empty or relative part");
     }
-    let illegal = |c: char| matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
+    let control = |c: char| matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}');
+    let illegal = |c: char| control(c) || matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
     if below.contains(illegal) { refuse("has a character that is not allowed") } else { Ok(()) }
 }
