@@ -38,7 +38,8 @@ const DOORS: &[Door] = &[
     door("coordination/embedded", BASE, &["storage"]),
     // Synchronous: it never spawns.
     door("log", &["types", "clock", "metrics", "config"], &["record", "storage"]),
-    door("cluster", &["types", "clock", "metrics", "config"], &["coordination"]),
+    // A task of its own follows the feed of config changes.
+    door("cluster", BASE, &["coordination"]),
     door("security", BASE, &["cluster"]),
     door("quota", BASE, &["cluster"]),
     door("peer", BASE, &["wire", "cluster", "security"]),

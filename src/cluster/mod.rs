@@ -3,7 +3,9 @@
 //!
 //! Never touches logs and never elects. The image is fed by UpdateMetadata alone (I-16).
 
+pub(crate) mod admin;
 pub(crate) mod control;
+pub(crate) mod dynamic_config;
 pub(crate) mod image;
 pub(crate) mod placement;
 pub(crate) mod registration;

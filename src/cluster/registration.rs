@@ -6,13 +6,14 @@
 //! addition; Kafka refuses to start until the old session has expired.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::control::{Endpoint, LiveBroker};
@@ -20,6 +21,7 @@ use super::znodes::{self, ZnodeError, brokers, cluster_id, producer_ids};
 use crate::clock::SharedClock;
 use crate::coordination::{
     Coordination, CoordinationError, CreateMode, Op, OpResult, Session, SharedCoordination, Stat, ensure_path,
+    ensure_paths,
 };
 use crate::types::{BrokerEpoch, BrokerId};
 
@@ -32,8 +34,8 @@ const SESSIONS_REMEMBERED: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistrationError {
     #[error(
-        "broker id {id} is already registered by another live broker at {at} (session 0x{session:x}): stop that broker, \
-         or give this one another broker.id"
+        "broker id {id} is already registered by another live broker at {at} (session 0x{session:x}): \
+         stop that broker, or give this one another broker.id"
     )]
     AlreadyRegistered { id: BrokerId, at: String, session: i64 },
     #[error("the advertised listener {at} is already registered by broker {by}")]
@@ -49,9 +51,7 @@ pub(crate) enum RegistrationError {
 /// Creates what every broker expects to find. Safe to repeat, and to race with others.
 /// Source: Kafka 3.9 `KafkaZkClient.createTopLevelPaths`.
 pub(crate) async fn ensure_top_level_paths(store: &dyn Coordination, id: BrokerId) -> Result<(), CoordinationError> {
-    for path in znodes::TOP_LEVEL_PATHS {
-        ensure_path(store, path).await?;
-    }
+    ensure_paths(store, &znodes::TOP_LEVEL_PATHS).await?;
     let first = producer_ids::next(None).expect("there is a first block");
     match store.create(producer_ids::PATH, producer_ids::encode(id, &first), CreateMode::Persistent).await {
         Ok(_) | Err(CoordinationError::NodeExists(_)) => Ok(()),
@@ -177,8 +177,8 @@ impl Registrar {
     /// outlive its process, then it is [`RegistrationError::AlreadyRegistered`].
     /// Source: Kafka 3.9 `KafkaZkClient.registerBroker`, `CheckedEphemeral`.
     pub(crate) async fn register(&self) -> Result<BrokerEpoch, RegistrationError> {
-        let deadline = Instant::now() + self.session_timeout + Duration::from_secs(1);
         self.refuse_taken_endpoints().await?;
+        let mut deadline = pin!(sleep(self.session_timeout + Duration::from_secs(1)));
         loop {
             match self.attempt().await {
                 Ok(Attempt::Registered(epoch)) => {
@@ -188,15 +188,15 @@ impl Registrar {
                 }
                 Ok(Attempt::Again) => {}
                 Ok(Attempt::Foreign { at, session, gone }) => {
-                    warn!(broker = %self.broker.id, at, "this broker id is registered; waiting for that session to end");
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if timeout(left, gone).await.is_err() {
-                        return Err(RegistrationError::AlreadyRegistered { id: self.broker.id, at, session });
+                    warn!(broker = %self.broker.id, at, "this id is registered; waiting for that session");
+                    tokio::select! {
+                        _ = gone => {}
+                        () = &mut deadline => {
+                            return Err(RegistrationError::AlreadyRegistered { id: self.broker.id, at, session });
+                        }
                     }
                 }
-                Err(RegistrationError::Coordination(CoordinationError::Unknown(reason)))
-                    if Instant::now() < deadline =>
-                {
+                Err(RegistrationError::Coordination(CoordinationError::Unknown(reason))) if !deadline.is_elapsed() => {
                     warn!(reason, "registering was cut off; trying again");
                     sleep(RETRY_PAUSE).await;
                 }
@@ -347,7 +347,7 @@ mod tests {
         let store = store().await;
         registrar(&store, 1, 9092).register().await.unwrap();
         let second = registrar(&store.sibling(), 1, 9093);
-        let before = Instant::now();
+        let before = tokio::time::Instant::now();
         let error = second.register().await.unwrap_err();
         assert!(matches!(error, RegistrationError::AlreadyRegistered { .. }), "{error}");
         assert!(error.to_string().contains("localhost:9092"), "{error}");

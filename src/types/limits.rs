@@ -62,6 +62,8 @@ pub const COMPACTION_KEYS_MAX: usize = 900_000;
 
 /// Bytes that one step of a compaction reads: what an interruption costs, and how often it can be slowed down.
 pub const COMPACTION_STEP_BYTES: usize = 1 << 20;
+/// Reads of the coordination store that one task keeps in flight. Source: Kafka `zookeeper.max.in.flight.requests`.
+pub const COORDINATION_READS_IN_FLIGHT_MAX: usize = 10;
 
 const _: () = assert!(FRAME_FIRST_STEP_BYTES <= CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(GROUP_COMMIT_BYTES_MAX <= COMMIT_QUEUE_BYTES_MAX);

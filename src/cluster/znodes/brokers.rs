@@ -114,7 +114,11 @@ fn endpoint(text: &str, protocols: &BTreeMap<String, String>) -> Option<Endpoint
 mod tests {
     use super::*;
 
-    const GOLDEN: &str = r#"{"version":5,"host":"h","port":9092,"jmx_port":-1,"timestamp":"1700000000000","endpoints":["INTERNAL://h:9092","SASL_SSL://h:9093"],"rack":"r1","listener_security_protocol_map":{"INTERNAL":"PLAINTEXT","SASL_SSL":"SASL_SSL"},"features":{}}"#;
+    const GOLDEN: &str = concat!(
+        r#"{"version":5,"host":"h","port":9092,"jmx_port":-1,"timestamp":"1700000000000","#,
+        r#""endpoints":["INTERNAL://h:9092","SASL_SSL://h:9093"],"rack":"r1","#,
+        r#""listener_security_protocol_map":{"INTERNAL":"PLAINTEXT","SASL_SSL":"SASL_SSL"},"features":{}}"#
+    );
 
     fn broker(rack: Option<&str>) -> LiveBroker {
         let endpoint = |listener: &str, security_protocol: &str, port| Endpoint {

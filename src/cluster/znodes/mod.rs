@@ -19,6 +19,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::coordination::REQUEST_BYTES_MAX;
+
 /// Parents that every broker creates at its start, if they are missing, with empty data.
 ///
 /// `/latest_producer_id_block` is missing in this list because it must never be empty, see [`producer_ids`].
@@ -39,9 +41,8 @@ pub(crate) const TOP_LEVEL_PATHS: [&str; 13] = [
     "/config/ips",
 ];
 
-/// Largest data we write to one node, in bytes: ZooKeeper's `jute.maxbuffer` of 1 MiB less room for the request around
-/// it. A larger write would cost the connection instead of being refused.
-pub(crate) const NODE_BYTES_MAX: usize = 1000 << 10;
+/// Largest data we write to one node, in bytes: what one request takes less room for the operations beside it.
+pub(crate) const NODE_BYTES_MAX: usize = REQUEST_BYTES_MAX - (64 << 10);
 
 /// A node whose data we cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn no_leader_is_minus_one_and_recovering_is_said() {
         let node = LeaderAndIsrNode { leader: None, recovery: Recovery::Recovering, ..node() };
-        let text = r#"{"controller_epoch":5,"leader":-1,"version":1,"leader_epoch":7,"isr":[1,2,3],"leader_recovery_state":1}"#;
+        let text = concat!(
+            r#"{"controller_epoch":5,"leader":-1,"version":1,"leader_epoch":7"#,
+            r#","isr":[1,2,3],"leader_recovery_state":1}"#
+        );
         assert_eq!(encode(&node), text);
         assert_eq!(decode("p", text.as_bytes()), Ok(node));
     }

@@ -95,7 +95,10 @@ mod tests {
 
     #[test]
     fn golden() {
-        let text = r#"{"version":3,"topic_id":"Zd2VO0TtTPK4nf3QTKsWNg","partitions":{"0":[1,2,3],"1":[2,3,1]},"adding_replicas":{},"removing_replicas":{}}"#;
+        let text = concat!(
+            r#"{"version":3,"topic_id":"Zd2VO0TtTPK4nf3QTKsWNg","partitions":{"0":[1,2,3]"#,
+            r#","1":[2,3,1]},"adding_replicas":{},"removing_replicas":{}}"#
+        );
         assert_eq!(encode(&node()), text);
         assert_eq!(decode("T", text.as_bytes()), Ok(node()));
     }
