@@ -17,12 +17,12 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch as published};
 use zookeeper_client as zk;
@@ -80,8 +80,9 @@ pub(crate) struct ZookeeperCoordination {
     client: Mutex<Option<zk::Client>>,
     session: Published,
     permits: Semaphore,
-    /// A call's outcome is unknown: sync before the next read.
-    unsettled: AtomicBool,
+    /// Calls whose outcome is unknown, ever; and how many of them a `sync` has settled.
+    unknown: AtomicU64,
+    settled: AtomicU64,
     /// Held while a session is opened.
     connecting: tokio::sync::Mutex<session::Leftovers>,
 }
@@ -98,7 +99,8 @@ impl ZookeeperCoordination {
             config,
             client: Mutex::new(Some(client)),
             session,
-            unsettled: AtomicBool::new(false),
+            unknown: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             connecting: tokio::sync::Mutex::new(leftovers),
         })
     }
@@ -127,7 +129,7 @@ impl ZookeeperCoordination {
             Err(error::first(CoordinationError::Unknown(message)))
         });
         if matches!(result, Err(MultiError { error: CoordinationError::Unknown(_), .. })) {
-            self.unsettled.store(true, Ordering::Release);
+            self.unknown.fetch_add(1, Ordering::AcqRel);
         }
         result
     }
@@ -152,12 +154,10 @@ impl ZookeeperCoordination {
     where
         F: Future<Output = Result<T, zk::Error>> + Send,
     {
-        if self.unsettled.swap(false, Ordering::AcqRel) {
-            let settled = self.on_node("/", |client| async move { client.sync("/").await }).await;
-            if let Err(refused) = settled {
-                self.unsettled.store(true, Ordering::Release);
-                return Err(refused);
-            }
+        let unknown = self.unknown.load(Ordering::Acquire);
+        if self.settled.load(Ordering::Acquire) < unknown {
+            self.on_node("/", |client| async move { client.sync("/").await }).await?;
+            self.settled.fetch_max(unknown, Ordering::AcqRel);
         }
         self.on_node(path, request).await
     }
@@ -318,8 +318,10 @@ impl Coordination for ZookeeperCoordination {
     }
 
     fn multi_all<'a>(&'a self, batches: Vec<Vec<Op>>) -> BoxFuture<'a, Vec<Result<Vec<OpResult>, MultiError>>> {
-        // The permits admit them in order, some at a time, and one session keeps that order.
-        async move { join_all(batches.iter().map(|ops| self.commit(ops))).await }.boxed()
+        // Started in order, some at a time, so that the others' requests need not queue behind all of them.
+        let some = self.config.max_in_flight.max(1);
+        let commits = batches.into_iter().map(move |ops| async move { self.commit(&ops).await }.boxed());
+        stream::iter(commits).buffered(some).collect().boxed()
     }
 
     fn session(&self) -> published::Receiver<Session> {

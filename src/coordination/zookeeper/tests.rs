@@ -130,6 +130,100 @@ async fn a_read_after_an_unknown_outcome_settles_it() {
 }
 
 #[tokio::test]
+async fn a_write_that_a_crash_of_the_server_cuts_off_is_unknown_and_settled_by_reading() {
+    let Some(mut server) = ZookeeperServer::start() else { return };
+    let store = connect(&config(&server, "/cut")).await;
+    let mut version = store.create("/n", Bytes::new(), CreateMode::Persistent).await.expect("created").1.version;
+    for paused in [true, false, true, false] {
+        if paused {
+            server.pause();
+        }
+        let write = store.multi(vec![Op::Set { path: "/n".into(), data: Bytes::new(), version }]);
+        let crash = crate::task::blocking(move || {
+            if paused {
+                // In flight for certain, and not answered.
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            server.kill();
+            server.restart();
+            server
+        });
+        let cut;
+        (cut, server) = tokio::join!(write, crash);
+        match cut {
+            // Answered before the crash, or not sent before the restart.
+            Ok(_) if !paused => {}
+            Err(MultiError { index: 0, error: CoordinationError::Unknown(_) }) => {}
+            other => panic!("{other:?}"),
+        }
+        let settled = loop {
+            match store.get("/n").await {
+                Ok(found) => break found.expect("there").1.version,
+                Err(CoordinationError::Unknown(_)) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        assert!((version..=version + 1).contains(&settled), "{settled} after {version}");
+        version = store.set("/n", Bytes::new(), settled).await.expect("the version that was read is the last").version;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_leader_of_three_costs_no_session_and_no_acknowledged_write() {
+    let Some(mut servers) = ZookeeperServer::start_ensemble(3) else { return };
+    let addresses: Vec<_> = servers.iter().map(ZookeeperServer::address).collect();
+    let config = ZookeeperConfig::new(addresses.join(",") + "/failover");
+    let (a, b) = tokio::join!(connect(&config), connect(&config));
+    let id = session_id(&a);
+    let before = ephemeral(&a, "/e").await;
+    a.create("/n", Bytes::new(), CreateMode::Persistent).await.expect("created");
+    let leader = servers.iter().position(ZookeeperServer::leads).expect("one leads");
+    let kill = crate::task::blocking(move || {
+        servers[leader].kill();
+        servers
+    });
+    let (servers, mut version) = (tokio::spawn(kill), 0);
+    // Versions only rise by writes of ours: each is acknowledged, or unknown and settled by reading.
+    while version < 200 {
+        match a.set("/n", Bytes::new(), version).await {
+            Ok(stat) => version = stat.version,
+            Err(CoordinationError::Unknown(_)) => loop {
+                match a.get("/n").await {
+                    Ok(found) => {
+                        let settled = found.expect("there").1.version;
+                        assert!((version..=version + 1).contains(&settled), "{settled} after {version}");
+                        version = settled;
+                        break;
+                    }
+                    Err(CoordinationError::Unknown(_)) => {}
+                    Err(other) => panic!("{other:?}"),
+                }
+            },
+            Err(other) => panic!("{other:?} at version {version}"),
+        }
+    }
+    assert_eq!(session_id(&a), id);
+    assert_eq!(a.get("/e").await.expect("answered").map(|(_, stat)| stat), Some(before));
+    a.close().await;
+    until(&b, |now| matches!(now, Session::Connected(_))).await;
+    let gone = async {
+        loop {
+            let (found, changed) = match b.get_and_watch("/e").await {
+                Ok(read) => read,
+                Err(CoordinationError::Unknown(_)) => continue,
+                Err(other) => panic!("{other:?}"),
+            };
+            if found.is_none() {
+                return;
+            }
+            changed.await.ok();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("closing removes ephemerals everywhere");
+    drop(servers.await.expect("no panic"));
+}
+
+#[tokio::test]
 async fn after_a_crash_our_ephemerals_go_at_once_and_those_of_others_stay() {
     let Some(server) = ZookeeperServer::start() else { return };
     let dir = tempfile::tempdir().expect("a directory");
