@@ -24,3 +24,14 @@ impl Counter {
 pub(crate) static FRAMES_REFUSED: Counter = Counter::new();
 /// Request bodies that did not decode.
 pub(crate) static BODIES_REFUSED: Counter = Counter::new();
+
+/// Refusals that have been logged; the log takes the first hundred and then one in a thousand, so that a hostile client
+/// cannot fill the disk with them.
+static REFUSALS_LOGGED: Counter = Counter::new();
+
+/// Whether this refusal may have a log line.
+pub(crate) fn refusal_may_be_logged() -> bool {
+    REFUSALS_LOGGED.add(1);
+    let count = REFUSALS_LOGGED.get();
+    count <= 100 || count % 1000 == 0
+}

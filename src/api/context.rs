@@ -4,13 +4,32 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::clock::SharedClock;
+use crate::cluster::admin::ClusterAdmin;
+use crate::cluster::auto_create::AutoCreation;
+use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::{ClusterImage, ImagePublisher};
+use crate::config::Config;
+use crate::coordinator::group::GroupCoordinator;
+use crate::replica::manager::ReplicaManager;
+use crate::replica::sessions::Sessions;
+use crate::types::BrokerId;
 
 /// Handles of the rooms, one set per broker.
 #[derive(Debug)]
 pub(crate) struct Handles {
+    pub(crate) broker_id: BrokerId,
+    /// From `/cluster/id`.
+    pub(crate) cluster_id: Arc<str>,
+    pub(crate) config: Arc<Config>,
     pub(crate) clock: SharedClock,
     pub(crate) image: Arc<ImagePublisher>,
+    pub(crate) dynamic_config: Arc<DynamicConfig>,
+    pub(crate) admin: ClusterAdmin,
+    pub(crate) auto_creation: AutoCreation,
+    pub(crate) replicas: Arc<ReplicaManager>,
+    pub(crate) groups: Arc<GroupCoordinator>,
+    /// Fetch sessions.
+    pub(crate) sessions: Sessions,
 }
 
 /// One request.

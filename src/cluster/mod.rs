@@ -4,6 +4,7 @@
 //! Never touches logs and never elects. The image is fed by UpdateMetadata alone (I-16).
 
 pub(crate) mod admin;
+pub(crate) mod auto_create;
 pub(crate) mod control;
 pub(crate) mod dynamic_config;
 pub(crate) mod image;

@@ -6,6 +6,7 @@ pub(crate) mod group;
 mod memory;
 mod owner;
 mod place;
+pub(crate) mod replica_writer;
 pub(crate) mod runtime;
 pub(crate) mod shard;
 pub(crate) mod writer;

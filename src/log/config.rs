@@ -1,5 +1,6 @@
 //! What a log needs to know of its topic's settings. Names, units and defaults are Kafka's.
 
+use crate::config::{self, TopicConfig};
 use crate::record::{ProduceRules, TimestampType, TopicCompression};
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
 
@@ -72,6 +73,40 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
+    /// From a topic's effective settings and the broker's `producer.id.expiration.ms`.
+    pub(crate) fn of(topic: &TopicConfig, producer_id_expiration_ms: i64) -> Self {
+        Self {
+            segment_bytes: u64::from(topic.segment_bytes),
+            segment_ms: topic.segment_ms,
+            retention_ms: topic.retention_ms,
+            retention_bytes: topic.retention_bytes,
+            delete: topic.delete,
+            compact: topic.compact,
+            delete_retention_ms: topic.delete_retention_ms,
+            min_compaction_lag_ms: topic.min_compaction_lag_ms,
+            max_compaction_lag_ms: topic.max_compaction_lag_ms,
+            min_cleanable_dirty_ratio: topic.min_cleanable_dirty_ratio,
+            max_message_bytes: topic.max_message_bytes as usize,
+            message_timestamp_type: match topic.message_timestamp_type {
+                config::TimestampType::CreateTime => TimestampType::CreateTime,
+                config::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
+            },
+            timestamp_before_max_ms: topic.message_timestamp_before_max_ms,
+            timestamp_after_max_ms: topic.message_timestamp_after_max_ms,
+            compression: match topic.compression_type {
+                config::CompressionType::Producer => TopicCompression::Producer,
+                config::CompressionType::Uncompressed => TopicCompression::Uncompressed,
+                config::CompressionType::Gzip => TopicCompression::Gzip(topic.compression_gzip_level),
+                config::CompressionType::Snappy => TopicCompression::Snappy,
+                config::CompressionType::Lz4 => TopicCompression::Lz4,
+                config::CompressionType::Zstd => TopicCompression::Zstd(topic.compression_zstd_level),
+            },
+            flush_messages: topic.flush_messages,
+            flush_ms: topic.flush_ms,
+            producer_id_expiration_ms,
+        }
+    }
+
     /// The rules of this topic for a produced batch.
     pub(crate) fn produce_rules(&self, zstd_allowed: bool) -> ProduceRules {
         ProduceRules {

@@ -284,7 +284,7 @@ impl PartitionLog {
     }
 
     /// Closes the active segment if it is older than `segment.ms` by the broker's clock, also when nobody appends.
-    pub(super) fn roll_if_old(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
+    pub(crate) fn roll_if_old(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
         let active = &self.segments.active;
         if !active.is_empty() && now.saturating_sub(active.created_ms) > self.config.roll_ms() {
             self.roll(now, writes);

@@ -1,1 +1,5 @@
-//! (being built)
+//! Sockets: listeners, connections, admission. Decodes no body and knows no API beyond its header.
+
+pub(crate) mod admission;
+pub(crate) mod connection;
+pub(crate) mod listener;

@@ -206,3 +206,11 @@ pub(crate) async fn commit(dir: &dyn LogDir, set: WriteSet) -> Result<(), Storag
     dir.commit(set, Box::new(move |result| drop(sender.send(result))));
     receiver.await.unwrap_or_else(|_| Err(StorageError::Stopped { dir: path, reason: "closed".into() }))
 }
+
+/// Waits until everything queued so far is written. Blocking.
+pub(crate) fn barrier(dir: &dyn LogDir) {
+    let (done, waiting) = std::sync::mpsc::channel();
+    dir.commit(WriteSet::default(), Box::new(move |_| drop(done.send(()))));
+    // A closed directory drops the callback; either way nothing is queued any more.
+    let _ = waiting.recv();
+}

@@ -9,7 +9,6 @@ use std::time::Instant;
 use super::*;
 use crate::coordination::SharedCoordination;
 use crate::coordination::contract::{self, Two};
-use crate::storage::rocksdb::{DirectoryOptions, RocksDirectory};
 use crate::storage::{Done, Family, LogDir, PartitionId, VisitBatch, VisitPair};
 use crate::types::Offset;
 
@@ -205,40 +204,6 @@ async fn a_thousand_partitions_take_one_sync() {
     let again = open(&dir.reopened());
     println!("opened in {:?}", started.elapsed());
     assert_eq!(again.children("/topics/t/partitions").await.map(|names| names.len()), Ok(1000));
-}
-
-/// Over the real directory: the contract of one clears the way for the other. Times are printed, not asserted.
-#[tokio::test]
-async fn a_tree_in_rocksdb_reads_back_after_a_restart() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let open_dir = || {
-        let options = DirectoryOptions { disk_reserve_bytes: 0, ..DirectoryOptions::default() };
-        RocksDirectory::open(dir.path(), options).expect("opened")
-    };
-    let paths = (0..1000).map(|at| format!("/topics/t/partitions/{at}"));
-    let batches: Vec<_> = paths
-        .map(|path| {
-            vec![create_op(path.clone(), CreateMode::Persistent), create_op(path + "/state", CreateMode::Persistent)]
-        })
-        .collect();
-    let first = open_dir();
-    let store = EmbeddedCoordination::open(first.clone()).expect("opened");
-    crate::coordination::ensure_path(&store, "/topics/t/partitions").await.expect("made");
-    let started = Instant::now();
-    assert!(store.multi_all(batches).await.iter().all(Result::is_ok));
-    let created = started.elapsed();
-    create(&store, "/e", CreateMode::Ephemeral).await;
-    let (_, last) = create(&store, "/change_", CreateMode::PersistentSequential).await;
-    store.close().await;
-    first.close();
-    let second = open_dir();
-    let started = Instant::now();
-    let store = EmbeddedCoordination::open(second.clone()).expect("opened");
-    println!("1000 partitions made in {created:?}, opened in {:?}", started.elapsed());
-    assert_eq!(store.children("/topics/t/partitions").await.map(|names| names.len()), Ok(1000));
-    assert_eq!(store.children("/").await, Ok(vec!["change_0000000002".into(), "topics".into()]));
-    assert!(create(&store, "/e", CreateMode::Ephemeral).await.1.czxid > last.czxid);
-    second.close();
 }
 
 #[tokio::test]

@@ -17,12 +17,12 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch as published};
 use zookeeper_client as zk;
@@ -80,9 +80,8 @@ pub(crate) struct ZookeeperCoordination {
     client: Mutex<Option<zk::Client>>,
     session: Published,
     permits: Semaphore,
-    /// Calls whose outcome is unknown, ever; and how many of them a `sync` has settled.
-    unknown: AtomicU64,
-    settled: AtomicU64,
+    /// A call's outcome is unknown: sync before the next read.
+    unsettled: AtomicBool,
     /// Held while a session is opened.
     connecting: tokio::sync::Mutex<session::Leftovers>,
 }
@@ -99,8 +98,7 @@ impl ZookeeperCoordination {
             config,
             client: Mutex::new(Some(client)),
             session,
-            unknown: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
+            unsettled: AtomicBool::new(false),
             connecting: tokio::sync::Mutex::new(leftovers),
         })
     }
@@ -129,7 +127,7 @@ impl ZookeeperCoordination {
             Err(error::first(CoordinationError::Unknown(message)))
         });
         if matches!(result, Err(MultiError { error: CoordinationError::Unknown(_), .. })) {
-            self.unknown.fetch_add(1, Ordering::AcqRel);
+            self.unsettled.store(true, Ordering::Release);
         }
         result
     }
@@ -154,10 +152,12 @@ impl ZookeeperCoordination {
     where
         F: Future<Output = Result<T, zk::Error>> + Send,
     {
-        let unknown = self.unknown.load(Ordering::Acquire);
-        if self.settled.load(Ordering::Acquire) < unknown {
-            self.on_node("/", |client| async move { client.sync("/").await }).await?;
-            self.settled.fetch_max(unknown, Ordering::AcqRel);
+        if self.unsettled.swap(false, Ordering::AcqRel) {
+            let settled = self.on_node("/", |client| async move { client.sync("/").await }).await;
+            if let Err(refused) = settled {
+                self.unsettled.store(true, Ordering::Release);
+                return Err(refused);
+            }
         }
         self.on_node(path, request).await
     }
@@ -318,10 +318,8 @@ impl Coordination for ZookeeperCoordination {
     }
 
     fn multi_all<'a>(&'a self, batches: Vec<Vec<Op>>) -> BoxFuture<'a, Vec<Result<Vec<OpResult>, MultiError>>> {
-        // Started in order, some at a time, so that the others' requests need not queue behind all of them.
-        let some = self.config.max_in_flight.max(1);
-        let commits = batches.into_iter().map(move |ops| async move { self.commit(&ops).await }.boxed());
-        stream::iter(commits).buffered(some).collect().boxed()
+        // The permits admit them in order, some at a time, and one session keeps that order.
+        async move { join_all(batches.iter().map(|ops| self.commit(ops))).await }.boxed()
     }
 
     fn session(&self) -> published::Receiver<Session> {

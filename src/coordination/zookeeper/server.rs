@@ -20,13 +20,11 @@ const GUARD: &str = r#"java "$@" & p=$!; echo $p; cat >/dev/null; kill -9 $p; wa
 /// Longest start that is not a failure.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// One server, alone or of an ensemble.
+/// A running server.
 #[derive(Debug)]
 pub(crate) struct ZookeeperServer {
     dir: TempDir,
     port: u16,
-    /// Lines of the configuration that name the ensemble; empty for a server alone.
-    peers: String,
     running: Option<Running>,
 }
 
@@ -37,46 +35,21 @@ struct Running {
 }
 
 impl ZookeeperServer {
-    /// One server. `None` if the package is not installed, which is said on standard error; `make test` installs it.
+    /// `None` if the package is not installed, which is said on standard error; `make test` installs it.
     pub(crate) fn start() -> Option<ZookeeperServer> {
-        Self::start_ensemble(1)?.pop()
-    }
-
-    /// Several servers that agree. `None` as for [`Self::start`].
-    pub(crate) fn start_ensemble(count: usize) -> Option<Vec<ZookeeperServer>> {
         if !Path::new(JAR).exists() {
             eprintln!("SKIPPED: {JAR} is missing; install the package `zookeeper` (make test does)");
             return None;
         }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut server = ZookeeperServer { dir, port: 0, running: None };
         for _ in 0..5 {
-            let mut servers = Self::prepare(count);
-            servers.iter_mut().for_each(Self::spawn);
-            if servers.iter_mut().all(Self::comes_up) {
-                return Some(servers);
-            }
-            // Someone else took one of the ports meanwhile.
-            servers.iter().for_each(|server| eprintln!("ZooKeeper did not come up: {}", server.log()));
-        }
-        panic!("no ZooKeeper server came up");
-    }
-
-    fn prepare(count: usize) -> Vec<ZookeeperServer> {
-        let ports = free_ports(3 * count);
-        let mut peers = String::new();
-        if count > 1 {
-            peers.push_str("initLimit=20\nsyncLimit=10\n");
-            for (id, ports) in ports.chunks(3).enumerate() {
-                peers.push_str(&format!("server.{}=127.0.0.1:{}:{}\n", id + 1, ports[1], ports[2]));
+            server.port = free_port();
+            if server.run() {
+                return Some(server);
             }
         }
-        let server = |(id, ports): (usize, &[u16])| {
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            let data = dir.path().join("data");
-            std::fs::create_dir(&data).expect("created");
-            std::fs::write(data.join("myid"), format!("{}\n", id + 1)).expect("written");
-            ZookeeperServer { dir, port: ports[0], peers: peers.clone(), running: None }
-        };
-        ports.chunks(3).enumerate().map(server).collect()
+        panic!("no ZooKeeper server came up: {}", server.log());
     }
 
     /// `host:port`.
@@ -95,13 +68,7 @@ impl ZookeeperServer {
 
     /// Starts it again after [`Self::kill`], with the same port and data.
     pub(crate) fn restart(&mut self) {
-        self.spawn();
-        assert!(self.comes_up(), "the server does not come back: {}", self.log());
-    }
-
-    /// This one decides for the ensemble.
-    pub(crate) fn leads(&self) -> bool {
-        self.mode().is_ok_and(|answer| answer.contains("Mode: leader"))
+        assert!(self.run(), "the server does not come back: {}", self.log());
     }
 
     /// Stops the process where it is, as a long pause does.
@@ -119,20 +86,20 @@ impl ZookeeperServer {
         kill_process(running.jvm, signal).expect("the server is our child's child");
     }
 
-    fn spawn(&mut self) {
+    /// Starts the process and waits until it serves; `false` if it ended instead.
+    fn run(&mut self) -> bool {
         let dir = self.dir.path();
         let config = format!(
             "tickTime=500\ndataDir={data}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
-             4lw.commands.whitelist=*\nmaxClientCnxns=0\nminSessionTimeout=1000\nmaxSessionTimeout=60000\n{peers}",
+             4lw.commands.whitelist=*\nmaxClientCnxns=0\nminSessionTimeout=1000\nmaxSessionTimeout=60000\n",
             data = dir.join("data").display(),
             port = self.port,
-            peers = self.peers,
         );
         std::fs::write(dir.join("zoo.cfg"), config).expect("written");
         let log = std::fs::File::create(dir.join("log")).expect("created");
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "sh", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            .args(["-Dzookeeper.forceSync=no", "-cp", JAR, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .args(["-Dzookeeper.forceSync=no", "-cp", JAR, "org.apache.zookeeper.server.ZooKeeperServerMain"])
             .arg(dir.join("zoo.cfg"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -144,15 +111,13 @@ impl ZookeeperServer {
         BufReader::new(stdout).read_line(&mut line).expect("the guard says the JVM's id");
         let jvm = line.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
         self.running = Some(Running { guard, jvm });
-    }
-
-    /// Waits until the process serves; `false` if it ended instead.
-    fn comes_up(&mut self) -> bool {
         let deadline = Instant::now() + START_MAX;
-        let jvm = self.running.as_ref().expect("spawned before").jvm;
-        while Instant::now() < deadline && rustix::process::test_kill_process(jvm).is_ok() {
-            if self.mode().is_ok_and(|answer| answer.contains("Mode:")) {
+        while Instant::now() < deadline {
+            if self.serves() {
                 return true;
+            }
+            if rustix::process::test_kill_process(jvm).is_err() {
+                break;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -160,15 +125,18 @@ impl ZookeeperServer {
         false
     }
 
-    /// What the four-letter command `srvr` answers; it names a mode once the server serves.
-    fn mode(&self) -> std::io::Result<String> {
+    /// The four-letter command `srvr` answers with a mode.
+    fn serves(&self) -> bool {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"srvr")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"srvr")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.contains("Mode:"))
     }
 
     fn log(&self) -> String {
@@ -182,9 +150,8 @@ impl Drop for ZookeeperServer {
     }
 }
 
-/// Ports that were free a moment ago, all different.
-fn free_ports(count: usize) -> Vec<u16> {
-    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let listeners: Vec<_> = (0..count).map(bind).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("bound").port()
 }

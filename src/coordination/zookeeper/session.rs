@@ -38,7 +38,7 @@ impl Leftovers {
             let sessions = match &text {
                 Some(Ok(text)) => text.lines().filter_map(|line| line.trim().parse().ok()).collect(),
                 Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!(%error, "the ids of earlier sessions cannot be read; what they left stays until they expire");
+                    warn!(%error, "the ids of earlier sessions cannot be read; their ephemerals stay until they expire");
                     Vec::new()
                 }
                 Some(Err(_)) | None => Vec::new(),

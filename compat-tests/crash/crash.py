@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+"""SIGKILL under load, round after round: what was acknowledged must be there, once, where it was said to be.
+
+Stock librdkafka producers (idempotent ones, and plain ones with hundreds of requests in flight) and a consumer group run
+through every kill and restart, while topics are created and deleted, a compacted topic is rewritten and small write
+buffers make flushes frequent. After each restart:
+
+  C1  every acknowledged record lies at the offset that was acknowledged, with its value
+  C2  offsets of a partition are contiguous (the compacted topic apart)
+  C3  a value of an idempotent producer is there at most once
+  C4  offsets that were committed do not go back
+  C5  the group goes on: it has read on since the round before
+  C6  the latest acknowledged value of every key of the compacted topic is the one that is read
+
+    crash.py [--rounds 20] [--seed N] [--json FILE]
+
+Needs the Python package confluent-kafka; `make crash` sets that up. KLAMM names the binary. A checker must be able to
+fail: `--plant lose` removes the newest write-ahead log after every kill, as if acknowledgements came before the write.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+
+from confluent_kafka import Consumer, Producer, TopicPartition  # noqa: E402
+
+from brokers import Klamm  # noqa: E402
+from wire import Client, batches, values  # noqa: E402
+
+PARTITIONS = 4
+TOPIC, COMPACTED = "crash", "crash-compacted"
+
+
+class Writer(threading.Thread):
+    """A producer that numbers its messages and remembers what was acknowledged where."""
+
+    def __init__(self, port, name, idempotent, topic=TOPIC, keys=0):
+        super().__init__(daemon=True)
+        self.name, self.idempotent, self.topic, self.keys = name, idempotent, topic, keys
+        self.acked, self.sent, self.failed = {}, 0, 0
+        self.ending = threading.Event()
+        settings = {
+            "bootstrap.servers": f"127.0.0.1:{port}",
+            "acks": "all",
+            "linger.ms": 0,
+            "enable.idempotence": idempotent,
+            "message.timeout.ms": 120000,
+            "reconnect.backoff.max.ms": 200,
+            "retry.backoff.ms": 50,
+            "log_level": 2,
+        }
+        if not idempotent:
+            settings |= {"max.in.flight.requests.per.connection": 400, "batch.num.messages": 1, "retries": 0}
+        self.producer = Producer(settings)
+
+    def delivered(self, error, message):
+        if error is None:
+            self.acked[(message.partition(), message.offset())] = message.value()
+        else:
+            self.failed += 1
+
+    def in_flight(self):
+        return len(self.producer)
+
+    def run(self):
+        rng = random.Random(self.name)
+        while not self.ending.is_set():
+            if len(self.producer) > 500:
+                self.producer.poll(0.01)
+                continue
+            value = f"{self.name}:{self.sent}:".encode() + b"x" * rng.randrange(10, 900)
+            key = f"{self.name}-{self.sent % self.keys}" if self.keys else None
+            try:
+                self.producer.produce(self.topic, value, key=key, partition=rng.randrange(PARTITIONS) if not key else -1,
+                                      on_delivery=self.delivered)
+                self.sent += 1
+            except BufferError:
+                self.producer.poll(0.05)
+            self.producer.poll(0)
+        self.producer.flush(90)
+
+
+class Reader(threading.Thread):
+    """A member of a group that commits what it has read, synchronously, and remembers that."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.ending = threading.Event()
+        self.read, self.committed = 0, {}
+        self.consumer = Consumer({
+            "bootstrap.servers": f"127.0.0.1:{port}", "group.id": "crash", "auto.offset.reset": "earliest",
+            "enable.auto.commit": False, "session.timeout.ms": 6000, "reconnect.backoff.max.ms": 200, "log_level": 2,
+        })
+        self.consumer.subscribe([TOPIC])
+
+    def run(self):
+        while not self.ending.is_set():
+            messages = self.consumer.consume(200, 0.2)
+            good = [m for m in messages if m.error() is None]
+            self.read += len(good)
+            if good:
+                try:
+                    for at in self.consumer.commit(asynchronous=False) or []:
+                        if at.error is None and at.offset >= 0:
+                            self.committed[at.partition] = max(at.offset, self.committed.get(at.partition, 0))
+                except Exception:  # the broker is down: nothing was acknowledged
+                    pass
+        self.consumer.close()
+
+
+class Churn(threading.Thread):
+    """Creates and deletes topics, so that a kill meets creations and wipes."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.ending = port, threading.Event()
+
+    def run(self):
+        n = 0
+        while not self.ending.is_set():
+            try:
+                with Client(self.port, timeout=5) as client:
+                    while not self.ending.is_set():
+                        client.create_topic(f"churn-{n}", 3, timeout_ms=3000)
+                        n += 1
+                        time.sleep(0.05)
+            except (OSError, AssertionError):
+                time.sleep(0.05)
+
+
+def read_partition(client, topic, partition):
+    """[(offset, value)] of everything that is there."""
+    start = client.list_offsets(topic, [partition], -2)[partition]
+    end = client.list_offsets(topic, [partition], -1)[partition]
+    if start[0] or end[0]:
+        raise RuntimeError(f"{topic}-{partition}: errors {start[0]}, {end[0]}")
+    found, at = [], start[1]
+    while at < end[1]:
+        error, _, records = client.fetch(topic, {partition: at}, max_bytes=8 << 20)[partition]
+        if error:
+            raise RuntimeError(f"{topic}-{partition} at {at}: error {error}")
+        for _base, last, one in batches(records):
+            found += [(offset, value) for offset, value in values(one) if offset >= at]
+            at = last + 1
+    return start[1], end[1], found
+
+
+def check(port, writers, reader, before, seen):
+    """Applies the rules; answers their breaches. `seen` carries records already checked from round to round."""
+    breaches, total = [], 0
+    with Client(port, timeout=60) as client:
+        logs = {p: read_partition(client, TOPIC, p) for p in range(PARTITIONS)}
+        compacted = {p: read_partition(client, COMPACTED, p) for p in range(PARTITIONS)}
+    once = {}
+    for p, (start, end, found) in logs.items():
+        total += len(found)
+        offsets = [offset for offset, _ in found]
+        if offsets != list(range(start, end)):
+            breaches.append(f"C2 partition {p}: {len(offsets)} records between {start} and {end}")
+        by_offset = dict(found)
+        for writer in writers:
+            if writer.topic != TOPIC:
+                continue
+            for (partition, offset), value in list(writer.acked.items()):
+                if partition == p and by_offset.get(offset) != value:
+                    breaches.append(f"C1 {writer.name}: acknowledged {value[:24]} at {p}:{offset}, "
+                                    f"there is {str(by_offset.get(offset))[:30]}")
+        for offset, value in found:
+            name = value.split(b":", 1)[0]
+            if name.startswith(b"idempotent"):
+                if value in once:
+                    breaches.append(f"C3 {value[:24]} at {p}:{offset} and {once[value]}")
+                once[value] = (p, offset)
+    latest = {}
+    for p, (_, _, found) in compacted.items():
+        for offset, value in found:
+            if value is not None:
+                name, number, _ = value.split(b":", 2)
+                latest[(name, int(number) % 50)] = max(latest.get((name, int(number) % 50), -1), int(number))
+    for writer in writers:
+        if writer.topic == COMPACTED:
+            wanted = {}
+            for value in list(writer.acked.values()):
+                number = int(value.split(b":", 2)[1])
+                wanted[number % 50] = max(wanted.get(number % 50, -1), number)
+            for key, number in wanted.items():
+                if latest.get((writer.name.encode(), key), -1) < number:
+                    breaches.append(f"C6 {writer.name} key {key}: acknowledged {number}, "
+                                    f"read {latest.get((writer.name.encode(), key))}")
+    committed = committed_offsets(port)
+    for p, offset in before.items():
+        if committed.get(p, -1) < offset:
+            breaches.append(f"C4 partition {p}: committed {offset}, after the restart {committed.get(p)}")
+    if reader.read <= seen.get("read", -1):
+        breaches.append(f"C5 the group stands at {reader.read} records")
+    seen["read"] = reader.read
+    return breaches, total
+
+
+def committed_offsets(port):
+    consumer = Consumer({"bootstrap.servers": f"127.0.0.1:{port}", "group.id": "crash", "log_level": 2})
+    try:
+        at = consumer.committed([TopicPartition(TOPIC, p) for p in range(PARTITIONS)], timeout=30)
+        return {one.partition: one.offset for one in at}
+    finally:
+        consumer.close()
+
+
+def plant_loss(broker):
+    """What a build that acknowledges before it writes would leave behind."""
+    logs = sorted((broker.folder / "data").rglob("*.log"), key=lambda p: p.stat().st_mtime)
+    for path in [p for p in logs if p.name[0].isdigit()][-1:]:
+        os.truncate(path, max(0, path.stat().st_size - (256 << 10)))
+
+
+def rounds(args):
+    rng = random.Random(args.seed)
+    broker = Klamm({
+        "group.initial.rebalance.delay.ms": "0", "log.cleaner.backoff.ms": "200", "log.segment.bytes": str(1 << 20),
+        "auto.create.topics.enable": "false", "klamm.rocksdb.write.buffer.bytes": str(8 << 20),
+        "offsets.topic.num.partitions": "5",
+    })
+    print(f"seed {args.seed}, data in {broker.folder}", flush=True)
+    broker.start()
+    with Client(broker.port) as client:
+        assert client.create_topic(TOPIC, PARTITIONS, configs={"retention.ms": "-1", "segment.bytes": str(64 << 20)}) == 0
+        assert client.create_topic(COMPACTED, PARTITIONS, configs={
+            "cleanup.policy": "compact", "segment.bytes": str(256 << 10), "min.cleanable.dirty.ratio": "0.01"}) == 0
+    writers = [Writer(broker.port, f"idempotent{n}", True) for n in range(3)]
+    writers += [Writer(broker.port, f"plain{n}", False) for n in range(3)]
+    writers += [Writer(broker.port, f"keyed{n}", True, COMPACTED, 50) for n in range(2)]
+    reader, churn = Reader(broker.port), Churn(broker.port)
+    threads = [*writers, reader, churn]
+    for thread in threads:
+        thread.start()
+    breaches, seen, report = [], {}, []
+    try:
+        for n in range(args.rounds):
+            time.sleep(rng.uniform(1.0, 4.0))
+            flying = sum(w.in_flight() for w in writers if not w.idempotent)
+            before = dict(reader.committed)
+            broker.kill()
+            if args.plant == "lose":
+                plant_loss(broker)
+            back = broker.start(30)
+            deadline = time.monotonic() + 30
+            while reader.read <= seen.get("read", -1) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            found, total = check(broker.port, writers, reader, before, seen)
+            acked = sum(len(w.acked) for w in writers)
+            report.append({"round": n + 1, "in flight": flying, "back after s": round(back, 3), "acked": acked,
+                           "records": total, "breaches": found[:10]})
+            print(f"round {n + 1:2}: {flying} in flight at the kill, back after {back:.3f} s, {acked} acknowledged, "
+                  f"{total} records, {len(found)} breaches", flush=True)
+            for breach in found[:5]:
+                print(f"    {breach}", flush=True)
+            breaches += found
+            if found and not args.keep_going:
+                break
+    finally:
+        for thread in threads:
+            thread.ending.set()
+        for thread in threads:
+            thread.join(100)
+        if not breaches:
+            broker.remove()
+        else:
+            broker.stop(signal.SIGKILL)
+            print(f"data kept in {broker.folder}")
+    few = sum(1 for one in report if one["in flight"] < 100)
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(report, indent=1))
+    times = sorted(one["back after s"] for one in report)
+    print(f"{len(report)} rounds, {report[-1]['acked']} acknowledged records, {len(breaches)} breaches, back after "
+          f"{times[len(times) // 2]:.3f} s (median, at most {times[-1]:.3f}), {few} rounds with fewer than 100 in flight")
+    return breaches
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--json")
+    parser.add_argument("--plant", choices=["lose"])
+    parser.add_argument("--keep-going", action="store_true")
+    args = parser.parse_args()
+    breaches = rounds(args)
+    if args.plant:
+        print("the planted bug was " + ("found" if breaches else "NOT found"))
+        return 0 if breaches else 1
+    return 1 if breaches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

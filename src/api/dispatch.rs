@@ -1,0 +1,78 @@
+//! From a frame to the handler of its key: header, version gate, stage one. What cannot be answered closes the connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::api_versions;
+use super::context::{Handles, RequestContext};
+use super::handler::{CloseReason, Outcome, Row, encoded};
+use crate::metrics;
+use crate::wire::header::RequestHeader;
+
+/// What every request of one connection shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) handles: Arc<Handles>,
+    pub(crate) listener: Arc<str>,
+    pub(crate) peer: SocketAddr,
+}
+
+/// A request whose stage one is over.
+pub(crate) struct Dispatched {
+    pub(crate) correlation_id: i32,
+    /// Response header 1 (tagged fields) instead of 0.
+    pub(crate) flexible_header: bool,
+    pub(crate) outcome: Outcome,
+}
+
+/// Runs stage one of the request in `frame`. The next frame of the connection may be dispatched when this returns.
+pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched {
+    let frame_bytes = frame.len();
+    let header = match RequestHeader::take(&mut frame, is_flexible) {
+        Ok(header) => header,
+        Err(error) => return refuse(0, error.to_string()),
+    };
+    let Some(row) = row(header.key) else {
+        return refuse(header.correlation_id, format!("unknown API key {}", header.key));
+    };
+    if !(row.min_version..=row.max_version).contains(&header.version) {
+        if header.key == api_versions::KEY {
+            let outcome = encoded(&api_versions::unsupported_version(), 0);
+            return Dispatched { correlation_id: header.correlation_id, flexible_header: false, outcome };
+        }
+        return refuse(header.correlation_id, format!("API key {} has no version {}", header.key, header.version));
+    }
+    if frame_bytes > row.frame_bytes_max {
+        return refuse(header.correlation_id, format!("a frame of {frame_bytes} bytes for API key {}", header.key));
+    }
+    let ctx = RequestContext {
+        handles: Arc::clone(&origin.handles),
+        version: header.version,
+        client_id: header.client_id,
+        listener: Arc::clone(&origin.listener),
+        peer: origin.peer,
+    };
+    let flexible_header = header.key != api_versions::KEY && (row.flexible)(header.version);
+    let outcome = (row.run)(ctx, frame).await;
+    if let Outcome::Close(CloseReason::Malformed(_)) = &outcome {
+        metrics::BODIES_REFUSED.add(1);
+    }
+    Dispatched { correlation_id: header.correlation_id, flexible_header, outcome }
+}
+
+/// Whether the request header of this key and version has tagged fields. Unknown ones are refused later either way.
+fn is_flexible(key: i16, version: i16) -> bool {
+    row(key).is_some_and(|row| (row.min_version..=row.max_version).contains(&version) && (row.flexible)(version))
+}
+
+fn row(key: i16) -> Option<&'static Row> {
+    super::TABLE.binary_search_by_key(&key, |row| row.key).ok().map(|at| &super::TABLE[at])
+}
+
+fn refuse(correlation_id: i32, reason: String) -> Dispatched {
+    metrics::FRAMES_REFUSED.add(1);
+    let outcome = Outcome::Close(CloseReason::Malformed(reason));
+    Dispatched { correlation_id, flexible_header: false, outcome }
+}

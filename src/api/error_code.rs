@@ -1,0 +1,128 @@
+//! The one map from what the rooms say to Kafka's error codes. Exhaustive, without `_`: a new domain error must say what
+//! clients see.
+
+use kafka_protocol::ResponseError;
+
+use crate::cluster::admin::AdminError;
+use crate::cluster::auto_create::AutoCreateError;
+use crate::cluster::placement::PlacementError;
+use crate::coordination::CoordinationError;
+use crate::log::partition_log::AppendError;
+use crate::record::refused::RefusedKind;
+use crate::replica::ack::AckError;
+use crate::replica::partition::Refusal;
+use crate::replica::sessions::SessionError;
+
+/// Code of a batch that was refused before the log saw it.
+pub(crate) fn of_refused_batch(kind: RefusedKind) -> ResponseError {
+    match kind {
+        RefusedKind::CorruptMessage => ResponseError::CorruptMessage,
+        RefusedKind::MessageTooLarge => ResponseError::MessageTooLarge,
+        RefusedKind::InvalidRecord => ResponseError::InvalidRecord,
+        RefusedKind::InvalidTimestamp => ResponseError::InvalidTimestamp,
+        RefusedKind::UnsupportedCompressionType => ResponseError::UnsupportedCompressionType,
+        RefusedKind::RecordListTooLarge => ResponseError::RecordListTooLarge,
+    }
+}
+
+pub(crate) fn of_refusal(refusal: &Refusal) -> ResponseError {
+    match refusal {
+        Refusal::NotLeader => ResponseError::NotLeaderOrFollower,
+        Refusal::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+        Refusal::Storage(_) | Refusal::Full => ResponseError::KafkaStorageError,
+        Refusal::Log(error) => of_append_error(error),
+    }
+}
+
+pub(crate) fn of_append_error(error: &AppendError) -> ResponseError {
+    match error {
+        AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+        AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+        AppendError::InvalidTxnState { .. } => ResponseError::InvalidTxnState,
+    }
+}
+
+pub(crate) fn of_ack_error(error: &AckError) -> ResponseError {
+    match error {
+        AckError::NotLeader => ResponseError::NotLeaderOrFollower,
+        AckError::Storage(_) | AckError::Full => ResponseError::KafkaStorageError,
+    }
+}
+
+pub(crate) fn of_session_error(error: SessionError) -> ResponseError {
+    match error {
+        SessionError::NotFound => ResponseError::FetchSessionIdNotFound,
+        SessionError::InvalidEpoch => ResponseError::InvalidFetchSessionEpoch,
+        SessionError::TopicIdError => ResponseError::FetchSessionTopicIdError,
+    }
+}
+
+/// A topic that was named and did not come into being.
+pub(crate) fn of_auto_create_error(error: &AutoCreateError) -> ResponseError {
+    match error {
+        AutoCreateError::InvalidName(_) | AutoCreateError::Collision(..) => ResponseError::InvalidTopicException,
+        AutoCreateError::Placement(error) => of_placement_error(error),
+        AutoCreateError::Admin(error) => of_admin_error(error),
+    }
+}
+
+/// An internal topic that did not come into being: the client is to try again, unless the cluster is too small.
+pub(crate) fn of_internal_creation(_: &AutoCreateError) -> ResponseError {
+    ResponseError::CoordinatorNotAvailable
+}
+
+pub(crate) fn of_placement_error(error: &PlacementError) -> ResponseError {
+    match error {
+        PlacementError::NoPartitions => ResponseError::InvalidPartitions,
+        PlacementError::NoReplicas | PlacementError::TooFewBrokers { .. } | PlacementError::RacksIncomplete => {
+            ResponseError::InvalidReplicationFactor
+        }
+    }
+}
+
+/// A write to the coordination tree that any broker may make.
+pub(crate) fn of_admin_error(error: &AdminError) -> ResponseError {
+    match error {
+        AdminError::TopicExists(_) => ResponseError::TopicAlreadyExists,
+        AdminError::MarkedForDeletion(_) => ResponseError::TopicAlreadyExists,
+        AdminError::NoTopic(_) => ResponseError::UnknownTopicOrPartition,
+        AdminError::TooLarge { .. } => ResponseError::InvalidPartitions,
+        AdminError::Raced(_) => ResponseError::UnknownServerError,
+        AdminError::Znode(_) => ResponseError::UnknownServerError,
+        AdminError::Coordination(error) => of_coordination_error(error),
+    }
+}
+
+/// The coordination tree did not do what was asked; nothing a client can mend, but it may try again.
+pub(crate) fn of_coordination_error(error: &CoordinationError) -> ResponseError {
+    match error {
+        CoordinationError::Unknown(_) | CoordinationError::SessionExpired => ResponseError::RequestTimedOut,
+        CoordinationError::NoNode(_)
+        | CoordinationError::NodeExists(_)
+        | CoordinationError::BadVersion(_)
+        | CoordinationError::NotEmpty(_)
+        | CoordinationError::NoChildrenForEphemerals(_)
+        | CoordinationError::Refused(_) => ResponseError::UnknownServerError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_of_produce_are_kafkas() {
+        assert_eq!(of_refused_batch(RefusedKind::CorruptMessage).code(), 2);
+        assert_eq!(of_refused_batch(RefusedKind::MessageTooLarge).code(), 10);
+        assert_eq!(of_refused_batch(RefusedKind::RecordListTooLarge).code(), 18);
+        assert_eq!(of_refused_batch(RefusedKind::InvalidTimestamp).code(), 32);
+        assert_eq!(of_refused_batch(RefusedKind::UnsupportedCompressionType).code(), 76);
+        assert_eq!(of_refused_batch(RefusedKind::InvalidRecord).code(), 87);
+        assert_eq!(of_refusal(&Refusal::NotLeader).code(), 6);
+        assert_eq!(of_refusal(&Refusal::NotEnoughReplicas).code(), 19);
+        assert_eq!(of_refusal(&Refusal::Full).code(), 56);
+        assert_eq!(of_session_error(SessionError::NotFound).code(), 70);
+        assert_eq!(of_session_error(SessionError::InvalidEpoch).code(), 71);
+        assert_eq!(of_session_error(SessionError::TopicIdError).code(), 106);
+    }
+}

@@ -1,0 +1,406 @@
+//! Fetch (1), versions 4–18: read record batches.
+//!
+//! Behaviour
+//! - Whole batches as stored, from the one that holds the fetch offset, up to the high watermark (read_uncommitted) or
+//!   the last stable offset (read_committed). The first non-empty partition returns one batch even above every limit.
+//! - Answers at once when `min_bytes` are there, `max_wait_ms` is not positive, or any partition has an error; else it
+//!   parks until the bytes come, a partition changes its role, or the time is over.
+//! - Sessions (KIP-227) as `replica::sessions` says; an incremental answer names only what has news.
+//! - Below the log start or above the end: OFFSET_OUT_OF_RANGE (1) with the log start. Leader epochs: older than ours
+//!   FENCED_LEADER_EPOCH (74), newer UNKNOWN_LEADER_EPOCH (75). A diverging `last_fetched_epoch` (12+) is answered with
+//!   the epoch and end offset where the logs part, and no records.
+//! - Replicas (replica id ≥ 0) are refused with NOT_LEADER_OR_FOLLOWER until there is replication.
+//! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12 flexible,
+//! divergence; 13 topic ids (UNKNOWN_TOPIC_ID); 15 replica state; 16 leader hints (optional, not sent); 17, 18 nothing
+//! for consumers. Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`, `DelayedFetch`.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::FetchRequest;
+
+use super::context::RequestContext;
+use super::error_code;
+use super::handler::{CloseReason, Outcome, Row};
+use crate::replica::partition::Partition;
+use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
+use crate::replica::wait::{FetchWaiter, WaitGuard};
+use crate::task;
+use crate::types::limits::CONTROL_FRAME_BYTES_MAX;
+use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName};
+use crate::wire::codec;
+use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef};
+
+const KEY: i16 = 1;
+const VERSIONS: RangeInclusive<i16> = 4..=18;
+const VERSION_TOPIC_IDS: i16 = 13;
+const READ_COMMITTED: i8 = 1;
+
+/// Fetch has a row of its own making: its answer borrows the record bytes.
+pub(crate) const ROW: Row = Row {
+    key: KEY,
+    min_version: *VERSIONS.start(),
+    max_version: *VERSIONS.end(),
+    frame_bytes_max: CONTROL_FRAME_BYTES_MAX,
+    run,
+    flexible: |version| version >= 12,
+};
+
+/// What a request asks of all its partitions.
+#[derive(Clone, Copy)]
+struct Limits {
+    max_bytes: usize,
+    min_bytes: usize,
+    max_wait: Duration,
+    read_committed: bool,
+}
+
+/// One partition of the request with what was found for it.
+struct Part {
+    key: FetchKey,
+    wanted: Wanted,
+    replica: Option<Arc<Partition>>,
+    found: Found,
+}
+
+#[derive(Default)]
+struct Found {
+    error: Option<ResponseError>,
+    high_watermark: Offset,
+    last_stable_offset: Offset,
+    log_start_offset: Offset,
+    /// Epoch and end offset where the logs part.
+    diverging: Option<(LeaderEpoch, Offset)>,
+    batches: Vec<Bytes>,
+    bytes: usize,
+    /// Readable up to here; `None` when the partition has an error.
+    upto: Option<Offset>,
+}
+
+fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
+    async move {
+        let request = match codec::decode_request::<FetchRequest>(body.freeze(), ctx.version) {
+            Ok(request) => request,
+            Err(error) => return Outcome::Close(CloseReason::Malformed(error.to_string())),
+        };
+        Outcome::Later(answer(ctx, request).boxed())
+    }
+    .boxed()
+}
+
+async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
+    let limits = Limits {
+        max_bytes: (request.max_bytes.max(0) as usize).min(ctx.handles.config.fetch_max_bytes as usize),
+        min_bytes: request.min_bytes.max(0) as usize,
+        max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
+        read_committed: request.isolation_level == READ_COMMITTED,
+    };
+    let (usage, wanted) = match enter_session(&ctx, &request) {
+        Ok(entered) => entered,
+        Err(error) => return encode(&ctx, error_code::of_session_error(error).code(), 0, false, Vec::new()),
+    };
+    let from_replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
+    let mut parts: Vec<Part> = wanted.into_iter().map(|(key, wanted)| find(&ctx, key, wanted, from_replica)).collect();
+    read(&mut parts, limits).await;
+    if !is_due(&parts, limits) {
+        parts = park(&ctx, parts, limits).await;
+    }
+    tell(&ctx, &usage, limits.read_committed, parts)
+}
+
+type Entered = (Use, Vec<(FetchKey, Wanted)>);
+
+fn enter_session(ctx: &RequestContext, request: &FetchRequest) -> Result<Entered, SessionError> {
+    let by_id = ctx.version >= VERSION_TOPIC_IDS;
+    let reference = |name: &str, id: uuid::Uuid| {
+        if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(TopicName::new(name)) }
+    };
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let topic_ref = reference(topic.topic.as_str(), topic.topic_id);
+        for partition in &topic.partitions {
+            let want = Wanted {
+                fetch_offset: Offset(partition.fetch_offset),
+                partition_max_bytes: partition.partition_max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+                log_start_offset: Offset(partition.log_start_offset),
+            };
+            wanted.push(((topic_ref.clone(), PartitionIndex(partition.partition)), want));
+        }
+    }
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        let topic_ref = reference(topic.topic.as_str(), topic.topic_id);
+        forgotten.extend(topic.partitions.iter().map(|&partition| (topic_ref.clone(), PartitionIndex(partition))));
+    }
+    // Before version 7 there are no sessions: the defaults (id 0, epoch −1) say so.
+    let (now, random) = (ctx.handles.clock.now_ms(), ctx.handles.clock.random());
+    ctx.handles.sessions.enter(request.session_id, request.session_epoch, by_id, wanted, &forgotten, now, random)
+}
+
+/// Finds the replica and checks what can be checked without reading.
+fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, from_replica: bool) -> Part {
+    let image = ctx.image();
+    let name = match &key.0 {
+        TopicRef::Name(name) => Some(name.clone()),
+        TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.clone()),
+    };
+    let refused = |error| Found { error: Some(error), ..Found::nothing() };
+    let Some(name) = name else {
+        return Part { key, wanted, replica: None, found: refused(ResponseError::UnknownTopicId) };
+    };
+    let Some(replica) = ctx.handles.replicas.get(name.as_str(), key.1) else {
+        let error = match image.partition(name.as_str(), key.1) {
+            Some(_) => ResponseError::NotLeaderOrFollower,
+            None => ResponseError::UnknownTopicOrPartition,
+        };
+        return Part { key, wanted, replica: None, found: refused(error) };
+    };
+    if from_replica {
+        return Part { key, wanted, replica: None, found: refused(ResponseError::NotLeaderOrFollower) };
+    }
+    Part { key, wanted, replica: Some(replica), found: Found::nothing() }
+}
+
+impl Found {
+    fn nothing() -> Self {
+        Self {
+            high_watermark: Offset::NONE,
+            last_stable_offset: Offset::NONE,
+            log_start_offset: Offset::NONE,
+            ..Self::default()
+        }
+    }
+}
+
+/// Fills in positions and errors of the moment; `upto` is set where there may be something to read.
+fn look(part: &mut Part, read_committed: bool) {
+    let Some(replica) = &part.replica else { return };
+    let view = replica.view();
+    let found = &mut part.found;
+    *found = Found::nothing();
+    let epoch = part.wanted.current_leader_epoch;
+    if !view.leading {
+        found.error = Some(ResponseError::NotLeaderOrFollower);
+        return;
+    }
+    if epoch >= 0 && epoch != view.leader_epoch.0 {
+        let fenced = epoch < view.leader_epoch.0;
+        found.error = Some(if fenced { ResponseError::FencedLeaderEpoch } else { ResponseError::UnknownLeaderEpoch });
+        return;
+    }
+    found.high_watermark = view.high_watermark;
+    found.last_stable_offset = view.last_stable_offset;
+    found.log_start_offset = view.log_start_offset;
+    if let Some(diverging) = divergence(replica, &part.wanted) {
+        match diverging {
+            Ok(at) => found.diverging = Some(at),
+            Err(error) => found.error = Some(error),
+        }
+        return;
+    }
+    let offset = part.wanted.fetch_offset;
+    if offset < view.log_start_offset || offset > view.log_end_offset {
+        found.error = Some(ResponseError::OffsetOutOfRange);
+        return;
+    }
+    found.upto = Some(if read_committed { view.last_stable_offset } else { view.high_watermark });
+}
+
+/// Where the client's log parts from ours. Source: Kafka 3.9 `Partition.readRecords`.
+fn divergence(replica: &Partition, wanted: &Wanted) -> Option<Result<(LeaderEpoch, Offset), ResponseError>> {
+    if wanted.last_fetched_epoch < 0 {
+        return None;
+    }
+    let epoch = LeaderEpoch(wanted.last_fetched_epoch);
+    match replica.with_log(|log| log.end_offset_for_epoch(epoch)) {
+        None => Some(Err(ResponseError::OffsetOutOfRange)),
+        Some((known, end)) if known < epoch || end < wanted.fetch_offset => Some(Ok((known, end))),
+        Some(_) => None,
+    }
+}
+
+/// Reads what is readable now: from the tail where it reaches back far enough, from storage for the rest.
+async fn read(parts: &mut Vec<Part>, limits: Limits) {
+    let mut left = limits.max_bytes;
+    let mut empty_so_far = true;
+    let mut cold = false;
+    for part in parts.iter_mut() {
+        look(part, limits.read_committed);
+        let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { continue };
+        if part.wanted.fetch_offset >= upto {
+            continue;
+        }
+        let bytes = left.min(part.wanted.partition_max_bytes.max(0) as usize);
+        if bytes == 0 && !empty_so_far {
+            continue;
+        }
+        match replica.reader().read_tail(part.wanted.fetch_offset, upto, bytes, empty_so_far) {
+            Some(read) => {
+                empty_so_far &= read.bytes == 0;
+                left = left.saturating_sub(read.bytes);
+                part.found.bytes = read.bytes;
+                part.found.batches = read.batches;
+            }
+            None => {
+                cold = true;
+                break;
+            }
+        }
+    }
+    if cold {
+        read_blocking(parts, limits).await;
+    }
+}
+
+/// The same in order, on a thread that may block on the disk.
+async fn read_blocking(parts: &mut Vec<Part>, limits: Limits) {
+    let mut moved = std::mem::take(parts);
+    *parts = task::blocking(move || {
+        let mut left = limits.max_bytes;
+        let mut empty_so_far = true;
+        for part in &mut moved {
+            look(part, limits.read_committed);
+            let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { continue };
+            let bytes = left.min(part.wanted.partition_max_bytes.max(0) as usize);
+            if part.wanted.fetch_offset >= upto || (bytes == 0 && !empty_so_far) {
+                continue;
+            }
+            match replica.reader().read(part.wanted.fetch_offset, upto, bytes, empty_so_far) {
+                Ok(read) => {
+                    empty_so_far &= read.bytes == 0;
+                    left = left.saturating_sub(read.bytes);
+                    part.found.bytes = read.bytes;
+                    part.found.batches = read.batches;
+                }
+                Err(failure) => {
+                    tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
+                    part.found.error = Some(ResponseError::KafkaStorageError);
+                }
+            }
+        }
+        moved
+    })
+    .await;
+}
+
+fn is_due(parts: &[Part], limits: Limits) -> bool {
+    let bytes: usize = parts.iter().map(|part| part.found.bytes).sum();
+    parts.is_empty()
+        || limits.max_wait.is_zero()
+        || bytes >= limits.min_bytes
+        || parts.iter().any(|part| part.found.error.is_some() || part.found.diverging.is_some())
+}
+
+/// Waits for news of any partition, then reads once more.
+async fn park(ctx: &RequestContext, mut parts: Vec<Part>, limits: Limits) -> Vec<Part> {
+    let deadline = tokio::time::sleep(limits.max_wait);
+    tokio::pin!(deadline);
+    loop {
+        let waiter = FetchWaiter::new();
+        let _over = WaitGuard(Arc::clone(&waiter));
+        for replica in parts.iter().filter_map(|part| part.replica.as_ref()) {
+            replica.waiters.register(&waiter);
+        }
+        // What became readable before the registration is found by this read, what comes after it wakes the waiter.
+        read(&mut parts, limits).await;
+        if is_due(&parts, limits) {
+            return parts;
+        }
+        let have: usize = parts.iter().map(|part| part.found.bytes).sum();
+        waiter.expect(limits.min_bytes.saturating_sub(have) as i64);
+        tokio::select! {
+            () = waiter.due() => {}
+            () = &mut deadline => {
+                read(&mut parts, limits).await;
+                return parts;
+            }
+        }
+        refind(ctx, &mut parts);
+    }
+}
+
+/// A partition may have been deleted, or made anew, while the fetch was parked.
+fn refind(ctx: &RequestContext, parts: &mut [Part]) {
+    for part in parts {
+        let Some(replica) = &part.replica else { continue };
+        let now = ctx.handles.replicas.get(replica.id.topic.as_str(), replica.id.partition);
+        if !now.as_ref().is_some_and(|now| Arc::ptr_eq(now, replica)) {
+            let fresh = find(ctx, part.key.clone(), part.wanted.clone(), false);
+            *part = fresh;
+        }
+    }
+}
+
+fn tell(ctx: &RequestContext, usage: &Use, committed: bool, parts: Vec<Part>) -> Outcome {
+    match usage {
+        Use::Sessionless => encode(ctx, 0, 0, committed, parts),
+        Use::New(session) => {
+            let mut session = session.lock();
+            for part in &parts {
+                session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some());
+            }
+            let id = session.id;
+            drop(session);
+            encode(ctx, 0, id, committed, parts)
+        }
+        Use::Incremental(session) => {
+            let mut session = session.lock();
+            let news = parts
+                .into_iter()
+                .filter(|part| session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some()));
+            let news: Vec<Part> = news.collect();
+            let id = session.id;
+            drop(session);
+            encode(ctx, 0, id, committed, news)
+        }
+    }
+}
+
+impl Part {
+    fn told(&self) -> Told {
+        Told { high_watermark: self.found.high_watermark.0, log_start_offset: self.found.log_start_offset.0 }
+    }
+
+    fn has_data(&self) -> bool {
+        self.found.bytes > 0 || self.found.diverging.is_some()
+    }
+}
+
+/// The response with the topics in the order of their partitions; neighbours of one topic share its head.
+fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: bool, parts: Vec<Part>) -> Outcome {
+    let mut topics: Vec<FetchedTopic> = Vec::new();
+    for part in parts {
+        let (reference, index) = part.key;
+        let reference = match reference {
+            TopicRef::Name(name) => FetchedTopicRef::Name(name),
+            TopicRef::Id(id) => FetchedTopicRef::Id(id),
+        };
+        let found = part.found;
+        let partition = FetchedPartition {
+            index,
+            error_code: found.error.map_or(0, |error| error.code()),
+            high_watermark: found.high_watermark,
+            last_stable_offset: found.last_stable_offset,
+            log_start_offset: found.log_start_offset,
+            // Nothing was ever aborted, because there are no transactions yet.
+            aborted_transactions: committed.then(Vec::new),
+            preferred_read_replica: BrokerId::NONE,
+            records: found.batches,
+            diverging_epoch: found.diverging,
+            current_leader: None,
+        };
+        match topics.last_mut() {
+            Some(topic) if topic.topic == reference => topic.partitions.push(partition),
+            _ => topics.push(FetchedTopic { topic: reference, partitions: vec![partition] }),
+        }
+    }
+    let response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
+    Outcome::Now(fetch::encode(response, ctx.version))
+}

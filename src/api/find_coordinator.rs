@@ -1,0 +1,121 @@
+//! FindCoordinator (10), versions 0–6: which broker coordinates a group.
+//!
+//! Behaviour
+//! - A group's coordinator leads the partition of `__consumer_offsets` that Java's hash of the group id names. A missing
+//!   topic is created; until it has leaders the answer is COORDINATOR_NOT_AVAILABLE (15), which clients retry.
+//! - Key type 1 (transactions) is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53), which is fatal, until
+//!   transactions exist; key type 2 (share groups) and others with INVALID_REQUEST (42).
+//! - An empty group id is legal: old consumers commit under it.
+//! - From version 4 on keys come in a batch, each with its own error.
+//! Versions: 1 key types; 3 flexible; 4 batches (KIP-699); 6 share groups. Ignored: nothing.
+//! Source: Kafka 3.9 `KafkaApis.handleFindCoordinatorRequest`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::{BrokerId as WireBrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::context::RequestContext;
+use super::error_code;
+use super::handler::{Handler, Reply};
+use super::metadata::endpoint;
+use crate::cluster::image::ClusterImage;
+use crate::coordinator::partition_for;
+use crate::types::TopicName;
+use crate::types::topic::CONSUMER_OFFSETS;
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const VERSION_BATCH: i16 = 4;
+/// How long a first group waits for `__consumer_offsets`; a client that is told to retry does so after 100 ms or so.
+const CREATION_PATIENCE: Duration = Duration::from_millis(1000);
+
+pub(crate) struct FindCoordinator;
+
+impl Handler for FindCoordinator {
+    type Req = FindCoordinatorRequest;
+    const VERSIONS: RangeInclusive<i16> = 0..=6;
+
+    async fn handle(ctx: RequestContext, req: FindCoordinatorRequest) -> Reply<FindCoordinatorResponse> {
+        if req.key_type != GROUP || ctx.image().topic(CONSUMER_OFFSETS).is_some() {
+            return Reply::Now(respond(&ctx, &req, None));
+        }
+        Reply::Later(
+            async move {
+                let name = TopicName::new(CONSUMER_OFFSETS);
+                let created = ctx.handles.auto_creation.create(&name, CREATION_PATIENCE).await;
+                // Whatever went wrong with an internal topic is the cluster's affair: the client retries.
+                let refused = created.err().map(|error| error_code::of_internal_creation(&error));
+                respond(&ctx, &req, refused)
+            }
+            .boxed(),
+        )
+    }
+}
+
+struct Found {
+    node: i32,
+    host: String,
+    port: i32,
+}
+
+fn respond(
+    ctx: &RequestContext,
+    req: &FindCoordinatorRequest,
+    refused: Option<ResponseError>,
+) -> FindCoordinatorResponse {
+    let image = ctx.image();
+    let find = |key: &str| match refused {
+        Some(error) => Err(error),
+        None => find(ctx, &image, req.key_type, key),
+    };
+    if ctx.version < VERSION_BATCH {
+        let response = FindCoordinatorResponse::default();
+        return match find(req.key.as_str()) {
+            Ok(found) => response
+                .with_node_id(WireBrokerId(found.node))
+                .with_host(StrBytes::from_string(found.host))
+                .with_port(found.port)
+                .with_error_message((ctx.version >= 1).then(|| StrBytes::from_static_str("NONE"))),
+            Err(error) => response
+                .with_error_code(error.code())
+                .with_node_id(WireBrokerId(-1))
+                .with_port(-1)
+                .with_error_message((ctx.version >= 1).then(|| StrBytes::from_string(error.to_string()))),
+        };
+    }
+    let coordinators = req.coordinator_keys.iter().map(|key| {
+        let coordinator = Coordinator::default().with_key(key.clone());
+        match find(key.as_str()) {
+            Ok(found) => coordinator
+                .with_node_id(WireBrokerId(found.node))
+                .with_host(StrBytes::from_string(found.host))
+                .with_port(found.port)
+                .with_error_message(None),
+            Err(error) => coordinator
+                .with_node_id(WireBrokerId(-1))
+                .with_port(-1)
+                .with_error_code(error.code())
+                .with_error_message(Some(StrBytes::from_string(error.to_string()))),
+        }
+    });
+    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
+}
+
+fn find(ctx: &RequestContext, image: &ClusterImage, key_type: i8, key: &str) -> Result<Found, ResponseError> {
+    match key_type {
+        GROUP => {}
+        TRANSACTION => return Err(ResponseError::TransactionalIdAuthorizationFailed),
+        _ => return Err(ResponseError::InvalidRequest),
+    }
+    let topic = image.topic(CONSUMER_OFFSETS).ok_or(ResponseError::CoordinatorNotAvailable)?;
+    let partition = partition_for(key, topic.partitions.len() as i32);
+    let state = topic.partitions.get(&partition).ok_or(ResponseError::CoordinatorNotAvailable)?;
+    let leader = state.leader.and_then(|id| image.brokers.get(&id)).ok_or(ResponseError::CoordinatorNotAvailable)?;
+    let endpoint = endpoint(leader, &ctx.listener).ok_or(ResponseError::CoordinatorNotAvailable)?;
+    Ok(Found { node: leader.id.0, host: endpoint.host.clone(), port: i32::from(endpoint.port) })
+}

@@ -1,0 +1,120 @@
+//! Opens the log directories: each checked, locked and recovered before anything else looks at it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::meta::{MetaError, MetaProperties};
+use crate::config::Config;
+use crate::log::tail::Tail;
+use crate::storage::rocksdb::{DirectoryOptions, OpenError, RocksDirectory};
+use crate::storage::SharedLogDir;
+use crate::types::BrokerId;
+
+/// Why a log directory cannot be used. Nothing in it was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    #[error("log directory {path} cannot be made or read: {error}")]
+    Io { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Meta(#[from] MetaErrorOpaque),
+    #[error("{0}")]
+    Open(String),
+}
+
+/// A complaint about `meta.properties`, already worded.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct MetaErrorOpaque(String);
+
+impl From<MetaError> for DirError {
+    fn from(error: MetaError) -> Self {
+        Self::Meta(MetaErrorOpaque(error.to_string()))
+    }
+}
+
+impl From<OpenError> for DirError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error.to_string())
+    }
+}
+
+/// Open log directories with the tail each of them keeps in memory.
+pub(super) struct Dirs {
+    pub(super) paths: Vec<PathBuf>,
+    pub(super) dirs: Vec<(SharedLogDir, Arc<Tail>)>,
+}
+
+/// What `meta.properties` of all directories agree on.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub(super) broker_id: Option<BrokerId>,
+    pub(super) cluster_id: Option<String>,
+}
+
+/// Opens every directory of `log.dirs`. Blocking.
+pub(super) fn open(config: &Config) -> Result<(Dirs, Stored), DirError> {
+    let mut stored = Stored::default();
+    let mut dirs = Vec::with_capacity(config.log_dirs.len());
+    let mut paths = Vec::with_capacity(config.log_dirs.len());
+    for path in &config.log_dirs {
+        let path = make(path)?;
+        if let Some(meta) = MetaProperties::read(&path)? {
+            if let (Some(id), Some(cluster)) = (stored.broker_id, &stored.cluster_id) {
+                meta.check(&path, id, cluster)?;
+            }
+            stored.broker_id = stored.broker_id.or(meta.broker_id);
+            stored.cluster_id = stored.cluster_id.or(meta.cluster_id);
+        }
+        paths.push(path);
+    }
+    // A directory of another broker is refused before RocksDB writes into it.
+    if let (Some(configured), Some(id)) = (config.broker_id, stored.broker_id) {
+        for path in &paths {
+            if let Some(meta) = MetaProperties::read(path)? {
+                meta.check(path, configured, meta.cluster_id.as_deref().unwrap_or_default())?;
+            }
+        }
+        debug_assert_eq!(configured, id, "checked above");
+    }
+    let options = DirectoryOptions {
+        write_buffer_bytes: config.rocksdb_write_buffer_bytes / paths.len(),
+        disk_reserve_bytes: config.disk_reserve_bytes.unwrap_or(DEFAULT_RESERVE_BYTES),
+        ..DirectoryOptions::default()
+    };
+    for path in &paths {
+        let dir: SharedLogDir = RocksDirectory::open(path, options.clone())?;
+        dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
+    }
+    Ok((Dirs { paths, dirs }, stored))
+}
+
+/// Reserve where the disk is large enough; `storage` takes 5 % of a smaller one.
+const DEFAULT_RESERVE_BYTES: u64 = 1 << 30;
+
+fn make(path: &Path) -> Result<PathBuf, DirError> {
+    let io = |error| DirError::Io { path: path.to_owned(), error };
+    fs::create_dir_all(path).map_err(io)?;
+    // Unreadable is found out now, with a clear line, and not in the middle of recovery.
+    fs::read_dir(path).map_err(io)?;
+    fs::canonicalize(path).map_err(io)
+}
+
+impl Dirs {
+    /// Writes `meta.properties` where it is missing and refuses a directory of another cluster.
+    pub(super) fn claim(&self, broker_id: BrokerId, cluster_id: &str) -> Result<(), DirError> {
+        for path in &self.paths {
+            match MetaProperties::read(path)? {
+                Some(meta) => {
+                    meta.check(path, broker_id, cluster_id)?;
+                    if meta.broker_id.is_none() || meta.cluster_id.is_none() {
+                        MetaProperties::write(path, broker_id, cluster_id)?;
+                    }
+                }
+                None => MetaProperties::write(path, broker_id, cluster_id)?,
+            }
+        }
+        Ok(())
+    }
+}

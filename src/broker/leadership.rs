@@ -1,0 +1,34 @@
+//! Who hears of leadership: the coordinator of the internal topic it concerns.
+
+use std::sync::Arc;
+
+use crate::coordinator::group::GroupCoordinator;
+use crate::replica::control::LeadershipListener;
+use crate::task;
+use crate::types::topic::CONSUMER_OFFSETS;
+use crate::types::{LeaderEpoch, PartitionIndex, TopicName};
+
+/// Passes leadership of internal partitions on to the coordinators.
+#[derive(Debug)]
+pub(super) struct Leadership {
+    pub(super) groups: Arc<GroupCoordinator>,
+}
+
+impl LeadershipListener for Leadership {
+    fn on_leading(&self, topic: &TopicName, partition: PartitionIndex, epoch: LeaderEpoch) {
+        if topic.as_str() == CONSUMER_OFFSETS {
+            self.groups.on_elected(partition, epoch);
+        }
+    }
+
+    fn on_resigned(&self, topic: &TopicName, partition: PartitionIndex) {
+        if topic.as_str() == CONSUMER_OFFSETS {
+            self.groups.on_resigned(partition);
+        }
+    }
+
+    fn on_topics_deleted(&self, topics: &[TopicName]) {
+        let (groups, topics) = (Arc::clone(&self.groups), topics.to_vec());
+        task::spawn(async move { groups.on_topics_deleted(&topics).await });
+    }
+}

@@ -1,0 +1,161 @@
+//! Listening sockets: bind, accept, limits on the number of connections.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tracing::{debug, error, warn};
+
+use super::connection::{self, Settings};
+use crate::api::dispatch::Origin;
+use crate::metrics;
+use crate::task;
+
+/// Limits of `max.connections` and `max.connections.per.ip`.
+#[derive(Debug)]
+pub(crate) struct ConnectionLimits {
+    pub(crate) total_max: usize,
+    pub(crate) per_ip_max: usize,
+    pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl ConnectionLimits {
+    pub(crate) fn new(total_max: usize, per_ip_max: usize, per_ip_overrides: HashMap<IpAddr, usize>) -> Arc<Self> {
+        Arc::new(Self { total_max, per_ip_max, per_ip_overrides, counts: Mutex::default() })
+    }
+
+    /// A place for one more connection from there, given back when it is dropped.
+    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        let mut counts = self.counts.lock();
+        let here = counts.get(&ip).copied().unwrap_or(0);
+        let here_max = self.per_ip_overrides.get(&ip).copied().unwrap_or(self.per_ip_max);
+        if here >= here_max || counts.values().sum::<usize>() >= self.total_max {
+            return None;
+        }
+        *counts.entry(ip).or_default() += 1;
+        Some(Place { limits: Arc::clone(self), ip })
+    }
+}
+
+struct Place {
+    limits: Arc<ConnectionLimits>,
+    ip: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.limits.counts.lock();
+        if let Some(count) = counts.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// Sizes of a listening socket and of those it accepts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SocketSizes {
+    /// `socket.listen.backlog.size`.
+    pub(crate) backlog: i32,
+    /// `socket.send.buffer.bytes`; `None` leaves it to the kernel, which adapts it to the connection.
+    pub(crate) send_buffer_bytes: Option<usize>,
+    /// `socket.receive.buffer.bytes`.
+    pub(crate) receive_buffer_bytes: Option<usize>,
+}
+
+/// Binds one listener. `host` empty binds every interface, IPv6 and IPv4 alike where the machine has both.
+pub(crate) async fn bind(host: &str, port: u16, sizes: SocketSizes) -> io::Result<TcpListener> {
+    let addresses: Vec<SocketAddr> = if host.is_empty() {
+        vec![SocketAddr::from(([0u16; 8], port)), SocketAddr::from(([0, 0, 0, 0], port))]
+    } else {
+        tokio::net::lookup_host((host, port)).await?.collect()
+    };
+    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
+    for address in addresses {
+        match bind_one(address, sizes) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+        // A taken port is the answer; trying the other family would hide it.
+        if failure.kind() == io::ErrorKind::AddrInUse {
+            break;
+        }
+    }
+    Err(failure)
+}
+
+fn bind_one(address: SocketAddr, sizes: SocketSizes) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Before listen: accepted sockets inherit them, and a receive window is agreed at the handshake.
+    if let Some(bytes) = sizes.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = sizes.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(sizes.backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the broker stops.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    settings_of: impl Fn(SocketAddr) -> Settings,
+    limits: Arc<ConnectionLimits>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => begin(stream, settings_of(peer), &limits),
+            Err(error) => {
+                // Mostly "too many open files": a pause lets connections end instead of spinning on the same error.
+                error!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>) {
+    let peer = settings.origin.peer;
+    let Some(place) = limits.take(peer.ip().to_canonical()) else {
+        if metrics::refusal_may_be_logged() {
+            warn!(%peer, "closed: max.connections or max.connections.per.ip is reached");
+        }
+        return;
+    };
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%peer, %error, "connection lost");
+        return;
+    }
+    task::spawn(async move {
+        connection::serve(stream, settings).await;
+        drop(place);
+    });
+}
+
+/// The origin of requests that come through a listener.
+pub(crate) fn origin(base: &Origin, peer: SocketAddr) -> Origin {
+    Origin { peer, ..base.clone() }
+}

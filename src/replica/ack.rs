@@ -1,0 +1,160 @@
+//! Acknowledgements: who waits for which offset of a partition, and one completion per produce request.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::storage::StorageError;
+use crate::types::Offset;
+
+/// Why an append that was accepted is not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AckError {
+    #[error("this broker no longer leads the partition")]
+    NotLeader,
+    #[error("storage failed: {0}")]
+    Storage(String),
+    #[error("no space left above the disk reserve")]
+    Full,
+}
+
+impl From<StorageError> for AckError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Full { .. } => Self::Full,
+            StorageError::Stopped { .. } | StorageError::Read { .. } => Self::Storage(error.to_string()),
+        }
+    }
+}
+
+/// Outcomes of one request's partitions; the last one to be known wakes the request.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    state: Mutex<CompletionState>,
+}
+
+#[derive(Debug)]
+struct CompletionState {
+    missing: usize,
+    outcomes: Vec<Option<Result<(), AckError>>>,
+    wake: Option<oneshot::Sender<Vec<Result<(), AckError>>>>,
+}
+
+impl Completion {
+    /// A completion over `slots` partitions and the receiver that resolves once all of them are known.
+    pub(crate) fn new(slots: usize) -> (Arc<Self>, oneshot::Receiver<Vec<Result<(), AckError>>>) {
+        let (wake, woken) = oneshot::channel();
+        let state = CompletionState { missing: slots, outcomes: vec![None; slots], wake: Some(wake) };
+        let completion = Arc::new(Self { state: Mutex::new(state) });
+        if slots == 0 {
+            completion.state.lock().finish();
+        }
+        (completion, woken)
+    }
+
+    fn complete(&self, slot: usize, outcome: Result<(), AckError>) {
+        let mut state = self.state.lock();
+        if state.outcomes[slot].is_none() {
+            state.outcomes[slot] = Some(outcome);
+            state.missing -= 1;
+            if state.missing == 0 {
+                state.finish();
+            }
+        }
+    }
+}
+
+impl CompletionState {
+    fn finish(&mut self) {
+        let outcomes = self.outcomes.drain(..).map(|outcome| outcome.unwrap_or(Err(AckError::NotLeader))).collect();
+        if let Some(wake) = self.wake.take() {
+            // The request may have timed out or its connection may be gone; then nobody listens, which is fine.
+            let _ = wake.send(outcomes);
+        }
+    }
+}
+
+/// One partition's part of a request. Dropped unanswered it counts as "no longer leader".
+#[derive(Debug)]
+pub(crate) struct Ack {
+    completion: Arc<Completion>,
+    slot: usize,
+}
+
+impl Ack {
+    pub(crate) fn new(completion: &Arc<Completion>, slot: usize) -> Self {
+        Self { completion: Arc::clone(completion), slot }
+    }
+
+    pub(crate) fn answer(self, outcome: Result<(), AckError>) {
+        self.completion.complete(self.slot, outcome);
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        self.completion.complete(self.slot, Err(AckError::NotLeader));
+    }
+}
+
+/// Acks of one partition in offset order, waiting for a position to pass them.
+#[derive(Debug, Default)]
+pub(crate) struct AckQueue {
+    waiting: VecDeque<(Offset, Ack)>,
+}
+
+impl AckQueue {
+    /// `last_offset` (inclusive) must not be below that of the ack before.
+    pub(crate) fn push(&mut self, last_offset: Offset, ack: Ack) {
+        debug_assert!(self.waiting.back().is_none_or(|(before, _)| *before <= last_offset));
+        self.waiting.push_back((last_offset, ack));
+    }
+
+    /// Answers every ack whose last offset lies below `position`.
+    pub(crate) fn pass(&mut self, position: Offset) {
+        while self.waiting.front().is_some_and(|(last_offset, _)| *last_offset < position) {
+            if let Some((_, ack)) = self.waiting.pop_front() {
+                ack.answer(Ok(()));
+            }
+        }
+    }
+
+    /// Refuses every ack from `last_offset` on.
+    pub(crate) fn fail_from(&mut self, last_offset: Offset, error: &AckError) {
+        while self.waiting.back().is_some_and(|(waiting, _)| *waiting >= last_offset) {
+            if let Some((_, ack)) = self.waiting.pop_back() {
+                ack.answer(Err(error.clone()));
+            }
+        }
+    }
+
+    pub(crate) fn fail_all(&mut self, error: &AckError) {
+        self.fail_from(Offset(i64::MIN), error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_woken_by_its_last_partition() {
+        let (completion, mut woken) = Completion::new(2);
+        let mut queue = AckQueue::default();
+        queue.push(Offset(4), Ack::new(&completion, 0));
+        queue.push(Offset(9), Ack::new(&completion, 1));
+        queue.pass(Offset(5));
+        assert!(woken.try_recv().is_err());
+        queue.fail_all(&AckError::Full);
+        assert_eq!(woken.try_recv().unwrap(), vec![Ok(()), Err(AckError::Full)]);
+    }
+
+    #[test]
+    fn an_ack_that_is_dropped_does_not_leave_its_request_waiting() {
+        let (completion, mut woken) = Completion::new(1);
+        drop(Ack::new(&completion, 0));
+        assert_eq!(woken.try_recv().unwrap(), vec![Err(AckError::NotLeader)]);
+    }
+}

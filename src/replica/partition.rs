@@ -1,0 +1,360 @@
+//! One partition replica: its log behind a short lock, its role, its published view, and who waits for it.
+//!
+//! Order of effects is the order in which the lock was taken: offsets are given, the write is queued and the ack is
+//! registered under it. The storage writer calls back in that same order, and only then does the view move (I-5).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tracing::{error, info};
+
+use super::ack::{Ack, AckError, AckQueue};
+use super::view::{PartitionView, Published};
+use super::wait::Waiters;
+use crate::clock::UnixMs;
+use crate::log::config::LogConfig;
+use crate::log::partition_log::{AppendError, Appended, PartitionLog};
+use crate::log::read::LogReader;
+use crate::record::validate::ValidBatch;
+use crate::storage::{self, Family, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
+use crate::types::{BrokerId, LeaderEpoch, Offset};
+
+/// Why an append was refused before it was given an offset.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    #[error("the ISR is smaller than min.insync.replicas")]
+    NotEnoughReplicas,
+    #[error("storage failed: {0}")]
+    Storage(String),
+    #[error("no space left above the disk reserve")]
+    Full,
+    #[error(transparent)]
+    Log(#[from] AppendError),
+}
+
+/// How far an append must have come before it is acknowledged.
+#[derive(Debug)]
+pub(crate) enum AckAt {
+    /// acks=0.
+    Nowhere,
+    /// acks=1: written by the leader.
+    Written(Ack),
+    /// acks=all: the high watermark has passed it (I-9).
+    HighWatermark(Ack),
+}
+
+/// What this broker is to the partition, as LeaderAndIsr said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Role {
+    pub(crate) leader: Option<BrokerId>,
+    pub(crate) leader_epoch: LeaderEpoch,
+    pub(crate) isr: Vec<BrokerId>,
+    pub(crate) replicas: Vec<BrokerId>,
+}
+
+#[derive(Debug)]
+struct State {
+    log: PartitionLog,
+    role: Role,
+    leading: bool,
+    min_insync_replicas: usize,
+    /// acks=1, waiting for their write.
+    written: AckQueue,
+    /// acks=all, waiting for the high watermark.
+    replicated: AckQueue,
+    /// A write failed: nothing more is accepted (I-6).
+    failed: Option<AckError>,
+    /// The partition is being deleted or the broker stops.
+    closed: bool,
+}
+
+/// A partition replica.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) id: PartitionId,
+    pub(crate) family: Family,
+    me: BrokerId,
+    dir: SharedLogDir,
+    reader: LogReader,
+    state: Mutex<State>,
+    view: Published,
+    pub(crate) waiters: Waiters,
+}
+
+/// Syncs every append when the topic's `flush.messages` is 1; other values leave syncing to the operating system, as
+/// Kafka recommends.
+fn syncs(config: &LogConfig) -> bool {
+    config.flush_messages <= 1
+}
+
+impl Partition {
+    /// A replica over an open log; it leads nothing until told.
+    pub(crate) fn new(
+        me: BrokerId,
+        id: PartitionId,
+        family: Family,
+        dir: SharedLogDir,
+        log: PartitionLog,
+    ) -> Arc<Self> {
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let view = PartitionView {
+            log_start_offset: start,
+            last_stable_offset: end,
+            high_watermark: end,
+            log_end_offset: end,
+            leader_epoch: LeaderEpoch::NONE,
+            leading: false,
+        };
+        let reader = log.reader();
+        let role = Role { leader: None, leader_epoch: LeaderEpoch::NONE, isr: Vec::new(), replicas: Vec::new() };
+        let state = State {
+            log,
+            role,
+            leading: false,
+            min_insync_replicas: 1,
+            written: AckQueue::default(),
+            replicated: AckQueue::default(),
+            failed: None,
+            closed: false,
+        };
+        Arc::new(Self {
+            id,
+            family,
+            me,
+            dir,
+            reader,
+            state: Mutex::new(state),
+            view: Published::new(view),
+            waiters: Waiters::default(),
+        })
+    }
+
+    /// The log directory it lies in.
+    pub(crate) fn dir_path(&self) -> PathBuf {
+        self.dir.path()
+    }
+
+    pub(crate) fn view(&self) -> PartitionView {
+        self.view.get()
+    }
+
+    pub(crate) fn reader(&self) -> &LogReader {
+        &self.reader
+    }
+
+    /// Current role; for control requests and tests.
+    pub(crate) fn role(&self) -> Role {
+        self.state.lock().role.clone()
+    }
+
+    /// Takes a role. The caller has refused stale epochs. Leading under a new epoch records where it starts, even
+    /// without data. Source: Kafka 3.9 `Partition.makeLeader`, `makeFollower`.
+    pub(crate) fn take_role(self: &Arc<Self>, role: Role) {
+        let mut state = self.state.lock();
+        let leading = role.leader == Some(self.me);
+        let new_epoch = role.leader_epoch > state.role.leader_epoch;
+        state.leading = leading;
+        state.role = role;
+        let mut writes = Vec::new();
+        if leading && new_epoch {
+            let epoch = state.role.leader_epoch;
+            state.log.assign_epoch(epoch, &mut writes);
+        }
+        if !leading {
+            state.written.fail_all(&AckError::NotLeader);
+            state.replicated.fail_all(&AckError::NotLeader);
+        }
+        self.publish(&mut state);
+        self.queue_side_writes(&state, writes);
+        drop(state);
+        self.waiters.wake_all();
+    }
+
+    /// Gives the batch its offsets and queues its write. The ack is answered later, in offset order.
+    ///
+    /// `epoch` `Some`: refused unless the partition is led under exactly this epoch (coordinators).
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        batch: ValidBatch,
+        ack: AckAt,
+        epoch: Option<LeaderEpoch>,
+        now: UnixMs,
+    ) -> Result<Appended, Refusal> {
+        let bytes = batch.bytes.len() as i64;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if !state.leading || state.closed || epoch.is_some_and(|epoch| epoch != state.role.leader_epoch) {
+            return Err(Refusal::NotLeader);
+        }
+        match &state.failed {
+            Some(AckError::Full) => return Err(Refusal::Full),
+            Some(failed) => return Err(Refusal::Storage(failed.to_string())),
+            None => {}
+        }
+        if self.dir.free_bytes() == Some(0) {
+            return Err(Refusal::Full);
+        }
+        if matches!(ack, AckAt::HighWatermark(_)) && state.role.isr.len() < self.needed_isr(state) {
+            return Err(Refusal::NotEnoughReplicas);
+        }
+        let mut writes = Vec::with_capacity(3);
+        let appended = state.log.append(batch, state.role.leader_epoch, now, &mut writes)?;
+        match ack {
+            AckAt::Nowhere => {}
+            AckAt::Written(ack) => state.written.push(self.ack_offset(&appended), ack),
+            AckAt::HighWatermark(ack) => state.replicated.push(self.ack_offset(&appended), ack),
+        }
+        if appended.duplicate {
+            let end = self.view.get();
+            state.written.pass(end.log_end_offset);
+            state.replicated.pass(end.high_watermark);
+            return Ok(appended);
+        }
+        let sync = syncs(state.log.config());
+        let last_offset = appended.last_offset;
+        let partition: Weak<Self> = Arc::downgrade(self);
+        self.dir.commit(
+            WriteSet { writes, sync },
+            Box::new(move |result| {
+                if let Some(partition) = partition.upgrade() {
+                    partition.on_committed(last_offset, bytes, result);
+                }
+            }),
+        );
+        drop(guard);
+        Ok(appended)
+    }
+
+    /// A duplicate may repeat a batch that is still being written: its ack waits for that batch, and must not stand
+    /// before acks of later batches in the queue, so it waits for the end of what has been given out.
+    fn ack_offset(&self, appended: &Appended) -> Offset {
+        if appended.duplicate { appended.log_end_offset + -1 } else { appended.last_offset }
+    }
+
+    fn needed_isr(&self, state: &State) -> usize {
+        state.min_insync_replicas.min(state.role.replicas.len()).max(1)
+    }
+
+    /// A write has returned; called on the storage writer's thread, in commit order.
+    fn on_committed(&self, last_offset: Offset, bytes: i64, result: Result<(), StorageError>) {
+        let mut state = self.state.lock();
+        match result {
+            Ok(()) => {
+                state.log.on_written(last_offset);
+                self.publish(&mut state);
+                drop(state);
+                self.waiters.add(bytes);
+            }
+            Err(failure) => {
+                let failure = AckError::from(failure);
+                if state.failed.is_none() {
+                    error!(partition = %format_args!("{}-{}", self.id.topic, self.id.partition), %failure,
+                        "an append was not written; the partition takes no more of them until it is opened again");
+                }
+                state.written.fail_from(last_offset, &failure);
+                state.replicated.fail_from(last_offset, &failure);
+                state.failed.get_or_insert(failure);
+                drop(state);
+                self.waiters.wake_all();
+            }
+        }
+    }
+
+    /// The one place where positions are published (and whoever waits for them is answered).
+    fn publish(&self, state: &mut State) {
+        let before = self.view.get();
+        let log_end_offset = state.log.written_end_offset();
+        let alone = state.role.isr.len() <= 1;
+        // The leader's own end is the high watermark as long as it is the only replica in sync; followers' positions
+        // join in with replication. It stays while the ISR is below min ISR (I-8).
+        let held_back = !state.leading || !alone || state.role.isr.len() < self.needed_isr(state);
+        let high_watermark = if held_back { before.high_watermark } else { log_end_offset };
+        let log_start_offset = state.log.log_start_offset();
+        let high_watermark = high_watermark.max(log_start_offset).min(log_end_offset);
+        assert!(high_watermark >= before.high_watermark || before.high_watermark > log_end_offset, "I-8");
+        self.view.set(PartitionView {
+            log_start_offset,
+            last_stable_offset: high_watermark,
+            high_watermark,
+            log_end_offset,
+            leader_epoch: state.role.leader_epoch,
+            leading: state.leading,
+        });
+        state.written.pass(log_end_offset);
+        state.replicated.pass(high_watermark);
+    }
+
+    /// Queues writes that nobody waits for. Those of a closed partition are dropped: its family may be on its way to
+    /// another partition.
+    fn queue_side_writes(self: &Arc<Self>, state: &State, writes: Vec<Write>) {
+        if writes.is_empty() || state.closed {
+            return;
+        }
+        let partition = Arc::downgrade(self);
+        let done = move |result: Result<(), StorageError>| {
+            if let (Err(failure), Some(partition)) = (result, partition.upgrade()) {
+                partition.state.lock().failed.get_or_insert(AckError::from(failure));
+            }
+        };
+        self.dir.commit(WriteSet { writes, sync: false }, Box::new(done));
+    }
+
+    /// New settings of the topic.
+    pub(crate) fn set_config(&self, config: LogConfig, min_insync_replicas: usize) {
+        let mut state = self.state.lock();
+        state.log.set_config(config);
+        state.min_insync_replicas = min_insync_replicas;
+        self.publish(&mut state);
+    }
+
+    /// Runs `change` on the log under the lock and queues what it wants written. The view follows at once, because
+    /// only positions that move forward without new data (the log start) change this way.
+    pub(crate) fn change_log<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut PartitionLog, PartitionView, &mut Vec<Write>) -> T,
+    ) -> T {
+        let mut state = self.state.lock();
+        let mut writes = Vec::new();
+        let result = change(&mut state.log, self.view.get(), &mut writes);
+        self.publish(&mut state);
+        self.queue_side_writes(&state, writes);
+        result
+    }
+
+    /// Looks at the log under the lock.
+    pub(crate) fn with_log<T>(&self, look: impl FnOnce(&PartitionLog) -> T) -> T {
+        look(&self.state.lock().log)
+    }
+
+    /// Waits until everything queued so far is written. Blocking; never call it with the lock held.
+    pub(crate) fn wait_for_writes(&self) {
+        storage::barrier(&*self.dir);
+    }
+
+    /// Lets the directory give back the space of batches below the log start.
+    pub(crate) fn reclaim_below(&self, log_start_offset: Offset) {
+        self.dir.reclaim(self.family, Offset::ZERO..log_start_offset);
+    }
+
+    /// No more appends; whoever waits is answered. First step of deletion and of an orderly stop.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.leading = false;
+        state.written.fail_all(&AckError::NotLeader);
+        state.replicated.fail_all(&AckError::NotLeader);
+        self.publish(&mut state);
+        drop(state);
+        self.waiters.wake_all();
+        info!(partition = %format_args!("{}-{}", self.id.topic, self.id.partition), "closed");
+    }
+
+    /// Batches the tail holds from `from` on; see [`LogReader::read_tail`].
+    pub(crate) fn read_tail(&self, from: Offset, upto: Offset, bytes: usize, at_least_one: bool) -> Option<Vec<Bytes>> {
+        Some(self.reader.read_tail(from, upto, bytes, at_least_one)?.batches)
+    }
+}
