@@ -314,6 +314,7 @@ impl PartitionLog {
         writes.push(Write::DeleteBatches { family, last_offsets: self.log_start..to });
         writes.push(Write::Side { key: keys.log_start(), value: side::encode_offset(to) });
         self.log_start = to;
+        self.tail.forget_below(&self.reader.shared.slot, to);
         self.cleaned.up_to = self.cleaned.up_to.max(to);
         put_epochs(&keys, self.epochs.truncate_from_start(to), writes);
         let active = self.segments.active;

@@ -78,7 +78,7 @@ impl Tail {
         {
             let mut slot = slot.inner.lock();
             if slot.batches.back().is_some_and(|last| last.last_offset + 1 != base_offset) {
-                queue.used_bytes -= slot.forget().1;
+                queue.used_bytes -= slot.forget_below(Offset::MAX).1;
             }
             slot.batches.push_back(batch);
         }
@@ -93,8 +93,13 @@ impl Tail {
 
     /// Forgets everything of one partition. Its queue entries stay until they come to the front, but weigh nothing.
     pub(super) fn clear(&self, slot: &TailSlot) {
+        self.forget_below(slot, Offset::MAX);
+    }
+
+    /// Forgets the batches of one partition that end below `offset`: they were deleted, or compaction replaced them.
+    pub(super) fn forget_below(&self, slot: &TailSlot, offset: Offset) {
         let mut queue = self.queue.lock();
-        let (batches, charged_bytes) = slot.inner.lock().forget();
+        let (batches, charged_bytes) = slot.inner.lock().forget_below(offset);
         queue.used_bytes -= charged_bytes;
         drop(queue);
         drop(batches);
@@ -117,9 +122,10 @@ impl Queue {
 }
 
 impl Slot {
-    /// Takes all batches out, with what they were charged.
-    fn forget(&mut self) -> (VecDeque<TailBatch>, usize) {
-        let batches = std::mem::take(&mut self.batches);
+    /// Takes the batches out that end below `offset`, with what they were charged.
+    fn forget_below(&mut self, offset: Offset) -> (VecDeque<TailBatch>, usize) {
+        let kept = self.batches.split_off(self.batches.partition_point(|batch| batch.last_offset < offset));
+        let batches = std::mem::replace(&mut self.batches, kept);
         self.stale += batches.len();
         let charged_bytes = batches.iter().map(TailBatch::charge).sum();
         (batches, charged_bytes)
@@ -221,6 +227,22 @@ mod tests {
         push(&tail, &other, 2, 2, 10);
         assert_eq!(read(&cut, 1, 2, 100), None);
         assert_eq!(read(&other, 0, 3, 100), Some(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn what_was_deleted_or_replaced_is_forgotten_and_the_rest_stays() {
+        let tail = Tail::new(3 * (10 + BATCH_OVERHEAD_BYTES));
+        let slot = Arc::default();
+        for base in 0..3 {
+            push(&tail, &slot, base, base, 10);
+        }
+        tail.forget_below(&slot, Offset(2));
+        assert_eq!(tail.used_bytes(), 10 + BATCH_OVERHEAD_BYTES);
+        assert_eq!((read(&slot, 1, 3, 100), read(&slot, 2, 3, 100)), (None, Some(vec![2])));
+        for base in 3..6 {
+            push(&tail, &slot, base, base, 10);
+        }
+        assert_eq!((read(&slot, 2, 6, 100), read(&slot, 3, 6, 100)), (None, Some(vec![3, 4, 5])));
     }
 
     #[test]

@@ -139,9 +139,11 @@ impl PartitionLog {
         }));
     }
 
-    /// A job has run to its end and its writes are queued: notes how far it came, and joins segments that are small.
+    /// A job has run to its end and its writes are queued: notes how far it came, joins segments that are small, and
+    /// takes what was replaced out of the tail.
     pub(crate) fn on_compacted(&mut self, done: &Compacted, writes: &mut Vec<Write>) {
         let keys = self.keys();
+        self.tail.forget_below(&self.reader.shared.slot, done.up_to);
         self.cleaned = Cleaned {
             up_to: self.cleaned.up_to.max(done.up_to).min(self.log_end),
             delete_horizon_ms: done.delete_horizon_ms,
