@@ -7,6 +7,7 @@ use crate::cluster::admin::AdminError;
 use crate::cluster::auto_create::AutoCreateError;
 use crate::cluster::placement::PlacementError;
 use crate::coordination::CoordinationError;
+use crate::coordinator::group::error::GroupError;
 use crate::log::partition_log::AppendError;
 use crate::record::refused::RefusedKind;
 use crate::replica::ack::AckError;
@@ -106,6 +107,34 @@ pub(crate) fn of_coordination_error(error: &CoordinationError) -> ResponseError 
     }
 }
 
+/// What the group coordinator refuses.
+pub(crate) fn of_group_error(error: GroupError) -> ResponseError {
+    match error {
+        GroupError::UnknownServerError => ResponseError::UnknownServerError,
+        GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+        GroupError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+        GroupError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+        GroupError::NotCoordinator => ResponseError::NotCoordinator,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::InconsistentGroupProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::InvalidGroupId => ResponseError::InvalidGroupId,
+        GroupError::UnknownMemberId => ResponseError::UnknownMemberId,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::InvalidCommitOffsetSize => ResponseError::InvalidCommitOffsetSize,
+        GroupError::NonEmptyGroup => ResponseError::NonEmptyGroup,
+        GroupError::GroupIdNotFound => ResponseError::GroupIdNotFound,
+        GroupError::MemberIdRequired => ResponseError::MemberIdRequired,
+        GroupError::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
+        GroupError::FencedInstanceId => ResponseError::FencedInstanceId,
+    }
+}
+
+/// Code of a group's answer; 0 for success.
+pub(crate) fn of_group_answer(error: Option<GroupError>) -> i16 {
+    error.map_or(0, |error| of_group_error(error).code())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +153,31 @@ mod tests {
         assert_eq!(of_session_error(SessionError::NotFound).code(), 70);
         assert_eq!(of_session_error(SessionError::InvalidEpoch).code(), 71);
         assert_eq!(of_session_error(SessionError::TopicIdError).code(), 106);
+    }
+    #[test]
+    fn the_codes_of_groups_are_kafkas() {
+        let codes = [
+            (GroupError::UnknownServerError, -1),
+            (GroupError::OffsetMetadataTooLarge, 12),
+            (GroupError::CoordinatorLoadInProgress, 14),
+            (GroupError::CoordinatorNotAvailable, 15),
+            (GroupError::NotCoordinator, 16),
+            (GroupError::IllegalGeneration, 22),
+            (GroupError::InconsistentGroupProtocol, 23),
+            (GroupError::InvalidGroupId, 24),
+            (GroupError::UnknownMemberId, 25),
+            (GroupError::InvalidSessionTimeout, 26),
+            (GroupError::RebalanceInProgress, 27),
+            (GroupError::InvalidCommitOffsetSize, 28),
+            (GroupError::NonEmptyGroup, 68),
+            (GroupError::GroupIdNotFound, 69),
+            (GroupError::MemberIdRequired, 79),
+            (GroupError::GroupMaxSizeReached, 81),
+            (GroupError::FencedInstanceId, 82),
+        ];
+        for (error, code) in codes {
+            assert_eq!(of_group_error(error).code(), code, "{error:?}");
+        }
+        assert_eq!(of_group_answer(None), 0);
     }
 }

@@ -8,14 +8,24 @@ pub(crate) mod error_code;
 pub(crate) mod handler;
 
 mod api_versions;
+mod delete_groups;
 mod describe_cluster;
+mod describe_groups;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
+mod heartbeat;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod strings;
+mod sync_group;
 
 use handler::{Row, row};
 
@@ -25,9 +35,18 @@ pub(crate) static TABLE: &[Row] = &[
     fetch::ROW,
     row::<list_offsets::ListOffsets>(),
     row::<metadata::Metadata>(),
+    row::<offset_commit::OffsetCommit>(),
+    row::<offset_fetch::OffsetFetch>(),
     row::<find_coordinator::FindCoordinator>(),
+    row::<join_group::JoinGroup>(),
+    row::<heartbeat::Heartbeat>(),
+    row::<leave_group::LeaveGroup>(),
+    row::<sync_group::SyncGroup>(),
+    row::<describe_groups::DescribeGroups>(),
+    row::<list_groups::ListGroups>(),
     row::<api_versions::ApiVersions>(),
     row::<offset_for_leader_epoch::OffsetForLeaderEpoch>(),
+    row::<delete_groups::DeleteGroups>(),
     row::<describe_cluster::DescribeCluster>(),
     row::<describe_topic_partitions::DescribeTopicPartitions>(),
 ];
