@@ -5,6 +5,10 @@
 
 use super::setting::*;
 
+/// Kafka's two assignors.
+const ASSIGNORS: &str = "org.apache.kafka.coordinator.group.assignor.UniformAssignor,\
+    org.apache.kafka.coordinator.group.assignor.RangeAssignor";
+
 /// The rows, in the order a reader looks for them.
 pub(crate) const ROWS: &[Setting] = settings! {
     "group.min.session.timeout.ms" Int "6000" [Any] ReadOnly => Honoured,
@@ -24,7 +28,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "How long the coordinator gathers records.";
     "group.coordinator.new.enable" Boolean "false" [Any] ReadOnly internal => NoEffect,
         "Whether Kafka's newer group coordinator is used.";
-    "group.consumer.assignors" List "org.apache.kafka.coordinator.group.assignor.UniformAssignor,org.apache.kafka.coordinator.group.assignor.RangeAssignor"
+    "group.consumer.assignors" List ASSIGNORS
         [Any] ReadOnly => NoEffect,
         "Server-side assignors of KIP-848 groups.";
     "group.consumer.heartbeat.interval.ms" Int "5000" [AtLeast(1)] ReadOnly => NoEffect,

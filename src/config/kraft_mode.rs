@@ -3,7 +3,7 @@
 //! A file that needs KRaft controllers elsewhere is refused: several nodes meet in ZooKeeper.
 
 use super::ConfigError;
-use super::resolve::Reader;
+use super::reader::Reader;
 
 /// True if the configuration is a KRaft node's. `zookeeper.connect` does not count then, as in Kafka.
 ///
@@ -48,7 +48,8 @@ fn voters(reader: &Reader<'_>) -> Result<(), ConfigError> {
         ([one], Some(node)) if *one == node => Ok(()),
         ([_], Some(node)) => {
             let why = format!(
-                "If process.roles contains the 'controller' role, the node id {node} must be included in the set of voters"
+                "If process.roles contains the 'controller' role, the node id {node} must be included in the set of \
+                 voters"
             );
             Err(reader.invalid(VOTERS, &why))
         }

@@ -1,14 +1,14 @@
 //! Listeners: where the broker listens, what it tells clients, and which listener brokers use among themselves.
 //!
-//! Pure, apart from the host name that is passed in. Source: Kafka 3.9 `KafkaConfig`, `CoreUtils.listenerListToEndPoints`,
-//! `EndPoint`; the texts of errors are theirs.
+//! A function of the settings and the host name. Source: Kafka 3.9 `KafkaConfig`, `CoreUtils.listenerListToEndPoints`
+//! and `EndPoint`; the texts of errors are theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::ConfigError;
-use super::resolve::Reader;
+use super::reader::Reader;
 
 /// One address, to listen on or to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,8 +15,10 @@ pub mod describe;
 mod group;
 mod kraft_mode;
 pub mod listeners;
+pub mod machine;
 pub mod precedence;
 mod properties;
+mod reader;
 pub mod resolve;
 pub mod setting;
 pub mod sources;
@@ -25,7 +27,8 @@ mod topic_rows;
 
 pub use describe::{ConfigEntry, ConfigSource, Synonym};
 pub use listeners::{Listener, SecurityProtocol};
-pub use resolve::{Config, Inputs, Machine, ZookeeperConfig};
+pub use machine::Machine;
+pub use resolve::{Config, Inputs, ZookeeperConfig};
 pub use topic::{CompressionType, TimestampType, TopicConfig};
 
 /// Why a configuration is not one.

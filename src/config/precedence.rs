@@ -88,6 +88,16 @@ impl Settings {
         names.into_iter()
     }
 
+    /// `name = value (source)` for each given value; what is or may be a secret is hidden.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let line = |given: &Given| {
+            let secret = row_of(&given.name).is_none_or(Setting::is_sensitive);
+            let value = if secret { "[hidden]" } else { given.value.trim() };
+            format!("{} = {value} ({})", given.name, given.source)
+        };
+        self.fixed.values().map(line).collect()
+    }
+
     /// One line for each value that changes nothing: unknown names, settings without effect, and KRaft's together.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -202,6 +212,15 @@ mod tests {
             ["The configuration 'num.partition' was supplied but isn't a known config. Did you mean 'num.partitions'?"]
         );
         assert!(!overridden("jmx.port", "1").warnings()[0].contains("mean"));
+    }
+
+    #[test]
+    fn what_was_given_is_shown_with_its_source_but_no_secret() {
+        let lines = |name| overridden(name, "hunter2").lines();
+        assert_eq!(lines("broker.rack"), ["broker.rack = hunter2 (--override)"]);
+        for secret in ["ssl.key.password", "listener.name.a.ssl.key.password", "nobody.knows"] {
+            assert_eq!(lines(secret), [format!("{secret} = [hidden] (--override)")]);
+        }
     }
 
     #[test]

@@ -1,21 +1,19 @@
 //! The typed configuration of a broker, made from the checked values.
 //!
-//! What lives here: the fields, rules that tie several settings together, and what follows from the machine. A field has
-//! its setting's name and unit; where a field means something else than its setting, its comment says so.
+//! What lives here: the fields, rules that tie several settings together, and what follows from the machine. A field
+//! has its setting's name and unit; where a field means something else than its setting, its comment says so.
 //! Source: Kafka 3.9 `KafkaConfig`, also for the texts of errors; choices of our own say so.
 
-#[cfg(test)]
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::ConfigError;
-use super::broker;
 use super::kraft_mode;
 use super::listeners::{self, Listener};
+use super::machine::Machine;
 use super::precedence::Settings;
-use super::setting::Value;
-use super::sources::{self, Given, Source};
+use super::reader::Reader;
+use super::sources;
 use super::topic::{TopicConfig, TopicValues};
 use crate::types::BrokerId;
 
@@ -90,8 +88,8 @@ pub struct Config {
     pub max_connections_per_ip: i32,
     /// Host names or addresses, as written.
     pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
-    /// `queued.max.request.bytes`; where that is −1 a quarter of the memory, at most 512 MiB (our choice), and at least
-    /// `socket.request.max.bytes`.
+    /// `queued.max.request.bytes`; where that is −1 a quarter of the memory, at most 512 MiB (our choice), and at
+    /// least `socket.request.max.bytes`.
     pub queued_max_request_bytes: u64,
 
     pub log_retention_check_interval_ms: i64,
@@ -130,38 +128,6 @@ pub struct ZookeeperConfig {
     /// The session time-out where none is set.
     pub connection_timeout_ms: i32,
     pub max_in_flight_requests: usize,
-}
-
-/// What the configuration needs to know of the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
-    /// Told to clients where a listener names no host.
-    pub host_name: String,
-    pub memory_bytes: u64,
-    /// Files and sockets this process may open.
-    pub file_descriptors: u64,
-}
-
-impl Machine {
-    /// This machine. A host name that it could not resolve itself would help no client: then it is `localhost`.
-    pub fn this() -> Self {
-        let memory_bytes = {
-            let info = rustix::system::sysinfo();
-            info.totalram as u64 * u64::from(info.mem_unit)
-        };
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        Self { host_name: host_name(), memory_bytes, file_descriptors: limit.current.unwrap_or(u64::MAX) }
-    }
-}
-
-fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    // The usual case without a resolver, which may be slow to say that it knows nothing.
-    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let entries = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
-    let is_known = entries.flat_map(|entry| entry.split_whitespace().skip(1)).any(|known| known == name);
-    let resolves = || std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0)).is_ok();
-    if is_known || resolves() { name } else { "localhost".into() }
 }
 
 /// Where a configuration is read from.
@@ -208,6 +174,11 @@ impl Config {
         let settings = self.settings.with_dynamic(of_all_brokers, of_this_broker);
         let config = Self::of(settings, self.machine.clone())?;
         Ok(Self { cluster_id: self.cluster_id.clone(), ..config })
+    }
+
+    /// A line for each given value, with its source and without secrets, in the order of names.
+    pub fn given_lines(&self) -> Vec<String> {
+        self.settings.lines()
     }
 
     /// A line for each given value that has no effect, in the order of names.
@@ -309,91 +280,6 @@ impl Config {
             machine,
             settings: reader.settings.clone(),
         })
-    }
-}
-
-/// Reads checked values by name; a name that is no row, or of another type, is a mistake of ours and caught by a test.
-pub(crate) struct Reader<'a> {
-    settings: &'a Settings,
-    #[cfg(test)]
-    read: RefCell<std::collections::BTreeSet<&'static str>>,
-}
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(settings: &'a Settings) -> Self {
-        Self {
-            settings,
-            #[cfg(test)]
-            read: RefCell::default(),
-        }
-    }
-
-    /// What was given, with its source; `None` if only the default is left.
-    pub(crate) fn given(&self, name: &str) -> Option<Given> {
-        self.settings.given(name)
-    }
-
-    fn value(&self, name: &str) -> Option<Value> {
-        let row = broker::row(name).expect("only rows are read");
-        #[cfg(test)]
-        self.read.borrow_mut().insert(row.name);
-        let text = self.given(name).map(|given| given.value).or_else(|| row.default.map(str::to_owned))?;
-        Some(row.parse(&text).expect("all values were checked before"))
-    }
-
-    /// A text; `None` is Kafka's null.
-    pub(crate) fn text(&self, name: &str) -> Option<String> {
-        self.value(name).map(|value| value.to_string())
-    }
-
-    pub(crate) fn list(&self, name: &str) -> Vec<String> {
-        match self.value(name) {
-            Some(Value::List(list)) => list,
-            _ => Vec::new(),
-        }
-    }
-
-    pub(crate) fn boolean(&self, name: &str) -> bool {
-        self.value(name) == Some(Value::Boolean(true))
-    }
-
-    pub(crate) fn optional(&self, name: &str) -> Option<i64> {
-        match self.value(name)? {
-            Value::Integer(number) => Some(number),
-            other => unreachable!("{name} is a number in its row, not {other:?}"),
-        }
-    }
-
-    pub(crate) fn long(&self, name: &str) -> i64 {
-        self.optional(name).expect("its row has a default")
-    }
-
-    pub(crate) fn int(&self, name: &str) -> i32 {
-        i32::try_from(self.long(name)).expect("its row is an int")
-    }
-
-    fn short(&self, name: &str) -> i16 {
-        i16::try_from(self.long(name)).expect("its row is a short")
-    }
-
-    /// `None` for a negative number, which stands for "no value of ours".
-    fn count(&self, name: &str) -> Option<u32> {
-        u32::try_from(self.long(name)).ok()
-    }
-
-    fn size(&self, name: &str) -> usize {
-        usize::try_from(self.long(name)).expect("its row allows no negative number")
-    }
-
-    /// An error that names key, value and source.
-    pub(crate) fn invalid(&self, name: &str, why: &str) -> ConfigError {
-        let default = broker::row(name).and_then(|row| row.default).unwrap_or_default();
-        let (value, origin) = match self.given(name) {
-            Some(given) => (given.value, given.source),
-            None => (default.to_owned(), Source::Default),
-        };
-        let value = value.trim();
-        ConfigError::Invalid { why: format!("Invalid value {value} for configuration {name}: {why}"), origin }
     }
 }
 
@@ -529,7 +415,9 @@ fn cross_checks(reader: &Reader<'_>) -> Result<(), ConfigError> {
 pub(crate) mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::broker;
     use super::super::setting::Effect;
+    use super::super::sources::{Given, Source};
     use super::*;
 
     fn machine() -> Machine {

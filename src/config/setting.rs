@@ -100,7 +100,7 @@ pub(crate) use Scope::*;
 /// Writes rows as `"name" Type default [check] Scope => Effect, "sentence";`.
 macro_rules! settings {
     (@default null) => { None };
-    (@default $default:literal) => { Some($default) };
+    (@default $default:expr) => { Some($default) };
     (@internal) => { false };
     (@internal internal) => { true };
     ($($name:literal $kind:ident $default:tt [$check:expr] $scope:ident $($internal:ident)?

@@ -69,7 +69,7 @@ pub(crate) fn file(path: &Path) -> Result<Vec<Given>, ConfigError> {
     Ok(entries.into_iter().map(|entry| given(Some(entry.line))((entry.name, entry.value))).collect())
 }
 
-/// Kafka's names as YAML: flat (`log.dirs: /data`) or nested (`log: {dirs: /data}`); a sequence is a list; null is unset.
+/// Kafka's names as YAML, flat (`log.dirs: /data`) or nested (`log: {dirs: /data}`). A sequence is a list, null is unset.
 fn yaml(text: &str) -> Result<Vec<(String, String)>, String> {
     use serde_yaml::Value;
 
@@ -134,8 +134,8 @@ pub(crate) fn environment(variables: impl IntoIterator<Item = (String, String)>)
     variables.into_iter().filter_map(given).collect()
 }
 
-/// The setting a variable stands for: `_` becomes `.`, `__` becomes `_`, `___` becomes `-`. Bitnami's `KAFKA_CFG_` names
-/// know only the first of these. Source: `KafkaDockerWrapper` of Apache's image; `kafka-env.sh` of Bitnami's.
+/// The setting a variable stands for: `_` becomes `.`, `__` becomes `_`, `___` becomes `-`. Bitnami's `KAFKA_CFG_`
+/// names know only the first of these. Source: `KafkaDockerWrapper` of Apache's image; `kafka-env.sh` of Bitnami's.
 fn setting_of_variable(variable: &str) -> Option<String> {
     if variable == "KAFKA_ZOOKEEPER_CLIENT_CNXN_SOCKET" || variable == "KAFKA_CFG_ZOOKEEPER_CLIENTCNXNSOCKET" {
         return Some("zookeeper.clientCnxnSocket".into());

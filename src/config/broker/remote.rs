@@ -5,6 +5,10 @@
 
 use super::super::setting::*;
 
+/// Kafka's own manager.
+const METADATA_MANAGER: &str = "org.apache.kafka.server.log.remote.metadata.storage.\
+    TopicBasedRemoteLogMetadataManager";
+
 /// The rows, in the order a reader looks for them.
 pub(crate) const ROWS: &[Setting] = settings! {
     "remote.log.storage.system.enable" Boolean "false" [Any] ReadOnly => Refused("tiered storage is not supported yet"),
@@ -41,7 +45,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Threads of remote log tasks.";
     "remote.log.metadata.custom.metadata.max.bytes" Int "128" [AtLeast(0)] ReadOnly => NoEffect,
         "Largest custom metadata of a remote segment.";
-    "remote.log.metadata.manager.class.name" Text "org.apache.kafka.server.log.remote.metadata.storage.TopicBasedRemoteLogMetadataManager"
+    "remote.log.metadata.manager.class.name" Text METADATA_MANAGER
         [NotEmpty] ReadOnly => NoEffect,
         "Class that keeps the metadata of remote segments.";
     "remote.log.metadata.manager.class.path" Text null [Any] ReadOnly => NoEffect,
