@@ -86,7 +86,10 @@ tool() {
   printf '#!/usr/bin/env bash\nexec "$(dirname "${BASH_SOURCE[0]}")/kafka-run-class.sh" %s "$@"\n' "$2" >"$home/bin/$1.sh"
 }
 tool kafka-acls kafka.admin.AclCommand
-tool kafka-broker-api-versions org.apache.kafka.tools.BrokerApiVersionsCommand
+case $version in
+  3.*) tool kafka-broker-api-versions kafka.admin.BrokerApiVersionsCommand ;;
+  *) tool kafka-broker-api-versions org.apache.kafka.tools.BrokerApiVersionsCommand ;;
+esac
 tool kafka-cluster org.apache.kafka.tools.ClusterTool
 tool kafka-configs kafka.admin.ConfigCommand
 tool kafka-console-consumer org.apache.kafka.tools.consumer.ConsoleConsumer

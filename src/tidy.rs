@@ -49,11 +49,30 @@ const DOORS: &[Door] = &[
     door("controller", BASE, &["cluster", "coordination", "peer"]),
     // Never storage: `replica` through PartitionWriter.
     door("coordinator", BASE, &["replica", "cluster", "peer", "record"]),
+    door("coordinator/replica_writer", BASE, &["replica", "log", "cluster", "record"]),
     // Never storage, znodes or sockets.
     door(
         "api",
         BASE,
         &["wire", "record", "log", "cluster", "replica", "controller", "coordinator", "security", "quota"],
+    ),
+    // The one map of all errors to Kafka's codes.
+    door(
+        "api/error_code",
+        BASE,
+        &[
+            "wire",
+            "record",
+            "log",
+            "cluster",
+            "replica",
+            "controller",
+            "coordinator",
+            "security",
+            "quota",
+            "coordination",
+            "storage",
+        ],
     ),
     // No domain room: it knows an API by its header.
     door("net", BASE, &["api", "wire", "security", "quota"]),
@@ -104,7 +123,8 @@ const ONLY: &[Only] = &[
     },
     Only {
         names: &["TcpListener", "TcpStream", "UdpSocket", "socket2"],
-        paths: &["net", "peer"],
+        // The broker opens the listeners, so that a taken port ends the start before anything else is touched.
+        paths: &["net", "peer", "broker"],
         why: "sockets belong to net and peer",
     },
 ];

@@ -3,12 +3,13 @@
 //! Behaviour
 //! - A version we do not have is answered in version 0 with UNSUPPORTED_VERSION (35) and this key's own range, its body
 //!   unread (KIP-511); `dispatch` does that, because no body is decoded for it.
-//! - From version 3 on the client's software name and version must be made of letters, digits, `-` and `.`, and begin and
-//!   end with a letter or digit, else INVALID_REQUEST (42).
+//! - From version 3 on the client's software name and version must be made of letters, digits, `-` and `.`, and begin
+//!   and end with a letter or digit, else INVALID_REQUEST (42).
 //! - Produce is announced from version 0 although 3 is the lowest that works: older librdkafka decides by it whether it
 //!   may compress (KAFKA-18659). Kafka 4.x announces the same.
 //! - No feature is finalised: clients stay on transactions version 1.
-//! Versions: 3 flexible (its response header stays 0), 4 allows features with minimum 0 (KAFKA-17011). Ignored: nothing.
+//! Versions: 3 flexible (its response header stays 0), 4 allows features with minimum 0 (KAFKA-17011). Ignored:
+//! nothing.
 //! Source: Kafka 4.1 `KafkaApis.handleApiVersionsRequest`, `ApiVersionsRequest.isValid`.
 
 use std::ops::RangeInclusive;

@@ -1,4 +1,5 @@
-//! From a frame to the handler of its key: header, version gate, stage one. What cannot be answered closes the connection.
+//! From a frame to the handler of its key: header, version gate, stage one. What cannot be answered closes the
+//! connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

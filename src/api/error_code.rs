@@ -1,5 +1,5 @@
-//! The one map from what the rooms say to Kafka's error codes. Exhaustive, without `_`: a new domain error must say what
-//! clients see.
+//! The one map from what the rooms say to Kafka's error codes. Exhaustive, without `_`: a new domain error must say
+//! what clients see.
 
 use kafka_protocol::ResponseError;
 

@@ -1,8 +1,8 @@
 //! FindCoordinator (10), versions 0–6: which broker coordinates a group.
 //!
 //! Behaviour
-//! - A group's coordinator leads the partition of `__consumer_offsets` that Java's hash of the group id names. A missing
-//!   topic is created; until it has leaders the answer is COORDINATOR_NOT_AVAILABLE (15), which clients retry.
+//! - A group's coordinator leads the partition of `__consumer_offsets` that Java's hash of the group id names. A
+//!   missing topic is created; until it has leaders the answer is COORDINATOR_NOT_AVAILABLE (15), which clients retry.
 //! - Key type 1 (transactions) is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53), which is fatal, until
 //!   transactions exist; key type 2 (share groups) and others with INVALID_REQUEST (42).
 //! - An empty group id is legal: old consumers commit under it.

@@ -2,11 +2,12 @@
 //!
 //! Behaviour
 //! - Topics null (1+) means all, empty none; in version 0 empty means all.
-//! - Each client gets the endpoints of the listener it came through. A leader without such an endpoint: LISTENER_NOT_FOUND
-//!   (72) from version 6, LEADER_NOT_AVAILABLE (5) below. A partition without leader: LEADER_NOT_AVAILABLE, leader −1.
-//! - An unknown topic is created if both the broker (`auto.create.topics.enable`) and the request allow it; it is answered
-//!   with its leaders if they are known at once, else LEADER_NOT_AVAILABLE. Otherwise UNKNOWN_TOPIC_OR_PARTITION (3).
-//!   An illegal name: INVALID_TOPIC_EXCEPTION (17).
+//! - Each client gets the endpoints of the listener it came through. A leader without such an endpoint:
+//!   LISTENER_NOT_FOUND (72) from version 6, LEADER_NOT_AVAILABLE (5) below. A partition without leader:
+//!   LEADER_NOT_AVAILABLE, leader −1.
+//! - An unknown topic is created if both the broker (`auto.create.topics.enable`) and the request allow it; it is
+//!   answered with its leaders if they are known at once, else LEADER_NOT_AVAILABLE. Otherwise
+//!   UNKNOWN_TOPIC_OR_PARTITION (3). An illegal name: INVALID_TOPIC_EXCEPTION (17).
 //! - By id (10+; alone from 12): an unknown one is UNKNOWN_TOPIC_ID (100), with a null name.
 //! - Authorised operations are answered when asked for: every one that applies, since nothing is denied yet.
 //! Versions: 4 allow_auto_topic_creation; 7 leader epochs; 8 authorised operations; 9 flexible; 10 topic ids; 11 no

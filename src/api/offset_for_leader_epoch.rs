@@ -1,5 +1,5 @@
-//! OffsetForLeaderEpoch (23), versions 2–4: where a leader epoch ended, so that a client can tell whether its log parted
-//! from ours.
+//! OffsetForLeaderEpoch (23), versions 2–4: where a leader epoch ended, so that a client can tell whether its log
+//! parted from ours.
 //!
 //! Behaviour
 //! - Answers the largest epoch that is not above the one asked, with its end offset; −1/−1 when no such epoch is known.

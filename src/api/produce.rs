@@ -2,16 +2,19 @@
 //!
 //! Behaviour
 //! - acks 0, 1 or −1 (all); anything else is INVALID_REQUIRED_ACKS (21) for every partition.
-//! - One batch of magic 2 per partition, checked as `record::validate` says; per-record errors come back from version 8 on.
+//! - One batch of magic 2 per partition, checked as `record::validate` says; per-record errors come back from version 8
+//!   on.
 //! - A retry of one of a producer's last five batches succeeds with the original offset.
 //! - acks=1 answers once the batch is written, acks=all once the high watermark has passed it or the request's time-out
 //!   is over (REQUEST_TIMED_OUT; the batch stays). acks=0 has no answer, and an error closes the connection.
-//! - Clients may not write `__consumer_offsets` or `__transaction_state` (INVALID_TOPIC_EXCEPTION), save the admin client.
+//! - Clients may not write `__consumer_offsets` or `__transaction_state` (INVALID_TOPIC_EXCEPTION), save the admin
+//!   client.
 //! - Until transactions exist a transactional id, or a transactional batch, is TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 //!   which is fatal to every producer; nothing is stored.
 //! Versions: 7 zstd; 8 record errors (KIP-467); 9 flexible; 10 leader hints (KIP-951, optional, not sent); 13 topic ids
 //! instead of names (UNKNOWN_TOPIC_ID). Announced from 0, see `api_versions`; 0–2 close the connection.
-//! Source: Kafka 3.9 `KafkaApis.handleProduceRequest`, `ReplicaManager.appendRecords`, `ProduceRequest.validateRecords`.
+//! Source: Kafka 3.9 `KafkaApis.handleProduceRequest`, `ReplicaManager.appendRecords`,
+//! `ProduceRequest.validateRecords`.
 
 use std::time::Duration;
 

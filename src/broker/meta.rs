@@ -1,4 +1,5 @@
-//! `meta.properties`: which broker of which cluster a log directory belongs to, as Kafka 3.9 writes it in ZooKeeper mode.
+//! `meta.properties`: which broker of which cluster a log directory belongs to, as Kafka 3.9 writes it in ZooKeeper
+//! mode.
 //!
 //! ```text
 //! #

@@ -70,8 +70,8 @@ impl Sockets {
     }
 }
 
-/// `max.connections.per.ip.overrides` with its names resolved; one that does not resolve has no effect, as no connection
-/// can come from it.
+/// `max.connections.per.ip.overrides` with its names resolved; one that does not resolve has no effect, as no
+/// connection can come from it.
 pub(super) fn per_ip_overrides(config: &Config) -> HashMap<IpAddr, usize> {
     let mut overrides = HashMap::new();
     for (host, max) in &config.max_connections_per_ip_overrides {

@@ -1,6 +1,6 @@
-//! Topics that come into being because somebody named them: ordinary ones with the broker's defaults, internal ones with
-//! the settings their coordinator needs. The same path as CreateTopics from the placement on, by whichever broker was
-//! asked. Source: Kafka 3.9 `DefaultAutoTopicCreationManager`.
+//! Topics that come into being because somebody named them: ordinary ones with the broker's defaults, internal ones
+//! with the settings their coordinator needs. The same path as CreateTopics from the placement on, by whichever broker
+//! was asked. Source: Kafka 3.9 `DefaultAutoTopicCreationManager`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -51,7 +51,8 @@ impl AutoCreation {
         Self { admin, image, config, clock, in_flight: Mutex::default() }
     }
 
-    /// Creates the topic and waits, up to `patience`, until the image shows it. `Ok` says that it exists or is about to.
+    /// Creates the topic and waits, up to `patience`, until the image shows it. `Ok` says that it exists or is about
+    /// to.
     pub(crate) async fn create(&self, name: &TopicName, patience: Duration) -> Result<(), AutoCreateError> {
         TopicName::check(name.as_str()).map_err(AutoCreateError::InvalidName)?;
         if self.in_flight.lock().insert(name.clone()) {

@@ -69,7 +69,8 @@ pub(crate) fn file(path: &Path) -> Result<Vec<Given>, ConfigError> {
     Ok(entries.into_iter().map(|entry| given(Some(entry.line))((entry.name, entry.value))).collect())
 }
 
-/// Kafka's names as YAML, flat (`log.dirs: /data`) or nested (`log: {dirs: /data}`). A sequence is a list, null is unset.
+/// Kafka's names as YAML, flat (`log.dirs: /data`) or nested (`log: {dirs: /data}`). A sequence is a list, null is
+/// unset.
 fn yaml(text: &str) -> Result<Vec<(String, String)>, String> {
     use serde_yaml::Value;
 

@@ -1,4 +1,5 @@
-//! Control requests as this broker obeys them: LeaderAndIsr and StopReplica for the replicas, UpdateMetadata for the image.
+//! Control requests as this broker obeys them: LeaderAndIsr and StopReplica for the replicas, UpdateMetadata for the
+//! image.
 //!
 //! All three go through one lock in arrival order, are refused under stale epochs and change nothing when repeated
 //! (I-14). Source: Kafka 3.9 `ReplicaManager.becomeLeaderOrFollower`, `stopReplicas`, `maybeUpdateMetadataCache`.

@@ -1,7 +1,7 @@
 //! Periodic work on the logs led here, off the request path: retention, expiry of producers, compaction.
 //!
-//! Compaction follows Kafka's cleaner: the log that gains most goes first, one at a time, and only when none is worth it
-//! does the cleaner pause for `log.cleaner.backoff.ms`. Source: Kafka 3.9 `LogManager`, `LogCleaner`.
+//! Compaction follows Kafka's cleaner: the log that gains most goes first, one at a time, and only when none is worth
+//! it does the cleaner pause for `log.cleaner.backoff.ms`. Source: Kafka 3.9 `LogManager`, `LogCleaner`.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! FetchResponse, versions 4–18, as segments: records are sent from where they lie, and only what stands between them is
-//! written (I-4). The same bytes as the crate's encoder, which would copy every record.
+//! FetchResponse, versions 4–18, as segments: records are sent from where they lie, and only what stands between them
+//! is written (I-4). The same bytes as the crate's encoder, which would copy every record.
 //!
 //! Layout: throttle time i32, from 7 error i16 and session id i32, topics of (name, from 13 topic id, partitions). A
 //! partition: index i32, error i16, high watermark i64, last stable offset i64, from 5 log start i64, aborted
-//! transactions (nullable, of producer id and first offset i64), from 11 preferred replica i32, records. From 12 lengths
-//! are compact and every level ends with tagged fields: of a partition 0 diverging epoch and 1 current leader, of the
-//! response, from 16, 0 node endpoints.
+//! transactions (nullable, of producer id and first offset i64), from 11 preferred replica i32, records. From 12
+//! lengths are compact and every level ends with tagged fields: of a partition 0 diverging epoch and 1 current leader,
+//! of the response, from 16, 0 node endpoints.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
