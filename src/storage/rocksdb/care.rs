@@ -57,41 +57,57 @@ impl Chores {
         self.changed.notify_one();
     }
 
-    fn next(&self) -> Option<Chore> {
+    /// Waits for chores and takes all there are; `None` once closing.
+    fn take(&self) -> Option<VecDeque<Chore>> {
         let mut list = self.list.lock();
         loop {
             if list.closing {
                 return None;
             }
-            if let Some(chore) = list.chores.pop_front() {
-                return Some(chore);
+            if !list.chores.is_empty() {
+                return Some(std::mem::take(&mut list.chores));
             }
             self.changed.wait(&mut list);
         }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.list.lock().closing
     }
 }
 
 /// Body of the thread.
 pub(super) fn run(shared: Arc<Shared>) {
-    while let Some(chore) = shared.chores.next() {
-        if let Err(error) = shared.do_chore(chore) {
-            debug!(?chore, %error, "chore not done");
+    while let Some(chores) = shared.chores.take() {
+        if let Err(error) = shared.do_chores(chores) {
+            debug!(%error, "chores not done");
         }
     }
 }
 
 impl Shared {
-    fn do_chore(&self, chore: Chore) -> Result<(), StorageError> {
-        self.writable()?;
-        match chore {
-            Chore::FillPool => match self.families.missing() {
-                0 => Ok(()),
-                missing => self.grow_pool(missing),
-            },
-            Chore::Wipe(number) => self.wipe(number),
-            Chore::DropFiles(family) => self.drop_files_below_start(family),
-            Chore::FlushAll => self.flush_all(),
-            Chore::Budget { active } => self.set_budget(active),
+    fn do_chores(&self, chores: VecDeque<Chore>) -> Result<(), StorageError> {
+        // What says that files may go must be on the disk before they go, or a loss of power would leave a partition
+        // with a hole. One sync serves all.
+        if chores.iter().any(|chore| matches!(chore, Chore::Wipe(_) | Chore::DropFiles(_))) {
+            self.db.flush_wal(true).map_err(|error| self.stop(&error))?;
         }
+        for chore in chores {
+            if self.chores.is_closing() {
+                break;
+            }
+            self.writable()?;
+            match chore {
+                Chore::FillPool => match self.families.missing() {
+                    0 => {}
+                    missing => self.grow_pool(missing)?,
+                },
+                Chore::Wipe(number) => self.wipe(number)?,
+                Chore::DropFiles(family) => self.drop_files_below_start(family)?,
+                Chore::FlushAll => self.flush_all()?,
+                Chore::Budget { active } => self.set_budget(active)?,
+            }
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! | `format` | format version, 4 bytes big-endian |
 //! | `p`, number (4 bytes big-endian) | 1, topic id (16 bytes), partition (4 bytes big-endian), topic name: assigned |
 //! | the same | 2: a deleted partition's, to be wiped before it is given out again |
-//! | `f`, number (4 bytes big-endian) | the log's start (8 bytes big-endian): batches whose last offset is lower are gone |
+//! | `f`, number (4 bytes big-endian) | the log's start (8 bytes big-endian): batches with lower last offsets are gone |
 //!
 //! A number without a `p` record is free and its family empty. Example: `70 00 00 00 07` is number 7's record.
 

@@ -26,6 +26,9 @@ const POOL_READY: usize = 16;
 /// Free families made beyond the need, in proportion: a tenth of those that exist.
 const POOL_GROWTH_DIVISOR: usize = 10;
 
+/// What a wiped family's files may still take on disk, hidden by a range tombstone.
+const RUBBISH_BYTES_MAX: u64 = 1 << 20;
+
 #[derive(Debug)]
 pub(super) struct Families {
     /// By number.
@@ -235,23 +238,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Empties a deleted partition's family and gives it back to the pool. Runs in the background.
+    /// Empties a deleted partition's family and gives it back to the pool. The caller has synced the log.
     pub(super) fn wipe(&self, number: u32) -> Result<(), StorageError> {
         let cf = self.cf(Family(number));
-        // The record must be on the disk before the files go, or a loss of power would leave a partition without them.
-        self.db.flush_wal(true).map_err(|error| self.stop(&error))?;
+        let failed = |error| self.stop(&error);
+        let (first, last) = (&[0_u8; 0][..], &[u8::MAX; 9][..]);
         if !self.is_empty(cf)? {
-            let (first, last) = (&[0_u8; 0][..], &[u8::MAX; 9][..]);
-            self.db.delete_files(cf, first, last).map_err(|error| self.stop(&error))?;
+            self.db.delete_files(cf, first, last).map_err(failed)?;
             let mut batch = Batch::with_capacity(64);
             batch.delete_range(cf, first, last);
             self.write(&mut batch)?;
-            self.db.flush(&[cf], true).map_err(|error| self.stop(&error))?;
+        }
+        // A little rubbish may wait for the family's next life.
+        if self.db.property(cf, "rocksdb.live-sst-files-size").unwrap_or(0) > RUBBISH_BYTES_MAX {
+            self.db.flush(&[cf], true).map_err(failed)?;
             self.db.compact(cf);
-            if !self.is_empty(cf)? {
-                // Given up half-way, because the directory closes. The record stays; the next start goes on.
-                return Ok(());
-            }
         }
         let mut batch = Batch::with_capacity(64);
         batch.delete(self.default_cf(), &directory::assignment_key(number));
@@ -267,14 +268,12 @@ impl Shared {
         iter.entry().map(|entry| entry.is_none()).map_err(|error| self.read_failed(&error))
     }
 
-    /// Removes the files that lie below a log's start as a whole. Runs in the background.
+    /// Removes the files that lie below a log's start as a whole. The caller has synced the log.
     pub(super) fn drop_files_below_start(&self, family: Family) -> Result<(), StorageError> {
         let start = self.families.state(family).start();
         if start <= Offset::ZERO || start == Offset::MAX {
             return Ok(());
         }
-        // The start must be on the disk before the files go, or a loss of power would leave a hole.
-        self.db.flush_wal(true).map_err(|error| self.stop(&error))?;
         let last = keys::batch(Offset(start.0 - 1));
         self.db.delete_files(self.cf(family), &keys::batch(Offset::ZERO), &last).map_err(|error| self.stop(&error))
     }

@@ -15,7 +15,7 @@ const RECHECK_GROUPS: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Space {
     dir: PathBuf,
-    reserve_bytes: u64,
+    reserve_bytes: AtomicU64,
     /// What the last answer left above the reserve; `u64::MAX` if the file system gave none.
     left_bytes: AtomicU64,
     /// Bytes written since then, about.
@@ -28,7 +28,7 @@ impl Space {
     pub(super) fn new(dir: &Path, reserve_bytes: u64) -> Self {
         let space = Self {
             dir: dir.to_owned(),
-            reserve_bytes,
+            reserve_bytes: AtomicU64::new(reserve_bytes),
             left_bytes: AtomicU64::new(u64::MAX),
             since_bytes: AtomicU64::new(0),
             since_groups: AtomicU64::new(0),
@@ -41,7 +41,7 @@ impl Space {
     /// Bytes above the reserve, asked now; `None` if the file system does not tell.
     pub(super) fn ask(&self) -> Option<u64> {
         let answer = rustix::fs::statvfs(&self.dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        let left = answer.map(|free| free.saturating_sub(self.reserve_bytes));
+        let left = answer.map(|free| free.saturating_sub(self.reserve_bytes.load(Ordering::Relaxed)));
         self.left_bytes.store(left.unwrap_or(u64::MAX), Ordering::Relaxed);
         self.since_bytes.store(0, Ordering::Relaxed);
         self.since_groups.store(0, Ordering::Relaxed);
@@ -62,6 +62,13 @@ impl Space {
             self.since_bytes.fetch_add(group_bytes, Ordering::Relaxed);
         }
         admitted
+    }
+
+    /// For tests: a reserve larger than the disk fills it.
+    #[cfg(test)]
+    pub(super) fn set_reserve(&self, reserve_bytes: u64) {
+        self.reserve_bytes.store(reserve_bytes, Ordering::Relaxed);
+        self.ask();
     }
 
     /// Remembers whether the last group was refused; answers whether that is news.

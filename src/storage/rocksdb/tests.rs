@@ -1,12 +1,39 @@
-//! The real directory against the contract, and what only a disk can show.
+//! The real directory against the contract, and what only a disk, a kill or a damaged file can show.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
+use super::directory::{Assignment, FORMAT_KEY};
 use super::*;
-use crate::storage::contract::{self, batch, commit, partition, scan};
+use crate::storage::contract::{self, batch, commit, delete, partition, scan, side};
+use crate::storage::{Write, keys};
+use crate::types::PartitionIndex;
+
+fn options() -> DirectoryOptions {
+    DirectoryOptions { disk_reserve_bytes: 0, ..DirectoryOptions::default() }
+}
 
 fn open(dir: &Path) -> Arc<RocksDirectory> {
-    RocksDirectory::open(dir, DirectoryOptions { disk_reserve_bytes: 0, ..DirectoryOptions::default() }).expect("open")
+    RocksDirectory::open(dir, options()).expect("open")
+}
+
+fn create(dir: &RocksDirectory, topic: &str) -> Family {
+    dir.create(&[partition(topic, 0)]).expect("create")[0]
+}
+
+fn shared(dir: &RocksDirectory) -> Arc<Shared> {
+    dir.shared.load_full().expect("open")
+}
+
+/// Waits for the background.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not come true");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 #[test]
@@ -19,19 +46,294 @@ fn rocksdb_keeps_the_contract() {
 fn an_open_directory_refuses_a_second_owner() {
     let dir = tempfile::tempdir().expect("tempdir");
     let first = open(dir.path());
-    let second = RocksDirectory::open(dir.path(), DirectoryOptions::default());
+    let second = RocksDirectory::open(dir.path(), options());
     assert!(matches!(second, Err(OpenError::Taken { .. })), "{second:?}");
     first.close();
     open(dir.path()).close();
 }
 
-/// How long an empty directory takes to be ready. Printed, not asserted: machines differ.
 #[test]
-fn an_empty_directory_opens_and_closes() {
+fn a_jvm_brokers_segments_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let begin = std::time::Instant::now();
+    let segments = dir.path().join("orders-eu-12");
+    std::fs::create_dir(&segments).expect("mkdir");
+    std::fs::write(segments.join("leader-epoch-checkpoint"), "0\n0\n").expect("write");
+    open(dir.path()).close();
+    std::fs::write(segments.join("00000000000000000000.log"), "bytes").expect("write");
+    match RocksDirectory::open(dir.path(), options()) {
+        Err(OpenError::ForeignSegments { file, .. }) => {
+            assert_eq!(file, Path::new("orders-eu-12/00000000000000000000.log"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
     let opened = open(dir.path());
-    let ready = begin.elapsed();
+    let mut newer = Batch::with_capacity(64);
+    newer.put(shared(&opened).default_cf(), FORMAT_KEY, &9_u32.to_be_bytes());
+    shared(&opened).write(&mut newer).expect("write");
     opened.close();
-    println!("open {ready:?}, close {:?}", begin.elapsed() - ready);
+    let refused = RocksDirectory::open(dir.path(), options());
+    assert!(matches!(refused, Err(OpenError::NewerFormat { found: 9, .. })), "{refused:?}");
+}
+
+/// Without CPU flags at build time, checksums alone cost more than all the rest of a write.
+#[test]
+fn rocksdb_is_built_with_the_cpus_crc32c() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (sender, lines) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let log = move |line: &str| drop(sender.lock().send(line.to_owned()));
+    RocksDirectory::open_with_log(dir.path(), options(), log).expect("open").close();
+    let line = lines.try_iter().find(|line| line.contains("Fast CRC32 supported")).expect("RocksDB tells at open");
+    assert!(line.contains(": Supported on"), "{line}; see .cargo/config.toml for the flags");
+}
+
+#[test]
+fn a_damaged_file_is_an_error_and_never_wrong_bytes() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let opened = open(dir.path());
+    let family = create(&opened, "t");
+    commit(&*opened, (0..64).map(|n| batch(family, n, &[n as u8; 4096])).collect(), false).expect("commit");
+    opened.close();
+    let files = std::fs::read_dir(dir.path().join("db")).expect("list").map(|entry| entry.expect("entry").path());
+    let tables = files.filter(|path| path.extension().is_some_and(|extension| extension == "sst"));
+    let table = tables.max_by_key(|path| path.metadata().expect("metadata").len()).expect("a file");
+    let mut bytes = std::fs::read(&table).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&table, bytes).expect("write");
+
+    let opened = open(dir.path());
+    let mut visited = 0;
+    let outcome = opened.scan(family, Offset(0), &mut |last_offset, batch| {
+        assert_eq!(batch, [last_offset.0 as u8; 4096]);
+        visited += 1;
+        std::ops::ControlFlow::Continue(())
+    });
+    assert!(matches!(outcome, Err(StorageError::Read { .. })), "{outcome:?} after {visited}");
+}
+
+#[test]
+fn at_the_reserve_batches_are_refused_and_all_else_goes_on() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let opened = open(dir.path());
+    let family = create(&opened, "t");
+    commit(&*opened, vec![batch(family, 0, b"a"), batch(family, 1, b"b")], false).expect("commit");
+    assert!(!opened.is_full());
+    shared(&opened).space.set_reserve(u64::MAX);
+    assert_eq!(opened.free_bytes(), Some(0));
+    let refused = commit(&*opened, vec![batch(family, 2, b"c")], false);
+    assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
+    assert!(opened.is_full());
+    commit(&*opened, vec![delete(family, 0..1), side(b"start", b"1")], true).expect("deletes pass");
+    shared(&opened).space.set_reserve(0);
+    assert!(!opened.is_full());
+    commit(&*opened, vec![batch(family, 2, b"c")], false).expect("goes on by itself");
+    assert_eq!(scan(&*opened, family, 0), [(1, b"b".to_vec()), (2, b"c".to_vec())]);
+}
+
+#[test]
+fn a_refusal_takes_along_what_was_queued_behind_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let opened = open(dir.path());
+    let (one, other) = (create(&opened, "one"), create(&opened, "other"));
+    // The writer is busy with a first set while the others are queued; space is back before it looks at the third.
+    let (release, held) = mpsc::channel::<()>();
+    let first = Box::new(move |_: Result<(), StorageError>| held.recv().expect("released"));
+    opened.commit(WriteSet { writes: vec![side(b"x", b"x")], sync: false }, first);
+    shared(&opened).space.set_reserve(u64::MAX);
+    let (sender, outcomes) = mpsc::channel();
+    let queue = |writes: Vec<Write>, mut then: Box<dyn FnMut() + Send>| {
+        let sender = sender.clone();
+        let done = move |result: Result<(), StorageError>| {
+            then();
+            sender.send(result.is_ok()).expect("the test listens");
+        };
+        opened.commit(WriteSet { writes, sync: false }, Box::new(done));
+    };
+    let space_is_back = shared(&opened);
+    let large = vec![1; crate::types::limits::GROUP_COMMIT_BYTES_MAX];
+    queue(vec![batch(one, 0, &large)], Box::new(move || space_is_back.space.set_reserve(0)));
+    queue(vec![batch(one, 1, &large)], Box::new(|| ()));
+    queue(vec![batch(other, 0, &large)], Box::new(|| ()));
+    release.send(()).expect("held");
+    assert_eq!(outcomes.iter().take(3).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(scan(&*opened, one, 0), []);
+    commit(&*opened, vec![batch(one, 0, b"again")], false).expect("a set queued after the refusal");
+}
+
+#[test]
+fn a_stopped_directory_refuses_writes_and_goes_on_reading() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let opened = open(dir.path());
+    let family = create(&opened, "t");
+    commit(&*opened, vec![batch(family, 0, b"a")], false).expect("commit");
+    shared(&opened).stop(&RocksError("injected".into()));
+    let stopped = |outcome: Result<(), StorageError>| matches!(outcome, Err(StorageError::Stopped { .. })); // I-6
+    assert!(stopped(commit(&*opened, vec![batch(family, 1, b"b")], false)));
+    assert!(stopped(opened.create(&[partition("u", 0)]).map(drop)));
+    assert!(stopped(opened.delete(&[partition("t", 0)])));
+    assert_eq!(scan(&*opened, family, 0), [(0, b"a".to_vec())]);
+    opened.close();
+    let reopened = open(dir.path());
+    commit(&*reopened, vec![batch(family, 1, b"b")], false).expect("takes writes again");
+}
+
+#[test]
+fn moving_a_logs_start_drops_whole_files() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let opened = open(dir.path());
+    let family = create(&opened, "t");
+    let shared = shared(&opened);
+    let bytes_on_disk = || shared.db.property(shared.cf(family), "rocksdb.live-sst-files-size").expect("known");
+    for file in 0..4_i64 {
+        let batches = (0..64).map(|n| batch(family, file * 64 + n, &[7; 4096])).collect();
+        commit(&*opened, batches, false).expect("commit");
+        shared.db.flush(&[shared.cf(family)], true).expect("flush");
+        // Into the level whose files may be dropped, each by itself.
+        eventually("moving down", || {
+            shared.db.compact(shared.cf(family));
+            shared.db.property(shared.cf(family), "rocksdb.num-files-at-level0").is_none_or(|files| files == 0)
+        });
+    }
+    let before = bytes_on_disk();
+    commit(&*opened, vec![delete(family, 0..256)], false).expect("commit");
+    eventually("the space to come back", || bytes_on_disk() < before / 4);
+    assert_eq!(scan(&*opened, family, 0), []);
+}
+
+#[test]
+fn a_thousand_partitions_are_created_in_one_call_and_found_again() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let wanted: Vec<PartitionId> = (0..1000).map(|n| partition("many", n)).collect();
+    let opened = open(dir.path());
+    let families = opened.create(&wanted).expect("create");
+    commit(&*opened, vec![batch(families[999], 5, b"x")], false).expect("commit");
+    opened.close();
+    let opened = open(dir.path());
+    assert_eq!(opened.create(&wanted).expect("create"), families);
+    assert_eq!(scan(&*opened, families[999], 0), [(5, b"x".to_vec())]);
+}
+
+#[test]
+fn a_half_wiped_family_is_wiped_at_the_next_start() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let opened = open(dir.path());
+    let family = create(&opened, "t");
+    commit(&*opened, vec![batch(family, 5, b"old"), batch(family, 6, b"old"), delete(family, 0..6)], false)
+        .expect("ok");
+    // As a crash right after the first step of a deletion leaves it.
+    let mut record = Batch::with_capacity(64);
+    record.put(shared(&opened).default_cf(), &directory::assignment_key(family.0), &Assignment::Wiping.encode());
+    shared(&opened).write(&mut record).expect("write");
+    opened.close();
+
+    let opened = open(dir.path());
+    assert_eq!(opened.partitions(), []);
+    assert_eq!(scan(&*opened, family, 0), []);
+    // Lowest numbers first: once it is back in the pool, it is the next one.
+    let mut n = 0;
+    eventually("the family's return", || {
+        n += 1;
+        opened.create(&[partition("t", n)]).expect("create") == [family]
+    });
+    assert_eq!(scan(&*opened, family, 0), []);
+    commit(&*opened, vec![batch(family, 1, b"new")], false).expect("commit");
+    assert_eq!(scan(&*opened, family, 0), [(1, b"new".to_vec())]);
+}
+
+/// Where the child of the crash test keeps its directory; set only for the child.
+const CRASH_DIR: &str = "KLAMM_TEST_CRASH_DIR";
+const CRASH_PARTITIONS: i32 = 3;
+
+/// Not a test by itself: the process that the test below kills.
+#[test]
+fn crash_child() {
+    let Ok(path) = std::env::var(CRASH_DIR) else { return };
+    let dir = open(Path::new(&path));
+    let ids: Vec<_> = (0..CRASH_PARTITIONS).map(|n| partition("crash", n)).collect();
+    let families = dir.create(&ids).expect("create");
+    let mut next: Vec<i64> = families
+        .iter()
+        .map(|family| dir.last_batch(*family).expect("read").map_or(0, |(last, _)| last.0 + 1))
+        .collect();
+    for round in 0.. {
+        for (index, family) in families.iter().enumerate() {
+            let offset = next[index];
+            next[index] += 1;
+            let value = offset.to_be_bytes().repeat(1 + (offset as usize * 37) % 700);
+            let key = keys::side(ids[index].topic_id, PartitionIndex(index as i32), 0x80, b"last");
+            let writes = vec![batch(*family, offset, &value), side(&key, &offset.to_be_bytes())];
+            let done = Box::new(move |result: Result<(), StorageError>| {
+                result.expect("written");
+                std::io::stdout().write_all(format!("\nacked {index} {offset}\n").as_bytes()).expect("a listener");
+            });
+            dir.commit(WriteSet { writes, sync: offset % 64 == 0 }, done);
+        }
+        if round % 16 == 0 {
+            let passing = [partition("passing", round)];
+            let family = dir.create(&passing).expect("create")[0];
+            assert_eq!(scan(&*dir, family, 0), []);
+            commit(&*dir, vec![batch(family, 0, b"passing")], false).expect("commit");
+            dir.delete(&passing).expect("delete");
+            std::io::stdout().write_all(format!("\ndeleted 0 {round}\n").as_bytes()).expect("a listener");
+        }
+    }
+}
+
+/// Everything acknowledged is there after a kill, each batch with its side record (I-1); what was deleted is not.
+#[test]
+fn a_killed_directory_has_everything_it_acknowledged() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for kill_after in [1, 50, 400, 1500] {
+        let mut child = Command::new(std::env::current_exe().expect("own path"))
+            .args(["--exact", "storage::rocksdb::tests::crash_child", "--nocapture", "--test-threads=1"])
+            .env(CRASH_DIR, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start");
+        let mut acked = vec![-1_i64; CRASH_PARTITIONS as usize];
+        let mut deleted = -1;
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        for (count, line) in lines.filter(|line| line.contains(' ')).enumerate() {
+            let words: Vec<&str> = line.split(' ').collect();
+            match (words[0], words.get(1), words.get(2).and_then(|offset| offset.parse().ok())) {
+                ("acked", Some(index), Some(offset)) => acked[index.parse::<usize>().expect("an index")] = offset,
+                ("deleted", _, Some(round)) => deleted = round,
+                _ => {}
+            }
+            if count == kill_after {
+                child.kill().expect("kill");
+            }
+        }
+        child.wait().expect("ended");
+        assert!(acked.iter().any(|last| *last >= 0), "the child acknowledged something before it was killed");
+        check_after_kill(dir.path(), &acked, deleted);
+    }
+}
+
+fn check_after_kill(path: &Path, acked: &[i64], deleted: i64) {
+    let dir = open(path);
+    let ids: Vec<_> = (0..CRASH_PARTITIONS).map(|n| partition("crash", n)).collect();
+    for (index, family) in dir.create(&ids).expect("create").into_iter().enumerate() {
+        let found = scan(&*dir, family, 0);
+        assert!(found.len() as i64 > acked[index], "{} of {} acknowledged", found.len(), acked[index] + 1);
+        for (expected, (offset, value)) in (0_i64..).zip(&found) {
+            assert_eq!(*offset, expected, "no gap");
+            assert_eq!(*value, offset.to_be_bytes().repeat(1 + (*offset as usize * 37) % 700));
+        }
+        let key = keys::side(ids[index].topic_id, PartitionIndex(index as i32), 0x80, b"last");
+        let last = dir.side(&key).expect("read").map(|value| i64::from_be_bytes((*value).try_into().expect("8 bytes")));
+        assert_eq!(last, found.last().map(|(offset, _)| *offset), "batch and side record together (I-1)");
+    }
+    let gone = |id: &PartitionId| id.topic.as_str() == "passing" && i64::from(id.partition.0) <= deleted;
+    assert!(!dir.partitions().iter().any(|(id, _)| gone(id)), "a deleted partition stays deleted");
+    let passing: Vec<_> =
+        dir.partitions().into_iter().map(|(id, _)| id).filter(|id| id.topic.as_str() == "passing").collect();
+    dir.delete(&passing).expect("delete");
+    dir.close();
 }
