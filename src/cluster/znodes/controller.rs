@@ -13,6 +13,7 @@ use crate::clock::UnixMs;
 use crate::types::{BrokerId, ControllerEpoch};
 
 pub(crate) const PATH: &str = "/controller";
+pub(crate) const MIGRATION_PATH: &str = "/migration";
 pub(crate) const EPOCH_PATH: &str = "/controller_epoch";
 
 #[derive(Serialize, Deserialize)]
@@ -46,6 +47,15 @@ pub(crate) fn decode(data: &[u8]) -> Result<ControllerNode, ZnodeError> {
     Ok(ControllerNode { broker: BrokerId(json.brokerid), kraft_epoch: json.kraft_controller_epoch })
 }
 
+/// Whether `/migration`, `{"version":0,"kraft_controller_id":3000,…}`, says that KRaft has taken over.
+pub(crate) fn is_migrating(data: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Migration {
+        kraft_controller_id: i32,
+    }
+    serde_json::from_slice::<Migration>(data).is_ok_and(|migration| migration.kraft_controller_id >= 0)
+}
+
 pub(crate) fn encode_epoch(epoch: ControllerEpoch) -> Bytes {
     epoch.to_string().into()
 }
@@ -74,6 +84,13 @@ mod tests {
     fn version_1_has_no_kraft_epoch() {
         let node = decode(br#"{"version":1,"brokerid":3,"timestamp":"1"}"#);
         assert_eq!(node, Ok(ControllerNode { broker: BrokerId(3), kraft_epoch: -1 }));
+    }
+
+    #[test]
+    fn migration_is_one_once_a_kraft_controller_is_named() {
+        assert!(is_migrating(br#"{"version":0,"kraft_controller_id":3000,"kraft_controller_epoch":1}"#));
+        assert!(!is_migrating(br#"{"version":0,"kraft_controller_id":-1}"#));
+        assert!(!is_migrating(b""));
     }
 
     #[test]

@@ -1,0 +1,225 @@
+//! Deleting topics: out of every image, then off every disk, then out of the store.
+//!
+//! A deletion waits until all replicas are on live brokers whose log directories work; one that failed on a broker is
+//! tried again when that broker comes back. Source: Kafka 3.9 `TopicDeletionManager`.
+
+use std::collections::BTreeSet;
+
+use tracing::{info, warn};
+
+use super::channel::ControlRequest;
+use super::event::Event;
+use super::fence::Interrupted;
+use super::term::Term;
+use crate::cluster::control::{PartitionResults, StopPartition, StopReplica};
+use crate::cluster::znodes::config::Entity;
+use crate::cluster::znodes::{admin, partition_state, topics};
+use crate::coordination::{CoordinationError, Op};
+use crate::types::{BrokerId, PartitionIndex, TopicName};
+
+/// Operations in one multi of a deletion.
+const DELETES_PER_MULTI: usize = 1000;
+
+/// How far a deletion is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// Not begun, or to be begun again: some replica cannot be deleted now.
+    Waiting,
+    /// These replicas have not answered.
+    Stopping(BTreeSet<(BrokerId, PartitionIndex)>),
+}
+
+impl Term {
+    pub(super) async fn on_deletions_changed(&mut self) -> Result<(), Interrupted> {
+        let (names, changed) = self.store.children_and_watch(admin::DELETE_TOPICS).await?;
+        self.watch(changed, Event::DeletionsChanged);
+        let mut void = Vec::new();
+        for name in names {
+            let topic = TopicName::new(&name);
+            if !self.settings.delete_topic_enable || !self.context.topics.contains_key(&topic) {
+                void.push(name);
+            } else if !self.context.is_being_deleted(&topic) {
+                info!(%topic, "to be deleted");
+                self.context.deletions.insert(topic, Deletion::Waiting);
+            }
+        }
+        if !void.is_empty() {
+            // The topic may be newer than our list of topics: look before its wish is thrown away.
+            let unknown: Vec<_> = void.iter().map(|name| TopicName::new(name)).collect();
+            if self.settings.delete_topic_enable && self.exists_any(&unknown).await? {
+                Box::pin(self.on_topics_changed()).await?;
+                let known = |name: &String| self.context.topics.contains_key(name.as_str());
+                let (found, void): (Vec<_>, Vec<_>) = void.into_iter().partition(known);
+                for name in found {
+                    self.context.deletions.insert(TopicName::new(&name), Deletion::Waiting);
+                }
+                self.delete_notes(admin::DELETE_TOPICS, void).await?;
+            } else {
+                self.delete_notes(admin::DELETE_TOPICS, void).await?;
+            }
+        }
+        self.resume_deletions().await
+    }
+
+    async fn exists_any(&self, topics: &[TopicName]) -> Result<bool, Interrupted> {
+        for topic in topics {
+            if self.store.get(&topics::path(topic.as_str())).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Begins every waiting deletion that can begin now.
+    pub(super) async fn resume_deletions(&mut self) -> Result<(), Interrupted> {
+        let waiting = self.context.deletions.iter().filter(|(_, deletion)| **deletion == Deletion::Waiting);
+        let ready: Vec<_> = waiting.map(|(topic, _)| topic.clone()).filter(|topic| self.can_delete(topic)).collect();
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let mut stops: std::collections::BTreeMap<BrokerId, Vec<StopPartition>> = Default::default();
+        let mut done = Vec::new();
+        for name in &ready {
+            let mut awaited = BTreeSet::new();
+            let partitions = self.context.topics.get(name).map(|topic| &topic.partitions);
+            for (index, partition) in partitions.into_iter().flatten() {
+                for broker in &partition.replicas {
+                    awaited.insert((*broker, *index));
+                    stops.entry(*broker).or_default().push(StopPartition {
+                        topic: name.clone(),
+                        partition: *index,
+                        leader_epoch: None,
+                        delete: true,
+                    });
+                }
+            }
+            if awaited.is_empty() {
+                done.push(name.clone());
+            }
+            self.context.deletions.insert(name.clone(), Deletion::Stopping(awaited));
+        }
+        self.send_metadata(self.context.brokers.keys().copied(), &[], &ready);
+        for (broker, partitions) in stops {
+            if let Some(head) = self.head(broker) {
+                self.channels.send(broker, ControlRequest::StopReplica(StopReplica { head, partitions }));
+            }
+        }
+        self.finish_deletions(done).await
+    }
+
+    fn can_delete(&self, name: &TopicName) -> bool {
+        self.context.topics.get(name).is_some_and(|topic| {
+            topic.partitions.iter().all(|(index, partition)| {
+                partition.replicas.iter().all(|broker| {
+                    self.context.brokers.contains_key(broker)
+                        && !self.context.failed_replicas.contains(&(*broker, name.clone(), *index))
+                })
+            })
+        })
+    }
+
+    /// Deletions that await a broker that is gone wait until it is back.
+    pub(super) fn suspend_deletions(&mut self, gone: &BTreeSet<BrokerId>) {
+        for deletion in self.context.deletions.values_mut() {
+            if let Deletion::Stopping(awaited) = deletion
+                && awaited.iter().any(|(broker, _)| gone.contains(broker))
+            {
+                *deletion = Deletion::Waiting;
+            }
+        }
+    }
+
+    pub(super) async fn on_replicas_stopped(
+        &mut self,
+        broker: BrokerId,
+        results: PartitionResults,
+    ) -> Result<(), Interrupted> {
+        let mut touched = BTreeSet::new();
+        for (topic, partition, result) in results {
+            let Some(Deletion::Stopping(awaited)) = self.context.deletions.get_mut(&topic) else { continue };
+            match result {
+                Ok(()) => {
+                    awaited.remove(&(broker, partition));
+                }
+                Err(error) => {
+                    // Stays awaited: the deletion begins again when the broker comes back.
+                    warn!(%broker, %topic, %partition, %error, "the replica could not be deleted");
+                }
+            }
+            touched.insert(topic);
+        }
+        let all_stopped = |topic: &TopicName| matches!(self.context.deletions.get(topic), Some(Deletion::Stopping(awaited)) if awaited.is_empty());
+        let done = touched.into_iter().filter(all_stopped).collect();
+        self.finish_deletions(done).await
+    }
+
+    /// Removes what the store holds of the topics, in one round.
+    async fn finish_deletions(&mut self, done: Vec<TopicName>) -> Result<(), Interrupted> {
+        let mut batches = Vec::new();
+        // Index of the batch that removes the topic's own node.
+        let mut decisive = Vec::new();
+        for name in &done {
+            self.push_partition_deletes(name, &mut batches);
+            decisive.push(batches.len());
+            let topic = name.as_str();
+            batches.push(vec![delete(partition_state::partitions_path(topic)), delete(topics::path(topic))]);
+            batches.push(vec![delete(Entity::Topic(topic.into()).path())]);
+            batches.push(vec![delete(admin::delete_topic_path(topic))]);
+        }
+        let results = self.fence.write_all(batches).await?;
+        for (name, at) in done.into_iter().zip(decisive) {
+            if results.get(at).is_none_or(Result::is_err) {
+                // Nodes that we did not know of: look at what is there.
+                self.delete_tree(topics::path(name.as_str())).await?;
+            }
+            info!(topic = %name, "deleted");
+            self.context.deletions.remove(&name);
+            self.context.topics.remove(&name);
+            self.context.failed_replicas.retain(|(_, topic, _)| *topic != name);
+        }
+        Ok(())
+    }
+
+    fn push_partition_deletes(&self, name: &TopicName, batches: &mut Vec<Vec<Op>>) {
+        let partitions = self.context.topics.get(name).map(|topic| &topic.partitions);
+        let mut ops = Vec::new();
+        for (index, partition) in partitions.into_iter().flatten() {
+            if partition.state.is_some() {
+                ops.push(delete(partition_state::path(name.as_str(), *index)));
+                ops.push(delete(partition_state::partition_path(name.as_str(), *index)));
+            }
+            if ops.len() >= DELETES_PER_MULTI {
+                batches.push(std::mem::take(&mut ops));
+            }
+        }
+        if !ops.is_empty() {
+            batches.push(ops);
+        }
+    }
+
+    /// Deletes a node and everything below it, deepest first. What is gone already is no error.
+    async fn delete_tree(&self, root: String) -> Result<(), Interrupted> {
+        let mut found = vec![root];
+        let mut next = 0;
+        while next < found.len() {
+            let path = found[next].clone();
+            next += 1;
+            match self.store.children(&path).await {
+                Ok(names) => found.extend(names.into_iter().map(|name| format!("{path}/{name}"))),
+                Err(CoordinationError::NoNode(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let batches = found.into_iter().rev().map(|path| vec![delete(path)]).collect();
+        for refused in self.fence.write_all(batches).await?.into_iter().filter_map(Result::err) {
+            if !matches!(refused.error, CoordinationError::NoNode(_)) {
+                warn!(error = %refused, "a node of a deleted topic stays");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn delete(path: String) -> Op {
+    Op::Delete { path, version: -1 }
+}

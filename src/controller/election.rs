@@ -1,0 +1,136 @@
+//! Who leads a partition. Pure: data in, data out; the caller raises the leader epoch and writes under the fence.
+//!
+//! Source: Kafka 3.9 `PartitionStateMachine`, `PartitionLeaderElectionAlgorithms`, `ReplicaStateMachine`.
+
+use crate::cluster::znodes::partition_state::{LeaderAndIsrNode, Recovery};
+use crate::types::BrokerId;
+
+/// A leader and its ISR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Elected {
+    /// `None`: the partition is offline.
+    pub(super) leader: Option<BrokerId>,
+    /// Never empty; keeps the order of the former ISR.
+    pub(super) isr: Vec<BrokerId>,
+    pub(super) recovery: Recovery,
+}
+
+/// The first state of a partition: the first online replica leads, all online ones are in sync.
+///
+/// `None`: no replica is online, the partition stays without a state.
+pub(super) fn initial(replicas: &[BrokerId], online: impl Fn(BrokerId) -> bool) -> Option<Elected> {
+    let isr: Vec<_> = replicas.iter().copied().filter(|id| online(*id)).collect();
+    let leader = *isr.first()?;
+    Some(Elected { leader: Some(leader), isr, recovery: Recovery::Recovered })
+}
+
+/// Elects after the leader was lost: the first replica in assignment order that is online and in the ISR.
+///
+/// If there is none and `unclean_allowed`, the first online replica leads alone and must recover.
+/// `None`: nobody can lead.
+pub(super) fn elect_offline(
+    state: &LeaderAndIsrNode,
+    replicas: &[BrokerId],
+    online: impl Fn(BrokerId) -> bool,
+    unclean_allowed: bool,
+) -> Option<Elected> {
+    let isr: Vec<_> = state.isr.iter().copied().filter(|id| online(*id)).collect();
+    if let Some(leader) = replicas.iter().copied().find(|id| isr.contains(id)) {
+        return Some(Elected { leader: Some(leader), isr, recovery: state.recovery });
+    }
+    let leader = replicas.iter().copied().find(|id| unclean_allowed && online(*id))?;
+    Some(Elected { leader: Some(leader), isr: vec![leader], recovery: Recovery::Recovering })
+}
+
+/// What becomes of a partition when replicas have come or gone; `None` if it stays as it is.
+///
+/// A leader that is online keeps leading, with the online part of its ISR. A lost one is replaced; if nobody can lead,
+/// the ISR stays whole, so that whoever of it comes back first may. (Kafka keeps one member of it, whichever it looked
+/// at last.)
+pub(super) fn on_replicas_changed(
+    state: &LeaderAndIsrNode,
+    replicas: &[BrokerId],
+    online: impl Fn(BrokerId) -> bool,
+    unclean_allowed: bool,
+) -> Option<Elected> {
+    let next = match state.leader.filter(|leader| online(*leader)) {
+        Some(leader) => {
+            let isr = state.isr.iter().copied().filter(|id| *id == leader || online(*id)).collect();
+            Elected { leader: Some(leader), isr, recovery: state.recovery }
+        }
+        None => elect_offline(state, replicas, online, unclean_allowed).unwrap_or_else(|| Elected {
+            leader: None,
+            isr: state.isr.clone(),
+            recovery: state.recovery,
+        }),
+    };
+    let unchanged = next.leader == state.leader && next.isr == state.isr;
+    (!unchanged).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ControllerEpoch, LeaderEpoch};
+
+    fn ids(ids: &[i32]) -> Vec<BrokerId> {
+        ids.iter().copied().map(BrokerId).collect()
+    }
+
+    fn state(leader: i32, isr: &[i32]) -> LeaderAndIsrNode {
+        LeaderAndIsrNode {
+            controller_epoch: ControllerEpoch(1),
+            leader: (leader >= 0).then_some(BrokerId(leader)),
+            leader_epoch: LeaderEpoch(3),
+            isr: ids(isr),
+            recovery: Recovery::Recovered,
+        }
+    }
+
+    fn elected(leader: i32, isr: &[i32], recovery: Recovery) -> Option<Elected> {
+        Some(Elected { leader: (leader >= 0).then_some(BrokerId(leader)), isr: ids(isr), recovery })
+    }
+
+    fn among(live: &[i32]) -> impl Fn(BrokerId) -> bool + Copy {
+        move |id| live.contains(&id.0)
+    }
+
+    #[test]
+    fn first_online_replica_of_a_new_partition_leads_all_online_ones() {
+        assert_eq!(initial(&ids(&[1, 2, 3]), among(&[3, 2])), elected(2, &[2, 3], Recovery::Recovered));
+        assert_eq!(initial(&ids(&[1]), among(&[2])), None);
+    }
+
+    #[test]
+    fn first_online_in_sync_replica_in_assignment_order_leads() {
+        let next = elect_offline(&state(1, &[3, 2, 1]), &ids(&[1, 2, 3]), among(&[2, 3]), false);
+        assert_eq!(next, elected(2, &[3, 2], Recovery::Recovered));
+    }
+
+    #[test]
+    fn unclean_leader_leads_alone_and_recovers() {
+        let next = elect_offline(&state(1, &[1]), &ids(&[1, 2, 3]), among(&[2, 3]), true);
+        assert_eq!(next, elected(2, &[2], Recovery::Recovering));
+        assert_eq!(elect_offline(&state(1, &[1]), &ids(&[1, 2]), among(&[2]), false), None);
+    }
+
+    #[test]
+    fn restart_of_the_leader_alone_changes_nothing() {
+        assert_eq!(on_replicas_changed(&state(1, &[1]), &ids(&[1]), among(&[1]), false), None);
+    }
+
+    #[test]
+    fn lost_follower_leaves_the_isr_and_the_leader_stays() {
+        let next = on_replicas_changed(&state(1, &[1, 2, 3]), &ids(&[1, 2, 3]), among(&[1, 3]), false);
+        assert_eq!(next, elected(1, &[1, 3], Recovery::Recovered));
+    }
+
+    #[test]
+    fn without_an_in_sync_replica_the_partition_is_offline_and_keeps_its_isr() {
+        let offline = on_replicas_changed(&state(1, &[1, 2]), &ids(&[1, 2, 3]), among(&[3]), false);
+        assert_eq!(offline, elected(-1, &[1, 2], Recovery::Recovered));
+        assert_eq!(on_replicas_changed(&state(-1, &[1, 2]), &ids(&[1, 2, 3]), among(&[3]), false), None);
+        let back = on_replicas_changed(&state(-1, &[1, 2]), &ids(&[1, 2, 3]), among(&[2, 3]), false);
+        assert_eq!(back, elected(2, &[2], Recovery::Recovered));
+    }
+}

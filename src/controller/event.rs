@@ -1,0 +1,57 @@
+//! Everything that can happen to the controller.
+
+use std::ops::Range;
+use std::pin::Pin;
+
+use tokio::sync::oneshot;
+
+use super::channel::Answer;
+use crate::cluster::control::ControllerError;
+use crate::coordination::Changed;
+use crate::types::{BrokerId, TopicName};
+
+/// What the owner of a term reacts to. "Changed" always means "read again".
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Children of `/brokers/ids`.
+    BrokersChanged,
+    /// Data of `/brokers/ids/N`.
+    BrokerModified(BrokerId),
+    /// Children of `/brokers/topics`.
+    TopicsChanged,
+    /// Data of `/brokers/topics/T`.
+    TopicModified(TopicName),
+    /// Children of `/admin/delete_topics`.
+    DeletionsChanged,
+    /// Children of `/isr_change_notification`.
+    IsrNotified,
+    /// Children of `/log_dir_event_notification`.
+    LogDirNotified,
+    /// A broker answered a control request.
+    Answered(Answer),
+}
+
+/// What others ask of the controller.
+#[derive(Debug)]
+pub(super) enum Command {
+    AllocateProducerIds {
+        broker: BrokerId,
+        reply: oneshot::Sender<Result<Range<i64>, ControllerError>>,
+    },
+    /// End the task. Nothing is written any more once it is answered.
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// An event that is yet to come.
+pub(super) type Pending = Pin<Box<dyn Future<Output = Event> + Send + Sync>>;
+
+/// The event that follows when what was read has changed.
+pub(super) fn when_changed(changed: Changed, event: Event) -> Pending {
+    Box::pin(async move {
+        // A lost session drops the sender, which counts as changed.
+        let _ = changed.await;
+        event
+    })
+}

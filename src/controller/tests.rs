@@ -1,0 +1,371 @@
+//! The owner on a tree in memory, with links that keep what they are told: elections, topics, brokers, deletions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::cluster::admin::{ClusterAdmin, NewTopic};
+use crate::cluster::control::{
+    BrokerLink, ControlError, ControllerError, ControllerLink, Endpoint, LeaderAndIsr, LiveBroker, PartitionResults,
+    StopReplica, UpdateMetadata,
+};
+use crate::cluster::image::ImagePublisher;
+use crate::cluster::registration::{OwnSessions, Registrar, SharedBrokerEpoch, ensure_top_level_paths};
+use crate::cluster::test_store::TestStore;
+use crate::cluster::znodes::config::Overrides;
+use crate::cluster::znodes::{partition_state, topics};
+use crate::coordination::{Coordination, CreateMode};
+use crate::types::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId, TopicName};
+
+#[derive(Debug, Clone)]
+enum Heard {
+    Roles(LeaderAndIsr),
+    Metadata,
+    Stop(StopReplica),
+}
+
+/// A broker that does as it is told and remembers it.
+#[derive(Debug, Default)]
+struct FakeBroker {
+    image: ImagePublisher,
+    heard: Mutex<Vec<Heard>>,
+    /// Answers LeaderAndIsr with a storage error for every partition.
+    disk_failed: Mutex<bool>,
+}
+
+impl BrokerLink for FakeBroker {
+    fn leader_and_isr(&self, request: LeaderAndIsr) -> BoxFuture<'_, Result<PartitionResults, ControlError>> {
+        let failed = *self.disk_failed.lock();
+        let outcome = || if failed { Err(ControlError::Storage("gone".into())) } else { Ok(()) };
+        let partitions = request.topics.iter().flat_map(|(name, _, states)| states.iter().map(move |s| (name, s)));
+        let results = partitions.map(|(name, state)| (name.clone(), state.partition, outcome())).collect();
+        self.heard.lock().push(Heard::Roles(request.clone()));
+        ready(Ok(results)).boxed()
+    }
+
+    fn update_metadata(&self, request: UpdateMetadata) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.heard.lock().push(Heard::Metadata);
+        self.image.apply(&request);
+        ready(Ok(())).boxed()
+    }
+
+    fn stop_replica(&self, request: StopReplica) -> BoxFuture<'_, Result<PartitionResults, ControlError>> {
+        self.heard.lock().push(Heard::Stop(request.clone()));
+        let results = request.partitions.into_iter().map(|stop| (stop.topic, stop.partition, Ok(()))).collect();
+        ready(Ok(results)).boxed()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Links(Mutex<BTreeMap<BrokerId, Arc<FakeBroker>>>);
+
+impl LinkSource for Links {
+    fn link(&self, broker: &LiveBroker) -> Option<Arc<dyn BrokerLink>> {
+        Some(self.0.lock().get(&broker.id)?.clone())
+    }
+}
+
+/// Brokers on one tree that all reach each other.
+struct Cluster {
+    store: Arc<TestStore>,
+    links: Arc<Links>,
+}
+
+struct Member {
+    store: Arc<TestStore>,
+    broker: Arc<FakeBroker>,
+    registrar: Arc<Registrar>,
+    controller: ControllerHandle,
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let store = TestStore::new();
+        ensure_top_level_paths(&*store, BrokerId(1)).await.unwrap();
+        Self { store, links: Arc::default() }
+    }
+
+    async fn start(&self, id: i32) -> Member {
+        let store = self.store.sibling();
+        let broker = Arc::new(FakeBroker::default());
+        self.links.0.lock().insert(BrokerId(id), broker.clone());
+        let endpoint = Endpoint {
+            listener: "PLAINTEXT".into(),
+            security_protocol: "PLAINTEXT".into(),
+            host: "localhost".into(),
+            port: 9000 + id as u16,
+        };
+        let clock = Arc::new(ManualClock::new(1, id as u64));
+        let registrar = Arc::new(Registrar {
+            store: store.clone(),
+            broker: LiveBroker { id: BrokerId(id), endpoints: vec![endpoint], rack: None },
+            clock: clock.clone(),
+            session_timeout: Duration::from_secs(6),
+            sessions: Arc::new(OwnSessions::in_memory()),
+            epoch: SharedBrokerEpoch::default(),
+        });
+        registrar.register().await.unwrap();
+        let controller = start(ControllerParts {
+            store: store.clone(),
+            registrar: registrar.clone(),
+            links: self.links.clone(),
+            image: broker.image.subscribe(),
+            clock,
+            settings: ControllerSettings {
+                broker: BrokerId(id),
+                delete_topic_enable: true,
+                unclean_leader_election_enable: false,
+            },
+        });
+        Member { store, broker, registrar, controller }
+    }
+
+    async fn create(&self, name: &str, assignment: &[&[i32]]) -> TopicId {
+        let id = TopicId::from_random(u128::from(name.len() as u64) << 64 | 99).unwrap();
+        let assignment = (0..)
+            .zip(assignment)
+            .map(|(index, ids)| (PartitionIndex(index), ids.iter().copied().map(BrokerId).collect()))
+            .collect();
+        let topic = NewTopic { name: name.into(), id, assignment, overrides: Overrides::new() };
+        ClusterAdmin::new(self.store.clone()).create_topics(&[topic]).await.remove(0).unwrap();
+        id
+    }
+}
+
+impl Member {
+    async fn active(&self) {
+        let mut status = self.controller.subscribe();
+        tokio::time::timeout(Duration::from_secs(60), status.wait_for(|status| status.active)).await.unwrap().unwrap();
+    }
+
+    async fn sees(&self, what: impl Fn(&crate::cluster::image::ClusterImage) -> bool) {
+        let mut image = self.broker.image.subscribe();
+        let seen = image.wait_for(|image| what(image));
+        tokio::time::timeout(Duration::from_secs(60), seen).await.expect("the image never shows it").unwrap();
+    }
+
+    /// Leader and leader epoch of a partition, as this broker's image has it.
+    fn leader(&self, topic: &str, partition: i32) -> Option<(Option<i32>, i32)> {
+        let image = self.broker.image.current();
+        let state = image.partition(topic, PartitionIndex(partition))?;
+        Some((state.leader.map(|id| id.0), state.leader_epoch.0))
+    }
+
+    /// Ends as a killed process does once its session has expired.
+    async fn die(self) {
+        self.controller.stop().await;
+        self.store.close().await;
+    }
+
+    fn roles(&self) -> Vec<LeaderAndIsr> {
+        let heard = self.broker.heard.lock();
+        heard
+            .iter()
+            .filter_map(|heard| if let Heard::Roles(roles) = heard { Some(roles.clone()) } else { None })
+            .collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_topic_gets_leaders_in_one_round_and_one_request_each() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    one.sees(|image| image.controller == Some(BrokerId(1)) && image.brokers.len() == 1).await;
+    let rounds = one.store.rounds.load(Ordering::SeqCst);
+    let id = cluster.create("t", &vec![&[1_i32][..]; 1000]).await;
+    one.sees(|image| image.topic("t").is_some_and(|topic| topic.partitions.len() == 1000)).await;
+    assert_eq!(one.store.rounds.load(Ordering::SeqCst) - rounds, 1);
+    let roles = one.roles();
+    assert_eq!(roles.len(), 1);
+    assert_eq!(roles[0].topics[0].1, id);
+    assert!(roles[0].topics[0].2.iter().all(|state| state.is_new && state.leader_epoch == LeaderEpoch(0)));
+    assert_eq!(one.leader("t", 999), Some((Some(1), 0)));
+    let (data, stat) = cluster.store.get("/brokers/topics/t/partitions/7/state").await.unwrap().unwrap();
+    assert_eq!(stat.version, 0);
+    assert_eq!(data, r#"{"controller_epoch":1,"leader":1,"version":1,"leader_epoch":0,"isr":[1]}"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_alone_elects_nobody() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1], &[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    one.die().await;
+    let again = cluster.start(1).await;
+    again.active().await;
+    again.sees(|image| image.topic("t").is_some_and(|topic| topic.partitions.len() == 2)).await;
+    assert_eq!(again.leader("t", 0), Some((Some(1), 0)));
+    let roles = again.roles();
+    assert_eq!((roles.len(), roles[0].head.controller_epoch), (1, ControllerEpoch(2)));
+    assert!(roles[0].topics[0].2.iter().all(|state| !state.is_new));
+}
+
+#[tokio::test(start_paused = true)]
+async fn growth_and_topics_written_by_hand_take_effect() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    let by_hand = Bytes::from_static(br#"{"version":1,"partitions":{"0":[1]}}"#);
+    cluster.store.create("/brokers/topics/hand", by_hand, CreateMode::Persistent).await.unwrap();
+    one.sees(|image| image.topic("hand").is_some()).await;
+    let id = one.broker.image.current().topic("hand").unwrap().id;
+    let (data, _) = cluster.store.get("/brokers/topics/hand").await.unwrap().unwrap();
+    assert_eq!(topics::decode("hand", &data).unwrap().id, Some(id), "a missing id is written");
+    let grown = Bytes::from_static(br#"{"version":1,"partitions":{"0":[1],"1":[1]}}"#);
+    cluster.store.set("/brokers/topics/hand", grown, -1).await.unwrap();
+    one.sees(|image| image.topic("hand").is_some_and(|topic| topic.partitions.len() == 2)).await;
+    assert_eq!(one.broker.image.current().topic("hand").unwrap().id, id, "an id that was dropped is restored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_topic_leaves_the_image_the_disks_and_the_store() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1], &[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    let admin = ClusterAdmin::new(cluster.store.clone());
+    let name = TopicName::new("t");
+    admin.mark_for_deletion(&[name.clone()]).await.remove(0).unwrap();
+    assert!(admin.await_gone(&name, Duration::from_secs(60)).await);
+    one.sees(|image| image.topic("t").is_none()).await;
+    let stops: Vec<_> =
+        one.broker.heard.lock().iter().filter(|heard| matches!(heard, Heard::Stop(_))).cloned().collect();
+    let Heard::Stop(stop) = &stops[0] else { unreachable!() };
+    assert_eq!((stops.len(), stop.partitions.len()), (1, 2));
+    assert!(stop.partitions.iter().all(|partition| partition.delete && partition.leader_epoch.is_none()));
+    for path in ["/brokers/topics/t", "/config/topics/t", "/admin/delete_topics/t"] {
+        assert_eq!(cluster.store.get(path).await.unwrap(), None, "{path}");
+    }
+    let second = cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some_and(|topic| topic.id == second)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn wish_to_delete_an_unknown_topic_is_removed() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    let admin = ClusterAdmin::new(cluster.store.clone());
+    admin.mark_for_deletion(&["nothing".into()]).await.remove(0).unwrap();
+    while !admin.marked_for_deletion().await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_broker_loses_its_leaderships_and_gets_its_replicas_back() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    let two = cluster.start(2).await;
+    one.sees(|image| image.brokers.len() == 2).await;
+    cluster.create("t", &[&[2, 1], &[2]]).await;
+    two.sees(|image| image.topic("t").is_some_and(|topic| topic.partitions.len() == 2)).await;
+    assert_eq!(one.leader("t", 0), Some((Some(2), 0)));
+    two.die().await;
+    one.sees(|image| image.brokers.len() == 1).await;
+    one.sees(|image| image.partition("t", PartitionIndex(0)).unwrap().leader == Some(BrokerId(1))).await;
+    assert_eq!(one.leader("t", 0), Some((Some(1), 1)));
+    one.sees(|image| image.partition("t", PartitionIndex(1)).unwrap().leader.is_none()).await;
+    let again = cluster.start(2).await;
+    again.sees(|image| image.partition("t", PartitionIndex(1)).is_some_and(|state| state.leader.is_some())).await;
+    assert_eq!(again.leader("t", 1), Some((Some(2), 2)));
+    assert_eq!(again.leader("t", 0), Some((Some(1), 1)), "the leader that took over stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_broker_takes_over_when_the_controller_dies() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    let two = cluster.start(2).await;
+    cluster.create("t", &[&[1, 2]]).await;
+    two.sees(|image| image.topic("t").is_some()).await;
+    assert!(!two.controller.is_active());
+    let refused = two.controller.allocate_producer_ids(BrokerId(2)).await;
+    assert_eq!(refused, Err(ControllerError::NotController));
+    one.die().await;
+    two.active().await;
+    two.sees(|image| image.partition("t", PartitionIndex(0)).unwrap().leader == Some(BrokerId(2))).await;
+    assert_eq!(two.broker.image.current().controller_epoch, Some(ControllerEpoch(2)));
+    assert_eq!(two.leader("t", 0), Some((Some(2), 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_session_is_followed_by_a_registration_and_an_election() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    let before = one.registrar.epoch.get();
+    one.store.expire();
+    one.sees(|image| image.controller_epoch == Some(ControllerEpoch(2))).await;
+    one.active().await;
+    assert!(one.registrar.epoch.get() > before);
+    assert_eq!(one.leader("t", 0), Some((Some(1), 0)), "its leader was live at every look");
+    cluster.create("later", &[&[1]]).await;
+    one.sees(|image| image.topic("later").is_some()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deposed_controller_writes_nothing() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    // Somebody raises the epoch while the old controller does not know it yet.
+    cluster.store.set("/controller_epoch", Bytes::from_static(b"7"), -1).await.unwrap();
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    let (data, _) = cluster.store.get("/brokers/topics/t/partitions/0/state").await.unwrap().unwrap();
+    let state = partition_state::decode("p", &data).unwrap();
+    assert_eq!(state.controller_epoch, ControllerEpoch(8), "written by the next term, not by the fenced one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_log_directory_takes_its_replicas_offline() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    *one.broker.disk_failed.lock() = true;
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_none())).await;
+    *one.broker.disk_failed.lock() = false;
+    let event = Bytes::from_static(br#"{"version":1,"broker":1,"event":1}"#);
+    let path = "/log_dir_event_notification/log_dir_event_";
+    cluster.store.create(path, event, CreateMode::PersistentSequential).await.unwrap();
+    one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_some())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn producer_ids_come_in_blocks_that_never_repeat() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    assert_eq!(one.controller.allocate_producer_ids(BrokerId(1)).await, Ok(1000..2000));
+    assert_eq!(one.controller.allocate_producer_ids(BrokerId(1)).await, Ok(2000..3000));
+    let stranger = one.controller.allocate_producer_ids(BrokerId(9)).await;
+    assert_eq!(stranger, Err(ControllerError::StaleBrokerEpoch));
+    one.die().await;
+    let again = cluster.start(1).await;
+    again.active().await;
+    assert_eq!(again.controller.allocate_producer_ids(BrokerId(1)).await, Ok(3000..4000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_reaches_a_broker_before_its_roles() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    assert!(matches!(one.broker.heard.lock()[0], Heard::Metadata), "I-15");
+}
