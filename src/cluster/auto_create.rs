@@ -106,7 +106,12 @@ impl AutoCreation {
                 ("compression.type", "producer"),
                 ("segment.bytes", segment_bytes.as_str()),
             ];
-            let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let mut overrides: BTreeMap<_, _> = overrides.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            // A node alone has one replica of it, whatever the broker's default asks of other topics.
+            let min_insync_replicas = config.offsets_topic_min_insync_replicas;
+            if min_insync_replicas != config.topic_defaults.min_insync_replicas {
+                overrides.insert("min.insync.replicas".to_owned(), min_insync_replicas.to_string());
+            }
             return (config.offsets_topic_num_partitions, config.offsets_topic_replication_factor, overrides);
         }
         (config.num_partitions, config.default_replication_factor, BTreeMap::new())

@@ -80,9 +80,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Largest metadata that may be committed beside an offset.";
     "offsets.commit.required.acks" Short "-1" [Any] ReadOnly => NoEffect,
         "Acknowledgements a commit waits for; deprecated.";
-    "offsets.commit.timeout.ms" Int "5000" [AtLeast(1)] ReadOnly => Honoured,
+    "offsets.commit.timeout.ms" Int "5000" [AtLeast(1)] ReadOnly => NoEffect,
         "Longest wait until a commit is replicated.";
-    "offsets.load.buffer.size" Int "5242880" [AtLeast(1)] ReadOnly => Honoured,
+    "offsets.load.buffer.size" Int "5242880" [AtLeast(1)] ReadOnly => NoEffect,
         "Bytes read at a time when offsets are loaded.";
     "offsets.retention.minutes" Int "10080" [AtLeast(1)] ReadOnly => Honoured,
         "How long offsets of a group without members are kept.";

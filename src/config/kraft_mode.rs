@@ -41,7 +41,7 @@ fn voters(reader: &Reader<'_>) -> Result<(), ConfigError> {
     let Some(ids) = ids else {
         return Err(reader.invalid(VOTERS, "Each entry should be in the form `{id}@{host}:{port}`."));
     };
-    let node = reader.given("node.id").or_else(|| reader.given("broker.id"));
+    let node = reader.given("node.id");
     let node = node.and_then(|given| given.value.trim().parse::<i32>().ok());
     match (ids.as_slice(), node) {
         ([], _) | (_, None) => Ok(()),

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 
 use super::ConfigError;
 use super::broker;
-use super::setting::{Effect, Setting};
+use super::setting::{Effect, Scope, Setting};
 use super::sources::{Given, Source};
+
+/// Names the classes that resolve `${provider:…}` in values; no row, since Kafka's table does not have it either.
+const PROVIDERS: &str = "config.providers";
 
 /// Everything that was given, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,17 +25,32 @@ pub struct Settings {
 impl Settings {
     /// Merges values in rising order of precedence.
     pub(crate) fn merge(given: impl IntoIterator<Item = Given>) -> Self {
-        let fixed = given.into_iter().map(|given| (given.name.clone(), given)).collect();
+        let mut fixed: BTreeMap<_, _> = given.into_iter().map(|given| (given.name.clone(), given)).collect();
+        // Two names for one number; Kafka's KafkaConfig.populateSynonyms.
+        for (name, other) in [("broker.id", "node.id"), ("node.id", "broker.id")] {
+            if let (Some(given), None) = (fixed.get(name).cloned(), fixed.get(other)) {
+                fixed.insert(other.into(), Given { name: other.into(), ..given });
+            }
+        }
         Self { fixed, ..Self::default() }
     }
 
-    /// The same start, with other dynamic values.
+    /// The same start, with other dynamic values. What may not change while a broker runs is left out, as in Kafka's
+    /// `DynamicBrokerConfig`.
     pub(crate) fn with_dynamic(
         &self,
         of_all_brokers: BTreeMap<String, String>,
         of_this_broker: BTreeMap<String, String>,
     ) -> Self {
-        Self { fixed: self.fixed.clone(), dynamic_default: of_all_brokers, dynamic_broker: of_this_broker }
+        let keep = |mut values: BTreeMap<String, String>, legal: fn(Scope) -> bool| {
+            values.retain(|name, _| row_of(name).is_none_or(|row| legal(row.scope)));
+            values
+        };
+        Self {
+            fixed: self.fixed.clone(),
+            dynamic_default: keep(of_all_brokers, |scope| scope == Scope::ClusterWide),
+            dynamic_broker: keep(of_this_broker, |scope| scope != Scope::ReadOnly),
+        }
     }
 
     /// What the process was started with.
@@ -66,6 +84,12 @@ impl Settings {
     /// # Errors
     /// The first value, by name, that is malformed or refused.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if let Some(given) = self.fixed.get(PROVIDERS).filter(|given| !given.value.trim().is_empty()) {
+            let (name, value, origin) = (PROVIDERS.into(), given.value.clone(), given.source.clone());
+            // What they stand for would be taken literally, as a password perhaps.
+            let reason = "configuration providers are not supported yet";
+            return Err(ConfigError::Refused { name, value, origin, reason });
+        }
         for name in self.names() {
             let (Some(row), Some(given)) = (row_of(name), self.given(name)) else { continue };
             let parsed =
@@ -181,12 +205,22 @@ mod tests {
             Settings::merge([given("num.partitions", "1", file), given("num.partitions", "x", Source::Override)]);
         let error = settings.check().expect_err("not a number").to_string();
         assert_eq!(error, "Invalid value x for configuration num.partitions: Not a number of type INT (--override)");
-        let settings = settings.with_dynamic(
-            [("num.partitions".to_owned(), "3".to_owned())].into(),
-            [("num.partitions".to_owned(), "4".to_owned())].into(),
-        );
-        assert_eq!(settings.given("num.partitions").map(|given| given.value).as_deref(), Some("4"));
-        assert!(settings.check().is_ok());
+    }
+
+    #[test]
+    fn a_dynamic_value_wins_if_it_may_change_at_all() {
+        let values = |value: &str| {
+            ["message.max.bytes", "num.partitions", "ssl.keystore.type"].map(|name| (name.into(), value.into())).into()
+        };
+        let settings = overridden("message.max.bytes", "1");
+        let value = |settings: &Settings, name| settings.given(name).map(|given| given.value);
+        let changed = settings.with_dynamic(values("2"), BTreeMap::new());
+        assert_eq!(value(&changed, "message.max.bytes").as_deref(), Some("2"));
+        assert_eq!(value(&changed, "num.partitions"), None);
+        assert_eq!(value(&changed, "ssl.keystore.type"), None);
+        let changed = settings.with_dynamic(values("2"), values("3"));
+        assert_eq!(value(&changed, "message.max.bytes").as_deref(), Some("3"));
+        assert_eq!(value(&changed, "ssl.keystore.type").as_deref(), Some("3"));
     }
 
     #[test]
@@ -195,6 +229,7 @@ mod tests {
         let error = refused("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer");
         assert!(error.contains("authorizer.class.name") && error.contains("authorization is not supported"), "{error}");
         assert!(!refused("ssl.keystore.password", "hunter2").contains("hunter2"));
+        refused("config.providers", "file");
         refused("listener.name.internal.ssl.keystore.location", "/k");
         refused("listener.name.internal.plain.sasl.jaas.config", "x");
         for (name, harmless) in

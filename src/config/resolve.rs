@@ -56,8 +56,6 @@ pub struct Config {
     pub group_initial_rebalance_delay_ms: i32,
     pub group_max_size: i32,
     pub offset_metadata_max_bytes: i32,
-    pub offsets_commit_timeout_ms: i32,
-    pub offsets_load_buffer_size: i32,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
     pub offsets_retention_check_interval_ms: i64,
@@ -69,11 +67,9 @@ pub struct Config {
     pub offsets_topic_segment_bytes: i32,
 
     pub producer_id_expiration_ms: i32,
-    pub producer_id_expiration_check_interval_ms: i32,
     pub fetch_max_bytes: i32,
     pub max_incremental_fetch_session_cache_slots: i32,
     pub max_request_partition_size_limit: i32,
-    pub request_timeout_ms: i32,
 
     /// `None`: the system's value.
     pub socket_send_buffer_bytes: Option<u32>,
@@ -96,18 +92,6 @@ pub struct Config {
     pub log_initial_task_delay_ms: i64,
     pub log_cleaner_enable: bool,
     pub log_cleaner_backoff_ms: i64,
-    pub log_cleaner_dedupe_buffer_size: i64,
-
-    pub controlled_shutdown_enable: bool,
-    pub controlled_shutdown_max_retries: i32,
-    pub controlled_shutdown_retry_backoff_ms: i64,
-    pub controller_socket_timeout_ms: i32,
-    pub replica_lag_time_max_ms: i64,
-    pub auto_leader_rebalance_enable: bool,
-    pub leader_imbalance_check_interval_seconds: i64,
-    pub leader_imbalance_per_broker_percentage: i32,
-    /// As written, such as `3.9-IV0`.
-    pub inter_broker_protocol_version: String,
 
     /// `klamm.tail.bytes`.
     pub tail_bytes: usize,
@@ -232,8 +216,6 @@ impl Config {
             group_initial_rebalance_delay_ms: reader.int("group.initial.rebalance.delay.ms"),
             group_max_size: reader.int("group.max.size"),
             offset_metadata_max_bytes: reader.int("offset.metadata.max.bytes"),
-            offsets_commit_timeout_ms: reader.int("offsets.commit.timeout.ms"),
-            offsets_load_buffer_size: reader.int("offsets.load.buffer.size"),
             offsets_retention_ms: reader.long("offsets.retention.minutes") * 60_000,
             offsets_retention_check_interval_ms: reader.long("offsets.retention.check.interval.ms"),
             offsets_topic_num_partitions: reader.int("offsets.topic.num.partitions"),
@@ -244,11 +226,9 @@ impl Config {
             offsets_topic_min_insync_replicas: if alone { 1 } else { topic_defaults.min_insync_replicas },
             offsets_topic_segment_bytes: reader.int("offsets.topic.segment.bytes"),
             producer_id_expiration_ms: reader.int("producer.id.expiration.ms"),
-            producer_id_expiration_check_interval_ms: reader.int("producer.id.expiration.check.interval.ms"),
             fetch_max_bytes: reader.int("fetch.max.bytes"),
             max_incremental_fetch_session_cache_slots: reader.int("max.incremental.fetch.session.cache.slots"),
             max_request_partition_size_limit: reader.int("max.request.partition.size.limit"),
-            request_timeout_ms: reader.int("request.timeout.ms"),
             socket_send_buffer_bytes: reader.count("socket.send.buffer.bytes"),
             socket_receive_buffer_bytes: reader.count("socket.receive.buffer.bytes"),
             socket_request_max_bytes: reader.count("socket.request.max.bytes").unwrap_or_default(),
@@ -262,16 +242,6 @@ impl Config {
             log_initial_task_delay_ms: reader.long("log.initial.task.delay.ms"),
             log_cleaner_enable: reader.boolean("log.cleaner.enable"),
             log_cleaner_backoff_ms: reader.long("log.cleaner.backoff.ms"),
-            log_cleaner_dedupe_buffer_size: reader.long("log.cleaner.dedupe.buffer.size"),
-            controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable"),
-            controlled_shutdown_max_retries: reader.int("controlled.shutdown.max.retries"),
-            controlled_shutdown_retry_backoff_ms: reader.long("controlled.shutdown.retry.backoff.ms"),
-            controller_socket_timeout_ms: reader.int("controller.socket.timeout.ms"),
-            replica_lag_time_max_ms: reader.long("replica.lag.time.max.ms"),
-            auto_leader_rebalance_enable: reader.boolean("auto.leader.rebalance.enable"),
-            leader_imbalance_check_interval_seconds: reader.long("leader.imbalance.check.interval.seconds"),
-            leader_imbalance_per_broker_percentage: reader.int("leader.imbalance.per.broker.percentage"),
-            inter_broker_protocol_version: reader.text("inter.broker.protocol.version").unwrap_or_default(),
             tail_bytes: reader.size("klamm.tail.bytes"),
             rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
@@ -285,13 +255,10 @@ impl Config {
 
 fn broker_id(reader: &Reader<'_>, is_kraft: bool) -> Result<Option<BrokerId>, ConfigError> {
     let (broker, node) = (reader.int("broker.id"), reader.int("node.id"));
-    let (name, id) = match (reader.given("broker.id"), reader.given("node.id")) {
-        (Some(_), Some(_)) if broker != node => {
-            return Err(reader.invalid("node.id", "You must set `node.id` to the same value as `broker.id`."));
-        }
-        (None, Some(_)) => ("node.id", node),
-        _ => ("broker.id", broker),
-    };
+    if broker != node {
+        return Err(reader.invalid("node.id", "You must set `node.id` to the same value as `broker.id`."));
+    }
+    let (name, id) = ("broker.id", broker);
     if is_kraft {
         let why = "Missing configuration `node.id` which is required when `process.roles` is defined \
                    (i.e. when running in KRaft mode).";
@@ -382,9 +349,6 @@ fn cross_checks(reader: &Reader<'_>) -> Result<(), ConfigError> {
     if reader.optional("log.roll.ms").is_some_and(|ms| ms < 1) {
         return refuse("log.roll.ms", "log.roll.ms must be greater than or equal to 1");
     }
-    if reader.optional("log.roll.jitter.ms").is_some_and(|ms| ms < 0) {
-        return refuse("log.roll.jitter.ms", "log.roll.jitter.ms must be greater than or equal to 0");
-    }
     for name in ["log.retention.ms", "log.retention.minutes", "log.retention.hours"] {
         if let Some(time) = reader.optional(name) {
             if time == 0 {
@@ -403,10 +367,6 @@ fn cross_checks(reader: &Reader<'_>) -> Result<(), ConfigError> {
     {
         let why = "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.";
         return refuse("max.connections.per.ip", why);
-    }
-    if reader.boolean("log.cleaner.enable") && reader.long("log.cleaner.dedupe.buffer.size") < 1 << 20 {
-        let why = "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread.";
-        return refuse("log.cleaner.dedupe.buffer.size", why);
     }
     Ok(())
 }

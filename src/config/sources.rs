@@ -123,11 +123,11 @@ pub(crate) fn overrides(arguments: &[String]) -> Result<Vec<Given>, ConfigError>
 
 /// The values of `KAFKA_*` (Apache's and Confluent's images) and `KAFKA_CFG_*` (Bitnami's) variables.
 ///
-/// Variables that the images keep for their scripts and the JVM are left out. Sorted by name, so that two variables
-/// for one setting have an order.
+/// Variables that the images keep for their scripts and the JVM are left out. In an order of their own, so that of two
+/// variables for one setting the same one always wins: Bitnami's, as in its image.
 pub(crate) fn environment(variables: impl IntoIterator<Item = (String, String)>) -> Vec<Given> {
     let mut variables: Vec<_> = variables.into_iter().collect();
-    variables.sort();
+    variables.sort_by_key(|(name, _)| (name.starts_with("KAFKA_CFG_"), name.clone()));
     let given = |(variable, value): (String, String)| {
         let name = setting_of_variable(&variable)?;
         Some(Given { name, value, source: Source::Environment(variable) })
@@ -203,6 +203,14 @@ mod tests {
         assert_eq!(name_of("KAFKA_JMX_PORT").as_deref(), Some("jmx.port"));
         assert_eq!(name_of("KAFKA_HEAP_OPTS"), None);
         assert_eq!(name_of("PATH"), None);
+    }
+
+    #[test]
+    fn of_two_variables_for_one_setting_bitnamis_is_last() {
+        let variables = ["KAFKA_NODE_ID", "KAFKA_CFG_NODE_ID", "KAFKA_CFG_A", "KAFKA_A"];
+        let given = environment(variables.map(|name| (name.to_owned(), name.to_owned())));
+        let values: Vec<_> = given.iter().map(|given| given.value.as_str()).collect();
+        assert_eq!(values, ["KAFKA_A", "KAFKA_NODE_ID", "KAFKA_CFG_A", "KAFKA_CFG_NODE_ID"]);
     }
 
     #[test]

@@ -23,8 +23,6 @@ pub struct TopicConfig {
     pub retention_bytes: i64,
     pub segment_bytes: u32,
     pub segment_ms: i64,
-    /// Largest random time taken off `segment_ms`.
-    pub segment_jitter_ms: i64,
     /// Largest batch, after compression.
     pub max_message_bytes: u32,
     pub min_insync_replicas: i32,
@@ -124,7 +122,6 @@ impl TopicConfig {
             retention_bytes: values.integer("retention.bytes"),
             segment_bytes: values.count("segment.bytes"),
             segment_ms: values.integer("segment.ms"),
-            segment_jitter_ms: values.integer("segment.jitter.ms"),
             max_message_bytes: values.count("max.message.bytes"),
             min_insync_replicas: values.int("min.insync.replicas"),
             compression_type: values.compression_type(),

@@ -74,7 +74,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Bytes after which a new segment begins.";
     "segment.index.bytes" Int "10485760" [AtLeast(4)] PerTopic => NoEffect,
         "Largest offset index of a segment.";
-    "segment.jitter.ms" Long "0" [AtLeast(0)] PerTopic => Honoured,
+    "segment.jitter.ms" Long "0" [AtLeast(0)] PerTopic => NoEffect,
         "Largest random time taken off the age at which a segment ends.";
     "segment.ms" Long "604800000" [AtLeast(1)] PerTopic => Honoured,
         "Age after which a new segment begins.";

@@ -19,9 +19,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Age after which a new segment begins; without it log.roll.hours counts.";
     "log.roll.hours" Int "168" [AtLeast(1)] ReadOnly => Honoured,
         "Age in hours after which a new segment begins.";
-    "log.roll.jitter.ms" Long null [Any] ClusterWide => Honoured,
+    "log.roll.jitter.ms" Long null [Any] ClusterWide => NoEffect,
         "Largest random time taken off the age at which a segment ends.";
-    "log.roll.jitter.hours" Int "0" [AtLeast(0)] ReadOnly => Honoured,
+    "log.roll.jitter.hours" Int "0" [AtLeast(0)] ReadOnly => NoEffect,
         "The same in hours, used without log.roll.jitter.ms.";
     "log.retention.ms" Long null [Any] ClusterWide => Honoured,
         "Age at which records may be deleted, -1 for never; without it the minutes count, then the hours.";
@@ -61,7 +61,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Threads that compact.";
     "log.cleaner.backoff.ms" Long "15000" [AtLeast(0)] ClusterWide => Honoured,
         "Pause when there is nothing to compact.";
-    "log.cleaner.dedupe.buffer.size" Long "134217728" [Any] ClusterWide => Honoured,
+    "log.cleaner.dedupe.buffer.size" Long "134217728" [Any] ClusterWide => NoEffect,
         "Memory for the map of keys while compacting, over all threads.";
     "log.cleaner.io.buffer.size" Int "524288" [AtLeast(0)] ClusterWide => NoEffect,
         "Memory for compaction's read and write buffers, over all threads.";

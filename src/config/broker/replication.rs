@@ -21,7 +21,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Longest wait of a follower's fetch.";
     "replica.high.watermark.checkpoint.interval.ms" Long "5000" [Any] ReadOnly => NoEffect,
         "Interval at which Kafka records high watermarks.";
-    "replica.lag.time.max.ms" Long "30000" [Any] ReadOnly => Honoured,
+    "replica.lag.time.max.ms" Long "30000" [Any] ReadOnly => NoEffect,
         "Time after which a follower that does not catch up is out of sync.";
     "replica.selector.class" Text null [Any] ReadOnly => NoEffect,
         "Class that chooses the replica a consumer reads from.";
@@ -29,15 +29,15 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "SO_RCVBUF of connections to leaders.";
     "replica.socket.timeout.ms" Int "30000" [Any] ReadOnly => NoEffect,
         "Socket time-out of connections to leaders.";
-    "auto.leader.rebalance.enable" Boolean "true" [Any] ReadOnly => Honoured,
+    "auto.leader.rebalance.enable" Boolean "true" [Any] ReadOnly => NoEffect,
         "Whether leadership goes back to the preferred replicas by itself.";
-    "leader.imbalance.check.interval.seconds" Long "300" [AtLeast(1)] ReadOnly => Honoured,
+    "leader.imbalance.check.interval.seconds" Long "300" [AtLeast(1)] ReadOnly => NoEffect,
         "Interval of the search for misplaced leadership.";
-    "leader.imbalance.per.broker.percentage" Int "10" [Any] ReadOnly => Honoured,
+    "leader.imbalance.per.broker.percentage" Int "10" [Any] ReadOnly => NoEffect,
         "Share of misplaced leadership a broker may have.";
     "unclean.leader.election.interval.ms" Long "300000" [AtLeast(1)] ReadOnly internal => NoEffect,
         "Interval of the search for partitions that need an unclean election.";
-    "inter.broker.protocol.version" Text "3.9-IV0" [MetadataVersion] ReadOnly => Honoured,
+    "inter.broker.protocol.version" Text "3.9-IV0" [MetadataVersion] ReadOnly => NoEffect,
         "Version of the protocol between brokers.";
     "replication.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => NoEffect,
         "Samples kept for replication quotas.";

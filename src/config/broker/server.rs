@@ -38,7 +38,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Level used when the topic's codec is zstd.";
     "unclean.leader.election.enable" Boolean "false" [Any] ClusterWide => Honoured,
         "Whether a replica that is not in sync may become leader, at the price of records.";
-    "request.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,
+    "request.timeout.ms" Int "30000" [Any] ReadOnly => NoEffect,
         "How long a request between brokers may take before it has failed.";
     "fetch.max.bytes" Int "57671680" [AtLeast(1024)] ReadOnly => Honoured,
         "Largest fetch response, in bytes, whatever the client asks.";
@@ -56,13 +56,13 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Threads that work on requests.";
     "background.threads" Int "10" [AtLeast(1)] ClusterWide => NoEffect,
         "Threads for housekeeping.";
-    "controlled.shutdown.enable" Boolean "true" [Any] ReadOnly => Honoured,
+    "controlled.shutdown.enable" Boolean "true" [Any] ReadOnly => NoEffect,
         "Whether leadership is handed over before the broker stops.";
-    "controlled.shutdown.max.retries" Int "3" [Any] ReadOnly => Honoured,
+    "controlled.shutdown.max.retries" Int "3" [Any] ReadOnly => NoEffect,
         "How often handing over leadership is tried again.";
-    "controlled.shutdown.retry.backoff.ms" Long "5000" [Any] ReadOnly => Honoured,
+    "controlled.shutdown.retry.backoff.ms" Long "5000" [Any] ReadOnly => NoEffect,
         "Pause between two such tries.";
-    "controller.socket.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,
+    "controller.socket.timeout.ms" Int "30000" [Any] ReadOnly => NoEffect,
         "Socket time-out of the controller's requests to brokers.";
     "socket.send.buffer.bytes" Int "102400" [Any] ReadOnly => Honoured,
         "SO_SNDBUF of client sockets; -1 keeps the system's value.";
@@ -96,7 +96,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Purge interval of Kafka's purgatory for Produce.";
     "producer.id.expiration.ms" Int "86400000" [AtLeast(1)] ClusterWide => Honoured,
         "Time after which the state of a producer that no longer writes is dropped.";
-    "producer.id.expiration.check.interval.ms" Int "600000" [AtLeast(1)] ReadOnly internal => Honoured,
+    "producer.id.expiration.check.interval.ms" Int "600000" [AtLeast(1)] ReadOnly internal => NoEffect,
         "Interval of the search for expired producers.";
     "server.max.startup.time.ms" Long "9223372036854775807" [AtLeast(0)] ReadOnly internal => NoEffect,
         "Longest time the start may take.";
