@@ -169,11 +169,10 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = self.settings.warnings();
         let reader = Reader::new(&self.settings);
-        for name in ["offsets.topic.replication.factor"] {
-            let asked = reader.given(name).and_then(|given| given.value.trim().parse::<i64>().ok());
-            if self.zookeeper.is_none() && asked.is_some_and(|asked| asked > 1) {
-                lines.push(format!("The configuration '{name}' is taken as 1: the node is alone."));
-            }
+        const NAME: &str = "offsets.topic.replication.factor";
+        let asked = reader.given(NAME).and_then(|given| given.value.trim().parse::<i64>().ok());
+        if self.zookeeper.is_none() && asked.is_some_and(|asked| asked > 1) {
+            lines.push(format!("The configuration '{NAME}' is taken as 1: the node is alone."));
         }
         lines
     }
