@@ -27,6 +27,7 @@ use kafka_protocol::messages::produce_response::{
 };
 use kafka_protocol::messages::{ProduceResponse, TopicName as WireTopicName};
 use kafka_protocol::protocol::StrBytes;
+use tokio::sync::oneshot;
 
 use super::context::RequestContext;
 use super::error_code;
@@ -126,7 +127,7 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
     drop(completion);
     if acks == 0 {
         let failed = topics.iter().flat_map(|topic| &topic.partitions).any(|stored| stored.result.is_err());
-        return if failed { Outcome::Close(CloseReason::FailedWithoutAcks) } else { Outcome::Nothing };
+        return if failed { Outcome::Close(CloseReason::FailedWithoutAcks) } else { unanswered(acked) };
     }
     Outcome::Later(
         async move {
@@ -138,6 +139,18 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
         }
         .boxed(),
     )
+}
+
+/// acks=0: nothing is sent, but the request counts as in flight until it is written, so that a producer that never waits
+/// cannot fill the memory.
+fn unanswered(acked: oneshot::Receiver<Vec<Result<(), AckError>>>) -> Outcome {
+    let written = async move {
+        match acked.await {
+            Ok(outcomes) if outcomes.iter().all(Result::is_ok) => Outcome::Nothing,
+            Ok(_) | Err(_) => Outcome::Close(CloseReason::FailedWithoutAcks),
+        }
+    };
+    Outcome::Later(written.boxed())
 }
 
 /// A time-out of 0 would answer REQUEST_TIMED_OUT before the writer had its turn; Kafka's own append is part of the
@@ -186,8 +199,7 @@ fn append(
         return Err(ResponseError::TransactionalIdAuthorizationFailed.into());
     }
     let ack = match acks {
-        0 => AckAt::Nowhere,
-        1 => AckAt::Written(ack),
+        0 | 1 => AckAt::Written(ack),
         _ => AckAt::HighWatermark(ack),
     };
     match replica.append(batch, ack, None, now) {

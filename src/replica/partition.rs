@@ -39,9 +39,7 @@ pub(crate) enum Refusal {
 /// How far an append must have come before it is acknowledged.
 #[derive(Debug)]
 pub(crate) enum AckAt {
-    /// acks=0.
-    Nowhere,
-    /// acks=1: written by the leader.
+    /// acks=1, and acks=0 for the count of what is in flight: written by the leader.
     Written(Ack),
     /// acks=all: the high watermark has passed it (I-9).
     HighWatermark(Ack),
@@ -204,7 +202,6 @@ impl Partition {
         let mut writes = Vec::with_capacity(3);
         let appended = state.log.append(batch, state.role.leader_epoch, now, &mut writes)?;
         match ack {
-            AckAt::Nowhere => {}
             AckAt::Written(ack) => state.written.push(self.ack_offset(&appended), ack),
             AckAt::HighWatermark(ack) => state.replicated.push(self.ack_offset(&appended), ack),
         }
