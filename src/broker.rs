@@ -1,1 +1,429 @@
 //! Composition: builds the seams from settings, wires the handles, and holds the order of start and stop.
+//!
+//! Start: lock and open log directories → coordination → identity → listening sockets → register → contend for the
+//! controller → first metadata image → accept → ready. Whatever fails on the way ends the start with one line.
+//! Stop: no more accepts → what is in flight is answered → coordinators → replicas → storage → session.
+//! Decides nothing itself.
+
+mod dirs;
+mod leadership;
+mod meta;
+mod sockets;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use self::dirs::Dirs;
+use self::leadership::Leadership;
+use self::sockets::Sockets;
+use crate::api::context::Handles;
+use crate::api::dispatch::Origin;
+use crate::clock::{SharedClock, SystemClock};
+use crate::cluster::admin::ClusterAdmin;
+use crate::cluster::auto_create::AutoCreation;
+use crate::cluster::control::{BrokerLink, LiveBroker};
+use crate::cluster::dynamic_config::DynamicConfig;
+use crate::cluster::image::ImagePublisher;
+use crate::cluster::registration::{self, OwnSessions, Registrar, SharedBrokerEpoch};
+use crate::config::{Config, TopicConfig};
+use crate::controller::{self, ControllerHandle, ControllerParts, ControllerSettings, OwnLink};
+use crate::coordination::SharedCoordination;
+use crate::coordination::embedded::EmbeddedCoordination;
+use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
+use crate::coordinator::group::GroupCoordinator;
+use crate::coordinator::group::config::GroupConfig;
+use crate::coordinator::replica_writer::ReplicaWriter;
+use crate::log::config::LogConfig;
+use crate::net::admission::Admission;
+use crate::net::connection::Settings;
+use crate::net::listener::{self, ConnectionLimits};
+use crate::replica::control::ReplicaControl;
+use crate::replica::maintenance::{self, Periods};
+use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
+use crate::replica::sessions::Sessions;
+use crate::storage::SharedLogDir;
+use crate::task;
+use crate::types::{BrokerId, TopicId, TopicName};
+
+/// Why a broker did not start, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+/// Any complaint of a room becomes the one line with which the start ends.
+fn failed(error: impl std::fmt::Display) -> StartError {
+    StartError(error.to_string())
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Broker {
+    id: BrokerId,
+    addresses: Vec<SocketAddr>,
+    stopping: watch::Sender<bool>,
+    accepting: Vec<JoinHandle<()>>,
+    replicas: Arc<ReplicaManager>,
+    dirs: Vec<SharedLogDir>,
+    coordination: SharedCoordination,
+    controller: ControllerHandle,
+}
+
+/// How long connections may take to answer what is in flight when the broker stops.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(300);
+/// How long the first metadata image may take.
+const FIRST_IMAGE_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Broker {
+    /// Starts a broker and returns when it answers Metadata, produce and group requests.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and where; nothing was changed that a second start would trip over.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let clock: SharedClock = Arc::new(SystemClock);
+        let for_dirs = Arc::clone(&config);
+        let (dirs, stored) = task::blocking(move || dirs::open(&for_dirs)).await.map_err(failed)?;
+        let coordination = coordinate(&config, &dirs).await?;
+        let identity = identify(&config, &dirs, stored, &*coordination, &clock).await?;
+        let sockets = Sockets::bind(&config).await.map_err(failed)?;
+        let parts = Parts::build(&config, &clock, &dirs, &coordination, &identity).await?;
+        let registrar = Arc::new(registrar(&config, &clock, &dirs, &coordination, &identity, &sockets, &parts.epoch));
+        registrar.register().await.map_err(failed)?;
+        let controller = controller::start(ControllerParts {
+            store: Arc::clone(&coordination),
+            registrar,
+            links: Arc::new(OwnLink {
+                id: identity.broker_id,
+                link: Arc::clone(&parts.control) as Arc<dyn BrokerLink>,
+            }),
+            image: parts.image.subscribe(),
+            clock: Arc::clone(&clock),
+            settings: controller_settings(&config, identity.broker_id),
+        });
+        parts.await_first_image(identity.broker_id).await?;
+        parts.control.delete_strays().await;
+        follow_topic_settings(&parts);
+        maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), periods(&config));
+        let (stopping, stopped) = watch::channel(false);
+        let addresses = sockets.addresses();
+        let accepting = accept(&config, sockets, parts.handles, &stopped);
+        info!(target: "kafka.server.KafkaServer", "[KafkaServer id={}] started", identity.broker_id);
+        let dirs = dirs.dirs.into_iter().map(|(dir, _)| dir).collect();
+        Ok(Self {
+            id: identity.broker_id,
+            addresses,
+            stopping,
+            accepting,
+            replicas: parts.replicas,
+            dirs,
+            coordination,
+            controller,
+        })
+    }
+
+    /// Bound addresses in the order of `listeners`; with port 0 in the settings these hold the ports that were given.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Resolves with the reason when the broker cannot go on: its id was taken by another broker while its session was
+    /// gone.
+    pub fn fatal(&self) -> impl Future<Output = String> + use<> {
+        let mut status = self.controller.subscribe();
+        async move {
+            match status.wait_for(|status| status.fatal.is_some()).await.map(|status| status.fatal.clone()) {
+                Ok(Some(reason)) => reason,
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Orderly stop: answers or closes what is in flight, flushes, and gives up the session.
+    pub async fn stop(self) {
+        info!(target: "kafka.server.KafkaServer", "[KafkaServer id={}] shutting down", self.id);
+        self.stopping.send_replace(true);
+        for accepting in self.accepting {
+            let _ = accepting.await;
+        }
+        // Connections hold a receiver each: when the last is gone the channel says so.
+        let _ = tokio::time::timeout(DRAIN_PATIENCE, self.stopping.closed()).await;
+        self.controller.stop().await;
+        let (replicas, dirs) = (Arc::clone(&self.replicas), self.dirs);
+        task::blocking(move || {
+            replicas.close();
+            // The embedded tree lies in the first directory, which closes last.
+            for dir in dirs.iter().skip(1) {
+                dir.close();
+            }
+        })
+        .await;
+        self.coordination.close().await;
+        let replicas = self.replicas;
+        task::blocking(move || {
+            if let Some(first) = replicas.dirs().next() {
+                first.close();
+            }
+        })
+        .await;
+        info!(target: "kafka.server.KafkaServer", "[KafkaServer id={}] shut down completed", self.id);
+    }
+}
+
+/// Who this broker is.
+struct Identity {
+    broker_id: BrokerId,
+    cluster_id: Arc<str>,
+}
+
+async fn coordinate(config: &Config, dirs: &Dirs) -> Result<SharedCoordination, StartError> {
+    let Some(zookeeper) = &config.zookeeper else {
+        let first = Arc::clone(&dirs.dirs[0].0);
+        let opened = task::blocking(move || EmbeddedCoordination::open(first)).await;
+        return Ok(Arc::new(opened.map_err(failed)?));
+    };
+    let settings = ZookeeperConfig {
+        session_timeout: millis(i64::from(zookeeper.session_timeout_ms)),
+        connection_timeout: millis(i64::from(zookeeper.connection_timeout_ms)),
+        max_in_flight: zookeeper.max_in_flight_requests,
+        // The directory is locked, so whatever an earlier process of it left behind is dead.
+        session_file: Some(dirs.paths[0].join("zookeeper.session")),
+        own_ephemerals: vec!["/controller".into()],
+        ..ZookeeperConfig::new(format!("{}{}", zookeeper.connect, zookeeper.chroot))
+    };
+    let connected = ZookeeperCoordination::connect(settings).await;
+    connected.map(|store| Arc::new(store) as SharedCoordination).map_err(|error| {
+        StartError(format!("ZooKeeper at {}{} cannot be used: {error}", zookeeper.connect, zookeeper.chroot))
+    })
+}
+
+async fn identify(
+    config: &Config,
+    dirs: &Dirs,
+    stored: dirs::Stored,
+    store: &dyn crate::coordination::Coordination,
+    clock: &SharedClock,
+) -> Result<Identity, StartError> {
+    let proposed = match stored.cluster_id.clone().or_else(|| config.cluster_id.clone()) {
+        Some(id) => id,
+        None => new_cluster_id(clock),
+    };
+    let cluster_id = registration::cluster_id(store, &proposed).await.map_err(failed)?;
+    let broker_id = match config.broker_id.or(stored.broker_id) {
+        Some(id) => id,
+        None if config.broker_id_generation_enable => {
+            registration::sequence_id(store, config.reserved_broker_max_id).await.map_err(failed)?
+        }
+        None => return Err(StartError("broker.id is not set and broker.id.generation.enable is false".into())),
+    };
+    dirs.claim(broker_id, &cluster_id).map_err(failed)?;
+    registration::ensure_top_level_paths(store, broker_id).await.map_err(failed)?;
+    Ok(Identity { broker_id, cluster_id: Arc::from(cluster_id) })
+}
+
+/// A random UUID in the text form of topic ids, as Kafka makes its cluster ids.
+fn new_cluster_id(clock: &SharedClock) -> String {
+    let id = uuid::Builder::from_random_bytes(clock.random().to_be_bytes()).into_uuid();
+    TopicId(Uuid::from_bytes(*id.as_bytes())).to_string()
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one record")]
+fn registrar(
+    config: &Config,
+    clock: &SharedClock,
+    dirs: &Dirs,
+    store: &SharedCoordination,
+    identity: &Identity,
+    sockets: &Sockets,
+    epoch: &SharedBrokerEpoch,
+) -> Registrar {
+    let sessions = match config.zookeeper {
+        Some(_) => OwnSessions::open(&dirs.paths[0]),
+        None => OwnSessions::in_memory(),
+    };
+    let session_timeout_ms = config.zookeeper.as_ref().map_or(0, |zookeeper| zookeeper.session_timeout_ms);
+    Registrar {
+        store: Arc::clone(store),
+        broker: LiveBroker {
+            id: identity.broker_id,
+            endpoints: sockets.endpoints(config),
+            rack: config.broker_rack.clone(),
+        },
+        clock: Arc::clone(clock),
+        session_timeout: millis(i64::from(session_timeout_ms)),
+        sessions: Arc::new(sessions),
+        epoch: epoch.clone(),
+    }
+}
+
+/// The rooms of a broker, wired.
+struct Parts {
+    image: Arc<ImagePublisher>,
+    dynamic_config: Arc<DynamicConfig>,
+    replicas: Arc<ReplicaManager>,
+    control: Arc<ReplicaControl>,
+    epoch: SharedBrokerEpoch,
+    handles: Arc<Handles>,
+}
+
+impl Parts {
+    async fn build(
+        config: &Arc<Config>,
+        clock: &SharedClock,
+        dirs: &Dirs,
+        store: &SharedCoordination,
+        identity: &Identity,
+    ) -> Result<Self, StartError> {
+        let image = Arc::new(ImagePublisher::default());
+        let dynamic_config =
+            DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).await.map_err(failed)?;
+        let config_of = topic_settings(config, &dynamic_config);
+        let replicas = ReplicaManager::new(identity.broker_id, dirs.dirs.clone(), Arc::clone(clock), config_of);
+        let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
+        let groups = GroupCoordinator::new(group_config(config), writer, Arc::clone(clock), Arc::clone(&image));
+        let groups = Arc::new(groups);
+        let epoch = SharedBrokerEpoch::default();
+        let listener = Arc::new(Leadership { groups: Arc::clone(&groups) });
+        let control = ReplicaControl::new(Arc::clone(&replicas), Arc::clone(&image), listener, epoch.clone());
+        let admin = ClusterAdmin::new(Arc::clone(store));
+        let auto_creation = AutoCreation::new(admin.clone(), Arc::clone(&image), Arc::clone(config), Arc::clone(clock));
+        let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
+        let handles = Arc::new(Handles {
+            broker_id: identity.broker_id,
+            cluster_id: Arc::clone(&identity.cluster_id),
+            config: Arc::clone(config),
+            clock: Arc::clone(clock),
+            image: Arc::clone(&image),
+            dynamic_config: Arc::clone(&dynamic_config),
+            admin,
+            auto_creation,
+            replicas: Arc::clone(&replicas),
+            groups,
+            sessions: Sessions::new(slots),
+        });
+        Ok(Self { image, dynamic_config, replicas, control, epoch, handles })
+    }
+
+    /// Waits until UpdateMetadata has named a controller and this broker.
+    async fn await_first_image(&self, me: BrokerId) -> Result<(), StartError> {
+        let mut image = self.image.subscribe();
+        let shown = image.wait_for(|image| image.controller.is_some() && image.brokers.contains_key(&me));
+        match tokio::time::timeout(FIRST_IMAGE_PATIENCE, shown).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(StartError(format!(
+                "no controller sent its metadata within {} s of the registration",
+                FIRST_IMAGE_PATIENCE.as_secs()
+            ))),
+        }
+    }
+}
+
+/// Effective settings of a topic, asked anew whenever a log is opened or its overrides change.
+fn topic_settings(config: &Arc<Config>, dynamic: &Arc<DynamicConfig>) -> ConfigOf {
+    let (config, dynamic) = (Arc::clone(config), Arc::clone(dynamic));
+    Arc::new(move |topic: &TopicName| {
+        let overrides = dynamic.current().topic(topic.as_str());
+        let effective = TopicConfig::effective(&config, &overrides).unwrap_or_else(|error| {
+            // Written by hand into ZooKeeper: CreateTopics and AlterConfigs refuse it.
+            warn!(%topic, %error, "the topic's settings are malformed; the broker's defaults hold");
+            config.topic_defaults.clone()
+        });
+        ReplicaConfig {
+            log: LogConfig::of(&effective, i64::from(config.producer_id_expiration_ms)),
+            min_insync_replicas: usize::try_from(effective.min_insync_replicas).unwrap_or(1),
+        }
+    })
+}
+
+/// Applies changed topic settings to open logs for as long as the broker runs.
+fn follow_topic_settings(parts: &Parts) {
+    let (mut changes, replicas) = (parts.dynamic_config.subscribe(), Arc::clone(&parts.replicas));
+    let mut before = changes.borrow_and_update().clone();
+    task::spawn_owner("topic settings", async move {
+        while changes.changed().await.is_ok() {
+            let now = changes.borrow_and_update().clone();
+            let mut touched: HashMap<&TopicName, bool> = HashMap::new();
+            for (topic, overrides) in now.topics() {
+                touched.insert(topic, *before.topic(topic.as_str()) != **overrides);
+            }
+            for (topic, _) in before.topics() {
+                touched.entry(topic).or_insert(true);
+            }
+            for topic in touched.iter().filter(|(_, changed)| **changed).map(|(topic, _)| *topic) {
+                replicas.reconfigure(topic);
+            }
+            before = now.clone();
+        }
+    });
+}
+
+fn controller_settings(config: &Config, broker: BrokerId) -> ControllerSettings {
+    ControllerSettings {
+        broker,
+        delete_topic_enable: config.delete_topic_enable,
+        unclean_leader_election_enable: config.topic_defaults.unclean_leader_election_enable,
+    }
+}
+
+fn group_config(config: &Config) -> GroupConfig {
+    GroupConfig {
+        session_timeout_ms_min: config.group_min_session_timeout_ms,
+        session_timeout_ms_max: config.group_max_session_timeout_ms,
+        group_size_max: usize::try_from(config.group_max_size).unwrap_or(usize::MAX),
+        initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+        offset_metadata_units_max: usize::try_from(config.offset_metadata_max_bytes).unwrap_or(usize::MAX),
+        offsets_retention_ms: config.offsets_retention_ms,
+        offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+    }
+}
+
+fn periods(config: &Config) -> Periods {
+    Periods {
+        initial_delay: millis(config.log_initial_task_delay_ms),
+        retention: millis(config.log_retention_check_interval_ms),
+        cleaner_backoff: millis(config.log_cleaner_backoff_ms),
+        cleaner_enabled: config.log_cleaner_enable,
+    }
+}
+
+/// Lets connections in.
+fn accept(
+    config: &Config,
+    sockets: Sockets,
+    handles: Arc<Handles>,
+    stopped: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let admission = Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX));
+    let per_ip_max = usize::try_from(config.max_connections_per_ip).unwrap_or(usize::MAX);
+    let limits = ConnectionLimits::new(config.max_connections, per_ip_max, sockets::per_ip_overrides(config));
+    let idle_max = config.connections_max_idle_ms.map_or(NEVER, millis);
+    let frame_bytes_max = config.socket_request_max_bytes as usize;
+    let mut accepting = Vec::new();
+    for (name, socket) in sockets.listeners {
+        let name: Arc<str> = Arc::from(name);
+        let (handles, admission, stopping) = (Arc::clone(&handles), Arc::clone(&admission), stopped.clone());
+        let settings_of = move |peer| Settings {
+            origin: Origin { handles: Arc::clone(&handles), listener: Arc::clone(&name), peer },
+            admission: Arc::clone(&admission),
+            frame_bytes_max,
+            idle_max,
+            stopping: stopping.clone(),
+        };
+        let limits = Arc::clone(&limits);
+        accepting.push(task::spawn(listener::accept(socket, settings_of, limits, stopped.clone())));
+    }
+    accepting
+}
+
+/// Long enough to mean "never" and short enough for the timer.
+const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);

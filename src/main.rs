@@ -1,3 +1,113 @@
 //! Arguments → settings → tracing → `Broker::start` → signal → stop → exit code.
+//!
+//! What goes wrong before the broker runs is one line on standard error. The exit codes are in `--help`.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use klamm::broker::Broker;
+use klamm::clock::SystemClock;
+use klamm::config::{Config, Inputs, Machine};
+use klamm::observe::{self, LogLevels};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+/// A broker that speaks Kafka's wire protocol.
+///
+/// Without arguments it is one node on port 9092 that needs nothing else. Settings have Kafka's names and defaults.
+/// Later sources win: defaults, FILE, KAFKA_* variables of the environment, --override.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Arguments {
+    /// Settings: a server.properties of Kafka 3.9, or the same names as YAML (.yaml, .yml).
+    file: Option<PathBuf>,
+    /// One setting; may be repeated, and wins over every other source.
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Check the settings, print what was set and from where, and end.
+    #[arg(long)]
+    check_config: bool,
+}
+
+const AFTER_HELP: &str = "\
+Environment:
+  KAFKA_<SETTING>            a setting: _ stands for '.', __ for '_', ___ for '-'
+  KAFKA_CFG_<SETTING>        the same with Bitnami's rule: _ always stands for '.'
+  KAFKA_LOG4J_ROOT_LOGLEVEL  what is logged: TRACE, DEBUG, INFO (default), WARN, ERROR, OFF
+  KAFKA_LOG4J_LOGGERS        the same per logger: kafka.server=DEBUG,klamm::log=WARN
+  RUST_LOG                   instead of these two: info,klamm::log=debug
+
+Exit codes:
+  0   stopped in order, by SIGTERM or SIGINT; or --check-config found nothing wrong
+  1   did not start; one line on standard error says why
+  2   wrong arguments
+  70  a part of the broker failed in a way that nothing could be trusted any more";
+
+/// The logger of Kafka's own lines about settings.
+const LOGGER: &str = "kafka.server.KafkaConfig";
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            eprintln!("klamm: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// # Errors
+/// The line with which a start ends.
+fn run(arguments: Arguments) -> Result<(), String> {
+    let descriptors = observe::raise_file_descriptors()?;
+    let levels = LogLevels::from_environment(|name| std::env::var(name).ok())?;
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let inputs = Inputs { file: arguments.file, environment: environment.collect(), overrides: arguments.overrides };
+    let config = Config::load(&inputs, Machine::this()).map_err(|error| error.to_string())?;
+    if arguments.check_config {
+        for line in config.given_lines() {
+            println!("{line}");
+        }
+        for line in config.warnings() {
+            eprintln!("klamm: {line}");
+        }
+        return Ok(());
+    }
+    observe::start_log(levels, Arc::new(SystemClock));
+    info!(target: LOGGER, "klamm {} starting, {descriptors} file descriptors", env!("CARGO_PKG_VERSION"));
+    for line in config.given_lines() {
+        info!(target: LOGGER, "{line}");
+    }
+    for line in config.warnings() {
+        warn!(target: LOGGER, "{line}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start threads: {error}"))?;
+    runtime.block_on(serve(config))
+}
+
+/// Runs the broker until a signal asks it to stop; a second signal while it stops is not waited for.
+async fn serve(config: Config) -> Result<(), String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let broker = tokio::select! {
+        started = Broker::start(config) => started.map_err(|error| error.to_string())?,
+        () = either(&mut terminate, &mut interrupt) => return Ok(()),
+    };
+    let ended = tokio::select! {
+        () = either(&mut terminate, &mut interrupt) => Ok(()),
+        reason = broker.fatal() => Err(reason),
+    };
+    broker.stop().await;
+    ended
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => info!(target: "kafka.server.KafkaServer", "SIGTERM received"),
+        _ = interrupt.recv() => info!(target: "kafka.server.KafkaServer", "SIGINT received"),
+    }
+}

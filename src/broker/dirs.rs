@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::meta::{MetaError, MetaProperties};
 use crate::config::Config;
 use crate::log::tail::Tail;
-use crate::storage::rocksdb::{DirectoryOptions, OpenError, RocksDirectory};
 use crate::storage::SharedLogDir;
+use crate::storage::rocksdb::{DirectoryOptions, OpenError, RocksDirectory};
 use crate::types::BrokerId;
 
 /// Why a log directory cannot be used. Nothing in it was touched.

@@ -29,13 +29,19 @@ pub(crate) struct MetaProperties {
 pub(crate) enum MetaError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
-    #[error("{path}: version {version} is not that of ZooKeeper mode (0); the directory belongs to another kind of broker")]
+    #[error(
+        "{path}: version {version} is not that of ZooKeeper mode (0); the directory belongs to another kind of broker"
+    )]
     Version { path: PathBuf, version: String },
     #[error("{path}: broker.id is not a number: {value}")]
     BrokerIdMalformed { path: PathBuf, value: String },
-    #[error("Configured broker.id {configured} doesn't match stored broker.id {stored} in {path}. If you moved your data, make sure your configured broker.id matches. If you intend to create a new broker, you should remove all data in your data directories (log.dirs).")]
+    #[error(
+        "Configured broker.id {configured} doesn't match stored broker.id {stored} in {path}. If you moved your data, make sure your configured broker.id matches. If you intend to create a new broker, you should remove all data in your data directories (log.dirs)."
+    )]
     BrokerId { path: PathBuf, configured: BrokerId, stored: BrokerId },
-    #[error("The Cluster ID {configured} doesn't match stored clusterId {stored} in {path}. The broker is trying to join the wrong cluster. Configured zookeeper.connect may be wrong.")]
+    #[error(
+        "The Cluster ID {configured} doesn't match stored clusterId {stored} in {path}. The broker is trying to join the wrong cluster. Configured zookeeper.connect may be wrong."
+    )]
     ClusterId { path: PathBuf, configured: String, stored: String },
 }
 
