@@ -56,8 +56,9 @@ impl Completion {
 
     fn complete(&self, slot: usize, outcome: Result<(), AckError>) {
         let mut state = self.state.lock();
-        if state.outcomes[slot].is_none() {
-            state.outcomes[slot] = Some(outcome);
+        // The first answer counts; once the request is woken there is nothing left to note.
+        if let Some(unknown @ None) = state.outcomes.get_mut(slot) {
+            *unknown = Some(outcome);
             state.missing -= 1;
             if state.missing == 0 {
                 state.finish();
