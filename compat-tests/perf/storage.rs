@@ -8,6 +8,7 @@
 //! - `partitions count=1000`: creates them in one call, writes a batch to each, closes, opens again, deletes them.
 //! - `restart mib=1024 families=6`: writes, is killed, opens again. The directory stays.
 //! - `read families=6 value=16384 mib=1024`: writes, closes, opens and scans everything, in one scan and in 1 MiB steps.
+//! - `full reserve_mib=32 rounds=3`: appends until refused, deletes the older half, goes on; for a small file system.
 //!
 //! Figures are this process's own: user and system time, `write_bytes` of /proc/self/io, resident memory.
 
@@ -49,7 +50,7 @@ fn main() {
     let options = DirectoryOptions {
         write_buffer_bytes: (of("write_buffer_mib", 64) as usize) << 20,
         write_buffer_bytes_max: (of("write_buffer_max_mib", 256) as usize) << 20,
-        disk_reserve_bytes: 1 << 30,
+        disk_reserve_bytes: of("reserve_mib", 1024) << 20,
         ..DirectoryOptions::default()
     };
     let load = Load {
@@ -65,6 +66,7 @@ fn main() {
         "partitions" => partitions(&dir, options, of("count", 1000) as i32),
         "restart" => restart(&dir, options, &load),
         "killed" => killed(&dir, options, &load),
+        "full" => full(&dir, options, of("rounds", 3)),
         "read" => read(&dir, options, &load),
         other => panic!("unknown command {other}"),
     }
@@ -293,6 +295,52 @@ fn read(dir: &Path, options: DirectoryOptions, load: &Load) {
             (io("read_bytes") - read_bytes) as f64 / (1 << 20) as f64
         );
     }
+    log_dir.close();
+}
+
+fn full(dir: &Path, options: DirectoryOptions, rounds: u64) {
+    let log_dir = open(dir, options.clone());
+    let families = log_dir.create(&ids(4)).expect("create");
+    let payload = Bytes::from((0..16384_u32).map(|n| n.wrapping_mul(2_654_435_761) as u8).collect::<Vec<u8>>());
+    let commit = |writes: Vec<Write>| {
+        let (sender, receiver) = mpsc::channel();
+        log_dir.commit(WriteSet { writes, sync: false }, Box::new(move |result| sender.send(result).unwrap()));
+        receiver.recv().unwrap()
+    };
+    let (mut start, mut end) = (0_i64, 0_i64);
+    for round in 0..rounds {
+        let begin = end;
+        let refused = loop {
+            let add =
+                |family: &Family| Write::Batch { family: *family, last_offset: Offset(end), batch: payload.clone() };
+            match commit(families.iter().map(add).collect()) {
+                Ok(()) => end += 1,
+                Err(error) => break error,
+            }
+        };
+        println!("round {round}: {} MiB until: {refused}, {:?} bytes free", (end - begin) / 16, log_dir.free_bytes());
+        let middle = start + (end - start) / 2;
+        let delete =
+            |family: &Family| Write::DeleteBatches { family: *family, last_offsets: Offset(0)..Offset(middle) };
+        commit(families.iter().map(delete).collect()).expect("deletes always pass");
+        start = middle;
+        let begin = Instant::now();
+        while log_dir.is_full() && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        println!("room again after     {:>9.1} ms, {:?} bytes free", ms(begin.elapsed()), log_dir.free_bytes());
+    }
+    log_dir.close();
+    let log_dir = open(dir, options);
+    let mut found = 0;
+    for family in &families {
+        let count = &mut |_: Offset, _: &[u8]| {
+            found += 1;
+            ControlFlow::Continue(())
+        };
+        log_dir.scan(*family, Offset(0), count).expect("scan");
+    }
+    assert_eq!(found, (end - start) * families.len() as i64);
     log_dir.close();
 }
 

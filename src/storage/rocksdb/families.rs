@@ -252,7 +252,7 @@ impl Shared {
         // A little rubbish may wait for the family's next life.
         if self.db.property(cf, "rocksdb.live-sst-files-size").unwrap_or(0) > RUBBISH_BYTES_MAX {
             self.db.flush(&[cf], true).map_err(failed)?;
-            self.db.compact(cf);
+            self.db.compact(cf, None);
         }
         let mut batch = Batch::with_capacity(64);
         batch.delete(self.default_cf(), &directory::assignment_key(number));
@@ -274,8 +274,12 @@ impl Shared {
         if start <= Offset::ZERO || start == Offset::MAX {
             return Ok(());
         }
-        let last = keys::batch(Offset(start.0 - 1));
-        self.db.delete_files(self.cf(family), &keys::batch(Offset::ZERO), &last).map_err(|error| self.stop(&error))
+        let (cf, failed) = (self.cf(family), |error| self.stop(&error));
+        let (first, last) = (keys::batch(Offset::ZERO), keys::batch(Offset(start.0 - 1)));
+        self.db.delete_files(cf, &first, &last).map_err(failed)?;
+        // Files of level 0 are not dropped. Those below the start do not overlap, so they move down unread.
+        self.db.compact(cf, Some((&first, &last)));
+        self.db.delete_files(cf, &first, &last).map_err(failed)
     }
 }
 

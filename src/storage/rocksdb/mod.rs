@@ -87,14 +87,14 @@ impl RocksDirectory {
         options: DirectoryOptions,
         log: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Arc<Self>, OpenError> {
-        let opened = open::open(dir, &options, log)?;
+        let opened = open::open(dir, options, log)?;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             db: opened.db,
             families: opened.families,
             chores: Chores::default(),
-            space: Space::new(dir, options.disk_reserve_bytes),
-            options,
+            space: Space::new(dir, opened.options.disk_reserve_bytes),
+            options: opened.options,
             write_buffer: opened.write_buffer,
             family_options: opened.family_options,
             scan_options: ReadOptions::new(false, None),

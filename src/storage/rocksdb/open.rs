@@ -16,6 +16,7 @@ use super::directory::{self, Assignment, FORMAT_KEY, FORMAT_VERSION, Key};
 use super::families::{FIXED, Families, Records};
 use super::options::{self, DirectoryOptions};
 use super::raw::{Batch, Db, ReadOptions, RocksError};
+use super::space::Space;
 
 /// Why a log directory cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,6 +44,8 @@ pub(super) struct Opened {
     pub(super) wiping: Vec<u32>,
     pub(super) write_buffer: WriteBufferManager,
     pub(super) family_options: Options,
+    /// As they fit the disk.
+    pub(super) options: DirectoryOptions,
     /// Holds the lock as long as it is open.
     pub(super) lock: File,
 }
@@ -50,7 +53,7 @@ pub(super) struct Opened {
 /// Opens or creates the database below `dir`. `log` gets every line that RocksDB writes to its own log.
 pub(super) fn open(
     dir: &Path,
-    options: &DirectoryOptions,
+    options: DirectoryOptions,
     log: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<Opened, OpenError> {
     let io_error = |error: io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
@@ -61,11 +64,12 @@ pub(super) fn open(
         return Err(OpenError::ForeignSegments { dir: dir.into(), file });
     }
 
+    let options = options.fit(Space::disk_bytes(&path));
     let write_buffer = WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false);
     let cache = Cache::new_lru_cache(options.block_cache_bytes);
-    let db_options = options::database(options, &write_buffer, direct_io_works(&path), log);
-    let small = options::small_family(options, &write_buffer, &cache);
-    let partition = options::partition_family(options, &write_buffer, &cache);
+    let db_options = options::database(&options, &write_buffer, direct_io_works(&path), log);
+    let small = options::small_family(&options, &write_buffer, &cache);
+    let partition = options::partition_family(&options, &write_buffer, &cache);
 
     let rocks_error = |error: RocksError| rocks_error(dir, &error);
     let exists = path.join("CURRENT").exists();
@@ -77,7 +81,7 @@ pub(super) fn open(
 
     check_format(dir, &db)?;
     let (families, wiping) = Families::new(count, records(dir, &db)?);
-    Ok(Opened { db, families, wiping, write_buffer, family_options: partition, lock })
+    Ok(Opened { db, families, wiping, write_buffer, family_options: partition, options, lock })
 }
 
 /// Takes `<dir>/.lock` with the kind of lock that a JVM broker takes too. It ends with the process.

@@ -16,7 +16,8 @@ pub(crate) struct DirectoryOptions {
     pub(crate) block_cache_bytes: usize,
     /// Files held open.
     pub(crate) open_files_max: i32,
-    /// Batches are refused while the file system has less than this left, so that deleting always works.
+    /// Batches are refused while the file system has less than this left, so that deleting always works. Of a small file
+    /// system a twentieth is kept instead.
     pub(crate) disk_reserve_bytes: u64,
 }
 
@@ -31,6 +32,20 @@ impl Default for DirectoryOptions {
         }
     }
 }
+
+impl DirectoryOptions {
+    /// What fits a file system of this size: the log and the buffer it feeds must not fill a small one.
+    pub(super) fn fit(mut self, disk_bytes: u64) -> Self {
+        let share =
+            |divisor: u64| usize::try_from(disk_bytes / divisor).unwrap_or(usize::MAX).max(WRITE_BUFFER_BYTES_MIN);
+        self.write_buffer_bytes = self.write_buffer_bytes.min(share(32));
+        self.write_buffer_bytes_max = self.write_buffer_bytes_max.min(share(32)).max(self.write_buffer_bytes);
+        self.disk_reserve_bytes = self.disk_reserve_bytes.min(disk_bytes / 20);
+        self
+    }
+}
+
+const WRITE_BUFFER_BYTES_MIN: usize = 1 << 20;
 
 /// The write-ahead log may hold this many times the write buffer: enough that memory, not the log, decides when a
 /// family is flushed, and little enough that replaying it takes a moment.
@@ -120,4 +135,19 @@ fn table(cache: &Cache) -> BlockBasedOptions {
     table.set_cache_index_and_filter_blocks(true);
     table.set_format_version(6);
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_file_system_gets_small_buffers_and_a_small_reserve() {
+        let small = DirectoryOptions::default().fit(64 << 20);
+        assert_eq!((small.write_buffer_bytes, small.write_buffer_bytes_max), (2 << 20, 2 << 20));
+        assert_eq!(small.disk_reserve_bytes, (64 << 20) / 20);
+        let large = DirectoryOptions::default().fit(100 << 30);
+        assert_eq!((large.write_buffer_bytes, large.write_buffer_bytes_max), (64 << 20, 256 << 20));
+        assert_eq!(large.disk_reserve_bytes, 1 << 30);
+    }
 }

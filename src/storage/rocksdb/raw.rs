@@ -252,11 +252,21 @@ impl Db {
         })
     }
 
-    /// Compacts a whole column family and waits for it. Failures show in later reads.
-    pub(super) fn compact(&self, cf: Cf<'_>) {
-        // SAFETY: null bounds mean the whole range.
+    /// Compacts a column family, or the files that overlap a range of it, and waits for that. Failures show in later
+    /// reads.
+    pub(super) fn compact(&self, cf: Cf<'_>, range: Option<(&[u8], &[u8])>) {
+        let (first, last) = range.unwrap_or_default();
+        let bound = |key: &[u8]| if range.is_some() { chars(key) } else { ptr::null() };
+        // SAFETY: null bounds mean the whole range; keys are copied during the call.
         unsafe {
-            ffi::rocksdb_compact_range_cf(self.db.as_ptr(), cf.handle.as_ptr(), ptr::null(), 0, ptr::null(), 0);
+            ffi::rocksdb_compact_range_cf(
+                self.db.as_ptr(),
+                cf.handle.as_ptr(),
+                bound(first),
+                first.len(),
+                bound(last),
+                last.len(),
+            );
         }
     }
 

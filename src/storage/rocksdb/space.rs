@@ -38,6 +38,11 @@ impl Space {
         space
     }
 
+    /// Size of the file system that holds `dir`; `u64::MAX` if it does not tell.
+    pub(super) fn disk_bytes(dir: &Path) -> u64 {
+        rustix::fs::statvfs(dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     /// Bytes above the reserve, asked now; `None` if the file system does not tell.
     pub(super) fn ask(&self) -> Option<u64> {
         let answer = rustix::fs::statvfs(&self.dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
