@@ -17,6 +17,7 @@ use super::context::RequestContext;
 use super::error_code::of_group_answer;
 use super::handler::{Handler, Reply};
 use super::strings::str_arc;
+use crate::types::limits;
 
 /// DeleteGroups.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct DeleteGroups;
 impl Handler for DeleteGroups {
     type Req = DeleteGroupsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
+    const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: DeleteGroupsRequest) -> Reply<DeleteGroupsResponse> {
         let mut seen = HashSet::new();

@@ -20,6 +20,7 @@ use super::handler::{Handler, Reply};
 use super::strings::{opt_text, str_arc, text};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::request::{DescribedMember, GroupDescription};
+use crate::types::limits;
 
 /// Read, Delete and Describe, as bits of `AclOperation` codes: all that a group supports.
 const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
@@ -31,6 +32,7 @@ pub(crate) struct DescribeGroups;
 impl Handler for DescribeGroups {
     type Req = DescribeGroupsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=6;
+    const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: DescribeGroupsRequest) -> Reply<DescribeGroupsResponse> {
         let version = ctx.version;

@@ -16,6 +16,7 @@ use super::error_code::of_group_answer;
 use super::handler::{Handler, Reply};
 use super::strings::{opt_str, str_arc};
 use crate::coordinator::group::request::HeartbeatRequest;
+use crate::types::limits;
 
 /// Heartbeat.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Heartbeat;
 impl Handler for Heartbeat {
     type Req = Request;
     const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: Request) -> Reply<HeartbeatResponse> {
         let answer = ctx

@@ -18,6 +18,7 @@ use super::handler::{Handler, Reply};
 use super::strings::{opt_str, opt_text, str_arc, text};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::request::{LeaveRequest, LeavingMember};
+use crate::types::limits;
 
 /// LeaveGroup.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct LeaveGroup;
 impl Handler for LeaveGroup {
     type Req = LeaveGroupRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
+    const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
         let version = ctx.version;

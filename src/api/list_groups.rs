@@ -18,6 +18,7 @@ use super::error_code::of_group_answer;
 use super::handler::{Handler, Reply};
 use super::strings::text;
 use crate::coordinator::group::request::{GroupListing, ListRequest};
+use crate::types::limits;
 
 /// ListGroups.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct ListGroups;
 impl Handler for ListGroups {
     type Req = ListGroupsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
+    const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: ListGroupsRequest) -> Reply<ListGroupsResponse> {
         let version = ctx.version;

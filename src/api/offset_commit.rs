@@ -24,7 +24,7 @@ use super::error_code::of_group_answer;
 use super::handler::{Handler, Reply};
 use super::strings::{opt_str, str_arc};
 use crate::coordinator::group::request::{CommitReply, CommitRequest, CommittedOffset};
-use crate::types::{LeaderEpoch, Offset, PartitionIndex};
+use crate::types::{LeaderEpoch, Offset, PartitionIndex, limits};
 
 /// OffsetCommit.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(crate) struct OffsetCommit;
 impl Handler for OffsetCommit {
     type Req = OffsetCommitRequest;
     const VERSIONS: RangeInclusive<i16> = 2..=9;
+    const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: OffsetCommitRequest) -> Reply<OffsetCommitResponse> {
         let offsets = known_offsets(&ctx, &req);

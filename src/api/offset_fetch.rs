@@ -27,7 +27,7 @@ use super::handler::{Handler, Reply};
 use super::strings::{str_arc, text};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::request::{FetchReply, FetchRequest, FetchedOffset};
-use crate::types::{PartitionIndex, TopicName};
+use crate::types::{PartitionIndex, TopicName, limits};
 
 /// OffsetFetch.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(crate) struct OffsetFetch;
 impl Handler for OffsetFetch {
     type Req = OffsetFetchRequest;
     const VERSIONS: RangeInclusive<i16> = 1..=9;
+    const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: OffsetFetchRequest) -> Reply<OffsetFetchResponse> {
         let version = ctx.version;

@@ -118,7 +118,10 @@ impl PartitionWriter for ReplicaWriter {
                     break;
                 }
                 for batch in &read.batches {
-                    next = load_batch(batch, &mut visit)?;
+                    match load_batch(batch, &mut visit)? {
+                        ControlFlow::Continue(after) => next = after,
+                        ControlFlow::Break(()) => return Ok(next),
+                    }
                 }
             }
             Ok(view.log_end_offset)
@@ -129,10 +132,11 @@ impl PartitionWriter for ReplicaWriter {
 
 type Visitor = Box<dyn FnMut(Offset, i64, CoordinatorRecord) -> ControlFlow<()> + Send>;
 
-/// Visits the records of one batch and answers the offset after it.
-fn load_batch(batch: &bytes::Bytes, visit: &mut Visitor) -> Result<Offset, WriteError> {
+/// Visits the records of one batch and answers the offset after it, unless the visitor has had enough.
+fn load_batch(batch: &bytes::Bytes, visit: &mut Visitor) -> Result<ControlFlow<(), Offset>, WriteError> {
     let header = crate::record::batch::BatchHeader::parse(batch)
         .map_err(|error| WriteError::Storage(format!("an internal topic holds a broken batch: {error}")))?;
+    let mut flow = ControlFlow::Continue(());
     if !header.is_control() {
         walk::for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
             let Some(key) = record.key else { return ControlFlow::Continue(()) };
@@ -140,11 +144,15 @@ fn load_batch(batch: &bytes::Bytes, visit: &mut Visitor) -> Result<Offset, Write
                 key: batch_slice(batch, key),
                 value: record.value.map(|value| batch_slice(batch, value)),
             };
-            visit(record.offset, record.timestamp, record_of)
+            flow = visit(record.offset, record.timestamp, record_of);
+            flow
         })
         .map_err(|error| WriteError::Storage(format!("an internal topic holds a broken batch: {error}")))?;
     }
-    Ok(header.next_offset())
+    Ok(match flow {
+        ControlFlow::Continue(()) => ControlFlow::Continue(header.next_offset()),
+        ControlFlow::Break(()) => ControlFlow::Break(()),
+    })
 }
 
 /// Records of an uncompressed batch are slices of it; those of a compressed one are copied.

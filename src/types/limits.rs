@@ -6,6 +6,10 @@ pub const TOPIC_NAME_CHARS_MAX: usize = 249;
 /// Largest frame of a request that carries no records, in bytes.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 16 << 20;
 
+/// Largest frame of a group request that carries neither metadata nor assignments. A partition of OffsetFetch takes
+/// four bytes of it and some hundred of memory.
+pub const GROUP_FRAME_BYTES_MAX: usize = 2 << 20;
+
 /// Largest request header, in bytes.
 pub const REQUEST_HEADER_BYTES_MAX: usize = 64 << 10;
 

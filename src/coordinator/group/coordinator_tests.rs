@@ -14,7 +14,7 @@ use crate::clock::{Clock, UnixMs};
 use crate::cluster::control::{ControlHead, PartitionState, TopicMetadata, UpdateMetadata};
 use crate::cluster::image::ImagePublisher;
 use crate::coordinator::memory::MemoryLog;
-use crate::coordinator::writer::WriteError;
+use crate::coordinator::writer::{CoordinatorRecord, WriteError};
 use crate::types::topic::CONSUMER_OFFSETS;
 use crate::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,
@@ -272,4 +272,24 @@ async fn deleted_topics_lose_their_offsets_even_if_the_shard_is_loading() {
     kit.log.hold_loads(false);
     deleted.await;
     assert_eq!(kit.fetched().await, Offset::NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_not_understood_is_skipped() {
+    let kit = Kit::new();
+    let record = |key: &[u8], value: &[u8]| CoordinatorRecord {
+        key: bytes::Bytes::copy_from_slice(key),
+        value: Some(bytes::Bytes::copy_from_slice(value)),
+    };
+    // A KIP-848 record, a torn one, and an offset commit of version 0 under a key of version 0.
+    let commit = b"\0\0\0\0\0\0\0\0\0\x2a\0\0\0\0\0\0\0\0\0\x01";
+    let records = vec![
+        record(b"\0\x03\0\x01g", b"\0\0"),
+        record(b"\0\x01\0\x09g", b""),
+        record(b"\0\0\0\x01g\0\x01t\0\0\0\0", commit),
+    ];
+    kit.log.seed(&TopicName::new(CONSUMER_OFFSETS), PARTITION, records);
+    kit.groups.on_elected(PARTITION, LeaderEpoch(1));
+    settle().await;
+    assert_eq!(kit.fetched().await, Offset(42));
 }

@@ -56,17 +56,29 @@ impl Offsets {
         }
     }
 
-    /// All keys, in no particular order.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, PartitionIndex)> {
-        self.topics.iter().flat_map(|(topic, of)| of.keys().map(move |&partition| (&**topic, partition)))
+    /// How many offsets there are.
+    pub(crate) fn count(&self) -> usize {
+        self.topics.values().map(HashMap::len).sum()
     }
 
-    /// The partitions of one topic that have an offset.
-    pub(crate) fn partitions(&self, topic: &str) -> impl Iterator<Item = PartitionIndex> {
-        self.topics.get(topic).into_iter().flat_map(|of| of.keys().copied())
+    /// All keys, in order.
+    pub(crate) fn keys(&self) -> Vec<(Arc<str>, PartitionIndex)> {
+        let all =
+            self.topics.iter().flat_map(|(topic, of)| of.keys().map(move |&partition| (topic.clone(), partition)));
+        let mut keys: Vec<_> = all.collect();
+        keys.sort_unstable();
+        keys
     }
 
-    /// The keys that have expired at `now`.
+    /// The keys of one topic, in order.
+    pub(crate) fn keys_of(&self, topic: &str) -> Vec<(Arc<str>, PartitionIndex)> {
+        let Some((topic, of)) = self.topics.get_key_value(topic) else { return Vec::new() };
+        let mut keys: Vec<_> = of.keys().map(|&partition| (topic.clone(), partition)).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// The keys that have expired at `now`, in order.
     ///
     /// An offset committed with a retention of its own expires at its own time, unless its topic is subscribed or
     /// nothing expires. Source: Kafka 3.9 `GroupMetadata.removeExpiredOffsets`.
@@ -94,6 +106,7 @@ impl Offsets {
                 }
             }
         }
+        expired.sort_unstable();
         expired
     }
 

@@ -66,6 +66,13 @@ impl GroupShard {
         self.batch_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES + BATCH_OVERHEAD_BYTES)
     }
 
+    /// All groups, in order: what is done to all is done in the same order in every run.
+    fn ids(&self) -> Vec<Arc<str>> {
+        let mut ids: Vec<Arc<str>> = self.groups.keys().cloned().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Runs `decide` on a group, and sees to it that it is looked at when it asks for it. `None`: no such group.
     fn with_group<T>(
         &mut self,
@@ -180,8 +187,7 @@ impl GroupShard {
             return Err(GroupError::NonEmptyGroup);
         }
         info!(group = %id, "deleted");
-        let offsets: Vec<_> = group.offsets.keys().map(|(topic, partition)| (topic.into(), partition)).collect();
-        forget_offsets(id, &offsets, out);
+        forget_offsets(id, &group.offsets.keys(), out);
         self.forget_group(id, out);
         Ok(())
     }
@@ -202,15 +208,12 @@ impl GroupShard {
 
     fn delete_topics(&mut self, topics: &[TopicName], out: &mut Outcome<GroupReply>) {
         let mut emptied = Vec::new();
-        for group in self.groups.values() {
-            let of = |topic: &TopicName| -> Vec<_> {
-                let partitions = group.offsets.partitions(topic.as_str());
-                partitions.map(|partition| (Arc::from(topic.as_str()), partition)).collect()
-            };
-            let gone: Vec<_> = topics.iter().flat_map(of).collect();
-            forget_offsets(&group.id, &gone, out);
-            if !gone.is_empty() && group.classic.state() == State::Empty && gone.len() == group.offsets.keys().count() {
-                emptied.push(group.id.clone());
+        for id in self.ids() {
+            let group = &self.groups[&id];
+            let gone: Vec<_> = topics.iter().flat_map(|topic| group.offsets.keys_of(topic.as_str())).collect();
+            forget_offsets(&id, &gone, out);
+            if !gone.is_empty() && group.classic.state() == State::Empty && gone.len() == group.offsets.count() {
+                emptied.push(id);
             }
         }
         for id in &emptied {
@@ -224,13 +227,14 @@ impl GroupShard {
         let nothing = HashSet::new();
         let mut emptied = Vec::new();
         let mut full = false;
-        for group in self.groups.values() {
+        for id in self.ids() {
+            let group = &self.groups[&id];
             let retention = group.classic.retention(&nothing);
             let expired = group.offsets.expired(retention, now.unix_ms, self.config.offsets_retention_ms);
-            forget_offsets(&group.id, &expired, out);
-            let left = group.offsets.keys().count() - expired.len();
+            forget_offsets(&id, &expired, out);
+            let left = group.offsets.count() - expired.len();
             if left == 0 && group.classic.state() == State::Empty && !group.classic.has_pending() {
-                emptied.push(group.id.clone());
+                emptied.push(id);
             }
             full = out.records.len() >= limits::COORDINATOR_SWEEP_RECORDS_MAX;
             if full {
@@ -351,9 +355,8 @@ impl Shard for GroupShard {
     }
 
     fn on_loaded(&mut self, now: Moment, out: &mut Outcome<GroupReply>) {
-        let ids: Vec<Arc<str>> = self.groups.keys().cloned().collect();
-        for id in &ids {
-            self.with_group(now, id, out, |classic, _, cx| classic.on_loaded(cx));
+        for id in self.ids() {
+            self.with_group(now, &id, out, |classic, _, cx| classic.on_loaded(cx));
         }
         self.sweep_ms = now.monotonic_ms.saturating_add(self.config.offsets_retention_check_interval_ms.max(1));
     }

@@ -112,7 +112,8 @@ impl ClassicGroup {
     /// Members that did not sync within the rebalance time-out are removed.
     fn on_sync_deadline(&mut self, cx: &mut Cx<'_>) {
         self.sync_deadline_ms = None;
-        let late = std::mem::take(&mut self.pending_sync);
+        let mut late: Vec<Arc<str>> = self.pending_sync.drain().collect();
+        late.sort_unstable();
         if late.is_empty() || !matches!(self.state, State::CompletingRebalance | State::Stable) {
             return;
         }

@@ -105,7 +105,7 @@ pub(crate) struct ClassicGroup {
     protocol_type: Option<String>,
     protocol: Option<String>,
     leader: Option<Arc<str>>,
-    /// In the order in which they joined.
+    /// In no particular order, but in the same one in every run.
     members: IndexMap<Arc<str>, Member>,
     /// Instance id to member id.
     static_members: HashMap<Arc<str>, Arc<str>>,
@@ -330,17 +330,17 @@ impl ClassicGroup {
         }
         self.metadata_bytes += member.metadata_bytes();
         self.awaiting_join_count += usize::from(member.awaiting_join.is_some());
-        self.pending.shift_remove(&member.id);
+        self.pending.swap_remove(&member.id);
         self.members.insert(member.id.clone(), member);
     }
 
-    /// Takes a member (or a pending one) out and answers what it still waits for. The oldest member leads if it led.
+    /// Takes a member (or a pending one) out and answers what it still waits for. If it led, another one does.
     fn remove(&mut self, cx: &mut Cx<'_>, member_id: &str) {
         if let Some(index) = self.members.get_index_of(member_id) {
             self.answer_join(cx, index, JoinReply::refused(&"".into(), GroupError::UnknownMemberId));
             self.answer_sync(cx, index, SyncReply::refused(GroupError::UnknownMemberId));
         }
-        if let Some(member) = self.members.shift_remove(member_id) {
+        if let Some(member) = self.members.swap_remove(member_id) {
             self.uncount_protocols(&member.protocols);
             self.metadata_bytes -= member.metadata_bytes();
             if let Some(instance_id) = &member.instance_id {
@@ -350,7 +350,7 @@ impl ClassicGroup {
         if self.is_leader(member_id) {
             self.leader = self.members.keys().next().cloned();
         }
-        self.pending.shift_remove(member_id);
+        self.pending.swap_remove(member_id);
         self.pending_sync.remove(member_id);
     }
 

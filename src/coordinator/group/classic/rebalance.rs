@@ -146,7 +146,7 @@ impl ClassicGroup {
         self.wake_ms = self.wake_ms.min(deadline_ms);
     }
 
-    /// Keeps the leader if it has rejoined, else takes the oldest member that has. `false`: nobody has.
+    /// Keeps the leader if it has rejoined, else takes one that has. `false`: nobody has.
     fn elect_joined_leader(&mut self) -> bool {
         let joined = |id: &str| self.members.get(id).is_some_and(|member| member.awaiting_join.is_some());
         if self.leader.as_deref().is_some_and(joined) {
