@@ -108,7 +108,7 @@ fn clean(partition: &Arc<Partition>, now: i64, seed: u128) -> Result<bool, Stora
     let plan = partition.change_log(|log, view, writes| log.compaction_plan(now, view.high_watermark, seed, writes));
     let Some(plan) = plan else { return Ok(false) };
     let mut queued_bytes = 0;
-    let done = compaction::run(&plan, partition.reader(), &mut |step| {
+    let done = compaction::run(&plan, &partition.reader(), &mut |step| {
         if !partition.view().leading {
             return ControlFlow::Break(());
         }

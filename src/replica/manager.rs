@@ -133,7 +133,7 @@ impl ReplicaManager {
             let now = self.clock.now_ms();
             let log =
                 PartitionLog::open(Arc::clone(dir), id.clone(), family, config.log.clone(), Arc::clone(tail), now)?;
-            let partition = Partition::new(self.me, id.clone(), family, Arc::clone(dir), log);
+            let partition = Partition::new(self.me, id.clone(), family, Arc::clone(dir), Arc::clone(tail), log);
             partition.set_config(config.log, config.min_insync_replicas);
             opened.push(partition);
         }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tracing::{error, info};
 
@@ -17,6 +17,7 @@ use crate::clock::UnixMs;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::{AppendError, Appended, PartitionLog};
 use crate::log::read::LogReader;
+use crate::log::tail::Tail;
 use crate::record::validate::ValidBatch;
 use crate::storage::{self, Family, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
 use crate::types::{BrokerId, LeaderEpoch, Offset};
@@ -64,8 +65,10 @@ struct State {
     written: AckQueue,
     /// acks=all, waiting for the high watermark.
     replicated: AckQueue,
-    /// A write failed: nothing more is accepted (I-6).
+    /// A write failed: nothing more is accepted (I-6). If only space was missing the log is opened anew once it is back.
     failed: Option<AckError>,
+    /// Appends queued and not yet answered by the writer.
+    in_flight: usize,
     /// The partition is being deleted or the broker stops.
     closed: bool,
 }
@@ -77,7 +80,8 @@ pub(crate) struct Partition {
     pub(crate) family: Family,
     me: BrokerId,
     dir: SharedLogDir,
-    reader: LogReader,
+    tail: Arc<Tail>,
+    reader: ArcSwap<LogReader>,
     state: Mutex<State>,
     view: Published,
     pub(crate) waiters: Waiters,
@@ -96,6 +100,7 @@ impl Partition {
         id: PartitionId,
         family: Family,
         dir: SharedLogDir,
+        tail: Arc<Tail>,
         log: PartitionLog,
     ) -> Arc<Self> {
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
@@ -117,6 +122,7 @@ impl Partition {
             written: AckQueue::default(),
             replicated: AckQueue::default(),
             failed: None,
+            in_flight: 0,
             closed: false,
         };
         Arc::new(Self {
@@ -124,7 +130,8 @@ impl Partition {
             family,
             me,
             dir,
-            reader,
+            tail,
+            reader: ArcSwap::from_pointee(reader),
             state: Mutex::new(state),
             view: Published::new(view),
             waiters: Waiters::default(),
@@ -140,8 +147,8 @@ impl Partition {
         self.view.get()
     }
 
-    pub(crate) fn reader(&self) -> &LogReader {
-        &self.reader
+    pub(crate) fn reader(&self) -> Arc<LogReader> {
+        self.reader.load_full()
     }
 
     /// Current role; for control requests and tests.
@@ -188,13 +195,13 @@ impl Partition {
         if !state.leading || state.closed || epoch.is_some_and(|epoch| epoch != state.role.leader_epoch) {
             return Err(Refusal::NotLeader);
         }
-        match &state.failed {
-            Some(AckError::Full) => return Err(Refusal::Full),
-            Some(failed) => return Err(Refusal::Storage(failed.to_string())),
-            None => {}
-        }
         if self.dir.free_bytes() == Some(0) {
             return Err(Refusal::Full);
+        }
+        match &state.failed {
+            Some(AckError::Full) => self.open_anew(state, now)?,
+            Some(failed) => return Err(Refusal::Storage(failed.to_string())),
+            None => {}
         }
         if matches!(ack, AckAt::HighWatermark(_)) && state.role.isr.len() < self.needed_isr(state) {
             return Err(Refusal::NotEnoughReplicas);
@@ -213,6 +220,7 @@ impl Partition {
         }
         let sync = syncs(state.log.config());
         let last_offset = appended.last_offset;
+        state.in_flight += 1;
         let partition: Weak<Self> = Arc::downgrade(self);
         self.dir.commit(
             WriteSet { writes, sync },
@@ -224,6 +232,22 @@ impl Partition {
         );
         drop(guard);
         Ok(appended)
+    }
+
+    /// Appends were refused for want of space and there is space again: the log is opened as the disk has it, so that
+    /// the offsets of what was refused are given once more (I-2).
+    fn open_anew(&self, state: &mut State, now: UnixMs) -> Result<(), Refusal> {
+        if state.in_flight > 0 {
+            return Err(Refusal::Full);
+        }
+        let (dir, tail) = (Arc::clone(&self.dir), Arc::clone(&self.tail));
+        let log = PartitionLog::open(dir, self.id.clone(), self.family, *state.log.config(), tail, now)
+            .map_err(|failure| Refusal::Storage(failure.to_string()))?;
+        self.reader.store(Arc::new(log.reader()));
+        state.log = log;
+        state.failed = None;
+        info!(topic = %self.id.topic, partition = %self.id.partition, "takes appends again");
+        Ok(())
     }
 
     /// A duplicate may repeat a batch that is still being written: its ack waits for that batch, and must not stand
@@ -239,6 +263,7 @@ impl Partition {
     /// A write has returned; called on the storage writer's thread, in commit order.
     fn on_committed(&self, last_offset: Offset, bytes: i64, result: Result<(), StorageError>) {
         let mut state = self.state.lock();
+        state.in_flight -= 1;
         match result {
             Ok(()) => {
                 state.log.on_written(last_offset);
@@ -348,10 +373,5 @@ impl Partition {
         drop(state);
         self.waiters.wake_all();
         info!(partition = %format_args!("{}-{}", self.id.topic, self.id.partition), "closed");
-    }
-
-    /// Batches the tail holds from `from` on; see [`LogReader::read_tail`].
-    pub(crate) fn read_tail(&self, from: Offset, upto: Offset, bytes: usize, at_least_one: bool) -> Option<Vec<Bytes>> {
-        Some(self.reader.read_tail(from, upto, bytes, at_least_one)?.batches)
     }
 }

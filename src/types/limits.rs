@@ -34,10 +34,6 @@ pub const FRAME_FIRST_STEP_BYTES: usize = 64 << 10;
 /// Most bytes that one group commit gathers before it is written.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 4 << 20;
 
-/// Bytes of write sets that may wait for one directory's writer before `commit` blocks its caller. Admission slows down
-/// long before.
-pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 << 20;
-
 /// Commands that wait for an owner task.
 pub const MAILBOX_COMMANDS_MAX: usize = 1024;
 
@@ -70,5 +66,4 @@ pub const COMPACTION_STEP_BYTES: usize = 1 << 20;
 pub const COORDINATION_READS_IN_FLIGHT_MAX: usize = 10;
 
 const _: () = assert!(FRAME_FIRST_STEP_BYTES <= CONTROL_FRAME_BYTES_MAX);
-const _: () = assert!(GROUP_COMMIT_BYTES_MAX <= COMMIT_QUEUE_BYTES_MAX);
 const _: () = assert!(REQUEST_HEADER_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX);

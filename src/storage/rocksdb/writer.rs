@@ -18,7 +18,7 @@ use super::families::FamilyState;
 use super::raw::{Batch, RocksError};
 use crate::storage::{Done, Family, StorageError, Write, WriteSet, keys};
 use crate::types::Offset;
-use crate::types::limits::{COMMIT_QUEUE_BYTES_MAX, GROUP_COMMIT_BYTES_MAX};
+use crate::types::limits::GROUP_COMMIT_BYTES_MAX;
 
 /// Sets that wait for the writer.
 #[derive(Debug, Default)]
@@ -26,8 +26,6 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// The writer waits here for sets.
     filled: Condvar,
-    /// Callers wait here while the queue is over its bound.
-    room: Condvar,
     /// Bytes of sets that are queued or being written.
     bytes: AtomicUsize,
 }
@@ -40,7 +38,6 @@ struct State {
     /// Sets ever queued.
     pushed: u64,
     writer_sleeps: bool,
-    callers_wait: usize,
     closing: bool,
 }
 
@@ -59,15 +56,12 @@ struct Queued {
 }
 
 impl Queue {
-    /// Queues a set, or gives its `Done` back if the directory is closing.
+    /// Queues a set, or gives its `Done` back if the directory is closing. Never blocks: a caller may hold the lock that
+    /// the `Done` of an earlier set waits for. What bounds the queue is admission, which counts a request until its
+    /// writes are done.
     pub(super) fn push(&self, set: WriteSet, done: Done) -> Result<(), Done> {
         let bytes = set.size_bytes();
         let mut state = self.state.lock();
-        while state.bytes > COMMIT_QUEUE_BYTES_MAX && !state.closing {
-            state.callers_wait += 1;
-            self.room.wait(&mut state);
-            state.callers_wait -= 1;
-        }
         if state.closing {
             return Err(done);
         }
@@ -100,7 +94,6 @@ impl Queue {
         state.closing = true;
         state.writer_sleeps = false;
         self.filled.notify_one();
-        self.room.notify_all();
     }
 
     /// Waits for sets and takes the next group: as many as the cap allows, at least one. False: closed and empty.
@@ -122,9 +115,6 @@ impl Queue {
             group.extend(state.sets.pop_front());
         }
         state.bytes -= group_bytes;
-        if state.callers_wait > 0 && state.bytes <= COMMIT_QUEUE_BYTES_MAX {
-            self.room.notify_all();
-        }
         true
     }
 }
