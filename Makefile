@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools
+.PHONY: help setup run build test lint check compat clients tools bench crash
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -52,3 +52,13 @@ tools: ## Apache Kafka's command line tools, 3.9 and 4.1, against a fresh klamm,
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/tools/run
+
+bench: ## klamm beside Apache Kafka 3.9.1, driven in turn by stock clients, one table (BENCH="produce latency" for parts); about 40 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/perf/bench.py $(BENCH)
+
+crash: ## twenty rounds of SIGKILL under load; what was acknowledged must be there, once (ROUNDS=20); about 3 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/crash/run --rounds $(or $(ROUNDS),20)

@@ -14,7 +14,7 @@ buffers make flushes frequent. After each restart:
 
     crash.py [--rounds 20] [--seed N] [--json FILE]
 
-Needs the Python package confluent-kafka; `make crash` sets that up. KLAMM names the binary. A checker must be able to
+Needs the Python package confluent-kafka; `make crash` sets that up. KLAMM_BINARY names the binary. A checker must be able to
 fail: `--plant lose` removes the newest write-ahead log after every kill, as if acknowledgements came before the write.
 """
 
@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 
 from confluent_kafka import Consumer, Producer, TopicPartition  # noqa: E402
 

@@ -9,7 +9,7 @@ its own. Messages per second tell as much about the client as about the broker, 
     make bench BENCH="produce consume"  some of: produce consume latency start restart partitions java
     bench.py --quick …                  less warm-up and shorter rounds, for working on the code
 
-Environment: KLAMM, the binary (default target/release/klamm).
+Environment: KLAMM_BINARY (default target/release/klamm).
 """
 
 import argparse
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 
 from brokers import Kafka, Klamm, ROOT, script  # noqa: E402
 from wire import Client, batch  # noqa: E402

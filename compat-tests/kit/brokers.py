@@ -93,7 +93,7 @@ class Klamm(Broker):
     name = "klamm"
 
     def command(self):
-        binary = os.environ.get("KLAMM") or ROOT / "target/release/klamm"
+        binary = os.environ.get("KLAMM_BINARY") or ROOT / "target/release/klamm"
         settings = {
             "broker.id": "1",
             "listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
