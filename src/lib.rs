@@ -29,5 +29,12 @@ pub(crate) mod net;
 pub mod broker;
 pub mod observe;
 
+/// Decoders for the hostile-input suite, which is a crate of its own because it counts allocations.
+#[doc(hidden)]
+pub mod probe {
+    pub use crate::record::probe::*;
+    pub use crate::wire::probe::*;
+}
+
 #[cfg(test)]
 mod tidy;

@@ -5,6 +5,7 @@ pub(crate) mod fetch;
 pub(crate) mod frame;
 pub(crate) mod guard;
 pub(crate) mod header;
+pub(crate) mod probe;
 pub(crate) mod produce;
 pub(crate) mod read;
 pub(crate) mod segments;
