@@ -9,6 +9,7 @@ mod dirs;
 mod leadership;
 mod meta;
 mod sockets;
+mod strays;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -108,7 +109,7 @@ impl Broker {
             settings: controller_settings(&config, identity.broker_id),
         });
         parts.await_first_image(identity.broker_id).await?;
-        parts.control.delete_strays().await;
+        task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.control)));
         follow_topic_settings(&parts);
         maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), periods(&config));
         let (stopping, stopped) = watch::channel(false);

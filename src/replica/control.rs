@@ -4,6 +4,7 @@
 //! All three go through one lock in arrival order, are refused under stale epochs and change nothing when repeated
 //! (I-14). Source: Kafka 3.9 `ReplicaManager.becomeLeaderOrFollower`, `stopReplicas`, `maybeUpdateMetadataCache`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -198,11 +199,13 @@ impl ReplicaControl {
         Ok(())
     }
 
-    /// Deletes logs whose topics the cluster no longer has; called once after the first full image.
-    pub(crate) async fn delete_strays(&self) {
-        let image = self.image.current();
+    /// Deletes logs that were found at the start and that no topic of `topics`, all that the cluster has, may claim. A
+    /// topic whose id is not known claims every log of its name.
+    pub(crate) async fn delete_strays(&self, topics: HashMap<TopicName, Option<TopicId>>) {
         let replicas = Arc::clone(&self.replicas);
-        let known = move |topic: &TopicName, id: TopicId| image.topic(topic.as_str()).is_some_and(|t| t.id == id);
+        let known = move |topic: &TopicName, id: TopicId| {
+            topics.get(topic).is_some_and(|known| known.is_none_or(|known| known == id))
+        };
         match task::blocking(move || replicas.delete_strays(known)).await {
             Ok(0) => {}
             Ok(count) => info!(count, "deleted logs of topics that no longer exist"),
