@@ -1,7 +1,5 @@
 //! The settings of the group coordinator, with Kafka's names in the comments and Kafka's defaults.
 
-use crate::config::Config;
-
 /// Settings of the group coordinator. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GroupConfig {
@@ -31,20 +29,6 @@ impl Default for GroupConfig {
             offset_metadata_units_max: 4_096,
             offsets_retention_ms: 10_080 * 60 * 1_000,
             offsets_retention_check_interval_ms: 600_000,
-        }
-    }
-}
-
-impl From<&Config> for GroupConfig {
-    fn from(config: &Config) -> Self {
-        Self {
-            session_timeout_ms_min: config.group_min_session_timeout_ms,
-            session_timeout_ms_max: config.group_max_session_timeout_ms,
-            group_size_max: usize::try_from(config.group_max_size).unwrap_or(0),
-            initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
-            offset_metadata_units_max: usize::try_from(config.offset_metadata_max_bytes).unwrap_or(0),
-            offsets_retention_ms: config.offsets_retention_ms,
-            offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
         }
     }
 }
