@@ -193,7 +193,8 @@ impl ReplicaManager {
     }
 
     /// Deletes logs on disk that belong to topics the cluster no longer has: `is_known` answers for a topic id.
-    /// Called once at the start, with what the coordination tree says. Source: Kafka 3.9 `LogManager.deleteStrayLogs` in spirit.
+    /// Called once at the start, with what the coordination tree says. Source: Kafka 3.9 `LogManager.deleteStrayLogs`
+    /// in spirit.
     pub(crate) fn delete_strays(&self, is_known: impl Fn(&TopicName, TopicId) -> bool) -> Result<usize, StorageError> {
         let strays: Vec<(PartitionId, usize)> = {
             let mut found = self.found.lock();
