@@ -6,6 +6,7 @@
 //! Decides nothing itself.
 
 mod dirs;
+mod first_image;
 mod leadership;
 mod meta;
 mod sockets;
@@ -78,8 +79,6 @@ pub struct Broker {
 
 /// How long connections may take to answer what is in flight when the broker stops.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(300);
-/// How long the first metadata image may take.
-const FIRST_IMAGE_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Broker {
     /// Starts a broker and returns when it answers Metadata, produce and group requests.
@@ -108,7 +107,7 @@ impl Broker {
             clock: Arc::clone(&clock),
             settings: controller_settings(&config, identity.broker_id),
         });
-        parts.await_first_image(identity.broker_id).await?;
+        first_image::await_complete(&parts.image, &*coordination, identity.broker_id).await?;
         task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.control)));
         follow_topic_settings(&parts);
         maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), periods(&config));
@@ -313,19 +312,6 @@ impl Parts {
             sessions: Sessions::new(slots),
         });
         Ok(Self { image, dynamic_config, replicas, control, epoch, handles })
-    }
-
-    /// Waits until UpdateMetadata has named a controller and this broker.
-    async fn await_first_image(&self, me: BrokerId) -> Result<(), StartError> {
-        let mut image = self.image.subscribe();
-        let shown = image.wait_for(|image| image.controller.is_some() && image.brokers.contains_key(&me));
-        match tokio::time::timeout(FIRST_IMAGE_PATIENCE, shown).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(StartError(format!(
-                "no controller sent its metadata within {} s of the registration",
-                FIRST_IMAGE_PATIENCE.as_secs()
-            ))),
-        }
     }
 }
 

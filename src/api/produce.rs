@@ -141,8 +141,8 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
     )
 }
 
-/// acks=0: nothing is sent, but the request counts as in flight until it is written, so that a producer that never waits
-/// cannot fill the memory.
+/// acks=0: nothing is sent, but the request counts as in flight until it is written, so that a producer that never
+/// waits cannot fill the memory.
 fn unanswered(acked: oneshot::Receiver<Vec<Result<(), AckError>>>) -> Outcome {
     let written = async move {
         match acked.await {

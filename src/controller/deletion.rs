@@ -148,7 +148,10 @@ impl Term {
             }
             touched.insert(topic);
         }
-        let all_stopped = |topic: &TopicName| matches!(self.context.deletions.get(topic), Some(Deletion::Stopping(awaited)) if awaited.is_empty());
+        let all_stopped = |topic: &TopicName| match self.context.deletions.get(topic) {
+            Some(Deletion::Stopping(awaited)) => awaited.is_empty(),
+            _ => false,
+        };
         let done = touched.into_iter().filter(all_stopped).collect();
         self.finish_deletions(done).await
     }

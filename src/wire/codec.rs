@@ -17,7 +17,7 @@ impl From<Malformed> for CodecError {
     }
 }
 
-/// Decodes a request body. Strings and bytes stay in the frame; bytes after the end are refused.
+/// Decodes a request body. Strings and bytes stay in the frame; bytes after the end are ignored, as by Kafka.
 pub(crate) fn decode_request<R: Decodable>(body: Bytes, version: i16) -> Result<R, CodecError> {
     guard::decode(body, version)
 }

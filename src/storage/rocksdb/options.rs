@@ -16,8 +16,8 @@ pub(crate) struct DirectoryOptions {
     pub(crate) block_cache_bytes: usize,
     /// Files held open.
     pub(crate) open_files_max: i32,
-    /// Batches are refused while the file system has less than this left, so that deleting always works. Of a small file
-    /// system a twentieth is kept instead.
+    /// Batches are refused while the file system has less than this left, so that deleting always works. Of a small
+    /// file system a twentieth is kept instead.
     pub(crate) disk_reserve_bytes: u64,
 }
 
