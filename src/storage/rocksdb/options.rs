@@ -5,6 +5,8 @@ use rocksdb::{
 };
 use tracing::{debug, warn};
 
+use super::raw;
+
 /// What the broker decides about a directory.
 #[derive(Debug, Clone)]
 pub(crate) struct DirectoryOptions {
@@ -85,6 +87,9 @@ pub(super) fn database(
     // One writer thread: nothing to pipeline, nobody to insert concurrently with.
     db.set_allow_concurrent_memtable_write(false);
     db.set_enable_write_thread_adaptive_yield(false);
+    // What is replayed stays in memory until it is flushed like anything else. Writing it out first took most of a start
+    // with a thousand families: 14 s instead of 1 on a loaded machine.
+    raw::avoid_flush_during_recovery(&mut db);
     // RocksDB's own log goes into ours, so that no LOG files pile up.
     db.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, move |level, text| {
         log(text);
@@ -120,8 +125,9 @@ pub(super) fn small_family(options: &DirectoryOptions, write_buffer: &WriteBuffe
     // One buffer being flushed and one being filled. More lets a fast writer run ahead of a starved flush: measured at
     // 450 MiB instead of 130, and four times the log to replay.
     family.set_max_write_buffer_number(2);
-    // The default, an eighth of the buffer, is a megabyte for every family that holds one record.
-    family.set_arena_block_size(64 << 10);
+    // The default, an eighth of the buffer, is megabytes for every family that holds one record. An entry above a quarter
+    // of a block gets an allocation of its own, and batches tend to be a little above 16 KiB.
+    family.set_arena_block_size(128 << 10);
     family.set_compression_type(DBCompressionType::None);
     family.set_target_file_size_base(64 << 20);
     family.set_block_based_table_factory(&table(cache));

@@ -80,6 +80,12 @@ fn chars(bytes: &[u8]) -> *const c_char {
     bytes.as_ptr().cast()
 }
 
+/// An option that the crate has no setter for: replayed writes stay in memory instead of going to files at once.
+pub(super) fn avoid_flush_during_recovery(options: &mut Options) {
+    // SAFETY: the options are alive and borrowed by nobody else.
+    unsafe { ffi::rocksdb_options_set_avoid_flush_during_recovery(options.as_raw_ptr(), 1) };
+}
+
 impl Db {
     /// The column families that the database at `path` holds. Fails if there is none.
     pub(super) fn list_families(options: &Options, path: &Path) -> Result<Vec<String>, RocksError> {
