@@ -134,15 +134,12 @@ impl PartitionLog {
     }
 
     /// Sum of the batches' sizes, by whole virtual segments, as Kafka counts whole files.
+    #[allow(dead_code, reason = "DescribeLogDirs will ask")]
     pub(crate) fn size_bytes(&self) -> u64 {
         self.segments.size_bytes()
     }
 
-    /// Producers whose sequences are remembered.
-    pub(crate) fn producer_count(&self) -> usize {
-        self.producers.count()
-    }
-
+    #[cfg(test)]
     pub(crate) fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.latest()
     }

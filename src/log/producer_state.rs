@@ -225,6 +225,7 @@ impl ProducerStates {
         self.entries.values().filter_map(|entry| Some(entry.last()?.last_offset))
     }
 
+    #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.entries.len()
     }

@@ -166,7 +166,7 @@ impl LogReader {
         let mut found = Ok(Offset::ZERO);
         self.shared.dir.scan_sides(self.shared.keys.times_up_to(below), &mut |key, value| {
             found = match SideRecord::decode(key, value) {
-                Ok(SideRecord::Time(_, last_offset)) => Ok(last_offset + 1),
+                Ok(SideRecord::Time(last_offset)) => Ok(last_offset + 1),
                 Ok(_) => Ok(Offset::ZERO),
                 Err(bad) => Err(self.damaged(bad)),
             };

@@ -91,6 +91,7 @@ impl PartitionLog {
 
     /// Removes every batch that contains or follows `to`, and what is known about them. Only followers do this, with no
     /// write under way. Blocks on the disk. Source: Kafka `UnifiedLog.truncateTo`.
+    #[allow(dead_code, reason = "there are no followers yet")]
     pub(crate) fn truncate_to(&mut self, to: Offset, now: UnixMs, writes: &mut Vec<Write>) -> Result<(), StorageError> {
         assert!(self.pending.is_empty(), "a follower waits for its writes before it truncates");
         writes.append(&mut self.repairs);

@@ -129,7 +129,8 @@ pub(super) enum SideRecord {
     Cleaned(Cleaned),
     Checkpoint(Checkpoint),
     Epoch(LeaderEpoch, Offset),
-    Time(i64, Offset),
+    /// The last offset up to which no batch is younger than the key says.
+    Time(Offset),
     Producer(ProducerId, ProducerEntry),
     Segment(Segment),
 }
@@ -196,7 +197,7 @@ impl SideRecord {
                 Self::Checkpoint(Checkpoint { active })
             }
             (EPOCH, _) => Self::Epoch(LeaderEpoch(id.try_get_i32()?), Offset(value.try_get_i64()?)),
-            (TIME, _) => Self::Time(!id.try_get_i64()? ^ i64::MIN, Offset(value.try_get_i64()?)),
+            (TIME, _) => Self::Time(Offset(value.try_get_i64()?)),
             (PRODUCER, _) => Self::Producer(ProducerId(id.try_get_i64()?), decode_producer(value)?),
             (SEGMENT, _) => Self::Segment(decode_segment(Offset(id.try_get_i64()?), value)?),
             _ => return Err(unknown()),
@@ -347,7 +348,7 @@ mod tests {
         let read = SideRecord::decode(&keys().checkpoint(), &encode_checkpoint(&checkpoint)).expect("readable");
         assert!(matches!(read, SideRecord::Checkpoint(read) if read == checkpoint));
         let read = SideRecord::decode(&keys().time(-5), &encode_offset(Offset(3))).expect("readable");
-        assert!(matches!(read, SideRecord::Time(-5, Offset(3))));
+        assert!(matches!(read, SideRecord::Time(Offset(3))));
     }
 
     #[test]

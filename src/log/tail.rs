@@ -64,6 +64,7 @@ impl Tail {
     }
 
     /// Bytes charged at the moment.
+    #[cfg(test)]
     pub(crate) fn used_bytes(&self) -> usize {
         self.queue.lock().used_bytes
     }

@@ -278,9 +278,9 @@ fn expired_producers_stay_forgotten_after_a_restart() {
     bench.append(from_producer(8, 1, 0, 3), 900).expect("accepted");
     bench.change(|log, writes| log.checkpoint(writes));
     bench.change(|log, writes| log.expire_producers(1000, writes));
-    assert_eq!(bench.log.producer_count(), 1);
+    assert_eq!(bench.log.producers.count(), 1);
     bench = bench.reopen();
-    assert_eq!(bench.log.producer_count(), 1);
+    assert_eq!(bench.log.producers.count(), 1);
     assert!(!bench.append(from_producer(7, 1, 40, 3), 1000).expect("nothing is known of it").duplicate);
 }
 

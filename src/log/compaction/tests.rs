@@ -284,7 +284,7 @@ fn a_reader_from_the_start_always_ends_with_the_same_state() {
                     let records: Vec<String> = (0..1 + (dice >> 16) % 4)
                         .map(|at| {
                             let key = (dice >> (24 + 8 * at)) as u8 % 16;
-                            if key % 3 == 0 && dice >> 100 & 1 == 0 {
+                            if key.is_multiple_of(3) && dice >> 100 & 1 == 0 {
                                 state.remove(&format!("k{key}"));
                                 return format!("k{key}");
                             }
