@@ -89,9 +89,9 @@ impl PartitionLog {
         Ok(log)
     }
 
-    /// Removes every batch that contains or follows `to`, and what is known about them. Only followers do this, with no
-    /// write under way. Blocks on the disk. Source: Kafka `UnifiedLog.truncateTo`.
-    #[allow(dead_code, reason = "there are no followers yet")]
+    /// Removes every batch that contains or follows `to`, and what is known about them. For what was never shown to
+    /// consumers: followers do this, and whoever opens a log anew after a refused write. No write may be under way.
+    /// Blocks on the disk. Source: Kafka `UnifiedLog.truncateTo`.
     pub(crate) fn truncate_to(&mut self, to: Offset, now: UnixMs, writes: &mut Vec<Write>) -> Result<(), StorageError> {
         assert!(self.pending.is_empty(), "a follower waits for its writes before it truncates");
         writes.append(&mut self.repairs);

@@ -367,6 +367,25 @@ fn a_cut_log_goes_on_as_if_the_rest_had_never_been() {
 }
 
 #[test]
+fn a_batch_stored_behind_a_refused_one_is_cut_off_and_both_can_be_repeated() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    bench.append(from_producer(7, 1, 0, 2), 0).expect("accepted");
+    bench.log.append(from_producer(7, 1, 2, 2), LeaderEpoch(3), 0, &mut Vec::new()).expect("given out, then refused");
+    let mut writes = Vec::new();
+    bench.log.append(from_producer(7, 1, 4, 2), LeaderEpoch(3), 0, &mut writes).expect("given out");
+    bench.commit(writes);
+    let written_end = bench.log.written_end_offset();
+    bench = bench.reopen();
+    assert_eq!(bench.log.log_end_offset(), Offset(6));
+    bench.change(|log, writes| log.truncate_to(written_end, 0, writes)).expect("readable");
+    for sequence in [2, 4] {
+        let appended = bench.append(from_producer(7, 1, sequence, 2), 0).expect("the next");
+        assert_eq!((appended.duplicate, appended.base_offset), (false, Offset(i64::from(sequence))));
+    }
+    assert_eq!(bench.reopen().stored().len(), 6);
+}
+
+#[test]
 fn side_records_that_outlived_their_batches_are_corrected() {
     let config = LogConfig { segment_bytes: 100_000, ..LogConfig::default() };
     let mut bench = Bench::new(config, 0);

@@ -235,14 +235,19 @@ impl Partition {
     }
 
     /// Appends were refused for want of space and there is space again: the log is opened as the disk has it, so that
-    /// the offsets of what was refused are given once more (I-2).
-    fn open_anew(&self, state: &mut State, now: UnixMs) -> Result<(), Refusal> {
+    /// the offsets of what was refused are given once more (I-2). A batch that was queued behind a refused one may have
+    /// been stored; nobody was told, so it goes, and a producer can repeat both in order.
+    fn open_anew(self: &Arc<Self>, state: &mut State, now: UnixMs) -> Result<(), Refusal> {
         if state.in_flight > 0 {
             return Err(Refusal::Full);
         }
         let (dir, tail) = (Arc::clone(&self.dir), Arc::clone(&self.tail));
+        let written_end = state.log.written_end_offset();
+        let mut writes = Vec::new();
         let log = PartitionLog::open(dir, self.id.clone(), self.family, *state.log.config(), tail, now)
+            .and_then(|mut log| log.truncate_to(written_end, now, &mut writes).map(|()| log))
             .map_err(|failure| Refusal::Storage(failure.to_string()))?;
+        self.queue_side_writes(state, writes);
         self.reader.store(Arc::new(log.reader()));
         state.log = log;
         state.failed = None;
@@ -265,6 +270,8 @@ impl Partition {
         let mut state = self.state.lock();
         state.in_flight -= 1;
         match result {
+            // An append before it was refused: what stands behind the hole is not shown, and cut off by `open_anew`.
+            Ok(()) if state.failed.is_some() => {}
             Ok(()) => {
                 state.log.on_written(last_offset);
                 self.publish(&mut state);
