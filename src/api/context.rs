@@ -8,7 +8,9 @@ use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::auto_create::AutoCreation;
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::{ClusterImage, ImagePublisher};
+use crate::cluster::producer_ids::ProducerIds;
 use crate::config::Config;
+use crate::controller::ControllerHandle;
 use crate::coordinator::group::GroupCoordinator;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
@@ -26,6 +28,10 @@ pub(crate) struct Handles {
     pub(crate) dynamic_config: Arc<DynamicConfig>,
     pub(crate) admin: ClusterAdmin,
     pub(crate) auto_creation: AutoCreation,
+    /// This broker's controller, elected or not.
+    pub(crate) controller: ControllerHandle,
+    /// `ProducerIds::new(broker_id, Arc::new(controller.clone()))` while every broker's controller is in process.
+    pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) replicas: Arc<ReplicaManager>,
     pub(crate) groups: Arc<GroupCoordinator>,
     /// Fetch sessions.

@@ -5,7 +5,9 @@
 //! - A page holds at most `response_partition_limit` partitions, and never more than 2,000
 //!   (`max.request.partition.size.limit`); the next cursor says where to go on.
 //! - A named topic that does not exist: UNKNOWN_TOPIC_OR_PARTITION (3); an illegal name: INVALID_TOPIC_EXCEPTION (17).
-//! - Eligible leader replicas are a KRaft matter: null.
+//! - A cursor at a topic that is not among those named, or at a negative partition: INVALID_REQUEST (42) for each topic
+//!   named.
+//! - Eligible leader replicas are a KRaft matter: empty, since Java's admin client takes no null.
 //! Versions: 0 flexible. Source: Kafka 4.1 `DescribeTopicPartitionsRequestHandler`,
 //! `KRaftMetadataCache.describeTopicResponse`.
 
@@ -39,11 +41,30 @@ impl Handler for DescribeTopicPartitions {
         ctx: RequestContext,
         req: DescribeTopicPartitionsRequest,
     ) -> Reply<DescribeTopicPartitionsResponse> {
+        if !cursor_is_legal(&req) {
+            return Reply::Now(refuse(&req));
+        }
         let image = ctx.image();
         let limit_max = ctx.handles.config.max_request_partition_size_limit.max(1);
         let limit = req.response_partition_limit.clamp(1, limit_max) as usize;
         Reply::Now(page(&image, &req, limit))
     }
+}
+
+fn cursor_is_legal(req: &DescribeTopicPartitionsRequest) -> bool {
+    let Some(cursor) = &req.cursor else { return true };
+    let named = req.topics.is_empty() || req.topics.iter().any(|topic| topic.name == cursor.topic_name);
+    named && cursor.partition_index >= 0
+}
+
+fn refuse(req: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let refused = |name: &WireTopicName| {
+        DescribeTopicPartitionsResponseTopic::default()
+            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_name(Some(name.clone()))
+    };
+    let topics = req.topics.iter().map(|topic| refused(&topic.name));
+    DescribeTopicPartitionsResponse::default().with_topics(topics.collect())
 }
 
 fn page(image: &ClusterImage, req: &DescribeTopicPartitionsRequest, limit: usize) -> DescribeTopicPartitionsResponse {
@@ -126,7 +147,7 @@ fn partition(image: &ClusterImage, state: &PartitionState) -> DescribeTopicParti
         .with_leader_epoch(state.leader_epoch.0)
         .with_replica_nodes(ids(&state.replicas))
         .with_isr_nodes(ids(&state.isr))
-        .with_eligible_leader_replicas(None)
-        .with_last_known_elr(None)
+        .with_eligible_leader_replicas(Some(Vec::new()))
+        .with_last_known_elr(Some(Vec::new()))
         .with_offline_replicas(ids(&offline))
 }

@@ -6,7 +6,7 @@
 //! - Key type 1 (transactions) is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53), which is fatal, until
 //!   transactions exist; key type 2 (share groups) and others with INVALID_REQUEST (42).
 //! - An empty group id is legal: old consumers commit under it.
-//! - From version 4 on keys come in a batch, each with its own error.
+//! - From version 4 on keys come in a batch, each with its own error and, as in Kafka, an empty message.
 //! Versions: 1 key types; 3 flexible; 4 batches (KIP-699); 6 share groups. Ignored: nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleFindCoordinatorRequest`.
 
@@ -95,12 +95,12 @@ fn respond(
                 .with_node_id(WireBrokerId(found.node))
                 .with_host(StrBytes::from_string(found.host))
                 .with_port(found.port)
-                .with_error_message(None),
+                .with_error_message(Some(StrBytes::default())),
             Err(error) => coordinator
                 .with_node_id(WireBrokerId(-1))
                 .with_port(-1)
                 .with_error_code(error.code())
-                .with_error_message(Some(StrBytes::from_string(error.to_string()))),
+                .with_error_message(Some(StrBytes::default())),
         }
     });
     FindCoordinatorResponse::default().with_coordinators(coordinators.collect())

@@ -8,7 +8,9 @@
 //! - An unknown topic is created if both the broker (`auto.create.topics.enable`) and the request allow it; it is
 //!   answered with its leaders if they are known at once, else LEADER_NOT_AVAILABLE. Otherwise
 //!   UNKNOWN_TOPIC_OR_PARTITION (3). An illegal name: INVALID_TOPIC_EXCEPTION (17).
-//! - By id (10+; alone from 12): an unknown one is UNKNOWN_TOPIC_ID (100), with a null name.
+//! - By id (12+): an unknown one is UNKNOWN_TOPIC_ID (100), with a null name. Ids or null names before version 12:
+//!   INVALID_REQUEST (42) for each topic.
+//! - Version 0 leaves replicas without an endpoint out and says REPLICA_NOT_AVAILABLE (9).
 //! - Authorised operations are answered when asked for: every one that applies, since nothing is denied yet.
 //! Versions: 4 allow_auto_topic_creation; 7 leader epochs; 8 authorised operations; 9 flexible; 10 topic ids; 11 no
 //! cluster operations; 13 top-level error (never set).
@@ -35,6 +37,7 @@ use super::handler::{Handler, Reply};
 use crate::cluster::auto_create::AutoCreateError;
 use crate::cluster::control::{Endpoint, LiveBroker, PartitionState};
 use crate::cluster::image::{ClusterImage, TopicImage};
+use crate::types::topic::TRANSACTION_STATE;
 use crate::types::{BrokerId, TopicId, TopicName};
 
 /// Operations on a topic, a bit each: read, write, create, delete, alter, describe, describe and alter configs.
@@ -51,6 +54,7 @@ const VERSION_LISTENER_NOT_FOUND: i16 = 6;
 const VERSION_ALLOW_AUTO_CREATION: i16 = 4;
 const VERSION_TOPIC_OPERATIONS: i16 = 8;
 const VERSION_TOPIC_IDS: i16 = 10;
+const VERSION_ALONE_BY_ID: i16 = 12;
 
 pub(crate) struct Metadata;
 
@@ -59,6 +63,9 @@ impl Handler for Metadata {
     const VERSIONS: RangeInclusive<i16> = 0..=13;
 
     async fn handle(ctx: RequestContext, req: MetadataRequest) -> Reply<MetadataResponse> {
+        if names_no_topics(&ctx, &req) {
+            return Reply::Now(refuse(&req));
+        }
         let image = ctx.image();
         let missing = if may_create(&ctx, &req) { missing(&image, &req) } else { Vec::new() };
         if missing.is_empty() {
@@ -80,6 +87,23 @@ impl Handler for Metadata {
     }
 }
 
+/// Ids, or null names, where the version allows neither.
+fn names_no_topics(ctx: &RequestContext, req: &MetadataRequest) -> bool {
+    let mut topics = req.topics.iter().flatten();
+    ctx.version < VERSION_ALONE_BY_ID && topics.any(|topic| topic.name.is_none() || !topic.topic_id.is_nil())
+}
+
+fn refuse(req: &MetadataRequest) -> MetadataResponse {
+    let refused = |topic: &MetadataRequestTopic| {
+        let name = topic.name.clone().unwrap_or_default();
+        error_response(ResponseError::InvalidRequest, Some(name), topic.topic_id)
+    };
+    MetadataResponse::default()
+        .with_cluster_id(None)
+        .with_controller_id(WireBrokerId(BrokerId::NONE.0))
+        .with_topics(req.topics.iter().flatten().map(refused).collect())
+}
+
 fn may_create(ctx: &RequestContext, req: &MetadataRequest) -> bool {
     let asked = ctx.version < VERSION_ALLOW_AUTO_CREATION || req.allow_auto_topic_creation;
     asked && ctx.handles.config.auto_create_topics_enable
@@ -93,7 +117,7 @@ fn missing(image: &ClusterImage, req: &MetadataRequest) -> Vec<TopicName> {
         .filter(|name| image.topic(name.as_str()).is_none() && TopicName::check(name.as_str()).is_ok())
         .map(|name| TopicName::new(name.as_str()))
         // `__transaction_state` comes with transactions.
-        .filter(|name| name.as_str() != crate::types::topic::TRANSACTION_STATE)
+        .filter(|name| name.as_str() != TRANSACTION_STATE)
         .collect();
     missing.sort();
     missing.dedup();
@@ -170,7 +194,7 @@ fn named_response(
         ResponseError::InvalidTopicException
     } else if let Some((_, refused)) = refused.iter().find(|(refused, _)| refused.as_str() == name.as_str()) {
         error_code::of_auto_create_error(refused)
-    } else if may_create(ctx, req) {
+    } else if may_create(ctx, req) && name.as_str() != TRANSACTION_STATE {
         ResponseError::LeaderNotAvailable
     } else {
         ResponseError::UnknownTopicOrPartition
@@ -207,15 +231,18 @@ fn topic_response(
 fn partition_response(ctx: &RequestContext, image: &ClusterImage, state: &PartitionState) -> MetadataResponsePartition {
     let reachable = |id: &BrokerId| image.brokers.get(id).is_some_and(|b| endpoint(b, &ctx.listener).is_some());
     let live = |id: &BrokerId| image.brokers.contains_key(id);
-    let ids = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.0)).collect();
+    // Version 0 knows no brokers but those listed.
+    let shown = |id: &&BrokerId| ctx.version > 0 || reachable(id);
+    let ids = |ids: &[BrokerId]| ids.iter().filter(shown).map(|id| WireBrokerId(id.0)).collect::<Vec<_>>();
+    let all_shown = state.replicas.iter().chain(&state.isr).all(|id| shown(&id));
     let error = match &state.leader {
-        Some(leader) if reachable(leader) => None,
+        Some(leader) if reachable(leader) => (!all_shown).then_some(ResponseError::ReplicaNotAvailable),
         Some(leader) if live(leader) && ctx.version >= VERSION_LISTENER_NOT_FOUND => {
             Some(ResponseError::ListenerNotFound)
         }
         Some(_) | None => Some(ResponseError::LeaderNotAvailable),
     };
-    let leader = state.leader.filter(|_| error.is_none()).unwrap_or(BrokerId::NONE);
+    let leader = state.leader.filter(reachable).unwrap_or(BrokerId::NONE);
     let mut offline = state.offline_replicas.clone();
     offline.extend(state.replicas.iter().filter(|id| !live(id) && !state.offline_replicas.contains(id)));
     MetadataResponsePartition::default()

@@ -8,13 +8,18 @@ pub(crate) mod error_code;
 pub(crate) mod handler;
 
 mod api_versions;
+mod create_partitions;
+mod create_topics;
 mod delete_groups;
+mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_groups;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod init_producer_id;
 mod join_group;
 mod leave_group;
 mod list_groups;
@@ -24,6 +29,7 @@ mod offset_commit;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod refusal;
 mod strings;
 mod sync_group;
 
@@ -45,7 +51,12 @@ pub(crate) static TABLE: &[Row] = &[
     row::<describe_groups::DescribeGroups>(),
     row::<list_groups::ListGroups>(),
     row::<api_versions::ApiVersions>(),
+    row::<create_topics::CreateTopics>(),
+    row::<delete_topics::DeleteTopics>(),
+    row::<init_producer_id::InitProducerId>(),
     row::<offset_for_leader_epoch::OffsetForLeaderEpoch>(),
+    row::<describe_configs::DescribeConfigs>(),
+    row::<create_partitions::CreatePartitions>(),
     row::<delete_groups::DeleteGroups>(),
     row::<describe_cluster::DescribeCluster>(),
     row::<describe_topic_partitions::DescribeTopicPartitions>(),

@@ -53,6 +53,13 @@ pub(crate) struct ExistingTopic {
     version: i32,
 }
 
+#[cfg(test)]
+impl ExistingTopic {
+    pub(crate) fn for_test(node: TopicNode) -> Self {
+        Self { node, version: 0 }
+    }
+}
+
 /// The writes.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterAdmin {

@@ -9,6 +9,7 @@ pub(crate) mod control;
 pub(crate) mod dynamic_config;
 pub(crate) mod image;
 pub(crate) mod placement;
+pub(crate) mod producer_ids;
 pub(crate) mod registration;
 #[cfg(test)]
 pub(crate) mod test_store;

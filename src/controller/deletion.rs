@@ -3,7 +3,7 @@
 //! A deletion waits until all replicas are on live brokers whose log directories work; one that failed on a broker is
 //! tried again when that broker comes back. Source: Kafka 3.9 `TopicDeletionManager`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
@@ -77,7 +77,7 @@ impl Term {
         if ready.is_empty() {
             return Ok(());
         }
-        let mut stops: std::collections::BTreeMap<BrokerId, Vec<StopPartition>> = Default::default();
+        let mut stops: BTreeMap<BrokerId, Vec<StopPartition>> = BTreeMap::new();
         let mut done = Vec::new();
         for name in &ready {
             let mut awaited = BTreeSet::new();
@@ -150,7 +150,7 @@ impl Term {
         }
         let all_stopped = |topic: &TopicName| match self.context.deletions.get(topic) {
             Some(Deletion::Stopping(awaited)) => awaited.is_empty(),
-            _ => false,
+            Some(Deletion::Waiting) | None => false,
         };
         let done = touched.into_iter().filter(all_stopped).collect();
         self.finish_deletions(done).await

@@ -65,5 +65,8 @@ pub const COMPACTION_STEP_BYTES: usize = 1 << 20;
 /// Reads of the coordination store that one task keeps in flight. Source: Kafka `zookeeper.max.in.flight.requests`.
 pub const COORDINATION_READS_IN_FLIGHT_MAX: usize = 10;
 
+/// Partitions that one CreateTopics or CreatePartitions may ask for. Source: Kafka `ReplicationControlManager`.
+pub const PARTITIONS_PER_REQUEST_MAX: i64 = 10_000;
+
 const _: () = assert!(FRAME_FIRST_STEP_BYTES <= CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(REQUEST_HEADER_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX);

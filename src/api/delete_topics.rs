@@ -1,0 +1,165 @@
+//! DeleteTopics (20), versions 1–6: mark topics for deletion, and answer once they are gone.
+//!
+//! Behaviour
+//! - Only the controller serves it: NOT_CONTROLLER (41) from others. `delete.topic.enable=false`:
+//!   TOPIC_DELETION_DISABLED (73), before version 3 INVALID_REQUEST (42).
+//! - By name (UNKNOWN_TOPIC_OR_PARTITION, 3) or, from version 6, by id (UNKNOWN_TOPIC_ID, 100). Both at once for one
+//!   topic: INVALID_REQUEST for the whole request.
+//! - The wish is written before the connection's next request is read. The answer waits until the topic has left this
+//!   broker's image and the store, so that it can be created anew at once (Kafka waits for the image alone), or until
+//!   the time-out: REQUEST_TIMED_OUT (7), while the deletion goes on; a time-out of 0 or less always.
+//! Versions: 3 TOPIC_DELETION_DISABLED; 4 flexible; 5 error message (null, as in Kafka 3.9); 6 ids (KIP-516).
+//! Ignored: nothing. Source: Kafka 3.9 `KafkaApis.handleDeleteTopicsRequest`, `ZkAdminManager.deleteTopics`.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName as WireTopicName};
+
+use super::context::{Handles, RequestContext};
+use super::error_code;
+use super::handler::{Handler, Reply};
+use super::strings::text;
+use crate::cluster::image::ClusterImage;
+use crate::types::{TopicId, TopicName};
+
+const VERSION_DELETION_DISABLED: i16 = 3;
+const VERSION_IDS: i16 = 6;
+
+pub(crate) struct DeleteTopics;
+
+/// One topic of the request, and what is known of it.
+struct Entry {
+    name: Option<WireTopicName>,
+    id: uuid::Uuid,
+    error: Option<ResponseError>,
+}
+
+impl Handler for DeleteTopics {
+    type Req = DeleteTopicsRequest;
+    const VERSIONS: RangeInclusive<i16> = 1..=6;
+
+    async fn handle(ctx: RequestContext, req: DeleteTopicsRequest) -> Reply<DeleteTopicsResponse> {
+        let wanted = wanted(&req, ctx.version);
+        let mut entries = match refuse_all(&ctx, &wanted) {
+            Some(error) => return Reply::Now(respond(wanted.into_iter().map(|topic| refused(topic, error)).collect())),
+            None => resolve(&ctx.image(), wanted),
+        };
+        let doomed: BTreeSet<TopicName> =
+            entries.iter().filter(|entry| entry.error.is_none()).filter_map(Entry::topic).collect();
+        let doomed: Vec<TopicName> = doomed.into_iter().collect();
+        if doomed.is_empty() {
+            return Reply::Now(respond(entries));
+        }
+        let results = ctx.handles.admin.mark_for_deletion(&doomed).await;
+        let mut marked = Vec::new();
+        for (name, result) in doomed.into_iter().zip(results) {
+            match result {
+                Ok(()) => marked.push(name),
+                Err(error) => settle(&mut entries, &name, Some(error_code::of_admin_error(&error))),
+            }
+        }
+        Reply::Later(
+            async move {
+                let patience = Duration::from_millis(u64::try_from(req.timeout_ms).unwrap_or(0));
+                let gone = join_all(marked.iter().map(|name| await_gone(&ctx.handles, name, patience))).await;
+                for (name, gone) in marked.iter().zip(gone) {
+                    settle(&mut entries, name, (!gone).then_some(ResponseError::RequestTimedOut));
+                }
+                respond(entries)
+            }
+            .boxed(),
+        )
+    }
+}
+
+impl Entry {
+    fn topic(&self) -> Option<TopicName> {
+        self.name.as_ref().map(|name| TopicName::new(name.as_str()))
+    }
+}
+
+fn wanted(req: &DeleteTopicsRequest, version: i16) -> Vec<DeleteTopicState> {
+    if version >= VERSION_IDS {
+        return req.topics.clone();
+    }
+    req.topic_names.iter().map(|name| DeleteTopicState::default().with_name(Some(name.clone()))).collect()
+}
+
+/// Why nothing of the request is done.
+fn refuse_all(ctx: &RequestContext, wanted: &[DeleteTopicState]) -> Option<ResponseError> {
+    if !ctx.handles.controller.is_active() {
+        return Some(ResponseError::NotController);
+    }
+    if !ctx.handles.config.delete_topic_enable {
+        return Some(match ctx.version < VERSION_DELETION_DISABLED {
+            true => ResponseError::InvalidRequest,
+            false => ResponseError::TopicDeletionDisabled,
+        });
+    }
+    let ambiguous = wanted.iter().any(|topic| topic.name.is_some() && !topic.topic_id.is_nil());
+    ambiguous.then_some(ResponseError::InvalidRequest)
+}
+
+fn refused(topic: DeleteTopicState, error: ResponseError) -> Entry {
+    Entry { name: topic.name, id: topic.topic_id, error: Some(error) }
+}
+
+fn resolve(image: &Arc<ClusterImage>, wanted: Vec<DeleteTopicState>) -> Vec<Entry> {
+    let entry = |topic: DeleteTopicState| {
+        if topic.name.is_none() {
+            return match image.topic_by_id(TopicId(topic.topic_id)) {
+                Some(found) => {
+                    let name = Some(WireTopicName(text(found.name.as_str())));
+                    Entry { name, id: topic.topic_id, error: None }
+                }
+                None => refused(topic, ResponseError::UnknownTopicId),
+            };
+        }
+        match topic.name.as_ref().and_then(|name| image.topic(name.as_str())) {
+            Some(_) => Entry { name: topic.name, id: topic.topic_id, error: None },
+            None => refused(topic, ResponseError::UnknownTopicOrPartition),
+        }
+    };
+    wanted.into_iter().map(entry).collect()
+}
+
+fn settle(entries: &mut [Entry], name: &TopicName, error: Option<ResponseError>) {
+    for entry in entries.iter_mut().filter(|entry| entry.error.is_none()) {
+        if entry.name.as_ref().is_some_and(|entry| entry.as_str() == name.as_str()) {
+            entry.error = error;
+        }
+    }
+}
+
+/// Whether the topic left the image and the store in time.
+async fn await_gone(handles: &Handles, name: &TopicName, patience: Duration) -> bool {
+    if patience.is_zero() {
+        return false;
+    }
+    let mut images = handles.image.subscribe();
+    let gone = async {
+        // The publisher lives as long as the handles.
+        let _ = images.wait_for(|image| image.topic(name.as_str()).is_none()).await;
+        handles.admin.await_gone(name, patience).await
+    };
+    tokio::time::timeout(patience, gone).await.unwrap_or(false)
+}
+
+fn respond(entries: Vec<Entry>) -> DeleteTopicsResponse {
+    let result = |entry: Entry| {
+        DeletableTopicResult::default()
+            .with_name(entry.name)
+            .with_topic_id(entry.id)
+            .with_error_code(entry.error.map_or(0, |error| error.code()))
+            .with_error_message(None)
+    };
+    DeleteTopicsResponse::default().with_responses(entries.into_iter().map(result).collect())
+}

@@ -1,0 +1,163 @@
+//! DescribeConfigs (32), versions 1–4: settings of topics and of this broker, with their sources.
+//!
+//! Behaviour
+//! - Topic (2): what the store has now over this broker's defaults. Unknown: UNKNOWN_TOPIC_OR_PARTITION (3); an illegal
+//!   name: INVALID_TOPIC_EXCEPTION (17).
+//! - Broker (4): an empty name means what was set for all brokers while they run; this broker's number, everything;
+//!   another number: INVALID_REQUEST (42), ask that broker.
+//! - Broker logger (8): this broker has no loggers whose level could be changed, so the answer is empty. Other types:
+//!   INVALID_REQUEST.
+//! - No names, or null, means all settings; unknown names are left out. Synonyms and documentation come when asked for.
+//!   What is secret is null and marked sensitive.
+//! Versions: 1 synonyms and sources; 3 types and documentation (KIP-569); 4 flexible. Ignored: nothing.
+//! Source: Kafka 3.9 `ConfigHelper.describeConfigs`.
+
+use std::ops::RangeInclusive;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+
+use super::context::{Handles, RequestContext};
+use super::handler::{Handler, Reply};
+use super::refusal::Refusal;
+use super::strings::{opt_text, text};
+use crate::cluster::dynamic_config::DynamicConfigError;
+use crate::cluster::znodes::config::Entity;
+use crate::config::{Config, ConfigEntry, ConfigError, describe};
+use crate::types::TopicName;
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
+const VERSION_TYPES: i16 = 3;
+
+pub(crate) struct DescribeConfigs;
+
+impl Handler for DescribeConfigs {
+    type Req = DescribeConfigsRequest;
+    const VERSIONS: RangeInclusive<i16> = 1..=4;
+
+    async fn handle(ctx: RequestContext, req: DescribeConfigsRequest) -> Reply<DescribeConfigsResponse> {
+        let mut results = Vec::with_capacity(req.resources.len());
+        for resource in &req.resources {
+            let entries = describe_resource(&ctx.handles, resource).await;
+            results.push(respond(&ctx, &req, resource, entries));
+        }
+        Reply::Now(DescribeConfigsResponse::default().with_results(results))
+    }
+}
+
+async fn describe_resource(handles: &Handles, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, Refusal> {
+    let name = resource.resource_name.as_str();
+    let me = handles.broker_id;
+    match resource.resource_type {
+        TOPIC => describe_topic(handles, name).await,
+        BROKER if name.is_empty() => Ok(describe::describe_cluster_default(&running(handles)?)),
+        BROKER if broker_number(name)? == me.0 => Ok(describe::describe_broker(&running(handles)?)),
+        BROKER => Err(Refusal::new(
+            ResponseError::InvalidRequest,
+            format!("Unexpected broker id, expected {me} or empty string, but received {name}"),
+        )),
+        BROKER_LOGGER if name.is_empty() => {
+            Err(Refusal::new(ResponseError::InvalidRequest, "Broker id must not be empty"))
+        }
+        BROKER_LOGGER if broker_number(name)? == me.0 => Ok(Vec::new()),
+        BROKER_LOGGER => Err(Refusal::new(
+            ResponseError::InvalidRequest,
+            format!("Unexpected broker id, expected {me} but received {name}"),
+        )),
+        other => {
+            Err(Refusal::new(ResponseError::InvalidRequest, format!("Unsupported resource type: {}", type_name(other))))
+        }
+    }
+}
+
+async fn describe_topic(handles: &Handles, name: &str) -> Result<Vec<ConfigEntry>, Refusal> {
+    TopicName::check(name).map_err(|why| Refusal::new(ResponseError::InvalidTopicException, why))?;
+    if handles.image.current().topic(name).is_none() {
+        return Err(Refusal::bare(ResponseError::UnknownTopicOrPartition));
+    }
+    let overrides = match handles.dynamic_config.read(&Entity::Topic(name.into())).await {
+        Ok(overrides) => overrides,
+        // While the store is away, what was last known is better than nothing.
+        Err(DynamicConfigError::Coordination(_)) => (*handles.dynamic_config.current().topic(name)).clone(),
+        Err(DynamicConfigError::Znode(error)) => {
+            return Err(Refusal::new(ResponseError::UnknownServerError, error.to_string()));
+        }
+    };
+    describe::describe_topic(&handles.config, &overrides).map_err(|error| unreadable(&error))
+}
+
+/// The configuration with what was set while running.
+fn running(handles: &Handles) -> Result<Config, Refusal> {
+    let dynamic = handles.dynamic_config.current();
+    let (all, own) = ((*dynamic.all_brokers).clone(), (*dynamic.broker).clone());
+    handles.config.with_dynamic(all, own).map_err(|error| unreadable(&error))
+}
+
+/// Somebody stored what no broker would have accepted.
+fn unreadable(error: &ConfigError) -> Refusal {
+    Refusal::new(ResponseError::UnknownServerError, error.to_string())
+}
+
+fn broker_number(name: &str) -> Result<i32, Refusal> {
+    name.parse().map_err(|_| {
+        Refusal::new(ResponseError::InvalidRequest, format!("Broker id must be an integer, but it is: {name}"))
+    })
+}
+
+/// Source: Kafka `ConfigResource.Type`.
+fn type_name(resource_type: i8) -> &'static str {
+    match resource_type {
+        16 => "CLIENT_METRICS",
+        32 => "GROUP",
+        _ => "UNKNOWN",
+    }
+}
+
+fn respond(
+    ctx: &RequestContext,
+    req: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+    entries: Result<Vec<ConfigEntry>, Refusal>,
+) -> DescribeConfigsResult {
+    let result = DescribeConfigsResult::default()
+        .with_resource_type(resource.resource_type)
+        .with_resource_name(resource.resource_name.clone())
+        .with_error_message(None);
+    let entries = match entries {
+        Ok(entries) => entries,
+        Err(refusal) => {
+            let message = refusal.wire_message();
+            return result.with_error_code(refusal.error.code()).with_error_message(message);
+        }
+    };
+    let names = resource.configuration_keys.as_deref().unwrap_or_default();
+    let wanted = entries.into_iter().filter(|entry| names.is_empty() || names.iter().any(|n| n.as_str() == entry.name));
+    result.with_configs(wanted.map(|entry| wire_entry(ctx.version, req, entry)).collect())
+}
+
+fn wire_entry(version: i16, req: &DescribeConfigsRequest, entry: ConfigEntry) -> DescribeConfigsResourceResult {
+    let synonyms = entry.synonyms.iter().filter(|_| req.include_synonyms).map(|synonym| {
+        DescribeConfigsSynonym::default()
+            .with_name(text(synonym.name.as_str()))
+            .with_value(opt_text(synonym.value.as_deref()))
+            .with_source(synonym.source.wire())
+    });
+    let result = DescribeConfigsResourceResult::default()
+        .with_synonyms(synonyms.collect())
+        .with_value(opt_text(entry.value.as_deref()))
+        .with_read_only(entry.read_only)
+        .with_config_source(entry.source.wire())
+        .with_is_sensitive(entry.sensitive)
+        .with_name(text(entry.name));
+    if version < VERSION_TYPES {
+        return result;
+    }
+    let documentation = entry.documentation.filter(|_| req.include_documentation);
+    result.with_config_type(entry.wire_type).with_documentation(opt_text(documentation))
+}

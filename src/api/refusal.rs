@@ -1,0 +1,43 @@
+//! One topic's or resource's error inside an answer: a code and, where Kafka has one, a text.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+
+use super::error_code;
+use super::strings::text;
+use crate::cluster::admin::AdminError;
+use crate::cluster::placement::PlacementError;
+
+/// Null stands for Kafka's own text of the code. Source: Kafka `ApiError`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) error: ResponseError,
+    pub(super) message: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(error: ResponseError, message: impl Into<String>) -> Self {
+        Self { error, message: Some(message.into()) }
+    }
+
+    /// Without a text of its own.
+    pub(super) fn bare(error: ResponseError) -> Self {
+        Self { error, message: None }
+    }
+
+    pub(super) fn wire_message(&self) -> Option<StrBytes> {
+        self.message.as_deref().map(text)
+    }
+}
+
+impl From<AdminError> for Refusal {
+    fn from(error: AdminError) -> Self {
+        Self::new(error_code::of_admin_error(&error), error.to_string())
+    }
+}
+
+impl From<PlacementError> for Refusal {
+    fn from(error: PlacementError) -> Self {
+        Self::new(error_code::of_placement_error(&error), error.to_string())
+    }
+}
