@@ -33,9 +33,10 @@ use crate::cluster::auto_create::AutoCreation;
 use crate::cluster::control::{BrokerLink, LiveBroker};
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;
+use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::registration::{self, OwnSessions, Registrar, SharedBrokerEpoch};
 use crate::config::{Config, TopicConfig};
-use crate::controller::{self, ControllerHandle, ControllerParts, ControllerSettings, OwnLink};
+use crate::controller::{self, ControllerHandle, ControllerParts, ControllerSeat, ControllerSettings, OwnLink};
 use crate::coordination::SharedCoordination;
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
@@ -93,10 +94,12 @@ impl Broker {
         let coordination = coordinate(&config, &dirs).await?;
         let identity = identify(&config, &dirs, stored, &*coordination, &clock).await?;
         let sockets = Sockets::bind(&config).await.map_err(failed)?;
-        let parts = Parts::build(&config, &clock, &dirs, &coordination, &identity).await?;
+        let mut parts = Parts::build(&config, &clock, &dirs, &coordination, &identity).await?;
         let registrar = Arc::new(registrar(&config, &clock, &dirs, &coordination, &identity, &sockets, &parts.epoch));
         registrar.register().await.map_err(failed)?;
-        let controller = controller::start(ControllerParts {
+        let controller = parts.handles.controller.clone();
+        let seat = parts.seat.take().expect("built with one, taken here alone");
+        seat.start(ControllerParts {
             store: Arc::clone(&coordination),
             registrar,
             links: Arc::new(OwnLink {
@@ -273,6 +276,8 @@ struct Parts {
     replicas: Arc<ReplicaManager>,
     control: Arc<ReplicaControl>,
     epoch: SharedBrokerEpoch,
+    /// Taken when the controller starts.
+    seat: Option<ControllerSeat>,
     handles: Arc<Handles>,
 }
 
@@ -294,10 +299,12 @@ impl Parts {
         let groups = Arc::new(groups);
         let epoch = SharedBrokerEpoch::default();
         let listener = Arc::new(Leadership { groups: Arc::clone(&groups) });
-        let control = ReplicaControl::new(Arc::clone(&replicas), Arc::clone(&image), listener, epoch.clone());
+        let (manager, settings) = (Arc::clone(&replicas), Arc::clone(&dynamic_config));
+        let control = ReplicaControl::new(manager, Arc::clone(&image), settings, listener, epoch.clone());
         let admin = ClusterAdmin::new(Arc::clone(store));
         let auto_creation = AutoCreation::new(admin.clone(), Arc::clone(&image), Arc::clone(config), Arc::clone(clock));
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
+        let (controller, seat) = controller::seat();
         let handles = Arc::new(Handles {
             broker_id: identity.broker_id,
             cluster_id: Arc::clone(&identity.cluster_id),
@@ -307,11 +314,13 @@ impl Parts {
             dynamic_config: Arc::clone(&dynamic_config),
             admin,
             auto_creation,
+            producer_ids: ProducerIds::new(identity.broker_id, Arc::new(controller.clone())),
+            controller,
             replicas: Arc::clone(&replicas),
             groups,
             sessions: Sessions::new(slots),
         });
-        Ok(Self { image, dynamic_config, replicas, control, epoch, handles })
+        Ok(Self { image, dynamic_config, replicas, control, epoch, seat: Some(seat), handles })
     }
 }
 

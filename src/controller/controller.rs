@@ -97,29 +97,42 @@ impl ControllerLink for ControllerHandle {
     }
 }
 
-/// Starts the task, which contends at once.
-pub(crate) fn start(parts: ControllerParts) -> ControllerHandle {
+/// The other end of a handle, waiting for its parts: handlers need the handle before there is anything to lead.
+#[derive(Debug)]
+pub(crate) struct ControllerSeat {
+    mailbox: mpsc::Receiver<Command>,
+    status: watch::Sender<ControllerStatus>,
+}
+
+/// A handle, and the seat its controller will take.
+pub(crate) fn seat() -> (ControllerHandle, ControllerSeat) {
     let (commands, mailbox) = mpsc::channel(MAILBOX_COMMANDS_MAX);
-    let (answer_sender, answers) = mpsc::unbounded_channel();
     let status = watch::Sender::new(ControllerStatus::default());
     let handle = ControllerHandle { commands, status: status.subscribe() };
-    let session = parts.store.session();
-    let settings = Arc::new(parts.settings.clone());
-    let controller = Controller {
-        parts,
-        settings,
-        status,
-        session,
-        mailbox,
-        answers,
-        answer_sender,
-        term: None,
-        controller_changed: None,
-        retry: None,
-        registering: None,
-    };
-    task::spawn_owner("controller", controller.run());
-    handle
+    (handle, ControllerSeat { mailbox, status })
+}
+
+impl ControllerSeat {
+    /// Starts the task, which contends at once.
+    pub(crate) fn start(self, parts: ControllerParts) {
+        let (answer_sender, answers) = mpsc::unbounded_channel();
+        let session = parts.store.session();
+        let settings = Arc::new(parts.settings.clone());
+        let controller = Controller {
+            parts,
+            settings,
+            status: self.status,
+            session,
+            mailbox: self.mailbox,
+            answers,
+            answer_sender,
+            term: None,
+            controller_changed: None,
+            retry: None,
+            registering: None,
+        };
+        task::spawn_owner("controller", controller.run());
+    }
 }
 
 struct Controller {

@@ -29,5 +29,5 @@ mod tests;
 mod topics;
 
 pub(crate) use channel::{LinkSource, OwnLink};
-pub(crate) use controller::{ControllerHandle, ControllerParts, ControllerStatus, start};
+pub(crate) use controller::{ControllerHandle, ControllerParts, ControllerSeat, seat};
 pub(crate) use term::ControllerSettings;

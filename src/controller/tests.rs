@@ -113,7 +113,8 @@ impl Cluster {
             epoch: SharedBrokerEpoch::default(),
         });
         registrar.register().await.unwrap();
-        let controller = start(ControllerParts {
+        let (controller, seat) = seat();
+        seat.start(ControllerParts {
             store: store.clone(),
             registrar: registrar.clone(),
             links: self.links.clone(),

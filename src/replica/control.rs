@@ -16,6 +16,7 @@ use super::partition::{Partition, Role};
 use crate::cluster::control::{
     BrokerLink, ControlError, ControlHead, LeaderAndIsr, PartitionResults, PartitionState, StopReplica, UpdateMetadata,
 };
+use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::SharedBrokerEpoch;
 use crate::storage::PartitionId;
@@ -35,6 +36,7 @@ pub(crate) trait LeadershipListener: std::fmt::Debug + Send + Sync + 'static {
 pub(crate) struct ReplicaControl {
     replicas: Arc<ReplicaManager>,
     image: Arc<ImagePublisher>,
+    dynamic_config: Arc<DynamicConfig>,
     listener: Arc<dyn LeadershipListener>,
     broker_epoch: SharedBrokerEpoch,
     /// Held while a request is carried out: arrival order is the order of effects. Holds the last controller epoch.
@@ -46,11 +48,12 @@ impl ReplicaControl {
     pub(crate) fn new(
         replicas: Arc<ReplicaManager>,
         image: Arc<ImagePublisher>,
+        dynamic_config: Arc<DynamicConfig>,
         listener: Arc<dyn LeadershipListener>,
         broker_epoch: SharedBrokerEpoch,
     ) -> Arc<Self> {
         let order = tokio::sync::Mutex::new(ControllerEpoch::NONE);
-        Arc::new(Self { replicas, image, listener, broker_epoch, order })
+        Arc::new(Self { replicas, image, dynamic_config, listener, broker_epoch, order })
     }
 
     fn admit(&self, head: &ControlHead, last: &mut ControllerEpoch) -> Result<(), ControlError> {
@@ -80,6 +83,7 @@ impl ReplicaControl {
                 }
             }
         }
+        self.read_settings(accepted.iter().map(|(id, _)| id)).await;
         let replicas = Arc::clone(&self.replicas);
         let ids: Vec<PartitionId> = accepted.iter().map(|(id, _)| id.clone()).collect();
         let opened = task::blocking(move || replicas.open(&ids)).await;
@@ -95,6 +99,21 @@ impl ReplicaControl {
             results.push((id.topic, id.partition, Ok(())));
         }
         Ok(results)
+    }
+
+    /// Reads the settings of topics that are about to be opened: their creation is in no feed.
+    async fn read_settings(&self, partitions: impl Iterator<Item = &PartitionId>) {
+        let closed = partitions.filter(|id| self.replicas.get(id.topic.as_str(), id.partition).is_none());
+        let mut topics: Vec<TopicName> = closed.map(|id| id.topic.clone()).collect();
+        topics.sort();
+        topics.dedup();
+        if topics.is_empty() {
+            return;
+        }
+        if let Err(error) = self.dynamic_config.reload_topics(&topics).await {
+            // The feed reads everything again once the store is back.
+            warn!(%error, "settings of new topics could not be read; the broker's own hold until then");
+        }
     }
 
     fn check_role(
