@@ -155,6 +155,9 @@ impl PartitionLog {
     ) -> Result<(), StorageError> {
         let (reader, keys) = (self.reader.clone(), self.keys());
         let upto = cut.map_or(self.log_end, |(log_end, _)| log_end);
+        if from >= upto {
+            return Ok(());
+        }
         reader.visit_headers(from, upto, |last_offset, header, batch| {
             put_epochs(&keys, self.epochs.assign(header.partition_leader_epoch, header.base_offset), writes);
             if cut.is_none_or(|(_, lost)| lost.contains(&header.producer_id)) {

@@ -179,6 +179,8 @@ impl ReplicaManager {
         }
         for partition in doomed {
             partition.close();
+            // A fetch under way must not answer with bytes of the family's next owner.
+            partition.with_log(PartitionLog::close);
         }
         for (dir, _) in &self.dirs {
             let ids: Vec<PartitionId> =
@@ -230,9 +232,10 @@ impl ReplicaManager {
         }
     }
 
-    /// Stops every replica, for an orderly end.
+    /// Stops every replica, for an orderly end. The next start then has no batch headers to read.
     pub(crate) fn close(&self) {
         for partition in self.all() {
+            partition.change_log(|log, _, writes| log.checkpoint(writes));
             partition.close();
         }
     }
