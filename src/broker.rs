@@ -11,6 +11,8 @@ mod leadership;
 mod meta;
 mod sockets;
 mod strays;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

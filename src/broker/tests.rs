@@ -1,0 +1,233 @@
+//! A whole broker in this process, spoken to over a socket by raw frames.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, FetchRequest, MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Broker;
+use crate::api;
+use crate::config::{Config, Inputs, Machine};
+use crate::record::build::BatchBuilder;
+
+/// One connection that sends what it is told, rubbish included.
+struct WireClient {
+    stream: TcpStream,
+    correlation: i32,
+}
+
+impl WireClient {
+    async fn connect(broker: &Broker) -> Self {
+        Self { stream: TcpStream::connect(broker.addresses()[0]).await.unwrap(), correlation: 0 }
+    }
+
+    async fn send<R: Request>(&mut self, request: &R, version: i16) {
+        self.correlation += 1;
+        let mut frame = BytesMut::new();
+        RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation)
+            .with_client_id(Some(StrBytes::from_static_str("test")))
+            .encode(&mut frame, R::header_version(version))
+            .unwrap();
+        request.encode(&mut frame, version).unwrap();
+        self.send_raw(&frame).await;
+    }
+
+    async fn send_raw(&mut self, frame: &[u8]) {
+        let mut bytes = BytesMut::new();
+        bytes.put_i32(frame.len() as i32);
+        bytes.put_slice(frame);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// The next frame; `None` when the broker closed.
+    async fn frame(&mut self) -> Option<Bytes> {
+        let size = self.stream.read_i32().await.ok()?;
+        let mut frame = vec![0; size as usize];
+        self.stream.read_exact(&mut frame).await.ok()?;
+        Some(frame.into())
+    }
+
+    async fn receive<R: Request>(&mut self, correlation: i32, version: i16) -> R::Response {
+        let mut frame = self.frame().await.expect("an answer");
+        let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version)).unwrap();
+        assert_eq!(header.correlation_id, correlation, "replies leave in request order (I-23)");
+        let response = R::Response::decode(&mut frame, version).unwrap();
+        assert!(!frame.has_remaining(), "bytes left over");
+        response
+    }
+
+    async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        self.send(request, version).await;
+        self.receive::<R>(self.correlation, version).await
+    }
+}
+
+async fn start(dir: &Path) -> Broker {
+    let overrides = [
+        "listeners=PLAINTEXT://127.0.0.1:0".to_owned(),
+        "broker.id=1".to_owned(),
+        format!("log.dirs={}", dir.display()),
+        "klamm.disk.reserve.bytes=0".to_owned(),
+    ];
+    let inputs = Inputs { overrides: overrides.into(), ..Inputs::default() };
+    Broker::start(Config::load(&inputs, Machine::this()).unwrap()).await.unwrap()
+}
+
+fn topic(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
+}
+
+async fn create(client: &mut WireClient, name: &str) {
+    let request = MetadataRequest::default()
+        .with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(topic(name)))]))
+        .with_allow_auto_topic_creation(true);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while client.call(&request, 12).await.topics[0].error_code != 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the topic has no leader");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn produce(name: &str, values: &[&str]) -> ProduceRequest {
+    let mut batch = BatchBuilder::new();
+    for value in values {
+        batch.append(1_700_000_000_000, None, Some(value.as_bytes()));
+    }
+    let partition = PartitionProduceData::default().with_records(Some(batch.finish().bytes.freeze()));
+    ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![
+        TopicProduceData::default().with_name(topic(name)).with_partition_data(vec![partition]),
+    ])
+}
+
+fn fetch(name: &str, offset: i64) -> FetchRequest {
+    let partition = FetchPartition::default().with_fetch_offset(offset).with_partition_max_bytes(1 << 20);
+    FetchRequest::default()
+        .with_max_wait_ms(5000)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![FetchTopic::default().with_topic(topic(name)).with_partitions(vec![partition])])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_announced_is_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    for version in 0..=4 {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str(if version >= 3 { "test" } else { "" }))
+            .with_client_software_version(StrBytes::from_static_str(if version >= 3 { "1.0" } else { "" }));
+        let response = client.call(&request, version).await;
+        assert_eq!(response.error_code, 0);
+        let announced: Vec<(i16, i16)> = response.api_keys.iter().map(|key| (key.api_key, key.max_version)).collect();
+        let table: Vec<(i16, i16)> = api::TABLE.iter().map(|row| (row.key, row.max_version)).collect();
+        assert_eq!(announced, table, "I-22");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_version_of_api_versions_is_answered_and_anything_else_unknown_closes() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    client.send_raw(&[0, 18, 0, 99, 0, 0, 0, 7, 0xff, 0xff, 1, 2, 3]).await;
+    let answer = client.frame().await.expect("an answer in version 0");
+    assert_eq!(&answer[..], [0, 0, 0, 7, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]);
+    let again = client.call(&MetadataRequest::default(), 1).await;
+    assert_eq!(again.brokers.len(), 1, "the connection lives");
+    for rubbish in [&[0, 99, 0, 0, 0, 0, 0, 1, 0xff, 0xff][..], &[0, 3, 0, 99, 0, 0, 0, 1, 0xff, 0xff], &[1, 2], &[]] {
+        let mut client = WireClient::connect(&broker).await;
+        client.send_raw(rubbish).await;
+        assert_eq!(client.frame().await, None, "{rubbish:?}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_read_from_the_tail_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    let produced = client.call(&produce("t", &["a", "b"]), 9).await;
+    let produced = &produced.responses[0].partition_responses[0];
+    assert_eq!((produced.error_code, produced.base_offset, produced.log_append_time_ms), (0, 0, -1));
+    let from_tail = client.call(&fetch("t", 1), 12).await;
+    let from_tail = &from_tail.responses[0].partitions[0];
+    assert_eq!((from_tail.error_code, from_tail.high_watermark, from_tail.log_start_offset), (0, 2, 0));
+    let records = from_tail.records.clone().unwrap();
+    broker.stop().await;
+
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    let from_disk = client.call(&fetch("t", 1), 12).await;
+    assert_eq!(from_disk.responses[0].partitions[0].records, Some(records), "the bytes stored are the bytes fetched (I-4)");
+    let beyond = client.call(&fetch("t", 3), 12).await;
+    assert_eq!(beyond.responses[0].partitions[0].error_code, 1, "OFFSET_OUT_OF_RANGE");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_fetch_wakes_on_produce_and_replies_keep_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    let begun = tokio::time::Instant::now();
+    client.send(&fetch("t", 0), 12).await;
+    let parked = client.correlation;
+    client.send(&MetadataRequest::default(), 1).await;
+    let behind = client.correlation;
+    let mut other = WireClient::connect(&broker).await;
+    other.call(&produce("t", &["a"]), 9).await;
+    let fetched = client.receive::<FetchRequest>(parked, 12).await;
+    assert_eq!(fetched.responses[0].partitions[0].high_watermark, 1);
+    client.receive::<MetadataRequest>(behind, 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "it did not wait for max_wait_ms");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_batch_is_refused_and_nothing_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    let mut request = produce("t", &["a"]);
+    let records = request.topic_data[0].partition_data[0].records.take().unwrap();
+    let mut broken = records.to_vec();
+    *broken.last_mut().unwrap() ^= 1;
+    request.topic_data[0].partition_data[0].records = Some(broken.into());
+    let answer = client.call(&request, 9).await;
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, 2, "CORRUPT_MESSAGE");
+    assert_eq!(answer.responses[0].partition_responses[0].base_offset, -1);
+    let answer = client.call(&produce("t", &["a"]), 9).await;
+    assert_eq!(answer.responses[0].partition_responses[0].base_offset, 0);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_is_refused_while_another_broker_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let overrides =
+        ["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), format!("log.dirs={}", dir.path().display())];
+    let inputs = Inputs { overrides: overrides.into(), ..Inputs::default() };
+    let refused = Broker::start(Config::load(&inputs, Machine::this()).unwrap()).await.unwrap_err().to_string();
+    assert!(refused.contains("in use by another broker"), "{refused}");
+    broker.stop().await;
+}
