@@ -106,9 +106,10 @@ fn produce(name: &str, values: &[&str]) -> ProduceRequest {
         batch.append(1_700_000_000_000, None, Some(value.as_bytes()));
     }
     let partition = PartitionProduceData::default().with_records(Some(batch.finish().bytes.freeze()));
-    ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![
-        TopicProduceData::default().with_name(topic(name)).with_partition_data(vec![partition]),
-    ])
+    ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(10_000)
+        .with_topic_data(vec![TopicProduceData::default().with_name(topic(name)).with_partition_data(vec![partition])])
 }
 
 fn fetch(name: &str, offset: i64) -> FetchRequest {
@@ -175,7 +176,11 @@ async fn records_are_read_from_the_tail_and_after_a_restart() {
     let broker = start(dir.path()).await;
     let mut client = WireClient::connect(&broker).await;
     let from_disk = client.call(&fetch("t", 1), 12).await;
-    assert_eq!(from_disk.responses[0].partitions[0].records, Some(records), "the bytes stored are the bytes fetched (I-4)");
+    assert_eq!(
+        from_disk.responses[0].partitions[0].records,
+        Some(records),
+        "the bytes stored are the bytes fetched (I-4)"
+    );
     let beyond = client.call(&fetch("t", 3), 12).await;
     assert_eq!(beyond.responses[0].partitions[0].error_code, 1, "OFFSET_OUT_OF_RANGE");
     broker.stop().await;
@@ -224,8 +229,7 @@ async fn a_broken_batch_is_refused_and_nothing_is_stored() {
 async fn a_directory_is_refused_while_another_broker_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(dir.path()).await;
-    let overrides =
-        ["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), format!("log.dirs={}", dir.path().display())];
+    let overrides = ["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), format!("log.dirs={}", dir.path().display())];
     let inputs = Inputs { overrides: overrides.into(), ..Inputs::default() };
     let refused = Broker::start(Config::load(&inputs, Machine::this()).unwrap()).await.unwrap_err().to_string();
     assert!(refused.contains("in use by another broker"), "{refused}");

@@ -159,8 +159,8 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// them must have been done.
     fn delete(&self, partitions: &[PartitionId]) -> Result<(), StorageError>;
 
-    /// Queues a set; `done` runs on the writer's thread. Never blocks: callers hold locks that a `done` may wait for. The
-    /// queue is bounded by admission, which counts request bytes until their writes are done.
+    /// Queues a set; `done` runs on the writer's thread. Never blocks: callers hold locks that a `done` may wait for.
+    /// The queue is bounded by admission, which counts request bytes until their writes are done.
     fn commit(&self, set: WriteSet, done: Done);
 
     /// Bytes of the sets that were queued and are not done. Admission slows down when this grows.

@@ -22,8 +22,8 @@ pub(super) enum Chore {
     DropFiles(Family),
     /// Write the memtables to files, to shorten the write-ahead log on a disk that is nearly full.
     FlushAll,
-    /// So many families are being written to: set the memory budget for that.
-    Budget {
+    /// Another stretch of bytes was written, to so many families: set the memory budget for that.
+    WindowEnded {
         active: usize,
     },
 }
@@ -105,8 +105,9 @@ impl Shared {
                 Chore::Wipe(number) => self.wipe(number)?,
                 Chore::DropFiles(family) => self.drop_files_below_start(family)?,
                 Chore::FlushAll => self.flush_all()?,
-                Chore::Budget { active } => self.set_budget(active)?,
+                Chore::WindowEnded { active } => self.set_budget(active)?,
             }
+            self.note_manifest();
         }
         Ok(())
     }

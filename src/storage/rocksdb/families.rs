@@ -167,6 +167,7 @@ impl Shared {
         let outcome = self.db.create_families(&self.family_options, &names);
         // Even after an error, some of them may be there.
         self.families.add(self.db.family_count() - FIXED.len());
+        self.note_manifest();
         outcome.map_err(|error| self.stop(&error))
     }
 

@@ -9,6 +9,7 @@
 mod care;
 mod directory;
 mod families;
+mod guard;
 mod open;
 mod options;
 mod raw;
@@ -27,15 +28,15 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rocksdb::{Options, WriteBufferManager};
-use tracing::{error, info, warn};
+use rocksdb::Options;
+use tracing::{debug, error, info, warn};
 
 use self::care::{Chore, Chores};
 use self::families::{FIXED, Families};
 pub(crate) use self::open::OpenError;
 pub(crate) use self::options::DirectoryOptions;
 use self::options::WAL_PER_WRITE_BUFFER;
-use self::raw::{Batch, Cf, Db, ReadOptions, RocksError};
+use self::raw::{Batch, Cf, Db, ReadOptions, RocksError, WriteBuffer};
 use self::space::Space;
 use self::writer::Queue;
 use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet};
@@ -61,7 +62,7 @@ pub(super) struct Shared {
     chores: Chores,
     space: Space,
     options: DirectoryOptions,
-    write_buffer: WriteBufferManager,
+    write_buffer: WriteBuffer,
     family_options: Options,
     scan_options: ReadOptions,
     point_options: ReadOptions,
@@ -102,6 +103,7 @@ impl RocksDirectory {
             stopped: OnceLock::new(),
             _lock: opened.lock,
         });
+        shared.note_manifest();
         shared.chores.add(Chore::FillPool);
         for number in opened.wiping {
             shared.chores.add(Chore::Wipe(number));
@@ -182,7 +184,7 @@ impl Shared {
 
     /// Whether batches are refused now. Asks the file system again while they are.
     fn is_full(&self) -> bool {
-        let room = self.space.admits(0, self.write_buffer.get_usage() as u64);
+        let room = self.space.admits(0, self.write_buffer.used_bytes() as u64);
         if self.space.set_full(!room) {
             self.space_changed(room);
         }
@@ -199,6 +201,13 @@ impl Shared {
         }
     }
 
+    /// After families or files were added. A note that fails is one that a later start does without.
+    fn note_manifest(&self) {
+        if let Err(error) = guard::note(&self.dir) {
+            debug!(dir = %self.dir.display(), %error, "length of the MANIFEST not noted");
+        }
+    }
+
     /// Families, fixed ones included, that have something in memory which is not in files.
     fn unflushed(&self) -> Vec<Cf<'_>> {
         let has_entries = |cf: &Cf<'_>| {
@@ -206,6 +215,17 @@ impl Shared {
             count("rocksdb.num-entries-active-mem-table") + count("rocksdb.num-immutable-mem-table") > 0
         };
         (0..self.db.family_count()).map(|number| self.db.cf(number)).filter(has_entries).collect()
+    }
+
+    /// What memtables may take before the writer waits for flushes: a starved flush must not eat the machine's memory.
+    fn memory_limit_bytes(&self) -> usize {
+        let budget = self.write_buffer.size_bytes();
+        budget + (budget / 2).max(64 << 20)
+    }
+
+    /// Begins to flush every family.
+    fn begin_flush(&self) -> Result<(), StorageError> {
+        self.db.flush(&self.unflushed(), false).map_err(|error| self.stop(&error))
     }
 
     fn flush_all(&self) -> Result<(), StorageError> {
@@ -216,12 +236,13 @@ impl Shared {
     fn flush_before_close(&self) {
         let cfs = self.unflushed();
         let families_ms = cfs.len() * FAMILY_FLUSH_MS;
-        let bytes_ms = self.write_buffer.get_usage() / FLUSH_BYTES_PER_MS;
+        let bytes_ms = self.write_buffer.used_bytes() / FLUSH_BYTES_PER_MS;
         let outcome = if families_ms + bytes_ms > FLUSH_AT_CLOSE_MS_MAX {
             self.db.flush_wal(true)
         } else {
             self.db.flush(&cfs, true)
         };
+        self.note_manifest();
         if let Err(error) = outcome {
             warn!(dir = %self.dir.display(), %error, "log directory closes without a flush; its log will be replayed");
         }
@@ -230,12 +251,12 @@ impl Shared {
     /// Sets the memory that active partitions share, and the length of the write-ahead log along with it.
     fn set_budget(&self, active: usize) -> Result<(), StorageError> {
         let wanted = budget(active, &self.options);
-        let current = self.write_buffer.get_buffer_size();
+        let current = self.write_buffer.size_bytes();
         // Down only when far too large: changing the log's bound rewrites RocksDB's options file.
         if wanted <= current && wanted * 4 > current {
             return Ok(());
         }
-        self.write_buffer.set_buffer_size(wanted);
+        self.write_buffer.set_size_bytes(wanted);
         let wal = (wanted * WAL_PER_WRITE_BUFFER).to_string();
         self.db.set_options(&[("max_total_wal_size", wal)]).map_err(|error| self.stop(&error))
     }

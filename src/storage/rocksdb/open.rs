@@ -9,13 +9,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rocksdb::{Cache, Options, WriteBufferManager};
+use rocksdb::{Cache, Options};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::directory::{self, Assignment, FORMAT_KEY, FORMAT_VERSION, Key};
 use super::families::{FIXED, Families, Records};
+use super::guard;
 use super::options::{self, DirectoryOptions};
-use super::raw::{Batch, Db, ReadOptions, RocksError};
+use super::raw::{Batch, Db, ReadOptions, RocksError, WriteBuffer};
 use super::space::Space;
 
 /// Why a log directory cannot be used.
@@ -42,7 +43,7 @@ pub(super) struct Opened {
     pub(super) families: Families,
     /// Families that a crash left half wiped.
     pub(super) wiping: Vec<u32>,
-    pub(super) write_buffer: WriteBufferManager,
+    pub(super) write_buffer: WriteBuffer,
     pub(super) family_options: Options,
     /// As they fit the disk.
     pub(super) options: DirectoryOptions,
@@ -65,14 +66,17 @@ pub(super) fn open(
     }
 
     let options = options.fit(Space::disk_bytes(&path));
-    let write_buffer = WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false);
+    let write_buffer = WriteBuffer::new(options.write_buffer_bytes);
     let cache = Cache::new_lru_cache(options.block_cache_bytes);
     let db_options = options::database(&options, &write_buffer, direct_io_works(&path), log);
     let small = options::small_family(&options, &write_buffer, &cache);
     let partition = options::partition_family(&options, &write_buffer, &cache);
 
     let rocks_error = |error: RocksError| rocks_error(dir, &error);
-    let exists = path.join("CURRENT").exists();
+    let exists = exists(dir, &path)?;
+    if let Some(loss) = guard::find_loss(dir) {
+        return Err(OpenError::Damaged { dir: dir.into(), reason: loss.into() });
+    }
     let held = if exists { Db::list_families(&db_options, &path).map_err(rocks_error)? } else { Vec::new() };
     let count = partition_families(dir, &held)?;
     let mut names: Vec<(String, &Options)> = FIXED.iter().map(|name| ((*name).to_owned(), &small)).collect();
@@ -82,6 +86,24 @@ pub(super) fn open(
     check_format(dir, &db)?;
     let (families, wiping) = Families::new(count, records(dir, &db)?);
     Ok(Opened { db, families, wiping, write_buffer, family_options: partition, options, lock })
+}
+
+/// Whether there is a database. One that lost the file that names its parts must not be taken for a new one.
+fn exists(dir: &Path, path: &Path) -> Result<bool, OpenError> {
+    if path.join("CURRENT").exists() {
+        return Ok(true);
+    }
+    let io_error = |error: io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
+    for entry in fs::read_dir(path).map_err(io_error)? {
+        let entry = entry.map_err(io_error)?;
+        let name = entry.file_name();
+        let is_data = Path::new(&name).extension().is_some_and(|extension| extension == "sst" || extension == "log");
+        if is_data && entry.metadata().map_err(io_error)?.len() > 0 {
+            let reason = format!("db/CURRENT is missing beside {}", name.display());
+            return Err(OpenError::Damaged { dir: dir.into(), reason: reason.into() });
+        }
+    }
+    Ok(false)
 }
 
 /// Takes `<dir>/.lock` with the kind of lock that a JVM broker takes too. It ends with the process.

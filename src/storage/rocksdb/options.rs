@@ -1,11 +1,9 @@
 //! RocksDB's options, each with its reason. Measurements: `rocksdb.md`, sections 8–10, and `compat-tests/perf/`.
 
-use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options, WriteBufferManager,
-};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options};
 use tracing::{debug, warn};
 
-use super::raw;
+use super::raw::{self, WriteBuffer};
 
 /// What the broker decides about a directory.
 #[derive(Debug, Clone)]
@@ -18,8 +16,8 @@ pub(crate) struct DirectoryOptions {
     pub(crate) block_cache_bytes: usize,
     /// Files held open.
     pub(crate) open_files_max: i32,
-    /// Batches are refused while the file system has less than this left, so that deleting always works. Of a small
-    /// file system a twentieth is kept instead.
+    /// Batches are refused while the file system has less left than this, so that deleting always works. A small file
+    /// system keeps a twentieth instead.
     pub(crate) disk_reserve_bytes: u64,
 }
 
@@ -57,14 +55,14 @@ pub(super) const WAL_PER_WRITE_BUFFER: usize = 2;
 #[allow(deprecated, reason = "max_background_jobs gives three threads of four to compactions, which are few here")]
 pub(super) fn database(
     options: &DirectoryOptions,
-    write_buffer: &WriteBufferManager,
+    write_buffer: &WriteBuffer,
     direct_io: bool,
     log: impl Fn(&str) + Send + Sync + 'static,
 ) -> Options {
     let mut db = Options::default();
     db.create_if_missing(true);
     db.create_missing_column_families(true);
-    db.set_write_buffer_manager(write_buffer);
+    write_buffer.attach(&mut db);
     db.set_max_total_wal_size((options.write_buffer_bytes * WAL_PER_WRITE_BUFFER) as u64);
     // A torn end of the log is cut; nothing after a damaged record is replayed.
     db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
@@ -87,8 +85,8 @@ pub(super) fn database(
     // One writer thread: nothing to pipeline, nobody to insert concurrently with.
     db.set_allow_concurrent_memtable_write(false);
     db.set_enable_write_thread_adaptive_yield(false);
-    // What is replayed stays in memory until it is flushed like anything else. Writing it out first took most of a start
-    // with a thousand families: 14 s instead of 1 on a loaded machine.
+    // What is replayed stays in memory until it is flushed like anything else. Writing it out first took most of a
+    // start with a thousand families: 14 s instead of 1 on a loaded machine.
     raw::avoid_flush_during_recovery(&mut db);
     // RocksDB's own log goes into ours, so that no LOG files pile up.
     db.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, move |level, text| {
@@ -102,11 +100,7 @@ pub(super) fn database(
 }
 
 /// Options of a partition's family: keys only grow, values are batches of some KiB that are compressed already.
-pub(super) fn partition_family(
-    options: &DirectoryOptions,
-    write_buffer: &WriteBufferManager,
-    cache: &Cache,
-) -> Options {
+pub(super) fn partition_family(options: &DirectoryOptions, write_buffer: &WriteBuffer, cache: &Cache) -> Options {
     let mut family = small_family(options, write_buffer, cache);
     // Files of one partition do not overlap: they move down unread, and one level below the first is enough.
     family.set_num_levels(2);
@@ -118,15 +112,15 @@ pub(super) fn partition_family(
 }
 
 /// Options of the families that hold small records under changing keys.
-pub(super) fn small_family(options: &DirectoryOptions, write_buffer: &WriteBufferManager, cache: &Cache) -> Options {
+pub(super) fn small_family(options: &DirectoryOptions, write_buffer: &WriteBuffer, cache: &Cache) -> Options {
     let mut family = Options::default();
-    family.set_write_buffer_manager(write_buffer);
+    write_buffer.attach(&mut family);
     family.set_write_buffer_size(options.write_buffer_bytes);
     // One buffer being flushed and one being filled. More lets a fast writer run ahead of a starved flush: measured at
     // 450 MiB instead of 130, and four times the log to replay.
     family.set_max_write_buffer_number(2);
-    // The default, an eighth of the buffer, is megabytes for every family that holds one record. An entry above a quarter
-    // of a block gets an allocation of its own, and batches tend to be a little above 16 KiB.
+    // The default, an eighth of the buffer, is megabytes for every family that holds one record. An entry above a
+    // quarter of a block gets an allocation of its own, and batches tend to be a little above 16 KiB.
     family.set_arena_block_size(128 << 10);
     family.set_compression_type(DBCompressionType::None);
     family.set_target_file_size_base(64 << 20);

@@ -80,6 +80,58 @@ fn chars(bytes: &[u8]) -> *const c_char {
     bytes.as_ptr().cast()
 }
 
+/// The memory that the memtables of all families share. RocksDB flushes the oldest when it is nearly used up, one at
+/// every write; it does not hold writers back.
+pub(super) struct WriteBuffer(NonNull<ffi::rocksdb_write_buffer_manager_t>);
+
+// SAFETY: a manager's counters are atomic and its size is changed under its own lock.
+unsafe impl Send for WriteBuffer {}
+// SAFETY: as above.
+unsafe impl Sync for WriteBuffer {}
+
+impl WriteBuffer {
+    pub(super) fn new(bytes: usize) -> Self {
+        // SAFETY: creates an object of our own.
+        let manager = unsafe { ffi::rocksdb_write_buffer_manager_create(bytes, false) };
+        Self(NonNull::new(manager).expect("the allocator aborts rather than return null"))
+    }
+
+    /// Makes a database, or a family, count against it.
+    pub(super) fn attach(&self, options: &mut Options) {
+        // SAFETY: both are alive; the options take a share of their own.
+        unsafe { ffi::rocksdb_options_set_write_buffer_manager(options.as_raw_ptr(), self.0.as_ptr()) };
+    }
+
+    pub(super) fn size_bytes(&self) -> usize {
+        // SAFETY: the manager is alive.
+        unsafe { ffi::rocksdb_write_buffer_manager_buffer_size(self.0.as_ptr()) }
+    }
+
+    pub(super) fn set_size_bytes(&self, bytes: usize) {
+        // SAFETY: the manager is alive.
+        unsafe { ffi::rocksdb_write_buffer_manager_set_buffer_size(self.0.as_ptr(), bytes) };
+    }
+
+    /// What memtables take, those being flushed included.
+    pub(super) fn used_bytes(&self) -> usize {
+        // SAFETY: the manager is alive.
+        unsafe { ffi::rocksdb_write_buffer_manager_memory_usage(self.0.as_ptr()) }
+    }
+
+    /// What memtables take for which no flush was begun.
+    pub(super) fn unflushed_bytes(&self) -> usize {
+        // SAFETY: the manager is alive.
+        unsafe { ffi::rocksdb_write_buffer_manager_mutable_memtable_memory_usage(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for WriteBuffer {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once; the database keeps its own share.
+        unsafe { ffi::rocksdb_write_buffer_manager_destroy(self.0.as_ptr()) };
+    }
+}
+
 /// An option that the crate has no setter for: replayed writes stay in memory instead of going to files at once.
 pub(super) fn avoid_flush_during_recovery(options: &mut Options) {
     // SAFETY: the options are alive and borrowed by nobody else.

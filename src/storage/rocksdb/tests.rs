@@ -334,3 +334,68 @@ fn check_after_kill(path: &Path, acked: &[i64], deleted: i64) {
     dir.delete(&passing).expect("delete");
     dir.close();
 }
+
+/// Each file of a database truncated, emptied, flipped in the middle or gone: a clear refusal, or the beginning of what
+/// was written; never wrong bytes, never a new database in place of the old one.
+#[test]
+fn damage_is_refused_or_cuts_the_end_off() {
+    let original = tempfile::tempdir().expect("tempdir");
+    let opened = open(original.path());
+    let family = create(&opened, "t");
+    let value = |n: i64| vec![n as u8; 2000];
+    let write = |from: i64| {
+        for n in from..from + 30 {
+            commit(&*opened, vec![batch(family, n, &value(n))], true).expect("commit");
+        }
+    };
+    write(0);
+    shared(&opened).flush_all().expect("flush");
+    shared(&opened).note_manifest();
+    write(30);
+    // As a kill leaves it: copied while it is open.
+    let snapshot: Vec<(PathBuf, Vec<u8>)> = std::fs::read_dir(original.path().join("db"))
+        .expect("list")
+        .map(|entry| entry.expect("entry").path())
+        .map(|path| (PathBuf::from(path.file_name().expect("a name")), std::fs::read(&path).expect("read")))
+        .collect();
+    let damages: [(&str, fn(&[u8]) -> Option<Vec<u8>>); 4] = [
+        ("truncated", |bytes| Some(bytes[..bytes.len() / 2].to_vec())),
+        ("emptied", |_| Some(Vec::new())),
+        ("flipped", |bytes| {
+            let mut bytes = bytes.to_vec();
+            let middle = bytes.len() / 2;
+            *bytes.get_mut(middle)? ^= 0x10;
+            Some(bytes)
+        }),
+        ("gone", |_| None),
+    ];
+    let harmless = ["LOCK", "IDENTITY"];
+    for (victim, bytes) in snapshot.iter().filter(|(name, bytes)| {
+        !bytes.is_empty() && !harmless.contains(&&*name.to_string_lossy()) && !name.starts_with("OPTIONS")
+    }) {
+        for (kind, damage) in damages {
+            let what = format!("{} {kind}", victim.display());
+            let copy = tempfile::tempdir().expect("tempdir");
+            std::fs::create_dir(copy.path().join("db")).expect("mkdir");
+            std::fs::copy(original.path().join(".manifest"), copy.path().join(".manifest")).expect("copy");
+            for (name, bytes) in snapshot.iter().filter(|(name, _)| name != victim) {
+                std::fs::write(copy.path().join("db").join(name), bytes).expect("write");
+            }
+            if let Some(damaged) = damage(bytes) {
+                std::fs::write(copy.path().join("db").join(victim), damaged).expect("write");
+            }
+            let Ok(opened) = RocksDirectory::open(copy.path(), options()) else { continue };
+            let Some((_, family)) = opened.partitions().pop() else {
+                panic!("{what}: opened as if nothing had ever been written");
+            };
+            let mut next = 0;
+            let outcome = opened.scan(family, Offset(0), &mut |last_offset, batch| {
+                assert_eq!((last_offset.0, batch), (next, &*value(next)), "{what}");
+                next += 1;
+                std::ops::ControlFlow::Continue(())
+            });
+            let log_only = victim.extension().is_some_and(|extension| extension == "log");
+            assert!(outcome.is_err() || next == 60 || (log_only && next >= 30), "{what}: {next} left, {outcome:?}");
+        }
+    }
+}

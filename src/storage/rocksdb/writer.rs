@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -56,9 +57,9 @@ struct Queued {
 }
 
 impl Queue {
-    /// Queues a set, or gives its `Done` back if the directory is closing. Never blocks: a caller may hold the lock that
-    /// the `Done` of an earlier set waits for. What bounds the queue is admission, which counts a request until its
-    /// writes are done.
+    /// Queues a set, or gives its `Done` back if the directory is closing. Never blocks: a caller may hold the lock
+    /// that the `Done` of an earlier set waits for. What bounds the queue is admission, which counts a request until
+    /// its writes are done.
     pub(super) fn push(&self, set: WriteSet, done: Done) -> Result<(), Done> {
         let bytes = set.size_bytes();
         let mut state = self.state.lock();
@@ -86,6 +87,10 @@ impl Queue {
     /// Sets queued so far.
     fn pushed(&self) -> u64 {
         self.state.lock().pushed
+    }
+
+    fn is_closing(&self) -> bool {
+        self.state.lock().closing
     }
 
     /// Lets the writer end once the queue is empty.
@@ -153,12 +158,18 @@ fn added_to(set: &WriteSet) -> impl Iterator<Item = Family> {
     })
 }
 
+/// How often the writer looks whether a flush has freed memory, and when it goes on regardless and leaves it to
+/// RocksDB to stall or to fail.
+const MEMORY_WAIT_STEP: Duration = Duration::from_millis(1);
+const MEMORY_WAIT_STEPS_MAX: u32 = 5_000;
+
 /// A batch of RocksDB that grew beyond this is not kept.
 const BATCH_KEPT_BYTES: usize = 2 * GROUP_COMMIT_BYTES_MAX;
 
 impl Writer<'_> {
     fn write_group(&mut self, group: &mut Vec<Queued>, queue: &Queue) {
         let bytes: usize = group.iter().map(|queued| queued.bytes).sum();
+        self.wait_for_memory(queue);
         let full = group.iter().any(|queued| queued.set.adds_batches()) && !self.has_room(bytes);
         let refused: Vec<bool> = group.iter().map(|queued| self.refuses(queued, full)).collect();
         let outcome =
@@ -176,6 +187,26 @@ impl Writer<'_> {
         queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if bytes > BATCH_KEPT_BYTES {
             self.batch = Batch::with_capacity(0);
+        }
+    }
+
+    /// Waits while memtables take more than their limit. Only under a load that flushing cannot follow; then the pace is
+    /// that of flushing.
+    fn wait_for_memory(&self, queue: &Queue) {
+        let memory = &self.shared.write_buffer;
+        let over = || memory.used_bytes() > self.shared.memory_limit_bytes();
+        if !over() {
+            return;
+        }
+        // RocksDB begins one flush per write. With many families a write adds more than that, so begin them all.
+        if memory.unflushed_bytes() > memory.size_bytes() && self.shared.begin_flush().is_err() {
+            return;
+        }
+        for _ in 0..MEMORY_WAIT_STEPS_MAX {
+            if !over() || queue.is_closing() || self.shared.stopped.get().is_some() {
+                return;
+            }
+            std::thread::park_timeout(MEMORY_WAIT_STEP);
         }
     }
 
@@ -222,13 +253,13 @@ impl Writer<'_> {
             self.shared.chores.add(Chore::DropFiles(family));
         }
         if let Some(active) = self.activity.window_ended() {
-            self.shared.chores.add(Chore::Budget { active });
+            self.shared.chores.add(Chore::WindowEnded { active });
         }
         Ok(())
     }
 
     fn has_room(&mut self, bytes: usize) -> bool {
-        let buffered = self.shared.write_buffer.get_usage() as u64;
+        let buffered = self.shared.write_buffer.used_bytes() as u64;
         let room = self.shared.space.admits(bytes as u64, buffered);
         if self.shared.space.set_full(!room) {
             self.shared.space_changed(room);
@@ -273,6 +304,10 @@ impl Writer<'_> {
         let cf = self.shared.cf(family);
         let state = self.shared.families.state(family);
         let start = self.start(family);
+        if start == Offset::MAX {
+            // The partition was deleted meanwhile, and the family may be another's soon.
+            return;
+        }
         if last_offset < start {
             // The log begins anew at an earlier offset. What lies hidden below the start must not come back.
             self.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
