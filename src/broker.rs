@@ -242,7 +242,6 @@ fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one record")]
 fn registrar(
     config: &Config,
     clock: &SharedClock,

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
 
 /// # Errors
 /// The line with which a start ends.
+#[expect(clippy::print_stdout, reason = "--check-config prints what it was asked for")]
 fn run(arguments: Arguments) -> Result<(), String> {
     let descriptors = observe::raise_file_descriptors()?;
     let levels = LogLevels::from_environment(|name| std::env::var(name).ok())?;

@@ -33,5 +33,5 @@ static REFUSALS_LOGGED: Counter = Counter::new();
 pub(crate) fn refusal_may_be_logged() -> bool {
     REFUSALS_LOGGED.add(1);
     let count = REFUSALS_LOGGED.get();
-    count <= 100 || count % 1000 == 0
+    count <= 100 || count.is_multiple_of(1000)
 }

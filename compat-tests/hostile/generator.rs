@@ -6,10 +6,10 @@ use kafka_protocol::protocol::buf::{ByteBuf, NotEnoughBytesError};
 
 /// SplitMix64: the same numbers in every run of the same seed.
 #[derive(Debug, Clone)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,7 +17,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 }
@@ -26,7 +26,7 @@ impl Random {
 const BODY_BYTES_MAX: usize = 600;
 
 #[derive(Debug)]
-pub struct Invented {
+pub(crate) struct Invented {
     random: Random,
     bytes: Vec<u8>,
     /// Of a hundred varints, how many are 0: null, or no tagged field.
@@ -36,7 +36,7 @@ pub struct Invented {
 }
 
 /// Up to `bodies_max` different bodies that `decode` accepts, the longest of many tries.
-pub fn bodies(
+pub(crate) fn bodies(
     random: &mut Random,
     bodies_max: usize,
     decode: impl Fn(&mut Invented) -> Result<(), String>,

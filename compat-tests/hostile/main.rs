@@ -21,7 +21,7 @@ const CONSTANT_BYTES: usize = 256 << 10;
 
 fn seed() -> u64 {
     let seed = std::env::var("KLAMM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_250_101);
-    println!("KLAMM_SEED={seed}");
+    eprintln!("KLAMM_SEED={seed}");
     seed
 }
 

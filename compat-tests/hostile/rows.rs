@@ -11,7 +11,7 @@ use klamm::probe;
 use crate::generator::Invented;
 
 /// One message.
-pub struct Row {
+pub(crate) struct Row {
     pub name: &'static str,
     pub versions: RangeInclusive<i16>,
     /// Lets the decoder invent a body.
@@ -39,7 +39,7 @@ fn row<M: Message + Decodable + PartialEq + Debug>(name: &'static str) -> Row {
 
 macro_rules! rows {
     ($($message:ident)*) => {
-        pub fn all() -> Vec<Row> {
+        pub(crate) fn all() -> Vec<Row> {
             vec![$(row::<$message>(stringify!($message))),*]
         }
     };

@@ -8,6 +8,7 @@
 //! - Produce is announced from version 0 although 3 is the lowest that works: older librdkafka decides by it whether it
 //!   may compress (KAFKA-18659). Kafka 4.x announces the same.
 //! - No feature is finalised: clients stay on transactions version 1.
+//!
 //! Versions: 3 flexible (its response header stays 0), 4 allows features with minimum 0 (KAFKA-17011). Ignored:
 //! nothing.
 //! Source: Kafka 4.1 `KafkaApis.handleApiVersionsRequest`, `ApiVersionsRequest.isValid`.

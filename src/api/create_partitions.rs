@@ -11,6 +11,7 @@
 //! - While replicas are being reassigned: REASSIGNMENT_IN_PROGRESS (60).
 //! - validate_only checks everything and writes nothing. The growth is written before the connection's next request is
 //!   read; waiting and time-out are those of CreateTopics.
+//!
 //! Versions: 2 flexible; 1 and 3 as before (quota errors, never given). Ignored: nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleCreatePartitionsRequest`, `ZkAdminManager.createPartitions`, `AdminZkClient`.
 

@@ -15,6 +15,7 @@
 //! - The topics are written before the connection's next request is read. The answer waits until this broker's image
 //!   has all leaders, or until the time-out: REQUEST_TIMED_OUT (7) means created, not ready; a time-out of 0 or less
 //!   always.
+//!
 //! Versions: 4 defaults by −1 (KIP-464); 5 answers counts and settings (KIP-525), flexible; 7 topic ids. Ignored:
 //! nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleCreateTopicsRequest`, `ZkAdminManager.createTopics`,

@@ -8,6 +8,7 @@
 //! - The wish is written before the connection's next request is read. The answer waits until the topic has left this
 //!   broker's image and the store, so that it can be created anew at once (Kafka waits for the image alone), or until
 //!   the time-out: REQUEST_TIMED_OUT (7), while the deletion goes on; a time-out of 0 or less always.
+//!
 //! Versions: 3 TOPIC_DELETION_DISABLED; 4 flexible; 5 error message (null, as in Kafka 3.9); 6 ids (KIP-516).
 //! Ignored: nothing. Source: Kafka 3.9 `KafkaApis.handleDeleteTopicsRequest`, `ZkAdminManager.deleteTopics`.
 

@@ -4,6 +4,7 @@
 //! - Each client gets the endpoints of the listener it came through.
 //! - Endpoint type (1+) must be 1, brokers: there are no KRaft controllers to list. Anything else is
 //!   MISMATCHED_ENDPOINT_TYPE (114), unknown numbers UNSUPPORTED_ENDPOINT_TYPE (115).
+//!
 //! Versions: 0 flexible; 1 endpoint types (KIP-919); 2 fenced brokers (KIP-1073; there are none without KRaft).
 //! Source: Kafka 3.9 `KafkaApis.handleDescribeCluster`, `AuthHelper.computeDescribeClusterResponse`.
 

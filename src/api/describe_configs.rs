@@ -9,6 +9,7 @@
 //!   INVALID_REQUEST.
 //! - No names, or null, means all settings; unknown names are left out. Synonyms and documentation come when asked for.
 //!   What is secret is null and marked sensitive.
+//!
 //! Versions: 1 synonyms and sources; 3 types and documentation (KIP-569); 4 flexible. Ignored: nothing.
 //! Source: Kafka 3.9 `ConfigHelper.describeConfigs`.
 

@@ -8,6 +8,7 @@
 //! - A cursor at a topic that is not among those named, or at a negative partition: INVALID_REQUEST (42) for each topic
 //!   named.
 //! - Eligible leader replicas are a KRaft matter: empty, since Java's admin client takes no null.
+//!
 //! Versions: 0 flexible. Source: Kafka 4.1 `DescribeTopicPartitionsRequestHandler`,
 //! `KRaftMetadataCache.describeTopicResponse`.
 

@@ -85,7 +85,6 @@ pub(crate) fn of_placement_error(error: &PlacementError) -> ResponseError {
 pub(crate) fn of_admin_error(error: &AdminError) -> ResponseError {
     match error {
         AdminError::TopicExists(_) => ResponseError::TopicAlreadyExists,
-        AdminError::MarkedForDeletion(_) => ResponseError::TopicAlreadyExists,
         AdminError::NoTopic(_) => ResponseError::UnknownTopicOrPartition,
         AdminError::TooLarge { .. } => ResponseError::InvalidPartitions,
         AdminError::Raced(_) => ResponseError::UnknownServerError,

@@ -10,6 +10,7 @@
 //!   FENCED_LEADER_EPOCH (74), newer UNKNOWN_LEADER_EPOCH (75). A diverging `last_fetched_epoch` (12+) is answered with
 //!   the epoch and end offset where the logs part, and no records.
 //! - Replicas (replica id ≥ 0) are refused with NOT_LEADER_OR_FOLLOWER until there is replication.
+//!
 //! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12
 //! flexible, divergence; 13 topic ids (UNKNOWN_TOPIC_ID); 15 replica state; 16 leader hints (optional, not sent); 17,
 //! 18 nothing for consumers. Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`,

@@ -7,6 +7,7 @@
 //!   transactions exist; key type 2 (share groups) and others with INVALID_REQUEST (42).
 //! - An empty group id is legal: old consumers commit under it.
 //! - From version 4 on keys come in a batch, each with its own error and, as in Kafka, an empty message.
+//!
 //! Versions: 1 key types; 3 flexible; 4 batches (KIP-699); 6 share groups. Ignored: nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleFindCoordinatorRequest`.
 

@@ -7,6 +7,7 @@
 //! - While no controller gives a block: COORDINATOR_LOAD_IN_PROGRESS (14), which clients repeat.
 //! - With a transactional id: TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53), which is fatal to a producer, until
 //!   transactions exist; an empty one: INVALID_REQUEST.
+//!
 //! Versions: 2 flexible; 3 id and epoch (KIP-360); 4 PRODUCER_FENCED and 5 transactions v2, which concern transactional
 //! ids alone. Ignored: transaction_timeout_ms. Source: Kafka 3.9 `KafkaApis.handleInitProducerIdRequest`.
 

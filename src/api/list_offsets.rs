@@ -8,6 +8,7 @@
 //! - A time: the first record at or after it; none: timestamp −1, offset −1, no error.
 //! - Leader epochs are checked as in Fetch. A partition named twice: INVALID_REQUEST (42).
 //! - A debugging or replica id does not matter here: there is one copy.
+//!
 //! Versions: 2 isolation; 4 leader epochs; 6 flexible; 10 a time-out that only tiered storage needs. Ignored:
 //! timeout_ms.
 //! Source: Kafka 3.9 `KafkaApis.handleListOffsetRequestV1AndAbove`, `ReplicaManager.fetchOffset`.

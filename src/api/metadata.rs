@@ -12,6 +12,7 @@
 //!   INVALID_REQUEST (42) for each topic.
 //! - Version 0 leaves replicas without an endpoint out and says REPLICA_NOT_AVAILABLE (9).
 //! - Authorised operations are answered when asked for: every one that applies, since nothing is denied yet.
+//!
 //! Versions: 4 allow_auto_topic_creation; 7 leader epochs; 8 authorised operations; 9 flexible; 10 topic ids; 11 no
 //! cluster operations; 13 top-level error (never set).
 //! Source: Kafka 3.9 `KafkaApis.handleTopicMetadataRequest`, `ZkMetadataCache.getTopicMetadata`.

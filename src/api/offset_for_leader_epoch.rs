@@ -4,6 +4,7 @@
 //! Behaviour
 //! - Answers the largest epoch that is not above the one asked, with its end offset; −1/−1 when no such epoch is known.
 //! - Leader epochs of the request are checked as in Fetch.
+//!
 //! Versions: 3 replica id; 4 flexible. Ignored: replica_id. Source: Kafka 3.9 `Partition.lastOffsetForLeaderEpoch`.
 
 use std::ops::RangeInclusive;

@@ -11,6 +11,7 @@
 //!   client.
 //! - Until transactions exist a transactional id, or a transactional batch, is TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 //!   which is fatal to every producer; nothing is stored.
+//!
 //! Versions: 7 zstd; 8 record errors (KIP-467); 9 flexible; 10 leader hints (KIP-951, optional, not sent); 13 topic ids
 //! instead of names (UNKNOWN_TOPIC_ID). Announced from 0, see `api_versions`; 0–2 close the connection.
 //! Source: Kafka 3.9 `KafkaApis.handleProduceRequest`, `ReplicaManager.appendRecords`,
@@ -37,7 +38,6 @@ use crate::record::validate::validate;
 use crate::replica::ack::{Ack, AckError, Completion};
 use crate::replica::partition::{AckAt, Refusal};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
-use crate::wire::codec;
 use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
 
 const KEY: i16 = 0;

@@ -14,7 +14,7 @@ use crate::types::BrokerId;
 
 /// Why a log directory cannot be used. Nothing in it was touched.
 #[derive(Debug, thiserror::Error)]
-pub enum DirError {
+pub(super) enum DirError {
     #[error("log directory {path} cannot be made or read: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error(transparent)]
@@ -26,7 +26,7 @@ pub enum DirError {
 /// A complaint about `meta.properties`, already worded.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct MetaErrorOpaque(String);
+pub(super) struct MetaErrorOpaque(String);
 
 impl From<MetaError> for DirError {
     fn from(error: MetaError) -> Self {

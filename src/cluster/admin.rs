@@ -20,8 +20,6 @@ use crate::types::{TopicId, TopicName};
 pub(crate) enum AdminError {
     #[error("Topic '{0}' already exists.")]
     TopicExists(TopicName),
-    #[error("Topic '{0}' is marked for deletion.")]
-    MarkedForDeletion(TopicName),
     #[error("The topic '{0}' does not exist.")]
     NoTopic(TopicName),
     /// The node would outgrow what ZooKeeper takes.
@@ -207,25 +205,6 @@ impl ClusterAdmin {
         };
         timeout(patience, gone).await.unwrap_or(false)
     }
-
-    /// Replaces all overrides of an entity and says so in the feed. Source: Kafka 3.9
-    /// `AdminZkClient.changeEntityConfig`.
-    pub(crate) async fn set_overrides(&self, entity: &Entity, overrides: &Overrides) -> Result<(), AdminError> {
-        let data = checked_size(config::encode(overrides))?;
-        let path = entity.path();
-        match self.store.set(&path, data.clone(), -1).await {
-            Err(CoordinationError::NoNode(_)) => {
-                match self.store.create(&path, data.clone(), CreateMode::Persistent).await {
-                    Err(CoordinationError::NodeExists(_)) => self.store.set(&path, data, -1).await.map(|_| ()),
-                    result => result.map(|_| ()),
-                }
-            }
-            result => result.map(|_| ()),
-        }?;
-        let change = config::encode_change(entity);
-        self.store.create(config::CHANGE_PREFIX, change, CreateMode::PersistentSequential).await?;
-        Ok(())
-    }
 }
 
 /// `replace_overrides`: a node of overrides exists already.
@@ -329,16 +308,5 @@ mod tests {
         tokio::task::yield_now().await;
         deleter.delete("/brokers/topics/a", -1).await.unwrap();
         assert!(waiter.await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn overrides_are_announced_in_the_feed() {
-        let (store, admin) = room().await;
-        let entity = Entity::Topic("a".into());
-        admin.set_overrides(&entity, &topic("a", 1).overrides).await.unwrap();
-        admin.set_overrides(&entity, &Overrides::new()).await.unwrap();
-        assert_eq!(store.children(config::CHANGES).await.unwrap().len(), 2);
-        let (data, _) = store.get("/config/topics/a").await.unwrap().unwrap();
-        assert!(config::decode("p", &data).unwrap().is_empty());
     }
 }

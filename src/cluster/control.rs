@@ -107,12 +107,11 @@ pub(crate) enum ControlError {
     StaleBrokerEpoch,
     #[error("fenced leader epoch")]
     FencedLeaderEpoch,
-    #[error("inconsistent topic id")]
-    InconsistentTopicId,
     #[error("storage error: {0}")]
     Storage(String),
     /// The link is gone; the outcome is unknown.
     #[error("disconnected")]
+    #[allow(dead_code, reason = "a link in process cannot be lost")]
     Disconnected,
 }
 

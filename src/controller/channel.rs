@@ -65,7 +65,7 @@ pub(super) enum Answered {
     LeaderAndIsr(PartitionResults),
     StopReplica(PartitionResults),
     /// The whole request was refused; it is not repeated.
-    Refused(ControlError),
+    Refused,
 }
 
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Sender {
                     }
                     Err(error) => {
                         warn!(broker = %self.broker, %error, "a control request was refused");
-                        self.answer(Answered::Refused(error));
+                        self.answer(Answered::Refused);
                         break;
                     }
                 }

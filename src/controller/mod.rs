@@ -28,6 +28,8 @@ mod term;
 mod tests;
 mod topics;
 
-pub(crate) use channel::{LinkSource, OwnLink};
+#[cfg(test)]
+pub(crate) use channel::LinkSource;
+pub(crate) use channel::OwnLink;
 pub(crate) use controller::{ControllerHandle, ControllerParts, ControllerSeat, seat};
 pub(crate) use term::ControllerSettings;

@@ -69,7 +69,7 @@ impl Term {
             Answered::LeaderAndIsr(results) => self.on_replicas_started(broker, results).await,
             Answered::StopReplica(results) => self.on_replicas_stopped(broker, results).await,
             // The broker knows better who the controller is, or has registered anew: either shows up in a watch.
-            Answered::Refused(_) => Ok(()),
+            Answered::Refused => Ok(()),
         }
     }
 }

@@ -236,7 +236,7 @@ async fn deleted_topic_leaves_the_image_the_disks_and_the_store() {
     one.sees(|image| image.topic("t").is_some()).await;
     let admin = ClusterAdmin::new(cluster.store.clone());
     let name = TopicName::new("t");
-    admin.mark_for_deletion(&[name.clone()]).await.remove(0).unwrap();
+    admin.mark_for_deletion(std::slice::from_ref(&name)).await.remove(0).unwrap();
     assert!(admin.await_gone(&name, Duration::from_secs(60)).await);
     one.sees(|image| image.topic("t").is_none()).await;
     let stops: Vec<_> =

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use super::connection::{self, Settings};
-use crate::api::dispatch::Origin;
 use crate::metrics;
 use crate::task;
 
@@ -153,9 +152,4 @@ fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>) 
         connection::serve(stream, settings).await;
         drop(place);
     });
-}
-
-/// The origin of requests that come through a listener.
-pub(crate) fn origin(base: &Origin, peer: SocketAddr) -> Origin {
-    Origin { peer, ..base.clone() }
 }

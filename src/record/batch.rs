@@ -162,6 +162,7 @@ impl BatchHeader {
         Codec::from_attributes(self.attributes)
     }
 
+    #[cfg(test)]
     pub(crate) fn is_compressed(&self) -> bool {
         self.attributes & CODEC_BITS != 0
     }

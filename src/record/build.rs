@@ -1,10 +1,10 @@
-//! Making v2 batches: for coordinators, transaction markers, compaction, and produced batches that need a rewrite.
+//! Making v2 batches: for coordinators, compaction, and produced batches that need a rewrite.
 
 use bytes::{BufMut, BytesMut};
 
 use super::batch::{
-    BatchError, BatchHeader, CODEC_BITS, CONTROL_BIT, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC, NO_SEQUENCE,
-    NO_TIMESTAMP, TRANSACTIONAL_BIT, TimestampType,
+    BatchError, BatchHeader, CODEC_BITS, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC, NO_SEQUENCE, NO_TIMESTAMP,
+    TimestampType,
 };
 use super::checksum;
 use super::compression::{self, Compression};
@@ -86,6 +86,7 @@ impl BatchBuilder {
     }
 
     /// As a producer would send it.
+    #[cfg(test)]
     pub(crate) fn producer(mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) -> Self {
         self.header.producer_id = id;
         self.header.producer_epoch = epoch;
@@ -93,13 +94,9 @@ impl BatchBuilder {
         self
     }
 
+    #[cfg(test)]
     pub(crate) fn transactional(mut self) -> Self {
-        self.header.attributes |= TRANSACTIONAL_BIT;
-        self
-    }
-
-    pub(crate) fn control(mut self) -> Self {
-        self.header.attributes |= CONTROL_BIT;
+        self.header.attributes |= super::batch::TRANSACTIONAL_BIT;
         self
     }
 
@@ -148,16 +145,6 @@ impl BatchBuilder {
         put_record(&mut self.bytes, timestamp.wrapping_sub(self.header.base_timestamp), delta, key, value, headers);
         self.next_delta = delta.wrapping_add(1);
         self.header.record_count = self.header.record_count.wrapping_add(1);
-    }
-
-    /// Number of records so far.
-    pub(crate) fn record_count(&self) -> i32 {
-        self.header.record_count
-    }
-
-    /// Length so far, before compression.
-    pub(crate) fn size_bytes(&self) -> usize {
-        self.bytes.len()
     }
 
     /// The finished batch. Without records only a rewrite of another batch makes sense: it keeps the producer's

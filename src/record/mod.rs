@@ -7,17 +7,17 @@ pub(crate) mod batch;
 pub(crate) mod build;
 pub(crate) mod checksum;
 pub(crate) mod compression;
-pub(crate) mod control;
 pub(crate) mod probe;
 pub(crate) mod refused;
 pub(crate) mod stamp;
 pub(crate) mod validate;
 pub(crate) mod walk;
 
-pub(crate) use batch::{BatchError, BatchHeader, HEADER_BYTES, TimestampType};
+pub(crate) use batch::{BatchError, BatchHeader, TimestampType};
 pub(crate) use build::BatchBuilder;
-pub(crate) use compression::{Codec, Compression, TopicCompression};
-pub(crate) use refused::{Refused, RefusedKind};
+#[cfg(test)]
+pub(crate) use compression::Compression;
+pub(crate) use compression::TopicCompression;
 pub(crate) use stamp::stamp;
 pub(crate) use validate::{ProduceRules, ValidBatch, validate};
 pub(crate) use walk::{RecordView, for_each_record};

@@ -30,6 +30,7 @@ pub(crate) struct RawHeaders<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
+#[cfg(test)]
 impl<'a> RawHeaders<'a> {
     /// Key and value of each header in order; keys may repeat.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {

@@ -87,10 +87,10 @@ impl ReplicaManager {
             wanted
                 .iter()
                 .filter(|id| {
-                    !known
+                    known
                         .get(&id.topic)
                         .and_then(|topic| topic.get(&id.partition))
-                        .is_some_and(|partition| partition.id.topic_id == id.topic_id)
+                        .is_none_or(|partition| partition.id.topic_id != id.topic_id)
                 })
                 .collect()
         };
@@ -131,8 +131,7 @@ impl ReplicaManager {
         for (id, family) in ids.iter().zip(families) {
             let config = configs.entry(id.topic.clone()).or_insert_with(|| (self.config_of)(&id.topic)).clone();
             let now = self.clock.now_ms();
-            let log =
-                PartitionLog::open(Arc::clone(dir), id.clone(), family, config.log.clone(), Arc::clone(tail), now)?;
+            let log = PartitionLog::open(Arc::clone(dir), id.clone(), family, config.log, Arc::clone(tail), now)?;
             let partition = Partition::new(self.me, id.clone(), family, Arc::clone(dir), Arc::clone(tail), log);
             partition.set_config(config.log, config.min_insync_replicas);
             opened.push(partition);
@@ -228,7 +227,7 @@ impl ReplicaManager {
         }
         let config = (self.config_of)(topic);
         for partition in replicas {
-            partition.set_config(config.log.clone(), config.min_insync_replicas);
+            partition.set_config(config.log, config.min_insync_replicas);
         }
     }
 

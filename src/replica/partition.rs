@@ -65,7 +65,8 @@ struct State {
     written: AckQueue,
     /// acks=all, waiting for the high watermark.
     replicated: AckQueue,
-    /// A write failed: nothing more is accepted (I-6). If only space was missing the log is opened anew once it is back.
+    /// A write failed: nothing more is accepted (I-6). If only space was missing the log is opened anew once there
+    /// is some.
     failed: Option<AckError>,
     /// Appends queued and not yet answered by the writer.
     in_flight: usize,

@@ -85,11 +85,6 @@ impl Faults {
         self.state.lock().full = full;
     }
 
-    /// While set, every read fails.
-    pub(crate) fn set_reads_fail(&self, fail: bool) {
-        self.state.lock().reads_fail = fail;
-    }
-
     /// Keeps commits from being written until [`Faults::release`].
     pub(crate) fn hold(&self) {
         self.state.lock().held.get_or_insert_default();

@@ -56,6 +56,7 @@ pub(crate) struct FetchedPartition {
 
 impl FetchedPartition {
     /// A partition with an error and nothing else.
+    #[cfg(test)]
     pub(crate) fn failed(index: PartitionIndex, error_code: i16) -> Self {
         Self {
             index,

@@ -48,11 +48,6 @@ impl FrameReader {
         Self { frame_bytes_max, received: BytesMut::new(), read_ahead_bytes: READ_AHEAD_BYTES, largest_bytes: 0 }
     }
 
-    /// Changes the limit from the next frame on: it is lower before authentication.
-    pub(crate) fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
-        self.frame_bytes_max = frame_bytes_max;
-    }
-
     /// The next frame without its prefix; `None` when the stream ends between frames.
     ///
     /// Cancellation-safe: what was received stays here, and the one await is a single read.
@@ -76,6 +71,7 @@ impl FrameReader {
     }
 
     /// Bytes of memory held for what is not handed out.
+    #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
         self.received.capacity()
     }
@@ -251,8 +247,6 @@ mod tests {
         let mut source = Source { bytes: vec![0, 0, 0, 101], step: usize::MAX, ..Source::default() };
         let mut reader = FrameReader::new(100);
         assert!(matches!(reader.next(&mut source).await, Err(FrameError::TooLarge { bytes: 101, max: 100 })));
-        reader.set_frame_bytes_max(101);
-        assert!(matches!(reader.take(), Ok(None)), "the limit was raised");
     }
 
     #[tokio::test]

@@ -147,6 +147,7 @@ impl EmbeddedCoordination {
     }
 
     /// Another session on the same tree, as if another process had connected.
+    #[cfg(test)]
     pub(crate) fn connect(&self) -> EmbeddedCoordination {
         Shared::connect(Arc::clone(&self.shared))
     }

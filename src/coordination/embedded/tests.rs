@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use super::*;
 use crate::coordination::SharedCoordination;
@@ -195,14 +194,10 @@ async fn a_thousand_partitions_take_one_sync() {
     let batches = (0..1000).map(|at| {
         vec![create_op(path(at), CreateMode::Persistent), create_op(path(at) + "/state", CreateMode::Persistent)]
     });
-    let started = Instant::now();
     let results = store.multi_all(batches.collect()).await;
-    println!("1000 partitions in {:?}", started.elapsed());
     assert!(results.iter().all(Result::is_ok));
     assert_eq!(dir.syncs.load(Ordering::SeqCst) - before, 1);
-    let started = Instant::now();
     let again = open(&dir.reopened());
-    println!("opened in {:?}", started.elapsed());
     assert_eq!(again.children("/topics/t/partitions").await.map(|names| names.len()), Ok(1000));
 }
 

@@ -539,6 +539,7 @@ impl Iter<'_> {
     }
 
     /// Key and value at the cursor until it moves; `None` at the end; an error if reading failed.
+    #[expect(clippy::type_complexity, reason = "an entry, its absence, or an error")]
     pub(super) fn entry(&self) -> Result<Option<(&[u8], &[u8])>, RocksError> {
         // SAFETY: key and value are asked for only where the iterator is valid, and live until it moves (`&mut`).
         unsafe {
