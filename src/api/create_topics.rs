@@ -202,6 +202,7 @@ impl Planner<'_> {
             return Err(Refusal::new(ResponseError::InvalidTopicException, message));
         }
         check_assignment(&assignment)?;
+        check_brokers(&assignment, self.image)?;
         check_overrides(self.config, &overrides)?;
         let id = (0..64).find_map(|_| TopicId::from_random(self.clock.random())).unwrap_or_default();
         Ok(NewTopic { name: TopicName::new(name), id, assignment, overrides })
@@ -229,16 +230,6 @@ impl Planner<'_> {
         let mut assignment = Assignment::new();
         for given in &topic.assignments {
             let replicas: Vec<_> = given.broker_ids.iter().map(|id| BrokerId(id.0)).collect();
-            if replicas.is_empty() {
-                let message = "The manual partition assignment includes an empty replica list.";
-                return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, message));
-            }
-            if let Some(unknown) = replicas.iter().find(|id| !self.image.brokers.contains_key(id)) {
-                let message = format!(
-                    "The manual partition assignment includes broker {unknown}, but no such broker is registered."
-                );
-                return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, message));
-            }
             assignment.insert(PartitionIndex(given.partition_index), replicas);
         }
         Ok(assignment)
@@ -296,15 +287,35 @@ fn check_assignment(assignment: &Assignment) -> Result<(), Refusal> {
     for replicas in assignment.values() {
         let distinct: BTreeSet<_> = replicas.iter().collect();
         if distinct.len() != replicas.len() {
-            let plain: BTreeMap<i32, Vec<i32>> =
-                assignment.iter().map(|(index, ids)| (index.0, ids.iter().map(|id| id.0).collect())).collect();
-            return refuse(format!("Duplicate replica assignment found: {plain:?}"));
+            return refuse(format!("Duplicate replica assignment found: {}", as_scala_prints(assignment)));
         }
     }
     if !assignment.keys().map(|index| index.0).eq(0..assignment.len() as i32) {
         return refuse("partitions should be a consecutive 0-based integer sequence".into());
     }
     Ok(())
+}
+
+/// A map of arrays as it stands in Kafka's message.
+fn as_scala_prints(assignment: &Assignment) -> String {
+    let list = |ids: &[BrokerId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let entries: Vec<_> =
+        assignment.iter().map(|(index, ids)| format!("{index} -> ArrayBuffer({})", list(ids))).collect();
+    format!("HashMap({})", entries.join(", "))
+}
+
+/// Source: Kafka 4.1 `ReplicationControlManager.validateManualPartitionAssignment`.
+fn check_brokers(assignment: &Assignment, image: &ClusterImage) -> Result<(), Refusal> {
+    let refuse = |why: String| Err(Refusal::new(ResponseError::InvalidReplicaAssignment, why));
+    if assignment.values().any(Vec::is_empty) {
+        return refuse("The manual partition assignment includes an empty replica list.".into());
+    }
+    match assignment.values().flatten().find(|id| !image.brokers.contains_key(id)) {
+        Some(unknown) => refuse(format!(
+            "The manual partition assignment includes broker {unknown}, but no such broker is registered."
+        )),
+        None => Ok(()),
+    }
 }
 
 fn respond(ctx: &RequestContext, req: &CreateTopicsRequest, entries: Vec<Entry>) -> CreateTopicsResponse {
@@ -433,7 +444,11 @@ mod tests {
              time.",
         );
         check(assigned("a", &[(0, &[1]), (1, &[1, 2])]), 39, "All partitions should have the same number of replicas");
-        check(assigned("a", &[(0, &[1, 1])]), 39, "Duplicate replica assignment found: {0: [1, 1]}");
+        check(
+            assigned("a", &[(0, &[1, 1])]),
+            39,
+            "Duplicate replica assignment found: HashMap(0 -> ArrayBuffer(1, 1))",
+        );
         check(
             assigned("a", &[(0, &[1]), (2, &[1])]),
             39,

@@ -168,18 +168,26 @@ impl Feed {
         loop {
             // A lost session counts as changed as well.
             let _ = changed.await;
+            let mut failures = 0_u32;
             changed = loop {
                 match self.catch_up().await {
                     Ok(changed) => break changed,
                     Err(error) => {
+                        // First, since watches fire before the session shows that it was closed.
+                        sleep(RETRY_PAUSE).await;
                         if *self.config.store.session().borrow() == Session::Closed {
                             return;
                         }
-                        warn!(%error, "the feed of config changes cannot be read; trying again");
-                        sleep(RETRY_PAUSE).await;
+                        if failures == 0 {
+                            warn!(%error, "the feed of config changes cannot be read; trying until it can");
+                        }
+                        failures = failures.saturating_add(1);
                     }
                 }
             };
+            if failures > 0 {
+                info!(failures, "the feed of config changes is read again");
+            }
         }
     }
 
