@@ -190,8 +190,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Waits while memtables take more than their limit. Only under a load that flushing cannot follow; then the pace is
-    /// that of flushing.
+    /// Waits while memtables take more than their limit. Only under a load that flushing cannot follow; then the pace
+    /// is that of flushing.
     fn wait_for_memory(&self, queue: &Queue) {
         let memory = &self.shared.write_buffer;
         let over = || memory.used_bytes() > self.shared.memory_limit_bytes();
