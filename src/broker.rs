@@ -83,6 +83,10 @@ pub struct Broker {
 /// How long connections may take to answer what is in flight when the broker stops.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(300);
 
+/// How long the controller may take to end. It waits for an answer when ZooKeeper is gone; what it then writes is
+/// fenced, as ever.
+const CONTROLLER_PATIENCE: Duration = Duration::from_millis(500);
+
 impl Broker {
     /// Starts a broker and returns when it answers Metadata, produce and group requests.
     ///
@@ -159,7 +163,9 @@ impl Broker {
         }
         // Connections hold a receiver each: when the last is gone the channel says so.
         let _ = tokio::time::timeout(DRAIN_PATIENCE, self.stopping.closed()).await;
-        self.controller.stop().await;
+        if tokio::time::timeout(CONTROLLER_PATIENCE, self.controller.stop()).await.is_err() {
+            warn!("the controller waits for ZooKeeper; stopping without it");
+        }
         let (replicas, dirs) = (Arc::clone(&self.replicas), self.dirs);
         task::blocking(move || {
             replicas.close();
@@ -215,6 +221,19 @@ async fn identify(
     store: &dyn crate::coordination::Coordination,
     clock: &SharedClock,
 ) -> Result<Identity, StartError> {
+    if let (Some(zookeeper), Some(id)) = (&config.zookeeper, &stored.cluster_id)
+        && registration::existing_cluster_id(store).await.map_err(failed)?.is_none()
+    {
+        // An empty tree knows no topics: every log here would be deleted as a stray. Kafka gives the empty tree an id
+        // of its own and then refuses the directory; we leave no id behind.
+        return Err(StartError(format!(
+            "ZooKeeper at {}{} holds no cluster, but meta.properties in {} says cluster.id={id}. Configured \
+             zookeeper.connect may be wrong, or ZooKeeper has lost its data.",
+            zookeeper.connect,
+            zookeeper.chroot,
+            dirs.paths[0].display()
+        )));
+    }
     let proposed = match stored.cluster_id.clone().or_else(|| config.cluster_id.clone()) {
         Some(id) => id,
         None => new_cluster_id(clock),

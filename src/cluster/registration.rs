@@ -59,12 +59,20 @@ pub(crate) async fn ensure_top_level_paths(store: &dyn Coordination, id: BrokerI
     }
 }
 
+/// The cluster's id, if it has one yet.
+pub(crate) async fn existing_cluster_id(store: &dyn Coordination) -> Result<Option<String>, RegistrationError> {
+    match store.get(cluster_id::PATH).await? {
+        Some((data, _)) => Ok(Some(cluster_id::decode(&data)?)),
+        None => Ok(None),
+    }
+}
+
 /// The cluster's id; `proposed` becomes it when this is the first broker.
 pub(crate) async fn cluster_id(store: &dyn Coordination, proposed: &str) -> Result<String, RegistrationError> {
     ensure_path(store, cluster_id::CLUSTER).await?;
     loop {
-        if let Some((data, _)) = store.get(cluster_id::PATH).await? {
-            return Ok(cluster_id::decode(&data)?);
+        if let Some(id) = existing_cluster_id(store).await? {
+            return Ok(id);
         }
         match store.create(cluster_id::PATH, cluster_id::encode(proposed), CreateMode::Persistent).await {
             Ok(_) => return Ok(proposed.into()),

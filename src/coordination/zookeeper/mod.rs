@@ -69,6 +69,9 @@ impl ZookeeperConfig {
     }
 }
 
+/// How long the end of a session is waited for. One that hangs must not hold up the stop of the process.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Where the session's state is shown; one channel over all sessions.
 type Published = Arc<published::Sender<Session>>;
 
@@ -185,7 +188,7 @@ impl ZookeeperCoordination {
         if let Some(client) = client
             && let Session::Connected(_) | Session::Disconnected(_) = last
         {
-            let closed = session::close(client, self.config.request_timeout).await;
+            let closed = session::close(client, self.config.request_timeout.min(CLOSE_PATIENCE)).await;
             if closed {
                 self.connecting.lock().await.forget().await;
             }

@@ -182,10 +182,11 @@ fn state_of(state: zk::SessionState, id: i64) -> Session {
     }
 }
 
-/// Ends a session: answers whether the ensemble has confirmed it in time.
+/// Ends a session: answers whether the ensemble has confirmed it in time. Without a connection there is nobody to ask,
+/// so that is not waited for: the session then ends by itself, and a later start of ours removes its ephemerals.
 pub(super) async fn close(client: zk::Client, timeout: Duration) -> bool {
     let mut watcher = client.state_watcher();
-    if client.state().is_terminated() {
+    if client.state() == zk::SessionState::Disconnected || client.state().is_terminated() {
         return false;
     }
     // The session ends when nobody can make requests any more.
@@ -193,7 +194,7 @@ pub(super) async fn close(client: zk::Client, timeout: Duration) -> bool {
     let closed = async {
         loop {
             let state = watcher.changed().await;
-            if state.is_terminated() {
+            if state == zk::SessionState::Disconnected || state.is_terminated() {
                 return state == zk::SessionState::Closed;
             }
         }

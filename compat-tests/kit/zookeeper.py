@@ -1,0 +1,146 @@
+"""ZooKeeper 3.8 from the Debian package on a free loopback port, and a small client of its wire protocol.
+
+The server ends with its starter. The client opens a session for each call, so it survives whatever a test does to the
+server in between.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+
+import broker as kit
+
+JAR = "/usr/share/java/zookeeper.jar"
+TICK_MS = 500
+
+NO_NODE = -101
+NODE_EXISTS = -110
+
+
+class ZooError(Exception):
+    def __init__(self, code, path):
+        super().__init__(f"ZooKeeper answers {code} about {path}")
+        self.code = code
+
+
+class Stat:
+    def __init__(self, data):
+        (self.czxid, self.mzxid, _ctime, _mtime, self.version, _cversion, _aversion, self.owner, _length, self.children,
+         _pzxid) = struct.unpack(">qqqqiiiqiiq", data)  # fmt: skip
+
+
+class Server:
+    """One server; `port` and the data stay the same over restarts."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.port = kit.free_port()
+        self.process = None
+        self.starts = 0
+        self.start()
+
+    def start(self):
+        self.starts += 1
+        settings = {
+            "tickTime": TICK_MS, "dataDir": self.folder / "zookeeper", "clientPort": self.port,
+            "clientPortAddress": "127.0.0.1", "admin.enableServer": "false", "4lw.commands.whitelist": "*",
+            "maxClientCnxns": 0, "minSessionTimeout": 2 * TICK_MS, "maxSessionTimeout": 60_000,
+        }  # fmt: skip
+        file = kit.write_properties(self.folder / "zoo.cfg", settings)
+        command = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.forceSync=no"]
+        command += ["-cp", JAR, "org.apache.zookeeper.server.ZooKeeperServerMain", str(file)]
+        self.process = kit.Process(f"zookeeper-{self.starts}", command, self.folder)
+        self.process.wait_until(lambda: "Mode:" in self.word("srvr"), 60)
+
+    def word(self, command):
+        """The answer to a four-letter command; empty if there is none."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            connection.sendall(command.encode())
+            return b"".join(iter(lambda: connection.recv(4096), b"")).decode(errors="replace")
+        return ""
+
+    def kill(self):
+        self.process.kill()
+
+    def pause(self):
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def resume(self):
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def tree(self, root):
+        return Tree(self.port, root)
+
+
+class Tree:
+    """The nodes below `root`. Every call is a session of its own."""
+
+    def __init__(self, port, root=""):
+        self.port, self.root = port, root
+
+    def _call(self, kind, path, body=b""):
+        def exactly(stream, count):
+            data = stream.read(count)
+            if len(data) != count:
+                raise ConnectionError("ZooKeeper closed the connection")
+            return data
+
+        def frame(stream):
+            return exactly(stream, struct.unpack(">i", exactly(stream, 4))[0])
+
+        full = (self.root + path) or "/"
+        name = full.encode()
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            stream = connection.makefile("rb")
+            hello = struct.pack(">iqiqi", 0, 0, 10_000, 0, 16) + bytes(16)
+            connection.sendall(struct.pack(">i", len(hello)) + hello)
+            frame(stream)
+            request = struct.pack(">iii", 1, kind, len(name)) + name + body
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            answer = frame(stream)
+            close = struct.pack(">ii", 2, -11)
+            connection.sendall(struct.pack(">i", len(close)) + close)
+            frame(stream)
+        code = struct.unpack(">iqi", answer[:16])[2]
+        if code:
+            raise ZooError(code, full)
+        return answer[16:]
+
+    def get(self, path):
+        """(data, stat); None if there is no such node."""
+        try:
+            answer = self._call(4, path, b"\0")
+        except ZooError as error:
+            if error.code == NO_NODE:
+                return None
+            raise
+        length = max(struct.unpack(">i", answer[:4])[0], 0)
+        return answer[4 : 4 + length], Stat(answer[4 + length :])
+
+    def stat(self, path):
+        node = self.get(path)
+        return node and node[1]
+
+    def children(self, path):
+        answer = self._call(8, path, b"\0")
+        count, at = struct.unpack(">i", answer[:4])[0], 4
+        names = []
+        for _ in range(count):
+            length = struct.unpack_from(">i", answer, at)[0]
+            names.append(answer[at + 4 : at + 4 + length].decode())
+            at += 4 + length
+        return sorted(names)
+
+    def create(self, path, data=b"", sequential=False):
+        """Persistent; anybody may do anything with it."""
+        acl = struct.pack(">iii", 1, 31, 5) + b"world" + struct.pack(">i", 6) + b"anyone"
+        answer = self._call(1, path, struct.pack(">i", len(data)) + data + acl + struct.pack(">i", 2 if sequential else 0))
+        return answer[4:].decode()
+
+    def set(self, path, data):
+        self._call(5, path, struct.pack(">i", len(data)) + data + struct.pack(">i", -1))
+
+    def delete(self, path):
+        self._call(2, path, struct.pack(">i", -1))
