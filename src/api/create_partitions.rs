@@ -271,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn answers_encode_in_every_version() {
+        let topic = |name: &str| CreatePartitionsTopic::default().with_name(WireTopicName(text(name)));
+        let req = CreatePartitionsRequest::default().with_topics(vec![topic("a"), topic("b"), topic("b")]);
+        for version in CreatePartitions::VERSIONS {
+            let refused = Err(Refusal::bare(ResponseError::RequestTimedOut));
+            let response = respond(&req, vec![Ok(1), refused, Ok(1)]);
+            assert_eq!(response.results.len(), 2, "a topic named twice is answered once");
+            crate::wire::codec::encode_response(&response, version).unwrap();
+        }
+    }
+
+    #[test]
     fn refusals_have_kafkas_codes_and_texts() {
         check(1, None, 37, "Topic currently has 2 partitions, which is higher than the requested 1.");
         check(2, None, 37, "Topic already has 2 partitions.");

@@ -57,7 +57,7 @@ impl Handler for CreateTopics {
     async fn handle(ctx: RequestContext, req: CreateTopicsRequest) -> Reply<CreateTopicsResponse> {
         let mut entries = plan(&ctx.handles, &req).await;
         if req.validate_only {
-            return Reply::Now(respond(&ctx, &req, entries));
+            return Reply::Now(respond(ctx.version, &ctx.handles.config, &req, entries));
         }
         let planned: Vec<NewTopic> = entries.iter().filter_map(|entry| entry.as_ref().ok()).cloned().collect();
         let results = match planned.is_empty() {
@@ -80,7 +80,7 @@ impl Handler for CreateTopics {
                         *entry = Err(Refusal::bare(ResponseError::RequestTimedOut));
                     }
                 }
-                let mut response = respond(&ctx, &req, entries);
+                let mut response = respond(ctx.version, &ctx.handles.config, &req, entries);
                 for (result, id) in response.topics.iter_mut().zip(ids) {
                     result.topic_id = id.map_or(result.topic_id, |id| id.0);
                 }
@@ -318,7 +318,7 @@ fn check_brokers(assignment: &Assignment, image: &ClusterImage) -> Result<(), Re
     }
 }
 
-fn respond(ctx: &RequestContext, req: &CreateTopicsRequest, entries: Vec<Entry>) -> CreateTopicsResponse {
+fn respond(version: i16, config: &Config, req: &CreateTopicsRequest, entries: Vec<Entry>) -> CreateTopicsResponse {
     let result = |(topic, entry): (&CreatableTopic, Entry)| {
         let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
         match entry {
@@ -326,9 +326,9 @@ fn respond(ctx: &RequestContext, req: &CreateTopicsRequest, entries: Vec<Entry>)
                 let message = refusal.wire_message();
                 result.with_error_code(refusal.error.code()).with_error_message(message)
             }
-            Ok(_) if ctx.version < VERSION_CONFIGS => result,
+            Ok(_) if version < VERSION_CONFIGS => result,
             Ok(new) => {
-                let configs = describe::describe_topic(&ctx.handles.config, &new.overrides).unwrap_or_default();
+                let configs = describe::describe_topic(config, &new.overrides).unwrap_or_default();
                 let configs = configs.into_iter().map(|entry| {
                     CreatableTopicConfigs::default()
                         .with_name(text(entry.name))
@@ -380,10 +380,14 @@ mod tests {
         topic(name, -1, -1).with_configs(vec![config])
     }
 
+    fn config() -> Config {
+        let machine = Machine { host_name: "h".into(), memory_bytes: 1 << 30, file_descriptors: 1000 };
+        Config::load(&Inputs::default(), machine).unwrap()
+    }
+
     /// Two brokers, one topic `there.is`, one marked for deletion: `doomed`.
     fn plan(topics: Vec<CreatableTopic>) -> Vec<Entry> {
-        let machine = Machine { host_name: "h".into(), memory_bytes: 1 << 30, file_descriptors: 1000 };
-        let config = Config::load(&Inputs::default(), machine).unwrap();
+        let config = config();
         let brokers = [1, 2].map(|id| (BrokerId(id), LiveBroker { id: BrokerId(id), endpoints: vec![], rack: None }));
         let mut image = ClusterImage::default();
         image.brokers = Arc::new(brokers.into());
@@ -433,6 +437,16 @@ mod tests {
         check(configured("a", "retention.ms", None), 40, "Null value not supported for topic configs: retention.ms");
         check(topic("a", i32::MAX, 1), 44, "Excessively large number of partitions per request.");
         check(topic(CLUSTER_METADATA, 1, 1), 29, "Authorization failed.");
+    }
+
+    #[test]
+    fn answers_encode_in_every_version() {
+        let topics = vec![topic("a", 1, 1), topic("a b", 1, 1)];
+        let req = CreateTopicsRequest::default().with_topics(topics.clone());
+        for version in CreateTopics::VERSIONS {
+            let response = respond(version, &config(), &req, plan(topics.clone()));
+            crate::wire::codec::encode_response(&response, version).unwrap();
+        }
     }
 
     #[test]

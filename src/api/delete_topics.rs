@@ -164,3 +164,34 @@ fn respond(entries: Vec<Entry>) -> DeleteTopicsResponse {
     };
     DeleteTopicsResponse::default().with_responses(entries.into_iter().map(result).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str) -> Entry {
+        Entry { name: Some(WireTopicName(text(name))), id: uuid::Uuid::nil(), error: None }
+    }
+
+    #[test]
+    fn answers_encode_in_every_version() {
+        for version in DeleteTopics::VERSIONS {
+            let mut entries = vec![entry("a"), entry("b")];
+            settle(&mut entries, &"b".into(), Some(ResponseError::RequestTimedOut));
+            let response = respond(entries);
+            assert_eq!(response.responses.iter().map(|one| one.error_code).collect::<Vec<_>>(), [0, 7]);
+            crate::wire::codec::encode_response(&response, version).unwrap();
+        }
+    }
+
+    #[test]
+    fn unknown_names_and_ids_are_told_apart() {
+        let id = uuid::Uuid::from_u128(5);
+        let by_name = DeleteTopicState::default().with_name(Some(WireTopicName(text("a"))));
+        let by_id = DeleteTopicState::default().with_name(None).with_topic_id(id);
+        let entries = resolve(&Arc::default(), vec![by_name, by_id]);
+        let errors: Vec<_> = entries.iter().map(|entry| entry.error).collect();
+        assert_eq!(errors, [Some(ResponseError::UnknownTopicOrPartition), Some(ResponseError::UnknownTopicId)]);
+        assert!(entries[1].name.is_none());
+    }
+}

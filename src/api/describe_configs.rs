@@ -46,7 +46,7 @@ impl Handler for DescribeConfigs {
         let mut results = Vec::with_capacity(req.resources.len());
         for resource in &req.resources {
             let entries = describe_resource(&ctx.handles, resource).await;
-            results.push(respond(&ctx, &req, resource, entries));
+            results.push(respond(ctx.version, &req, resource, entries));
         }
         Reply::Now(DescribeConfigsResponse::default().with_results(results))
     }
@@ -121,7 +121,7 @@ fn type_name(resource_type: i8) -> &'static str {
 }
 
 fn respond(
-    ctx: &RequestContext,
+    version: i16,
     req: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
     entries: Result<Vec<ConfigEntry>, Refusal>,
@@ -139,7 +139,7 @@ fn respond(
     };
     let names = resource.configuration_keys.as_deref().unwrap_or_default();
     let wanted = entries.into_iter().filter(|entry| names.is_empty() || names.iter().any(|n| n.as_str() == entry.name));
-    result.with_configs(wanted.map(|entry| wire_entry(ctx.version, req, entry)).collect())
+    result.with_configs(wanted.map(|entry| wire_entry(version, req, entry)).collect())
 }
 
 fn wire_entry(version: i16, req: &DescribeConfigsRequest, entry: ConfigEntry) -> DescribeConfigsResourceResult {
@@ -161,4 +161,30 @@ fn wire_entry(version: i16, req: &DescribeConfigsRequest, entry: ConfigEntry) ->
     }
     let documentation = entry.documentation.filter(|_| req.include_documentation);
     result.with_config_type(entry.wire_type).with_documentation(opt_text(documentation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Inputs, Machine};
+
+    #[test]
+    fn answers_encode_in_every_version_and_show_what_was_asked_for() {
+        let machine = Machine { host_name: "h".into(), memory_bytes: 1 << 30, file_descriptors: 1000 };
+        let config = Config::load(&Inputs::default(), machine).unwrap();
+        let entries = describe::describe_topic(&config, &[("retention.ms".into(), "5".into())].into()).unwrap();
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_configuration_keys(Some(vec![text("retention.ms"), text("nonsense")]));
+        let req = DescribeConfigsRequest::default().with_include_synonyms(true).with_include_documentation(true);
+        for version in DescribeConfigs::VERSIONS {
+            let found = respond(version, &req, &resource, Ok(entries.clone()));
+            assert_eq!((found.configs.len(), found.configs[0].value.as_deref()), (1, Some("5")));
+            let documented = found.configs[0].documentation.as_ref().is_some_and(|text| !text.is_empty());
+            assert_eq!(documented, version >= VERSION_TYPES);
+            let refused = respond(version, &req, &resource, Err(Refusal::bare(ResponseError::InvalidRequest)));
+            let response = DescribeConfigsResponse::default().with_results(vec![found, refused]);
+            crate::wire::codec::encode_response(&response, version).unwrap();
+        }
+    }
 }

@@ -71,3 +71,36 @@ fn of_controller_error(error: &ControllerError) -> ResponseError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::TransactionalId;
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+
+    fn request(transactional_id: Option<&'static str>, producer_id: i64, epoch: i16) -> InitProducerIdRequest {
+        InitProducerIdRequest::default()
+            .with_transactional_id(transactional_id.map(|id| TransactionalId(StrBytes::from_static_str(id))))
+            .with_producer_id(WireProducerId(producer_id))
+            .with_producer_epoch(epoch)
+    }
+
+    #[test]
+    fn transactional_ids_are_refused_for_good() {
+        assert_eq!(refuse(&request(Some("t"), -1, -1)), Some(ResponseError::TransactionalIdAuthorizationFailed));
+        assert_eq!(refuse(&request(Some(""), -1, -1)), Some(ResponseError::InvalidRequest));
+        assert_eq!(refuse(&request(None, -1, -1)), None);
+        assert_eq!(refuse(&request(None, 5, 1)), None);
+        assert_eq!(refuse(&request(None, 5, -1)), Some(ResponseError::InvalidRequest));
+        assert_eq!(refuse(&request(None, -1, 1)), Some(ResponseError::InvalidRequest));
+    }
+
+    #[test]
+    fn answers_encode_in_every_version() {
+        for version in InitProducerId::VERSIONS {
+            let response = refused(ResponseError::TransactionalIdAuthorizationFailed);
+            crate::wire::codec::encode_response(&response, version).unwrap();
+        }
+    }
+}
