@@ -69,16 +69,20 @@ pub(crate) async fn existing_cluster_id(store: &dyn Coordination) -> Result<Opti
 
 /// The cluster's id; `proposed` becomes it when this is the first broker.
 pub(crate) async fn cluster_id(store: &dyn Coordination, proposed: &str) -> Result<String, RegistrationError> {
-    ensure_path(store, cluster_id::CLUSTER).await?;
+    let create = |path: &str, data| vec![Op::Create { path: path.into(), data, mode: CreateMode::Persistent }];
     loop {
         if let Some(id) = existing_cluster_id(store).await? {
             return Ok(id);
         }
-        match store.create(cluster_id::PATH, cluster_id::encode(proposed), CreateMode::Persistent).await {
-            Ok(_) => return Ok(proposed.into()),
-            Err(CoordinationError::NodeExists(_)) => {}
-            Err(CoordinationError::Unknown(_)) => sleep(RETRY_PAUSE).await,
-            Err(error) => return Err(error.into()),
+        let parent = create(cluster_id::CLUSTER, Bytes::new());
+        let node = create(cluster_id::PATH, cluster_id::encode(proposed));
+        // Whether it was ours or another broker's that came through, the next look tells.
+        for refused in store.multi_all(vec![parent, node]).await.into_iter().filter_map(Result::err) {
+            match refused.error {
+                CoordinationError::NodeExists(_) => {}
+                CoordinationError::Unknown(_) => sleep(RETRY_PAUSE).await,
+                error => return Err(error.into()),
+            }
         }
     }
 }

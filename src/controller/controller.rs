@@ -34,8 +34,10 @@ use crate::task;
 use crate::types::limits::MAILBOX_COMMANDS_MAX;
 use crate::types::{BrokerEpoch, BrokerId};
 
-/// Pause before the next election after a term ended by an error.
+/// Pause before the next election after a term ended by an error. It doubles while the store refuses every write.
 const ELECTION_PAUSE: Duration = Duration::from_millis(500);
+/// How often it doubles at most.
+const ELECTION_PAUSE_DOUBLINGS_MAX: u32 = 6;
 
 /// What the controller is made of.
 #[derive(Debug)]
@@ -129,6 +131,7 @@ impl ControllerSeat {
             term: None,
             controller_changed: None,
             retry: None,
+            refusals: 0,
             registering: None,
         };
         task::spawn_owner("controller", controller.run());
@@ -148,6 +151,8 @@ struct Controller {
     controller_changed: Option<Changed>,
     /// When to contend again after an error.
     retry: Option<Pin<Box<Sleep>>>,
+    /// Terms in a row that ended because the store refused a write.
+    refusals: u32,
     /// A registration under way after an expiry.
     registering: Option<JoinHandle<Result<BrokerEpoch, RegistrationError>>>,
 }
@@ -313,6 +318,7 @@ impl Controller {
         let result = term.fail_over().await;
         self.term = Some(term);
         if result.is_ok() {
+            self.refusals = 0;
             self.status.send_modify(|status| status.active = true);
         }
         result
@@ -336,7 +342,9 @@ impl Controller {
                     // At best. If it fails, the node is found to be ours and deleted before the next election.
                     let _ = fence.write(vec![Op::Delete { path: znode::PATH.into(), version: -1 }]).await;
                 }
-                self.retry = Some(Box::pin(sleep(ELECTION_PAUSE)));
+                let refused = matches!(error, CoordinationError::Refused(_));
+                self.refusals = if refused { (self.refusals + 1).min(ELECTION_PAUSE_DOUBLINGS_MAX) } else { 0 };
+                self.retry = Some(Box::pin(sleep(ELECTION_PAUSE * 2_u32.pow(self.refusals))));
             }
         }
     }
