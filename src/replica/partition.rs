@@ -196,7 +196,7 @@ impl Partition {
         if !state.leading || state.closed || epoch.is_some_and(|epoch| epoch != state.role.leader_epoch) {
             return Err(Refusal::NotLeader);
         }
-        if self.dir.free_bytes() == Some(0) {
+        if self.dir.is_full() {
             return Err(Refusal::Full);
         }
         match &state.failed {
