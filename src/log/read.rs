@@ -114,7 +114,9 @@ impl LogReader {
             }
             chunk.extend_from_slice(batch);
             read.push(chunk.split().freeze());
-            ControlFlow::Continue(())
+            // Storage reads a batch before it can be refused. Neighbours are mostly of one size: where another like
+            // this one would be too much, it is not even looked at.
+            if read.bytes + batch.len() > max_bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         self.still_open()?;
         Ok(read)
