@@ -15,7 +15,7 @@
 //! Versions: 2 flexible; 1 and 3 as before (quota errors, never given). Ignored: nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleCreatePartitionsRequest`, `ZkAdminManager.createPartitions`, `AdminZkClient`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use futures_util::FutureExt;
@@ -45,14 +45,7 @@ impl Handler for CreatePartitions {
     const VERSIONS: RangeInclusive<i16> = 0..=3;
 
     async fn handle(ctx: RequestContext, req: CreatePartitionsRequest) -> Reply<CreatePartitionsResponse> {
-        let mut entries = Vec::with_capacity(req.topics.len());
-        let mut left = PARTITIONS_PER_REQUEST_MAX;
-        for topic in &req.topics {
-            entries.push(match check_request(&ctx.handles, &req, topic).await {
-                Ok(()) => grow(&ctx.handles, topic, req.validate_only, &mut left).await,
-                Err(refusal) => Err(refusal),
-            });
-        }
+        let mut entries = grow_all(&ctx.handles, &req).await;
         if req.validate_only {
             return Reply::Now(respond(&req, entries));
         }
@@ -74,29 +67,40 @@ impl Handler for CreatePartitions {
     }
 }
 
-async fn check_request(
-    handles: &Handles,
-    req: &CreatePartitionsRequest,
-    topic: &CreatePartitionsTopic,
-) -> Result<(), Refusal> {
+async fn grow_all(handles: &Handles, req: &CreatePartitionsRequest) -> Vec<Entry> {
+    let all = |refusal: Refusal| req.topics.iter().map(|_| Err(refusal.clone())).collect();
     if !handles.controller.is_active() {
-        return Err(Refusal::bare(ResponseError::NotController));
+        return all(Refusal::bare(ResponseError::NotController));
     }
-    if req.topics.iter().filter(|other| other.name == topic.name).count() > 1 {
-        return Err(Refusal::new(ResponseError::InvalidRequest, "Duplicate topic in request."));
+    let doomed = match handles.admin.marked_for_deletion().await {
+        Ok(doomed) => doomed,
+        Err(error) => return all(error.into()),
+    };
+    let mut count: HashMap<&str, usize> = HashMap::new();
+    for topic in &req.topics {
+        *count.entry(topic.name.as_str()).or_default() += 1;
     }
-    if handles.admin.marked_for_deletion().await?.contains(topic.name.as_str()) {
-        return Err(Refusal::new(ResponseError::InvalidTopicException, "The topic is queued for deletion."));
+    let mut left = PARTITIONS_PER_REQUEST_MAX;
+    let mut entries = Vec::with_capacity(req.topics.len());
+    for topic in &req.topics {
+        let name = topic.name.as_str();
+        entries.push(if count.get(name).is_some_and(|count| *count > 1) {
+            Err(Refusal::new(ResponseError::InvalidRequest, "Duplicate topic in request."))
+        } else if doomed.contains(name) {
+            Err(Refusal::new(ResponseError::InvalidTopicException, "The topic is queued for deletion."))
+        } else {
+            grow(handles, topic, req.validate_only, &mut left).await
+        });
     }
-    Ok(())
+    entries
 }
 
 async fn grow(handles: &Handles, topic: &CreatePartitionsTopic, validate_only: bool, left: &mut i64) -> Entry {
     let name = TopicName::new(topic.name.as_str());
     let unknown =
         || Refusal::new(ResponseError::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."));
-    // A name that no topic can have must not become a path.
-    TopicName::check(name.as_str()).map_err(|_| unknown())?;
+    // What the image does not have is not looked for in the store: it may be no name at all.
+    handles.image.current().topic(name.as_str()).ok_or_else(unknown)?;
     let existing = handles.admin.read_topic(&name).await?.ok_or_else(unknown)?;
     let added = plan(&handles.image.current(), topic, &existing, left)?;
     if !validate_only {

@@ -21,7 +21,7 @@
 //! Source: Kafka 3.9 `KafkaApis.handleCreateTopicsRequest`, `ZkAdminManager.createTopics`,
 //! `AdminZkClient.validateTopicCreate`; 4.1 `ReplicationControlManager` where said.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -37,7 +37,6 @@ use super::refusal::Refusal;
 use super::strings::{opt_text, text};
 use crate::clock::Clock;
 use crate::cluster::admin::{AdminError, NewTopic};
-use crate::cluster::auto_create::collide;
 use crate::cluster::image::{ClusterImage, ImagePublisher};
 use crate::cluster::placement::{self, Candidate, Start};
 use crate::cluster::znodes::topics::Assignment;
@@ -134,11 +133,36 @@ async fn plan(handles: &Handles, req: &CreateTopicsRequest) -> Vec<Entry> {
         config: &handles.config,
         clock: &*handles.clock,
         image: &image,
-        names,
+        names: Names::of(names),
         doomed,
         partitions_left: PARTITIONS_PER_REQUEST_MAX,
     };
     planner.plan_all(req)
+}
+
+/// Topic names, by what their metrics are called: there `.` and `_` are one.
+#[derive(Default)]
+struct Names(HashMap<String, BTreeSet<String>>);
+
+impl Names {
+    fn of(names: impl IntoIterator<Item = String>) -> Self {
+        let mut all = Self::default();
+        names.into_iter().for_each(|name| all.insert(name));
+        all
+    }
+
+    fn insert(&mut self, name: String) {
+        self.0.entry(name.replace('.', "_")).or_default().insert(name);
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.alike(name).any(|other| other == name)
+    }
+
+    /// The name itself, if it is there, and those that collide with it. Source: Kafka `Topic.hasCollision`.
+    fn alike(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(&name.replace('.', "_")).into_iter().flatten().map(String::as_str)
+    }
 }
 
 /// The rules, and what they are held against.
@@ -147,7 +171,7 @@ struct Planner<'a> {
     clock: &'a dyn Clock,
     image: &'a ClusterImage,
     /// Topics in the store, and those planned before.
-    names: BTreeSet<String>,
+    names: Names,
     doomed: BTreeSet<String>,
     partitions_left: i64,
 }
@@ -196,7 +220,7 @@ impl Planner<'_> {
         if self.names.contains(name) {
             return Err(exists());
         }
-        let colliding: Vec<_> = self.names.iter().filter(|other| collide(other, name)).map(String::as_str).collect();
+        let colliding: Vec<_> = self.names.alike(name).collect();
         if !colliding.is_empty() {
             let message = format!("Topic '{name}' collides with existing topics: {}", colliding.join(", "));
             return Err(Refusal::new(ResponseError::InvalidTopicException, message));
@@ -395,7 +419,7 @@ mod tests {
             config: &config,
             clock: &ManualClock::new(0, 1),
             image: &image,
-            names: ["there.is", "doomed"].map(Into::into).into(),
+            names: Names::of(["there.is", "doomed"].map(Into::into)),
             doomed: ["doomed".into()].into(),
             partitions_left: PARTITIONS_PER_REQUEST_MAX,
         };

@@ -12,7 +12,7 @@
 //! Versions: 3 TOPIC_DELETION_DISABLED; 4 flexible; 5 error message (null, as in Kafka 3.9); 6 ids (KIP-516).
 //! Ignored: nothing. Source: Kafka 3.9 `KafkaApis.handleDeleteTopicsRequest`, `ZkAdminManager.deleteTopics`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use super::context::{Handles, RequestContext};
 use super::error_code;
 use super::handler::{Handler, Reply};
 use super::strings::text;
+use crate::cluster::admin::AdminError;
 use crate::cluster::image::ClusterImage;
 use crate::types::{TopicId, TopicName};
 
@@ -60,26 +61,27 @@ impl Handler for DeleteTopics {
             return Reply::Now(respond(entries));
         }
         let results = ctx.handles.admin.mark_for_deletion(&doomed).await;
-        let mut marked = Vec::new();
-        for (name, result) in doomed.into_iter().zip(results) {
-            match result {
-                Ok(()) => marked.push(name),
-                Err(error) => settle(&mut entries, &name, Some(error_code::of_admin_error(&error))),
-            }
-        }
+        let refusal = |result: Result<(), AdminError>| result.err().map(|error| error_code::of_admin_error(&error));
+        let mut outcomes: Outcomes = doomed.into_iter().zip(results.into_iter().map(refusal)).collect();
         Reply::Later(
             async move {
                 let patience = Duration::from_millis(u64::try_from(req.timeout_ms).unwrap_or(0));
-                let gone = join_all(marked.iter().map(|name| await_gone(&ctx.handles, name, patience))).await;
-                for (name, gone) in marked.iter().zip(gone) {
-                    settle(&mut entries, name, (!gone).then_some(ResponseError::RequestTimedOut));
-                }
+                let marked = outcomes.iter_mut().filter(|(_, outcome)| outcome.is_none());
+                join_all(marked.map(async |(name, outcome)| {
+                    let gone = await_gone(&ctx.handles, name, patience).await;
+                    *outcome = (!gone).then_some(ResponseError::RequestTimedOut);
+                }))
+                .await;
+                settle(&mut entries, &outcomes);
                 respond(entries)
             }
             .boxed(),
         )
     }
 }
+
+/// What became of each topic that was to be deleted; `None` is success.
+type Outcomes = HashMap<TopicName, Option<ResponseError>>;
 
 impl Entry {
     fn topic(&self) -> Option<TopicName> {
@@ -132,11 +134,9 @@ fn resolve(image: &Arc<ClusterImage>, wanted: Vec<DeleteTopicState>) -> Vec<Entr
     wanted.into_iter().map(entry).collect()
 }
 
-fn settle(entries: &mut [Entry], name: &TopicName, error: Option<ResponseError>) {
+fn settle(entries: &mut [Entry], outcomes: &Outcomes) {
     for entry in entries.iter_mut().filter(|entry| entry.error.is_none()) {
-        if entry.name.as_ref().is_some_and(|entry| entry.as_str() == name.as_str()) {
-            entry.error = error;
-        }
+        entry.error = entry.name.as_ref().and_then(|name| outcomes.get(name.as_str()).copied().flatten());
     }
 }
 
@@ -177,7 +177,8 @@ mod tests {
     fn answers_encode_in_every_version() {
         for version in DeleteTopics::VERSIONS {
             let mut entries = vec![entry("a"), entry("b")];
-            settle(&mut entries, &"b".into(), Some(ResponseError::RequestTimedOut));
+            let outcomes = [("a".into(), None), ("b".into(), Some(ResponseError::RequestTimedOut))];
+            settle(&mut entries, &outcomes.into());
             let response = respond(entries);
             assert_eq!(response.responses.iter().map(|one| one.error_code).collect::<Vec<_>>(), [0, 7]);
             crate::wire::codec::encode_response(&response, version).unwrap();

@@ -7,14 +7,17 @@
 //!   another number: INVALID_REQUEST (42), ask that broker.
 //! - Broker logger (8): this broker has no loggers whose level could be changed, so the answer is empty. Other types:
 //!   INVALID_REQUEST.
+//! - A resource that is named twice is answered once.
 //! - No names, or null, means all settings; unknown names are left out. Synonyms and documentation come when asked for.
 //!   What is secret is null and marked sensitive.
 //!
 //! Versions: 1 synonyms and sources; 3 types and documentation (KIP-569); 4 flexible. Ignored: nothing.
 //! Source: Kafka 3.9 `ConfigHelper.describeConfigs`.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
+use futures_util::stream::{self, StreamExt};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
@@ -30,6 +33,7 @@ use crate::cluster::dynamic_config::DynamicConfigError;
 use crate::cluster::znodes::config::Entity;
 use crate::config::{Config, ConfigEntry, ConfigError, describe};
 use crate::types::TopicName;
+use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -41,15 +45,43 @@ pub(crate) struct DescribeConfigs;
 impl Handler for DescribeConfigs {
     type Req = DescribeConfigsRequest;
     const VERSIONS: RangeInclusive<i16> = 1..=4;
+    const FRAME_BYTES_MAX: usize = 2 << 20;
 
     async fn handle(ctx: RequestContext, req: DescribeConfigsRequest) -> Reply<DescribeConfigsResponse> {
-        let mut results = Vec::with_capacity(req.resources.len());
-        for resource in &req.resources {
-            let entries = describe_resource(&ctx.handles, resource).await;
-            results.push(respond(ctx.version, &req, resource, entries));
-        }
+        let shown = Shown { synonyms: req.include_synonyms, documentation: req.include_documentation };
+        let mut seen = HashSet::new();
+        let mut resources = req.resources;
+        resources.retain(|resource| seen.insert(identity(resource)));
+        // A topic's settings are read from the store, which may be elsewhere.
+        let results = stream::iter(resources)
+            .map(|resource| answer(ctx.clone(), shown, resource))
+            .buffered(COORDINATION_READS_IN_FLIGHT_MAX)
+            .collect()
+            .await;
         Reply::Now(DescribeConfigsResponse::default().with_results(results))
     }
+}
+
+/// What was asked for beside the values.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    synonyms: bool,
+    documentation: bool,
+}
+
+async fn answer(ctx: RequestContext, shown: Shown, resource: DescribeConfigsResource) -> DescribeConfigsResult {
+    let entries = describe_resource(&ctx.handles, &resource).await;
+    respond(ctx.version, shown, &resource, entries)
+}
+
+/// What tells resources apart. A broker's number has many spellings, each of them worth a long answer.
+fn identity(resource: &DescribeConfigsResource) -> (i8, String) {
+    let name = resource.resource_name.as_str();
+    let name = match (resource.resource_type, name.parse::<i32>()) {
+        (BROKER | BROKER_LOGGER, Ok(number)) => number.to_string(),
+        _ => name.to_owned(),
+    };
+    (resource.resource_type, name)
 }
 
 async fn describe_resource(handles: &Handles, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, Refusal> {
@@ -122,7 +154,7 @@ fn type_name(resource_type: i8) -> &'static str {
 
 fn respond(
     version: i16,
-    req: &DescribeConfigsRequest,
+    shown: Shown,
     resource: &DescribeConfigsResource,
     entries: Result<Vec<ConfigEntry>, Refusal>,
 ) -> DescribeConfigsResult {
@@ -137,13 +169,13 @@ fn respond(
             return result.with_error_code(refusal.error.code()).with_error_message(message);
         }
     };
-    let names = resource.configuration_keys.as_deref().unwrap_or_default();
-    let wanted = entries.into_iter().filter(|entry| names.is_empty() || names.iter().any(|n| n.as_str() == entry.name));
-    result.with_configs(wanted.map(|entry| wire_entry(version, req, entry)).collect())
+    let names: HashSet<&str> = resource.configuration_keys.iter().flatten().map(|name| name.as_str()).collect();
+    let wanted = entries.into_iter().filter(|entry| names.is_empty() || names.contains(entry.name.as_str()));
+    result.with_configs(wanted.map(|entry| wire_entry(version, shown, entry)).collect())
 }
 
-fn wire_entry(version: i16, req: &DescribeConfigsRequest, entry: ConfigEntry) -> DescribeConfigsResourceResult {
-    let synonyms = entry.synonyms.iter().filter(|_| req.include_synonyms).map(|synonym| {
+fn wire_entry(version: i16, shown: Shown, entry: ConfigEntry) -> DescribeConfigsResourceResult {
+    let synonyms = entry.synonyms.iter().filter(|_| shown.synonyms).map(|synonym| {
         DescribeConfigsSynonym::default()
             .with_name(text(synonym.name.as_str()))
             .with_value(opt_text(synonym.value.as_deref()))
@@ -159,7 +191,7 @@ fn wire_entry(version: i16, req: &DescribeConfigsRequest, entry: ConfigEntry) ->
     if version < VERSION_TYPES {
         return result;
     }
-    let documentation = entry.documentation.filter(|_| req.include_documentation);
+    let documentation = entry.documentation.filter(|_| shown.documentation);
     result.with_config_type(entry.wire_type).with_documentation(opt_text(documentation))
 }
 
@@ -169,6 +201,15 @@ mod tests {
     use crate::config::{Inputs, Machine};
 
     #[test]
+    fn one_broker_is_one_resource_however_it_is_spelt() {
+        let named = |kind, name| {
+            identity(&DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(name))
+        };
+        assert_eq!(named(BROKER, text("1")), named(BROKER, text("+01")));
+        assert_ne!(named(TOPIC, text("1")), named(TOPIC, text("01")));
+    }
+
+    #[test]
     fn answers_encode_in_every_version_and_show_what_was_asked_for() {
         let machine = Machine { host_name: "h".into(), memory_bytes: 1 << 30, file_descriptors: 1000 };
         let config = Config::load(&Inputs::default(), machine).unwrap();
@@ -176,13 +217,13 @@ mod tests {
         let resource = DescribeConfigsResource::default()
             .with_resource_type(TOPIC)
             .with_configuration_keys(Some(vec![text("retention.ms"), text("nonsense")]));
-        let req = DescribeConfigsRequest::default().with_include_synonyms(true).with_include_documentation(true);
+        let shown = Shown { synonyms: true, documentation: true };
         for version in DescribeConfigs::VERSIONS {
-            let found = respond(version, &req, &resource, Ok(entries.clone()));
+            let found = respond(version, shown, &resource, Ok(entries.clone()));
             assert_eq!((found.configs.len(), found.configs[0].value.as_deref()), (1, Some("5")));
             let documented = found.configs[0].documentation.as_ref().is_some_and(|text| !text.is_empty());
             assert_eq!(documented, version >= VERSION_TYPES);
-            let refused = respond(version, &req, &resource, Err(Refusal::bare(ResponseError::InvalidRequest)));
+            let refused = respond(version, shown, &resource, Err(Refusal::bare(ResponseError::InvalidRequest)));
             let response = DescribeConfigsResponse::default().with_results(vec![found, refused]);
             crate::wire::codec::encode_response(&response, version).unwrap();
         }

@@ -17,6 +17,7 @@
 //! cluster operations; 13 top-level error (never set).
 //! Source: Kafka 3.9 `KafkaApis.handleTopicMetadataRequest`, `ZkMetadataCache.getTopicMetadata`.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -137,7 +138,10 @@ fn respond(ctx: &RequestContext, req: &MetadataRequest, image: &ClusterImage, re
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics.into_iter().map(|topic| topic_response(ctx, req, image, topic)).collect()
     } else {
-        req.topics.iter().flatten().map(|wanted| named_response(ctx, req, image, wanted, refused)).collect()
+        // A topic that is named twice is answered once, as in Kafka.
+        let mut seen = HashSet::new();
+        let wanted = req.topics.iter().flatten().filter(|wanted| seen.insert((wanted.topic_id, &wanted.name)));
+        wanted.map(|wanted| named_response(ctx, req, image, wanted, refused)).collect()
     };
     let brokers = image.brokers.values().filter_map(|broker| {
         let endpoint = endpoint(broker, &ctx.listener)?;
