@@ -203,9 +203,6 @@ async fn coordinate(config: &Config, dirs: &Dirs) -> Result<SharedCoordination, 
         session_timeout: millis(i64::from(zookeeper.session_timeout_ms)),
         connection_timeout: millis(i64::from(zookeeper.connection_timeout_ms)),
         max_in_flight: zookeeper.max_in_flight_requests,
-        // The directory is locked, so whatever an earlier process of it left behind is dead.
-        session_file: Some(dirs.paths[0].join("zookeeper.session")),
-        own_ephemerals: vec!["/controller".into()],
         ..ZookeeperConfig::new(format!("{}{}", zookeeper.connect, zookeeper.chroot))
     };
     let connected = ZookeeperCoordination::connect(settings).await;

@@ -215,10 +215,10 @@ def start_kafka(folder, version, properties=None, port=None, heap="1G"):
     settings = {**SINGLE_NODE, "log.dirs": str(folder / "data")}
     helpers = []
     if version.startswith("3."):
-        zookeeper = start_zookeeper(folder, home)
-        helpers.append(zookeeper)
+        if "zookeeper.connect" not in (properties or {}):
+            helpers.append(start_zookeeper(folder, home))
+            settings["zookeeper.connect"] = f"127.0.0.1:{helpers[0].port}"
         settings |= {
-            "zookeeper.connect": f"127.0.0.1:{zookeeper.port}",
             "zookeeper.session.timeout.ms": "6000",
             "listeners": listener,
             "advertised.listeners": listener,

@@ -27,7 +27,7 @@ class ZooError(Exception):
 
 class Stat:
     def __init__(self, data):
-        (self.czxid, self.mzxid, _ctime, _mtime, self.version, _cversion, _aversion, self.owner, _length, self.children,
+        (self.czxid, self.mzxid, self.created_ms, _mtime, self.version, _cversion, _aversion, self.owner, _length, self.children,
          _pzxid) = struct.unpack(">qqqqiiiqiiq", data)  # fmt: skip
 
 

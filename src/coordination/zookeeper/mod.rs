@@ -15,7 +15,6 @@ mod session;
 mod tests;
 mod watch;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -45,12 +44,6 @@ pub(crate) struct ZookeeperConfig {
     pub(crate) request_timeout: Duration,
     /// Source: Kafka `zookeeper.max.in.flight.requests`.
     pub(crate) max_in_flight: usize,
-    /// Where the ids of our sessions are kept, so that a restart after a crash need not wait until the old session
-    /// expires. Lies in a log directory, whose lock proves that no other process uses it.
-    pub(crate) session_file: Option<PathBuf>,
-    /// Ephemerals that this process may have left behind: after connecting, those that belong to a session from
-    /// `session_file` are deleted.
-    pub(crate) own_ephemerals: Vec<String>,
 }
 
 impl ZookeeperConfig {
@@ -63,8 +56,6 @@ impl ZookeeperConfig {
             connection_timeout: SESSION_TIMEOUT,
             request_timeout: SESSION_TIMEOUT,
             max_in_flight: 10,
-            session_file: None,
-            own_ephemerals: Vec::new(),
         }
     }
 }
@@ -86,14 +77,13 @@ pub(crate) struct ZookeeperCoordination {
     /// A call's outcome is unknown: sync before the next read.
     unsettled: AtomicBool,
     /// Held while a session is opened.
-    connecting: tokio::sync::Mutex<session::Leftovers>,
+    connecting: tokio::sync::Mutex<()>,
 }
 
 impl ZookeeperCoordination {
-    /// Opens a session, creates the chroot and removes what earlier sessions of ours have left behind.
+    /// Opens a session and creates the chroot.
     pub(crate) async fn connect(config: ZookeeperConfig) -> Result<ZookeeperCoordination, CoordinationError> {
-        let mut leftovers = session::Leftovers::read(config.session_file.clone()).await;
-        let client = session::open(&config, &mut leftovers).await?;
+        let client = session::open(&config).await?;
         let session = Arc::new(published::Sender::new(Session::Expired));
         session::follow(&client, &session);
         Ok(ZookeeperCoordination {
@@ -102,7 +92,7 @@ impl ZookeeperCoordination {
             client: Mutex::new(Some(client)),
             session,
             unsettled: AtomicBool::new(false),
-            connecting: tokio::sync::Mutex::new(leftovers),
+            connecting: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -188,10 +178,7 @@ impl ZookeeperCoordination {
         if let Some(client) = client
             && let Session::Connected(_) | Session::Disconnected(_) = last
         {
-            let closed = session::close(client, self.config.request_timeout.min(CLOSE_PATIENCE)).await;
-            if closed {
-                self.connecting.lock().await.forget().await;
-            }
+            session::close(client, self.config.request_timeout.min(CLOSE_PATIENCE)).await;
         }
         self.session.send_replace(Session::Closed);
     }
@@ -331,11 +318,11 @@ impl Coordination for ZookeeperCoordination {
 
     fn reconnect(&self) -> Answer<'_, ()> {
         async move {
-            let mut leftovers = self.connecting.lock().await;
+            let _one_at_a_time = self.connecting.lock().await;
             if *self.session.borrow() != Session::Expired {
                 return Ok(());
             }
-            let client = session::open(&self.config, &mut leftovers).await?;
+            let client = session::open(&self.config).await?;
             let mut current = self.client.lock();
             if current.is_none() {
                 // Closed meanwhile: dropping the only client ends the new session.
