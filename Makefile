@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools bench crash zookeeper-faults
+.PHONY: help setup run build test lint check compat clients tools bench crash zookeeper-faults hostile
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -67,3 +67,9 @@ zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and
 	@scripts/setup.sh build test
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/zookeeper/run --gone $(or $(GONE),20)
+
+hostile: ## hostile input over every decoder and through real connections, one row per case (KLAMM_SEED=n repeats a run); about 3 minutes
+	@scripts/setup.sh build test
+	@$(CARGO) test --locked --test hostile
+	@$(CARGO) build --locked --bin klamm
+	@KLAMM_BINARY=$(TARGET_DIR)/debug/klamm compat-tests/hostile/connections

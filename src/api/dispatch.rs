@@ -8,6 +8,7 @@ use bytes::BytesMut;
 
 use super::api_versions;
 use super::context::{Handles, RequestContext};
+use super::fetch;
 use super::handler::{CloseReason, Outcome, Row, encoded};
 use crate::metrics;
 use crate::wire::header::RequestHeader;
@@ -25,6 +26,8 @@ pub(crate) struct Dispatched {
     pub(crate) correlation_id: i32,
     /// Response header 1 (tagged fields) instead of 0.
     pub(crate) flexible_header: bool,
+    /// The reply carries records, and so may be `fetch.max.bytes` long.
+    pub(crate) is_fetch: bool,
     pub(crate) outcome: Outcome,
 }
 
@@ -41,7 +44,12 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     if !(row.min_version..=row.max_version).contains(&header.version) {
         if header.key == api_versions::KEY {
             let outcome = encoded(&api_versions::unsupported_version(), 0);
-            return Dispatched { correlation_id: header.correlation_id, flexible_header: false, outcome };
+            return Dispatched {
+                correlation_id: header.correlation_id,
+                flexible_header: false,
+                is_fetch: false,
+                outcome,
+            };
         }
         return refuse(header.correlation_id, format!("API key {} has no version {}", header.key, header.version));
     }
@@ -60,7 +68,8 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     if let Outcome::Close(CloseReason::Malformed(_)) = &outcome {
         metrics::BODIES_REFUSED.add(1);
     }
-    Dispatched { correlation_id: header.correlation_id, flexible_header, outcome }
+    let is_fetch = header.key == fetch::ROW.key;
+    Dispatched { correlation_id: header.correlation_id, flexible_header, is_fetch, outcome }
 }
 
 /// Whether the request header of this key and version has tagged fields. Unknown ones are refused later either way.
@@ -75,5 +84,5 @@ fn row(key: i16) -> Option<&'static Row> {
 fn refuse(correlation_id: i32, reason: String) -> Dispatched {
     metrics::FRAMES_REFUSED.add(1);
     let outcome = Outcome::Close(CloseReason::Malformed(reason));
-    Dispatched { correlation_id, flexible_header: false, outcome }
+    Dispatched { correlation_id, flexible_header: false, is_fetch: false, outcome }
 }

@@ -16,13 +16,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::admission::{Admission, Charge};
+use super::admission::{Admission, Charge, Receiving};
 use crate::api::dispatch::{Dispatched, Origin, dispatch};
 use crate::api::handler::{CloseReason, Outcome};
 use crate::metrics;
-use crate::types::limits::CONNECTION_REQUESTS_IN_FLIGHT_MAX;
+use crate::types::limits::{
+    CONNECTION_FETCHES_IN_FLIGHT_MAX, CONNECTION_REPLY_BYTES_WAITING_MAX, CONNECTION_REQUESTS_IN_FLIGHT_MAX,
+};
 use crate::wire::frame::FrameReader;
 use crate::wire::segments::Segments;
 
@@ -46,14 +49,26 @@ enum Ready {
     Close(CloseReason),
 }
 
-type Pending = Pin<Box<dyn Future<Output = (Ready, Charge)> + Send>>;
+type Pending = Pin<Box<dyn Future<Output = Finished> + Send>>;
+
+/// A reply whose turn has come.
+struct Finished {
+    ready: Ready,
+    /// Request bytes that are free once it is sent.
+    _charge: Charge,
+    /// Bytes that were counted while it waited.
+    waited_bytes: usize,
+    is_fetch: bool,
+}
 
 /// Serves the connection until either side ends it.
 pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
     let peer = settings.origin.peer;
     let (read, write) = stream.into_split();
     let reader = FrameReader::new(settings.frame_bytes_max);
-    let connection = Connection { read, write, reader, pending: FuturesOrdered::new(), settings };
+    let receiving = settings.admission.receiving();
+    let pending = FuturesOrdered::new();
+    let connection = Connection { read, write, reader, receiving, pending, waiting_bytes: 0, fetches: 0, settings };
     match connection.run().await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(End::Io(error)) => debug!(%peer, %error, "connection lost"),
@@ -87,7 +102,13 @@ struct Connection {
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
     reader: FrameReader,
+    /// Memory of a large frame that is coming in.
+    receiving: Receiving,
     pending: FuturesOrdered<Pending>,
+    /// Bytes of finished replies in `pending`.
+    waiting_bytes: usize,
+    /// Fetches in `pending`.
+    fetches: usize,
     settings: Settings,
 }
 
@@ -95,37 +116,54 @@ impl Connection {
     async fn run(mut self) -> Result<(), End> {
         let idle = tokio::time::sleep(self.settings.idle_max);
         tokio::pin!(idle);
+        let mut active_at = Instant::now();
         let mut stopping = self.settings.stopping.clone();
         let mut reading = true;
         let admission = Arc::clone(&self.settings.admission);
         // A frame that waits for room in the budget. Replies go on meanwhile, because they make that room.
         let mut held: Option<BytesMut> = None;
         loop {
-            let may_read = reading && held.is_none() && self.pending.len() < CONNECTION_REQUESTS_IN_FLIGHT_MAX;
+            let may_read = reading
+                && held.is_none()
+                && self.pending.len() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
+                && self.fetches < CONNECTION_FETCHES_IN_FLIGHT_MAX
+                && self.waiting_bytes < CONNECTION_REPLY_BYTES_WAITING_MAX;
             let held_bytes = held.as_ref().map_or(0, BytesMut::len);
             tokio::select! {
                 biased;
-                Some((ready, _charge)) = self.pending.next(), if !self.pending.is_empty() => {
-                    self.send(ready).await?;
+                Some(finished) = self.pending.next(), if !self.pending.is_empty() => {
+                    self.waiting_bytes -= finished.waited_bytes;
+                    self.fetches -= usize::from(finished.is_fetch);
+                    self.send(finished.ready).await?;
+                    active_at = Instant::now();
                 }
-                frame = self.reader.next(&mut self.read), if may_read => {
+                frame = self.reader.next(&mut self.read, &mut self.receiving), if may_read => {
                     match frame.map_err(|error| End::Closed(CloseReason::Malformed(error.to_string())))? {
                         Some(frame) => match admission.try_charge(frame.len()) {
-                            Some(charge) => self.begin(frame, charge).await?,
+                            Some(charge) => {
+                                self.receiving.release();
+                                self.begin(frame, charge).await?;
+                            }
                             None => held = Some(frame),
                         },
                         // The client is gone: nobody reads what is still pending.
                         None => return Ok(()),
                     }
-                    idle.as_mut().reset(tokio::time::Instant::now() + self.settings.idle_max);
+                    active_at = Instant::now();
                 }
                 charge = admission.charge(held_bytes), if held.is_some() => {
+                    self.receiving.release();
                     if let Some(frame) = held.take() {
                         self.begin(frame, charge).await?;
                     }
                 }
                 () = stopped(&mut stopping), if reading => reading = false,
-                () = &mut idle, if self.pending.is_empty() => return Ok(()),
+                () = &mut idle, if self.pending.is_empty() => {
+                    if active_at.elapsed() >= self.settings.idle_max {
+                        return Ok(());
+                    }
+                    idle.as_mut().reset(active_at + self.settings.idle_max);
+                }
             }
             if !reading && held.is_none() && self.pending.is_empty() {
                 return Ok(());
@@ -135,17 +173,27 @@ impl Connection {
 
     /// Stage one of one request. A reply that is there at once, with none before it, is written at once.
     async fn begin(&mut self, frame: BytesMut, charge: Charge) -> Result<(), End> {
-        let Dispatched { correlation_id, flexible_header, outcome } = dispatch(&self.settings.origin, frame).await;
+        let Dispatched { correlation_id, flexible_header, is_fetch, outcome } =
+            dispatch(&self.settings.origin, frame).await;
         match outcome {
             Outcome::Later(later) => {
-                self.pending
-                    .push_back(Box::pin(async move { (ready(correlation_id, flexible_header, later.await), charge) }));
+                self.fetches += usize::from(is_fetch);
+                self.pending.push_back(Box::pin(async move {
+                    let ready = ready(correlation_id, flexible_header, later.await);
+                    Finished { ready, _charge: charge, waited_bytes: 0, is_fetch }
+                }));
                 Ok(())
             }
             now if self.pending.is_empty() => self.send(ready(correlation_id, flexible_header, now)).await,
             now => {
                 let ready = ready(correlation_id, flexible_header, now);
-                self.pending.push_back(Box::pin(std::future::ready((ready, charge))));
+                let waited_bytes = match &ready {
+                    Ready::Write(parts) => parts.iter().map(Bytes::len).sum(),
+                    _ => 0,
+                };
+                self.waiting_bytes += waited_bytes;
+                let finished = Finished { ready, _charge: charge, waited_bytes, is_fetch: false };
+                self.pending.push_back(Box::pin(std::future::ready(finished)));
                 Ok(())
             }
         }
@@ -153,7 +201,14 @@ impl Connection {
 
     async fn send(&mut self, ready: Ready) -> Result<(), End> {
         match ready {
-            Ready::Write(parts) => Ok(write_all(&mut self.write, &parts).await?),
+            Ready::Write(parts) => {
+                // Who does not read its replies is as idle as who sends nothing.
+                let write = write_all(&mut self.write, &parts);
+                match tokio::time::timeout(self.settings.idle_max, write).await {
+                    Ok(written) => Ok(written?),
+                    Err(_) => Err(End::Io(io::ErrorKind::TimedOut.into())),
+                }
+            }
             Ready::Nothing => Ok(()),
             Ready::Close(reason) => Err(End::Closed(reason)),
         }

@@ -225,6 +225,9 @@ fn unzstd(input: &[u8], cap: usize, out: &mut Vec<u8>) -> Result<(), BatchError>
     // Java's producer announces nothing: then try what the buffer has, or a usual ratio, and grow by the factor 4.
     let guess = out.capacity().max(input.len().saturating_mul(4)).max(16 << 10);
     let mut room = announced.map_or(guess, |bytes| bytes as usize).min(cap);
+    if zstd_window_bytes(input).is_some_and(|bytes| bytes > ZSTD_WINDOW_BYTES_MAX) {
+        return Err(BatchError::Decompression);
+    }
     loop {
         out.clear();
         out.reserve_exact(room);
@@ -240,6 +243,20 @@ fn unzstd(input: &[u8], cap: usize, out: &mut Vec<u8>) -> Result<(), BatchError>
     }
     ZSTD.set(Some(decoder));
     Ok(())
+}
+
+/// The window that every streaming decoder accepts, hence every client. Source: zstd `ZSTD_WINDOWLOG_LIMIT_DEFAULT`.
+const ZSTD_WINDOW_BYTES_MAX: u64 = 1 << 27;
+
+/// The window that the frame at the start asks for, if it names one (RFC 8878, 3.1.1.1.2).
+fn zstd_window_bytes(input: &[u8]) -> Option<u64> {
+    const SINGLE_SEGMENT_BIT: u8 = 0x20;
+    let (&[_, _, _, _, descriptor, window], _) = input.split_first_chunk()?;
+    if descriptor & SINGLE_SEGMENT_BIT != 0 {
+        return None;
+    }
+    let base = 1_u64 << (10 + (window >> 3));
+    Some(base + base / 8 * u64::from(window & 7))
 }
 
 /// The library's error as `io::Error` carries its name only.

@@ -506,6 +506,16 @@ fn compaction_keeps_range_sequence_and_timestamps_even_without_records() {
 }
 
 #[test]
+fn a_zstd_window_that_no_client_accepts_is_refused() {
+    // One raw block of one byte behind a window of 128 MiB, of a little more, and of 2 GiB.
+    for (window, accepted) in [(17 << 3, true), (17 << 3 | 1, false), (21 << 3, false)] {
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0, window, 0x09, 0, 0, b'x'];
+        let mut out = Vec::new();
+        assert_eq!(compression::decompress(Codec::Zstd, &frame, 100, &mut out).is_ok(), accepted, "{window}");
+    }
+}
+
+#[test]
 fn bombs_stop_at_the_cap() {
     const CAP: usize = 1 << 20;
     let bomb = vec![0; 32 << 20];

@@ -31,6 +31,17 @@ pub const PRODUCE_PARTITIONS_MAX: usize = 1 << 20;
 /// First step of a frame buffer; it then grows with the bytes received, never with the announced length.
 pub const FRAME_FIRST_STEP_BYTES: usize = 64 << 10;
 
+/// Bytes per second that a large frame has to come with while others wait for the memory it takes, and the seconds
+/// after which that is asked of it.
+pub const CROWDED_FRAME_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+pub const CROWDED_FRAME_GRACE_SECONDS: u64 = 5;
+
+/// Fetches of one connection that may be under way, as each may gather `fetch.max.bytes`; clients send one at a time.
+pub const CONNECTION_FETCHES_IN_FLIGHT_MAX: usize = 2;
+
+/// Bytes of replies that may wait on one connection behind a slower one before the socket is no longer read.
+pub const CONNECTION_REPLY_BYTES_WAITING_MAX: usize = 16 << 20;
+
 /// Most bytes that one group commit gathers before it is written.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 4 << 20;
 

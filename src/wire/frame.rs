@@ -3,8 +3,9 @@
 //! The buffer grows with the bytes received, never with the length announced, so a client that announces 100 MiB and
 //! stays silent holds next to nothing, and an idle connection holds no buffer at all. Small pipelined frames are many
 //! per read; a large one is read to its end and not beyond, and at once into memory of its size if the peer has already
-//! sent one that large.
+//! sent one that large. What a large frame takes is asked of the [`Room`] before it is taken.
 
+use std::future::Future;
 use std::io;
 
 use bytes::{Buf, BufMut, BytesMut};
@@ -17,10 +18,31 @@ use crate::types::limits::FRAME_FIRST_STEP_BYTES;
 pub(crate) enum FrameError {
     #[error("a frame announces {0} bytes")]
     Size(i32),
-    #[error("a frame announces {bytes} bytes, more than socket.request.max.bytes ({max})")]
+    #[error("a frame announces {bytes} bytes, more than socket.request.max.bytes ({max}){}", hint(*bytes))]
     TooLarge { bytes: usize, max: usize },
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// What a prefix above every sensible size is when it is not a size at all.
+fn hint(bytes: usize) -> &'static str {
+    match &(bytes as u32).to_be_bytes() {
+        b"GET " | b"HEAD" | b"POST" | b"PUT " | b"OPTI" => ": this is Kafka, not HTTP",
+        [0x16, 0x03, ..] => ": a TLS handshake on a plaintext listener",
+        _ => "",
+    }
+}
+
+/// Memory for frames under way, which connections share.
+pub(crate) trait Room {
+    /// Waits until a frame of this size may be held. Asking again for the same frame is free. Cancellation-safe.
+    fn hold(&mut self, bytes: usize) -> impl Future<Output = ()> + Send;
+
+    /// Runs one read of the stream; gives up on it if others need the room and this frame comes too slowly.
+    fn read(
+        &mut self,
+        read: impl Future<Output = io::Result<usize>> + Send,
+    ) -> impl Future<Output = io::Result<usize>> + Send;
 }
 
 /// Length of the prefix.
@@ -42,6 +64,16 @@ pub(crate) struct FrameReader {
     largest_bytes: usize,
 }
 
+/// One read to be made.
+struct Plan {
+    /// Room to make behind what was received.
+    reserve_bytes: usize,
+    /// Size of a frame that has to be held first; 0 for what every connection may hold.
+    held_bytes: usize,
+    /// Most bytes to read.
+    limit: usize,
+}
+
 impl FrameReader {
     /// Frames of at most `frame_bytes_max` bytes without their prefix.
     pub(crate) fn new(frame_bytes_max: usize) -> Self {
@@ -51,14 +83,22 @@ impl FrameReader {
     /// The next frame without its prefix; `None` when the stream ends between frames.
     ///
     /// Cancellation-safe: what was received stays here, and the one await is a single read.
-    pub(crate) async fn next<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Result<Option<BytesMut>, FrameError> {
+    pub(crate) async fn next<S: AsyncRead + Unpin + Send>(
+        &mut self,
+        stream: &mut S,
+        memory: &mut impl Room,
+    ) -> Result<Option<BytesMut>, FrameError> {
         loop {
             if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
-            let limit = self.make_room()?;
-            let room = limit.min(self.received.capacity() - self.received.len());
-            let read = stream.read_buf(&mut (&mut self.received).limit(room)).await?;
+            let plan = self.plan()?;
+            if plan.held_bytes > 0 {
+                memory.hold(plan.held_bytes).await;
+            }
+            self.received.reserve(plan.reserve_bytes);
+            let room = plan.limit.min(self.received.capacity() - self.received.len());
+            let read = memory.read(stream.read_buf(&mut (&mut self.received).limit(room))).await?;
             if read == 0 {
                 return if self.received.is_empty() {
                     Ok(None)
@@ -104,23 +144,26 @@ impl FrameReader {
         Ok(Some(bytes))
     }
 
-    /// Makes room for the next read and tells how much of it to use at most.
-    fn make_room(&mut self) -> Result<usize, FrameError> {
+    /// What the next read needs.
+    fn plan(&self) -> Result<Plan, FrameError> {
         let held = self.received.len();
         let spare = self.received.capacity() - held;
         let missing = self.announced()?.map_or(0, |bytes| PREFIX_BYTES + bytes - held);
         if held + missing <= self.read_ahead_bytes {
-            if spare < missing.max(READ_AHEAD_BYTES / 8) {
-                self.received.reserve(self.read_ahead_bytes);
-            }
-            return Ok(usize::MAX);
+            let short = spare < missing.max(READ_AHEAD_BYTES / 8);
+            let reserve_bytes = if short { self.read_ahead_bytes } else { 0 };
+            return Ok(Plan { reserve_bytes, held_bytes: 0, limit: usize::MAX });
         }
+        let mut plan = Plan { reserve_bytes: 0, held_bytes: 0, limit: missing };
         let trusted = self.largest_bytes.min(held + missing);
         if spare < missing.min(READ_AHEAD_BYTES / 8) || trusted > self.received.capacity() {
             let target = (GROWTH * held).max(FRAME_FIRST_STEP_BYTES).max(trusted).min(held + missing);
-            self.received.reserve(target - held);
+            plan.reserve_bytes = target - held;
+            if target > FRAME_FIRST_STEP_BYTES {
+                plan.held_bytes = held + missing;
+            }
         }
-        Ok(missing)
+        Ok(plan)
     }
 }
 
@@ -164,6 +207,20 @@ mod tests {
         }
     }
 
+    /// Room for everything; the largest that was asked for.
+    #[derive(Default)]
+    struct Plenty(usize);
+
+    impl Room for Plenty {
+        async fn hold(&mut self, bytes: usize) {
+            self.0 = self.0.max(bytes);
+        }
+
+        async fn read(&mut self, read: impl Future<Output = io::Result<usize>> + Send) -> io::Result<usize> {
+            read.await
+        }
+    }
+
     fn frames(sizes: &[usize]) -> (Vec<u8>, Vec<Vec<u8>>) {
         let mut wire = Vec::new();
         let mut bodies = Vec::new();
@@ -179,7 +236,7 @@ mod tests {
     async fn all(source: &mut Source) -> Vec<Vec<u8>> {
         let mut reader = FrameReader::new(MAX);
         let mut read = Vec::new();
-        while let Some(frame) = reader.next(source).await.expect("good frames") {
+        while let Some(frame) = reader.next(source, &mut Plenty::default()).await.expect("good frames") {
             read.push(frame.to_vec());
         }
         read
@@ -207,10 +264,10 @@ mod tests {
         let (bytes, _) = frames(&[KIB * KIB, KIB * KIB, 5]);
         let mut source = Source { bytes, step: usize::MAX, ..Source::default() };
         let mut reader = FrameReader::new(MAX);
-        reader.next(&mut source).await.expect("a frame");
+        reader.next(&mut source, &mut Plenty::default()).await.expect("a frame");
         assert_eq!(reader.held_bytes(), 0);
         let before = source.reads;
-        reader.next(&mut source).await.expect("a frame");
+        reader.next(&mut source, &mut Plenty::default()).await.expect("a frame");
         assert_eq!(source.reads - before, 2);
     }
 
@@ -220,7 +277,7 @@ mod tests {
         let mut source = Source { bytes, step: usize::MAX, ..Source::default() };
         let mut reader = FrameReader::new(MAX);
         for _ in 0..2 {
-            reader.next(&mut source).await.expect("a frame");
+            reader.next(&mut source, &mut Plenty::default()).await.expect("a frame");
         }
         assert_eq!(reader.held_bytes(), 0);
     }
@@ -232,9 +289,37 @@ mod tests {
             bytes.resize(received, 0);
             let mut source = Source { bytes, step: 1000, ..Source::default() };
             let mut reader = FrameReader::new(MAX);
-            assert!(matches!(reader.next(&mut source).await, Err(FrameError::Io(_))), "the stream ends inside a frame");
+            assert!(
+                matches!(reader.next(&mut source, &mut Plenty::default()).await, Err(FrameError::Io(_))),
+                "the stream ends inside a frame"
+            );
             let held = reader.held_bytes();
             assert!(held <= GROWTH * received + FRAME_FIRST_STEP_BYTES, "{held} for {received}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_frame_is_held_whole_once_it_really_comes() {
+        for (received, held) in [(4, 0), (10 * KIB, 0), (70 * KIB, MAX + 4)] {
+            let mut bytes = (MAX as i32).to_be_bytes().to_vec();
+            bytes.resize(received, 0);
+            let mut source = Source { bytes, step: 1000, ..Source::default() };
+            let mut room = Plenty::default();
+            assert!(
+                FrameReader::new(MAX).next(&mut source, &mut room).await.is_err(),
+                "the stream ends inside a frame"
+            );
+            assert_eq!(room.0, held, "{received}");
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_are_recognised() {
+        let strangers: [(&[u8], &str); 2] = [(b"GET / HTTP/1.1", "Kafka, not HTTP"), (&[0x16, 3, 1, 2, 0, 1], "TLS")];
+        for (sent, hint) in strangers {
+            let mut source = Source { bytes: sent.to_vec(), step: usize::MAX, ..Source::default() };
+            let refused = FrameReader::new(MAX).next(&mut source, &mut Plenty::default()).await;
+            assert!(refused.expect_err("not a frame").to_string().contains(hint), "{hint}");
         }
     }
 
@@ -242,11 +327,17 @@ mod tests {
     async fn a_bad_size_is_refused_at_once() {
         for size in [-1, i32::MIN] {
             let mut source = Source { bytes: size.to_be_bytes().to_vec(), step: usize::MAX, ..Source::default() };
-            assert!(matches!(FrameReader::new(MAX).next(&mut source).await, Err(FrameError::Size(_))));
+            assert!(matches!(
+                FrameReader::new(MAX).next(&mut source, &mut Plenty::default()).await,
+                Err(FrameError::Size(_))
+            ));
         }
         let mut source = Source { bytes: vec![0, 0, 0, 101], step: usize::MAX, ..Source::default() };
         let mut reader = FrameReader::new(100);
-        assert!(matches!(reader.next(&mut source).await, Err(FrameError::TooLarge { bytes: 101, max: 100 })));
+        assert!(matches!(
+            reader.next(&mut source, &mut Plenty::default()).await,
+            Err(FrameError::TooLarge { bytes: 101, max: 100 })
+        ));
     }
 
     #[tokio::test]
@@ -254,11 +345,12 @@ mod tests {
         let (bytes, bodies) = frames(&[10, 5000, 0, 20]);
         let mut source = Source { bytes, step: 7, pend: true, ..Source::default() };
         let mut reader = FrameReader::new(MAX);
+        let mut room = Plenty::default();
         let mut read = Vec::new();
         loop {
             let frame = tokio::select! {
                 biased;
-                frame = reader.next(&mut source) => frame.expect("good frames"),
+                frame = reader.next(&mut source, &mut room) => frame.expect("good frames"),
                 () = std::future::ready(()) => continue,
             };
             match frame {
