@@ -358,7 +358,8 @@ fn damage_is_refused_or_cuts_the_end_off() {
         .map(|entry| entry.expect("entry").path())
         .map(|path| (PathBuf::from(path.file_name().expect("a name")), std::fs::read(&path).expect("read")))
         .collect();
-    let damages: [(&str, fn(&[u8]) -> Option<Vec<u8>>); 4] = [
+    type Damage = fn(&[u8]) -> Option<Vec<u8>>;
+    let damages: [(&str, Damage); 4] = [
         ("truncated", |bytes| Some(bytes[..bytes.len() / 2].to_vec())),
         ("emptied", |_| Some(Vec::new())),
         ("flipped", |bytes| {
