@@ -63,7 +63,7 @@ crash: ## twenty rounds of SIGKILL under load; what was acknowledged must be the
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/crash/run --rounds $(or $(ROUNDS),20)
 
-zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and taken away, one row per scenario (GONE=60 seconds); about 4 minutes
+zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and taken away, one row per scenario (GONE=60 seconds); about 6 minutes
 	@scripts/setup.sh build test
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/zookeeper/run --gone $(or $(GONE),20)

@@ -116,7 +116,7 @@ impl Broker {
             clock: Arc::clone(&clock),
             settings: controller_settings(&config, identity.broker_id),
         });
-        first_image::await_complete(&parts.image, &*coordination, identity.broker_id).await?;
+        first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
         task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.control)));
         follow_topic_settings(&parts);
         maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), periods(&config));

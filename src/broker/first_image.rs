@@ -13,6 +13,7 @@ use tracing::warn;
 use super::StartError;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::znodes::{admin, topics};
+use crate::controller::ControllerHandle;
 use crate::coordination::{Coordination, CoordinationError};
 use crate::types::{BrokerId, TopicName};
 
@@ -23,7 +24,8 @@ const TOPICS_PATIENCE: Duration = Duration::from_secs(10);
 /// The store is read again this often, since a topic may be deleted meanwhile.
 const RE_READ: Duration = Duration::from_millis(200);
 
-/// Waits for an image with a controller, this broker and every topic that is not being deleted.
+/// Waits for an image with a controller, this broker and every topic that is not being deleted; and, if this broker is
+/// the controller, until it takes requests.
 ///
 /// # Errors
 /// No controller told of this broker in time, or the store cannot be read.
@@ -31,6 +33,7 @@ pub(super) async fn await_complete(
     publisher: &ImagePublisher,
     store: &dyn Coordination,
     me: BrokerId,
+    controller: &ControllerHandle,
 ) -> Result<(), StartError> {
     let mut image = publisher.subscribe();
     let shown = image.wait_for(|image| image.controller.is_some() && image.brokers.contains_key(&me));
@@ -50,15 +53,21 @@ pub(super) async fn await_complete(
         let awaited: Vec<&TopicName> = existing.difference(&deleting).collect();
         let complete = image.wait_for(|image| awaited.iter().all(|topic| image.topic(topic.as_str()).is_some()));
         if timeout(RE_READ, complete).await.is_ok() {
-            return Ok(());
+            break;
         }
         if Instant::now() > deadline {
             let image = publisher.current();
             let missing = awaited.iter().filter(|topic| image.topic(topic.as_str()).is_none()).count();
             warn!(missing, "the controller has not told of all topics; starting without them");
-            return Ok(());
+            break;
         }
     }
+    // The controller tells everybody before it is done with the beginning of its term, and takes requests after that.
+    if publisher.current().controller == Some(me) {
+        let mut status = controller.subscribe();
+        let _ = timeout(TOPICS_PATIENCE, status.wait_for(|status| status.active)).await;
+    }
+    Ok(())
 }
 
 async fn names(store: &dyn Coordination, path: &str) -> Result<BTreeSet<TopicName>, StartError> {
