@@ -1,11 +1,13 @@
 //! The real log directory: one RocksDB database, a column family per partition.
 //!
 //! `open` checks and opens · `writer` is the group commit · `families` gives families to partitions and wipes them ·
-//! `read` · `care` does the chores in the background · `space` keeps the disk's reserve · `directory` and
+//! `read` · `care` does the chores in the background · `budget` is the memory for what is not in files · `space` keeps
+//! the disk's reserve · `guard` notices a database that lost its end · `directory` and
 //! [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
 //!
 //! Threads of a directory: the writer, the one for chores, and RocksDB's own two for flushing and compacting.
 
+mod budget;
 mod care;
 mod directory;
 mod families;
@@ -31,12 +33,12 @@ use parking_lot::Mutex;
 use rocksdb::Options;
 use tracing::{debug, error, info, warn};
 
+use self::budget::Budget;
 use self::care::{Chore, Chores};
 use self::families::{FIXED, Families};
 pub(crate) use self::open::OpenError;
 pub(crate) use self::options::DirectoryOptions;
-use self::options::WAL_PER_WRITE_BUFFER;
-use self::raw::{Batch, Cf, Db, ReadOptions, RocksError, WriteBuffer};
+use self::raw::{Batch, Cf, Db, ReadOptions, RocksError};
 use self::space::Space;
 use self::writer::Queue;
 use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet};
@@ -62,7 +64,7 @@ pub(super) struct Shared {
     chores: Chores,
     space: Space,
     options: DirectoryOptions,
-    write_buffer: WriteBuffer,
+    budget: Budget,
     family_options: Options,
     scan_options: ReadOptions,
     point_options: ReadOptions,
@@ -96,7 +98,7 @@ impl RocksDirectory {
             chores: Chores::default(),
             space: Space::new(dir, opened.options.disk_reserve_bytes),
             options: opened.options,
-            write_buffer: opened.write_buffer,
+            budget: opened.budget,
             family_options: opened.family_options,
             scan_options: ReadOptions::new(false, None),
             point_options: ReadOptions::new(true, None),
@@ -184,7 +186,7 @@ impl Shared {
 
     /// Whether batches are refused now. Asks the file system again while they are.
     fn is_full(&self) -> bool {
-        let room = self.space.admits(0, self.write_buffer.used_bytes() as u64);
+        let room = self.space.admits(0, self.budget.used_bytes() as u64);
         if self.space.set_full(!room) {
             self.space_changed(room);
         }
@@ -208,35 +210,11 @@ impl Shared {
         }
     }
 
-    /// Families, fixed ones included, that have something in memory which is not in files.
-    fn unflushed(&self) -> Vec<Cf<'_>> {
-        let has_entries = |cf: &Cf<'_>| {
-            let count = |name| self.db.property(*cf, name).unwrap_or(0);
-            count("rocksdb.num-entries-active-mem-table") + count("rocksdb.num-immutable-mem-table") > 0
-        };
-        (0..self.db.family_count()).map(|number| self.db.cf(number)).filter(has_entries).collect()
-    }
-
-    /// What memtables may take before the writer waits for flushes: a starved flush must not eat the machine's memory.
-    fn memory_limit_bytes(&self) -> usize {
-        let budget = self.write_buffer.size_bytes();
-        budget + (budget / 2).max(64 << 20)
-    }
-
-    /// Begins to flush every family.
-    fn begin_flush(&self) -> Result<(), StorageError> {
-        self.db.flush(&self.unflushed(), false).map_err(|error| self.stop(&error))
-    }
-
-    fn flush_all(&self) -> Result<(), StorageError> {
-        self.db.flush(&self.unflushed(), true).map_err(|error| self.stop(&error))
-    }
-
     /// Flushes what the next start would replay, unless that takes long.
     fn flush_before_close(&self) {
         let cfs = self.unflushed();
         let families_ms = cfs.len() * FAMILY_FLUSH_MS;
-        let bytes_ms = self.write_buffer.used_bytes() / FLUSH_BYTES_PER_MS;
+        let bytes_ms = self.budget.used_bytes() / FLUSH_BYTES_PER_MS;
         let outcome = if families_ms + bytes_ms > FLUSH_AT_CLOSE_MS_MAX {
             self.db.flush_wal(true)
         } else {
@@ -247,19 +225,6 @@ impl Shared {
             warn!(dir = %self.dir.display(), %error, "log directory closes without a flush; its log will be replayed");
         }
     }
-
-    /// Sets the memory that active partitions share, and the length of the write-ahead log along with it.
-    fn set_budget(&self, active: usize) -> Result<(), StorageError> {
-        let wanted = budget(active, &self.options);
-        let current = self.write_buffer.size_bytes();
-        // Down only when far too large: changing the log's bound rewrites RocksDB's options file.
-        if wanted <= current && wanted * 4 > current {
-            return Ok(());
-        }
-        self.write_buffer.set_size_bytes(wanted);
-        let wal = (wanted * WAL_PER_WRITE_BUFFER).to_string();
-        self.db.set_options(&[("max_total_wal_size", wal)]).map_err(|error| self.stop(&error))
-    }
 }
 
 /// What flushing one family takes at least, and how fast bytes go to disk; rounded up from measurements.
@@ -267,14 +232,6 @@ const FAMILY_FLUSH_MS: usize = 3;
 const FLUSH_BYTES_PER_MS: usize = 200 << 10;
 /// A stop must end within a second, and this is not all there is to it.
 const FLUSH_AT_CLOSE_MS_MAX: usize = 500;
-
-/// Bytes per active partition that keep the number of flushes, and so their fixed cost, in proportion.
-const BUDGET_PER_ACTIVE_BYTES: usize = 5 << 19;
-
-fn budget(active: usize, options: &DirectoryOptions) -> usize {
-    let wanted = active.saturating_mul(BUDGET_PER_ACTIVE_BYTES).next_power_of_two();
-    wanted.clamp(options.write_buffer_bytes, options.write_buffer_bytes_max.max(options.write_buffer_bytes))
-}
 
 impl LogDir for RocksDirectory {
     fn path(&self) -> PathBuf {

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use rocksdb::{Cache, Options};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use super::budget::Budget;
 use super::directory::{self, Assignment, FORMAT_KEY, FORMAT_VERSION, Key};
 use super::families::{FIXED, Families, Records};
 use super::guard;
 use super::options::{self, DirectoryOptions};
-use super::raw::{Batch, Db, ReadOptions, RocksError, WriteBuffer};
+use super::raw::{Batch, Db, ReadOptions, RocksError};
 use super::space::Space;
 
 /// Why a log directory cannot be used.
@@ -43,7 +44,7 @@ pub(super) struct Opened {
     pub(super) families: Families,
     /// Families that a crash left half wiped.
     pub(super) wiping: Vec<u32>,
-    pub(super) write_buffer: WriteBuffer,
+    pub(super) budget: Budget,
     pub(super) family_options: Options,
     /// As they fit the disk.
     pub(super) options: DirectoryOptions,
@@ -66,11 +67,11 @@ pub(super) fn open(
     }
 
     let options = options.fit(Space::disk_bytes(&path));
-    let write_buffer = WriteBuffer::new(options.write_buffer_bytes);
+    let budget = Budget::new(options.write_buffer_bytes);
     let cache = Cache::new_lru_cache(options.block_cache_bytes);
-    let db_options = options::database(&options, &write_buffer, direct_io_works(&path), log);
-    let small = options::small_family(&options, &write_buffer, &cache);
-    let partition = options::partition_family(&options, &write_buffer, &cache);
+    let db_options = options::database(&options, &budget.buffer, direct_io_works(&path), log);
+    let small = options::small_family(&options, &budget.buffer, &cache);
+    let partition = options::partition_family(&options, &budget.buffer, &cache);
 
     let rocks_error = |error: RocksError| rocks_error(dir, &error);
     let exists = exists(dir, &path)?;
@@ -85,7 +86,7 @@ pub(super) fn open(
 
     check_format(dir, &db)?;
     let (families, wiping) = Families::new(count, records(dir, &db)?);
-    Ok(Opened { db, families, wiping, write_buffer, family_options: partition, options, lock })
+    Ok(Opened { db, families, wiping, budget, family_options: partition, options, lock })
 }
 
 /// Whether there is a database. One that lost the file that names its parts must not be taken for a new one.

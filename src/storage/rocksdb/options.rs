@@ -3,6 +3,7 @@
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options};
 use tracing::{debug, warn};
 
+use super::budget::WAL_PER_BUDGET;
 use super::raw::{self, WriteBuffer};
 
 /// What the broker decides about a directory.
@@ -47,10 +48,6 @@ impl DirectoryOptions {
 
 const WRITE_BUFFER_BYTES_MIN: usize = 1 << 20;
 
-/// The write-ahead log may hold this many times the write buffer: enough that memory, not the log, decides when a
-/// family is flushed, and little enough that replaying it takes a moment.
-pub(super) const WAL_PER_WRITE_BUFFER: usize = 2;
-
 /// Options of the database as a whole.
 #[allow(deprecated, reason = "max_background_jobs gives three threads of four to compactions, which are few here")]
 pub(super) fn database(
@@ -63,7 +60,7 @@ pub(super) fn database(
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     write_buffer.attach(&mut db);
-    db.set_max_total_wal_size((options.write_buffer_bytes * WAL_PER_WRITE_BUFFER) as u64);
+    db.set_max_total_wal_size((options.write_buffer_bytes * WAL_PER_BUDGET) as u64);
     // A torn end of the log is cut; nothing after a damaged record is replayed.
     db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     // Handing the log to the disk in small steps keeps the sync at its end short.

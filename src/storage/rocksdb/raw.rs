@@ -82,6 +82,7 @@ fn chars(bytes: &[u8]) -> *const c_char {
 
 /// The memory that the memtables of all families share. RocksDB flushes the oldest when it is nearly used up, one at
 /// every write; it does not hold writers back.
+#[derive(Debug)]
 pub(super) struct WriteBuffer(NonNull<ffi::rocksdb_write_buffer_manager_t>);
 
 // SAFETY: a manager's counters are atomic and its size is changed under its own lock.
@@ -100,11 +101,6 @@ impl WriteBuffer {
     pub(super) fn attach(&self, options: &mut Options) {
         // SAFETY: both are alive; the options take a share of their own.
         unsafe { ffi::rocksdb_options_set_write_buffer_manager(options.as_raw_ptr(), self.0.as_ptr()) };
-    }
-
-    pub(super) fn size_bytes(&self) -> usize {
-        // SAFETY: the manager is alive.
-        unsafe { ffi::rocksdb_write_buffer_manager_buffer_size(self.0.as_ptr()) }
     }
 
     pub(super) fn set_size_bytes(&self, bytes: usize) {

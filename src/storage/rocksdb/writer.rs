@@ -190,20 +190,14 @@ impl Writer<'_> {
         }
     }
 
-    /// Waits while memtables take more than their limit. Only under a load that flushing cannot follow; then the pace
-    /// is that of flushing.
+    /// Waits while memtables take far more than their budget. Only under a load that flushing cannot follow; then the
+    /// pace is that of flushing.
     fn wait_for_memory(&self, queue: &Queue) {
-        let memory = &self.shared.write_buffer;
-        let over = || memory.used_bytes() > self.shared.memory_limit_bytes();
-        if !over() {
-            return;
-        }
-        // RocksDB begins one flush per write. With many families a write adds more than that, so begin them all.
-        if memory.unflushed_bytes() > memory.size_bytes() && self.shared.begin_flush().is_err() {
-            return;
+        if self.shared.budget.is_overdrawn() {
+            self.shared.catch_up();
         }
         for _ in 0..MEMORY_WAIT_STEPS_MAX {
-            if !over() || queue.is_closing() || self.shared.stopped.get().is_some() {
+            if !self.shared.budget.is_overdrawn() || queue.is_closing() || self.shared.stopped.get().is_some() {
                 return;
             }
             std::thread::park_timeout(MEMORY_WAIT_STEP);
@@ -259,7 +253,7 @@ impl Writer<'_> {
     }
 
     fn has_room(&mut self, bytes: usize) -> bool {
-        let buffered = self.shared.write_buffer.used_bytes() as u64;
+        let buffered = self.shared.budget.used_bytes() as u64;
         let room = self.shared.space.admits(bytes as u64, buffered);
         if self.shared.space.set_full(!room) {
             self.shared.space_changed(room);
