@@ -218,18 +218,8 @@ async fn identify(
     store: &dyn crate::coordination::Coordination,
     clock: &SharedClock,
 ) -> Result<Identity, StartError> {
-    if let (Some(zookeeper), Some(id)) = (&config.zookeeper, &stored.cluster_id)
-        && registration::existing_cluster_id(store).await.map_err(failed)?.is_none()
-    {
-        // An empty tree knows no topics: every log here would be deleted as a stray. Kafka gives the empty tree an id
-        // of its own and then refuses the directory; we leave no id behind.
-        return Err(StartError(format!(
-            "ZooKeeper at {}{} holds no cluster, but meta.properties in {} says cluster.id={id}. Configured \
-             zookeeper.connect may be wrong, or ZooKeeper has lost its data.",
-            zookeeper.connect,
-            zookeeper.chroot,
-            dirs.paths[0].display()
-        )));
+    if let Some(id) = &stored.cluster_id {
+        refuse_lost_tree(config, dirs, id, store).await?;
     }
     let proposed = match stored.cluster_id.clone().or_else(|| config.cluster_id.clone()) {
         Some(id) => id,
@@ -246,6 +236,35 @@ async fn identify(
     dirs.claim(broker_id, &cluster_id).map_err(failed)?;
     registration::ensure_top_level_paths(store, broker_id).await.map_err(failed)?;
     Ok(Identity { broker_id, cluster_id: Arc::from(cluster_id) })
+}
+
+/// Refuses log directories of a cluster beside an agreed store that holds none. An empty tree knows no topics, so that
+/// every log here would be deleted as a stray. Kafka gives the empty tree an id of its own and then refuses the
+/// directory; we leave no id behind.
+///
+/// One directory alone with the embedded tree in it is no such case: both are lost together, to a loss of power.
+async fn refuse_lost_tree(
+    config: &Config,
+    dirs: &Dirs,
+    id: &str,
+    store: &dyn crate::coordination::Coordination,
+) -> Result<(), StartError> {
+    let lost = config.zookeeper.is_some() || dirs.paths.len() > 1;
+    if !lost || registration::existing_cluster_id(store).await.map_err(failed)?.is_some() {
+        return Ok(());
+    }
+    let first = dirs.paths[0].display();
+    Err(StartError(match &config.zookeeper {
+        Some(zookeeper) => format!(
+            "ZooKeeper at {}{} holds no cluster, but meta.properties in {first} says cluster.id={id}. Configured \
+             zookeeper.connect may be wrong, or ZooKeeper has lost its data.",
+            zookeeper.connect, zookeeper.chroot
+        ),
+        None => format!(
+            "The first of log.dirs, {first}, holds no cluster, but meta.properties says cluster.id={id}. What the \
+             cluster knows is kept in the first directory: it must stay the first, and must not be replaced."
+        ),
+    }))
 }
 
 /// A random UUID in the text form of topic ids, as Kafka makes its cluster ids.

@@ -235,3 +235,20 @@ async fn a_directory_is_refused_while_another_broker_has_it() {
     assert!(refused.contains("in use by another broker"), "{refused}");
     broker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_first_directory_is_refused_and_the_logs_of_the_others_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |dirs: [&str; 2]| {
+        let dirs = dirs.map(|name| dir.path().join(name).display().to_string()).join(",");
+        let overrides = ["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), format!("log.dirs={dirs}")];
+        let inputs = Inputs { overrides: overrides.into(), ..Inputs::default() };
+        Broker::start(Config::load(&inputs, Machine::this()).unwrap())
+    };
+    of(["a", "b"]).await.unwrap().stop().await;
+    for wrong in [["b", "a"], ["c", "a"]] {
+        let refused = of(wrong).await.unwrap_err().to_string();
+        assert!(refused.contains("must stay the first"), "{refused}");
+    }
+    of(["a", "b"]).await.unwrap().stop().await;
+}
