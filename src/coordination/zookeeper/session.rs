@@ -9,6 +9,9 @@ use super::{Published, ZookeeperConfig, error};
 use crate::coordination::{CoordinationError, Session};
 use crate::task;
 
+/// Pause between two tries to open a session.
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Opens a session within the connection time-out and makes the chroot.
 pub(super) async fn open(config: &ZookeeperConfig) -> Result<zk::Client, CoordinationError> {
     let timeout = config.connection_timeout;
@@ -21,7 +24,14 @@ pub(super) async fn open(config: &ZookeeperConfig) -> Result<zk::Client, Coordin
 async fn open_unbounded(config: &ZookeeperConfig) -> Result<zk::Client, CoordinationError> {
     let (hosts, chroot) = split_chroot(&config.connect);
     let connector = zk::Client::connector().with_session_timeout(config.session_timeout);
-    let mut client = connector.connect(hosts).await.map_err(|refused| error::on(hosts, refused))?;
+    let mut client = loop {
+        // The crate gives up after a time of its own, which is shorter than ours.
+        match connector.clone().connect(hosts).await.map_err(|refused| error::on(hosts, refused)) {
+            Ok(client) => break client,
+            Err(CoordinationError::Unknown(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
+            Err(refused) => return Err(refused),
+        }
+    };
     if let Some(chroot) = chroot {
         let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
         client.mkdir(chroot, &options).await.map_err(|refused| error::on(chroot, refused))?;
