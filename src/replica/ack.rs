@@ -24,7 +24,9 @@ impl From<StorageError> for AckError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Full { .. } => Self::Full,
-            StorageError::Stopped { .. } | StorageError::Read { .. } => Self::Storage(error.to_string()),
+            StorageError::Stopped { .. } | StorageError::Read { .. } | StorageError::TooManyPartitions { .. } => {
+                Self::Storage(error.to_string())
+            }
         }
     }
 }

@@ -54,6 +54,9 @@ pub(crate) enum StorageError {
     /// The disk's reserve is reached. Nothing was written; the same call may succeed once space is back.
     #[error("log directory {dir} has no space left above its reserve")]
     Full { dir: PathBuf },
+    /// More partitions than the process has file descriptors for. Nothing was created.
+    #[error("log directory {dir} holds all the {max} partitions that the limit on open files allows")]
+    TooManyPartitions { dir: PathBuf, max: usize },
     /// A read failed or found bytes that do not match their checksum.
     #[error("log directory {dir}: {reason}")]
     Read { dir: PathBuf, reason: Arc<str> },

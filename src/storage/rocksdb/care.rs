@@ -98,10 +98,7 @@ impl Shared {
             }
             self.writable()?;
             match chore {
-                Chore::FillPool => match self.families.missing() {
-                    0 => {}
-                    missing => self.grow_pool(missing)?,
-                },
+                Chore::FillPool => self.grow_pool(0, self.families.missing())?,
                 Chore::Wipe(number) => self.wipe(number)?,
                 Chore::DropFiles(family) => self.drop_files_below_start(family)?,
                 Chore::FlushAll => self.flush_all()?,

@@ -159,10 +159,18 @@ fn prefix_end(prefix: &[u8]) -> Vec<u8> {
 }
 
 impl Shared {
-    /// Makes so many families and puts them into the pool.
-    pub(super) fn grow_pool(&self, count: usize) -> Result<(), StorageError> {
+    /// Makes so many families, and `spare` more if the limit allows, and puts them into the pool.
+    pub(super) fn grow_pool(&self, needed: usize, spare: usize) -> Result<(), StorageError> {
         let _growing = self.families.growing.lock();
         let first = self.families.count();
+        let room = self.options.families_max.saturating_sub(first);
+        if needed > room {
+            return Err(StorageError::TooManyPartitions { dir: self.dir.clone(), max: self.options.families_max });
+        }
+        let count = (needed + spare).min(room);
+        if count == 0 {
+            return Ok(());
+        }
         let names: Vec<String> = (first..first + count).map(|index| directory::family_name(number(index))).collect();
         let outcome = self.db.create_families(&self.family_options, &names);
         // Even after an error, some of them may be there.
@@ -183,7 +191,7 @@ impl Shared {
                 Created::PoolLacks(missing) => missing,
             };
             // A reserve at once: making one more costs as much as making many.
-            self.grow_pool(missing + POOL_READY)?;
+            self.grow_pool(missing, POOL_READY)?;
         }
     }
 

@@ -66,7 +66,8 @@ pub(super) fn open(
         return Err(OpenError::ForeignSegments { dir: dir.into(), file });
     }
 
-    let options = options.fit(Space::disk_bytes(&path));
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let options = options.fit(Space::disk_bytes(&path), descriptors);
     let budget = Budget::new(options.write_buffer_bytes);
     let cache = Cache::new_lru_cache(options.block_cache_bytes);
     let db_options = options::database(&options, &budget.buffer, direct_io_works(&path), log);

@@ -17,6 +17,8 @@ pub(crate) struct DirectoryOptions {
     pub(crate) block_cache_bytes: usize,
     /// Files held open.
     pub(crate) open_files_max: i32,
+    /// Families at most. Each may hold a descriptor of its own until the next start.
+    pub(crate) families_max: usize,
     /// Batches are refused while the file system has less left than this, so that deleting always works. A small file
     /// system keeps a twentieth instead.
     pub(crate) disk_reserve_bytes: u64,
@@ -29,14 +31,19 @@ impl Default for DirectoryOptions {
             write_buffer_bytes_max: 256 << 20,
             block_cache_bytes: 16 << 20,
             open_files_max: 1024,
+            families_max: 20_000,
             disk_reserve_bytes: 1 << 30,
         }
     }
 }
 
 impl DirectoryOptions {
-    /// What fits a file system of this size: the log and the buffer it feeds must not fill a small one.
-    pub(super) fn fit(mut self, disk_bytes: u64) -> Self {
+    /// What fits a file system of this size and so many descriptors: the log and the buffer it feeds must not fill a
+    /// small disk, and running out of descriptors would take the directory offline.
+    pub(super) fn fit(mut self, disk_bytes: u64, descriptors: u64) -> Self {
+        let open_files = i32::try_from(descriptors / 8).unwrap_or(i32::MAX).max(OPEN_FILES_MIN);
+        self.open_files_max = self.open_files_max.min(open_files);
+        self.families_max = self.families_max.min(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
         let share =
             |divisor: u64| usize::try_from(disk_bytes / divisor).unwrap_or(usize::MAX).max(WRITE_BUFFER_BYTES_MIN);
         self.write_buffer_bytes = self.write_buffer_bytes.min(share(32));
@@ -46,6 +53,7 @@ impl DirectoryOptions {
     }
 }
 
+const OPEN_FILES_MIN: i32 = 32;
 const WRITE_BUFFER_BYTES_MIN: usize = 1 << 20;
 
 /// Options of the database as a whole.
@@ -139,11 +147,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn few_descriptors_mean_few_open_files_and_families() {
+        let few = DirectoryOptions::default().fit(100 << 30, 1024);
+        assert_eq!((few.open_files_max, few.families_max), (128, 512));
+        let many = DirectoryOptions::default().fit(100 << 30, u64::MAX);
+        assert_eq!((many.open_files_max, many.families_max), (1024, 20_000));
+    }
+
+    #[test]
     fn a_small_file_system_gets_small_buffers_and_a_small_reserve() {
-        let small = DirectoryOptions::default().fit(64 << 20);
+        let small = DirectoryOptions::default().fit(64 << 20, 1 << 20);
         assert_eq!((small.write_buffer_bytes, small.write_buffer_bytes_max), (2 << 20, 2 << 20));
         assert_eq!(small.disk_reserve_bytes, (64 << 20) / 20);
-        let large = DirectoryOptions::default().fit(100 << 30);
+        let large = DirectoryOptions::default().fit(100 << 30, 1 << 20);
         assert_eq!((large.write_buffer_bytes, large.write_buffer_bytes_max), (64 << 20, 256 << 20));
         assert_eq!(large.disk_reserve_bytes, 1 << 30);
     }

@@ -217,6 +217,20 @@ fn a_thousand_partitions_are_created_in_one_call_and_found_again() {
 }
 
 #[test]
+fn more_partitions_than_descriptors_are_refused_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let few = DirectoryOptions { families_max: 20, ..options() };
+    let opened = RocksDirectory::open(dir.path(), few).expect("open");
+    let wanted: Vec<PartitionId> = (0..21).map(|n| partition("t", n)).collect();
+    let refused = opened.create(&wanted);
+    assert!(matches!(refused, Err(StorageError::TooManyPartitions { max: 20, .. })), "{refused:?}");
+    assert_eq!(opened.partitions(), []);
+    assert_eq!(opened.create(&wanted[..20]).expect("create").len(), 20);
+    opened.delete(&wanted[..1]).expect("delete");
+    eventually("the family's return", || opened.create(&wanted[20..]).is_ok());
+}
+
+#[test]
 fn a_half_wiped_family_is_wiped_at_the_next_start() {
     let dir = tempfile::tempdir().expect("tempdir");
     let opened = open(dir.path());
