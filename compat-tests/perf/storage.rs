@@ -318,7 +318,7 @@ fn full(dir: &Path, options: DirectoryOptions, rounds: u64) {
                 Err(error) => break error,
             }
         };
-        println!("round {round}: {} MiB until: {refused}, {:?} bytes free", (end - begin) / 16, log_dir.free_bytes());
+        println!("round {round}: {} MiB until: {refused}", (end - begin) / 16);
         let middle = start + (end - start) / 2;
         let delete =
             |family: &Family| Write::DeleteBatches { family: *family, last_offsets: Offset(0)..Offset(middle) };
@@ -328,7 +328,7 @@ fn full(dir: &Path, options: DirectoryOptions, rounds: u64) {
         while log_dir.is_full() && begin.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        println!("room again after     {:>9.1} ms, {:?} bytes free", ms(begin.elapsed()), log_dir.free_bytes());
+        println!("room again after     {:>9.1} ms", ms(begin.elapsed()));
     }
     log_dir.close();
     let log_dir = open(dir, options);

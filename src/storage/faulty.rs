@@ -194,10 +194,6 @@ impl LogDir for FaultyDir {
         self.inner.reclaim(family, last_offsets);
     }
 
-    fn free_bytes(&self) -> Option<u64> {
-        if self.faults.state.lock().full { Some(0) } else { self.inner.free_bytes() }
-    }
-
     fn close(&self) {
         self.inner.close();
     }

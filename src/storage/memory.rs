@@ -215,10 +215,6 @@ impl LogDir for MemoryDir {
 
     fn reclaim(&self, _family: Family, _last_offsets: Range<Offset>) {}
 
-    fn free_bytes(&self) -> Option<u64> {
-        None
-    }
-
     fn close(&self) {
         let writer = self.writer.lock().take();
         if let Some(Writer { queue, thread }) = writer {

@@ -197,9 +197,6 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// Hints that a range of batches was deleted, so that whole files can go at once. Returns when the hint was taken.
     fn reclaim(&self, family: Family, last_offsets: Range<Offset>);
 
-    /// Bytes the file system has left above the reserve; `None` where that has no meaning.
-    fn free_bytes(&self) -> Option<u64>;
-
     /// Orderly end: waits for queued commits, flushes what shortens the next start, closes. Later commits are
     /// `Stopped`.
     fn close(&self);

@@ -112,9 +112,6 @@ impl LogDir for TreeDir {
         Ok(())
     }
     fn reclaim(&self, _: Family, _: Range<Offset>) {}
-    fn free_bytes(&self) -> Option<u64> {
-        None
-    }
     fn close(&self) {}
 }
 

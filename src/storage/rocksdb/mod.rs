@@ -291,10 +291,6 @@ impl LogDir for RocksDirectory {
         }
     }
 
-    fn free_bytes(&self) -> Option<u64> {
-        self.shared.load().as_ref().and_then(|shared| shared.space.ask())
-    }
-
     fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         self.queue.close();

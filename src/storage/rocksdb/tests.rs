@@ -125,7 +125,7 @@ fn at_the_reserve_batches_are_refused_and_all_else_goes_on() {
     commit(&*opened, vec![batch(family, 0, b"a"), batch(family, 1, b"b")], false).expect("commit");
     assert!(!opened.is_full());
     shared(&opened).space.set_reserve(u64::MAX);
-    assert_eq!(opened.free_bytes(), Some(0));
+    assert_eq!(shared(&opened).space.ask(), Some(0));
     let refused = commit(&*opened, vec![batch(family, 2, b"c")], false);
     assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
     assert!(opened.is_full());
