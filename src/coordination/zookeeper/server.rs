@@ -74,6 +74,16 @@ impl ZookeeperServer {
     /// Stops the process where it is, as a long pause does.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
+        // Its threads stop one by one, and one that still runs may answer.
+        let jvm = self.running.as_ref().expect("the server runs").jvm.as_raw_nonzero();
+        let stopped = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        let all = || std::fs::read_dir(format!("/proc/{jvm}/task")).expect("it lives").flatten().all(stopped);
+        while !all() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Ends a pause.

@@ -25,7 +25,7 @@ async fn open_unbounded(config: &ZookeeperConfig) -> Result<zk::Client, Coordina
     let (hosts, chroot) = split_chroot(&config.connect);
     let connector = zk::Client::connector().with_session_timeout(config.session_timeout);
     let mut client = loop {
-        // The crate gives up after a time of its own, which is shorter than ours.
+        // The crate gives up after the session's time-out; ours may be longer.
         match connector.clone().connect(hosts).await.map_err(|refused| error::on(hosts, refused)) {
             Ok(client) => break client,
             Err(CoordinationError::Unknown(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
