@@ -51,7 +51,7 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.name, self.idempotent, self.topic, self.keys = name, idempotent, topic, keys
         self.acked, self.sent, self.failed = {}, 0, 0
-        self.ending = threading.Event()
+        self.ending, self.resting = threading.Event(), threading.Event()
         settings = {
             "bootstrap.servers": f"127.0.0.1:{port}",
             "acks": "all",
@@ -78,7 +78,7 @@ class Writer(threading.Thread):
     def run(self):
         rng = random.Random(self.name)
         while not self.ending.is_set():
-            if len(self.producer) > 500:
+            if self.resting.is_set() or len(self.producer) > 500:
                 # Enough is on its way; the rest of the time belongs to the broker and the checks.
                 self.producer.poll(0.2)
                 continue
@@ -269,7 +269,12 @@ def rounds(args):
             deadline = time.monotonic() + 30
             while reader.read <= seen.get("read", -1) and time.monotonic() < deadline:
                 time.sleep(0.1)
+            # New messages rest during the check (those on their way do not), or the logs outgrow a checker in Python.
+            for writer in writers:
+                writer.resting.set()
             found, total = check(broker.port, writers, reader, before, seen, n == args.rounds - 1)
+            for writer in writers:
+                writer.resting.clear()
             acked = sum(len(w.acked) for w in writers)
             report.append({"round": n + 1, "in flight": flying, "back after s": round(back, 3), "acked": acked,
                            "records": total, "breaches": found[:10]})

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rocksdb::{Cache, Options};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -112,12 +113,24 @@ fn exists(dir: &Path, path: &Path) -> Result<bool, OpenError> {
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let io_error = |error: io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
     let file = File::options().create(true).truncate(false).write(true).open(dir.join(".lock")).map_err(io_error)?;
-    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => Err(OpenError::Taken { dir: dir.into() }),
-        Err(errno) => Err(io_error(errno.into())),
+    for attempt in 1.. {
+        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) if attempt < LOCK_ATTEMPTS => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => {
+                return Err(OpenError::Taken { dir: dir.into() });
+            }
+            Err(errno) => return Err(io_error(errno.into())),
+        }
     }
+    Ok(file)
 }
+
+/// A process that was killed a moment ago may still be giving its memory back, and its lock with it.
+const LOCK_ATTEMPTS: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A segment file of a JVM broker, `<topic>-<partition>/<20 digits>.log`, if there is one.
 fn foreign_segments(dir: &Path) -> io::Result<Option<PathBuf>> {
