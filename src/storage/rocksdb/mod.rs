@@ -186,7 +186,7 @@ impl Shared {
 
     /// Whether batches are refused now. Asks the file system again while they are.
     fn is_full(&self) -> bool {
-        let room = self.space.admits(0, self.budget.used_bytes() as u64);
+        let room = self.space.has_room(self.budget.used_bytes() as u64);
         if self.space.set_full(!room) {
             self.space_changed(room);
         }

@@ -60,13 +60,25 @@ impl Space {
         if stale || self.full.load(Ordering::Relaxed) {
             self.ask();
         }
-        let wanted =
-            buffered_bytes.saturating_add(2 * group_bytes).saturating_add(self.since_bytes.load(Ordering::Relaxed));
-        let admitted = wanted < self.left_bytes.load(Ordering::Relaxed);
+        let admitted = self.fits(group_bytes, buffered_bytes);
         if admitted {
             self.since_bytes.fetch_add(group_bytes, Ordering::Relaxed);
         }
         admitted
+    }
+
+    /// Whether there is room as far as the last answer tells. While there is none, the file system is asked each time.
+    pub(super) fn has_room(&self, buffered_bytes: u64) -> bool {
+        if self.full.load(Ordering::Relaxed) {
+            self.ask();
+        }
+        self.fits(0, buffered_bytes)
+    }
+
+    fn fits(&self, group_bytes: u64, buffered_bytes: u64) -> bool {
+        // Twice: once in the log and once in a file.
+        let written = self.since_bytes.load(Ordering::Relaxed).saturating_add(2 * group_bytes);
+        buffered_bytes.saturating_add(written) < self.left_bytes.load(Ordering::Relaxed)
     }
 
     /// For tests: a reserve larger than the disk fills it.
@@ -78,7 +90,7 @@ impl Space {
 
     /// Remembers whether the last group was refused; answers whether that is news.
     pub(super) fn set_full(&self, full: bool) -> bool {
-        self.full.swap(full, Ordering::Relaxed) != full
+        self.full.load(Ordering::Relaxed) != full && self.full.swap(full, Ordering::Relaxed) != full
     }
 }
 
