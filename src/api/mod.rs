@@ -19,6 +19,7 @@ mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
@@ -58,6 +59,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<describe_configs::DescribeConfigs>(),
     row::<create_partitions::CreatePartitions>(),
     row::<delete_groups::DeleteGroups>(),
+    row::<incremental_alter_configs::IncrementalAlterConfigs>(),
     row::<describe_cluster::DescribeCluster>(),
     row::<describe_topic_partitions::DescribeTopicPartitions>(),
 ];

@@ -58,6 +58,14 @@ impl ExistingTopic {
     }
 }
 
+/// A topic's overrides as they stand, for a change of them.
+#[derive(Debug, Clone)]
+pub(crate) struct ExistingOverrides {
+    pub(crate) overrides: Overrides,
+    /// `None`: the topic has no node of overrides.
+    version: Option<i32>,
+}
+
 /// The writes.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterAdmin {
@@ -158,6 +166,49 @@ impl ClusterAdmin {
             Err(CoordinationError::BadVersion(_)) => Err(AdminError::Raced(name.clone())),
             Err(CoordinationError::Unknown(reason)) => match self.read_topic(name).await? {
                 Some(found) if found.node == node => Ok(()),
+                _ => Err(CoordinationError::Unknown(reason).into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A topic's overrides, for [`Self::set_overrides`].
+    pub(crate) async fn read_overrides(&self, topic: &TopicName) -> Result<ExistingOverrides, AdminError> {
+        let path = Entity::Topic(topic.as_str().into()).path();
+        Ok(match self.store.get(&path).await? {
+            Some((data, stat)) => {
+                ExistingOverrides { overrides: config::decode(&path, &data)?, version: Some(stat.version) }
+            }
+            None => ExistingOverrides { overrides: Overrides::new(), version: None },
+        })
+    }
+
+    /// Replaces a topic's overrides, which are as `existing` says, and tells every broker, in one transaction.
+    pub(crate) async fn set_overrides(
+        &self,
+        topic: &TopicName,
+        existing: &ExistingOverrides,
+        overrides: Overrides,
+    ) -> Result<(), AdminError> {
+        let entity = Entity::Topic(topic.as_str().into());
+        let (path, data) = (entity.path(), checked_size(config::encode(&overrides))?);
+        let write = match existing.version {
+            Some(version) => Op::Set { path, data, version },
+            None => Op::Create { path, data, mode: CreateMode::Persistent },
+        };
+        let tell = Op::Create {
+            path: config::CHANGE_PREFIX.into(),
+            data: config::encode_change(&entity),
+            mode: CreateMode::PersistentSequential,
+        };
+        match self.store.multi(vec![write, tell]).await.map_err(|refused| refused.error) {
+            Ok(_) => Ok(()),
+            // Somebody changed them meanwhile, or deleted the topic.
+            Err(CoordinationError::NodeExists(_) | CoordinationError::BadVersion(_) | CoordinationError::NoNode(_)) => {
+                Err(AdminError::Raced(topic.clone()))
+            }
+            Err(CoordinationError::Unknown(reason)) => match self.read_overrides(topic).await? {
+                found if found.overrides == overrides => Ok(()),
                 _ => Err(CoordinationError::Unknown(reason).into()),
             },
             Err(error) => Err(error.into()),
@@ -294,6 +345,21 @@ mod tests {
         admin.grow(&name, &before, &added).await.unwrap();
         assert_eq!(admin.grow(&name, &before, &added).await, Err(AdminError::Raced(name.clone())));
         assert_eq!(admin.read_topic(&name).await.unwrap().unwrap().node.partitions.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn overrides_change_with_the_note_to_every_broker_or_not_at_all() {
+        let (store, admin) = room().await;
+        admin.create_topics(&[topic("a", 1)]).await;
+        let existing = admin.read_overrides(&"a".into()).await.unwrap();
+        assert_eq!(existing.overrides, topic("a", 1).overrides);
+        assert_eq!(admin.set_overrides(&"a".into(), &existing, Overrides::new()).await, Ok(()));
+        assert_eq!(store.children(config::CHANGES).await.unwrap().len(), 1);
+        // What was read is out of date now.
+        let late = admin.set_overrides(&"a".into(), &existing, Overrides::new()).await;
+        assert_eq!(late, Err(AdminError::Raced("a".into())));
+        assert_eq!(store.children(config::CHANGES).await.unwrap().len(), 1);
+        assert_eq!(admin.read_overrides(&"a".into()).await.unwrap().overrides, Overrides::new());
     }
 
     #[tokio::test]

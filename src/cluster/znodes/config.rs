@@ -14,7 +14,6 @@ use crate::types::BrokerId;
 
 pub(crate) const CHANGES: &str = "/config/changes";
 /// Prefix of a change, which the store follows by ten digits.
-#[cfg(test)]
 pub(crate) const CHANGE_PREFIX: &str = "/config/changes/config_change_";
 
 /// The name that stands for every entity of a type.
@@ -85,7 +84,6 @@ pub(crate) fn decode(path: &str, data: &[u8]) -> Result<Overrides, ZnodeError> {
     from_json::<Json>(path, data).map(|json| json.config)
 }
 
-#[cfg(test)]
 pub(crate) fn encode_change(entity: &Entity) -> Bytes {
     to_json(&ChangeJson { version: 2, entity_path: Some(entity.entity_path()), entity_type: None, entity_name: None })
 }
