@@ -129,15 +129,29 @@ pub(crate) struct Receiving {
 #[derive(Debug)]
 struct Held {
     _charge: Charge,
-    since: Instant,
-    received_bytes: u64,
+    /// When what came is judged next.
+    judged_at: Instant,
+    /// Bytes since it was judged last.
+    bytes: u64,
 }
 
 impl Held {
-    fn is_slow(&self) -> bool {
-        let seconds = self.since.elapsed().as_secs();
-        let expected = seconds.saturating_sub(CROWDED_FRAME_GRACE_SECONDS) * CROWDED_FRAME_BYTES_PER_SECOND_MIN;
-        seconds >= CROWDED_FRAME_GRACE_SECONDS && self.received_bytes <= expected
+    fn new(charge: Charge) -> Self {
+        Self { _charge: charge, judged_at: Instant::now() + Self::GRACE, bytes: 0 }
+    }
+
+    const GRACE: Duration = Duration::from_secs(CROWDED_FRAME_GRACE_SECONDS);
+
+    /// # Errors
+    /// Others wait, and too little came.
+    fn judge(&mut self, others_wait: bool) -> io::Result<()> {
+        if others_wait && self.bytes < CROWDED_FRAME_GRACE_SECONDS * CROWDED_FRAME_BYTES_PER_SECOND_MIN {
+            let reason = "a large frame comes too slowly while others wait for queued.max.request.bytes";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+        }
+        self.bytes = 0;
+        self.judged_at = Instant::now() + Self::GRACE;
+        Ok(())
     }
 }
 
@@ -152,7 +166,7 @@ impl Room for Receiving {
     async fn hold(&mut self, bytes: usize) {
         if self.held.is_none() {
             let charge = self.budget.charge(bytes).await;
-            self.held = Some(Box::new(Held { _charge: charge, since: Instant::now(), received_bytes: 0 }));
+            self.held = Some(Box::new(Held::new(charge)));
         }
     }
 
@@ -172,15 +186,11 @@ async fn read_or_give_way(
     loop {
         tokio::select! {
             biased;
+            // First, so that a trickle does not put it off.
+            () = tokio::time::sleep_until(held.judged_at) => held.judge(budget.waiting.load(Ordering::Acquire) > 0)?,
             read = &mut read => {
-                held.received_bytes += *read.as_ref().unwrap_or(&0) as u64;
+                held.bytes += *read.as_ref().unwrap_or(&0) as u64;
                 return read;
-            }
-            () = tokio::time::sleep(Duration::from_secs(1)) => {
-                if budget.waiting.load(Ordering::Acquire) > 0 && held.is_slow() {
-                    let reason = "a large frame comes too slowly while others wait for queued.max.request.bytes";
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
-                }
             }
         }
     }

@@ -32,7 +32,7 @@ pub const PRODUCE_PARTITIONS_MAX: usize = 1 << 20;
 pub const FRAME_FIRST_STEP_BYTES: usize = 64 << 10;
 
 /// Bytes per second that a large frame has to come with while others wait for the memory it takes, and the seconds
-/// after which that is asked of it.
+/// between two looks at it.
 pub const CROWDED_FRAME_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 pub const CROWDED_FRAME_GRACE_SECONDS: u64 = 5;
 

@@ -97,11 +97,6 @@ impl Reader {
         Ok(())
     }
 
-    /// After the last field: nothing may be left.
-    pub(crate) fn end(&self) -> Result<(), Malformed> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("bytes after the end of the message")) }
-    }
-
     fn compact_length(&mut self) -> Result<Option<usize>, Malformed> {
         Ok((self.uvarint()? as usize).checked_sub(1))
     }
