@@ -38,7 +38,7 @@ impl Budget {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn set(&self, bytes: usize) {
+    pub(super) fn set(&self, bytes: usize) {
         self.bytes.store(bytes, Ordering::Relaxed);
         self.buffer.set_size_bytes(bytes);
     }

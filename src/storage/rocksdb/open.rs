@@ -69,7 +69,8 @@ pub(super) fn open(
 
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let options = options.fit(Space::disk_bytes(&path), descriptors);
-    let budget = Budget::new(options.write_buffer_bytes);
+    // All of it while the log is replayed: what a thousand families held is not to be flushed one by one at the start.
+    let budget = Budget::new(options.write_buffer_bytes_max);
     let cache = Cache::new_lru_cache(options.block_cache_bytes);
     let db_options = options::database(&options, &budget.buffer, direct_io_works(&path), log);
     let small = options::small_family(&options, &budget.buffer, &cache);
@@ -86,6 +87,7 @@ pub(super) fn open(
     names.extend((0..count).map(|number| (directory::family_name(number), &partition)));
     let db = Db::open(db_options, &path, names).map_err(rocks_error)?;
 
+    budget.set(options.write_buffer_bytes);
     check_format(dir, &db)?;
     let (families, wiping) = Families::new(count, records(dir, &db)?);
     Ok(Opened { db, families, wiping, budget, family_options: partition, options, lock })
