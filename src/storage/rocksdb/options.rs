@@ -109,8 +109,8 @@ pub(super) fn partition_family(options: &DirectoryOptions, write_buffer: &WriteB
     let mut family = small_family(options, write_buffer, cache);
     // Files of one partition do not overlap: they move down unread, and one level below the first is enough.
     family.set_num_levels(2);
-    // Down at once: a reader's seek looks into every file of the first level, a whole batch each (measured: 2.4 bytes read
-    // for each one consumed with the usual four files), but into one file only of the level below.
+    // Down at once: a reader's seek looks into every file of the first level, a whole batch each (measured: 2.4 bytes
+    // read for each one consumed with the usual four files), but into one file only of the level below.
     family.set_level_zero_file_num_compaction_trigger(1);
     let mut table = table(cache);
     // About one batch per block; a larger batch makes a larger block.
