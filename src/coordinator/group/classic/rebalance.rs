@@ -134,7 +134,12 @@ impl ClassicGroup {
             group = %cx.group, generation_id = self.generation_id, members = self.members.len(),
             protocol = self.protocol.as_deref(), "stabilized"
         );
-        for index in 0..self.members.len() {
+        // The leader last: with the assignment it may give something up and rejoin within a millisecond, and whoever
+        // has not asked to sync by then is sent back to join without having seen this generation.
+        let (leader, mut order): (Vec<usize>, Vec<usize>) =
+            (0..self.members.len()).partition(|&index| self.is_leader(&self.members[index].id));
+        order.extend(leader);
+        for index in order {
             let reply = self.join_reply_of(&self.members[index].id);
             self.answer_join(cx, index, reply);
             self.members[index].is_new = false;
