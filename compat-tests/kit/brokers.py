@@ -9,21 +9,13 @@ import subprocess
 import tempfile
 import time
 
+from broker import ROOT, free_port, output_of
 from wire import wait_ready
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def script(name, *args):
     """Last line that a script of the repository prints."""
-    done = subprocess.run([ROOT / "scripts" / name, *args], check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout.strip().splitlines()[-1]
+    return output_of(str(ROOT / "scripts" / name), *args)
 
 
 class Broker:
