@@ -29,6 +29,7 @@ use self::leadership::Leadership;
 use self::sockets::Sockets;
 use crate::api::context::Handles;
 use crate::api::dispatch::Origin;
+use crate::api::replies::Replies;
 use crate::clock::{SharedClock, SystemClock};
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::auto_create::AutoCreation;
@@ -355,6 +356,7 @@ impl Parts {
             replicas: Arc::clone(&replicas),
             groups,
             sessions: Sessions::new(slots),
+            replies: Replies::new(config.reply_bytes),
         });
         Ok(Self { image, dynamic_config, replicas, control, epoch, seat: Some(seat), handles })
     }

@@ -24,6 +24,8 @@ impl Counter {
 pub(crate) static FRAMES_REFUSED: Counter = Counter::new();
 /// Request bodies that did not decode.
 pub(crate) static BODIES_REFUSED: Counter = Counter::new();
+/// Replies that their clients took too slowly while others waited for room.
+pub(crate) static REPLIES_GIVEN_UP: Counter = Counter::new();
 
 /// Refusals that have been logged; the log takes the first hundred and then one in a thousand, so that a hostile client
 /// cannot fill the disk with them.

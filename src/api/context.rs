@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::replies::Replies;
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::auto_create::AutoCreation;
@@ -36,6 +37,8 @@ pub(crate) struct Handles {
     pub(crate) groups: Arc<GroupCoordinator>,
     /// Fetch sessions.
     pub(crate) sessions: Sessions,
+    /// Memory of fetched records.
+    pub(crate) replies: Arc<Replies>,
 }
 
 /// One request.

@@ -9,6 +9,8 @@
 //! - Below the log start or above the end: OFFSET_OUT_OF_RANGE (1) with the log start. Leader epochs: older than ours
 //!   FENCED_LEADER_EPOCH (74), newer UNKNOWN_LEADER_EPOCH (75). A diverging `last_fetched_epoch` (12+) is answered with
 //!   the epoch and end offset where the logs part, and no records.
+//! - All replies together hold no more records than `replies` allows: an answer may be smaller than the limits, and one
+//!   for whose first batch there is no room in time has no records.
 //! - Replicas (replica id ≥ 0) are refused with NOT_LEADER_OR_FOLLOWER until there is replication.
 //!
 //! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12
@@ -29,6 +31,7 @@ use kafka_protocol::messages::FetchRequest;
 use super::context::RequestContext;
 use super::error_code;
 use super::handler::{CloseReason, Outcome, Row};
+use super::replies::Claim;
 use crate::replica::partition::Partition;
 use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
@@ -104,15 +107,74 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
     };
     let (usage, wanted) = match enter_session(&ctx, &request) {
         Ok(entered) => entered,
-        Err(error) => return encode(&ctx, error_code::of_session_error(error).code(), 0, false, Vec::new()),
+        Err(error) => {
+            let code = error_code::of_session_error(error).code();
+            return encode(&ctx, code, 0, false, Gathered::nothing(&ctx));
+        }
     };
     let from_replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
-    let mut parts: Vec<Part> = wanted.into_iter().map(|(key, wanted)| find(&ctx, key, wanted, from_replica)).collect();
-    read(&mut parts, limits).await;
-    if !is_due(&parts, limits) {
-        parts = park(&ctx, parts, limits).await;
+    let parts = wanted.into_iter().map(|(key, wanted)| find(&ctx, key, wanted, from_replica)).collect();
+    let mut gathered = Gathered { parts, ..Gathered::nothing(&ctx) };
+    gather(&ctx, &mut gathered, limits).await;
+    if !is_due(&gathered, limits) {
+        park(&ctx, &mut gathered, limits).await;
     }
-    tell(&ctx, &usage, limits.read_committed, parts)
+    tell(&ctx, &usage, limits.read_committed, gathered)
+}
+
+/// All partitions of a request, and what their records hold of the budget of all replies.
+struct Gathered {
+    parts: Vec<Part>,
+    claim: Claim,
+    /// There was no room for one batch in time.
+    no_room: bool,
+}
+
+impl Gathered {
+    fn nothing(ctx: &RequestContext) -> Self {
+        Self { parts: Vec::new(), claim: Claim::nothing(&ctx.handles.replies), no_room: false }
+    }
+
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.found.bytes).sum()
+    }
+
+    fn forget_records(&mut self) {
+        for part in &mut self.parts {
+            part.found.batches = Vec::new();
+            part.found.bytes = 0;
+        }
+        self.claim.settle(0);
+    }
+}
+
+/// How long a fetch waits for room before it is answered without records; clients wait for an answer for 30 s or more.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads what is readable now, as far as the broker has room for it.
+async fn gather(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
+    let replies = &ctx.handles.replies;
+    let asked = gathered.parts.iter().map(|part| part.wanted.partition_max_bytes.max(0) as usize);
+    let wanted = asked.fold(0, usize::saturating_add).min(limits.max_bytes);
+    gathered.forget_records();
+    gathered.claim = replies.claim(wanted);
+    loop {
+        let max_bytes = wanted.min(gathered.claim.bytes_max());
+        read(&mut gathered.parts, Limits { max_bytes, ..limits }).await;
+        let bytes = gathered.bytes();
+        if gathered.claim.settle(bytes) {
+            return;
+        }
+        // One batch alone is larger than what was left. Nothing is held while it waits.
+        gathered.forget_records();
+        match tokio::time::timeout(ROOM_PATIENCE, replies.claim_at_least(bytes)).await {
+            Ok(claim) => gathered.claim = claim,
+            Err(_) => {
+                gathered.no_room = true;
+                return;
+            }
+        }
+    }
 }
 
 type Entered = (Use, Vec<(FetchKey, Wanted)>);
@@ -292,39 +354,40 @@ async fn read_blocking(parts: &mut Vec<Part>, limits: Limits) {
     .await;
 }
 
-fn is_due(parts: &[Part], limits: Limits) -> bool {
-    let bytes: usize = parts.iter().map(|part| part.found.bytes).sum();
-    parts.is_empty()
+fn is_due(gathered: &Gathered, limits: Limits) -> bool {
+    gathered.parts.is_empty()
+        || gathered.no_room
         || limits.max_wait.is_zero()
-        || bytes >= limits.min_bytes
-        || parts.iter().any(|part| part.found.error.is_some() || part.found.diverging.is_some())
+        || gathered.bytes() >= limits.min_bytes
+        || gathered.parts.iter().any(|part| part.found.error.is_some() || part.found.diverging.is_some())
 }
 
-/// Waits for news of any partition, then reads once more.
-async fn park(ctx: &RequestContext, mut parts: Vec<Part>, limits: Limits) -> Vec<Part> {
+/// Waits for news of any partition, then reads once more. Holds no records meanwhile.
+async fn park(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
     let deadline = tokio::time::sleep(limits.max_wait);
     tokio::pin!(deadline);
     loop {
         let waiter = FetchWaiter::new();
         let _over = WaitGuard(Arc::clone(&waiter));
-        for replica in parts.iter().filter_map(|part| part.replica.as_ref()) {
+        for replica in gathered.parts.iter().filter_map(|part| part.replica.as_ref()) {
             replica.waiters.register(&waiter);
         }
         // What became readable before the registration is found by this read, what comes after it wakes the waiter.
-        read(&mut parts, limits).await;
-        if is_due(&parts, limits) {
-            return parts;
+        gather(ctx, gathered, limits).await;
+        if is_due(gathered, limits) {
+            return;
         }
-        let have: usize = parts.iter().map(|part| part.found.bytes).sum();
+        let have = gathered.bytes();
+        gathered.forget_records();
         waiter.expect(limits.min_bytes.saturating_sub(have) as i64);
         tokio::select! {
             () = waiter.due() => {}
             () = &mut deadline => {
-                read(&mut parts, limits).await;
-                return parts;
+                gather(ctx, gathered, limits).await;
+                return;
             }
         }
-        refind(ctx, &mut parts);
+        refind(ctx, &mut gathered.parts);
     }
 }
 
@@ -340,27 +403,26 @@ fn refind(ctx: &RequestContext, parts: &mut [Part]) {
     }
 }
 
-fn tell(ctx: &RequestContext, usage: &Use, committed: bool, parts: Vec<Part>) -> Outcome {
+fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathered: Gathered) -> Outcome {
     match usage {
-        Use::Sessionless => encode(ctx, 0, 0, committed, parts),
+        Use::Sessionless => encode(ctx, 0, 0, committed, gathered),
         Use::New(session) => {
             let mut session = session.lock();
-            for part in &parts {
+            for part in &gathered.parts {
                 session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some());
             }
             let id = session.id;
             drop(session);
-            encode(ctx, 0, id, committed, parts)
+            encode(ctx, 0, id, committed, gathered)
         }
         Use::Incremental(session) => {
             let mut session = session.lock();
-            let news = parts
-                .into_iter()
-                .filter(|part| session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some()));
-            let news: Vec<Part> = news.collect();
+            gathered
+                .parts
+                .retain(|part| session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some()));
             let id = session.id;
             drop(session);
-            encode(ctx, 0, id, committed, news)
+            encode(ctx, 0, id, committed, gathered)
         }
     }
 }
@@ -376,9 +438,9 @@ impl Part {
 }
 
 /// The response with the topics in the order of their partitions; neighbours of one topic share its head.
-fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: bool, parts: Vec<Part>) -> Outcome {
+fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: bool, gathered: Gathered) -> Outcome {
     let mut topics: Vec<FetchedTopic> = Vec::new();
-    for part in parts {
+    for part in gathered.parts {
         let (reference, index) = part.key;
         let reference = match reference {
             TopicRef::Name(name) => FetchedTopicRef::Name(name),
@@ -404,5 +466,5 @@ fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: boo
         }
     }
     let response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
-    Outcome::Now(fetch::encode(response, ctx.version))
+    Outcome::Records(fetch::encode(response, ctx.version), gathered.claim)
 }

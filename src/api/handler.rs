@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use kafka_protocol::protocol::Request;
 
 use super::context::RequestContext;
+use super::replies::Claim;
 use crate::types::limits;
 use crate::wire::codec;
 use crate::wire::segments::Segments;
@@ -38,6 +39,8 @@ pub(crate) trait Handler {
 pub(crate) enum Outcome {
     /// Response body, without frame length and header.
     Now(Segments),
+    /// The same with records, and with what they hold of the budget of all replies until they are sent.
+    Records(Segments, Claim),
     Later(BoxFuture<'static, Outcome>),
     /// acks=0.
     Nothing,

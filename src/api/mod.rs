@@ -6,6 +6,7 @@ pub(crate) mod context;
 pub(crate) mod dispatch;
 pub(crate) mod error_code;
 pub(crate) mod handler;
+pub(crate) mod replies;
 
 mod api_versions;
 mod create_partitions;

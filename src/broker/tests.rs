@@ -75,13 +75,14 @@ impl WireClient {
 }
 
 async fn start(dir: &Path) -> Broker {
-    let overrides = [
-        "listeners=PLAINTEXT://127.0.0.1:0".to_owned(),
-        "broker.id=1".to_owned(),
-        format!("log.dirs={}", dir.display()),
-        "klamm.disk.reserve.bytes=0".to_owned(),
-    ];
-    let inputs = Inputs { overrides: overrides.into(), ..Inputs::default() };
+    start_with(dir, &[]).await
+}
+
+async fn start_with(dir: &Path, settings: &[&str]) -> Broker {
+    let usual = ["listeners=PLAINTEXT://127.0.0.1:0", "broker.id=1", "klamm.disk.reserve.bytes=0"];
+    let mut overrides: Vec<String> = usual.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
+    overrides.push(format!("log.dirs={}", dir.display()));
+    let inputs = Inputs { overrides, ..Inputs::default() };
     Broker::start(Config::load(&inputs, Machine::this()).unwrap()).await.unwrap()
 }
 
@@ -203,6 +204,47 @@ async fn a_parked_fetch_wakes_on_produce_and_replies_keep_their_order() {
     assert_eq!(fetched.responses[0].partitions[0].high_watermark, 1);
     client.receive::<MetadataRequest>(behind, 1).await;
     assert!(begun.elapsed() < Duration::from_secs(4), "it did not wait for max_wait_ms");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_nobody_takes_give_way_to_those_of_another_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start_with(dir.path(), &["klamm.reply.bytes=1048576"]).await;
+    let mut other = WireClient::connect(&broker).await;
+    create(&mut other, "t").await;
+    for _ in 0..2 {
+        other.call(&produce("t", &["v".repeat(900_000).as_str()]), 9).await;
+    }
+    let mut slow = WireClient::connect(&broker).await;
+    slow.send(&fetch("t", 0), 12).await;
+    // Small answers go out meanwhile, and those for which there is no room a little later.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    other.call(&MetadataRequest::default(), 1).await;
+    let fetched = other.call(&fetch("t", 1), 12).await;
+    assert_eq!(fetched.responses[0].partitions[0].records.as_ref().map(Bytes::len), Some(900_072));
+    assert_eq!(slow.frame().await, None, "a reply that is not taken gave way");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelined_fetches_are_answered_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    let first = client.correlation + 1;
+    for _ in 0..3 {
+        client.send(&fetch("t", 0), 12).await;
+        client.send(&MetadataRequest::default(), 1).await;
+    }
+    let mut other = WireClient::connect(&broker).await;
+    other.call(&produce("t", &["a"]), 9).await;
+    for at in 0..3 {
+        let fetched = client.receive::<FetchRequest>(first + 2 * at, 12).await;
+        assert!(fetched.responses[0].partitions[0].records.as_ref().is_some_and(|records| !records.is_empty()));
+        client.receive::<MetadataRequest>(first + 2 * at + 1, 1).await;
+    }
     broker.stop().await;
 }
 

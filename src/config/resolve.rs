@@ -93,6 +93,8 @@ pub struct Config {
     pub log_cleaner_enable: bool,
     pub log_cleaner_backoff_ms: i64,
 
+    /// `klamm.reply.bytes`; where that is −1 an eighth of the memory, at most 256 MiB.
+    pub reply_bytes: u64,
     /// `klamm.tail.bytes`.
     pub tail_bytes: usize,
     /// `klamm.rocksdb.write.buffer.bytes`.
@@ -241,6 +243,7 @@ impl Config {
             log_initial_task_delay_ms: reader.long("log.initial.task.delay.ms"),
             log_cleaner_enable: reader.boolean("log.cleaner.enable"),
             log_cleaner_backoff_ms: reader.long("log.cleaner.backoff.ms"),
+            reply_bytes: reply_bytes(reader, &machine),
             tail_bytes: reader.size("klamm.tail.bytes"),
             rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
@@ -328,6 +331,10 @@ fn queued_max_request_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
     }
     let largest_request = u64::from(reader.count("socket.request.max.bytes").unwrap_or_default());
     (machine.memory_bytes / 4).min(512 << 20).max(largest_request)
+}
+
+fn reply_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
+    u64::try_from(reader.long("klamm.reply.bytes")).unwrap_or((machine.memory_bytes / 8).min(256 << 20))
 }
 
 fn per_ip_overrides(reader: &Reader<'_>) -> Result<BTreeMap<String, i32>, ConfigError> {
@@ -458,7 +465,7 @@ pub(crate) mod tests {
     fn bounds_follow_the_machine_where_nothing_is_set() {
         let open = config(&[]);
         assert_eq!(open.max_connections, 800);
-        assert_eq!(open.queued_max_request_bytes, 256 << 20);
+        assert_eq!((open.queued_max_request_bytes, open.reply_bytes), (256 << 20, 128 << 20));
         let set = config(&[("max.connections", "10"), ("queued.max.request.bytes", "200000000")]);
         assert_eq!((set.max_connections, set.queued_max_request_bytes), (10, 200_000_000));
         assert!(error(&[("queued.max.request.bytes", "5")]).contains("larger or equal to socket.request.max.bytes"));

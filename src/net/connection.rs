@@ -1,18 +1,18 @@
 //! One connection, one task: frames in, stage one in order, replies out in request order (I-23).
 //!
 //! While replies wait for their second stage further frames are read, up to a bound; a client that does not read its
-//! replies is not read either, because writing comes first.
+//! replies is not read either, because writing comes first. A fetch begins when all replies before its own are sent, so
+//! that what it gathers goes out at once.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
@@ -20,14 +20,12 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::admission::{Admission, Charge, Receiving};
+use super::reply::{self, Reply, WriteError};
 use crate::api::dispatch::{Dispatched, Origin, dispatch};
 use crate::api::handler::{CloseReason, Outcome};
 use crate::metrics;
-use crate::types::limits::{
-    CONNECTION_FETCHES_IN_FLIGHT_MAX, CONNECTION_REPLY_BYTES_WAITING_MAX, CONNECTION_REQUESTS_IN_FLIGHT_MAX,
-};
+use crate::types::limits::{CONNECTION_REPLY_BYTES_WAITING_MAX, CONNECTION_REQUESTS_IN_FLIGHT_MAX};
 use crate::wire::frame::FrameReader;
-use crate::wire::segments::Segments;
 
 /// What a connection needs besides its socket.
 #[derive(Debug, Clone)]
@@ -44,7 +42,7 @@ pub(crate) struct Settings {
 
 /// A reply on its way: its frame, or the end of the connection.
 enum Ready {
-    Write(Vec<Bytes>),
+    Write(Reply),
     Nothing,
     Close(CloseReason),
 }
@@ -58,7 +56,6 @@ struct Finished {
     _charge: Charge,
     /// Bytes that were counted while it waited.
     waited_bytes: usize,
-    is_fetch: bool,
 }
 
 /// Serves the connection until either side ends it.
@@ -68,7 +65,8 @@ pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
     let reader = FrameReader::new(settings.frame_bytes_max);
     let receiving = settings.admission.receiving();
     let pending = FuturesOrdered::new();
-    let connection = Connection { read, write, reader, receiving, pending, waiting_bytes: 0, fetches: 0, settings };
+    let connection =
+        Connection { read, write, reader, receiving, pending, waiting_bytes: 0, next_fetch: None, settings };
     match connection.run().await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(End::Io(error)) => debug!(%peer, %error, "connection lost"),
@@ -77,6 +75,12 @@ pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
         }
         Err(End::Closed(CloseReason::FailedWithoutAcks)) => {
             debug!(%peer, "closed: a produce request with acks=0 failed, and closing is the only way to say so");
+        }
+        Err(End::GaveWay) => {
+            metrics::REPLIES_GIVEN_UP.add(1);
+            if metrics::refusal_may_be_logged() {
+                warn!(%peer, "closed: records are taken too slowly while others wait for klamm.reply.bytes");
+            }
         }
         Err(End::Closed(CloseReason::Malformed(reason))) => {
             if metrics::refusal_may_be_logged() {
@@ -89,12 +93,23 @@ pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
 /// Why a connection ends.
 enum End {
     Io(io::Error),
+    /// Its reply was taken too slowly, and others needed the room.
+    GaveWay,
     Closed(CloseReason),
 }
 
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<WriteError> for End {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Io(error) => Self::Io(error),
+            WriteError::GaveWay => Self::GaveWay,
+        }
     }
 }
 
@@ -107,8 +122,8 @@ struct Connection {
     pending: FuturesOrdered<Pending>,
     /// Bytes of finished replies in `pending`.
     waiting_bytes: usize,
-    /// Fetches in `pending`.
-    fetches: usize,
+    /// A fetch that begins when `pending` is empty.
+    next_fetch: Option<Pending>,
     settings: Settings,
 }
 
@@ -123,17 +138,19 @@ impl Connection {
         // A frame that waits for room in the budget. Replies go on meanwhile, because they make that room.
         let mut held: Option<BytesMut> = None;
         loop {
+            if self.pending.is_empty() {
+                self.pending.extend(self.next_fetch.take());
+            }
             let may_read = reading
                 && held.is_none()
+                && self.next_fetch.is_none()
                 && self.pending.len() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
-                && self.fetches < CONNECTION_FETCHES_IN_FLIGHT_MAX
                 && self.waiting_bytes < CONNECTION_REPLY_BYTES_WAITING_MAX;
             let held_bytes = held.as_ref().map_or(0, BytesMut::len);
             tokio::select! {
                 biased;
                 Some(finished) = self.pending.next(), if !self.pending.is_empty() => {
                     self.waiting_bytes -= finished.waited_bytes;
-                    self.fetches -= usize::from(finished.is_fetch);
                     self.send(finished.ready).await?;
                     active_at = Instant::now();
                 }
@@ -165,7 +182,7 @@ impl Connection {
                     idle.as_mut().reset(active_at + self.settings.idle_max);
                 }
             }
-            if !reading && held.is_none() && self.pending.is_empty() {
+            if !reading && held.is_none() && self.pending.is_empty() && self.next_fetch.is_none() {
                 return Ok(());
             }
         }
@@ -177,22 +194,26 @@ impl Connection {
             dispatch(&self.settings.origin, frame).await;
         match outcome {
             Outcome::Later(later) => {
-                self.fetches += usize::from(is_fetch);
-                self.pending.push_back(Box::pin(async move {
+                let later: Pending = Box::pin(async move {
                     let ready = ready(correlation_id, flexible_header, later.await);
-                    Finished { ready, _charge: charge, waited_bytes: 0, is_fetch }
-                }));
+                    Finished { ready, _charge: charge, waited_bytes: 0 }
+                });
+                if is_fetch && !self.pending.is_empty() {
+                    self.next_fetch = Some(later);
+                } else {
+                    self.pending.push_back(later);
+                }
                 Ok(())
             }
             now if self.pending.is_empty() => self.send(ready(correlation_id, flexible_header, now)).await,
             now => {
                 let ready = ready(correlation_id, flexible_header, now);
                 let waited_bytes = match &ready {
-                    Ready::Write(parts) => parts.iter().map(Bytes::len).sum(),
+                    Ready::Write(reply) => reply.len(),
                     _ => 0,
                 };
                 self.waiting_bytes += waited_bytes;
-                let finished = Finished { ready, _charge: charge, waited_bytes, is_fetch: false };
+                let finished = Finished { ready, _charge: charge, waited_bytes };
                 self.pending.push_back(Box::pin(std::future::ready(finished)));
                 Ok(())
             }
@@ -201,14 +222,8 @@ impl Connection {
 
     async fn send(&mut self, ready: Ready) -> Result<(), End> {
         match ready {
-            Ready::Write(parts) => {
-                // Who does not read its replies is as idle as who sends nothing.
-                let write = write_all(&mut self.write, &parts);
-                match tokio::time::timeout(self.settings.idle_max, write).await {
-                    Ok(written) => Ok(written?),
-                    Err(_) => Err(End::Io(io::ErrorKind::TimedOut.into())),
-                }
-            }
+            // Who does not read its replies is as idle as who sends nothing.
+            Ready::Write(reply) => Ok(reply::write(&mut self.write, reply, self.settings.idle_max).await?),
             Ready::Nothing => Ok(()),
             Ready::Close(reason) => Err(End::Closed(reason)),
         }
@@ -222,61 +237,10 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 
 fn ready(correlation_id: i32, flexible_header: bool, outcome: Outcome) -> Ready {
     match outcome {
-        Outcome::Now(body) => Ready::Write(frame(correlation_id, flexible_header, body)),
+        Outcome::Now(body) => Ready::Write(Reply::new(correlation_id, flexible_header, body, None)),
+        Outcome::Records(body, claim) => Ready::Write(Reply::new(correlation_id, flexible_header, body, Some(claim))),
         Outcome::Nothing => Ready::Nothing,
         Outcome::Close(reason) => Ready::Close(reason),
         Outcome::Later(_) => unreachable!("a second stage answers"),
     }
-}
-
-/// Length, correlation id, tagged fields of response header 1, body.
-fn frame(correlation_id: i32, flexible_header: bool, body: Segments) -> Vec<Bytes> {
-    let mut head = BytesMut::with_capacity(9);
-    head.put_i32((4 + usize::from(flexible_header) + body.len()) as i32);
-    head.put_i32(correlation_id);
-    if flexible_header {
-        head.put_u8(0);
-    }
-    let mut parts = body.into_parts();
-    match parts.first_mut() {
-        // A short first part is joined with the head: one slice less, and small replies are one write of one slice.
-        Some(first) if first.len() <= JOIN_BYTES_MAX => {
-            head.extend_from_slice(first);
-            *first = head.freeze();
-        }
-        _ => parts.insert(0, head.freeze()),
-    }
-    parts
-}
-
-const JOIN_BYTES_MAX: usize = 4096;
-
-/// Slices handed to one `writev`.
-const SLICES_MAX: usize = 64;
-
-async fn write_all(write: &mut OwnedWriteHalf, parts: &[Bytes]) -> io::Result<()> {
-    if let [only] = parts {
-        return write.write_all(only).await;
-    }
-    let mut at = 0;
-    let mut skip = 0;
-    while at < parts.len() {
-        let slices: Vec<IoSlice<'_>> = parts[at..]
-            .iter()
-            .take(SLICES_MAX)
-            .enumerate()
-            .map(|(i, part)| IoSlice::new(if i == 0 { &part[skip..] } else { part }))
-            .collect();
-        let mut written = write.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while at < parts.len() && written >= parts[at].len() - skip {
-            written -= parts[at].len() - skip;
-            skip = 0;
-            at += 1;
-        }
-        skip += written;
-    }
-    Ok(())
 }

@@ -3,3 +3,4 @@
 pub(crate) mod admission;
 pub(crate) mod connection;
 pub(crate) mod listener;
+mod reply;

@@ -36,8 +36,15 @@ pub const FRAME_FIRST_STEP_BYTES: usize = 64 << 10;
 pub const CROWDED_FRAME_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 pub const CROWDED_FRAME_GRACE_SECONDS: u64 = 5;
 
-/// Fetches of one connection that may be under way, as each may gather `fetch.max.bytes`; clients send one at a time.
-pub const CONNECTION_FETCHES_IN_FLIGHT_MAX: usize = 2;
+/// Record bytes of a reply that do not count against `klamm.reply.bytes`; the kernel's buffers of a socket that is not
+/// read take more.
+pub const REPLY_BYTES_UNCOUNTED: usize = 64 << 10;
+
+/// Seconds between two looks at the pace with which a client takes its reply.
+pub const REPLY_PACE_SECONDS: u64 = 1;
+
+/// Seconds that the rest of a reply may take at its present pace; a slower one gives way to those who wait for room.
+pub const REPLY_REST_SECONDS_MAX: u64 = 30;
 
 /// Bytes of replies that may wait on one connection behind a slower one before the socket is no longer read.
 pub const CONNECTION_REPLY_BYTES_WAITING_MAX: usize = 16 << 20;

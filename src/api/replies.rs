@@ -1,0 +1,246 @@
+//! Fetched records on their way to clients, over all connections: one budget of bytes, `klamm.reply.bytes`.
+//!
+//! - A reply counts with the bytes of its records, from before they are read until the socket has taken them. Those
+//!   lent from the tail count as well: the tail turns while a slow client reads, and then the reply alone holds them.
+//! - The first [`REPLY_BYTES_UNCOUNTED`] of a reply are free: they cost less than the kernel's buffers of the same
+//!   socket, and so whoever reads small replies never notices that others do not read theirs.
+//! - A fetch takes a quarter of what is free at most, so replies get smaller while the budget fills. Only a batch that
+//!   is larger than what was left waits, in the order of arrival; one larger than the whole budget is sent alone.
+//! - While one waits, replies that their clients take too slowly give way, and with them their connections
+//!   (`net::reply` judges the pace).
+//!
+//! So what replies hold is bounded by the budget and 64 KiB per connection. Source: ours; Kafka answers from the page
+//! cache and needs no such bound.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::types::limits::REPLY_BYTES_UNCOUNTED;
+
+/// What the semaphore counts, in bytes: its counts are 32 bits wide.
+const UNIT_BYTES: usize = 1 << 10;
+/// Of what is free one reply may take this part.
+const SHARE: usize = 4;
+/// How often one who waits asks another slow reply to give way.
+const ASK_PERIOD: Duration = Duration::from_millis(100);
+
+/// The budget.
+#[derive(Debug)]
+pub(crate) struct Replies {
+    room: Arc<Semaphore>,
+    units_max: u32,
+    waiting: AtomicUsize,
+    /// Asks one slow reply to give way, of those that listen the one that listens for the longest time.
+    give_way: Notify,
+}
+
+/// What one reply holds of the budget, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    replies: Arc<Replies>,
+    /// `None`: nothing, because the reply is small.
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Replies {
+    pub(crate) fn new(bytes_max: u64) -> Arc<Self> {
+        let units = (bytes_max / UNIT_BYTES as u64).clamp(1, u64::from(u32::MAX)) as u32;
+        let units = units.min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
+        let room = Arc::new(Semaphore::new(units as usize));
+        Arc::new(Self { room, units_max: units, waiting: AtomicUsize::new(0), give_way: Notify::new() })
+    }
+
+    /// Room for a reply of up to `wanted` bytes, or for less. Never waits.
+    pub(crate) fn claim(self: &Arc<Self>, wanted: usize) -> Claim {
+        let units = self.units(wanted).min((self.room.available_permits() / SHARE) as u32);
+        let counts = units as usize * UNIT_BYTES > REPLY_BYTES_UNCOUNTED;
+        let held = if counts { Arc::clone(&self.room).try_acquire_many_owned(units).ok() } else { None };
+        Claim { replies: Arc::clone(self), held }
+    }
+
+    /// Waits until there is room for `bytes`, or for as much as there is in all. Cancellation-safe.
+    pub(crate) async fn claim_at_least(self: &Arc<Self>, bytes: usize) -> Claim {
+        let room = Arc::clone(&self.room).acquire_many_owned(self.units(bytes));
+        tokio::pin!(room);
+        let _waiting = Waiting::new(&self.waiting);
+        loop {
+            tokio::select! {
+                biased;
+                held = &mut room => {
+                    return Claim { replies: Arc::clone(self), held: held.ok() };
+                }
+                () = self.ask() => {}
+            }
+        }
+    }
+
+    async fn ask(&self) {
+        self.give_way.notify_one();
+        tokio::time::sleep(ASK_PERIOD).await;
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units_max)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.room.available_permits() * UNIT_BYTES
+    }
+}
+
+impl Claim {
+    /// Holds nothing.
+    pub(crate) fn nothing(replies: &Arc<Replies>) -> Self {
+        Self { replies: Arc::clone(replies), held: None }
+    }
+
+    /// Bytes of records that the reply may have.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.num_permits() * UNIT_BYTES).max(REPLY_BYTES_UNCOUNTED)
+    }
+
+    /// Makes the claim fit a reply with so many bytes. False: there is no room for what that is more than was claimed.
+    pub(crate) fn settle(&mut self, bytes: usize) -> bool {
+        if bytes <= REPLY_BYTES_UNCOUNTED {
+            self.held = None;
+            return true;
+        }
+        let (units, has) =
+            (self.replies.units(bytes) as usize, self.held.as_ref().map_or(0, |held| held.num_permits()));
+        if units > has {
+            let more = Arc::clone(&self.replies.room).try_acquire_many_owned((units - has) as u32);
+            let Ok(more) = more else { return false };
+            match &mut self.held {
+                Some(held) => held.merge(more),
+                none => *none = Some(more),
+            }
+        } else {
+            self.keep(bytes);
+        }
+        true
+    }
+
+    /// Gives back what a reply does not need any more that has at most so many bytes still to be sent.
+    pub(crate) fn keep(&mut self, bytes: usize) {
+        let units = self.replies.units(bytes) as usize;
+        match &mut self.held {
+            Some(_) if bytes <= REPLY_BYTES_UNCOUNTED => self.held = None,
+            Some(held) => drop(held.split(held.num_permits().saturating_sub(units))),
+            None => {}
+        }
+    }
+
+    /// Resolves when another reply waits for room and this one shall give way; never for one that holds nothing.
+    pub(crate) async fn asked_to_give_way(&self) {
+        if self.held.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            self.replies.give_way.notified().await;
+            // Asked while nobody listened, and answered otherwise since.
+            if self.replies.waiting.load(Ordering::Acquire) > 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// One of those who wait, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: usize = 1 << 10;
+    const MIB: usize = 1 << 20;
+
+    fn budget(bytes: usize) -> Arc<Replies> {
+        Replies::new(bytes as u64)
+    }
+
+    #[test]
+    fn replies_get_smaller_while_the_budget_fills_and_small_ones_are_free() {
+        let replies = budget(16 * MIB);
+        let mut claims = Vec::new();
+        while let claim = replies.claim(3 * MIB)
+            && claim.held.is_some()
+        {
+            claims.push(claim);
+        }
+        let sizes: Vec<usize> = claims.iter().map(Claim::bytes_max).collect();
+        assert!(sizes.is_sorted_by(|a, b| a >= b) && sizes[0] == 3 * MIB && sizes.len() > 10, "{sizes:?}");
+        let free = replies.free_bytes();
+        let mut small = replies.claim(3 * MIB);
+        assert_eq!(small.bytes_max(), REPLY_BYTES_UNCOUNTED);
+        assert!(small.settle(REPLY_BYTES_UNCOUNTED) && !small.settle(16 * MIB));
+        assert_eq!(replies.free_bytes(), free);
+        claims.clear();
+        assert_eq!(replies.free_bytes(), 16 * MIB);
+    }
+
+    #[test]
+    fn a_claim_holds_what_is_still_to_be_sent() {
+        let replies = budget(16 * MIB);
+        let mut claim = replies.claim(4 * MIB);
+        for (bytes, free) in [(3 * MIB, 13 * MIB), (4 * MIB + 1, 12 * MIB - KIB)] {
+            assert!(claim.settle(bytes));
+            assert_eq!(replies.free_bytes(), free);
+        }
+        for (left, free) in [(9 * MIB, 12 * MIB - KIB), (100 * KIB, 16 * MIB - 100 * KIB), (MIB, 16 * MIB - 100 * KIB)]
+        {
+            claim.keep(left);
+            assert_eq!(replies.free_bytes(), free);
+        }
+        claim.keep(KIB);
+        assert_eq!(replies.free_bytes(), 16 * MIB, "the rest is small");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_waits_has_a_slow_reply_give_way() {
+        let replies = budget(4 * MIB);
+        let mut slow = replies.claim_at_least(4 * MIB).await;
+        assert!(slow.settle(4 * MIB));
+        let waits = replies.claim_at_least(MIB);
+        tokio::pin!(waits);
+        tokio::select! {
+            _ = &mut waits => panic!("there is no room"),
+            () = slow.asked_to_give_way() => {}
+        }
+        drop(slow);
+        assert_eq!(waits.await.bytes_max(), MIB);
+        // The question that is left over from then asks nobody.
+        let other = replies.claim(MIB);
+        let asked = tokio::time::timeout(Duration::from_secs(60), other.asked_to_give_way()).await;
+        assert!(asked.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_batch_above_the_budget_is_sent_alone() {
+        let replies = budget(MIB);
+        let other = replies.claim(MIB);
+        assert!(!replies.claim(MIB).settle(10 * MIB));
+        let alone = replies.claim_at_least(10 * MIB);
+        tokio::pin!(alone);
+        assert!(futures_util::poll!(&mut alone).is_pending());
+        drop(other);
+        assert!(alone.await.settle(10 * MIB));
+    }
+}
