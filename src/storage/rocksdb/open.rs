@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rocksdb::{Cache, Options};
+use rocksdb::Options;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::budget::Budget;
@@ -18,7 +18,7 @@ use super::directory::{self, Assignment, FORMAT_KEY, FORMAT_VERSION, Key};
 use super::families::{FIXED, Families, Records};
 use super::guard;
 use super::options::{self, DirectoryOptions};
-use super::raw::{Batch, Db, ReadOptions, RocksError};
+use super::raw::{Batch, BlockCache, Db, ReadOptions, RocksError};
 use super::space::Space;
 
 /// Why a log directory cannot be used.
@@ -71,7 +71,7 @@ pub(super) fn open(
     let options = options.fit(Space::disk_bytes(&path), descriptors);
     // All of it while the log is replayed: what a thousand families held is not to be flushed one by one at the start.
     let budget = Budget::new(options.write_buffer_bytes_max);
-    let cache = Cache::new_lru_cache(options.block_cache_bytes);
+    let cache = BlockCache::new(options.block_cache_bytes);
     let db_options = options::database(&options, &budget.buffer, direct_io_works(&path), log);
     let small = options::small_family(&options, &budget.buffer, &cache);
     let partition = options::partition_family(&options, &budget.buffer, &cache);

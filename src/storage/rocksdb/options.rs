@@ -1,10 +1,10 @@
 //! RocksDB's options, each with its reason. Measurements: `rocksdb.md`, sections 8–10, and `compat-tests/perf/`.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options};
+use rocksdb::{DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options};
 use tracing::{debug, warn};
 
 use super::budget::WAL_PER_BUDGET;
-use super::raw::{self, WriteBuffer};
+use super::raw::{self, BlockCache, TableFormat, WriteBuffer};
 
 /// What the broker decides about a directory.
 #[derive(Debug, Clone)]
@@ -105,22 +105,20 @@ pub(super) fn database(
 }
 
 /// Options of a partition's family: keys only grow, values are batches of some KiB that are compressed already.
-pub(super) fn partition_family(options: &DirectoryOptions, write_buffer: &WriteBuffer, cache: &Cache) -> Options {
+pub(super) fn partition_family(options: &DirectoryOptions, write_buffer: &WriteBuffer, cache: &BlockCache) -> Options {
     let mut family = small_family(options, write_buffer, cache);
     // Files of one partition do not overlap: they move down unread, and one level below the first is enough.
     family.set_num_levels(2);
     // Down at once: a reader's seek looks into every file of the first level, a whole batch each (measured: 2.4 bytes
     // read for each one consumed with the usual four files), but into one file only of the level below.
     family.set_level_zero_file_num_compaction_trigger(1);
-    let mut table = table(cache);
-    // About one batch per block; a larger batch makes a larger block.
-    table.set_block_size(32 << 10);
-    family.set_block_based_table_factory(&table);
+    // About one batch per block.
+    TableFormat { block_bytes: 32 << 10 }.attach(&mut family, cache);
     family
 }
 
 /// Options of the families that hold small records under changing keys.
-pub(super) fn small_family(options: &DirectoryOptions, write_buffer: &WriteBuffer, cache: &Cache) -> Options {
+pub(super) fn small_family(options: &DirectoryOptions, write_buffer: &WriteBuffer, cache: &BlockCache) -> Options {
     let mut family = Options::default();
     write_buffer.attach(&mut family);
     family.set_write_buffer_size(options.write_buffer_bytes);
@@ -132,17 +130,8 @@ pub(super) fn small_family(options: &DirectoryOptions, write_buffer: &WriteBuffe
     family.set_arena_block_size(128 << 10);
     family.set_compression_type(DBCompressionType::None);
     family.set_target_file_size_base(64 << 20);
-    family.set_block_based_table_factory(&table(cache));
+    TableFormat { block_bytes: 4 << 10 }.attach(&mut family, cache);
     family
-}
-
-fn table(cache: &Cache) -> BlockBasedOptions {
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(cache);
-    // Indexes count against the cache: outside they would grow with all data ever written.
-    table.set_cache_index_and_filter_blocks(true);
-    table.set_format_version(6);
-    table
 }
 
 #[cfg(test)]

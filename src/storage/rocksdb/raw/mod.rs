@@ -1,4 +1,4 @@
-//! RocksDB's C functions behind safe types. The only file of the project with `unsafe`.
+//! RocksDB's C functions behind safe types. The only folder of the project with `unsafe`.
 //!
 //! The crate `rocksdb` builds [`Options`]; everything from opening on goes through the C API, because the crate lacks
 //! batched creation of column families, and hands out handles that a batch created by C does not have.
@@ -8,6 +8,8 @@
 //! added. RocksDB allows every call used here from any thread at any time, batches and iterators from one at a time,
 //! which `&mut` ensures. Strings and errors that C hands out are copied and freed at once.
 #![allow(unsafe_code, reason = "RocksDB's C API; the file's header says why each use is sound")]
+
+mod options;
 
 use std::ffi::{CStr, CString, c_char};
 use std::marker::PhantomData;
@@ -19,6 +21,9 @@ use bytes::Bytes;
 use librocksdb_sys as ffi;
 use parking_lot::RwLock;
 use rocksdb::{AsRawPtr, Options};
+
+use self::options::WriteOptions;
+pub(super) use self::options::{BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery};
 
 /// What RocksDB says went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,60 +83,6 @@ fn c_path(path: &Path) -> Result<CString, RocksError> {
 
 fn chars(bytes: &[u8]) -> *const c_char {
     bytes.as_ptr().cast()
-}
-
-/// The memory that the memtables of all families share. RocksDB flushes the oldest when it is nearly used up, one at
-/// every write; it does not hold writers back.
-#[derive(Debug)]
-pub(super) struct WriteBuffer(NonNull<ffi::rocksdb_write_buffer_manager_t>);
-
-// SAFETY: a manager's counters are atomic and its size is changed under its own lock.
-unsafe impl Send for WriteBuffer {}
-// SAFETY: as above.
-unsafe impl Sync for WriteBuffer {}
-
-impl WriteBuffer {
-    pub(super) fn new(bytes: usize) -> Self {
-        // SAFETY: creates an object of our own.
-        let manager = unsafe { ffi::rocksdb_write_buffer_manager_create(bytes, false) };
-        Self(NonNull::new(manager).expect("the allocator aborts rather than return null"))
-    }
-
-    /// Makes a database, or a family, count against it.
-    pub(super) fn attach(&self, options: &mut Options) {
-        // SAFETY: both are alive; the options take a share of their own.
-        unsafe { ffi::rocksdb_options_set_write_buffer_manager(options.as_raw_ptr(), self.0.as_ptr()) };
-    }
-
-    pub(super) fn set_size_bytes(&self, bytes: usize) {
-        // SAFETY: the manager is alive.
-        unsafe { ffi::rocksdb_write_buffer_manager_set_buffer_size(self.0.as_ptr(), bytes) };
-    }
-
-    /// What memtables take, those being flushed included.
-    pub(super) fn used_bytes(&self) -> usize {
-        // SAFETY: the manager is alive.
-        unsafe { ffi::rocksdb_write_buffer_manager_memory_usage(self.0.as_ptr()) }
-    }
-
-    /// What memtables take for which no flush was begun.
-    pub(super) fn unflushed_bytes(&self) -> usize {
-        // SAFETY: the manager is alive.
-        unsafe { ffi::rocksdb_write_buffer_manager_mutable_memtable_memory_usage(self.0.as_ptr()) }
-    }
-}
-
-impl Drop for WriteBuffer {
-    fn drop(&mut self) {
-        // SAFETY: ours, freed once; the database keeps its own share.
-        unsafe { ffi::rocksdb_write_buffer_manager_destroy(self.0.as_ptr()) };
-    }
-}
-
-/// An option that the crate has no setter for: replayed writes stay in memory instead of going to files at once.
-pub(super) fn avoid_flush_during_recovery(options: &mut Options) {
-    // SAFETY: the options are alive and borrowed by nobody else.
-    unsafe { ffi::rocksdb_options_set_avoid_flush_during_recovery(options.as_raw_ptr(), 1) };
 }
 
 impl Db {
@@ -375,26 +326,6 @@ unsafe fn bytes<'a>(start: *const c_char, length: usize) -> &'a [u8] {
     unsafe { slice::from_raw_parts(start.cast(), length) }
 }
 
-struct WriteOptions(*mut ffi::rocksdb_writeoptions_t);
-
-impl WriteOptions {
-    fn new(sync: bool) -> Self {
-        // SAFETY: creates an object of our own.
-        unsafe {
-            let options = ffi::rocksdb_writeoptions_create();
-            ffi::rocksdb_writeoptions_set_sync(options, sync.into());
-            Self(options)
-        }
-    }
-}
-
-impl Drop for WriteOptions {
-    fn drop(&mut self) {
-        // SAFETY: ours, freed once.
-        unsafe { ffi::rocksdb_writeoptions_destroy(self.0) };
-    }
-}
-
 /// Writes that become visible together.
 pub(super) struct Batch(NonNull<ffi::rocksdb_writebatch_t>);
 
@@ -461,43 +392,6 @@ impl Drop for Batch {
     fn drop(&mut self) {
         // SAFETY: ours, freed once.
         unsafe { ffi::rocksdb_writebatch_destroy(self.0.as_ptr()) };
-    }
-}
-
-/// How to read. Checksums are always verified.
-pub(super) struct ReadOptions {
-    options: *mut ffi::rocksdb_readoptions_t,
-    /// RocksDB keeps a pointer to the bound.
-    _upper_bound: Option<Box<[u8]>>,
-}
-
-// SAFETY: never changed after construction.
-unsafe impl Send for ReadOptions {}
-// SAFETY: as above.
-unsafe impl Sync for ReadOptions {}
-
-impl ReadOptions {
-    /// `fill_cache`: whether blocks that are read stay in the block cache. `upper_bound`: first key not to visit.
-    pub(super) fn new(fill_cache: bool, upper_bound: Option<&[u8]>) -> Self {
-        let upper_bound: Option<Box<[u8]>> = upper_bound.map(Box::from);
-        // SAFETY: creates an object of our own; the bound lives in a box that moves along with it.
-        let options = unsafe {
-            let options = ffi::rocksdb_readoptions_create();
-            ffi::rocksdb_readoptions_set_verify_checksums(options, 1);
-            ffi::rocksdb_readoptions_set_fill_cache(options, fill_cache.into());
-            if let Some(bound) = &upper_bound {
-                ffi::rocksdb_readoptions_set_iterate_upper_bound(options, chars(bound), bound.len());
-            }
-            options
-        };
-        Self { options, _upper_bound: upper_bound }
-    }
-}
-
-impl Drop for ReadOptions {
-    fn drop(&mut self) {
-        // SAFETY: ours, freed once.
-        unsafe { ffi::rocksdb_readoptions_destroy(self.options) };
     }
 }
 
