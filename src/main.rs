@@ -14,6 +14,11 @@ use klamm::observe::{self, LogLevels};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
+/// RocksDB allocates through it as well. The C library's gives large buffers back to the kernel at once and takes them
+/// again with the next one: half of what reading behind the tail cost. This one keeps them for some seconds.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A broker that speaks Kafka's wire protocol.
 ///
 /// Without arguments it is one node on port 9092 that needs nothing else. Settings have Kafka's names and defaults.
