@@ -54,6 +54,9 @@ class Broker:
     def kill(self):
         return self.stop(signal.SIGKILL)
 
+    def wait_for_session(self):
+        """After a kill: until a start is not refused because of the dead process's session in ZooKeeper."""
+
     def remove(self):
         self.stop(signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -140,7 +143,11 @@ class Kafka(Broker):
         conf.write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
         jvm = "-Xms1G -Xmx1G -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 "
         jvm += "-XX:+ExplicitGCInvokesConcurrent -Djava.awt.headless=true"
+        jvm += f" -Dkafka.root.level=INFO -Dlog4j.configuration=file:{self.jars}/config/log4j.properties"
         return ["java", *jvm.split(), "-cp", f"{self.jars}/libs/*", "kafka.Kafka", str(conf)]
+
+    def wait_for_session(self):
+        time.sleep(7)
 
     def remove(self):
         super().stop(signal.SIGKILL)

@@ -1,6 +1,6 @@
 """A raw Kafka client of a few requests, in plain Python: for measurements and faults where a stock client's own waits,
 retries and threads would be in the way. Versions are fixed: ApiVersions 0, Metadata 1, Produce 3, Fetch 4,
-ListOffsets 1, CreateTopics 2, InitProducerId 0."""
+ListOffsets 1, FindCoordinator 0, CreateTopics 2, InitProducerId 0."""
 
 import socket
 import struct
@@ -50,7 +50,8 @@ def batch(values, timestamp, producer=(-1, -1, -1)):
     return struct.pack(">qiibI", 0, len(body) + 9, -1, 2, crc32c(body)) + body
 
 
-def _string(text):
+def string(text):
+    """A string field: its length in two bytes, then UTF-8."""
     data = text.encode()
     return struct.pack(">h", len(data)) + data
 
@@ -81,12 +82,12 @@ class Reader:
 
 
 class Client:
-    """One connection; one request at a time."""
+    """One connection; one request at a time, unless `send` and `receive` are called apart."""
 
     def __init__(self, port, timeout=30.0):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.correlation = 0
+        self.correlation = self.received = 0
 
     def close(self):
         self.socket.close()
@@ -108,16 +109,25 @@ class Client:
 
     def call(self, key, version, body):
         """Sends one request and reads its response's body."""
+        self.send(key, version, body)
+        return self.receive()
+
+    def send(self, key, version, body):
+        """Sends a request whose response is received later."""
         self.correlation += 1
-        frame = struct.pack(">hhi", key, version, self.correlation) + _string("klamm-compat") + body
+        frame = struct.pack(">hhi", key, version, self.correlation) + string("klamm-compat") + body
         self.socket.sendall(struct.pack(">i", len(frame)) + frame)
+
+    def receive(self):
+        """The body of the next response, which answers the oldest request that was sent."""
+        self.received += 1
         response = self._exactly(struct.unpack(">i", self._exactly(4))[0])
-        assert struct.unpack(">i", response[:4])[0] == self.correlation, "a reply out of order"
+        assert struct.unpack(">i", response[:4])[0] == self.received, "a reply out of order"
         return Reader(response[4:])
 
     def metadata(self, topics=None):
         """(brokers, {topic: (error, {partition: (error, leader)})}); topics None asks for all."""
-        names = struct.pack(">i", -1) if topics is None else struct.pack(">i", len(topics)) + b"".join(map(_string, topics))
+        names = struct.pack(">i", -1) if topics is None else struct.pack(">i", len(topics)) + b"".join(map(string, topics))
         r = self.call(3, 1, names)
         brokers = r.array(lambda r: (r.take("i"), r.string(), r.take("i"), r.string()))
         r.take("i")
@@ -139,8 +149,8 @@ class Client:
     def create_topic(self, name, partitions, timeout_ms=60000, configs=None):
         """Error code of the creation."""
         configs = configs or {}
-        one = _string(name) + struct.pack(">ih", partitions, 1) + struct.pack(">i", 0) + struct.pack(">i", len(configs))
-        one += b"".join(_string(k) + _string(v) for k, v in configs.items())
+        one = string(name) + struct.pack(">ih", partitions, 1) + struct.pack(">i", 0) + struct.pack(">i", len(configs))
+        one += b"".join(string(k) + string(v) for k, v in configs.items())
         r = self.call(19, 2, struct.pack(">i", 1) + one + struct.pack(">i", timeout_ms) + b"\0")
         r.take("i")
         return r.array(lambda r: (r.string(), r.take("h"), r.string()))[0][1]
@@ -148,7 +158,7 @@ class Client:
     def produce(self, topic, batches, acks=-1, timeout_ms=30000):
         """batches: {partition: bytes}. {partition: (error, base offset)}."""
         data = b"".join(struct.pack(">ii", p, len(b)) + b for p, b in batches.items())
-        body = struct.pack(">hhii", -1, acks, timeout_ms, 1) + _string(topic) + struct.pack(">i", len(batches)) + data
+        body = struct.pack(">hhii", -1, acks, timeout_ms, 1) + string(topic) + struct.pack(">i", len(batches)) + data
         r = self.call(0, 3, body)
 
         def partition(r):
@@ -160,7 +170,7 @@ class Client:
 
     def list_offsets(self, topic, partitions, timestamp):
         """{partition: (error, offset)}; timestamp −1 is the end, −2 the start."""
-        body = struct.pack(">i", -1) + struct.pack(">i", 1) + _string(topic) + struct.pack(">i", len(partitions))
+        body = struct.pack(">i", -1) + struct.pack(">i", 1) + string(topic) + struct.pack(">i", len(partitions))
         body += b"".join(struct.pack(">iq", p, timestamp) for p in partitions)
         r = self.call(2, 1, body)
 
@@ -172,7 +182,7 @@ class Client:
 
     def fetch(self, topic, offsets, max_bytes=1 << 20, max_wait_ms=100):
         """offsets: {partition: offset}. {partition: (error, high watermark, records)}."""
-        body = struct.pack(">iiiibi", -1, max_wait_ms, 1, 1 << 30, 0, 1) + _string(topic) + struct.pack(">i", len(offsets))
+        body = struct.pack(">iiiibi", -1, max_wait_ms, 1, 1 << 30, 0, 1) + string(topic) + struct.pack(">i", len(offsets))
         body += b"".join(struct.pack(">iqi", p, o, max_bytes) for p, o in offsets.items())
         r = self.call(1, 4, body)
         r.take("i")
@@ -183,6 +193,11 @@ class Client:
             return index, (error, high_watermark, r.bytes())
 
         return r.array(lambda r: (r.string(), dict(r.array(partition))))[0][1]
+
+    def find_coordinator(self, group):
+        """(error, broker id, host, port)."""
+        r = self.call(10, 0, string(group))
+        return r.take("h"), r.take("i"), r.string(), r.take("i")
 
     def init_producer_id(self):
         """(error, producer id, epoch)."""

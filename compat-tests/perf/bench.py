@@ -6,7 +6,7 @@ A broker's CPU is counted from the first byte until it has drained and idles, so
 its own. Messages per second tell as much about the client as about the broker, because both share the cores.
 
     make bench                          everything (about 40 minutes)
-    make bench BENCH="produce consume"  some of: produce consume latency start restart partitions java
+    make bench BENCH="produce consume"  some of: produce consume latency start restart partitions commits java
     bench.py --quick …                  less warm-up and shorter rounds, for working on the code
 
 Environment: KLAMM_BINARY (default target/release/klamm).
@@ -23,6 +23,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 
+import commits  # noqa: E402
 from brokers import Kafka, Klamm, ROOT, script  # noqa: E402
 from wire import Client, batch  # noqa: E402
 
@@ -276,8 +277,7 @@ def restart_after_kill(make, load, rows, quick):
                 broker.kill()
                 writer.kill()
                 writer.wait()
-                if kind is Kafka:
-                    time.sleep(7)  # its start fails while the session of the dead process lives
+                broker.wait_for_session()
                 figures[kind.name].append(seconds_to_ends(broker, "kill", PARTITIONS))
         finally:
             broker.remove()
@@ -308,14 +308,33 @@ def thousand_partitions(make, rows, quick):
                 for first in range(0, 1000, 100):
                     client.produce("thousand", {p: one for p in range(first, first + 100)})
             broker.kill()
-            if kind is Kafka:
-                time.sleep(7)
+            broker.wait_for_session()
             after_kill[kind.name] = [seconds_to_ends(broker, "thousand", 1000)]
         finally:
             broker.remove()
     rows.add("1,000 partitions: created by one request", "s", created["klamm"], created["kafka"], absolute=2)
     rows.add("1,000 partitions: restart after SIGTERM", "s", after_term["klamm"], after_term["kafka"], absolute=2)
     rows.add("1,000 partitions: restart after SIGKILL", "s", after_kill["klamm"], after_kill["kafka"], absolute=4)
+
+
+def restart_after_commits(make, rows, quick):
+    figures, count = {}, 1_000_000 if quick else 10_000_000
+    for kind in make:
+        broker = kind()
+        try:
+            figures[kind.name] = commits.measure(broker, count)
+        finally:
+            broker.remove()
+        say(f"  {kind.name}: " + ", ".join(f"{name} {value:,.6g}" for name, value in figures[kind.name].items()))
+
+    def of(name):
+        return [[figures[kind.name][name]] if kind.name in figures else [] for kind in (Klamm, Kafka)]
+
+    rows.add(f"commits: {count:,} over 100 keys", "1/s", *of("commits/s"), at_least=0.95)
+    rows.add("commits: broker CPU", "s", *of("CPU s"))
+    rows.add("commits: data on disk at the SIGKILL", "MiB", *of("MiB on disk"))
+    rows.add("commits, SIGKILL: process start to the group's answer", "s", *of("answered after s"))
+    rows.add("commits, SIGKILL: ready to the group's answer", "s", *of("answered after ready s"), absolute=1)
 
 
 def java_tools(brokers, rows, quick):
@@ -356,10 +375,11 @@ def java_tools(brokers, rows, quick):
 
 
 def main():
-    every = ["start", "partitions", "restart", "produce", "consume", "latency", "java"]
+    every = ["start", "partitions", "restart", "commits", "produce", "consume", "latency", "java"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"some of: {' '.join(every)}")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=["klamm", "kafka"], help="commits: one of the two brokers")
     parser.add_argument("--json", help="writes the figures there as well")
     args = parser.parse_args()
     parts = args.parts or every
@@ -370,6 +390,8 @@ def main():
         thousand_partitions(make, rows, args.quick)
     if "restart" in parts:
         restart_after_kill(make, load, rows, args.quick)
+    if "commits" in parts:
+        restart_after_commits([kind for kind in make if args.only in (None, kind.name)], rows, args.quick)
     if {"produce", "consume", "latency", "java"} & set(parts):
         brokers = [kind({"group.initial.rebalance.delay.ms": "0"}) for kind in make]
         try:

@@ -1,16 +1,19 @@
 //! [`PartitionWriter`] over the replicas of this broker: the only file of the coordinators that knows them.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
 use super::writer::{CoordinatorRecord, PartitionWriter, WriteError};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixMs};
 use crate::log::config::LogConfig;
 use crate::record::build::BatchBuilder;
 use crate::record::walk;
+use crate::record::{BatchError, BatchHeader};
 use crate::replica::ack::{Ack, AckError, Completion};
 use crate::replica::manager::ReplicaManager;
 use crate::replica::partition::{AckAt, Refusal};
@@ -18,8 +21,10 @@ use crate::task;
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
 use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicName};
 
-/// Bytes read at a time while a coordinator's state is loaded.
-const LOAD_STEP_BYTES: usize = 4 << 20;
+/// Bytes read at a time while a coordinator's state is loaded, and bytes of records kept of them at most. Of what is
+/// committed again and again only the last is replayed, so a longer step saves more.
+const LOAD_STEP_BYTES: usize = 16 << 20;
+const LOAD_KEPT_BYTES: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(crate) struct ReplicaWriter {
@@ -101,27 +106,34 @@ impl PartitionWriter for ReplicaWriter {
         &self,
         topic: &TopicName,
         partition: PartitionIndex,
-        mut visit: Box<dyn FnMut(Offset, i64, CoordinatorRecord) -> ControlFlow<()> + Send>,
+        mut visit: Visitor,
     ) -> BoxFuture<'static, Result<Offset, WriteError>> {
         let Some(replica) = self.replicas.get(topic.as_str(), partition) else {
             return ready(Err(WriteError::NotLeader)).boxed();
         };
         task::blocking(move || {
-            let view = replica.view();
+            let (view, reader) = (replica.view(), replica.reader());
             let mut next = view.log_start_offset;
+            let mut latest = Latest::default();
             while next < view.log_end_offset {
-                let read = replica
-                    .reader()
-                    .read(next, view.log_end_offset, LOAD_STEP_BYTES, true)
+                let from = next;
+                next = view.log_end_offset;
+                let mut read_bytes = 0;
+                let mut broken = Ok(());
+                reader
+                    .visit_headers(from, view.log_end_offset, |_, header, batch| {
+                        if read_bytes >= LOAD_STEP_BYTES || latest.bytes >= LOAD_KEPT_BYTES {
+                            next = header.base_offset;
+                            return ControlFlow::Break(());
+                        }
+                        read_bytes += batch.len();
+                        broken = latest.take(header, batch);
+                        if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                    })
                     .map_err(|failure| WriteError::Storage(failure.to_string()))?;
-                if read.batches.is_empty() {
+                broken.map_err(|bad| WriteError::Storage(format!("an internal topic holds a broken batch: {bad}")))?;
+                if latest.drain(&mut visit).is_break() {
                     break;
-                }
-                for batch in &read.batches {
-                    match load_batch(batch, &mut visit)? {
-                        ControlFlow::Continue(after) => next = after,
-                        ControlFlow::Break(()) => return Ok(next),
-                    }
                 }
             }
             Ok(view.log_end_offset)
@@ -130,34 +142,105 @@ impl PartitionWriter for ReplicaWriter {
     }
 }
 
-type Visitor = Box<dyn FnMut(Offset, i64, CoordinatorRecord) -> ControlFlow<()> + Send>;
-
-/// Visits the records of one batch and answers the offset after it, unless the visitor has had enough.
-fn load_batch(batch: &bytes::Bytes, visit: &mut Visitor) -> Result<ControlFlow<(), Offset>, WriteError> {
-    let header = crate::record::batch::BatchHeader::parse(batch)
-        .map_err(|error| WriteError::Storage(format!("an internal topic holds a broken batch: {error}")))?;
-    let mut flow = ControlFlow::Continue(());
-    if !header.is_control() {
-        walk::for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
-            let Some(key) = record.key else { return ControlFlow::Continue(()) };
-            let record_of = CoordinatorRecord {
-                key: batch_slice(batch, key),
-                value: record.value.map(|value| batch_slice(batch, value)),
-            };
-            flow = visit(record.offset, record.timestamp, record_of);
-            flow
-        })
-        .map_err(|error| WriteError::Storage(format!("an internal topic holds a broken batch: {error}")))?;
-    }
-    Ok(match flow {
-        ControlFlow::Continue(()) => ControlFlow::Continue(header.next_offset()),
-        ControlFlow::Break(()) => ControlFlow::Break(()),
-    })
+/// The records of one step of a load: of each key only the last, as compaction would leave them.
+#[derive(Debug, Default)]
+struct Latest {
+    by_key: HashMap<Box<[u8]>, Kept>,
+    /// Of keys and values.
+    bytes: usize,
 }
 
-/// Records of an uncompressed batch are slices of it; those of a compressed one are copied.
-fn batch_slice(batch: &bytes::Bytes, part: &[u8]) -> bytes::Bytes {
-    let (start, end) = (batch.as_ptr() as usize, batch.as_ptr() as usize + batch.len());
-    let at = part.as_ptr() as usize;
-    if at >= start && at + part.len() <= end { batch.slice_ref(part) } else { bytes::Bytes::copy_from_slice(part) }
+#[derive(Debug)]
+struct Kept {
+    offset: Offset,
+    timestamp: UnixMs,
+    value: Option<Vec<u8>>,
+}
+
+impl Latest {
+    /// Takes the records of one batch, which follows those taken before.
+    fn take(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
+        if header.is_control() {
+            return Ok(());
+        }
+        walk::for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
+            let Some(key) = record.key else { return ControlFlow::Continue(()) };
+            self.bytes += record.value.map_or(0, <[u8]>::len);
+            match self.by_key.get_mut(key) {
+                Some(kept) => {
+                    self.bytes -= kept.value.as_ref().map_or(0, Vec::len);
+                    kept.offset = record.offset;
+                    kept.timestamp = record.timestamp;
+                    match (&mut kept.value, record.value) {
+                        (Some(buffer), Some(value)) => {
+                            buffer.clear();
+                            buffer.extend_from_slice(value);
+                        }
+                        (before, value) => *before = value.map(<[u8]>::to_vec),
+                    }
+                }
+                None => {
+                    self.bytes += key.len();
+                    let value = record.value.map(<[u8]>::to_vec);
+                    let kept = Kept { offset: record.offset, timestamp: record.timestamp, value };
+                    self.by_key.insert(key.into(), kept);
+                }
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Visits what was kept, in the order of the log, and forgets it.
+    fn drain(&mut self, visit: &mut Visitor) -> ControlFlow<()> {
+        self.bytes = 0;
+        let mut records: Vec<(Box<[u8]>, Kept)> = self.by_key.drain().collect();
+        records.sort_unstable_by_key(|(_, kept)| kept.offset);
+        for (key, kept) in records {
+            let record = CoordinatorRecord { key: Bytes::from(key), value: kept.value.map(Bytes::from) };
+            visit(kept.offset, kept.timestamp, record)?;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+type Visitor = Box<dyn FnMut(Offset, UnixMs, CoordinatorRecord) -> ControlFlow<()> + Send>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{ValidBatch, stamp};
+
+    fn batch(base_offset: i64, records: &[(&str, Option<&str>)]) -> ValidBatch {
+        let mut builder = BatchBuilder::new();
+        for (key, value) in records {
+            builder.append(7, Some(key.as_bytes()), value.map(str::as_bytes));
+        }
+        let mut batch = builder.finish();
+        stamp(&mut batch, Offset(base_offset), LeaderEpoch(0), None);
+        batch
+    }
+
+    #[test]
+    fn of_each_key_the_last_record_is_visited_in_the_order_of_the_log() {
+        let mut latest = Latest::default();
+        for batch in [
+            batch(10, &[("a", Some("1")), ("b", Some("long")), ("c", None), ("a", Some("3"))]),
+            batch(14, &[("b", Some("x")), ("c", Some("y")), ("b", None)]),
+        ] {
+            latest.take(&batch.header, &batch.bytes).expect("a good batch");
+        }
+        assert_eq!(latest.bytes, 3 + "3".len() + "y".len());
+        let (told, seen) = std::sync::mpsc::channel();
+        let mut visit: Visitor = Box::new(move |offset, timestamp, record| {
+            told.send((offset, timestamp, record)).expect("this test listens");
+            ControlFlow::Continue(())
+        });
+        assert!(latest.drain(&mut visit).is_continue() && latest.by_key.is_empty());
+        drop(visit);
+        let record = |offset, key, value: Option<&'static str>| {
+            (Offset(offset), 7, CoordinatorRecord { key: Bytes::from(key), value: value.map(Bytes::from) })
+        };
+        let expected = [record(13, "a", Some("3")), record(15, "c", Some("y")), record(16, "b", None)];
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
+    }
 }

@@ -60,8 +60,9 @@ pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
         1_048_588
     }
 
-    /// Visits every record from the log start to the log end, in order, on a thread that may block. Control batches are
-    /// skipped. The visitor may end early.
+    /// Visits the records from the log start to the log end, in order, on a thread that may block. Control batches are
+    /// skipped, and so may be a record that a later one of the same key follows: compaction may take it at any time, so
+    /// no state may depend on it. The visitor may end early.
     fn load(
         &self,
         topic: &TopicName,

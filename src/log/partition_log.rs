@@ -41,6 +41,8 @@ pub(crate) struct Appended {
     /// Nothing was written: the producer repeated a batch, and the offsets are the original's. That one's write may
     /// still be under way.
     pub(crate) duplicate: bool,
+    /// A virtual segment was closed before this batch, so there may be something to compact.
+    pub(crate) rolled: bool,
 }
 
 /// Why a batch was not accepted. Nothing changed.
@@ -189,7 +191,8 @@ impl PartitionLog {
         let (len, timestamp) = (batch.bytes.len() as u64, header.max_timestamp);
 
         writes.append(&mut self.repairs);
-        if self.segments.active.should_roll(&self.config, len, timestamp, now) {
+        let rolled = self.segments.active.should_roll(&self.config, len, timestamp, now);
+        if rolled {
             self.roll(now, writes);
         }
         if self.epochs.latest() != Some(epoch) {
@@ -215,6 +218,7 @@ impl PartitionLog {
             log_start_offset: self.log_start,
             log_end_offset: self.log_end,
             duplicate: false,
+            rolled,
         })
     }
 
@@ -226,6 +230,7 @@ impl PartitionLog {
             log_start_offset: self.log_start,
             log_end_offset: self.log_end,
             duplicate: true,
+            rolled: false,
         }
     }
 

@@ -211,7 +211,7 @@ impl LogReader {
     }
 
     /// Visits header and bytes of every batch from `from` on that ends before `upto`, from storage.
-    pub(super) fn visit_headers(
+    pub(crate) fn visit_headers(
         &self,
         from: Offset,
         upto: Offset,

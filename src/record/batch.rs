@@ -145,11 +145,6 @@ impl BatchHeader {
         Offset(self.base_offset.0.wrapping_add(i64::from(self.last_offset_delta)))
     }
 
-    /// Offset after the batch.
-    pub(crate) fn next_offset(&self) -> Offset {
-        Offset(self.last_offset().0.wrapping_add(1))
-    }
-
     /// Sequence of the last record; it wraps to 0 after 2³¹−1. −1 without a base sequence.
     pub(crate) fn last_sequence(&self) -> i32 {
         if self.base_sequence == NO_SEQUENCE {

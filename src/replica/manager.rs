@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use tracing::info;
 
 use super::partition::Partition;
@@ -35,6 +36,8 @@ pub(crate) struct ReplicaManager {
     partitions: RwLock<Registry>,
     /// Logs found on disk at start that no LeaderAndIsr has named yet.
     found: Mutex<HashMap<PartitionId, (usize, Family)>>,
+    /// Told when a segment of a compacted log was closed.
+    pub(super) cleaner: Arc<Notify>,
 }
 
 impl std::fmt::Debug for ReplicaManager {
@@ -56,7 +59,15 @@ impl ReplicaManager {
             .enumerate()
             .flat_map(|(at, (dir, _))| dir.partitions().into_iter().map(move |(id, family)| (id, (at, family))))
             .collect();
-        Arc::new(Self { me, dirs, clock, config_of, partitions: RwLock::default(), found: Mutex::new(found) })
+        Arc::new(Self {
+            me,
+            dirs,
+            clock,
+            config_of,
+            partitions: RwLock::default(),
+            found: Mutex::new(found),
+            cleaner: Arc::default(),
+        })
     }
 
     /// The partition, if this broker has a replica of it.
@@ -132,7 +143,9 @@ impl ReplicaManager {
             let config = configs.entry(id.topic.clone()).or_insert_with(|| (self.config_of)(&id.topic)).clone();
             let now = self.clock.now_ms();
             let log = PartitionLog::open(Arc::clone(dir), id.clone(), family, config.log, Arc::clone(tail), now)?;
-            let partition = Partition::new(self.me, id.clone(), family, Arc::clone(dir), Arc::clone(tail), log);
+            let cleaner = Arc::clone(&self.cleaner);
+            let partition =
+                Partition::new(self.me, id.clone(), family, Arc::clone(dir), Arc::clone(tail), cleaner, log);
             partition.set_config(config.log, config.min_insync_replicas);
             opened.push(partition);
         }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tracing::{error, info};
 
 use super::ack::{Ack, AckError, AckQueue};
@@ -82,6 +83,8 @@ pub(crate) struct Partition {
     me: BrokerId,
     dir: SharedLogDir,
     tail: Arc<Tail>,
+    /// Wakes the log cleaner.
+    cleaner: Arc<Notify>,
     reader: ArcSwap<LogReader>,
     state: Mutex<State>,
     view: Published,
@@ -102,6 +105,7 @@ impl Partition {
         family: Family,
         dir: SharedLogDir,
         tail: Arc<Tail>,
+        cleaner: Arc<Notify>,
         log: PartitionLog,
     ) -> Arc<Self> {
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
@@ -132,6 +136,7 @@ impl Partition {
             me,
             dir,
             tail,
+            cleaner,
             reader: ArcSwap::from_pointee(reader),
             state: Mutex::new(state),
             view: Published::new(view),
@@ -218,6 +223,9 @@ impl Partition {
             state.written.pass(end.log_end_offset);
             state.replicated.pass(end.high_watermark);
             return Ok(appended);
+        }
+        if appended.rolled && state.log.config().compact {
+            self.cleaner.notify_one();
         }
         let sync = syncs(state.log.config());
         let last_offset = appended.last_offset;
