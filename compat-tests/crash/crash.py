@@ -23,7 +23,6 @@ import json
 import os
 import pathlib
 import random
-import signal
 import sys
 import threading
 import time
@@ -35,7 +34,7 @@ sys.setswitchinterval(0.001)
 
 from confluent_kafka import Consumer, Producer, TopicPartition  # noqa: E402
 
-from brokers import Klamm  # noqa: E402
+from broker import Klamm  # noqa: E402
 from wire import Client, batches, values  # noqa: E402
 
 PARTITIONS = 4
@@ -293,7 +292,7 @@ def rounds(args):
         if not breaches:
             broker.remove()
         else:
-            broker.stop(signal.SIGKILL)
+            broker.kill()
             print(f"data kept in {broker.folder}")
     few = sum(1 for one in report if one["in flight"] < 100)
     if args.json:

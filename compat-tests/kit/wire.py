@@ -4,7 +4,6 @@ ListOffsets 1, FindCoordinator 0, CreateTopics 2, InitProducerId 0."""
 
 import socket
 import struct
-import time
 
 
 def _crc32c_table():
@@ -246,17 +245,3 @@ def values(one):
         size = varint()
         yield base + delta, one[at : at + size] if size >= 0 else None
         at = end
-
-
-def wait_ready(port, deadline=60.0, step=0.002):
-    """Seconds until Metadata names a broker."""
-    begin = time.monotonic()
-    while time.monotonic() - begin < deadline:
-        try:
-            with Client(port, timeout=5) as client:
-                if client.metadata([])[0]:
-                    return time.monotonic() - begin
-        except (OSError, AssertionError, struct.error):
-            pass
-        time.sleep(step)
-    raise TimeoutError(f"no broker on port {port} after {deadline} s")

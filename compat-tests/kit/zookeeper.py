@@ -1,16 +1,14 @@
-"""ZooKeeper 3.8 from the Debian package on a free loopback port, and a small client of its wire protocol.
+"""ZooKeeper on a free loopback port, by default 3.8 from the Debian package, and a small client of its wire protocol.
 
-The server ends with its starter. The client opens a session for each call, so it survives whatever a test does to the
+The client opens a session for each call, so it survives whatever a test does to the
 server in between.
 """
 
 import contextlib
-import os
-import signal
 import socket
 import struct
 
-import broker as kit
+from process import Process, free_port, write_properties
 
 JAR = "/usr/share/java/zookeeper.jar"
 TICK_MS = 500
@@ -31,28 +29,30 @@ class Stat:
          _pzxid) = struct.unpack(">qqqqiiiqiiq", data)  # fmt: skip
 
 
-class Server:
-    """One server; `port` and the data stay the same over restarts."""
+class Server(Process):
+    """One server, started at once; `port` and the data stay the same over restarts."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.port = kit.free_port()
-        self.process = None
-        self.starts = 0
+    name = "zookeeper"
+
+    def __init__(self, folder, classpath=JAR, force_sync=False):
+        super().__init__(folder)
+        self.port = free_port()
+        self.classpath, self.force_sync = classpath, force_sync
         self.start()
 
-    def start(self):
-        self.starts += 1
+    def command(self):
         settings = {
             "tickTime": TICK_MS, "dataDir": self.folder / "zookeeper", "clientPort": self.port,
             "clientPortAddress": "127.0.0.1", "admin.enableServer": "false", "4lw.commands.whitelist": "*",
             "maxClientCnxns": 0, "minSessionTimeout": 2 * TICK_MS, "maxSessionTimeout": 60_000,
         }  # fmt: skip
-        file = kit.write_properties(self.folder / "zoo.cfg", settings)
-        command = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.forceSync=no"]
-        command += ["-cp", JAR, "org.apache.zookeeper.server.ZooKeeperServerMain", str(file)]
-        self.process = kit.Process(f"zookeeper-{self.starts}", command, self.folder)
-        self.process.wait_until(lambda: "Mode:" in self.word("srvr"), 60)
+        file = write_properties(self.folder / "zoo.cfg", settings)
+        jvm = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        sync = f"-Dzookeeper.forceSync={'yes' if self.force_sync else 'no'}"
+        return ["java", *jvm, sync, "-cp", self.classpath, "org.apache.zookeeper.server.ZooKeeperServerMain", str(file)]
+
+    def ready(self):
+        return "Mode:" in self.word("srvr")
 
     def word(self, command):
         """The answer to a four-letter command; empty if there is none."""
@@ -60,15 +60,6 @@ class Server:
             connection.sendall(command.encode())
             return b"".join(iter(lambda: connection.recv(4096), b"")).decode(errors="replace")
         return ""
-
-    def kill(self):
-        self.process.kill()
-
-    def pause(self):
-        os.kill(self.process.pid, signal.SIGSTOP)
-
-    def resume(self):
-        os.kill(self.process.pid, signal.SIGCONT)
 
     def tree(self, root):
         return Tree(self.port, root)

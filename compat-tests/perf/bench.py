@@ -24,7 +24,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 
 import commits  # noqa: E402
-from brokers import Kafka, Klamm, ROOT, script  # noqa: E402
+from broker import Kafka, Klamm, kafka_path, librdkafka_path  # noqa: E402
 from wire import Client, batch  # noqa: E402
 
 GIB = 1 << 30
@@ -82,7 +82,7 @@ class Load:
     """librdkafka's own load generator."""
 
     def __init__(self):
-        self.binary = script("librdkafka.sh") + "/rdkafka_performance"
+        self.binary = str(librdkafka_path() / "rdkafka_performance")
 
     def run(self, *args):
         done = subprocess.run([self.binary, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -227,7 +227,6 @@ def start_and_idle(make, rows, quick):
                 idle[kind.name].append(broker.memory_mib()[0])
             finally:
                 broker.remove()
-    # Kafka's figure has its ZooKeeper's start in it the first time only, because the process is timed, not the cluster.
     rows.add("start to Metadata answered, empty directory", "ms", times["klamm"], times["kafka"], absolute=40)
     rows.add("idle RSS", "MiB", idle["klamm"], idle["kafka"], absolute=20)
 
@@ -339,7 +338,7 @@ def restart_after_commits(make, rows, quick):
 
 def java_tools(brokers, rows, quick):
     """Java's own load tools, a new JVM each time, so their figures are those of a cold client."""
-    jars = script("kafka-jars.sh", "3.9.1") + "/libs/*"
+    jars = str(kafka_path("3.9.1") / "libs/*")
     count = 200_000 if quick else 1_000_000
 
     def java(main, *args):
