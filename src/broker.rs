@@ -118,7 +118,7 @@ impl Broker {
             settings: controller_settings(&config, identity.broker_id),
         });
         first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
-        task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.control)));
+        task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.replicas)));
         follow_topic_settings(&parts);
         maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), periods(&config));
         let (stopping, stopped) = watch::channel(false);
@@ -243,14 +243,16 @@ async fn identify(
 /// every log here would be deleted as a stray. Kafka gives the empty tree an id of its own and then refuses the
 /// directory; we leave no id behind.
 ///
-/// One directory alone with the embedded tree in it is no such case: both are lost together, to a loss of power.
+/// One directory alone with the embedded tree in it and without logs is no such case: a loss of power early in the
+/// first start takes all but `meta.properties`. Later a log is never on disk before the tree that knows it.
 async fn refuse_lost_tree(
     config: &Config,
     dirs: &Dirs,
     id: &str,
     store: &dyn crate::coordination::Coordination,
 ) -> Result<(), StartError> {
-    let lost = config.zookeeper.is_some() || dirs.paths.len() > 1;
+    let logs = dirs.dirs.iter().any(|(dir, _)| !dir.partitions().is_empty());
+    let lost = config.zookeeper.is_some() || dirs.paths.len() > 1 || logs;
     if !lost || registration::existing_cluster_id(store).await.map_err(failed)?.is_some() {
         return Ok(());
     }

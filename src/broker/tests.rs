@@ -14,9 +14,12 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Broker;
+use super::{Broker, dirs};
 use crate::api;
+use crate::cluster::znodes::topics;
 use crate::config::{Config, Inputs, Machine};
+use crate::coordination::Coordination;
+use crate::coordination::embedded::EmbeddedCoordination;
 use crate::record::build::BatchBuilder;
 
 /// One connection that sends what it is told, rubbish included.
@@ -79,11 +82,34 @@ async fn start(dir: &Path) -> Broker {
 }
 
 async fn start_with(dir: &Path, settings: &[&str]) -> Broker {
+    Broker::start(config(dir, settings)).await.unwrap()
+}
+
+fn config(dir: &Path, settings: &[&str]) -> Config {
     let usual = ["listeners=PLAINTEXT://127.0.0.1:0", "broker.id=1", "klamm.disk.reserve.bytes=0"];
     let mut overrides: Vec<String> = usual.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
     overrides.push(format!("log.dirs={}", dir.display()));
     let inputs = Inputs { overrides, ..Inputs::default() };
-    Broker::start(Config::load(&inputs, Machine::this()).unwrap()).await.unwrap()
+    Config::load(&inputs, Machine::this()).unwrap()
+}
+
+/// Changes the tree of a broker that is down. Answers which topics have logs in its directory.
+async fn while_down(dir: &Path, change: impl AsyncFnOnce(&EmbeddedCoordination)) -> Vec<String> {
+    let (opened, _) = dirs::open(&config(dir, &[])).unwrap();
+    let (first, _) = &opened.dirs[0];
+    change(&EmbeddedCoordination::open(first.clone()).unwrap()).await;
+    let mut topics: Vec<String> = first.partitions().into_iter().map(|(id, _)| id.topic.to_string()).collect();
+    topics.sort();
+    topics.dedup();
+    first.close();
+    topics
+}
+
+async fn delete_below(tree: &EmbeddedCoordination, path: &str) {
+    for child in tree.children(path).await.unwrap() {
+        Box::pin(delete_below(tree, &format!("{path}/{child}"))).await;
+    }
+    tree.delete(path, -1).await.unwrap();
 }
 
 fn topic(name: &str) -> TopicName {
@@ -293,4 +319,49 @@ async fn an_empty_first_directory_is_refused_and_the_logs_of_the_others_are_kept
         assert!(refused.contains("must stay the first"), "{refused}");
     }
     of(["a", "b"]).await.unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_deleted_while_the_broker_was_down_goes_and_all_else_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start_with(dir.path(), &["num.partitions=40"]).await;
+    let mut client = WireClient::connect(&broker).await;
+    for name in ["doomed", "kept"] {
+        create(&mut client, name).await;
+        assert_eq!(client.call(&produce(name, &["a"]), 9).await.responses[0].partition_responses[0].error_code, 0);
+    }
+    broker.stop().await;
+    let logs = while_down(dir.path(), async |tree| delete_below(tree, &topics::path("doomed")).await).await;
+    assert_eq!(logs, ["doomed", "kept"]);
+
+    let broker = start(dir.path()).await;
+    let logs = || broker.dirs[0].partitions().into_iter().map(|(id, _)| id.topic.to_string());
+    // One pass judges all of them.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while logs().any(|topic| topic == "doomed") {
+        assert!(tokio::time::Instant::now() < deadline, "its logs are still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(logs().filter(|topic| topic == "kept").count(), 40);
+    let mut client = WireClient::connect(&broker).await;
+    let fetched = client.call(&fetch("kept", 0), 12).await;
+    assert_eq!(fetched.responses[0].partitions[0].high_watermark, 1);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_tree_beside_logs_is_refused_and_nothing_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    create(&mut WireClient::connect(&broker).await, "t").await;
+    broker.stop().await;
+    while_down(dir.path(), async |tree| {
+        for child in tree.children("/").await.unwrap() {
+            delete_below(tree, &format!("/{child}")).await;
+        }
+    })
+    .await;
+    let refused = Broker::start(config(dir.path(), &[])).await.unwrap_err().to_string();
+    assert!(refused.contains("meta.properties"), "{refused}");
+    assert_eq!(while_down(dir.path(), async |_| ()).await, ["t"]);
 }

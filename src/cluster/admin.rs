@@ -281,17 +281,20 @@ fn checked_size(data: Bytes) -> Result<Bytes, AdminError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::Ordering;
-
     use super::*;
     use crate::cluster::registration::ensure_top_level_paths;
-    use crate::cluster::test_store::TestStore;
     use crate::coordination::Coordination;
+    use crate::coordination::embedded::EmbeddedCoordination;
+    use crate::coordination::embedded::test_dir::TreeDir;
     use crate::types::{BrokerId, PartitionIndex};
+    use std::sync::Arc;
 
-    async fn room() -> (Arc<TestStore>, ClusterAdmin) {
-        let store = TestStore::new();
+    async fn room() -> (Arc<EmbeddedCoordination>, ClusterAdmin) {
+        room_on(&TreeDir::new()).await
+    }
+
+    async fn room_on(dir: &Arc<TreeDir>) -> (Arc<EmbeddedCoordination>, ClusterAdmin) {
+        let store = dir.store();
         ensure_top_level_paths(&*store, BrokerId(1)).await.unwrap();
         (store.clone(), ClusterAdmin::new(store))
     }
@@ -307,11 +310,12 @@ mod tests {
 
     #[tokio::test]
     async fn topics_are_created_in_one_round_with_their_overrides() {
-        let (store, admin) = room().await;
-        store.rounds.store(0, Ordering::SeqCst);
+        let dir = TreeDir::new();
+        let (store, admin) = room_on(&dir).await;
+        let rounds = dir.rounds();
         let results = admin.create_topics(&[topic("a", 2), topic("bb", 1)]).await;
         assert_eq!(results, [Ok(()), Ok(())]);
-        assert_eq!(store.rounds.load(Ordering::SeqCst), 1);
+        assert_eq!(dir.rounds() - rounds, 1);
         let found = admin.read_topic(&"a".into()).await.unwrap().unwrap();
         assert_eq!((found.node.id, found.node.partitions.len()), (Some(topic("a", 2).id), 2));
         assert!(store.get("/config/topics/bb").await.unwrap().is_some());

@@ -109,10 +109,6 @@ pub(crate) enum ControlError {
     FencedLeaderEpoch,
     #[error("storage error: {0}")]
     Storage(String),
-    /// The link is gone; the outcome is unknown.
-    #[error("disconnected")]
-    #[allow(dead_code, reason = "a link in process cannot be lost")]
-    Disconnected,
 }
 
 /// Per partition outcome of LeaderAndIsr or StopReplica.

@@ -257,17 +257,18 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::cluster::registration::ensure_top_level_paths;
-    use crate::cluster::test_store::TestStore;
+    use crate::coordination::embedded::EmbeddedCoordination;
+    use crate::coordination::embedded::test_dir::TreeDir;
     use crate::coordination::{Coordination, CreateMode};
 
     struct Room {
-        store: Arc<TestStore>,
+        store: Arc<EmbeddedCoordination>,
         clock: Arc<ManualClock>,
     }
 
     impl Room {
         async fn new() -> Self {
-            let store = TestStore::new();
+            let store = TreeDir::new().store();
             ensure_top_level_paths(&*store, BrokerId(1)).await.unwrap();
             Self { store, clock: Arc::new(ManualClock::new(0, 1)) }
         }

@@ -11,6 +11,4 @@ pub(crate) mod image;
 pub(crate) mod placement;
 pub(crate) mod producer_ids;
 pub(crate) mod registration;
-#[cfg(test)]
-pub(crate) mod test_store;
 pub(crate) mod znodes;

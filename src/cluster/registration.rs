@@ -318,9 +318,10 @@ async fn connected(store: &dyn Coordination) -> Result<i64, CoordinationError> {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::cluster::test_store::TestStore;
+    use crate::coordination::embedded::EmbeddedCoordination;
+    use crate::coordination::embedded::test_dir::TreeDir;
 
-    fn registrar(store: &Arc<TestStore>, id: i32, port: u16) -> Registrar {
+    fn registrar(store: &Arc<EmbeddedCoordination>, id: i32, port: u16) -> Registrar {
         let endpoint = Endpoint {
             listener: "PLAINTEXT".into(),
             security_protocol: "PLAINTEXT".into(),
@@ -337,8 +338,8 @@ mod tests {
         }
     }
 
-    async fn store() -> Arc<TestStore> {
-        let store = TestStore::new();
+    async fn store() -> Arc<EmbeddedCoordination> {
+        let store = TreeDir::new().store();
         ensure_top_level_paths(&*store, BrokerId(1)).await.unwrap();
         store
     }
@@ -358,7 +359,7 @@ mod tests {
     async fn second_broker_with_the_same_id_is_refused_after_the_session_time_out_and_a_second() {
         let store = store().await;
         registrar(&store, 1, 9092).register().await.unwrap();
-        let second = registrar(&store.sibling(), 1, 9093);
+        let second = registrar(&Arc::new(store.connect()), 1, 9093);
         let before = tokio::time::Instant::now();
         let error = second.register().await.unwrap_err();
         assert!(matches!(error, RegistrationError::AlreadyRegistered { .. }), "{error}");
@@ -373,7 +374,7 @@ mod tests {
         let with_file =
             |store| Registrar { sessions: Arc::new(OwnSessions::open(dir.path())), ..registrar(store, 1, 9092) };
         let first = with_file(&store).register().await.unwrap();
-        let second = with_file(&store.sibling()).register().await.unwrap();
+        let second = with_file(&Arc::new(store.connect())).register().await.unwrap();
         assert!(second > first);
     }
 
@@ -382,7 +383,7 @@ mod tests {
         let store = store().await;
         let registrar = registrar(&store, 1, 9092);
         let first = registrar.register().await.unwrap();
-        store.expire();
+        store.expire().await;
         let second = registrar.register_anew().await.unwrap();
         assert!(second > first);
         assert_eq!(registrar.epoch.get(), second);
@@ -392,7 +393,7 @@ mod tests {
     async fn taken_endpoint_is_refused() {
         let store = store().await;
         registrar(&store, 1, 9092).register().await.unwrap();
-        let error = registrar(&store.sibling(), 2, 9092).register().await.unwrap_err();
+        let error = registrar(&Arc::new(store.connect()), 2, 9092).register().await.unwrap_err();
         assert!(matches!(error, RegistrationError::EndpointTaken { by: BrokerId(1), .. }), "{error}");
     }
 

@@ -1,5 +1,4 @@
-//! How decisions reach the brokers: one FIFO per broker, one request under way, repeated until it is answered or the
-//! broker is gone.
+//! How decisions reach the brokers: one FIFO per broker, one request under way.
 //!
 //! A queue has no bound of its own: what waits in it is bounded by what is decided, and a broker that does not answer
 //! loses its session and thereby its queue. Each queue has a task; it ends when the channel is dropped, after the
@@ -9,10 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 use tracing::warn;
 
 use crate::cluster::control::{
@@ -20,9 +17,6 @@ use crate::cluster::control::{
 };
 use crate::task;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
-
-/// Pause before a request is repeated. Source: Kafka `RequestSendThread`.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where links to brokers come from.
 pub(crate) trait LinkSource: Debug + Send + Sync + 'static {
@@ -153,19 +147,15 @@ struct Sender {
 impl Sender {
     async fn run(mut self) {
         while let Some(request) = self.requests.recv().await {
-            while self.open.load(Ordering::SeqCst) {
-                match self.call(request.clone()).await {
-                    Err(ControlError::Disconnected) => sleep(RETRY_PAUSE).await,
-                    Ok(None) => break,
-                    Ok(Some(outcome)) => {
-                        self.answer(outcome);
-                        break;
-                    }
-                    Err(error) => {
-                        warn!(broker = %self.broker, %error, "a control request was refused");
-                        self.answer(Answered::Refused);
-                        break;
-                    }
+            if !self.open.load(Ordering::SeqCst) {
+                return;
+            }
+            match self.call(request).await {
+                Ok(None) => {}
+                Ok(Some(outcome)) => self.answer(outcome),
+                Err(error) => {
+                    warn!(broker = %self.broker, %error, "a control request was refused");
+                    self.answer(Answered::Refused);
                 }
             }
         }

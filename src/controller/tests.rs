@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,9 +18,10 @@ use crate::cluster::control::{
 };
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::{OwnSessions, Registrar, SharedBrokerEpoch, ensure_top_level_paths};
-use crate::cluster::test_store::TestStore;
 use crate::cluster::znodes::config::Overrides;
 use crate::cluster::znodes::{partition_state, topics};
+use crate::coordination::embedded::EmbeddedCoordination;
+use crate::coordination::embedded::test_dir::TreeDir;
 use crate::coordination::{Coordination, CreateMode};
 use crate::types::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId, TopicName};
 
@@ -75,12 +75,13 @@ impl LinkSource for Links {
 
 /// Brokers on one tree that all reach each other.
 struct Cluster {
-    store: Arc<TestStore>,
+    dir: Arc<TreeDir>,
+    store: Arc<EmbeddedCoordination>,
     links: Arc<Links>,
 }
 
 struct Member {
-    store: Arc<TestStore>,
+    store: Arc<EmbeddedCoordination>,
     broker: Arc<FakeBroker>,
     registrar: Arc<Registrar>,
     controller: ControllerHandle,
@@ -88,13 +89,14 @@ struct Member {
 
 impl Cluster {
     async fn new() -> Self {
-        let store = TestStore::new();
+        let dir = TreeDir::new();
+        let store = dir.store();
         ensure_top_level_paths(&*store, BrokerId(1)).await.unwrap();
-        Self { store, links: Arc::default() }
+        Self { dir, store, links: Arc::default() }
     }
 
     async fn start(&self, id: i32) -> Member {
-        let store = self.store.sibling();
+        let store = Arc::new(self.store.connect());
         let broker = Arc::new(FakeBroker::default());
         self.links.0.lock().insert(BrokerId(id), broker.clone());
         let endpoint = Endpoint {
@@ -181,10 +183,10 @@ async fn new_topic_gets_leaders_in_one_round_and_one_request_each() {
     let one = cluster.start(1).await;
     one.active().await;
     one.sees(|image| image.controller == Some(BrokerId(1)) && image.brokers.len() == 1).await;
-    let rounds = one.store.rounds.load(Ordering::SeqCst);
+    let rounds = cluster.dir.rounds();
     let id = cluster.create("t", &vec![&[1_i32][..]; 1000]).await;
     one.sees(|image| image.topic("t").is_some_and(|topic| topic.partitions.len() == 1000)).await;
-    assert_eq!(one.store.rounds.load(Ordering::SeqCst) - rounds, 1);
+    assert_eq!(cluster.dir.rounds() - rounds, 2, "one for the topic, one for its partitions");
     let roles = one.roles();
     assert_eq!(roles.len(), 1);
     assert_eq!(roles[0].topics[0].1, id);
@@ -309,7 +311,7 @@ async fn expired_session_is_followed_by_a_registration_and_an_election() {
     cluster.create("t", &[&[1]]).await;
     one.sees(|image| image.topic("t").is_some()).await;
     let before = one.registrar.epoch.get();
-    one.store.expire();
+    one.store.expire().await;
     one.sees(|image| image.controller_epoch == Some(ControllerEpoch(2))).await;
     one.active().await;
     assert!(one.registrar.epoch.get() > before);

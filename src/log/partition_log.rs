@@ -136,7 +136,7 @@ impl PartitionLog {
     }
 
     /// Sum of the batches' sizes, by whole virtual segments, as Kafka counts whole files.
-    #[allow(dead_code, reason = "DescribeLogDirs will ask")]
+    #[cfg(test)]
     pub(crate) fn size_bytes(&self) -> u64 {
         self.segments.size_bytes()
     }

@@ -4,7 +4,6 @@
 //! All three go through one lock in arrival order, are refused under stale epochs and change nothing when repeated
 //! (I-14). Source: Kafka 3.9 `ReplicaManager.becomeLeaderOrFollower`, `stopReplicas`, `maybeUpdateMetadataCache`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -21,7 +20,7 @@ use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::SharedBrokerEpoch;
 use crate::storage::PartitionId;
 use crate::task;
-use crate::types::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId, TopicName};
+use crate::types::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicName};
 
 /// Who must hear of leadership, owned by a room above.
 pub(crate) trait LeadershipListener: std::fmt::Debug + Send + Sync + 'static {
@@ -216,20 +215,6 @@ impl ReplicaControl {
             }
         }
         Ok(())
-    }
-
-    /// Deletes logs that were found at the start and that no topic of `topics`, all that the cluster has, may claim. A
-    /// topic whose id is not known claims every log of its name.
-    pub(crate) async fn delete_strays(&self, topics: HashMap<TopicName, Option<TopicId>>) {
-        let replicas = Arc::clone(&self.replicas);
-        let known = move |topic: &TopicName, id: TopicId| {
-            topics.get(topic).is_some_and(|known| known.is_none_or(|known| known == id))
-        };
-        match task::blocking(move || replicas.delete_strays(known)).await {
-            Ok(0) => {}
-            Ok(count) => info!(count, "deleted logs of topics that no longer exist"),
-            Err(failure) => warn!(%failure, "logs of topics that no longer exist could not be deleted"),
-        }
     }
 }
 

@@ -508,4 +508,6 @@ impl Coordination for EmbeddedCoordination {
 }
 
 #[cfg(test)]
+pub(crate) mod test_dir;
+#[cfg(test)]
 mod tests;
