@@ -2,6 +2,7 @@
 //! half-changed state must not go on answering; a request that panics costs its connection alone.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::task::JoinHandle;
 use tracing::error;
@@ -65,4 +66,21 @@ where
             std::process::exit(EXIT_OWNER_PANICKED);
         }
     })
+}
+
+/// One of those who are counted, such as waiters for room, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }

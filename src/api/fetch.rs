@@ -32,6 +32,7 @@ use super::context::RequestContext;
 use super::error_code;
 use super::handler::{CloseReason, Outcome, Row};
 use super::replies::Claim;
+use crate::log::read::Read;
 use crate::replica::partition::Partition;
 use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
@@ -292,34 +293,13 @@ fn divergence(replica: &Partition, wanted: &Wanted) -> Option<Result<(LeaderEpoc
 
 /// Reads what is readable now: from the tail where it reaches back far enough, from storage for the rest.
 async fn read(parts: &mut Vec<Part>, limits: Limits) {
-    let mut left = limits.max_bytes;
-    let mut empty_so_far = true;
-    let mut cold = false;
+    let mut room = Room::of(limits);
     for part in parts.iter_mut() {
-        look(part, limits.read_committed);
-        let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { continue };
-        if part.wanted.fetch_offset >= upto {
-            continue;
+        let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
+        match replica.reader().read_tail(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
+            Some(read) => room.take(part, read),
+            None => return read_blocking(parts, limits).await,
         }
-        let bytes = left.min(part.wanted.partition_max_bytes.max(0) as usize);
-        if bytes == 0 && !empty_so_far {
-            continue;
-        }
-        match replica.reader().read_tail(part.wanted.fetch_offset, upto, bytes, empty_so_far) {
-            Some(read) => {
-                empty_so_far &= read.bytes == 0;
-                left = left.saturating_sub(read.bytes);
-                part.found.bytes = read.bytes;
-                part.found.batches = read.batches;
-            }
-            None => {
-                cold = true;
-                break;
-            }
-        }
-    }
-    if cold {
-        read_blocking(parts, limits).await;
     }
 }
 
@@ -327,22 +307,11 @@ async fn read(parts: &mut Vec<Part>, limits: Limits) {
 async fn read_blocking(parts: &mut Vec<Part>, limits: Limits) {
     let mut moved = std::mem::take(parts);
     *parts = task::blocking(move || {
-        let mut left = limits.max_bytes;
-        let mut empty_so_far = true;
+        let mut room = Room::of(limits);
         for part in &mut moved {
-            look(part, limits.read_committed);
-            let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { continue };
-            let bytes = left.min(part.wanted.partition_max_bytes.max(0) as usize);
-            if part.wanted.fetch_offset >= upto || (bytes == 0 && !empty_so_far) {
-                continue;
-            }
-            match replica.reader().read(part.wanted.fetch_offset, upto, bytes, empty_so_far) {
-                Ok(read) => {
-                    empty_so_far &= read.bytes == 0;
-                    left = left.saturating_sub(read.bytes);
-                    part.found.bytes = read.bytes;
-                    part.found.batches = read.batches;
-                }
+            let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
+            match replica.reader().read(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
+                Ok(read) => room.take(part, read),
                 Err(failure) => {
                     tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
                     part.found.error = Some(ResponseError::KafkaStorageError);
@@ -352,6 +321,36 @@ async fn read_blocking(parts: &mut Vec<Part>, limits: Limits) {
         moved
     })
     .await;
+}
+
+/// What a fetch may still take while it goes through its partitions.
+struct Room {
+    left: usize,
+    read_committed: bool,
+    /// The first batch may be larger than all limits, lest a consumer never get past it.
+    empty_so_far: bool,
+}
+
+impl Room {
+    fn of(limits: Limits) -> Self {
+        Self { left: limits.max_bytes, read_committed: limits.read_committed, empty_so_far: true }
+    }
+
+    /// Looks at a partition: its replica, where to stop and how many bytes to read; `None` if there is nothing to read.
+    fn for_part(&self, part: &mut Part) -> Option<(Arc<Partition>, Offset, usize)> {
+        look(part, self.read_committed);
+        let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { return None };
+        let bytes = self.left.min(part.wanted.partition_max_bytes.max(0) as usize);
+        let some = part.wanted.fetch_offset < upto && (bytes > 0 || self.empty_so_far);
+        some.then(|| (Arc::clone(replica), upto, bytes))
+    }
+
+    fn take(&mut self, part: &mut Part, read: Read) {
+        self.empty_so_far &= read.bytes == 0;
+        self.left = self.left.saturating_sub(read.bytes);
+        part.found.bytes = read.bytes;
+        part.found.batches = read.batches;
+    }
 }
 
 fn is_due(gathered: &Gathered, limits: Limits) -> bool {

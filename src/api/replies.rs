@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::task::Counted;
 use crate::types::limits::REPLY_BYTES_UNCOUNTED;
 
 /// What the semaphore counts, in bytes: its counts are 32 bits wide.
@@ -65,7 +66,7 @@ impl Replies {
     pub(crate) async fn claim_at_least(self: &Arc<Self>, bytes: usize) -> Claim {
         let room = Arc::clone(&self.room).acquire_many_owned(self.units(bytes));
         tokio::pin!(room);
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = Counted::new(&self.waiting);
         loop {
             tokio::select! {
                 biased;
@@ -146,22 +147,6 @@ impl Claim {
                 return;
             }
         }
-    }
-}
-
-/// One of those who wait, until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::task::Counted;
 use crate::types::limits::{CROWDED_FRAME_BYTES_PER_SECOND_MIN, CROWDED_FRAME_GRACE_SECONDS};
 use crate::wire::frame::Room;
 
@@ -71,7 +72,7 @@ impl Budget {
         if let Some(charge) = self.try_charge(bytes) {
             return charge;
         }
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = Counted::new(&self.waiting);
         loop {
             let released = self.released.notified();
             tokio::pin!(released);
@@ -93,22 +94,6 @@ impl Budget {
                 (used == 0 || used + bytes <= self.bytes_max).then_some(used + bytes)
             })
             .is_ok()
-    }
-}
-
-/// One of those who wait, until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
