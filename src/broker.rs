@@ -124,7 +124,7 @@ impl Broker {
         let (stopping, stopped) = watch::channel(false);
         let addresses = sockets.addresses();
         let accepting = accept(&config, sockets, parts.handles, &stopped);
-        info!(target: "kafka.server.KafkaServer", "[KafkaServer id={}] started", identity.broker_id);
+        say_ready(identity.broker_id);
         let dirs = dirs.dirs.into_iter().map(|(dir, _)| dir).collect();
         Ok(Self {
             id: identity.broker_id,
@@ -186,6 +186,18 @@ impl Broker {
         .await;
         info!(target: "kafka.server.KafkaServer", "[KafkaServer id={}] shut down completed", self.id);
     }
+}
+
+/// The lines that whoever starts a broker waits for: the first under ZooKeeper (testcontainers for Python, and for Java
+/// before its KRaft modules), the others under KRaft (testcontainers for Java and Go; for Python and Rust, Strimzi,
+/// Kafka's system tests). They cannot know which of the two they start, so all are said, in this order.
+fn say_ready(id: BrokerId) {
+    info!(target: "kafka.server.KafkaServer", "[KafkaServer id={id}] started");
+    info!(
+        target: "kafka.server.BrokerLifecycleManager",
+        "[BrokerLifecycleManager id={id}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING."
+    );
+    info!(target: "kafka.server.KafkaRaftServer", "[KafkaRaftServer nodeId={id}] Kafka Server started");
 }
 
 /// Who this broker is.

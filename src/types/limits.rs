@@ -49,8 +49,8 @@ pub const REPLY_REST_SECONDS_MAX: u64 = 30;
 /// Bytes of replies that may wait on one connection behind a slower one before the socket is no longer read.
 pub const CONNECTION_REPLY_BYTES_WAITING_MAX: usize = 16 << 20;
 
-/// Most bytes that one group commit gathers before it is written: what a core's own cache holds, since a group is copied
-/// and summed several times over.
+/// Most bytes that one group commit gathers before it is written: what a core's own cache holds, since a group is
+/// copied and summed several times over.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 1 << 20;
 
 /// Commands that wait for an owner task.

@@ -19,8 +19,8 @@ pub(crate) struct DirectoryOptions {
     pub(crate) open_files_max: i32,
     /// Families at most. Each may hold a descriptor of its own until the next start.
     pub(crate) families_max: usize,
-    /// Write-ahead logs that are written over again rather than deleted: their pages are there already. Each takes up to
-    /// the memory budget in bytes on disk.
+    /// Write-ahead logs that are written over again rather than deleted: their pages are there already. Each takes up
+    /// to the memory budget in bytes on disk.
     pub(crate) recycled_logs: usize,
     /// Batches are refused while the file system has less left than this, so that deleting always works. A small file
     /// system keeps a twentieth instead.
@@ -81,8 +81,8 @@ pub(super) fn database(
     db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     // Handing the log to the disk in small steps keeps the sync at its end short.
     db.set_wal_bytes_per_sync(1 << 20);
-    // Allocating and freeing the log's pages is a tenth of what a produced byte costs. Records of the file's former life
-    // carry its former number, where recovery stops.
+    // Allocating and freeing the log's pages is a tenth of what a produced byte costs. Records of the file's former
+    // life carry its former number, where recovery stops.
     db.set_recycle_log_file_num(options.recycled_logs);
     // Files bypass the page cache: copying into fresh pages was more than half of all CPU time.
     db.set_use_direct_io_for_flush_and_compaction(direct_io);
