@@ -84,6 +84,13 @@ pub struct Broker {
 /// How long connections may take to answer what is in flight when the broker stops.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(300);
 
+/// Fetches per core that read from storage at the same time: enough to keep a disk busy while each waits for it.
+const STORAGE_READS_PER_CORE: usize = 8;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// How long the controller may take to end. It waits for an answer when ZooKeeper is gone; what it then writes is
 /// fenced, as ever.
 const CONTROLLER_PATIENCE: Duration = Duration::from_millis(500);
@@ -370,7 +377,7 @@ impl Parts {
             replicas: Arc::clone(&replicas),
             groups,
             sessions: Sessions::new(slots),
-            replies: Replies::new(config.reply_bytes),
+            replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
         });
         Ok(Self { image, dynamic_config, replicas, control, epoch, seat: Some(seat), handles })
     }

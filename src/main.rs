@@ -103,6 +103,7 @@ async fn serve(config: Config) -> Result<(), String> {
         started = Broker::start(config) => started.map_err(|error| error.to_string())?,
         () = either(&mut terminate, &mut interrupt) => return Ok(()),
     };
+    observe::start_giving_back();
     let ended = tokio::select! {
         () = either(&mut terminate, &mut interrupt) => Ok(()),
         reason = broker.fatal() => Err(reason),

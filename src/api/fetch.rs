@@ -31,7 +31,7 @@ use kafka_protocol::messages::FetchRequest;
 use super::context::RequestContext;
 use super::error_code;
 use super::handler::{CloseReason, Outcome, Row};
-use super::replies::Claim;
+use super::replies::{Claim, Replies};
 use crate::log::read::Read;
 use crate::replica::partition::Partition;
 use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
@@ -161,7 +161,7 @@ async fn gather(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
     gathered.claim = replies.claim(wanted);
     loop {
         let max_bytes = wanted.min(gathered.claim.bytes_max());
-        read(&mut gathered.parts, Limits { max_bytes, ..limits }).await;
+        read(replies, &mut gathered.parts, Limits { max_bytes, ..limits }).await;
         let bytes = gathered.bytes();
         if gathered.claim.settle(bytes) {
             return;
@@ -292,13 +292,16 @@ fn divergence(replica: &Partition, wanted: &Wanted) -> Option<Result<(LeaderEpoc
 }
 
 /// Reads what is readable now: from the tail where it reaches back far enough, from storage for the rest.
-async fn read(parts: &mut Vec<Part>, limits: Limits) {
+async fn read(replies: &Replies, parts: &mut Vec<Part>, limits: Limits) {
     let mut room = Room::of(limits);
     for part in parts.iter_mut() {
         let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
         match replica.reader().read_tail(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
             Some(read) => room.take(part, read),
-            None => return read_blocking(parts, limits).await,
+            None => {
+                let _turn = replies.turn_to_read().await;
+                return read_blocking(parts, limits).await;
+            }
         }
     }
 }

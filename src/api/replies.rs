@@ -8,6 +8,7 @@
 //!   is larger than what was left waits, in the order of arrival; one larger than the whole budget is sent alone.
 //! - While one waits, replies that their clients take too slowly give way, and with them their connections
 //!   (`net::reply` judges the pace).
+//! - Few fetches read from storage at a time: each may read one batch before it knows that there is no room for it.
 //!
 //! So what replies hold is bounded by the budget and 64 KiB per connection. Source: ours; Kafka answers from the page
 //! cache and needs no such bound.
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::task::Counted;
 use crate::types::limits::REPLY_BYTES_UNCOUNTED;
@@ -36,6 +37,8 @@ pub(crate) struct Replies {
     waiting: AtomicUsize,
     /// Asks one slow reply to give way, of those that listen the one that listens for the longest time.
     give_way: Notify,
+    /// Places of those that read from storage.
+    reading: Semaphore,
 }
 
 /// What one reply holds of the budget, until it is dropped.
@@ -47,11 +50,13 @@ pub(crate) struct Claim {
 }
 
 impl Replies {
-    pub(crate) fn new(bytes_max: u64) -> Arc<Self> {
+    /// A budget of `bytes_max`; `reads_max` fetches read from storage at the same time.
+    pub(crate) fn new(bytes_max: u64, reads_max: usize) -> Arc<Self> {
         let units = (bytes_max / UNIT_BYTES as u64).clamp(1, u64::from(u32::MAX)) as u32;
         let units = units.min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
         let room = Arc::new(Semaphore::new(units as usize));
-        Arc::new(Self { room, units_max: units, waiting: AtomicUsize::new(0), give_way: Notify::new() })
+        let (waiting, give_way, reading) = (AtomicUsize::new(0), Notify::new(), Semaphore::new(reads_max));
+        Arc::new(Self { room, units_max: units, waiting, give_way, reading })
     }
 
     /// Room for a reply of up to `wanted` bytes, or for less. Never waits.
@@ -76,6 +81,11 @@ impl Replies {
                 () = self.ask() => {}
             }
         }
+    }
+
+    /// Waits until one more fetch may read from storage, which it may until this is dropped.
+    pub(crate) async fn turn_to_read(&self) -> SemaphorePermit<'_> {
+        self.reading.acquire().await.expect("never closed")
     }
 
     async fn ask(&self) {
@@ -158,7 +168,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn budget(bytes: usize) -> Arc<Replies> {
-        Replies::new(bytes as u64)
+        Replies::new(bytes as u64, 1)
     }
 
     #[test]
@@ -215,6 +225,17 @@ mod tests {
         let other = replies.claim(MIB);
         let asked = tokio::time::timeout(Duration::from_secs(60), other.asked_to_give_way()).await;
         assert!(asked.is_err());
+    }
+
+    #[tokio::test]
+    async fn so_many_read_from_storage_at_a_time() {
+        let replies = budget(MIB);
+        let first = replies.turn_to_read().await;
+        let second = replies.turn_to_read();
+        tokio::pin!(second);
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        second.await;
     }
 
     #[tokio::test]

@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_arrives_whole_however_slowly_it_is_taken_and_gives_back_what_was_sent() {
-        let replies = Replies::new(64 * MIB as u64);
+        let replies = Replies::new(64 * MIB as u64, 1);
         let (mut client, mut socket) = pair().await;
         let reply = Reply::new(7, true, body(20 * MIB + 5), claim(&replies, 20 * MIB).await);
         assert_eq!(reply.len(), 20 * MIB + 5 + 9);
@@ -223,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_that_nobody_takes_gives_way_only_if_others_wait() {
-        let replies = Replies::new(64 * MIB as u64);
+        let replies = Replies::new(64 * MIB as u64, 1);
         let (_client, mut socket) = pair().await;
         let reply = Reply::new(7, true, body(64 * MIB), claim(&replies, 64 * MIB).await);
         let sending = write(&mut socket, reply, HOUR);

@@ -164,9 +164,13 @@ fn read_capped(mut from: impl Read, input_bytes: usize, cap: usize, out: &mut Ve
         if read < room {
             return Ok(());
         }
-        step = out.len();
+        step = if out.len() < REST_AT_ONCE_FROM_BYTES { out.len() } else { cap };
     }
 }
+
+/// From here on a buffer has room up to the cap: growing would copy it and hold it twice meanwhile, while pages that
+/// nothing was written to cost nothing.
+const REST_AT_ONCE_FROM_BYTES: usize = 8 << 20;
 
 /// First bytes of Java's snappy stream; two version numbers i32 follow.
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
