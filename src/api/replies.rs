@@ -235,7 +235,7 @@ mod tests {
         tokio::pin!(second);
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
-        second.await;
+        drop(second.await);
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ use crate::api::dispatch::{Dispatched, Origin, dispatch};
 use crate::api::handler::{CloseReason, Outcome};
 use crate::metrics;
 use crate::types::limits::{CONNECTION_REPLY_BYTES_WAITING_MAX, CONNECTION_REQUESTS_IN_FLIGHT_MAX};
-use crate::wire::frame::FrameReader;
+use crate::wire::frame::{FrameReader, Readable};
 
 /// What a connection needs besides its socket.
 #[derive(Debug, Clone)]
@@ -110,6 +110,12 @@ impl From<WriteError> for End {
             WriteError::Io(error) => Self::Io(error),
             WriteError::GaveWay => Self::GaveWay,
         }
+    }
+}
+
+impl Readable for OwnedReadHalf {
+    async fn ready(&mut self) -> io::Result<()> {
+        self.readable().await
     }
 }
 

@@ -22,7 +22,13 @@ pub(crate) struct ConnectionLimits {
     pub(crate) total_max: usize,
     pub(crate) per_ip_max: usize,
     pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
-    counts: Mutex<HashMap<IpAddr, usize>>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    by_ip: HashMap<IpAddr, usize>,
 }
 
 impl ConnectionLimits {
@@ -33,12 +39,13 @@ impl ConnectionLimits {
     /// A place for one more connection from there, given back when it is dropped.
     fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
         let mut counts = self.counts.lock();
-        let here = counts.get(&ip).copied().unwrap_or(0);
+        let here = counts.by_ip.get(&ip).copied().unwrap_or(0);
         let here_max = self.per_ip_overrides.get(&ip).copied().unwrap_or(self.per_ip_max);
-        if here >= here_max || counts.values().sum::<usize>() >= self.total_max {
+        if here >= here_max || counts.total >= self.total_max {
             return None;
         }
-        *counts.entry(ip).or_default() += 1;
+        counts.total += 1;
+        *counts.by_ip.entry(ip).or_default() += 1;
         Some(Place { limits: Arc::clone(self), ip })
     }
 }
@@ -51,19 +58,24 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.limits.counts.lock();
-        if let Some(count) = counts.get_mut(&self.ip) {
+        counts.total -= 1;
+        if let Some(count) = counts.by_ip.get_mut(&self.ip) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.ip);
+                counts.by_ip.remove(&self.ip);
             }
         }
     }
 }
 
+/// Kafka's default of 50 is full within a moment when clients connect at once, after a restart say, and the kernel then
+/// lets each of those beyond it wait for a second. `net.core.somaxconn` bounds it further.
+const BACKLOG_MIN: i32 = 4096;
+
 /// Sizes of a listening socket and of those it accepts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SocketSizes {
-    /// `socket.listen.backlog.size`.
+    /// `socket.listen.backlog.size`, but at least [`BACKLOG_MIN`].
     pub(crate) backlog: i32,
     /// `socket.send.buffer.bytes`; `None` leaves it to the kernel, which adapts it to the connection.
     pub(crate) send_buffer_bytes: Option<usize>,
@@ -107,7 +119,7 @@ fn bind_one(address: SocketAddr, sizes: SocketSizes) -> io::Result<TcpListener> 
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(sizes.backlog)?;
+    socket.listen(sizes.backlog.max(BACKLOG_MIN))?;
     TcpListener::from_std(socket.into())
 }
 
@@ -152,4 +164,34 @@ fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>) 
         connection::serve(stream, settings).await;
         drop(place);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_per_address_and_in_all_and_given_back() {
+        let [a, b, c] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
+        let limits = ConnectionLimits::new(4, 2, HashMap::from([(b, 1)]));
+        let mut places = vec![limits.take(a).expect("free"), limits.take(a).expect("free")];
+        assert!(limits.take(a).is_none(), "two per address");
+        places.push(limits.take(b).expect("free"));
+        assert!(limits.take(b).is_none(), "one for this address");
+        places.push(limits.take(c).expect("free"));
+        assert!(limits.take(c).is_none(), "four in all");
+        places.clear();
+        assert!(limits.take(c).is_some() && limits.counts.lock().by_ip.is_empty());
+    }
+
+    #[tokio::test]
+    async fn many_may_connect_before_one_is_accepted() {
+        let sizes = SocketSizes { backlog: 50, send_buffer_bytes: None, receive_buffer_bytes: None };
+        let listener = bind("127.0.0.1", 0, sizes).await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let connect = async { (0..200).map(|_| std::net::TcpStream::connect(address)).collect::<Vec<_>>() };
+        let begun = tokio::time::Instant::now();
+        assert!(connect.await.iter().all(Result::is_ok));
+        assert!(begun.elapsed() < Duration::from_secs(1), "the kernel's pause for who does not fit");
+    }
 }

@@ -46,6 +46,12 @@ pub(crate) trait Room {
     ) -> impl Future<Output = io::Result<usize>> + Send;
 }
 
+/// A stream that tells when it is worth reading, so that nothing is allocated before.
+pub(crate) trait Readable {
+    /// Waits until a read gives something, an end or an error included. Cancellation-safe.
+    fn ready(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+}
+
 /// Length of the prefix.
 const PREFIX_BYTES: usize = 4;
 /// Room for a read while nothing tells that more will come.
@@ -86,8 +92,8 @@ impl FrameReader {
 
     /// The next frame without its prefix; `None` when the stream ends between frames.
     ///
-    /// Cancellation-safe: what was received stays here, and the one await is a single read.
-    pub(crate) async fn next<S: AsyncRead + Unpin + Send>(
+    /// Cancellation-safe: what was received stays here, and each await is a single read or changes nothing.
+    pub(crate) async fn next<S: AsyncRead + Readable + Unpin + Send>(
         &mut self,
         stream: &mut S,
         memory: &mut impl Room,
@@ -95,6 +101,10 @@ impl FrameReader {
         loop {
             if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
+            }
+            if self.received.is_empty() {
+                self.received = BytesMut::new();
+                stream.ready().await?;
             }
             let plan = self.plan()?;
             if plan.held_bytes > 0 {
@@ -209,6 +219,12 @@ mod tests {
             buf.put_slice(&self.bytes[self.at..end]);
             self.at = end;
             Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Readable for Source {
+        async fn ready(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 
