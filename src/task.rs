@@ -55,6 +55,11 @@ where
     }
 }
 
+/// Starts a call that blocks on the disk and that nobody waits for. A panic in it concerns nobody else.
+pub(crate) fn in_background<F: FnOnce() + Send + 'static>(work: F) {
+    tokio::task::spawn_blocking(work);
+}
+
 /// Starts an operating system thread that owns state; the panic policy is that of [`spawn_owner`].
 pub(crate) fn thread<F>(name: &'static str, body: F) -> std::io::Result<std::thread::JoinHandle<()>>
 where

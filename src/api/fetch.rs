@@ -291,13 +291,14 @@ fn divergence(replica: &Partition, wanted: &Wanted) -> Option<Result<(LeaderEpoc
     }
 }
 
-/// Reads what is readable now: from the tail where it reaches back far enough, from storage for the rest.
+/// Reads what is readable now: from memory where the tail reaches back far enough or the records were read ahead, from
+/// storage for the rest.
 async fn read(replies: &Replies, parts: &mut Vec<Part>, limits: Limits) {
     let mut room = Room::of(limits);
     for part in parts.iter_mut() {
         let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
-        match replica.reader().read_tail(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
-            Some(read) => room.take(part, read),
+        match replica.reader().read_memory(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
+            Some(read) => room.take(part, read, &replica, upto, bytes),
             None => {
                 let _turn = replies.turn_to_read().await;
                 return read_blocking(parts, limits).await;
@@ -314,7 +315,7 @@ async fn read_blocking(parts: &mut Vec<Part>, limits: Limits) {
         for part in &mut moved {
             let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
             match replica.reader().read(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
-                Ok(read) => room.take(part, read),
+                Ok(read) => room.take(part, read, &replica, upto, bytes),
                 Err(failure) => {
                     tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
                     part.found.error = Some(ResponseError::KafkaStorageError);
@@ -348,7 +349,11 @@ impl Room {
         some.then(|| (Arc::clone(replica), upto, bytes))
     }
 
-    fn take(&mut self, part: &mut Part, read: Read) {
+    /// Takes what was read of this partition, and has more read ahead for a consumer behind the tail.
+    fn take(&mut self, part: &mut Part, read: Read, replica: &Partition, upto: Offset, bytes: usize) {
+        if let Some(fill) = replica.reader().fill_after(&read, upto, bytes) {
+            task::in_background(|| fill.run());
+        }
         self.empty_so_far &= read.bytes == 0;
         self.left = self.left.saturating_sub(read.bytes);
         part.found.bytes = read.bytes;

@@ -317,6 +317,7 @@ impl PartitionLog {
         writes.push(Write::Side { key: keys.log_start(), value: side::encode_offset(to) });
         self.log_start = to;
         self.tail.forget_below(&self.reader.shared.slot, to);
+        self.reader.shared.ahead.clear();
         self.cleaned.up_to = self.cleaned.up_to.max(to);
         put_epochs(&keys, self.epochs.truncate_from_start(to), writes);
         let active = self.segments.active;
@@ -359,6 +360,7 @@ impl Drop for PartitionLog {
     fn drop(&mut self) {
         self.close();
         self.tail.clear(&self.reader.shared.slot);
+        self.reader.shared.ahead.clear();
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use super::ahead::Ahead;
 use super::side::{SideKeys, SideRecord};
 use super::tail::TailSlot;
 use crate::clock::UnixMs;
@@ -27,6 +28,10 @@ pub(crate) struct Read {
     pub(crate) batches: Vec<Bytes>,
     /// Sum of their lengths.
     pub(crate) bytes: usize,
+    /// One past the last of their offsets.
+    pub(super) end: Offset,
+    /// Whether they were not in the tail.
+    pub(super) behind_tail: bool,
 }
 
 impl Read {
@@ -35,7 +40,8 @@ impl Read {
         self.bytes + len <= max_bytes || (at_least_one && self.batches.is_empty())
     }
 
-    pub(super) fn push(&mut self, batch: Bytes) {
+    pub(super) fn push(&mut self, batch: Bytes, last_offset: Offset) {
+        self.end = last_offset + 1;
         self.bytes += batch.len();
         self.batches.push(batch);
     }
@@ -57,6 +63,7 @@ pub(super) struct Shared {
     pub(super) family: Family,
     pub(super) keys: SideKeys,
     pub(super) slot: Arc<TailSlot>,
+    pub(super) ahead: Ahead,
     pub(super) published: Mutex<Published>,
     /// The family may belong to another partition by now.
     pub(super) closed: AtomicBool,
@@ -72,13 +79,14 @@ pub(super) struct Published {
 
 impl LogReader {
     /// Whole batches from the one that contains `from` to the last one that ends before `upto`, at most `max_bytes` of
-    /// them (but one, whatever its size, if `at_least_one`). `None`: the tail does not reach back to `from`. Never
-    /// blocks.
-    pub(crate) fn read_tail(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
-        self.shared.slot.read(from, upto, max_bytes, at_least_one)
+    /// them (but one, whatever its size, if `at_least_one`). `None`: `from` is neither in the tail nor was it read ahead.
+    /// Never blocks.
+    pub(crate) fn read_memory(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
+        let read = self.shared.slot.read(from, upto, max_bytes, at_least_one);
+        read.or_else(|| self.shared.ahead.read(from, upto, max_bytes, at_least_one))
     }
 
-    /// As [`Self::read_tail`], and from storage where the tail does not reach. May block on the disk.
+    /// As [`Self::read_memory`], and from storage what is not there. May block on the disk.
     ///
     /// `from` below the log start reads from the first batch there is; whether that is allowed the caller has decided.
     pub(crate) fn read(
@@ -88,13 +96,15 @@ impl LogReader {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Read, StorageError> {
-        match self.read_tail(from, upto, max_bytes, at_least_one) {
+        let in_memory = || self.read_memory(from, upto, max_bytes, at_least_one);
+        let read = in_memory().or_else(|| if self.shared.ahead.wait() { in_memory() } else { None });
+        match read {
             Some(read) => Ok(read),
             None => self.read_storage(from, upto, max_bytes, at_least_one),
         }
     }
 
-    /// As [`Self::read`], but never from the tail.
+    /// As [`Self::read`], but never from memory.
     pub(super) fn read_storage(
         &self,
         from: Offset,
@@ -102,7 +112,7 @@ impl LogReader {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Read, StorageError> {
-        let mut read = Read::default();
+        let mut read = Read { behind_tail: true, ..Read::default() };
         let mut chunk = BytesMut::new();
         self.shared.dir.scan(self.shared.family, from, &mut |last_offset, batch| {
             if last_offset >= upto || !read.admits(batch.len(), max_bytes, at_least_one) {
@@ -113,7 +123,7 @@ impl LogReader {
                 chunk = BytesMut::with_capacity(wanted.max(batch.len()));
             }
             chunk.extend_from_slice(batch);
-            read.push(chunk.split().freeze());
+            read.push(chunk.split().freeze(), last_offset);
             // Storage reads a batch before it can be refused. Neighbours are mostly of one size: where another like
             // this one would be too much, it is not even looked at.
             if read.bytes + batch.len() > max_bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

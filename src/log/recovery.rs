@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
+use super::ahead::Ahead;
 use super::config::LogConfig;
 use super::leader_epochs::LeaderEpochs;
 use super::partition_log::{PartitionLog, put_epochs};
@@ -51,8 +52,8 @@ impl PartitionLog {
     ) -> Result<Self, StorageError> {
         let keys = SideKeys::new(&id);
         let (published, closed) = (Mutex::new(Published::default()), AtomicBool::new(false));
-        let reader =
-            LogReader { shared: Arc::new(Shared { dir, family, keys, slot: Arc::default(), published, closed }) };
+        let (slot, ahead) = (Arc::default(), Ahead::new(tail.for_reading_ahead()));
+        let reader = LogReader { shared: Arc::new(Shared { dir, family, keys, slot, ahead, published, closed }) };
         let sides = read_sides(&reader)?;
         let last = reader.shared.dir.last_batch(family)?.map_or(Offset::NONE, |(last_offset, _)| last_offset);
         let log_end = (last + 1).max(sides.log_start).max(sides.log_end);
@@ -112,6 +113,7 @@ impl PartitionLog {
         // Compaction may have written a higher one.
         writes.push(Write::Side { key: self.keys().log_end(), value: side::encode_offset(new_end) });
         self.tail.clear(&self.reader.shared.slot);
+        self.reader.shared.ahead.clear();
         self.log_end = new_end;
         self.written_end = new_end;
         self.cut_side_records(new_end, now, writes)?;

@@ -21,11 +21,16 @@ const BATCH_OVERHEAD_BYTES: usize = 96;
 /// Batches below this size are copied, so that they don't pin the network frame they came in.
 const COPY_BELOW_BYTES: usize = 16 << 10;
 
+/// Memory that all partitions of a log directory share for what was read ahead.
+const READ_AHEAD_BYTES: usize = 32 << 20;
+
 /// The tail of one log directory. Cheap to share; owns no task.
 #[derive(Debug)]
 pub(crate) struct Tail {
     budget_bytes: usize,
     queue: Mutex<Queue>,
+    /// The ring of [`super::ahead`], which has none itself.
+    ahead: Option<Arc<Tail>>,
 }
 
 /// Whose batch is the oldest, the second oldest …. The entries of one slot stand here in the order in which the slot
@@ -34,7 +39,12 @@ pub(crate) struct Tail {
 struct Queue {
     used_bytes: usize,
     order: VecDeque<Arc<TailSlot>>,
+    /// Batches that the slots hold; all else in `order` is stale.
+    live: usize,
 }
+
+/// Stale entries that the queue may hold beside as many as there are others.
+const STALE_ENTRIES_MAX: usize = 1024;
 
 /// One partition's part of the tail.
 #[derive(Debug, Default)]
@@ -60,7 +70,16 @@ struct TailBatch {
 impl Tail {
     /// A tail that holds at most `budget_bytes`, overhead included. 0 remembers nothing.
     pub(crate) fn new(budget_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { budget_bytes, queue: Mutex::default() })
+        Self::with(budget_bytes, Some(Self::with(READ_AHEAD_BYTES, None)))
+    }
+
+    fn with(budget_bytes: usize, ahead: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self { budget_bytes, queue: Mutex::default(), ahead })
+    }
+
+    /// The ring for what the directory's partitions read ahead.
+    pub(super) fn for_reading_ahead(self: &Arc<Self>) -> Arc<Self> {
+        Arc::clone(self.ahead.as_ref().unwrap_or(self))
     }
 
     /// Bytes charged at the moment.
@@ -72,16 +91,26 @@ impl Tail {
     /// Remembers a batch that became durable. Batches of one slot come in offset order; a gap forgets what was before.
     pub(super) fn push(&self, slot: &Arc<TailSlot>, base_offset: Offset, last_offset: Offset, bytes: &Bytes) {
         let bytes = if bytes.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
+        self.keep(slot, base_offset, last_offset, bytes);
+    }
+
+    /// As [`Self::push`], but the bytes may be small and share their buffer, which they keep alive.
+    pub(super) fn keep(&self, slot: &Arc<TailSlot>, base_offset: Offset, last_offset: Offset, bytes: Bytes) {
         let batch = TailBatch { base_offset, last_offset, bytes };
         let mut queue = self.queue.lock();
         queue.used_bytes += batch.charge();
         queue.order.push_back(slot.clone());
+        queue.live += 1;
         {
             let mut slot = slot.inner.lock();
             if slot.batches.back().is_some_and(|last| last.last_offset + 1 != base_offset) {
-                queue.used_bytes -= slot.forget_below(Offset::MAX).1;
+                let (batches, charged_bytes) = slot.forget_below(Offset::MAX);
+                queue.forgot(batches.len(), charged_bytes);
             }
             slot.batches.push_back(batch);
+        }
+        if queue.order.len() > 2 * queue.live + STALE_ENTRIES_MAX {
+            queue.drop_stale();
         }
         while queue.used_bytes > self.budget_bytes {
             let evicted = queue.evict();
@@ -101,7 +130,7 @@ impl Tail {
     pub(super) fn forget_below(&self, slot: &TailSlot, offset: Offset) {
         let mut queue = self.queue.lock();
         let (batches, charged_bytes) = slot.inner.lock().forget_below(offset);
-        queue.used_bytes -= charged_bytes;
+        queue.forgot(batches.len(), charged_bytes);
         drop(queue);
         drop(batches);
     }
@@ -117,8 +146,24 @@ impl Queue {
             return None;
         }
         let batch = slot.batches.pop_front()?;
-        self.used_bytes -= batch.charge();
+        self.forgot(1, batch.charge());
         Some(batch)
+    }
+
+    fn forgot(&mut self, batches: usize, charged_bytes: usize) {
+        self.live -= batches;
+        self.used_bytes -= charged_bytes;
+    }
+
+    /// Takes the entries out that nothing belongs to. They go by themselves where the budget is used up, which that of
+    /// reading ahead seldom is.
+    fn drop_stale(&mut self) {
+        self.order.retain(|slot| {
+            let mut slot = slot.inner.lock();
+            let live = slot.stale == 0;
+            slot.stale -= usize::from(!live);
+            live
+        });
     }
 }
 
@@ -140,6 +185,24 @@ impl TailBatch {
 }
 
 impl TailSlot {
+    /// Whether there is a batch that contains `offset`.
+    pub(super) fn holds(&self, offset: Offset) -> bool {
+        let slot = self.inner.lock();
+        let ends = slot.batches.front().zip(slot.batches.back());
+        ends.is_some_and(|(first, last)| first.base_offset <= offset && offset <= last.last_offset)
+    }
+
+    /// The bytes of the batches from `offset` on, and where they end; `offset` and 0 if it is in none of them.
+    pub(super) fn held_from(&self, offset: Offset) -> (Offset, usize) {
+        let slot = self.inner.lock();
+        if slot.batches.front().is_none_or(|first| first.base_offset > offset) {
+            return (offset, 0);
+        }
+        let first = slot.batches.partition_point(|batch| batch.last_offset < offset);
+        let held = slot.batches.range(first..);
+        held.fold((offset, 0), |(_, bytes), batch| (batch.last_offset + 1, bytes + batch.bytes.len()))
+    }
+
     /// Whole batches from the one that contains `from` to the last one that ends before `upto`. `None`: `from` lies
     /// before what is remembered. Limits as in [`super::read::LogReader::read`].
     pub(super) fn read(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
@@ -158,7 +221,7 @@ impl TailSlot {
             if batch.last_offset >= upto || !read.admits(batch.bytes.len(), max_bytes, at_least_one) {
                 break;
             }
-            read.push(batch.bytes.clone());
+            read.push(batch.bytes.clone(), batch.last_offset);
         }
         Some(read)
     }
@@ -244,6 +307,19 @@ mod tests {
             push(&tail, &slot, base, base, 10);
         }
         assert_eq!((read(&slot, 2, 6, 100), read(&slot, 3, 6, 100)), (None, Some(vec![3, 4, 5])));
+    }
+
+    #[test]
+    fn what_is_forgotten_all_the_time_leaves_no_queue_behind() {
+        let (tail, idle, busy) = (Tail::new(1 << 20), Arc::default(), Arc::default());
+        push(&tail, &idle, 0, 0, 10);
+        for base in 0..5 * STALE_ENTRIES_MAX as i64 {
+            push(&tail, &busy, base, base, 10);
+            tail.forget_below(&busy, Offset(base));
+        }
+        assert!(tail.queue.lock().order.len() <= STALE_ENTRIES_MAX + 5);
+        assert_eq!(tail.used_bytes(), 2 * (10 + BATCH_OVERHEAD_BYTES));
+        assert_eq!(read(&idle, 0, 1, 100), Some(vec![0]));
     }
 
     #[test]

@@ -204,13 +204,13 @@ fn reads_hold_their_bounds_from_tail_and_storage_alike() {
         (20, 20, usize::MAX, true, 0),
     ] {
         let (from, upto) = (Offset(from), Offset(upto));
-        let tail = reader.read_tail(from, upto, max_bytes, at_least_one).expect("in the tail");
+        let tail = reader.read_memory(from, upto, max_bytes, at_least_one).expect("in the tail");
         let storage = reader.read_storage(from, upto, max_bytes, at_least_one).expect("readable");
         assert_eq!((tail.batches.len(), tail.bytes), (count, count * len), "{from} {upto} {max_bytes}");
         assert_eq!(tail.batches, storage.batches);
     }
     let bench = bench.reopen();
-    assert!(bench.log.reader().read_tail(Offset(0), end, usize::MAX, true).is_none(), "a new tail is empty");
+    assert!(bench.log.reader().read_memory(Offset(0), end, usize::MAX, true).is_none(), "a new tail is empty");
     assert_eq!(bench.log.reader().read(Offset(0), end, usize::MAX, true).expect("readable").batches.len(), 10);
 }
 

@@ -144,6 +144,7 @@ impl PartitionLog {
     pub(crate) fn on_compacted(&mut self, done: &Compacted, writes: &mut Vec<Write>) {
         let keys = self.keys();
         self.tail.forget_below(&self.reader.shared.slot, done.up_to);
+        self.reader.shared.ahead.clear();
         self.cleaned = Cleaned {
             up_to: self.cleaned.up_to.max(done.up_to).min(self.log_end),
             delete_horizon_ms: done.delete_horizon_ms,

@@ -101,8 +101,8 @@ fn of_every_key_the_latest_value_stays_with_its_offset() {
     assert!(bench.compact(0, ALL, ALL));
     assert_eq!(bench.list(), ["2 a=2", "3 c=1", "4 b=2", "5 d=1", "6 a=3"], "the active segment counts for nothing");
     let reader = bench.log.reader();
-    assert!(reader.read_tail(Offset(0), Offset(7), ALL, true).is_none(), "the tail shows no replaced batches");
-    assert!(reader.read_tail(Offset(6), Offset(7), ALL, true).is_some());
+    assert!(reader.read_memory(Offset(0), Offset(7), ALL, true).is_none(), "the tail shows no replaced batches");
+    assert!(reader.read_memory(Offset(6), Offset(7), ALL, true).is_some());
     bench.roll(0);
     assert!(bench.compact(0, ALL, ALL));
     assert_eq!(bench.list(), ["3 c=1", "4 b=2", "5 d=1", "6 a=3"]);
