@@ -79,7 +79,7 @@ pub(super) struct Published {
 
 impl LogReader {
     /// Whole batches from the one that contains `from` to the last one that ends before `upto`, at most `max_bytes` of
-    /// them (but one, whatever its size, if `at_least_one`). `None`: `from` is neither in the tail nor was it read ahead.
+    /// them (but one, whatever its size, if `at_least_one`). `None`: `from` is not in the tail and was not read ahead.
     /// Never blocks.
     pub(crate) fn read_memory(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
         let read = self.shared.slot.read(from, upto, max_bytes, at_least_one);
