@@ -3,8 +3,8 @@
 //! Knows nothing of leaders, followers, high watermarks (it is handed one), topics' names or the network, and spawns
 //! nothing. Bytes on disk are the storage room's; what side records mean is defined here, in `side`.
 //!
-//! `partition_log` is the door for changes, `read` the one for reads, `compaction` and `ahead` are jobs beside them; the
-//! other files are pure parts: `producer_state`, `leader_epochs`, `segments`, `timestamps`, `retention`.
+//! `partition_log` is the door for changes, `read` the one for reads, `compaction` and `ahead` are jobs beside them;
+//! the other files are pure parts: `producer_state`, `leader_epochs`, `segments`, `timestamps`, `retention`.
 
 pub(crate) mod ahead;
 pub(crate) mod compaction;
