@@ -11,6 +11,7 @@
 //!   the epoch and end offset where the logs part, and no records.
 //! - All replies together hold no more records than `replies` allows: an answer may be smaller than the limits, and one
 //!   for whose first batch there is no room in time has no records.
+//! - A negative limit, or an isolation level that does not exist: UNKNOWN_SERVER_ERROR (−1) for each partition.
 //! - Replicas (replica id ≥ 0) are refused with NOT_LEADER_OR_FOLLOWER until there is replication.
 //!
 //! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12
@@ -45,6 +46,7 @@ use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, Fe
 const KEY: i16 = 1;
 const VERSIONS: RangeInclusive<i16> = 4..=18;
 const VERSION_TOPIC_IDS: i16 = 13;
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 
 /// Fetch has a row of its own making: its answer borrows the record bytes.
@@ -113,14 +115,23 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
             return encode(&ctx, code, 0, false, Gathered::nothing(&ctx));
         }
     };
-    let from_replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
-    let parts = wanted.into_iter().map(|(key, wanted)| find(&ctx, key, wanted, from_replica)).collect();
+    let refusal = refusal(&request);
+    let parts = wanted.into_iter().map(|(key, wanted)| find(&ctx, key, wanted, refusal)).collect();
     let mut gathered = Gathered { parts, ..Gathered::nothing(&ctx) };
     gather(&ctx, &mut gathered, limits).await;
     if !is_due(&gathered, limits) {
         park(&ctx, &mut gathered, limits).await;
     }
     tell(&ctx, &usage, limits.read_committed, gathered)
+}
+
+/// Why no partition of the request is read.
+fn refusal(request: &FetchRequest) -> Option<ResponseError> {
+    if request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0 {
+        return Some(ResponseError::NotLeaderOrFollower);
+    }
+    let is_odd = request.max_bytes < 0 || ![READ_UNCOMMITTED, READ_COMMITTED].contains(&request.isolation_level);
+    is_odd.then_some(ResponseError::UnknownServerError)
 }
 
 /// All partitions of a request, and what their records hold of the budget of all replies.
@@ -210,7 +221,7 @@ fn enter_session(ctx: &RequestContext, request: &FetchRequest) -> Result<Entered
 }
 
 /// Finds the replica and checks what can be checked without reading.
-fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, from_replica: bool) -> Part {
+fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, refusal: Option<ResponseError>) -> Part {
     let image = ctx.image();
     let name = match &key.0 {
         TopicRef::Name(name) => Some(name.clone()),
@@ -227,8 +238,9 @@ fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, from_replica: bool)
         };
         return Part { key, wanted, replica: None, found: refused(error) };
     };
-    if from_replica {
-        return Part { key, wanted, replica: None, found: refused(ResponseError::NotLeaderOrFollower) };
+    let refusal = refusal.or((wanted.partition_max_bytes < 0).then_some(ResponseError::UnknownServerError));
+    if let Some(error) = refusal {
+        return Part { key, wanted, replica: None, found: refused(error) };
     }
     Part { key, wanted, replica: Some(replica), found: Found::nothing() }
 }
@@ -404,7 +416,7 @@ fn refind(ctx: &RequestContext, parts: &mut [Part]) {
         let Some(replica) = &part.replica else { continue };
         let now = ctx.handles.replicas.get(replica.id.topic.as_str(), replica.id.partition);
         if !now.as_ref().is_some_and(|now| Arc::ptr_eq(now, replica)) {
-            let fresh = find(ctx, part.key.clone(), part.wanted.clone(), false);
+            let fresh = find(ctx, part.key.clone(), part.wanted.clone(), None);
             *part = fresh;
         }
     }

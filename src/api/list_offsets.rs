@@ -6,7 +6,8 @@
 //!   offset, here none; −6 (11+) does not exist yet. Other negatives, or one too new for the version:
 //!   UNSUPPORTED_VERSION (35) per partition.
 //! - A time: the first record at or after it; none: timestamp −1, offset −1, no error.
-//! - Leader epochs are checked as in Fetch. A partition named twice: INVALID_REQUEST (42).
+//! - Leader epochs are checked as in Fetch. A partition named twice: INVALID_REQUEST (42). An isolation level that does
+//!   not exist: UNKNOWN_SERVER_ERROR (−1).
 //! - A debugging or replica id does not matter here: there is one copy.
 //!
 //! Versions: 2 isolation; 4 leader epochs; 6 flexible; 10 a time-out that only tiered storage needs. Ignored:
@@ -34,6 +35,7 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 const VERSION_LEADER_EPOCH: i16 = 4;
 
@@ -50,7 +52,6 @@ impl Handler for ListOffsets {
 }
 
 fn respond(ctx: &RequestContext, req: &ListOffsetsRequest) -> ListOffsetsResponse {
-    let committed = req.isolation_level == READ_COMMITTED;
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
     for topic in &req.topics {
@@ -65,7 +66,7 @@ fn respond(ctx: &RequestContext, req: &ListOffsetsRequest) -> ListOffsetsRespons
             let answer = if twice.contains(&(topic.name.as_str(), wanted.partition_index)) {
                 Err(ResponseError::InvalidRequest)
             } else {
-                find(ctx, topic.name.as_str(), wanted, committed)
+                find(ctx, topic.name.as_str(), wanted, req.isolation_level)
             };
             partition_response(ctx, wanted.partition_index, answer)
         });
@@ -84,7 +85,7 @@ fn find(
     ctx: &RequestContext,
     topic: &str,
     wanted: &ListOffsetsPartition,
-    committed: bool,
+    isolation_level: i8,
 ) -> Result<Position, ResponseError> {
     let lowest = match ctx.version {
         ..=6 => EARLIEST,
@@ -97,7 +98,11 @@ fn find(
     }
     let partition = leader_of(ctx, topic, wanted.partition_index, wanted.current_leader_epoch)?;
     let view = partition.view();
-    let end = if committed { view.last_stable_offset } else { view.high_watermark };
+    let end = match isolation_level {
+        READ_UNCOMMITTED => view.high_watermark,
+        READ_COMMITTED => view.last_stable_offset,
+        _ => return Err(ResponseError::UnknownServerError),
+    };
     let at = |offset| Position { timestamp: -1, offset, epoch: view.leader_epoch };
     let nowhere = Position { timestamp: -1, offset: Offset::NONE, epoch: LeaderEpoch::NONE };
     let found = match wanted.timestamp {

@@ -32,6 +32,8 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod refusal;
+mod sasl_authenticate;
+mod sasl_handshake;
 mod strings;
 mod sync_group;
 
@@ -52,12 +54,14 @@ pub(crate) static TABLE: &[Row] = &[
     row::<sync_group::SyncGroup>(),
     row::<describe_groups::DescribeGroups>(),
     row::<list_groups::ListGroups>(),
+    row::<sasl_handshake::SaslHandshake>(),
     row::<api_versions::ApiVersions>(),
     row::<create_topics::CreateTopics>(),
     row::<delete_topics::DeleteTopics>(),
     row::<init_producer_id::InitProducerId>(),
     row::<offset_for_leader_epoch::OffsetForLeaderEpoch>(),
     row::<describe_configs::DescribeConfigs>(),
+    row::<sasl_authenticate::SaslAuthenticate>(),
     row::<create_partitions::CreatePartitions>(),
     row::<delete_groups::DeleteGroups>(),
     row::<incremental_alter_configs::IncrementalAlterConfigs>(),

@@ -1,4 +1,6 @@
 //! The request header, read by hand: every field is checked against the bytes that are there, and nothing panics.
+//! What Kafka lets pass, passes: a client id need not be UTF-8, any negative length of it is null, and tagged fields
+//! may come in any order.
 //!
 //! Layout: API key i16, version i16, correlation id i32, client id (nullable string with an i16 length, in every header
 //! version), and in flexible versions tagged fields, which are skipped. Source: Kafka `RequestHeader.json`.
@@ -24,10 +26,6 @@ pub(crate) struct RequestHeader {
 pub(crate) enum HeaderError {
     #[error("the request header is cut off")]
     Short,
-    #[error("the client id has a length of {0}")]
-    ClientIdLength(i16),
-    #[error("the client id is not UTF-8")]
-    ClientIdText,
     #[error("a tagged field of the request header is malformed")]
     Tags,
     #[error("the request header is longer than {REQUEST_HEADER_BYTES_MAX} bytes")]
@@ -45,19 +43,17 @@ impl RequestHeader {
         let key = frame.get_i16();
         let version = frame.get_i16();
         let correlation_id = frame.get_i32();
-        let client_id = match frame.get_i16() {
-            -1 => None,
-            length => {
-                let bytes = usize::try_from(length).map_err(|_| HeaderError::ClientIdLength(length))?;
+        let client_id = match usize::try_from(frame.get_i16()) {
+            Err(_) => None,
+            Ok(bytes) => {
                 let text = frame.get(..bytes).ok_or(HeaderError::Short)?;
-                let text = std::str::from_utf8(text).map_err(|_| HeaderError::ClientIdText)?;
-                let client_id = Arc::from(text);
+                let client_id = Arc::from(String::from_utf8_lossy(text));
                 frame.advance(bytes);
                 Some(client_id)
             }
         };
         if is_flexible(key, version) {
-            skip_tags(frame)?;
+            skip_tags(frame, bytes_before)?;
         }
         if bytes_before - frame.remaining() > REQUEST_HEADER_BYTES_MAX {
             return Err(HeaderError::TooLong);
@@ -66,21 +62,19 @@ impl RequestHeader {
     }
 }
 
-fn skip_tags(frame: &mut BytesMut) -> Result<(), HeaderError> {
+/// `bytes_before` is the length of the frame; the header's bound is the loop's as well.
+fn skip_tags(frame: &mut BytesMut, bytes_before: usize) -> Result<(), HeaderError> {
     let count = uvarint(frame)?;
-    let mut last = None;
     for _ in 0..count {
-        // Tags come in ascending order; that alone bounds the loop by the frame.
-        let tag = uvarint(frame)?;
-        if last.is_some_and(|last| last >= tag) {
-            return Err(HeaderError::Tags);
-        }
-        last = Some(tag);
+        let _tag = uvarint(frame)?;
         let bytes = uvarint(frame)? as usize;
         if bytes > frame.remaining() {
             return Err(HeaderError::Tags);
         }
         frame.advance(bytes);
+        if bytes_before - frame.remaining() > REQUEST_HEADER_BYTES_MAX {
+            return Err(HeaderError::TooLong);
+        }
     }
     Ok(())
 }
@@ -159,7 +153,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(header(&bytes[..cut], true).0.is_err(), "cut at {cut}");
         }
-        for (at, lie) in [(8, 0x7f), (8, 0x80), (10, 0xff), (12, 0x7f), (14, 0x7f)] {
+        for (at, lie) in [(8, 0x7f), (12, 0x7f), (14, 0x7f)] {
             let mut bytes = bytes;
             bytes[at] = lie;
             assert!(header(&bytes, true).0.is_err(), "byte {at} = {lie}");
@@ -167,8 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn tags_out_of_order_are_refused() {
-        let bytes = [0, 3, 0, 9, 0, 0, 0, 7, 0xff, 0xff, 2, 5, 0, 5, 0];
-        assert_eq!(header(&bytes, true).0, Err(HeaderError::Tags));
+    fn what_kafka_lets_pass_passes() {
+        let (read, rest) = header(&[0, 3, 0, 9, 0, 0, 0, 7, 0x80, 0, 2, 5, 0, 5, 0, b'B'], true);
+        assert_eq!((read.unwrap().client_id, &rest[..]), (None, &b"B"[..]), "a length of -32768, a tag twice");
+        let (read, rest) = header(&[0, 3, 0, 1, 0, 0, 0, 7, 0, 3, b'a', 0xff, b'b', b'B'], false);
+        assert_eq!((read.unwrap().client_id.as_deref(), &rest[..]), (Some("a\u{fffd}b"), &b"B"[..]), "Latin-1");
+    }
+
+    #[test]
+    fn a_flood_of_tags_ends_at_the_bound_of_the_header() {
+        let mut bytes = vec![0, 3, 0, 9, 0, 0, 0, 7, 0xff, 0xff, 0x80, 0x80, 0x80, 0x10];
+        bytes.resize(16 << 20, 0);
+        let (read, rest) = header(&bytes, true);
+        assert_eq!(read, Err(HeaderError::TooLong));
+        assert!(bytes.len() - rest.len() <= REQUEST_HEADER_BYTES_MAX + 2);
     }
 }
