@@ -68,7 +68,7 @@ zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/zookeeper/run --gone $(or $(GONE),20)
 
-hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 8 minutes
+hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 5 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) test --locked --test hostile
 	@$(CARGO) build --locked --bin klamm
