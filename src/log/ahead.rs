@@ -86,7 +86,8 @@ impl Ahead {
     fn plan(&self, end: Offset, bytes: usize) -> Option<(Offset, u64)> {
         let (from, held_bytes) = self.slot.held_from(end);
         let mut state = self.state.lock();
-        if state.filling || held_bytes >= bytes {
+        // As much again as the next read takes, so that the fill after it has begun before it is needed.
+        if state.filling || held_bytes >= bytes.saturating_mul(2) {
             return None;
         }
         if held_bytes == 0 && state.unread.take().is_some_and(|unread| unread <= end) {
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!((ahead.batches, ahead.end), (stored.batches, Offset(20)));
         assert!(reader.read_memory(Offset(5), Offset(20), len, true).is_some(), "an answer may be asked for again");
         assert!(reader.read_memory(Offset(0), Offset(20), len, true).is_none(), "but nobody goes back");
-        assert!(!read_on(&reader, 6, len), "there is enough for the next read");
+        assert!(!read_on(&reader, 6, len), "there is enough for the next reads");
         assert!(!read_on(&reader, 18, len), "there is nothing more to read");
     }
 
