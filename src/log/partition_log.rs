@@ -316,8 +316,7 @@ impl PartitionLog {
         writes.push(Write::DeleteBatches { family, last_offsets: self.log_start..to });
         writes.push(Write::Side { key: keys.log_start(), value: side::encode_offset(to) });
         self.log_start = to;
-        self.tail.forget_below(&self.reader.shared.slot, to);
-        self.reader.shared.ahead.clear();
+        self.forget_in_memory(to);
         self.cleaned.up_to = self.cleaned.up_to.max(to);
         put_epochs(&keys, self.epochs.truncate_from_start(to), writes);
         let active = self.segments.active;
@@ -351,6 +350,12 @@ impl PartitionLog {
         published.max_timestamp = self.segments.max_timestamp();
     }
 
+    /// The batches that end below `offset` were deleted or replaced: readers must not find them in memory.
+    pub(super) fn forget_in_memory(&self, offset: Offset) {
+        self.tail.forget_below(&self.reader.shared.slot, offset);
+        self.reader.shared.ahead.clear();
+    }
+
     pub(super) fn keys(&self) -> SideKeys {
         self.reader.shared.keys
     }
@@ -359,8 +364,7 @@ impl PartitionLog {
 impl Drop for PartitionLog {
     fn drop(&mut self) {
         self.close();
-        self.tail.clear(&self.reader.shared.slot);
-        self.reader.shared.ahead.clear();
+        self.forget_in_memory(Offset::MAX);
     }
 }
 

@@ -112,8 +112,7 @@ impl PartitionLog {
         writes.push(Write::DeleteBatches { family, last_offsets: to..self.log_end });
         // Compaction may have written a higher one.
         writes.push(Write::Side { key: self.keys().log_end(), value: side::encode_offset(new_end) });
-        self.tail.clear(&self.reader.shared.slot);
-        self.reader.shared.ahead.clear();
+        self.forget_in_memory(Offset::MAX);
         self.log_end = new_end;
         self.written_end = new_end;
         self.cut_side_records(new_end, now, writes)?;

@@ -143,8 +143,7 @@ impl PartitionLog {
     /// takes what was replaced out of the tail.
     pub(crate) fn on_compacted(&mut self, done: &Compacted, writes: &mut Vec<Write>) {
         let keys = self.keys();
-        self.tail.forget_below(&self.reader.shared.slot, done.up_to);
-        self.reader.shared.ahead.clear();
+        self.forget_in_memory(done.up_to);
         self.cleaned = Cleaned {
             up_to: self.cleaned.up_to.max(done.up_to).min(self.log_end),
             delete_horizon_ms: done.delete_horizon_ms,
