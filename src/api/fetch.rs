@@ -307,24 +307,23 @@ fn divergence(replica: &Partition, wanted: &Wanted) -> Option<Result<(LeaderEpoc
 /// storage for the rest.
 async fn read(replies: &Replies, parts: &mut Vec<Part>, limits: Limits) {
     let mut room = Room::of(limits);
-    for part in parts.iter_mut() {
+    for (index, part) in parts.iter_mut().enumerate() {
         let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
         match replica.reader().read_memory(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
             Some(read) => room.take(part, read, &replica, upto, bytes),
             None => {
                 let _turn = replies.turn_to_read().await;
-                return read_blocking(parts, limits).await;
+                return read_blocking(parts, index, room).await;
             }
         }
     }
 }
 
-/// The same in order, on a thread that may block on the disk.
-async fn read_blocking(parts: &mut Vec<Part>, limits: Limits) {
+/// The same from the partition at `first` on, on a thread that may block on the disk.
+async fn read_blocking(parts: &mut Vec<Part>, first: usize, mut room: Room) {
     let mut moved = std::mem::take(parts);
     *parts = task::blocking(move || {
-        let mut room = Room::of(limits);
-        for part in &mut moved {
+        for part in &mut moved[first..] {
             let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
             match replica.reader().read(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
                 Ok(read) => room.take(part, read, &replica, upto, bytes),
