@@ -15,7 +15,7 @@
 //! Versions: 2 flexible; 1 and 3 as before (quota errors, never given). Ignored: nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleCreatePartitionsRequest`, `ZkAdminManager.createPartitions`, `AdminZkClient`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use futures_util::FutureExt;
@@ -28,6 +28,7 @@ use super::context::{Handles, RequestContext};
 use super::create_topics::{await_leaders, candidates, too_many_partitions};
 use super::handler::{Handler, Reply};
 use super::refusal::Refusal;
+use super::repeated::repeated;
 use crate::cluster::admin::ExistingTopic;
 use crate::cluster::image::ClusterImage;
 use crate::cluster::placement::{self, Start};
@@ -76,15 +77,12 @@ async fn grow_all(handles: &Handles, req: &CreatePartitionsRequest) -> Vec<Entry
         Ok(doomed) => doomed,
         Err(error) => return all(error.into()),
     };
-    let mut count: HashMap<&str, usize> = HashMap::new();
-    for topic in &req.topics {
-        *count.entry(topic.name.as_str()).or_default() += 1;
-    }
+    let twice = repeated(req.topics.iter().map(|topic| topic.name.as_str()));
     let mut left = PARTITIONS_PER_REQUEST_MAX;
     let mut entries = Vec::with_capacity(req.topics.len());
     for topic in &req.topics {
         let name = topic.name.as_str();
-        entries.push(if count.get(name).is_some_and(|count| *count > 1) {
+        entries.push(if twice.contains(name) {
             Err(Refusal::new(ResponseError::InvalidRequest, "Duplicate topic in request."))
         } else if doomed.contains(name) {
             Err(Refusal::new(ResponseError::InvalidTopicException, "The topic is queued for deletion."))

@@ -34,6 +34,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use super::context::{Handles, RequestContext};
 use super::handler::{Handler, Reply};
 use super::refusal::Refusal;
+use super::repeated::repeated;
 use super::strings::{opt_text, text};
 use crate::clock::Clock;
 use crate::cluster::admin::{AdminError, NewTopic};
@@ -178,13 +179,10 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn plan_all(&mut self, req: &CreateTopicsRequest) -> Vec<Entry> {
-        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-        for topic in &req.topics {
-            *count.entry(topic.name.as_str()).or_default() += 1;
-        }
+        let twice = repeated(req.topics.iter().map(|topic| topic.name.as_str()));
         let entry = |topic: &CreatableTopic| {
             let name = topic.name.as_str();
-            if count.get(name).is_some_and(|count| *count > 1) {
+            if twice.contains(name) {
                 let message = "Found multiple entries for this topic.";
                 return Err(Refusal::new(ResponseError::InvalidRequest, message));
             }

@@ -13,7 +13,6 @@
 //! Versions: 1 flexible. Ignored: nothing.
 //! Source: Kafka 3.9 `ConfigAdminManager.preprocess`, `ZkAdminManager.incrementalAlterConfigs`.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use kafka_protocol::ResponseError;
@@ -24,6 +23,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 use super::context::{Handles, RequestContext};
 use super::handler::{Handler, Reply};
 use super::refusal::Refusal;
+use super::repeated::repeated;
 use crate::cluster::admin::AdminError;
 use crate::cluster::znodes::config::Overrides;
 use crate::config::setting::{Kind, Setting};
@@ -48,14 +48,10 @@ impl Handler for IncrementalAlterConfigs {
         ctx: RequestContext,
         req: IncrementalAlterConfigsRequest,
     ) -> Reply<IncrementalAlterConfigsResponse> {
-        let mut count: HashMap<(i8, &str), usize> = HashMap::new();
-        for resource in &req.resources {
-            *count.entry((resource.resource_type, &resource.resource_name)).or_default() += 1;
-        }
+        let twice = repeated(req.resources.iter().map(identity));
         let mut responses = Vec::with_capacity(req.resources.len());
         for resource in &req.resources {
-            let twice = count.get(&(resource.resource_type, &resource.resource_name)).is_some_and(|count| *count > 1);
-            let result = match twice {
+            let result = match twice.contains(&identity(resource)) {
                 true => Err(invalid_request("Each resource must appear at most once.")),
                 false => alter(&ctx.handles, resource, req.validate_only).await,
             };
@@ -63,6 +59,10 @@ impl Handler for IncrementalAlterConfigs {
         }
         Reply::Now(IncrementalAlterConfigsResponse::default().with_responses(responses))
     }
+}
+
+fn identity(resource: &AlterConfigsResource) -> (i8, &str) {
+    (resource.resource_type, &resource.resource_name)
 }
 
 async fn alter(handles: &Handles, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
@@ -103,11 +103,9 @@ fn check_changes(changes: &[AlterableConfig]) -> Result<(), Refusal> {
     if !nulls.is_empty() {
         return Err(invalid_request(format!("Null value not supported for : {}", nulls.join(", "))));
     }
-    let mut seen = HashSet::new();
-    if changes.iter().all(|change| seen.insert(change.name.as_str())) {
-        Ok(())
-    } else {
-        Err(invalid_request("Error due to duplicate config keys"))
+    match repeated(changes.iter().map(|change| change.name.as_str())).is_empty() {
+        true => Ok(()),
+        false => Err(invalid_request("Error due to duplicate config keys")),
     }
 }
 

@@ -32,6 +32,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod refusal;
+mod repeated;
 mod sasl_authenticate;
 mod sasl_handshake;
 mod strings;
