@@ -86,9 +86,15 @@ async fn start_with(dir: &Path, settings: &[&str]) -> Broker {
 }
 
 fn config(dir: &Path, settings: &[&str]) -> Config {
-    let usual = ["listeners=PLAINTEXT://127.0.0.1:0", "broker.id=1", "klamm.disk.reserve.bytes=0"];
-    let mut overrides: Vec<String> = usual.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
-    overrides.push(format!("log.dirs={}", dir.display()));
+    let usual = ["broker.id=1", "klamm.disk.reserve.bytes=0"];
+    let settings: Vec<&str> = usual.iter().chain(settings).copied().collect();
+    config_of(&dir.display().to_string(), &settings)
+}
+
+/// A free port on loopback, these log directories, and these settings; else Kafka's defaults.
+fn config_of(log_dirs: &str, settings: &[&str]) -> Config {
+    let mut overrides: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    overrides.extend(["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), format!("log.dirs={log_dirs}")]);
     let inputs = Inputs { overrides, ..Inputs::default() };
     Config::load(&inputs, Machine::this()).unwrap()
 }
@@ -297,9 +303,7 @@ async fn a_broken_batch_is_refused_and_nothing_is_stored() {
 async fn a_directory_is_refused_while_another_broker_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(dir.path()).await;
-    let overrides = ["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), format!("log.dirs={}", dir.path().display())];
-    let inputs = Inputs { overrides: overrides.into(), ..Inputs::default() };
-    let refused = Broker::start(Config::load(&inputs, Machine::this()).unwrap()).await.unwrap_err().to_string();
+    let refused = Broker::start(config_of(&dir.path().display().to_string(), &[])).await.unwrap_err().to_string();
     assert!(refused.contains("in use by another broker"), "{refused}");
     broker.stop().await;
 }
@@ -309,9 +313,7 @@ async fn an_empty_first_directory_is_refused_and_the_logs_of_the_others_are_kept
     let dir = tempfile::tempdir().unwrap();
     let of = |dirs: [&str; 2]| {
         let dirs = dirs.map(|name| dir.path().join(name).display().to_string()).join(",");
-        let overrides = ["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), format!("log.dirs={dirs}")];
-        let inputs = Inputs { overrides: overrides.into(), ..Inputs::default() };
-        Broker::start(Config::load(&inputs, Machine::this()).unwrap())
+        Broker::start(config_of(&dirs, &[]))
     };
     of(["a", "b"]).await.unwrap().stop().await;
     for wrong in [["b", "a"], ["c", "a"]] {
