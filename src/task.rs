@@ -15,22 +15,27 @@ pub(crate) fn spawn_owner<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    struct EndOnPanic(&'static str);
-    impl Drop for EndOnPanic {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                error!(
-                    task = self.0,
-                    "an owner panicked; the process ends so that nothing is answered from torn state"
-                );
-                std::process::exit(EXIT_OWNER_PANICKED);
-            }
-        }
-    }
     tokio::spawn(async move {
         let _guard = EndOnPanic(name);
         future.await;
     })
+}
+
+/// Does on the calling thread what is an owner's: a panic in it ends the process, as in [`spawn_owner`].
+pub(crate) fn as_owner<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
+    let _guard = EndOnPanic(name);
+    work()
+}
+
+struct EndOnPanic(&'static str);
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(task = self.0, "an owner panicked; the process ends so that nothing is answered from torn state");
+            std::process::exit(EXIT_OWNER_PANICKED);
+        }
+    }
 }
 
 /// Spawns work whose panic concerns nobody else, such as a connection.

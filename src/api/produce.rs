@@ -36,7 +36,7 @@ use super::handler::{CloseReason, Outcome, Row, encoded};
 use crate::clock::UnixMs;
 use crate::record::validate::validate;
 use crate::replica::ack::{Ack, AckError, Completion};
-use crate::replica::partition::{AckAt, Refusal};
+use crate::replica::partition::{AckAt, Refusal, Unwritten};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
 use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
 
@@ -108,6 +108,7 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
         None
     };
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut unwritten = Vec::new();
     for topic in request.topics {
         let name = resolve(ctx, &topic.topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -118,13 +119,14 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
             let result = match (&name, refuse_all) {
                 (_, Some(error)) => Err(error.into()),
                 (Err(error), None) => Err((*error).into()),
-                (Ok(name), None) => append(ctx, name, partition, acks, ack),
+                (Ok(name), None) => append(ctx, name, partition, acks, ack, &mut unwritten),
             };
             partitions.push(Stored { index, result });
         }
         topics.push(StoredTopic { topic: topic.topic, partitions });
     }
     drop(completion);
+    drop(unwritten);
     if acks == 0 {
         let failed = topics.iter().flat_map(|topic| &topic.partitions).any(|stored| stored.result.is_err());
         return if failed { Outcome::Close(CloseReason::FailedWithoutAcks) } else { unanswered(acked) };
@@ -177,6 +179,7 @@ fn append(
     partition: ProducePartition,
     acks: i16,
     ack: Ack,
+    unwritten: &mut Vec<Unwritten>,
 ) -> Result<Appended, Failed> {
     let index = PartitionIndex(partition.index);
     let Some(replica) = ctx.handles.replicas.get(topic.as_str(), index) else {
@@ -203,11 +206,15 @@ fn append(
         _ => AckAt::HighWatermark(ack),
     };
     match replica.append(batch, ack, None, now) {
-        Ok(appended) => Ok(Appended {
-            base_offset: appended.base_offset,
-            log_append_time: appended.log_append_time,
-            log_start_offset: appended.log_start_offset,
-        }),
+        Ok(accepted) => {
+            unwritten.extend(accepted.unwritten);
+            let appended = accepted.appended;
+            Ok(Appended {
+                base_offset: appended.base_offset,
+                log_append_time: appended.log_append_time,
+                log_start_offset: appended.log_start_offset,
+            })
+        }
         Err(refusal) => Err(Failed {
             error: error_code::of_refusal(&refusal),
             message: matches!(refusal, Refusal::Log(_)).then(|| refusal.to_string()),

@@ -79,20 +79,23 @@ impl PartitionWriter for ReplicaWriter {
         }
         let (completion, acked) = Completion::new(1);
         let ack = AckAt::HighWatermark(Ack::new(&completion, 0));
-        match replica.append(batch, ack, Some(epoch), now) {
-            Err(refusal) => ready(Err(refusal.into())).boxed(),
-            Ok(appended) => async move {
-                match acked.await {
-                    Ok(outcomes) => match outcomes.into_iter().next() {
-                        Some(Ok(())) => Ok(appended.last_offset + 1),
-                        Some(Err(error)) => Err(error.into()),
-                        None => Err(WriteError::NotLeader),
-                    },
-                    Err(_) => Err(WriteError::NotLeader),
-                }
+        let accepted = match replica.append(batch, ack, Some(epoch), now) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return ready(Err(refusal.into())).boxed(),
+        };
+        let end_offset = accepted.appended.last_offset + 1;
+        drop(accepted);
+        async move {
+            match acked.await {
+                Ok(outcomes) => match outcomes.into_iter().next() {
+                    Some(Ok(())) => Ok(end_offset),
+                    Some(Err(error)) => Err(error.into()),
+                    None => Err(WriteError::NotLeader),
+                },
+                Err(_) => Err(WriteError::NotLeader),
             }
-            .boxed(),
         }
+        .boxed()
     }
 
     fn batch_bytes_max(&self, topic: &TopicName) -> usize {

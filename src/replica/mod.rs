@@ -2,7 +2,7 @@
 //! parked fetches and fetch sessions. Writes no znode and names no wire crate.
 //!
 //! A partition's state stands behind one short lock and no task owns it: decisions are synchronous, the lock is never
-//! held across an await, and what must happen after a write happens on the storage writer's thread in commit order.
+//! held across an await, and what must happen after a write happens where the write was made, in commit order.
 //! That saves two task switches per produce request compared with an owner task and keeps the same order of effects.
 
 pub(crate) mod ack;

@@ -1,7 +1,7 @@
 //! One partition replica: its log behind a short lock, its role, its published view, and who waits for it.
 //!
 //! Order of effects is the order in which the lock was taken: offsets are given, the write is queued and the ack is
-//! registered under it. The storage writer calls back in that same order, and only then does the view move (I-5).
+//! registered under it. Whoever writes calls back in that same order, and only then does the view move (I-5).
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -20,6 +20,7 @@ use crate::log::partition_log::{AppendError, Appended, PartitionLog};
 use crate::log::read::LogReader;
 use crate::log::tail::Tail;
 use crate::record::validate::ValidBatch;
+pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
@@ -36,6 +37,14 @@ pub(crate) enum Refusal {
     Full,
     #[error(transparent)]
     Log(#[from] AppendError),
+}
+
+/// An append that was given its offsets.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) appended: Appended,
+    /// Its write. One who appends to several partitions keeps these until the last, so that all are written together.
+    pub(crate) unwritten: Option<Unwritten>,
 }
 
 /// How far an append must have come before it is acknowledged.
@@ -185,7 +194,8 @@ impl Partition {
         self.waiters.wake_all();
     }
 
-    /// Gives the batch its offsets and queues its write. The ack is answered later, in offset order.
+    /// Gives the batch its offsets and queues its write, which begins when [`Accepted::unwritten`] is dropped. The ack
+    /// is answered after it, in offset order.
     ///
     /// `epoch` `Some`: refused unless the partition is led under exactly this epoch (coordinators).
     pub(crate) fn append(
@@ -194,7 +204,7 @@ impl Partition {
         ack: AckAt,
         epoch: Option<LeaderEpoch>,
         now: UnixMs,
-    ) -> Result<Appended, Refusal> {
+    ) -> Result<Accepted, Refusal> {
         let bytes = batch.bytes.len() as i64;
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -222,7 +232,7 @@ impl Partition {
             let end = self.view.get();
             state.written.pass(end.log_end_offset);
             state.replicated.pass(end.high_watermark);
-            return Ok(appended);
+            return Ok(Accepted { appended, unwritten: None });
         }
         if appended.rolled && state.log.config().compact {
             self.cleaner.notify_one();
@@ -231,7 +241,8 @@ impl Partition {
         let last_offset = appended.last_offset;
         state.in_flight += 1;
         let partition: Weak<Self> = Arc::downgrade(self);
-        self.dir.commit(
+        let unwritten = storage::queue(
+            &self.dir,
             WriteSet { writes, sync },
             Box::new(move |result| {
                 if let Some(partition) = partition.upgrade() {
@@ -240,7 +251,7 @@ impl Partition {
             }),
         );
         drop(guard);
-        Ok(appended)
+        Ok(Accepted { appended, unwritten: Some(unwritten) })
     }
 
     /// Appends were refused for want of space and there is space again: the log is opened as the disk has it, so that
@@ -274,7 +285,7 @@ impl Partition {
         state.min_insync_replicas.min(state.role.replicas.len()).max(1)
     }
 
-    /// A write has returned; called on the storage writer's thread, in commit order.
+    /// A write has returned; called by who has written, in commit order.
     fn on_committed(&self, last_offset: Offset, bytes: i64, result: Result<(), StorageError>) {
         let mut state = self.state.lock();
         state.in_flight -= 1;

@@ -17,6 +17,7 @@ pub(crate) fn check<D: LogDir + ?Sized>(open: &mut dyn FnMut() -> std::sync::Arc
     batches_come_back_in_offset_order(dir);
     scan_starts_at_the_batch_that_holds_the_offset(dir);
     a_set_is_done_in_order_and_then_visible(dir);
+    a_set_that_was_queued_is_written_once_it_is_seen_to(dir);
     deleted_ranges_are_gone_and_may_be_written_again(dir);
     the_start_of_a_log_may_move_forward_and_back(dir);
     deletes_and_batches_of_one_set_apply_in_order(dir);
@@ -132,6 +133,26 @@ fn a_set_is_done_in_order_and_then_visible<D: LogDir + ?Sized>(dir: &D) {
     assert!(!threads.contains(&std::thread::current().id()), "done runs on the writer's thread");
     assert_eq!(threads.len(), 1);
     assert_eq!(dir.queued_bytes(), 0);
+}
+
+fn a_set_that_was_queued_is_written_once_it_is_seen_to<D: LogDir + ?Sized>(dir: &D) {
+    let family = create(dir, "queued");
+    let (sender, done) = mpsc::channel();
+    for n in 0..50_i64 {
+        let sender = sender.clone();
+        let set = WriteSet { writes: vec![batch(family, n, &n.to_be_bytes())], sync: n % 10 == 0 };
+        dir.queue(set, Box::new(move |result| drop(sender.send((n, result)))));
+        if n % 3 == 0 {
+            dir.write_queued();
+        }
+    }
+    dir.write_queued();
+    for n in 0..50_i64 {
+        let (at, result) = done.recv().expect("done");
+        result.expect("written");
+        assert_eq!(at, n);
+    }
+    assert_eq!(offsets(dir, family), (0..50).collect::<Vec<_>>());
 }
 
 fn scan_one<D: LogDir + ?Sized>(dir: &D, family: Family, from: i64) -> Option<(i64, Vec<u8>)> {

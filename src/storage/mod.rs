@@ -6,8 +6,8 @@
 //!
 //! Contract
 //! - Write sets are applied in the order in which `commit` was called, each one whole or not at all, many of them in
-//!   one group commit (I-1). `Done` is called in that same order, on the writer's thread, after the write (and, if one
-//!   of the group asked for it, the sync) has returned: it must be short and must not block.
+//!   one group commit (I-1). `Done` is called in that same order, by whoever wrote it, after the write (and, if one of
+//!   the group asked for it, the sync) has returned: it must be short and must not block.
 //! - A read begun after `Done(Ok)` sees the set.
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.
@@ -138,7 +138,7 @@ impl Write {
     }
 }
 
-/// Called once per write set, in commit order, on the writer's thread.
+/// Called once per write set, in commit order, on the thread that has written it.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 
 /// Visits a batch under its last offset; the bytes are valid during the call only.
@@ -164,9 +164,18 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// them must have been done.
     fn delete(&self, partitions: &[PartitionId]) -> Result<(), StorageError>;
 
-    /// Queues a set; `done` runs on the writer's thread. Never blocks: callers hold locks that a `done` may wait for.
-    /// The queue is bounded by admission, which counts request bytes until their writes are done.
+    /// Queues a set for the writer's thread, which calls `done`. Never blocks: callers hold locks that a `done` may
+    /// wait for. The queue is bounded by admission, which counts request bytes until their writes are done.
     fn commit(&self, set: WriteSet, done: Done);
+
+    /// As [`LogDir::commit`], but the set may wait until [`LogDir::write_queued`] is called; see [`queue`].
+    fn queue(&self, set: WriteSet, done: Done) {
+        self.commit(set, done);
+    }
+
+    /// Sees to it that what is queued is written. Where that is little and nobody else is writing, it is written on the
+    /// calling thread, which takes some tens of microseconds; so are the `done`s called.
+    fn write_queued(&self) {}
 
     /// Bytes of the sets that were queued and are not done. Admission slows down when this grows.
     #[cfg_attr(not(test), allow(dead_code, reason = "admission counts what is queued by itself; the suite looks here"))]
@@ -204,6 +213,24 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
 
 /// A shared log directory.
 pub(crate) type SharedLogDir = Arc<dyn LogDir>;
+
+/// A set that was queued without telling the writer. Dropping this does, and the set may then be written here and now:
+/// no lock may be held that a `done` takes.
+#[derive(Debug)]
+#[must_use = "dropped under the lock that its `done` takes, it waits for ever"]
+pub(crate) struct Unwritten(SharedLogDir);
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        self.0.write_queued();
+    }
+}
+
+/// Queues a set that its caller sees to as soon as he has let his locks go.
+pub(crate) fn queue(dir: &SharedLogDir, set: WriteSet, done: Done) -> Unwritten {
+    dir.queue(set, done);
+    Unwritten(Arc::clone(dir))
+}
 
 /// Commits and waits.
 pub(crate) async fn commit(dir: &dyn LogDir, set: WriteSet) -> Result<(), StorageError> {

@@ -53,6 +53,10 @@ pub const CONNECTION_REPLY_BYTES_WAITING_MAX: usize = 16 << 20;
 /// copied and summed several times over.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 1 << 20;
 
+/// Most queued bytes that the caller of an append writes himself, where nobody else is writing: some tens of
+/// microseconds, about what waking the storage writer takes.
+pub const INLINE_WRITE_BYTES_MAX: usize = 64 << 10;
+
 /// Commands that wait for an owner task.
 pub const MAILBOX_COMMANDS_MAX: usize = 1024;
 

@@ -49,8 +49,8 @@ struct Directory {
 pub(super) struct FamilyState {
     /// Batches whose last offset is lower are gone, whatever the files say. `i64::MAX` once its partition is deleted.
     start: AtomicI64,
-    /// Only for the writer's thread: one past the highest last offset written since the directory was opened, and
-    /// whether that covers what was there before.
+    /// Only for who holds the writer's pen: one past the highest last offset written since the directory was opened,
+    /// and whether that covers what was there before.
     pub(super) end: AtomicI64,
     pub(super) end_known: AtomicBool,
 }

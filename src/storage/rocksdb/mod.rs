@@ -251,8 +251,20 @@ impl LogDir for RocksDirectory {
     }
 
     fn commit(&self, set: WriteSet, done: Done) {
+        self.queue(set, done);
+        self.queue.wake();
+    }
+
+    fn queue(&self, set: WriteSet, done: Done) {
         if let Err(done) = self.queue.push(set, done) {
             done(Err(self.closed()));
+        }
+    }
+
+    fn write_queued(&self) {
+        match &*self.shared.load() {
+            Some(shared) => writer::write_queued(shared, &self.queue),
+            None => self.queue.wake(),
         }
     }
 
@@ -296,6 +308,7 @@ impl LogDir for RocksDirectory {
         self.queue.close();
         let mut threads = threads.into_iter();
         join(threads.next());
+        self.queue.wait_for_pen();
         let Some(shared) = self.shared.swap(None) else { return };
         shared.chores.close();
         shared.db.stop_compactions();

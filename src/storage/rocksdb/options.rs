@@ -98,7 +98,7 @@ pub(super) fn database(
     db.set_stats_persist_period_sec(0);
     // Obsolete files are deleted by background threads, never by a reader or the writer.
     db.set_avoid_unnecessary_blocking_io(true);
-    // One writer thread: nothing to pipeline, nobody to insert concurrently with.
+    // One writes at a time: nothing to pipeline, nobody to insert concurrently with.
     db.set_allow_concurrent_memtable_write(false);
     db.set_enable_write_thread_adaptive_yield(false);
     // What is replayed stays in memory until it is flushed like anything else. Writing it out first took most of a

@@ -3,13 +3,15 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::directory::{Assignment, FORMAT_KEY};
 use super::*;
 use crate::storage::contract::{self, batch, commit, delete, partition, scan, side};
-use crate::storage::{Write, keys};
+use crate::storage::{self, SharedLogDir, Write, keys};
 use crate::types::PartitionIndex;
+use crate::types::limits::INLINE_WRITE_BYTES_MAX;
 
 fn options() -> DirectoryOptions {
     DirectoryOptions { disk_reserve_bytes: 0, ..DirectoryOptions::default() }
@@ -40,6 +42,81 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 fn rocksdb_keeps_the_contract() {
     let dir = tempfile::tempdir().expect("tempdir");
     contract::check(&mut || open(dir.path()));
+}
+
+/// Queues a set of so many bytes and sees to it; answers on which thread it was done.
+fn queue_and_write(dir: &Arc<RocksDirectory>, family: Family, offset: i64, bytes: usize, sync: bool) -> ThreadId {
+    let (sender, done) = mpsc::channel();
+    let set = WriteSet { writes: vec![batch(family, offset, &vec![0; bytes])], sync };
+    let shared: SharedLogDir = Arc::<RocksDirectory>::clone(dir);
+    let told = move |result: Result<(), StorageError>| drop(sender.send((result, std::thread::current().id())));
+    drop(storage::queue(&shared, set, Box::new(told)));
+    let (result, thread) = done.recv().expect("done is always called");
+    result.expect("written");
+    thread
+}
+
+#[test]
+fn little_is_written_by_its_owner_where_the_writer_sleeps() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path());
+    let family = create(&dir, "inline");
+    let (here, writer_sleeps) = (std::thread::current().id(), || dir.queue.writer_sleeps());
+    eventually("the writer sleeps", writer_sleeps);
+    assert_eq!(queue_and_write(&dir, family, 0, 1000, false), here);
+    assert_ne!(queue_and_write(&dir, family, 1, 1000, true), here, "a sync waits for the disk");
+    eventually("the writer sleeps", writer_sleeps);
+    assert_ne!(queue_and_write(&dir, family, 2, INLINE_WRITE_BYTES_MAX + 1, false), here, "more than a little");
+    eventually("the writer sleeps", writer_sleeps);
+    assert_eq!(queue_and_write(&dir, family, 3, 1000, false), here);
+    assert_eq!((scan(&*dir, family, 0).len(), dir.queued_bytes()), (4, 0));
+}
+
+/// Threads that queue, write themselves, wake the writer, sync and write much: `Done` comes in the order of the queue,
+/// for every set, and what it tells can be read.
+#[test]
+fn sets_are_done_in_order_whoever_writes_them() {
+    const THREADS: i64 = 4;
+    const SETS: i64 = 1500;
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path());
+    let family = create(&dir, "mixed");
+    // As a partition: offsets are given and sets are queued under a lock which `Done` takes, too.
+    let partition = Arc::new(Mutex::new((0_i64, Vec::new())));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let (dir, partition) = (Arc::clone(&dir), Arc::clone(&partition));
+            std::thread::spawn(move || {
+                let shared: SharedLogDir = dir;
+                for n in 0..SETS {
+                    let mut state = partition.lock();
+                    let offset = state.0;
+                    state.0 += 1;
+                    let told = Arc::clone(&partition);
+                    let bytes = if n % 97 == 0 { INLINE_WRITE_BYTES_MAX } else { 10 };
+                    let writes = vec![batch(family, offset, &vec![1; bytes])];
+                    let set = WriteSet { writes, sync: n % 331 == 0 };
+                    let done = Box::new(move |result: Result<(), StorageError>| told.lock().1.push((offset, result)));
+                    let unwritten = if (n + thread) % 5 == 0 {
+                        shared.commit(set, done);
+                        None
+                    } else {
+                        Some(storage::queue(&shared, set, done))
+                    };
+                    drop(state);
+                    drop(unwritten);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    eventually("all are done", || partition.lock().1.len() as i64 == THREADS * SETS);
+    let offsets: Vec<i64> = partition.lock().1.iter().map(|(offset, _)| *offset).collect();
+    assert!(offsets.is_sorted(), "in the order of the queue");
+    assert!(partition.lock().1.iter().all(|(_, result)| result.is_ok()));
+    assert_eq!(scan(&*dir, family, 0).len() as i64, THREADS * SETS);
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! Group commit: one thread per directory that merges the write sets queued meanwhile into one write.
+//! Group commit: one writer per directory merges the write sets queued meanwhile into one write.
 //!
 //! While a group is written the next one gathers, so no timer is needed: a lone set is written at once, and under load
-//! groups grow by themselves. Order is that of [`Queue::push`], for the writes as for `Done` (I-1). After a failed
-//! write or sync nothing more is written (I-6).
+//! groups grow by themselves. The writer is a thread; but where it sleeps and little is queued, who queued that writes
+//! it himself ([`write_queued`]), which saves him two task switches. Whoever writes holds the [`Pen`], and takes sets
+//! only with it or before anybody else could: order is that of [`Queue::push`], for the writes as for `Done` (I-1).
+//! After a failed write or sync nothing more is written (I-6).
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Shared;
 use super::care::Chore;
@@ -18,8 +20,9 @@ use super::directory;
 use super::families::FamilyState;
 use super::raw::{Batch, RocksError};
 use crate::storage::{Done, Family, StorageError, Write, WriteSet, keys};
+use crate::task;
 use crate::types::Offset;
-use crate::types::limits::GROUP_COMMIT_BYTES_MAX;
+use crate::types::limits::{GROUP_COMMIT_BYTES_MAX, INLINE_WRITE_BYTES_MAX};
 
 /// Sets that wait for the writer.
 #[derive(Debug, Default)]
@@ -29,6 +32,7 @@ pub(super) struct Queue {
     filled: Condvar,
     /// Bytes of sets that are queued or being written.
     bytes: AtomicUsize,
+    pen: Mutex<Pen>,
 }
 
 #[derive(Default)]
@@ -59,7 +63,8 @@ struct Queued {
 impl Queue {
     /// Queues a set, or gives its `Done` back if the directory is closing. Never blocks: a caller may hold the lock
     /// that the `Done` of an earlier set waits for. What bounds the queue is admission, which counts a request until
-    /// its writes are done.
+    /// its writes are done. The writer is woken for more than a little; for less somebody has to [`wake`](Self::wake)
+    /// it, or to write himself.
     pub(super) fn push(&self, set: WriteSet, done: Done) -> Result<(), Done> {
         let bytes = set.size_bytes();
         let mut state = self.state.lock();
@@ -71,12 +76,23 @@ impl Queue {
         state.sets.push_back(Queued { place, set, bytes, done });
         state.bytes += bytes;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let wake = std::mem::take(&mut state.writer_sleeps);
-        drop(state);
-        if wake {
-            self.filled.notify_one();
+        if state.bytes > INLINE_WRITE_BYTES_MAX {
+            self.wake_with(state);
         }
         Ok(())
+    }
+
+    /// Wakes the writer if it sleeps.
+    pub(super) fn wake(&self) {
+        self.wake_with(self.state.lock());
+    }
+
+    fn wake_with(&self, mut state: MutexGuard<'_, State>) {
+        let sleeps = std::mem::take(&mut state.writer_sleeps);
+        drop(state);
+        if sleeps {
+            self.filled.notify_one();
+        }
     }
 
     /// Bytes that are queued or being written.
@@ -89,6 +105,11 @@ impl Queue {
         self.state.lock().pushed
     }
 
+    #[cfg(test)]
+    pub(super) fn writer_sleeps(&self) -> bool {
+        self.state.lock().writer_sleeps
+    }
+
     fn is_closing(&self) -> bool {
         self.state.lock().closing
     }
@@ -99,6 +120,32 @@ impl Queue {
         state.closing = true;
         state.writer_sleeps = false;
         self.filled.notify_one();
+    }
+
+    /// Waits for who is writing now, if anybody is.
+    pub(super) fn wait_for_pen(&self) {
+        drop(self.pen.lock());
+    }
+
+    /// Takes all that is queued, if the writer sleeps, nobody writes, and it is little and needs no sync. Wakes the
+    /// writer for the rest.
+    fn take_little(&self) -> Option<(MutexGuard<'_, Pen>, Vec<Queued>)> {
+        let mut state = self.state.lock();
+        if state.sets.is_empty() || !state.writer_sleeps {
+            return None;
+        }
+        let little = state.bytes <= INLINE_WRITE_BYTES_MAX && state.sets.iter().all(|queued| !queued.set.sync);
+        let pen = if little { self.pen.try_lock() } else { None };
+        match pen {
+            Some(pen) => {
+                state.bytes = 0;
+                Some((pen, state.sets.drain(..).collect()))
+            }
+            None => {
+                self.wake_with(state);
+                None
+            }
+        }
     }
 
     /// Waits for sets and takes the next group: as many as the cap allows, at least one. False: closed and empty.
@@ -126,21 +173,26 @@ impl Queue {
 
 /// Body of the writer's thread.
 pub(super) fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
-    let mut writer = Writer {
-        shared: &shared,
-        batch: Batch::with_capacity(0),
-        starts: Vec::new(),
-        refused: HashMap::new(),
-        activity: Activity::default(),
-    };
     let mut group = Vec::new();
     while queue.take(&mut group) {
-        writer.write_group(&mut group, &queue);
+        Writer { shared: &shared, pen: &mut queue.pen.lock() }.write_group(&mut group, &queue);
     }
 }
 
-struct Writer<'a> {
-    shared: &'a Shared,
+/// Writes on the calling thread what is queued, if that is little and the writer sleeps; wakes it otherwise. Not to be
+/// called under a lock that a `Done` may take.
+pub(super) fn write_queued(shared: &Shared, queue: &Queue) {
+    if shared.budget.is_overdrawn() {
+        return queue.wake();
+    }
+    if let Some((mut pen, mut group)) = queue.take_little() {
+        task::as_owner("storage-writer", || Writer { shared, pen: &mut pen }.write_group(&mut group, queue));
+    }
+}
+
+/// What belongs to who is writing.
+#[derive(Debug, Default)]
+struct Pen {
     batch: Batch,
     /// Starts of logs that this group moves, in order; they count once the group is written.
     starts: Vec<(Family, Offset)>,
@@ -148,6 +200,11 @@ struct Writer<'a> {
     /// place sets with batches of the family are refused too, since their offsets would leave a gap.
     refused: HashMap<Family, u64>,
     activity: Activity,
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    pen: &'a mut Pen,
 }
 
 /// The families that a set adds batches to.
@@ -179,14 +236,14 @@ impl Writer<'_> {
                 let families: Vec<Family> = added_to(&queued.set).collect();
                 (queued.done)(Err(self.shared.full()));
                 let place = queue.pushed();
-                self.refused.extend(families.into_iter().map(|family| (family, place)));
+                self.pen.refused.extend(families.into_iter().map(|family| (family, place)));
             } else {
                 (queued.done)(outcome.clone());
             }
         }
         queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if bytes > BATCH_KEPT_BYTES {
-            self.batch = Batch::with_capacity(0);
+            self.pen.batch = Batch::default();
         }
     }
 
@@ -206,16 +263,16 @@ impl Writer<'_> {
 
     /// Whether a set is refused for want of space; later sets of the same families then are, too.
     fn refuses(&mut self, queued: &Queued, full: bool) -> bool {
-        if !full && self.refused.is_empty() {
+        if !full && self.pen.refused.is_empty() {
             return false;
         }
-        let follows = |family: Family| self.refused.get(&family).is_some_and(|upto| queued.place <= *upto);
+        let follows = |family: Family| self.pen.refused.get(&family).is_some_and(|upto| queued.place <= *upto);
         let refuse = added_to(&queued.set).any(|family| full || follows(family));
         for family in added_to(&queued.set) {
             if refuse {
-                self.refused.insert(family, u64::MAX);
+                self.pen.refused.insert(family, u64::MAX);
             } else {
-                self.refused.remove(&family);
+                self.pen.refused.remove(&family);
             }
         }
         refuse
@@ -224,8 +281,8 @@ impl Writer<'_> {
     /// Writes these sets as one.
     fn write<'q>(&mut self, sets: impl Iterator<Item = &'q Queued>) -> Result<(), StorageError> {
         self.shared.writable()?;
-        self.batch.clear();
-        self.starts.clear();
+        self.pen.batch.clear();
+        self.pen.starts.clear();
         let mut sync = false;
         for queued in sets {
             sync |= queued.set.sync;
@@ -233,7 +290,7 @@ impl Writer<'_> {
                 self.add(write)?;
             }
         }
-        if self.batch.count() == 0 {
+        if self.pen.batch.count() == 0 {
             // Nothing to write, but a sync covers what was written before.
             return if sync {
                 self.shared.db.flush_wal(true).map_err(|error| self.shared.stop(&error))
@@ -241,12 +298,12 @@ impl Writer<'_> {
                 Ok(())
             };
         }
-        self.shared.db.write(&mut self.batch, sync).map_err(|error| self.shared.stop(&error))?;
-        for (family, start) in self.starts.drain(..) {
+        self.shared.db.write(&mut self.pen.batch, sync).map_err(|error| self.shared.stop(&error))?;
+        for (family, start) in self.pen.starts.drain(..) {
             self.shared.families.state(family).set_start(start);
             self.shared.chores.add(Chore::DropFiles(family));
         }
-        if let Some(active) = self.activity.window_ended() {
+        if let Some(active) = self.pen.activity.window_ended() {
             self.shared.chores.add(Chore::WindowEnded { active });
         }
         Ok(())
@@ -267,31 +324,31 @@ impl Writer<'_> {
             Write::Batch { family, last_offset, batch } => self.add_batch(*family, *last_offset, batch),
             Write::DeleteBatch { family, last_offset } => {
                 if *last_offset >= self.start(*family) {
-                    self.batch.delete(shared.cf(*family), &keys::batch(*last_offset));
+                    self.pen.batch.delete(shared.cf(*family), &keys::batch(*last_offset));
                 }
             }
             Write::DeleteBatches { family, last_offsets } => self.delete_batches(*family, last_offsets)?,
-            Write::Side { key, value } => self.batch.put(shared.side_cf(), key, value),
-            Write::DeleteSide { key } => self.batch.delete(shared.side_cf(), key),
+            Write::Side { key, value } => self.pen.batch.put(shared.side_cf(), key, value),
+            Write::DeleteSide { key } => self.pen.batch.delete(shared.side_cf(), key),
             Write::DeleteSides { keys } if keys.is_empty() => {}
-            Write::DeleteSides { keys } => self.batch.delete_range(shared.side_cf(), &keys.start, &keys.end),
-            Write::Tree { key, value } => self.batch.put(shared.tree_cf(), key, value),
-            Write::DeleteTree { key } => self.batch.delete(shared.tree_cf(), key),
+            Write::DeleteSides { keys } => self.pen.batch.delete_range(shared.side_cf(), &keys.start, &keys.end),
+            Write::Tree { key, value } => self.pen.batch.put(shared.tree_cf(), key, value),
+            Write::DeleteTree { key } => self.pen.batch.delete(shared.tree_cf(), key),
         }
         Ok(())
     }
 
     /// The start of a log as this group leaves it so far.
     fn start(&self, family: Family) -> Offset {
-        match self.starts.iter().rev().find(|(moved, _)| *moved == family) {
+        match self.pen.starts.iter().rev().find(|(moved, _)| *moved == family) {
             Some((_, start)) => *start,
             None => self.shared.families.state(family).start(),
         }
     }
 
     fn set_start(&mut self, family: Family, start: Offset) {
-        self.batch.put(self.shared.default_cf(), &directory::start_key(family.0), &start.0.to_be_bytes());
-        self.starts.push((family, start));
+        self.pen.batch.put(self.shared.default_cf(), &directory::start_key(family.0), &start.0.to_be_bytes());
+        self.pen.starts.push((family, start));
     }
 
     fn add_batch(&mut self, family: Family, last_offset: Offset, bytes: &[u8]) {
@@ -304,12 +361,12 @@ impl Writer<'_> {
         }
         if last_offset < start {
             // The log begins anew at an earlier offset. What lies hidden below the start must not come back.
-            self.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
+            self.pen.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
             self.set_start(family, Offset::ZERO);
         }
-        self.batch.put(cf, &keys::batch(last_offset), bytes);
+        self.pen.batch.put(cf, &keys::batch(last_offset), bytes);
         state.end.fetch_max(last_offset.0.saturating_add(1), Ordering::Relaxed);
-        self.activity.wrote(family, bytes.len());
+        self.pen.activity.wrote(family, bytes.len());
     }
 
     /// Deleting from the front moves the log's start and touches no batch: a range tombstone would stretch the next
@@ -326,7 +383,7 @@ impl Writer<'_> {
             self.set_start(family, to);
             return Ok(());
         }
-        self.batch.delete_range(self.shared.cf(family), &keys::batch(from), &keys::batch(to));
+        self.pen.batch.delete_range(self.shared.cf(family), &keys::batch(from), &keys::batch(to));
         if to == end {
             state.end.store(from.0, Ordering::Relaxed);
         }
@@ -349,7 +406,7 @@ impl Writer<'_> {
 }
 
 /// Counts the families that are being written to, for the memory budget.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Activity {
     /// By family number: the window in which it was last written to.
     last_window: Vec<u32>,

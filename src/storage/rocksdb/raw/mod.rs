@@ -328,10 +328,17 @@ unsafe fn bytes<'a>(start: *const c_char, length: usize) -> &'a [u8] {
 }
 
 /// Writes that become visible together.
+#[derive(Debug)]
 pub(super) struct Batch(NonNull<ffi::rocksdb_writebatch_t>);
 
 // SAFETY: a batch is plain memory; it is used from one thread at a time.
 unsafe impl Send for Batch {}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
 
 impl Batch {
     /// An empty batch with room for so many bytes.
