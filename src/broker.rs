@@ -50,6 +50,7 @@ use crate::log::config::LogConfig;
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
+use crate::net::outbox::Outboxes;
 use crate::replica::control::ReplicaControl;
 use crate::replica::maintenance::{self, Periods};
 use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
@@ -459,6 +460,7 @@ fn accept(
     stopped: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
     let admission = Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX));
+    let outboxes = Outboxes::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX));
     let per_ip_max = usize::try_from(config.max_connections_per_ip).unwrap_or(usize::MAX);
     let limits = ConnectionLimits::new(config.max_connections, per_ip_max, sockets::per_ip_overrides(config));
     let idle_max = config.connections_max_idle_ms.map_or(NEVER, millis);
@@ -467,9 +469,11 @@ fn accept(
     for (name, socket) in sockets.listeners {
         let name: Arc<str> = Arc::from(name);
         let (handles, admission, stopping) = (Arc::clone(&handles), Arc::clone(&admission), stopped.clone());
+        let outboxes = Arc::clone(&outboxes);
         let settings_of = move |peer| Settings {
             origin: Origin { handles: Arc::clone(&handles), listener: Arc::clone(&name), peer },
             admission: Arc::clone(&admission),
+            outboxes: Arc::clone(&outboxes),
             frame_bytes_max,
             idle_max,
             stopping: stopping.clone(),

@@ -20,11 +20,12 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::admission::{Admission, Charge, Receiving};
+use super::outbox::{Outbox, Outboxes, Waiting};
 use super::reply::{self, Reply, WriteError};
 use crate::api::dispatch::{Dispatched, Origin, dispatch};
 use crate::api::handler::{CloseReason, Outcome};
 use crate::metrics;
-use crate::types::limits::{CONNECTION_REPLY_BYTES_WAITING_MAX, CONNECTION_REQUESTS_IN_FLIGHT_MAX};
+use crate::types::limits::CONNECTION_REQUESTS_IN_FLIGHT_MAX;
 use crate::wire::frame::{FrameReader, Readable};
 
 /// What a connection needs besides its socket.
@@ -32,6 +33,7 @@ use crate::wire::frame::{FrameReader, Readable};
 pub(crate) struct Settings {
     pub(crate) origin: Origin,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) outboxes: Arc<Outboxes>,
     /// `socket.request.max.bytes`.
     pub(crate) frame_bytes_max: usize,
     /// `connections.max.idle.ms`.
@@ -54,8 +56,8 @@ struct Finished {
     ready: Ready,
     /// Request bytes that are free once it is sent.
     _charge: Charge,
-    /// Bytes that were counted while it waited.
-    waited_bytes: usize,
+    /// What was counted while it waited.
+    _waiting: Option<Waiting>,
 }
 
 /// Serves the connection until either side ends it.
@@ -65,8 +67,8 @@ pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
     let reader = FrameReader::new(settings.frame_bytes_max);
     let receiving = settings.admission.receiving();
     let pending = FuturesOrdered::new();
-    let connection =
-        Connection { read, write, reader, receiving, pending, waiting_bytes: 0, next_fetch: None, settings };
+    let outbox = settings.outboxes.outbox();
+    let connection = Connection { read, write, reader, receiving, pending, outbox, next_fetch: None, settings };
     match connection.run().await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(End::Io(error)) => debug!(%peer, %error, "connection lost"),
@@ -126,8 +128,8 @@ struct Connection {
     /// Memory of a large frame that is coming in.
     receiving: Receiving,
     pending: FuturesOrdered<Pending>,
-    /// Bytes of finished replies in `pending`.
-    waiting_bytes: usize,
+    /// Finished replies in `pending`.
+    outbox: Arc<Outbox>,
     /// A fetch that begins when `pending` is empty.
     next_fetch: Option<Pending>,
     settings: Settings,
@@ -151,12 +153,11 @@ impl Connection {
                 && held.is_none()
                 && self.next_fetch.is_none()
                 && self.pending.len() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
-                && self.waiting_bytes < CONNECTION_REPLY_BYTES_WAITING_MAX;
+                && !self.outbox.is_full();
             let held_bytes = held.as_ref().map_or(0, BytesMut::len);
             tokio::select! {
                 biased;
                 Some(finished) = self.pending.next(), if !self.pending.is_empty() => {
-                    self.waiting_bytes -= finished.waited_bytes;
                     self.send(finished.ready).await?;
                     active_at = Instant::now();
                 }
@@ -200,10 +201,11 @@ impl Connection {
             dispatch(&self.settings.origin, frame).await;
         match outcome {
             Outcome::Later(later) => {
-                let later: Pending = Box::pin(async move {
-                    let ready = ready(correlation_id, flexible_header, later.await);
-                    Finished { ready, _charge: charge, waited_bytes: 0 }
-                });
+                let outbox = Arc::clone(&self.outbox);
+                let later: Pending =
+                    Box::pin(
+                        async move { finished(ready(correlation_id, flexible_header, later.await), charge, &outbox) },
+                    );
                 if is_fetch && !self.pending.is_empty() {
                     self.next_fetch = Some(later);
                 } else {
@@ -213,13 +215,7 @@ impl Connection {
             }
             now if self.pending.is_empty() => self.send(ready(correlation_id, flexible_header, now)).await,
             now => {
-                let ready = ready(correlation_id, flexible_header, now);
-                let waited_bytes = match &ready {
-                    Ready::Write(reply) => reply.len(),
-                    _ => 0,
-                };
-                self.waiting_bytes += waited_bytes;
-                let finished = Finished { ready, _charge: charge, waited_bytes };
+                let finished = finished(ready(correlation_id, flexible_header, now), charge, &self.outbox);
                 self.pending.push_back(Box::pin(std::future::ready(finished)));
                 Ok(())
             }
@@ -239,6 +235,15 @@ impl Connection {
 /// Resolves once the broker stops, or is gone.
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await.map(drop);
+}
+
+/// A reply that waits for its turn. Records are counted elsewhere, see [`crate::api::replies`].
+fn finished(ready: Ready, charge: Charge, outbox: &Arc<Outbox>) -> Finished {
+    let waiting = match &ready {
+        Ready::Write(reply) if !reply.has_records() => Some(outbox.put(reply.len())),
+        _ => None,
+    };
+    Finished { ready, _charge: charge, _waiting: waiting }
 }
 
 fn ready(correlation_id: i32, flexible_header: bool, outcome: Outcome) -> Ready {

@@ -3,4 +3,5 @@
 pub(crate) mod admission;
 pub(crate) mod connection;
 pub(crate) mod listener;
+pub(crate) mod outbox;
 mod reply;

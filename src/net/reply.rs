@@ -72,6 +72,11 @@ impl Reply {
         self.parts.iter().map(Bytes::len).sum()
     }
 
+    /// Whether its bytes are counted against the budget of records.
+    pub(super) fn has_records(&self) -> bool {
+        self.claim.is_some()
+    }
+
     fn slices(&self) -> Vec<IoSlice<'_>> {
         self.parts.iter().take(SLICES_MAX).map(|part| IoSlice::new(part)).collect()
     }

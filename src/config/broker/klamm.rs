@@ -7,7 +7,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "klamm.tail.bytes" Long "67108864" [AtLeast(0)] ReadOnly => Honoured,
         "Memory for the newest batches of all partitions of a log directory, from which consumers at the end are fed.";
     "klamm.reply.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
-        "Memory for fetched records that clients have not taken yet; -1 means an eighth of the memory, at most 256 MiB.";
+        "Memory for fetched records that clients have not taken yet, and as much for other replies that wait; -1 means an \
+         eighth of the memory, at most 256 MiB.";
     "klamm.rocksdb.write.buffer.bytes" Long "67108864" [AtLeast(1048576)] ReadOnly => Honoured,
         "Memory for records of a log directory that RocksDB has not flushed into files yet.";
     "klamm.disk.reserve.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
