@@ -38,7 +38,7 @@ check: ## does it compile (fast; for working on the code)
 	@scripts/setup.sh build
 	@$(CARGO) check --locked --all-targets
 
-compat: ## librdkafka's own suite against a fresh klamm (TESTS="0001 0002", JOBS=4); about 20 minutes
+compat: ## librdkafka's own suite against a fresh klamm (TESTS="0001 0002", JOBS=4); about 10 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/librdkafka/run
@@ -53,7 +53,7 @@ tools: ## Apache Kafka's command line tools, 3.9 and 4.1, against a fresh klamm,
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/tools/run
 
-bench: ## klamm beside Apache Kafka 3.9.1, driven in turn by stock clients, one table (BENCH="produce latency" for parts); about 40 minutes
+bench: ## klamm beside Apache Kafka 3.9.1, driven in turn by stock clients, one table (BENCH="produce latency" for parts); about 25 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/perf/bench.py $(BENCH)

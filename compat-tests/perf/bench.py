@@ -5,8 +5,8 @@ Every size is warmed up with at least 1 GiB before three rounds are measured; fi
 A broker's CPU is counted from the first byte until it has drained and idles, so the flushes that a produce causes are
 its own. Messages per second tell as much about the client as about the broker, because both share the cores.
 
-    make bench                          everything (about 40 minutes)
-    make bench BENCH="produce consume"  some of: produce consume latency start restart partitions commits java
+    make bench                          everything (about 25 minutes)
+    make bench BENCH="produce consume"  some of: start partitions restart commits produce latency many consume java
     bench.py --quick …                  less warm-up and shorter rounds, for working on the code
 
 Environment: KLAMM_BINARY (default target/release/klamm).
@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 
@@ -95,10 +96,10 @@ class Load:
             raise RuntimeError(f"rdkafka_performance {args}: {done.stdout[-2000:]}")
         return done.stdout
 
-    def produce(self, broker, topic, size, count):
+    def produce(self, broker, topic, size, count, *more):
         """Messages per second."""
         out = self.run("-P", "-t", topic, "-b", f"127.0.0.1:{broker.port}", "-s", size, "-c", count, "-a", -1,
-                       "-X", "linger.ms=5", "-X", "queue.buffering.max.messages=500000", "-q")
+                       "-X", "linger.ms=5", "-X", "queue.buffering.max.messages=500000", *more, "-q")
         return rate(out)
 
     def consume(self, broker, topic, count, group):
@@ -106,13 +107,15 @@ class Load:
                        "-X", "auto.offset.reset=earliest", *NO_PAUSE, "-q")
         return rate(out)
 
-    def latency(self, broker, topic, seconds):
-        """Sorted acknowledgement latencies in ms at 1,000 messages a second."""
-        path = broker.folder / "latency.txt"
-        self.run("-P", "-l", "-t", topic, "-b", f"127.0.0.1:{broker.port}", "-s", 100, "-r", 1000, "-c", 1000 * seconds,
-                 "-a", -1, "-X", "linger.ms=0", "-A", path, "-q")
-        micros = [float(line) for line in path.read_text().split() if re.fullmatch(r"[\d.]+", line)]
-        return sorted(micro / 1000 for micro in micros)
+    def latency(self, broker, topic, seconds, per_second=1000, producers=1):
+        """Sorted acknowledgement latencies in ms at so many messages a second of each of so many producers."""
+        paths = [broker.folder / f"latency-{n}.txt" for n in range(producers)]
+        with ThreadPoolExecutor(producers) as threads:
+            list(threads.map(lambda path: self.run(
+                "-P", "-l", "-t", topic, "-b", f"127.0.0.1:{broker.port}", "-s", 100, "-r", per_second, "-c",
+                per_second * seconds, "-a", -1, "-X", "linger.ms=0", "-A", path, "-q"), paths))
+        lines = [line for path in paths for line in path.read_text().split()]
+        return sorted(float(line) / 1000 for line in lines if re.fullmatch(r"[\d.]+", line))
 
 
 def rate(out):
@@ -226,6 +229,35 @@ def rounds_of_latency(brokers, load, rows, quick):
             p99[broker.name].append(quantile(values, 0.99))
     rows.add("ack latency, 1,000 msg/s of 100 B, acks=all: p50", "ms", p50["klamm"], p50["kafka"], at_most=1.0)
     rows.add("ack latency, 1,000 msg/s of 100 B, acks=all: p99", "ms", p99["klamm"], p99["kafka"], at_most=0.5)
+
+
+def rounds_of_many(brokers, load, rows, quick):
+    """Small batches: each message to another of a hundred partitions; and many clients with little to send."""
+    bytes_, rounds, seconds = (GIB // 8, 2, 5) if quick else (GIB // 2, 3, 15)
+    everywhere = ("-X", "sticky.partitioning.linger.ms=0")
+    cpu, speed = {b.name: [] for b in brokers}, {b.name: [] for b in brokers}
+    used, p50, p99 = ({b.name: [] for b in brokers} for _ in range(3))
+    for broker in brokers:
+        topic(broker, "hundred", 100)
+        load.produce(broker, "hundred", 1024, 2 * bytes_ // 1024, *everywhere)
+        load.latency(broker, "hundred", seconds, 400, 16)
+        broker.cpu_until_idle()
+    for _ in range(rounds):
+        for broker in brokers:
+            settle()
+            before = broker.cpu_seconds()
+            speed[broker.name].append(load.produce(broker, "hundred", 1024, bytes_ // 1024, *everywhere))
+            cpu[broker.name].append((broker.cpu_until_idle() - before) * GIB / bytes_)
+            before = broker.cpu_seconds()
+            values = load.latency(broker, "hundred", seconds, 400, 16)
+            used[broker.name].append((broker.cpu_until_idle() - before) * 1e6 / len(values))
+            p50[broker.name].append(quantile(values, 0.5))
+            p99[broker.name].append(quantile(values, 0.99))
+    rows.add("produce 1 KiB to 100 partitions in turn: broker CPU", "s/GiB", cpu["klamm"], cpu["kafka"])
+    rows.add("produce 1 KiB to 100 partitions in turn: throughput", "msg/s", speed["klamm"], speed["kafka"])
+    rows.add("16 producers, 400 msg/s of 100 B each, linger 0: broker CPU", "µs/msg", used["klamm"], used["kafka"])
+    rows.add("16 producers: ack latency p50", "ms", p50["klamm"], p50["kafka"])
+    rows.add("16 producers: ack latency p99", "ms", p99["klamm"], p99["kafka"])
 
 
 def start_and_idle(make, rows, quick):
@@ -390,7 +422,7 @@ def java_tools(brokers, rows, quick):
 
 
 def main():
-    every = ["start", "partitions", "restart", "commits", "produce", "consume", "latency", "java"]
+    every = ["start", "partitions", "restart", "commits", "produce", "latency", "many", "consume", "java"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"some of: {' '.join(every)}")
     parser.add_argument("--quick", action="store_true")
@@ -407,7 +439,7 @@ def main():
         restart_after_kill(make, load, rows, args.quick)
     if "commits" in parts:
         restart_after_commits([kind for kind in make if args.only in (None, kind.name)], rows, args.quick)
-    if {"produce", "consume", "latency", "java"} & set(parts):
+    if {"produce", "latency", "many", "consume", "java"} & set(parts):
         brokers = [kind({"group.initial.rebalance.delay.ms": "0"}) for kind in make]
         try:
             for broker in brokers:
@@ -416,6 +448,8 @@ def main():
                 rounds_of_produce(brokers, load, rows, args.quick)
             if "latency" in parts:
                 rounds_of_latency(brokers, load, rows, args.quick)
+            if "many" in parts:
+                rounds_of_many(brokers, load, rows, args.quick)
             if "consume" in parts:
                 rounds_of_consume(brokers, load, rows, args.quick)
             if "java" in parts:
