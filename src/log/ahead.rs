@@ -1,7 +1,7 @@
 //! Read-ahead for a consumer that is behind the tail: what it will ask for next is read while the last answer is on its
 //! way, so that it waits for the disk only once.
 //!
-//! A directory has one ring for it, a [`Tail`] of its own, in which the oldest goes first. A partition remembers one
+//! A directory has one [`Ring`] for it, in which the oldest goes first. A partition remembers one
 //! stretch of its log; two consumers at different places take turns at it and read from storage otherwise, where the
 //! page cache has what the first of them read. Spawns nothing: who reads runs the [`Fill`] that he is handed.
 
@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::debug;
 
 use super::read::{LogReader, Read};
-use super::tail::{Tail, TailSlot};
+use super::ring::{Ring, RingSlot};
 use crate::record::BatchHeader;
 use crate::types::Offset;
 
@@ -29,8 +29,8 @@ const WASTED_MAX: u32 = 6;
 /// One partition's stretch.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    ring: Arc<Tail>,
-    slot: Arc<TailSlot>,
+    ring: Arc<Ring>,
+    slot: Arc<RingSlot>,
     state: Mutex<State>,
     filled: Condvar,
 }
@@ -50,11 +50,11 @@ struct State {
 }
 
 impl Ahead {
-    pub(super) fn new(ring: Arc<Tail>) -> Self {
+    pub(super) fn new(ring: Arc<Ring>) -> Self {
         Self { ring, slot: Arc::default(), state: Mutex::default(), filled: Condvar::new() }
     }
 
-    /// As [`TailSlot::read`], and what lies below `from` is forgotten: a reader asks for an offset twice (its answer
+    /// As [`RingSlot::read`], and what lies below `from` is forgotten: a reader asks for an offset twice (its answer
     /// may get lost), but does not go back. Never blocks.
     pub(super) fn read(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
         let read = self.slot.read(from, upto, max_bytes, at_least_one)?;

@@ -15,6 +15,7 @@ mod producer_state;
 pub(crate) mod read;
 mod recovery;
 mod retention;
+mod ring;
 mod segments;
 mod side;
 pub(crate) mod tail;

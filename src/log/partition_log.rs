@@ -243,7 +243,7 @@ impl PartitionLog {
         while self.pending.front().is_some_and(|batch| batch.last_offset <= last_offset) {
             let Some(batch) = self.pending.pop_front() else { break };
             let slot = &self.reader.shared.slot;
-            self.tail.push(slot, batch.base_offset, batch.last_offset, &batch.bytes);
+            self.tail.newest.push(slot, batch.base_offset, batch.last_offset, &batch.bytes);
             self.written_end = batch.last_offset + 1;
             let mut published = self.reader.shared.published.lock();
             if batch.max_timestamp > published.max_timestamp.map_or(-1, |(max, _)| max) {
@@ -352,7 +352,7 @@ impl PartitionLog {
 
     /// The batches that end below `offset` were deleted or replaced: readers must not find them in memory.
     pub(super) fn forget_in_memory(&self, offset: Offset) {
-        self.tail.forget_below(&self.reader.shared.slot, offset);
+        self.tail.newest.forget_below(&self.reader.shared.slot, offset);
         self.reader.shared.ahead.clear();
     }
 

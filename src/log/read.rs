@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::ahead::Ahead;
+use super::ring::RingSlot;
 use super::side::{SideKeys, SideRecord};
-use super::tail::TailSlot;
 use crate::clock::UnixMs;
 use crate::record::{BatchHeader, for_each_record};
 use crate::storage::{Family, SharedLogDir, StorageError};
@@ -62,7 +62,7 @@ pub(super) struct Shared {
     pub(super) dir: SharedLogDir,
     pub(super) family: Family,
     pub(super) keys: SideKeys,
-    pub(super) slot: Arc<TailSlot>,
+    pub(super) slot: Arc<RingSlot>,
     pub(super) ahead: Ahead,
     pub(super) published: Mutex<Published>,
     /// The family may belong to another partition by now.

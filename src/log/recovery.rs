@@ -52,7 +52,7 @@ impl PartitionLog {
     ) -> Result<Self, StorageError> {
         let keys = SideKeys::new(&id);
         let (published, closed) = (Mutex::new(Published::default()), AtomicBool::new(false));
-        let (slot, ahead) = (Arc::default(), Ahead::new(tail.for_reading_ahead()));
+        let (slot, ahead) = (Arc::default(), Ahead::new(Arc::clone(&tail.ahead)));
         let reader = LogReader { shared: Arc::new(Shared { dir, family, keys, slot, ahead, published, closed }) };
         let sides = read_sides(&reader)?;
         let last = reader.shared.dir.last_batch(family)?.map_or(Offset::NONE, |(last_offset, _)| last_offset);

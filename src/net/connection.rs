@@ -202,10 +202,10 @@ impl Connection {
         match outcome {
             Outcome::Later(later) => {
                 let outbox = Arc::clone(&self.outbox);
-                let later: Pending =
-                    Box::pin(
-                        async move { finished(ready(correlation_id, flexible_header, later.await), charge, &outbox) },
-                    );
+                let later: Pending = Box::pin(async move {
+                    let ready = ready(correlation_id, flexible_header, later.await);
+                    finished(ready, charge, &outbox)
+                });
                 if is_fetch && !self.pending.is_empty() {
                     self.next_fetch = Some(later);
                 } else {
