@@ -4,15 +4,16 @@
 //! replies is not read either, because writing comes first. A fetch begins when all replies before its own are sent, so
 //! that what it gathers goes out at once.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ use tracing::{debug, warn};
 use super::admission::{Admission, Charge, Receiving};
 use super::outbox::{Outbox, Outboxes, Waiting};
 use super::reply::{self, Reply, WriteError};
+use super::turn::Turn;
 use crate::api::dispatch::{Dispatched, Origin, dispatch};
 use crate::api::handler::{CloseReason, Outcome};
 use crate::metrics;
@@ -68,8 +70,15 @@ pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
     let receiving = settings.admission.receiving();
     let pending = FuturesOrdered::new();
     let outbox = settings.outboxes.outbox();
-    let connection = Connection { read, write, reader, receiving, pending, outbox, next_fetch: None, settings };
-    match connection.run().await {
+    let turn = Arc::new(Turn::new());
+    let its_turn = Arc::clone(&turn);
+    let connection = Connection { read, write, reader, receiving, pending, outbox, next_fetch: None, turn, settings };
+    let mut running = pin!(connection.run());
+    let polled = poll_fn(|context| {
+        its_turn.begins();
+        running.as_mut().poll(context)
+    });
+    match polled.await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(End::Io(error)) => debug!(%peer, %error, "connection lost"),
         Err(End::Closed(CloseReason::Unencodable(error))) => {
@@ -132,6 +141,7 @@ struct Connection {
     outbox: Arc<Outbox>,
     /// A fetch that begins when `pending` is empty.
     next_fetch: Option<Pending>,
+    turn: Arc<Turn>,
     settings: Settings,
 }
 
@@ -146,6 +156,9 @@ impl Connection {
         // A frame that waits for room in the budget. Replies go on meanwhile, because they make that room.
         let mut held: Option<BytesMut> = None;
         loop {
+            if self.turn.is_over() {
+                tokio::task::yield_now().await;
+            }
             if self.pending.is_empty() {
                 self.pending.extend(self.next_fetch.take());
             }
@@ -181,6 +194,8 @@ impl Connection {
                         self.begin(frame, charge).await?;
                     }
                 }
+                // The client is gone: nobody reads what is still pending.
+                () = hung_up(&self.write), if !may_read => return Ok(()),
                 () = stopped(&mut stopping), if reading => reading = false,
                 () = &mut idle, if self.pending.is_empty() => {
                     if active_at.elapsed() >= self.settings.idle_max {
@@ -228,6 +243,20 @@ impl Connection {
             Ready::Write(reply) => Ok(reply::write(&mut self.write, reply, self.settings.idle_max).await?),
             Ready::Nothing => Ok(()),
             Ready::Close(reason) => Err(End::Closed(reason)),
+        }
+    }
+}
+
+/// How often a connection that is not read is asked whether its client is still there.
+const HANG_UP_PERIOD: Duration = Duration::from_secs(1);
+
+/// Resolves when the client has closed the connection, for where nothing is read that would tell.
+async fn hung_up(socket: &OwnedWriteHalf) {
+    loop {
+        tokio::time::sleep(HANG_UP_PERIOD).await;
+        let ready = socket.ready(Interest::READABLE).now_or_never();
+        if matches!(ready, Some(Ok(ready)) if ready.is_read_closed()) {
+            return;
         }
     }
 }
