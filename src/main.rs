@@ -90,7 +90,9 @@ fn run(arguments: Arguments) -> Result<(), String> {
     for line in config.warnings() {
         warn!(target: LOGGER, "{line}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // One of them may write to a disk that hangs (`storage`'s pen), and the others go on: there are two at least.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start threads: {error}"))?;
     runtime.block_on(serve(config))
 }

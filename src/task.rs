@@ -65,6 +65,23 @@ pub(crate) fn in_background<F: FnOnce() + Send + 'static>(work: F) {
     tokio::task::spawn_blocking(work);
 }
 
+/// Wakes one of the threads of a runtime, so that it looks what there is to do.
+#[derive(Debug)]
+pub(crate) struct Nudge(Option<tokio::runtime::Handle>);
+
+impl Nudge {
+    /// For the runtime at hand; without one it does nothing.
+    pub(crate) fn here() -> Self {
+        Self(tokio::runtime::Handle::try_current().ok())
+    }
+
+    pub(crate) fn nudge(&self) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(std::future::ready(()));
+        }
+    }
+}
+
 /// Starts an operating system thread that owns state; the panic policy is that of [`spawn_owner`].
 pub(crate) fn thread<F>(name: &'static str, body: F) -> std::io::Result<std::thread::JoinHandle<()>>
 where

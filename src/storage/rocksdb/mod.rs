@@ -5,7 +5,8 @@
 //! the disk's reserve · `guard` notices a database that lost its end · `directory` and
 //! [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
 //!
-//! Threads of a directory: the writer, the one for chores, and RocksDB's own two for flushing and compacting.
+//! Threads of a directory: the writer, the one for chores, the `watch`, and RocksDB's own two for flushing and
+//! compacting.
 
 mod budget;
 mod care;
@@ -19,6 +20,7 @@ mod read;
 mod space;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod writer;
 
 use std::fs::File;
@@ -40,6 +42,7 @@ pub(crate) use self::open::OpenError;
 pub(crate) use self::options::DirectoryOptions;
 use self::raw::{Batch, Cf, Db, ReadOptions, RocksError};
 use self::space::Space;
+use self::watch::Watch;
 use self::writer::Queue;
 use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet};
 use crate::task;
@@ -52,7 +55,7 @@ pub(crate) struct RocksDirectory {
     queue: Arc<Queue>,
     /// `None` once closed; the database closes with the last reader that still holds it.
     shared: ArcSwapOption<Shared>,
-    /// Taken by [`LogDir::close`]: the writer's, then the one for chores.
+    /// Taken by [`LogDir::close`]: the writer's, then the one for chores and the watch.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -65,6 +68,7 @@ pub(super) struct Shared {
     space: Space,
     options: DirectoryOptions,
     budget: Budget,
+    watch: Arc<Watch>,
     family_options: Options,
     scan_options: ReadOptions,
     point_options: ReadOptions,
@@ -99,6 +103,7 @@ impl RocksDirectory {
             space: Space::new(dir, opened.options.disk_reserve_bytes),
             options: opened.options,
             budget: opened.budget,
+            watch: Arc::new(Watch::new()),
             family_options: opened.family_options,
             scan_options: ReadOptions::new(false, None),
             point_options: ReadOptions::new(true, None),
@@ -113,9 +118,11 @@ impl RocksDirectory {
         let queue = Arc::new(Queue::default());
         let io_error = |error: std::io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
         let (for_writer, its_queue, for_care) = (Arc::clone(&shared), Arc::clone(&queue), Arc::clone(&shared));
+        let watch = Arc::clone(&shared.watch);
         let threads = vec![
             task::thread("storage-writer", move || writer::run(for_writer, its_queue)).map_err(io_error)?,
             task::thread("storage-care", move || care::run(for_care)).map_err(io_error)?,
+            task::thread("storage-watch", move || watch.run()).map_err(io_error)?,
         ];
         Ok(Arc::new(Self {
             dir: dir.to_owned(),
@@ -311,8 +318,9 @@ impl LogDir for RocksDirectory {
         self.queue.wait_for_pen();
         let Some(shared) = self.shared.swap(None) else { return };
         shared.chores.close();
+        shared.watch.close();
         shared.db.stop_compactions();
-        join(threads.next());
+        threads.for_each(|thread| join(Some(thread)));
         if shared.stopped.get().is_none() {
             shared.flush_before_close();
         }

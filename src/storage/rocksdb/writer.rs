@@ -186,7 +186,8 @@ pub(super) fn write_queued(shared: &Shared, queue: &Queue) {
         return queue.wake();
     }
     if let Some((mut pen, mut group)) = queue.take_little() {
-        task::as_owner("storage-writer", || Writer { shared, pen: &mut pen }.write_group(&mut group, queue));
+        let write = || Writer { shared, pen: &mut pen }.write_group(&mut group, queue);
+        task::as_owner("storage-writer", || shared.watch.over(write));
     }
 }
 
