@@ -32,6 +32,7 @@ use kafka_protocol::messages::FetchRequest;
 use super::context::RequestContext;
 use super::error_code;
 use super::handler::{CloseReason, Outcome, Row};
+use super::isolation::read_committed;
 use super::replies::{Claim, Replies};
 use crate::log::read::Read;
 use crate::replica::partition::Partition;
@@ -46,8 +47,6 @@ use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, Fe
 const KEY: i16 = 1;
 const VERSIONS: RangeInclusive<i16> = 4..=18;
 const VERSION_TOPIC_IDS: i16 = 13;
-const READ_UNCOMMITTED: i8 = 0;
-const READ_COMMITTED: i8 = 1;
 
 /// Fetch has a row of its own making: its answer borrows the record bytes.
 pub(crate) const ROW: Row = Row {
@@ -106,7 +105,7 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
         max_bytes: (request.max_bytes.max(0) as usize).min(ctx.handles.config.fetch_max_bytes as usize),
         min_bytes: request.min_bytes.max(0) as usize,
         max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
-        read_committed: request.isolation_level == READ_COMMITTED,
+        read_committed: read_committed(request.isolation_level) == Ok(true),
     };
     let (usage, wanted) = match enter_session(&ctx, &request) {
         Ok(entered) => entered,
@@ -130,8 +129,10 @@ fn refusal(request: &FetchRequest) -> Option<ResponseError> {
     if request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0 {
         return Some(ResponseError::NotLeaderOrFollower);
     }
-    let is_odd = request.max_bytes < 0 || ![READ_UNCOMMITTED, READ_COMMITTED].contains(&request.isolation_level);
-    is_odd.then_some(ResponseError::UnknownServerError)
+    if request.max_bytes < 0 {
+        return Some(ResponseError::UnknownServerError);
+    }
+    read_committed(request.isolation_level).err()
 }
 
 /// All partitions of a request, and what their records hold of the budget of all replies.

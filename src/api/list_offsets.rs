@@ -14,7 +14,6 @@
 //! timeout_ms.
 //! Source: Kafka 3.9 `KafkaApis.handleListOffsetRequestV1AndAbove`, `ReplicaManager.fetchOffset`.
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -26,6 +25,8 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::context::RequestContext;
 use super::handler::{Handler, Reply};
+use super::isolation::read_committed;
+use super::repeated::repeated;
 use crate::replica::partition::Partition;
 use crate::task;
 use crate::types::{LeaderEpoch, Offset, PartitionIndex};
@@ -35,8 +36,6 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
-const READ_UNCOMMITTED: i8 = 0;
-const READ_COMMITTED: i8 = 1;
 const VERSION_LEADER_EPOCH: i16 = 4;
 
 pub(crate) struct ListOffsets;
@@ -52,15 +51,10 @@ impl Handler for ListOffsets {
 }
 
 fn respond(ctx: &RequestContext, req: &ListOffsetsRequest) -> ListOffsetsResponse {
-    let mut seen = HashSet::new();
-    let mut twice = HashSet::new();
-    for topic in &req.topics {
-        for partition in &topic.partitions {
-            if !seen.insert((topic.name.as_str(), partition.partition_index)) {
-                twice.insert((topic.name.as_str(), partition.partition_index));
-            }
-        }
-    }
+    let twice =
+        repeated(req.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index))
+        }));
     let topics = req.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             let answer = if twice.contains(&(topic.name.as_str(), wanted.partition_index)) {
@@ -98,11 +92,7 @@ fn find(
     }
     let partition = leader_of(ctx, topic, wanted.partition_index, wanted.current_leader_epoch)?;
     let view = partition.view();
-    let end = match isolation_level {
-        READ_UNCOMMITTED => view.high_watermark,
-        READ_COMMITTED => view.last_stable_offset,
-        _ => return Err(ResponseError::UnknownServerError),
-    };
+    let end = if read_committed(isolation_level)? { view.last_stable_offset } else { view.high_watermark };
     let at = |offset| Position { timestamp: -1, offset, epoch: view.leader_epoch };
     let nowhere = Position { timestamp: -1, offset: Offset::NONE, epoch: LeaderEpoch::NONE };
     let found = match wanted.timestamp {

@@ -126,6 +126,7 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
         topics.push(StoredTopic { topic: topic.topic, partitions });
     }
     drop(completion);
+    // All partitions are written together, and perhaps here.
     drop(unwritten);
     if acks == 0 {
         let failed = topics.iter().flat_map(|topic| &topic.partitions).any(|stored| stored.result.is_err());
