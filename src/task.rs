@@ -87,12 +87,7 @@ pub(crate) fn thread<F>(name: &'static str, body: F) -> std::io::Result<std::thr
 where
     F: FnOnce() + Send + 'static,
 {
-    std::thread::Builder::new().name(name.into()).spawn(move || {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
-            error!(thread = name, "an owner thread panicked; the process ends");
-            std::process::exit(EXIT_OWNER_PANICKED);
-        }
-    })
+    std::thread::Builder::new().name(name.into()).spawn(move || as_owner(name, body))
 }
 
 /// One of those who are counted, such as waiters for room, until it is dropped.

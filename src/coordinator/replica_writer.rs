@@ -84,6 +84,7 @@ impl PartitionWriter for ReplicaWriter {
             Err(refusal) => return ready(Err(refusal.into())).boxed(),
         };
         let end_offset = accepted.appended.last_offset + 1;
+        // Writes it, perhaps here.
         drop(accepted);
         async move {
             match acked.await {

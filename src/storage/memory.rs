@@ -220,7 +220,7 @@ impl LogDir for MemoryDir {
         if let Some(Writer { queue, thread }) = writer {
             drop(queue);
             if thread.thread().id() != std::thread::current().id() {
-                thread.join().expect("the thread's wrapper catches panics");
+                thread.join().expect("a panic would have ended the process");
             }
         }
     }

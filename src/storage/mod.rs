@@ -5,9 +5,9 @@
 //! demand, and `contract.rs` the suite that all of them pass.
 //!
 //! Contract
-//! - Write sets are applied in the order in which `commit` was called, each one whole or not at all, many of them in
-//!   one group commit (I-1). `Done` is called in that same order, by whoever wrote it, after the write (and, if one of
-//!   the group asked for it, the sync) has returned: it must be short and must not block.
+//! - Write sets are applied in the order in which `commit` or `queue` was called, each one whole or not at all, many of
+//!   them in one group commit (I-1). `Done` is called in that same order, by whoever wrote it, after the write (and, if
+//!   one of the group asked for it, the sync) has returned: it must be short and must not block.
 //! - A read begun after `Done(Ok)` sees the set.
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.
@@ -147,7 +147,8 @@ pub(crate) type VisitBatch<'a> = dyn FnMut(Offset, &[u8]) -> ControlFlow<()> + '
 /// Visits a key and its value; both are valid during the call only.
 pub(crate) type VisitPair<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
-/// One log directory. Calls other than `commit` may block on the disk: run them where blocking is allowed.
+/// One log directory. Calls other than `commit` and `queue` may block on the disk: run them where blocking is
+/// allowed.
 pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// Where it lies, for messages.
     fn path(&self) -> PathBuf;

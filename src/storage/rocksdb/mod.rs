@@ -68,7 +68,7 @@ pub(super) struct Shared {
     space: Space,
     options: DirectoryOptions,
     budget: Budget,
-    watch: Arc<Watch>,
+    watch: Watch,
     family_options: Options,
     scan_options: ReadOptions,
     point_options: ReadOptions,
@@ -103,7 +103,7 @@ impl RocksDirectory {
             space: Space::new(dir, opened.options.disk_reserve_bytes),
             options: opened.options,
             budget: opened.budget,
-            watch: Arc::new(Watch::new()),
+            watch: Watch::new(),
             family_options: opened.family_options,
             scan_options: ReadOptions::new(false, None),
             point_options: ReadOptions::new(true, None),
@@ -118,11 +118,11 @@ impl RocksDirectory {
         let queue = Arc::new(Queue::default());
         let io_error = |error: std::io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
         let (for_writer, its_queue, for_care) = (Arc::clone(&shared), Arc::clone(&queue), Arc::clone(&shared));
-        let watch = Arc::clone(&shared.watch);
+        let for_watch = Arc::clone(&shared);
         let threads = vec![
             task::thread("storage-writer", move || writer::run(for_writer, its_queue)).map_err(io_error)?,
             task::thread("storage-care", move || care::run(for_care)).map_err(io_error)?,
-            task::thread("storage-watch", move || watch.run()).map_err(io_error)?,
+            task::thread("storage-watch", move || for_watch.watch.run()).map_err(io_error)?,
         ];
         Ok(Arc::new(Self {
             dir: dir.to_owned(),
@@ -330,7 +330,7 @@ impl LogDir for RocksDirectory {
 /// Waits for a thread, unless it is the one that asks.
 fn join(thread: Option<JoinHandle<()>>) {
     if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
-        thread.join().expect("the thread's wrapper catches panics");
+        thread.join().expect("a panic would have ended the process");
     }
 }
 

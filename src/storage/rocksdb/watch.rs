@@ -20,8 +20,8 @@ const QUIET_TICKS: u32 = 50;
 #[derive(Debug)]
 pub(super) struct Watch {
     nudge: Nudge,
-    begun: AtomicU64,
-    writing: AtomicBool,
+    /// Writes begun and writes ended, counted together: odd while one goes on.
+    steps: AtomicU64,
     /// The thread looks, or is about to.
     awake: AtomicBool,
     closing: Mutex<bool>,
@@ -33,8 +33,7 @@ impl Watch {
     pub(super) fn new() -> Self {
         Self {
             nudge: Nudge::here(),
-            begun: AtomicU64::new(0),
-            writing: AtomicBool::new(false),
+            steps: AtomicU64::new(0),
             awake: AtomicBool::new(false),
             closing: Mutex::new(false),
             changed: Condvar::new(),
@@ -43,14 +42,13 @@ impl Watch {
 
     /// Runs a write under watch.
     pub(super) fn over<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-        self.writing.store(true, Ordering::SeqCst);
+        self.steps.fetch_add(1, Ordering::SeqCst);
         if !self.awake.swap(true, Ordering::SeqCst) {
             let _closing = self.closing.lock();
             self.changed.notify_one();
         }
         let written = write();
-        self.writing.store(false, Ordering::SeqCst);
+        self.steps.fetch_add(1, Ordering::SeqCst);
         written
     }
 
@@ -63,20 +61,21 @@ impl Watch {
     /// Body of the thread.
     pub(super) fn run(&self) {
         while self.sleeps() {
-            let (mut seen, mut quiet) = (self.begun.load(Ordering::SeqCst), 0);
+            let (mut seen, mut quiet) = (self.steps.load(Ordering::SeqCst), 0);
             while quiet < QUIET_TICKS {
                 if self.closes_within(TICK) {
                     return;
                 }
-                let (writing, begun) = (self.writing.load(Ordering::SeqCst), self.begun.load(Ordering::SeqCst));
-                if writing && begun == seen {
+                let steps = self.steps.load(Ordering::SeqCst);
+                let writing = steps % 2 == 1;
+                if writing && steps == seen {
                     self.nudge.nudge();
                 }
-                quiet = if writing || begun != seen { 0 } else { quiet + 1 };
-                seen = begun;
+                quiet = if writing || steps != seen { 0 } else { quiet + 1 };
+                seen = steps;
             }
             self.awake.store(false, Ordering::SeqCst);
-            if self.begun.load(Ordering::SeqCst) != seen {
+            if self.steps.load(Ordering::SeqCst) != seen {
                 // It found the thread awake, and relies on it.
                 self.awake.store(true, Ordering::SeqCst);
             }
