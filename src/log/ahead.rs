@@ -1,9 +1,9 @@
 //! Read-ahead for a consumer that is behind the tail: what it will ask for next is read while the last answer is on its
 //! way, so that it waits for the disk only once.
 //!
-//! A directory has one [`Ring`] for it, in which the oldest goes first. A partition remembers one
-//! stretch of its log; two consumers at different places take turns at it and read from storage otherwise, where the
-//! page cache has what the first of them read. Spawns nothing: who reads runs the [`Fill`] that he is handed.
+//! A directory has one [`Ring`] for it, in which the oldest goes first. A partition remembers one stretch of its log;
+//! two consumers at different places take turns at it and read from storage otherwise, where the page cache has what
+//! the first of them read. Spawns nothing: who reads runs the [`Fill`] that he is handed.
 
 use std::sync::Arc;
 use std::time::Duration;
