@@ -1,4 +1,5 @@
-//! Chores that nobody waits for: filling the pool, wiping families, dropping files, adjusting the memory budget.
+//! Chores that nobody waits for: filling the pool, wiping families, dropping and merging files, adjusting the memory
+//! budget.
 //!
 //! One thread per directory does them one after the other and sleeps while there are none. A chore that fails has
 //! either stopped the directory, which is logged there, or is done again at the next start.
@@ -22,7 +23,10 @@ pub(super) enum Chore {
     DropFiles(Family),
     /// Write the memtables to files, to shorten the write-ahead log on a disk that is nearly full.
     FlushAll,
-    /// Another stretch of bytes was written, to so many families: set the memory budget for that.
+    /// There are too many files: make one of several.
+    MergeFiles,
+    /// Another stretch of bytes was written, to so many families: set the memory budget for that, and see whether
+    /// there are too many files.
     WindowEnded {
         active: usize,
     },
@@ -102,7 +106,11 @@ impl Shared {
                 Chore::Wipe(number) => self.wipe(number)?,
                 Chore::DropFiles(family) => self.drop_files_below_start(family)?,
                 Chore::FlushAll => self.flush_all()?,
-                Chore::WindowEnded { active } => self.set_budget(active)?,
+                Chore::MergeFiles => self.merge_files()?,
+                Chore::WindowEnded { active } => {
+                    self.set_budget(active)?;
+                    self.look_after_files();
+                }
             }
             self.note_manifest();
         }

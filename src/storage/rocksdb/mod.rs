@@ -1,18 +1,18 @@
 //! The real log directory: one RocksDB database, a column family per partition.
 //!
 //! `open` checks and opens · `writer` is the group commit · `families` gives families to partitions and wipes them ·
-//! `read` · `care` does the chores in the background · `budget` is the memory for what is not in files · `space` keeps
-//! the disk's reserve · `guard` notices a database that lost its end · `directory` and
+//! `read` · `care` does the chores in the background, of which `merge` is the longest · `budget` is the memory for what
+//! is not in files · `space` keeps the disk's reserve · `guard` notices a database that lost its end · `directory` and
 //! [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
 //!
-//! Threads of a directory: the writer, the one for chores, the `watch`, and RocksDB's own two for flushing and
-//! compacting.
+//! Threads of a directory: the writer, the one for chores, the `watch`, and RocksDB's own for flushing and compacting.
 
 mod budget;
 mod care;
 mod directory;
 mod families;
 mod guard;
+mod merge;
 mod open;
 mod options;
 mod raw;

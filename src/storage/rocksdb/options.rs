@@ -17,6 +17,9 @@ pub(crate) struct DirectoryOptions {
     pub(crate) block_cache_bytes: usize,
     /// Files held open.
     pub(crate) open_files_max: i32,
+    /// Files of partitions, besides one for each half of a large file's bytes, that are left as flushes wrote them.
+    /// More are merged.
+    pub(crate) files_allowed: usize,
     /// Families at most. Each may hold a descriptor of its own until the next start.
     pub(crate) families_max: usize,
     /// Write-ahead logs that are written over again rather than deleted: their pages are there already. Each takes up
@@ -34,6 +37,7 @@ impl Default for DirectoryOptions {
             write_buffer_bytes_max: 256 << 20,
             block_cache_bytes: 16 << 20,
             open_files_max: 1024,
+            files_allowed: 16_384,
             families_max: 20_000,
             recycled_logs: 4,
             disk_reserve_bytes: 1 << 30,
@@ -86,9 +90,10 @@ pub(super) fn database(
     db.set_recycle_log_file_num(options.recycled_logs);
     // Files bypass the page cache: copying into fresh pages was more than half of all CPU time.
     db.set_use_direct_io_for_flush_and_compaction(direct_io);
-    // A flush mostly waits for the disk; a second one beside it keeps up with a fast writer. One compaction is enough.
+    // A flush mostly waits for the disk; a second one beside it keeps up with a fast writer. One compaction is enough,
+    // and one merge, which counts as a compaction, must not keep files from moving down.
     db.set_max_background_flushes(2);
-    db.set_max_background_compactions(1);
+    db.set_max_background_compactions(2);
     db.set_max_open_files(options.open_files_max);
     // Few files are opened at the start; sixteen threads, the default, cost more than they save.
     db.set_max_file_opening_threads(1);

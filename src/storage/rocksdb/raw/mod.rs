@@ -10,6 +10,7 @@
 //! which `&mut` ensures. Strings and errors that C hands out are copied and freed at once.
 #![allow(unsafe_code, reason = "RocksDB's C API; the file's header says why each use is sound")]
 
+mod files;
 mod options;
 
 use std::ffi::{CStr, CString, c_char};
@@ -23,6 +24,7 @@ use librocksdb_sys as ffi;
 use parking_lot::RwLock;
 use rocksdb::{AsRawPtr, Options};
 
+pub(super) use self::files::SortedFile;
 use self::options::WriteOptions;
 pub(super) use self::options::{BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery};
 
