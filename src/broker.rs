@@ -9,12 +9,12 @@ mod dirs;
 mod first_image;
 mod leadership;
 mod meta;
+mod running;
 mod sockets;
 mod strays;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,8 @@ use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::registration::{self, OwnSessions, Registrar, SharedBrokerEpoch};
-use crate::config::{Config, TopicConfig};
+use crate::cluster::running_config::RunningConfig;
+use crate::config::Config;
 use crate::controller::{self, ControllerHandle, ControllerParts, ControllerSeat, ControllerSettings, OwnLink};
 use crate::coordination::SharedCoordination;
 use crate::coordination::embedded::EmbeddedCoordination;
@@ -46,18 +47,17 @@ use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
 use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::group::config::GroupConfig;
 use crate::coordinator::replica_writer::ReplicaWriter;
-use crate::log::config::LogConfig;
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::outbox::Outboxes;
 use crate::replica::control::ReplicaControl;
-use crate::replica::maintenance::{self, Periods};
-use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
+use crate::replica::maintenance;
+use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
 use crate::storage::SharedLogDir;
 use crate::task;
-use crate::types::{BrokerId, TopicId, TopicName};
+use crate::types::{BrokerId, TopicId};
 
 /// Why a broker did not start, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -127,11 +127,13 @@ impl Broker {
         });
         first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
         task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.replicas)));
-        follow_topic_settings(&parts);
-        maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), periods(&config));
+        let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
+        let running = Arc::clone(&parts.handles.config);
+        running::follow(Arc::clone(&running), &parts.dynamic_config, Arc::clone(&parts.replicas), Arc::clone(&limits));
+        maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), running::periods(running));
         let (stopping, stopped) = watch::channel(false);
         let addresses = sockets.addresses();
-        let accepting = accept(&config, sockets, parts.handles, &stopped);
+        let accepting = accept(&config, sockets, parts.handles, &limits, &stopped);
         say_ready(identity.broker_id);
         let dirs = dirs.dirs.into_iter().map(|(dir, _)| dir).collect();
         Ok(Self {
@@ -351,7 +353,9 @@ impl Parts {
         let image = Arc::new(ImagePublisher::default());
         let dynamic_config =
             DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).await.map_err(failed)?;
-        let config_of = topic_settings(config, &dynamic_config);
+        let running = RunningConfig::new(Arc::clone(config));
+        running.apply(&dynamic_config.current());
+        let config_of = running::topic_settings(&running, &dynamic_config);
         let replicas = ReplicaManager::new(identity.broker_id, dirs.dirs.clone(), Arc::clone(clock), config_of);
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
         let groups = GroupCoordinator::new(group_config(config), writer, Arc::clone(clock), Arc::clone(&image));
@@ -367,7 +371,7 @@ impl Parts {
         let handles = Arc::new(Handles {
             broker_id: identity.broker_id,
             cluster_id: Arc::clone(&identity.cluster_id),
-            config: Arc::clone(config),
+            config: running,
             clock: Arc::clone(clock),
             image: Arc::clone(&image),
             dynamic_config: Arc::clone(&dynamic_config),
@@ -382,45 +386,6 @@ impl Parts {
         });
         Ok(Self { image, dynamic_config, replicas, control, epoch, seat: Some(seat), handles })
     }
-}
-
-/// Effective settings of a topic, asked anew whenever a log is opened or its overrides change.
-fn topic_settings(config: &Arc<Config>, dynamic: &Arc<DynamicConfig>) -> ConfigOf {
-    let (config, dynamic) = (Arc::clone(config), Arc::clone(dynamic));
-    Arc::new(move |topic: &TopicName| {
-        let overrides = dynamic.current().topic(topic.as_str());
-        let effective = TopicConfig::effective(&config, &overrides).unwrap_or_else(|error| {
-            // Written by hand into ZooKeeper: CreateTopics and AlterConfigs refuse it.
-            warn!(%topic, %error, "the topic's settings are malformed; the broker's defaults hold");
-            config.topic_defaults.clone()
-        });
-        ReplicaConfig {
-            log: LogConfig::of(&effective, i64::from(config.producer_id_expiration_ms)),
-            min_insync_replicas: usize::try_from(effective.min_insync_replicas).unwrap_or(1),
-        }
-    })
-}
-
-/// Applies changed topic settings to open logs for as long as the broker runs.
-fn follow_topic_settings(parts: &Parts) {
-    let (mut changes, replicas) = (parts.dynamic_config.subscribe(), Arc::clone(&parts.replicas));
-    let mut before = changes.borrow_and_update().clone();
-    task::spawn_owner("topic settings", async move {
-        while changes.changed().await.is_ok() {
-            let now = changes.borrow_and_update().clone();
-            let mut touched: HashMap<&TopicName, bool> = HashMap::new();
-            for (topic, overrides) in now.topics() {
-                touched.insert(topic, *before.topic(topic.as_str()) != **overrides);
-            }
-            for (topic, _) in before.topics() {
-                touched.entry(topic).or_insert(true);
-            }
-            for topic in touched.iter().filter(|(_, changed)| **changed).map(|(topic, _)| *topic) {
-                replicas.reconfigure(topic);
-            }
-            before = now.clone();
-        }
-    });
 }
 
 fn controller_settings(config: &Config, broker: BrokerId) -> ControllerSettings {
@@ -443,26 +408,16 @@ fn group_config(config: &Config) -> GroupConfig {
     }
 }
 
-fn periods(config: &Config) -> Periods {
-    Periods {
-        initial_delay: millis(config.log_initial_task_delay_ms),
-        retention: millis(config.log_retention_check_interval_ms),
-        cleaner_backoff: millis(config.log_cleaner_backoff_ms),
-        cleaner_enabled: config.log_cleaner_enable,
-    }
-}
-
 /// Lets connections in.
 fn accept(
     config: &Config,
     sockets: Sockets,
     handles: Arc<Handles>,
+    limits: &Arc<ConnectionLimits>,
     stopped: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
     let admission = Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX));
     let outboxes = Outboxes::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX));
-    let per_ip_max = usize::try_from(config.max_connections_per_ip).unwrap_or(usize::MAX);
-    let limits = ConnectionLimits::new(config.max_connections, per_ip_max, sockets::per_ip_overrides(config));
     let idle_max = config.connections_max_idle_ms.map_or(NEVER, millis);
     let frame_bytes_max = config.socket_request_max_bytes as usize;
     let mut accepting = Vec::new();
@@ -478,7 +433,7 @@ fn accept(
             idle_max,
             stopping: stopping.clone(),
         };
-        let limits = Arc::clone(&limits);
+        let limits = Arc::clone(limits);
         accepting.push(task::spawn(listener::accept(socket, settings_of, limits, stopped.clone())));
     }
     accepting

@@ -10,7 +10,7 @@ use crate::cluster::auto_create::AutoCreation;
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::{ClusterImage, ImagePublisher};
 use crate::cluster::producer_ids::ProducerIds;
-use crate::config::Config;
+use crate::cluster::running_config::RunningConfig;
 use crate::controller::ControllerHandle;
 use crate::coordinator::group::GroupCoordinator;
 use crate::replica::manager::ReplicaManager;
@@ -23,7 +23,7 @@ pub(crate) struct Handles {
     pub(crate) broker_id: BrokerId,
     /// From `/cluster/id`.
     pub(crate) cluster_id: Arc<str>,
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Arc<RunningConfig>,
     pub(crate) clock: SharedClock,
     pub(crate) image: Arc<ImagePublisher>,
     pub(crate) dynamic_config: Arc<DynamicConfig>,

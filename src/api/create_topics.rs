@@ -57,7 +57,7 @@ impl Handler for CreateTopics {
     async fn handle(ctx: RequestContext, req: CreateTopicsRequest) -> Reply<CreateTopicsResponse> {
         let mut entries = plan(&ctx.handles, &req).await;
         if req.validate_only {
-            return Reply::Now(respond(ctx.version, &ctx.handles.config, &req, entries));
+            return Reply::Now(respond(ctx.version, &ctx.handles.config.current(), &req, entries));
         }
         let planned: Vec<NewTopic> = entries.iter().filter_map(|entry| entry.as_ref().ok()).cloned().collect();
         let results = match planned.is_empty() {
@@ -80,7 +80,7 @@ impl Handler for CreateTopics {
                         *entry = Err(Refusal::bare(ResponseError::RequestTimedOut));
                     }
                 }
-                let mut response = respond(ctx.version, &ctx.handles.config, &req, entries);
+                let mut response = respond(ctx.version, &ctx.handles.config.current(), &req, entries);
                 for (result, id) in response.topics.iter_mut().zip(ids) {
                     result.topic_id = id.map_or(result.topic_id, |id| id.0);
                 }
@@ -129,9 +129,9 @@ async fn plan(handles: &Handles, req: &CreateTopicsRequest) -> Vec<Entry> {
         Ok(stored) => stored,
         Err(error) => return all(error.into()),
     };
-    let image = handles.image.current();
+    let (image, config) = (handles.image.current(), handles.config.current());
     let mut planner = Planner {
-        config: &handles.config,
+        config: &config,
         clock: &*handles.clock,
         image: &image,
         names: Names::of(names),
@@ -403,7 +403,7 @@ mod tests {
     }
 
     fn config() -> Config {
-        let machine = Machine { host_name: "h".into(), memory_bytes: 1 << 30, file_descriptors: 1000 };
+        let machine = Machine::for_test();
         Config::load(&Inputs::default(), machine).unwrap()
     }
 

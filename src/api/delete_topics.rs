@@ -101,7 +101,7 @@ fn refuse_all(ctx: &RequestContext, wanted: &[DeleteTopicState]) -> Option<Respo
     if !ctx.handles.controller.is_active() {
         return Some(ResponseError::NotController);
     }
-    if !ctx.handles.config.delete_topic_enable {
+    if !ctx.handles.config.current().delete_topic_enable {
         return Some(match ctx.version < VERSION_DELETION_DISABLED {
             true => ResponseError::InvalidRequest,
             false => ResponseError::TopicDeletionDisabled,

@@ -122,14 +122,14 @@ async fn describe_topic(handles: &Handles, name: &str) -> Result<Vec<ConfigEntry
             return Err(Refusal::new(ResponseError::UnknownServerError, error.to_string()));
         }
     };
-    describe::describe_topic(&handles.config, &overrides).map_err(|error| unreadable(&error))
+    describe::describe_topic(&handles.config.current(), &overrides).map_err(|error| unreadable(&error))
 }
 
 /// The configuration with what was set while running.
 fn running(handles: &Handles) -> Result<Config, Refusal> {
     let dynamic = handles.dynamic_config.current();
     let (all, own) = ((*dynamic.all_brokers).clone(), (*dynamic.broker).clone());
-    handles.config.with_dynamic(all, own).map_err(|error| unreadable(&error))
+    handles.config.current().with_dynamic(all, own).map_err(|error| unreadable(&error))
 }
 
 /// Somebody stored what no broker would have accepted.
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn answers_encode_in_every_version_and_show_what_was_asked_for() {
-        let machine = Machine { host_name: "h".into(), memory_bytes: 1 << 30, file_descriptors: 1000 };
+        let machine = Machine::for_test();
         let config = Config::load(&Inputs::default(), machine).unwrap();
         let entries = describe::describe_topic(&config, &[("retention.ms".into(), "5".into())].into()).unwrap();
         let resource = DescribeConfigsResource::default()

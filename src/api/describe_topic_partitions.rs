@@ -46,7 +46,7 @@ impl Handler for DescribeTopicPartitions {
             return Reply::Now(refuse(&req));
         }
         let image = ctx.image();
-        let limit_max = ctx.handles.config.max_request_partition_size_limit.max(1);
+        let limit_max = ctx.handles.config.current().max_request_partition_size_limit.max(1);
         let limit = req.response_partition_limit.clamp(1, limit_max) as usize;
         Reply::Now(page(&image, &req, limit))
     }

@@ -102,7 +102,7 @@ fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
 
 async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
     let limits = Limits {
-        max_bytes: (request.max_bytes.max(0) as usize).min(ctx.handles.config.fetch_max_bytes as usize),
+        max_bytes: (request.max_bytes.max(0) as usize).min(ctx.handles.config.current().fetch_max_bytes as usize),
         min_bytes: request.min_bytes.max(0) as usize,
         max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
         read_committed: read_committed(request.isolation_level) == Ok(true),

@@ -1,13 +1,9 @@
-//! IncrementalAlterConfigs (44), versions 0–1: change single settings of topics.
+//! IncrementalAlterConfigs (44), versions 0–1: change single settings of topics and of brokers while they run.
 //!
 //! Behaviour
 //! - Any broker serves it. A resource that is named twice: INVALID_REQUEST (42) for both.
-//! - SET (0), DELETE (1); APPEND (2) and SUBTRACT (3) for lists alone, else INVALID_CONFIG (40). The same setting
-//!   twice, or null where a value is needed: INVALID_REQUEST.
-//! - Topic (2): an empty name: INVALID_REQUEST; unknown: UNKNOWN_TOPIC_OR_PARTITION (3). What the change leads to is
-//!   checked as a whole: INVALID_CONFIG. It is written together with the note to every broker, and holds on this one
-//!   when the answer leaves.
-//! - Broker (4), broker logger (8) and others: INVALID_REQUEST; nothing of a broker changes while it runs.
+//! - SET (0), DELETE (1); APPEND (2) and SUBTRACT (3) for lists alone, else INVALID_CONFIG (40).
+//! - Who may be named, what is checked and what then happens: see `alter`.
 //! - validate_only checks everything and writes nothing.
 //!
 //! Versions: 1 flexible. Ignored: nothing.
@@ -15,28 +11,22 @@
 
 use std::ops::RangeInclusive;
 
-use kafka_protocol::ResponseError;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
+use super::alter::{RowOf, alter, check_settings, invalid_config, invalid_request, named_twice};
 use super::context::{Handles, RequestContext};
 use super::handler::{Handler, Reply};
 use super::refusal::Refusal;
 use super::repeated::repeated;
-use crate::cluster::admin::AdminError;
 use crate::cluster::znodes::config::Overrides;
 use crate::config::setting::{Kind, Setting};
-use crate::config::{TopicConfig, topic};
-use crate::types::TopicName;
 
-const TOPIC: i8 = 2;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
-/// How often a change is tried while others change the same topic.
-const ATTEMPTS: usize = 5;
 
 pub(crate) struct IncrementalAlterConfigs;
 
@@ -52,8 +42,8 @@ impl Handler for IncrementalAlterConfigs {
         let mut responses = Vec::with_capacity(req.resources.len());
         for resource in &req.resources {
             let result = match twice.contains(&identity(resource)) {
-                true => Err(invalid_request("Each resource must appear at most once.")),
-                false => alter(&ctx.handles, resource, req.validate_only).await,
+                true => Err(named_twice()),
+                false => change(&ctx.handles, resource, req.validate_only).await,
             };
             responses.push(respond(resource, result));
         }
@@ -65,56 +55,19 @@ fn identity(resource: &AlterConfigsResource) -> (i8, &str) {
     (resource.resource_type, &resource.resource_name)
 }
 
-async fn alter(handles: &Handles, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
-    check_changes(&resource.configs)?;
-    let name = resource.resource_name.as_str();
-    match resource.resource_type {
-        TOPIC if name.is_empty() => return Err(invalid_request("Default topic resources are not allowed.")),
-        TOPIC => {}
-        _ => return Err(invalid_request("Only settings of topics can be changed while the broker runs.")),
-    }
-    if handles.image.current().topic(name).is_none() {
-        let message = format!("The topic '{name}' does not exist.");
-        return Err(Refusal::new(ResponseError::UnknownTopicOrPartition, message));
-    }
-    let topic = TopicName::new(name);
-    for attempt in 1.. {
-        let existing = handles.admin.read_overrides(&topic).await?;
-        let overrides = changed(existing.overrides.clone(), &resource.configs)?;
-        TopicConfig::effective(&handles.config, &overrides).map_err(|error| invalid_config(error.to_string()))?;
-        if validate_only || overrides == existing.overrides {
-            return Ok(());
-        }
-        match handles.admin.set_overrides(&topic, &existing, overrides).await {
-            Ok(()) => break,
-            Err(AdminError::Raced(_)) if attempt < ATTEMPTS => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    // The feed tells the others, and this broker as well should the read fail now.
-    let _ = handles.dynamic_config.reload_topics(&[topic]).await;
-    Ok(())
-}
-
-/// What Kafka refuses before it looks at the resource.
-fn check_changes(changes: &[AlterableConfig]) -> Result<(), Refusal> {
-    let needs_value = |change: &&AlterableConfig| change.config_operation != DELETE && change.value.is_none();
-    let nulls: Vec<&str> = changes.iter().filter(needs_value).map(|change| change.name.as_str()).collect();
-    if !nulls.is_empty() {
-        return Err(invalid_request(format!("Null value not supported for : {}", nulls.join(", "))));
-    }
-    match repeated(changes.iter().map(|change| change.name.as_str())).is_empty() {
-        true => Ok(()),
-        false => Err(invalid_request("Error due to duplicate config keys")),
-    }
+async fn change(handles: &Handles, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
+    let lacks_value = |change: &AlterableConfig| change.config_operation != DELETE && change.value.is_none();
+    check_settings(resource.configs.iter().map(|change| (change.name.as_str(), lacks_value(change))))?;
+    let change = |have: &Overrides, row_of| changed(have.clone(), &resource.configs, row_of);
+    alter(handles, resource.resource_type, &resource.resource_name, validate_only, change).await
 }
 
 /// The overrides after the changes; values are not checked yet.
-fn changed(mut overrides: Overrides, changes: &[AlterableConfig]) -> Result<Overrides, Refusal> {
+fn changed(mut overrides: Overrides, changes: &[AlterableConfig], row_of: RowOf) -> Result<Overrides, Refusal> {
     for change in changes {
         let name = change.name.as_str();
         let value = change.value.as_deref().unwrap_or_default();
-        let row = topic::row(name).ok_or_else(|| invalid_config(format!("Unknown topic config name: {name}")))?;
+        let row = row_of(name)?;
         match change.config_operation {
             SET => {
                 overrides.insert(name.to_owned(), value.to_owned());
@@ -123,6 +76,7 @@ fn changed(mut overrides: Overrides, changes: &[AlterableConfig]) -> Result<Over
                 overrides.remove(name);
             }
             APPEND | SUBTRACT => {
+                let row = row.ok_or_else(|| invalid_config(format!("Unknown config name: {name}")))?;
                 let list = combined(row, overrides.get(name), value, change.config_operation)?;
                 overrides.insert(name.to_owned(), list);
             }
@@ -152,14 +106,6 @@ fn combined(row: &Setting, have: Option<&String>, value: &str, operation: i8) ->
     Ok(list.join(","))
 }
 
-fn invalid_request(message: impl Into<String>) -> Refusal {
-    Refusal::new(ResponseError::InvalidRequest, message)
-}
-
-fn invalid_config(message: impl Into<String>) -> Refusal {
-    Refusal::new(ResponseError::InvalidConfig, message)
-}
-
 fn respond(resource: &AlterConfigsResource, result: Result<(), Refusal>) -> AlterConfigsResourceResponse {
     let response = AlterConfigsResourceResponse::default()
         .with_resource_type(resource.resource_type)
@@ -174,10 +120,16 @@ fn respond(resource: &AlterConfigsResource, result: Result<(), Refusal>) -> Alte
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::alter::row_for;
     use crate::api::strings::{opt_text, text};
+    use crate::cluster::znodes::config::Entity;
 
     fn change(name: &str, operation: i8, value: Option<&str>) -> AlterableConfig {
         AlterableConfig::default().with_name(text(name)).with_config_operation(operation).with_value(opt_text(value))
+    }
+
+    fn changed_of_topic(overrides: Overrides, changes: &[AlterableConfig]) -> Result<Overrides, Refusal> {
+        changed(overrides, changes, row_for(&Entity::Topic("t".into())))
     }
 
     fn code<T: std::fmt::Debug>(result: Result<T, Refusal>) -> i16 {
@@ -189,36 +141,36 @@ mod tests {
         let have = Overrides::from([("retention.ms".into(), "1".into()), ("segment.ms".into(), "2".into())]);
         let changes = [change("retention.ms", DELETE, None), change("cleanup.policy", SET, Some("compact"))];
         let want = Overrides::from([("cleanup.policy".into(), "compact".into()), ("segment.ms".into(), "2".into())]);
-        assert_eq!(changed(have, &changes).unwrap(), want);
+        assert_eq!(changed_of_topic(have, &changes).unwrap(), want);
     }
 
     #[test]
     fn lists_grow_and_shrink_from_the_default_where_nothing_is_set() {
-        let both = changed(Overrides::new(), &[change("cleanup.policy", APPEND, Some("compact"))]).unwrap();
+        let both = changed_of_topic(Overrides::new(), &[change("cleanup.policy", APPEND, Some("compact"))]).unwrap();
         assert_eq!(both["cleanup.policy"], "delete,compact");
-        let again = changed(both, &[change("cleanup.policy", APPEND, Some("delete"))]).unwrap();
+        let again = changed_of_topic(both, &[change("cleanup.policy", APPEND, Some("delete"))]).unwrap();
         assert_eq!(again["cleanup.policy"], "delete,compact");
-        let one = changed(again, &[change("cleanup.policy", SUBTRACT, Some("delete"))]).unwrap();
+        let one = changed_of_topic(again, &[change("cleanup.policy", SUBTRACT, Some("delete"))]).unwrap();
         assert_eq!(one["cleanup.policy"], "compact");
     }
 
     #[test]
     fn what_is_no_list_neither_grows_nor_shrinks() {
-        assert_eq!(code(changed(Overrides::new(), &[change("retention.ms", APPEND, Some("1"))])), 40);
-        assert_eq!(code(changed(Overrides::new(), &[change("retention.ms", SUBTRACT, Some("1"))])), 40);
+        assert_eq!(code(changed_of_topic(Overrides::new(), &[change("retention.ms", APPEND, Some("1"))])), 40);
+        assert_eq!(code(changed_of_topic(Overrides::new(), &[change("retention.ms", SUBTRACT, Some("1"))])), 40);
     }
 
     #[test]
     fn unknown_settings_and_operations_are_refused() {
-        assert_eq!(code(changed(Overrides::new(), &[change("retention.eons", SET, Some("1"))])), 40);
-        assert_eq!(code(changed(Overrides::new(), &[change("retention.ms", 9, Some("1"))])), 42);
+        assert_eq!(code(changed_of_topic(Overrides::new(), &[change("retention.eons", SET, Some("1"))])), 40);
+        assert_eq!(code(changed_of_topic(Overrides::new(), &[change("retention.ms", 9, Some("1"))])), 42);
     }
 
     #[test]
-    fn null_values_and_settings_named_twice_are_refused() {
-        assert_eq!(code(check_changes(&[change("retention.ms", SET, None)])), 42);
-        assert!(check_changes(&[change("retention.ms", DELETE, None)]).is_ok());
-        let twice = [change("retention.ms", SET, Some("1")), change("retention.ms", DELETE, None)];
-        assert_eq!(code(check_changes(&twice)), 42);
+    fn what_is_unknown_of_a_broker_is_set_but_does_not_grow() {
+        let row_of = row_for(&Entity::Broker(None));
+        let set = changed(Overrides::new(), &[change("nobody.knows", SET, Some("1"))], row_of).unwrap();
+        assert_eq!(set["nobody.knows"], "1");
+        assert_eq!(code(changed(set, &[change("nobody.knows", APPEND, Some("1"))], row_of)), 40);
     }
 }

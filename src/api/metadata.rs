@@ -108,7 +108,7 @@ fn refuse(req: &MetadataRequest) -> MetadataResponse {
 
 fn may_create(ctx: &RequestContext, req: &MetadataRequest) -> bool {
     let asked = ctx.version < VERSION_ALLOW_AUTO_CREATION || req.allow_auto_topic_creation;
-    asked && ctx.handles.config.auto_create_topics_enable
+    asked && ctx.handles.config.current().auto_create_topics_enable
 }
 
 /// Named topics that the image does not have and that could be created.

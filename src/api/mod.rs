@@ -8,6 +8,8 @@ pub(crate) mod error_code;
 pub(crate) mod handler;
 pub(crate) mod replies;
 
+mod alter;
+mod alter_configs;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
@@ -63,6 +65,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<init_producer_id::InitProducerId>(),
     row::<offset_for_leader_epoch::OffsetForLeaderEpoch>(),
     row::<describe_configs::DescribeConfigs>(),
+    row::<alter_configs::AlterConfigs>(),
     row::<sasl_authenticate::SaslAuthenticate>(),
     row::<create_partitions::CreatePartitions>(),
     row::<delete_groups::DeleteGroups>(),

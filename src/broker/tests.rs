@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, FetchRequest, MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
+    ApiVersionsRequest, FetchRequest, IncrementalAlterConfigsRequest, MetadataRequest, ProduceRequest, RequestHeader,
+    ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,6 +62,11 @@ impl WireClient {
         let mut frame = vec![0; size as usize];
         self.stream.read_exact(&mut frame).await.ok()?;
         Some(frame.into())
+    }
+
+    /// The next frame, or the end, if one of them comes within the time.
+    async fn frame_within(&mut self, time: Duration) -> Option<Option<Bytes>> {
+        tokio::time::timeout(time, self.frame()).await.ok()
     }
 
     async fn receive<R: Request>(&mut self, correlation: i32, version: i16) -> R::Response {
@@ -296,6 +303,57 @@ async fn a_broken_batch_is_refused_and_nothing_is_stored() {
     assert_eq!(answer.responses[0].partition_responses[0].base_offset, -1);
     let answer = client.call(&produce("t", &["a"]), 9).await;
     assert_eq!(answer.responses[0].partition_responses[0].base_offset, 0);
+    broker.stop().await;
+}
+
+/// Sets one setting of brokers: of this one, or of all where its name is empty.
+async fn set(client: &mut WireClient, broker: &'static str, name: &'static str, value: &'static str) -> i16 {
+    let change = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str(name))
+        .with_value(Some(StrBytes::from_static_str(value)));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(4)
+        .with_resource_name(StrBytes::from_static_str(broker))
+        .with_configs(vec![change]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    client.call(&request, 1).await.responses[0].error_code
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_brokers_change_while_they_run_and_stay_after_a_restart() {
+    const MESSAGE_TOO_LARGE: i16 = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let large = produce("t", &["x".repeat(500).as_str()]);
+    // Open logs take a change over in the background.
+    let until = async |client: &mut WireClient, error_code: i16| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while client.call(&large, 9).await.responses[0].partition_responses[0].error_code != error_code {
+            assert!(tokio::time::Instant::now() < deadline, "the setting has no effect");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    until(&mut client, 0).await;
+    assert_eq!(set(&mut client, "", "message.max.bytes", "300").await, 0);
+    until(&mut client, MESSAGE_TOO_LARGE).await;
+    assert_eq!(set(&mut client, "1", "message.max.bytes", "3000").await, 0);
+    until(&mut client, 0).await;
+    assert_eq!(set(&mut client, "1", "message.max.bytes", "30").await, 0);
+    assert_eq!(set(&mut client, "2", "message.max.bytes", "3000").await, 42, "another broker's");
+    assert_eq!(set(&mut client, "1", "num.partitions", "7").await, 42, "INVALID_REQUEST: it does not change");
+    broker.stop().await;
+
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    let answer = client.call(&large, 9).await;
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, MESSAGE_TOO_LARGE, "from the first on");
+    assert_eq!(set(&mut client, "", "max.connections.per.ip", "1").await, 0);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while WireClient::connect(&broker).await.frame_within(Duration::from_millis(50)).await.is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "a second connection is let in");
+    }
     broker.stop().await;
 }
 

@@ -25,9 +25,9 @@ pub(crate) enum AdminError {
     /// The node would outgrow what ZooKeeper takes.
     #[error("{bytes} bytes of metadata are more than the {NODE_BYTES_MAX} that one node holds; use fewer partitions")]
     TooLarge { bytes: usize },
-    /// Somebody else changed the topic at the same time.
-    #[error("the topic '{0}' was changed by somebody else meanwhile")]
-    Raced(TopicName),
+    /// Somebody else changed it, `topics/T` say, at the same time.
+    #[error("{0} was changed by somebody else meanwhile")]
+    Raced(String),
     #[error(transparent)]
     Znode(#[from] ZnodeError),
     #[error(transparent)]
@@ -58,11 +58,11 @@ impl ExistingTopic {
     }
 }
 
-/// A topic's overrides as they stand, for a change of them.
+/// An entity's overrides as they stand, for a change of them.
 #[derive(Debug, Clone)]
 pub(crate) struct ExistingOverrides {
     pub(crate) overrides: Overrides,
-    /// `None`: the topic has no node of overrides.
+    /// `None`: it has no node of overrides.
     version: Option<i32>,
 }
 
@@ -163,7 +163,7 @@ impl ClusterAdmin {
         match self.store.set(&topics::path(name.as_str()), data, existing.version).await {
             Ok(_) => Ok(()),
             Err(CoordinationError::NoNode(_)) => Err(AdminError::NoTopic(name.clone())),
-            Err(CoordinationError::BadVersion(_)) => Err(AdminError::Raced(name.clone())),
+            Err(CoordinationError::BadVersion(_)) => Err(AdminError::Raced(format!("topics/{name}"))),
             Err(CoordinationError::Unknown(reason)) => match self.read_topic(name).await? {
                 Some(found) if found.node == node => Ok(()),
                 _ => Err(CoordinationError::Unknown(reason).into()),
@@ -172,9 +172,9 @@ impl ClusterAdmin {
         }
     }
 
-    /// A topic's overrides, for [`Self::set_overrides`].
-    pub(crate) async fn read_overrides(&self, topic: &TopicName) -> Result<ExistingOverrides, AdminError> {
-        let path = Entity::Topic(topic.as_str().into()).path();
+    /// Somebody's overrides, for [`Self::set_overrides`].
+    pub(crate) async fn read_overrides(&self, entity: &Entity) -> Result<ExistingOverrides, AdminError> {
+        let path = entity.path();
         Ok(match self.store.get(&path).await? {
             Some((data, stat)) => {
                 ExistingOverrides { overrides: config::decode(&path, &data)?, version: Some(stat.version) }
@@ -183,14 +183,13 @@ impl ClusterAdmin {
         })
     }
 
-    /// Replaces a topic's overrides, which are as `existing` says, and tells every broker, in one transaction.
+    /// Replaces overrides, which are as `existing` says, and tells every broker, in one transaction.
     pub(crate) async fn set_overrides(
         &self,
-        topic: &TopicName,
+        entity: &Entity,
         existing: &ExistingOverrides,
         overrides: Overrides,
     ) -> Result<(), AdminError> {
-        let entity = Entity::Topic(topic.as_str().into());
         let (path, data) = (entity.path(), checked_size(config::encode(&overrides))?);
         let write = match existing.version {
             Some(version) => Op::Set { path, data, version },
@@ -198,16 +197,16 @@ impl ClusterAdmin {
         };
         let tell = Op::Create {
             path: config::CHANGE_PREFIX.into(),
-            data: config::encode_change(&entity),
+            data: config::encode_change(entity),
             mode: CreateMode::PersistentSequential,
         };
         match self.store.multi(vec![write, tell]).await.map_err(|refused| refused.error) {
             Ok(_) => Ok(()),
             // Somebody changed them meanwhile, or deleted the topic.
             Err(CoordinationError::NodeExists(_) | CoordinationError::BadVersion(_) | CoordinationError::NoNode(_)) => {
-                Err(AdminError::Raced(topic.clone()))
+                Err(AdminError::Raced(entity.entity_path()))
             }
-            Err(CoordinationError::Unknown(reason)) => match self.read_overrides(topic).await? {
+            Err(CoordinationError::Unknown(reason)) => match self.read_overrides(entity).await? {
                 found if found.overrides == overrides => Ok(()),
                 _ => Err(CoordinationError::Unknown(reason).into()),
             },
@@ -347,7 +346,7 @@ mod tests {
         let before = admin.read_topic(&name).await.unwrap().unwrap();
         let added = Assignment::from([(PartitionIndex(1), vec![BrokerId(1)])]);
         admin.grow(&name, &before, &added).await.unwrap();
-        assert_eq!(admin.grow(&name, &before, &added).await, Err(AdminError::Raced(name.clone())));
+        assert_eq!(admin.grow(&name, &before, &added).await, Err(AdminError::Raced("topics/a".into())));
         assert_eq!(admin.read_topic(&name).await.unwrap().unwrap().node.partitions.len(), 2);
     }
 
@@ -355,15 +354,16 @@ mod tests {
     async fn overrides_change_with_the_note_to_every_broker_or_not_at_all() {
         let (store, admin) = room().await;
         admin.create_topics(&[topic("a", 1)]).await;
-        let existing = admin.read_overrides(&"a".into()).await.unwrap();
+        let entity = Entity::Topic("a".into());
+        let existing = admin.read_overrides(&entity).await.unwrap();
         assert_eq!(existing.overrides, topic("a", 1).overrides);
-        assert_eq!(admin.set_overrides(&"a".into(), &existing, Overrides::new()).await, Ok(()));
+        assert_eq!(admin.set_overrides(&entity, &existing, Overrides::new()).await, Ok(()));
         assert_eq!(store.children(config::CHANGES).await.unwrap().len(), 1);
         // What was read is out of date now.
-        let late = admin.set_overrides(&"a".into(), &existing, Overrides::new()).await;
-        assert_eq!(late, Err(AdminError::Raced("a".into())));
+        let late = admin.set_overrides(&entity, &existing, Overrides::new()).await;
+        assert_eq!(late, Err(AdminError::Raced("topics/a".into())));
         assert_eq!(store.children(config::CHANGES).await.unwrap().len(), 1);
-        assert_eq!(admin.read_overrides(&"a".into()).await.unwrap().overrides, Overrides::new());
+        assert_eq!(admin.read_overrides(&entity).await.unwrap().overrides, Overrides::new());
     }
 
     #[tokio::test]

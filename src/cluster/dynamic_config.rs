@@ -112,6 +112,11 @@ impl DynamicConfig {
         self.reload(topics.iter().map(|name| Entity::Topic(name.as_str().into())).collect()).await
     }
 
+    /// Reads what is set for all brokers and for this one now, and publishes it.
+    pub(crate) async fn reload_brokers(&self) -> Result<(), DynamicConfigError> {
+        self.reload(vec![Entity::Broker(None), Entity::Broker(Some(self.broker))]).await
+    }
+
     /// One entity's overrides as they are in the store at this moment, without publishing them.
     pub(crate) async fn read(&self, entity: &Entity) -> Result<Overrides, DynamicConfigError> {
         let path = entity.path();

@@ -11,4 +11,5 @@ pub(crate) mod image;
 pub(crate) mod placement;
 pub(crate) mod producer_ids;
 pub(crate) mod registration;
+pub(crate) mod running_config;
 pub(crate) mod znodes;

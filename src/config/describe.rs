@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::precedence::{Settings, row_of};
+use super::precedence::{Settings, row_of, scope_of};
 use super::setting::{Kind, Scope};
 use super::{Config, ConfigError, TopicConfig, broker, topic};
 
@@ -62,7 +62,9 @@ pub fn describe_broker(config: &Config) -> Vec<ConfigEntry> {
 
 /// What was set for all brokers while they run: DescribeConfigs of the broker resource with an empty name.
 pub fn describe_cluster_default(config: &Config) -> Vec<ConfigEntry> {
-    config.settings.dynamic_default().keys().map(|name| broker_entry(&config.settings, name, false)).collect()
+    // A broker's own values would hide them.
+    let of_all = config.settings.with_dynamic(config.settings.dynamic_default().clone(), BTreeMap::new());
+    of_all.dynamic_default().keys().map(|name| broker_entry(&of_all, name, false)).collect()
 }
 
 /// Every setting of a topic that has these of its own.
@@ -114,7 +116,7 @@ fn broker_entry(settings: &Settings, name: &str, of_one_broker: bool) -> ConfigE
         source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
         synonyms,
         wire_type: row.map_or(0, |row| row.kind.wire_type()),
-        read_only: broker::row(name).is_none_or(|row| row.scope == Scope::ReadOnly),
+        read_only: broker::row(name).is_none_or(|row| scope_of(row) == Scope::ReadOnly),
         sensitive,
         documentation: row.map(|row| row.documentation),
     }

@@ -22,6 +22,12 @@ impl Machine {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         Self { host_name: host_name(), memory_bytes, file_descriptors: limit.current.unwrap_or(u64::MAX) }
     }
+
+    /// A small machine that is the same everywhere.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self { host_name: "this.host".into(), memory_bytes: 1 << 30, file_descriptors: 1000 }
+    }
 }
 
 fn host_name() -> String {

@@ -3,7 +3,7 @@
 //! - `setting` is what a row is; `broker`, `group` and `topic` hold the rows.
 //! - `sources` and `properties` read files, the environment and the command line; `precedence` decides who wins.
 //! - [`Config`] (`resolve`, `listeners`) is what a broker runs with; [`TopicConfig`] what one topic has.
-//! - `describe` shows both to DescribeConfigs.
+//! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
 //! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
 //! Nothing here changes after the start but through [`Config::with_dynamic`], which makes a new `Config`.
@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 pub(crate) mod broker;
 pub mod describe;
+pub mod dynamic;
 mod group;
 mod kraft_mode;
 pub mod listeners;
@@ -26,6 +27,7 @@ pub mod topic;
 mod topic_rows;
 
 pub use describe::{ConfigEntry, ConfigSource, Synonym};
+pub use dynamic::DynamicLevel;
 pub use listeners::{Listener, SecurityProtocol};
 pub use machine::Machine;
 pub use resolve::{Config, Inputs, ZookeeperConfig};
@@ -46,6 +48,9 @@ pub enum ConfigError {
     /// A value that must not be ignored and cannot be honoured.
     #[error("{name}={value} is refused: {reason} ({origin})")]
     Refused { name: String, value: String, origin: sources::Source, reason: &'static str },
+    /// What cannot be set while a broker runs, in Kafka's words; INVALID_REQUEST towards clients.
+    #[error("{0}")]
+    Dynamic(String),
     /// A topic's setting, in Kafka's words; INVALID_CONFIG towards clients.
     #[error("{0}")]
     Topic(String),

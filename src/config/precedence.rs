@@ -3,7 +3,7 @@
 //! Order, later wins: defaults, file, environment, `--override`, and while the broker runs the dynamic values of all
 //! brokers, then those of this broker. Every value keeps the place it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ConfigError;
 use super::broker;
@@ -43,7 +43,7 @@ impl Settings {
         of_this_broker: BTreeMap<String, String>,
     ) -> Self {
         let keep = |mut values: BTreeMap<String, String>, legal: fn(Scope) -> bool| {
-            values.retain(|name, _| row_of(name).is_none_or(|row| legal(row.scope)));
+            values.retain(|name, _| row_of(name).is_none_or(|row| legal(scope_of(row))));
             values
         };
         Self {
@@ -112,28 +112,40 @@ impl Settings {
         names.into_iter()
     }
 
+    /// What was given at the start, by name.
+    pub(crate) fn at_start(&self) -> impl Iterator<Item = &Given> {
+        self.fixed.values()
+    }
+
+    /// What was given while the broker runs, by name; a broker's own values hide those of all brokers.
+    pub(crate) fn dynamic(&self) -> Vec<Given> {
+        let names: BTreeSet<&String> = self.dynamic_default.keys().chain(self.dynamic_broker.keys()).collect();
+        names.into_iter().filter_map(|name| self.given(name)).collect()
+    }
+
     /// `name = value (source)` for each given value; what is or may be a secret is hidden.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines_of<'a>(given: impl Iterator<Item = &'a Given>) -> Vec<String> {
         let line = |given: &Given| {
             let secret = row_of(&given.name).is_none_or(Setting::is_sensitive);
             let value = if secret { "[hidden]" } else { given.value.trim() };
             format!("{} = {value} ({})", given.name, given.source)
         };
-        self.fixed.values().map(line).collect()
+        given.map(line).collect()
     }
 
     /// One line for each value that changes nothing: unknown names, settings without effect, and KRaft's together.
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings_of<'a>(given: impl Iterator<Item = &'a Given>) -> Vec<String> {
         let mut lines = Vec::new();
         let mut kraft = Vec::new();
-        for (name, given) in &self.fixed {
+        for given in given {
+            let name = &given.name;
             match row_of(name).map(|row| (row, row.effect)) {
                 None => lines.push(unknown(name)),
                 Some((_, Effect::Kraft)) => kraft.push(name.as_str()),
                 Some((_, Effect::NoEffect)) => {
                     lines.push(format!("The configuration '{name}' has no effect ({}).", given.source));
                 }
-                Some((row, _)) if row.name != name => {
+                Some((row, _)) if row.name != *name => {
                     lines
                         .push(format!("The configuration '{name}' has no effect for one listener ({}).", given.source));
                 }
@@ -146,6 +158,14 @@ impl Settings {
         }
         lines
     }
+}
+
+/// May change in Kafka while a broker runs, and not here.
+const LISTENERS: [&str; 3] = ["listeners", "advertised.listeners", "listener.security.protocol.map"];
+
+/// How a setting may change while this broker runs.
+pub(crate) fn scope_of(row: &Setting) -> Scope {
+    if LISTENERS.contains(&row.name) { Scope::ReadOnly } else { row.scope }
 }
 
 /// The row of a name, also behind a listener's prefix: `listener.name.NAME.KEY` or `listener.name.NAME.MECHANISM.KEY`.
@@ -192,6 +212,10 @@ mod tests {
 
     fn given(name: &str, value: &str, source: Source) -> Given {
         Given { name: name.into(), value: value.into(), source }
+    }
+
+    fn warnings(settings: &Settings) -> Vec<String> {
+        Settings::warnings_of(settings.at_start())
     }
 
     fn overridden(name: &str, value: &str) -> Settings {
@@ -241,17 +265,17 @@ mod tests {
 
     #[test]
     fn a_name_nobody_knows_gets_one_line_with_the_nearest_name() {
-        let lines = overridden("num.partition", "1").warnings();
+        let lines = warnings(&overridden("num.partition", "1"));
         assert_eq!(
             lines,
             ["The configuration 'num.partition' was supplied but isn't a known config. Did you mean 'num.partitions'?"]
         );
-        assert!(!overridden("jmx.port", "1").warnings()[0].contains("mean"));
+        assert!(!warnings(&overridden("jmx.port", "1"))[0].contains("mean"));
     }
 
     #[test]
     fn what_was_given_is_shown_with_its_source_but_no_secret() {
-        let lines = |name| overridden(name, "hunter2").lines();
+        let lines = |name| Settings::lines_of(overridden(name, "hunter2").at_start());
         assert_eq!(lines("broker.rack"), ["broker.rack = hunter2 (--override)"]);
         for secret in ["ssl.key.password", "listener.name.a.ssl.key.password", "nobody.knows"] {
             assert_eq!(lines(secret), [format!("{secret} = [hidden] (--override)")]);
@@ -260,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_setting_without_effect_says_so_once() {
-        assert_eq!(overridden("num.io.threads", "8").warnings().len(), 1);
-        assert!(overridden("num.partitions", "8").warnings().is_empty());
+        assert_eq!(warnings(&overridden("num.io.threads", "8")).len(), 1);
+        assert!(warnings(&overridden("num.partitions", "8")).is_empty());
     }
 }

@@ -164,12 +164,12 @@ impl Config {
 
     /// A line for each given value, with its source and without secrets, in the order of names.
     pub fn given_lines(&self) -> Vec<String> {
-        self.settings.lines()
+        Settings::lines_of(self.settings.at_start())
     }
 
     /// A line for each given value that has no effect, in the order of names.
     pub fn warnings(&self) -> Vec<String> {
-        let mut lines = self.settings.warnings();
+        let mut lines = Settings::warnings_of(self.settings.at_start());
         let reader = Reader::new(&self.settings);
         const NAME: &str = "offsets.topic.replication.factor";
         let asked = reader.given(NAME).and_then(|given| given.value.trim().parse::<i64>().ok());
@@ -386,13 +386,9 @@ pub(crate) mod tests {
     use super::super::sources::{Given, Source};
     use super::*;
 
-    fn machine() -> Machine {
-        Machine { host_name: "this.host".into(), memory_bytes: 1 << 30, file_descriptors: 1000 }
-    }
-
     fn load(given: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let overrides = given.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        Config::load(&Inputs { overrides, ..Inputs::default() }, machine())
+        Config::load(&Inputs { overrides, ..Inputs::default() }, Machine::for_test())
     }
 
     /// The configuration of these `--override`s.
@@ -418,7 +414,7 @@ pub(crate) mod tests {
             };
             let settings = Settings::merge(given.map(overridden));
             let reader = Reader::new(&settings);
-            Config::read(&reader, machine()).expect("legal");
+            Config::read(&reader, Machine::for_test()).expect("legal");
             read.append(&mut reader.read.borrow_mut());
         }
         for row in broker::rows() {

@@ -16,32 +16,43 @@ use super::connection::{self, Settings};
 use crate::metrics;
 use crate::task;
 
-/// Limits of `max.connections` and `max.connections.per.ip`.
+/// `max.connections`, `max.connections.per.ip` and its overrides.
 #[derive(Debug)]
-pub(crate) struct ConnectionLimits {
+pub(crate) struct Limits {
     pub(crate) total_max: usize,
     pub(crate) per_ip_max: usize,
     pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
+}
+
+/// Counts connections and keeps them within limits, which may change.
+#[derive(Debug)]
+pub(crate) struct ConnectionLimits {
     counts: Mutex<Counts>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    limits: Limits,
     total: usize,
     by_ip: HashMap<IpAddr, usize>,
 }
 
 impl ConnectionLimits {
-    pub(crate) fn new(total_max: usize, per_ip_max: usize, per_ip_overrides: HashMap<IpAddr, usize>) -> Arc<Self> {
-        Arc::new(Self { total_max, per_ip_max, per_ip_overrides, counts: Mutex::default() })
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { counts: Mutex::new(Counts { limits, total: 0, by_ip: HashMap::new() }) })
+    }
+
+    /// Holds for connections to come; those that are there stay.
+    pub(crate) fn set(&self, limits: Limits) {
+        self.counts.lock().limits = limits;
     }
 
     /// A place for one more connection from there, given back when it is dropped.
     fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
         let mut counts = self.counts.lock();
         let here = counts.by_ip.get(&ip).copied().unwrap_or(0);
-        let here_max = self.per_ip_overrides.get(&ip).copied().unwrap_or(self.per_ip_max);
-        if here >= here_max || counts.total >= self.total_max {
+        let here_max = counts.limits.per_ip_overrides.get(&ip).copied().unwrap_or(counts.limits.per_ip_max);
+        if here >= here_max || counts.total >= counts.limits.total_max {
             return None;
         }
         counts.total += 1;
@@ -173,13 +184,16 @@ mod tests {
     #[test]
     fn places_are_counted_per_address_and_in_all_and_given_back() {
         let [a, b, c] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
-        let limits = ConnectionLimits::new(4, 2, HashMap::from([(b, 1)]));
+        let of = |total_max| Limits { total_max, per_ip_max: 2, per_ip_overrides: HashMap::from([(b, 1)]) };
+        let limits = ConnectionLimits::new(of(4));
         let mut places = vec![limits.take(a).expect("free"), limits.take(a).expect("free")];
         assert!(limits.take(a).is_none(), "two per address");
         places.push(limits.take(b).expect("free"));
         assert!(limits.take(b).is_none(), "one for this address");
         places.push(limits.take(c).expect("free"));
         assert!(limits.take(c).is_none(), "four in all");
+        limits.set(of(5));
+        drop(limits.take(c).expect("five in all"));
         places.clear();
         assert!(limits.take(c).is_some() && limits.counts.lock().by_ip.is_empty());
     }

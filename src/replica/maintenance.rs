@@ -26,27 +26,31 @@ pub(crate) struct Periods {
     pub(crate) initial_delay: Duration,
     /// `log.retention.check.interval.ms`.
     pub(crate) retention: Duration,
-    /// `log.cleaner.backoff.ms`.
+    /// `log.cleaner.backoff.ms`; it may change.
     pub(crate) cleaner_backoff: Duration,
     /// `log.cleaner.enable`.
     pub(crate) cleaner_enabled: bool,
 }
 
+/// Tells the periods of this moment.
+pub(crate) type PeriodsOf = Box<dyn Fn() -> Periods + Send>;
+
 /// Starts both loops; they end with the runtime.
-pub(crate) fn start(replicas: Arc<ReplicaManager>, clock: SharedClock, periods: Periods) {
+pub(crate) fn start(replicas: Arc<ReplicaManager>, clock: SharedClock, periods_of: PeriodsOf) {
     let (for_retention, retention_clock) = (Arc::clone(&replicas), Arc::clone(&clock));
+    let at_start = periods_of();
     task::spawn_owner("retention", async move {
-        tokio::time::sleep(periods.initial_delay.min(periods.retention)).await;
+        tokio::time::sleep(at_start.initial_delay.min(at_start.retention)).await;
         loop {
             retain_all(&for_retention, &retention_clock);
-            tokio::time::sleep(periods.retention).await;
+            tokio::time::sleep(at_start.retention).await;
         }
     });
-    if periods.cleaner_enabled {
+    if at_start.cleaner_enabled {
         task::spawn_owner("log cleaner", async move {
             loop {
                 if !clean_dirtiest(&replicas, &clock).await {
-                    pause(&replicas.cleaner, periods.cleaner_backoff).await;
+                    pause(&replicas.cleaner, periods_of().cleaner_backoff).await;
                 }
             }
         });

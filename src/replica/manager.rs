@@ -1,6 +1,6 @@
 //! The registry of partition replicas of this broker, and how they come and go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -241,6 +241,14 @@ impl ReplicaManager {
         let config = (self.config_of)(topic);
         for partition in replicas {
             partition.set_config(config.log, config.min_insync_replicas);
+        }
+    }
+
+    /// Applies what all topics' settings depend on.
+    pub(crate) fn reconfigure_all(&self) {
+        let topics: HashSet<TopicName> = self.all().iter().map(|replica| replica.id.topic.clone()).collect();
+        for topic in &topics {
+            self.reconfigure(topic);
         }
     }
 

@@ -1,0 +1,101 @@
+//! What follows from settings that change while the broker runs: those of topics, and those of brokers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::{millis, sockets};
+use crate::cluster::dynamic_config::DynamicConfig;
+use crate::cluster::running_config::RunningConfig;
+use crate::config::{Config, TopicConfig};
+use crate::log::config::LogConfig;
+use crate::net::listener::{ConnectionLimits, Limits};
+use crate::replica::maintenance::{Periods, PeriodsOf};
+use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
+use crate::task;
+use crate::types::TopicName;
+
+/// Effective settings of a topic, asked anew whenever a log is opened or what they depend on changes.
+pub(super) fn topic_settings(config: &Arc<RunningConfig>, dynamic: &Arc<DynamicConfig>) -> ConfigOf {
+    let (config, dynamic) = (Arc::clone(config), Arc::clone(dynamic));
+    Arc::new(move |topic: &TopicName| {
+        let config = config.current();
+        let overrides = dynamic.current().topic(topic.as_str());
+        let effective = TopicConfig::effective(&config, &overrides).unwrap_or_else(|error| {
+            // Written by hand into ZooKeeper: CreateTopics and AlterConfigs refuse it.
+            warn!(%topic, %error, "the topic's settings are malformed; the broker's defaults hold");
+            config.topic_defaults.clone()
+        });
+        ReplicaConfig {
+            log: LogConfig::of(&effective, i64::from(config.producer_id_expiration_ms)),
+            min_insync_replicas: usize::try_from(effective.min_insync_replicas).unwrap_or(1),
+        }
+    })
+}
+
+/// Applies what is set for topics and brokers for as long as the broker runs.
+pub(super) fn follow(
+    config: Arc<RunningConfig>,
+    dynamic: &DynamicConfig,
+    replicas: Arc<ReplicaManager>,
+    limits: Arc<ConnectionLimits>,
+) {
+    follow_brokers(&config, Arc::clone(&replicas), limits);
+    let mut changes = dynamic.subscribe();
+    let mut before = changes.borrow_and_update().clone();
+    task::spawn_owner("dynamic settings", async move {
+        while changes.changed().await.is_ok() {
+            let now = changes.borrow_and_update().clone();
+            config.apply(&now);
+            let mut touched: HashMap<&TopicName, bool> = HashMap::new();
+            for (topic, overrides) in now.topics() {
+                touched.insert(topic, *before.topic(topic.as_str()) != **overrides);
+            }
+            for (topic, _) in before.topics() {
+                touched.entry(topic).or_insert(true);
+            }
+            for topic in touched.iter().filter(|(_, changed)| **changed).map(|(topic, _)| *topic) {
+                replicas.reconfigure(topic);
+            }
+            before = now.clone();
+        }
+    });
+}
+
+fn follow_brokers(config: &RunningConfig, replicas: Arc<ReplicaManager>, limits: Arc<ConnectionLimits>) {
+    let mut changes = config.subscribe();
+    task::spawn_owner("broker settings", async move {
+        while changes.changed().await.is_ok() {
+            let now = changes.borrow_and_update().clone();
+            replicas.reconfigure_all();
+            // Names of hosts are looked up.
+            limits.set(task::blocking(move || connection_limits(&now)).await);
+        }
+    });
+}
+
+pub(super) fn connection_limits(config: &Config) -> Limits {
+    Limits {
+        total_max: config.max_connections,
+        per_ip_max: usize::try_from(config.max_connections_per_ip).unwrap_or(usize::MAX),
+        per_ip_overrides: sockets::per_ip_overrides(config),
+    }
+}
+
+/// How often maintenance is done, asked before each pause.
+pub(super) fn periods(config: Arc<RunningConfig>) -> PeriodsOf {
+    Box::new(move || {
+        let config = config.current();
+        Periods {
+            initial_delay: millis(config.log_initial_task_delay_ms),
+            retention: millis(config.log_retention_check_interval_ms),
+            cleaner_backoff: millis(config.log_cleaner_backoff_ms).max(CLEANER_PAUSE_MIN),
+            cleaner_enabled: config.log_cleaner_enable,
+        }
+    })
+}
+
+/// A backoff of 0 must not keep a core busy with nothing to clean.
+const CLEANER_PAUSE_MIN: Duration = Duration::from_millis(1);

@@ -1,0 +1,106 @@
+//! What of a broker may be set while it runs, by AlterConfigs or by hand in ZooKeeper.
+//!
+//! Source: Kafka 3.9 `DynamicBrokerConfig.validateConfigs`, also for the texts of errors. Unknown names are taken, as
+//! there: plugins may know them.
+
+use std::collections::BTreeMap;
+
+use super::precedence::{Settings, row_of, scope_of};
+use super::setting::Scope;
+use super::{Config, ConfigError};
+
+/// For whom values are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DynamicLevel {
+    AllBrokers,
+    ThisBroker,
+}
+
+impl Config {
+    /// Whether these could be all the dynamic values of one level, beside those that the other level has now.
+    ///
+    /// # Errors
+    /// Names that do not change while a broker runs, or not for all brokers; else the first value that is not legal.
+    pub fn check_dynamic(&self, level: DynamicLevel, values: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+        refuse(values, "Cannot update these configs dynamically", |scope| scope == Scope::ReadOnly)?;
+        // Each, also one that the other level hides.
+        for (name, value) in values {
+            row_of(name).map_or(Ok(()), |row| row.parse(value).map(drop)).map_err(ConfigError::Dynamic)?;
+        }
+        let values = values.clone();
+        let (all, own) = match level {
+            DynamicLevel::AllBrokers => {
+                let why = "Cannot update these configs at default cluster level, broker id must be specified";
+                refuse(&values, why, |scope| scope == Scope::PerBroker)?;
+                (values, self.settings.dynamic_broker().clone())
+            }
+            DynamicLevel::ThisBroker => (self.settings.dynamic_default().clone(), values),
+        };
+        self.with_dynamic(all, own).map(drop)
+    }
+
+    /// A line for each dynamic value, without secrets.
+    pub fn dynamic_lines(&self) -> Vec<String> {
+        Settings::lines_of(self.settings.dynamic().iter())
+    }
+
+    /// A line for each dynamic value that has no effect.
+    pub fn dynamic_warnings(&self) -> Vec<String> {
+        Settings::warnings_of(self.settings.dynamic().iter())
+    }
+}
+
+fn refuse(values: &BTreeMap<String, String>, why: &str, is_refused: fn(Scope) -> bool) -> Result<(), ConfigError> {
+    let is_refused = |name: &&String| row_of(name).is_some_and(|row| is_refused(scope_of(row)));
+    let names: Vec<&str> = values.keys().filter(is_refused).map(String::as_str).collect();
+    match names.is_empty() {
+        true => Ok(()),
+        // The way a set prints in Scala.
+        false => Err(ConfigError::Dynamic(format!("{why}: Set({})", names.join(", ")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Inputs, Machine};
+
+    fn check(level: DynamicLevel, name: &str, value: &str) -> Result<(), String> {
+        let config = Config::load(&Inputs::default(), Machine::for_test()).expect("defaults");
+        config.check_dynamic(level, &[(name.to_owned(), value.to_owned())].into()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn kafkas_words_say_what_does_not_change_while_a_broker_runs() {
+        use DynamicLevel::{AllBrokers, ThisBroker};
+        assert_eq!(check(AllBrokers, "log.retention.ms", "1000"), Ok(()));
+        assert_eq!(check(ThisBroker, "nobody.knows", "1"), Ok(()));
+        let refused = |level, name, value| check(level, name, value).expect_err("refused");
+        assert_eq!(refused(ThisBroker, "broker.id", "7"), "Cannot update these configs dynamically: Set(broker.id)");
+        assert_eq!(
+            refused(AllBrokers, "ssl.keystore.type", "JKS"),
+            "Cannot update these configs at default cluster level, broker id must be specified: Set(ssl.keystore.type)"
+        );
+        assert_eq!(
+            refused(AllBrokers, "log.retention.ms", "x"),
+            "Invalid value x for configuration log.retention.ms: Not a number of type LONG"
+        );
+        assert!(refused(ThisBroker, "ssl.keystore.location", "/k").contains("is refused"));
+    }
+
+    #[test]
+    fn a_value_that_the_other_level_hides_must_be_legal_too() {
+        let config = Config::load(&Inputs::default(), Machine::for_test()).expect("defaults");
+        let values = |value: &str| [("log.retention.ms".to_owned(), value.to_owned())].into();
+        let config = config.with_dynamic(BTreeMap::new(), values("1000")).expect("legal");
+        assert!(config.check_dynamic(DynamicLevel::AllBrokers, &values("x")).is_err());
+    }
+
+    #[test]
+    fn what_is_set_and_has_no_effect_says_so() {
+        let config = Config::load(&Inputs::default(), Machine::for_test()).expect("defaults");
+        let set = config.with_dynamic([("num.io.threads".into(), "9".into())].into(), BTreeMap::new()).expect("legal");
+        assert_eq!(set.dynamic_lines(), ["num.io.threads = 9 (dynamic configuration of all brokers)"]);
+        assert_eq!(set.dynamic_warnings().len(), 1);
+    }
+}
