@@ -1,7 +1,7 @@
 //! AlterConfigs (33), versions 0–2: replace all settings that a topic or a broker has of its own.
 //!
 //! Behaviour
-//! - Any broker serves it. A resource that is named twice: INVALID_REQUEST (42) for both.
+//! - Any broker serves it.
 //! - What is not named goes back to its default.
 //! - Who may be named, what is checked and what then happens: see `alter`.
 //! - validate_only checks everything and writes nothing.
@@ -16,12 +16,10 @@ use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
-use super::alter::{RowOf, alter, check_settings, named_twice};
-use super::context::{Handles, RequestContext};
+use super::alter::{Base, Change, Resource, SET, alter};
+use super::context::RequestContext;
 use super::handler::{Handler, Reply};
 use super::refusal::Refusal;
-use super::repeated::repeated;
-use crate::cluster::znodes::config::Overrides;
 
 pub(crate) struct AlterConfigs;
 
@@ -30,39 +28,26 @@ impl Handler for AlterConfigs {
     const VERSIONS: RangeInclusive<i16> = 0..=2;
 
     async fn handle(ctx: RequestContext, req: AlterConfigsRequest) -> Reply<AlterConfigsResponse> {
-        let twice = repeated(req.resources.iter().map(identity));
-        let mut responses = Vec::with_capacity(req.resources.len());
-        for resource in &req.resources {
-            let result = match twice.contains(&identity(resource)) {
-                true => Err(named_twice()),
-                false => replace(&ctx.handles, resource, req.validate_only).await,
-            };
-            responses.push(respond(resource, result));
-        }
+        let resources: Vec<Resource<'_>> = req.resources.iter().map(resource).collect();
+        let results = alter(&ctx.handles, &resources, Base::Nothing, req.validate_only).await;
+        let responses = resources.iter().zip(results).map(|(resource, result)| respond(resource, result)).collect();
         Reply::Now(AlterConfigsResponse::default().with_responses(responses))
     }
 }
 
-fn identity(resource: &AlterConfigsResource) -> (i8, &str) {
-    (resource.resource_type, &resource.resource_name)
+fn resource(asked: &AlterConfigsResource) -> Resource<'_> {
+    let set = asked.configs.iter().map(|setting| Change {
+        name: &setting.name,
+        operation: SET,
+        value: setting.value.as_deref(),
+    });
+    Resource { kind: asked.resource_type, name: &asked.resource_name, changes: set.collect() }
 }
 
-async fn replace(handles: &Handles, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
-    let settings = || resource.configs.iter().map(|setting| (setting.name.as_str(), setting.value.as_deref()));
-    check_settings(settings().map(|(name, value)| (name, value.is_none())))?;
-    let change = |_: &Overrides, row_of: RowOf| {
-        let named = |(name, value): (&str, Option<&str>)| {
-            row_of(name).map(|_| (name.to_owned(), value.unwrap_or_default().to_owned()))
-        };
-        settings().map(named).collect()
-    };
-    alter(handles, resource.resource_type, &resource.resource_name, validate_only, change).await
-}
-
-fn respond(resource: &AlterConfigsResource, result: Result<(), Refusal>) -> AlterConfigsResourceResponse {
+fn respond(resource: &Resource<'_>, result: Result<(), Refusal>) -> AlterConfigsResourceResponse {
     let response = AlterConfigsResourceResponse::default()
-        .with_resource_type(resource.resource_type)
-        .with_resource_name(resource.resource_name.clone())
+        .with_resource_type(resource.kind)
+        .with_resource_name(resource.name.clone())
         .with_error_message(None);
     match result {
         Ok(()) => response,
