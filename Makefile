@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools bench crash zookeeper-faults hostile
+.PHONY: help setup run build test lint check compat clients tools bench crash soak zookeeper-faults hostile
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -62,6 +62,11 @@ crash: ## twenty rounds of SIGKILL under load; what was acknowledged must be the
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/crash/run --rounds $(or $(ROUNDS),20)
+
+soak: ## the same load for a long time: memory, descriptors, disk and CPU must stay level (MINUTES=10)
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/soak/run --minutes $(or $(MINUTES),10)
 
 zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and taken away, one row per scenario (GONE=60 seconds); about 6 minutes
 	@scripts/setup.sh build test

@@ -643,9 +643,42 @@ for what, one in {
     "a broker that is no number": alter(4, "one", ("log.cleaner.threads", 0, "2")),
     "type 0": alter(0, "x", ("k", 0, "v")),
     "type 99": alter(99, "x", ("k", 0, "v")),
+    "client metrics": alter(16, "x", ("k", 0, "v")),
+    "the broker": alter(4, "1", ("log.cleaner.backoff.ms", 0, "15000")),
+    "all brokers": alter(4, "", ("log.cleaner.backoff.ms", 0, "15000")),
+    "all brokers, malformed": alter(4, "", ("log.cleaner.backoff.ms", 0, "often")),
+    "all brokers, below the least": alter(4, "", ("log.segment.bytes", 0, "1")),
+    "all brokers, what does not change": alter(4, "", ("num.partitions", 0, "2")),
+    "all brokers, what one has": alter(4, "", ("listener.name.x.ssl.keystore.type", 0, "JKS")),
+    "all brokers, nobody's setting": alter(4, "", ("odd.setting", 0, "1")),
+    "all brokers, appending to what is no list": alter(4, "", ("log.cleaner.backoff.ms", 2, "1")),
 }.items():
     ask(f"alter configs: {what}", 44, 0, array(one) + b"\0", altered)
 ask("alter configs: a topic twice", 44, 0, array(*[alter(2, "kept", ("retention.ms", 0, "1000000"))] * 2) + b"\0", altered)
+
+
+def replace(kind, name, *settings):
+    return struct.pack(">b", kind) + string(name) + array(*[string(k) + (NULL_STRING if v is None else string(v)) for k, v in settings])
+
+
+for what, one in {
+    "settings": replace(2, "kept", ("retention.ms", "1000000"), ("segment.ms", "100000")),
+    "an unknown topic": replace(2, "nowhere", ("retention.ms", "1000000")),
+    "a topic without name": replace(2, "", ("retention.ms", "1000000")),
+    "an unknown setting": replace(2, "kept", ("odd.setting", "1")),
+    "a malformed value": replace(2, "kept", ("retention.ms", "often")),
+    "a null value": replace(2, "kept", ("retention.ms", None)),
+    "a setting twice": replace(2, "kept", ("retention.ms", "1"), ("retention.ms", "2")),
+    "nothing": replace(2, "kept"),
+    "another broker": replace(4, "7", ("log.cleaner.threads", "2")),
+    "a broker that is no number": replace(4, "one", ("log.cleaner.threads", "2")),
+    "the broker": replace(4, "1", ("log.cleaner.backoff.ms", "15000")),
+    "all brokers, what does not change": replace(4, "", ("num.partitions", "2")),
+    "a logger": replace(8, "1", ("root", "INFO")),
+    "type 99": replace(99, "x", ("k", "v")),
+}.items():
+    ask(f"replace configs: {what}", 33, 0, array(one) + b"\0", altered)
+ask("replace configs: a topic twice", 33, 0, array(*[replace(2, "kept")] * 2) + b"\0", altered)
 for transactional, timeout_ms in ((None, 0), (None, -1), (None, FAR), ("", 1000)):
     body = (NULL_STRING if transactional is None else string(transactional)) + i32(timeout_ms)
     ask(f"producer id: transactional id {transactional!r}, time-out {timeout_ms}", 22, 0, body, code_after_throttle)

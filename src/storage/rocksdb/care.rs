@@ -75,7 +75,8 @@ impl Chores {
         }
     }
 
-    fn is_closing(&self) -> bool {
+    /// Whether the thread is to end.
+    pub(super) fn is_closing(&self) -> bool {
         self.list.lock().closing
     }
 }

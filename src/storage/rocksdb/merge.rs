@@ -7,7 +7,7 @@
 //! cost the fewest bytes for each file less. Below that number, and on a log that retention deletes in time, each byte
 //! is written to a file once.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use tracing::debug;
 
@@ -21,7 +21,7 @@ use crate::types::Offset;
 const MERGED_BYTES_MAX: u64 = 64 << 20;
 
 /// So many files become one.
-const RUN_FILES: Range<usize> = 4..17;
+const RUN_FILES: RangeInclusive<usize> = 4..=16;
 
 /// Each so many stored bytes allow one file more: half of what merged files have.
 const BYTES_PER_FILE_ALLOWED: u64 = MERGED_BYTES_MAX / 2;
@@ -48,7 +48,7 @@ fn cheapest_run(file_bytes: &[u64]) -> Option<Run> {
     let mut best: Option<Run> = None;
     for start in 0..file_bytes.len() {
         let mut run = Run { files: start..start, bytes: 0 };
-        for (index, bytes) in file_bytes.iter().enumerate().skip(start).take(RUN_FILES.end - 1) {
+        for (index, bytes) in file_bytes.iter().enumerate().skip(start).take(*RUN_FILES.end()) {
             if run.bytes + bytes > MERGED_BYTES_MAX {
                 break;
             }
@@ -86,7 +86,7 @@ impl Shared {
         merges.sort_by_key(|merge| merge.price);
         let mut left_bytes = MERGED_BYTES_MAX;
         for merge in merges {
-            if surplus == 0 || merge.bytes > left_bytes {
+            if surplus == 0 || merge.bytes > left_bytes || self.chores.is_closing() {
                 break;
             }
             self.writable()?;
@@ -97,7 +97,7 @@ impl Shared {
             // directory at its next write.
             if let Err(error) = self.db.merge(self.cf(merge.family), &merge.files) {
                 debug!(dir = %self.dir.display(), family = merge.family.0, %error, "files not merged");
-                return Ok(());
+                continue;
             }
             surplus = surplus.saturating_sub(merge.files.len() - 1);
             left_bytes -= merge.bytes;
