@@ -7,7 +7,7 @@ request, settings. Time-outs are short, so that what should be forgotten is forg
 descriptors, threads, bytes and files on disk and CPU time are taken every second; each one's median over the last third of
 the run may exceed that over the middle third by what LIMITS says.
 
-    soak.py [--minutes 10] [--json FILE]
+    soak.py [--minutes 10] [--json FILE] [--only NAME ...]
 
 Needs the Python package confluent-kafka; `make soak` sets that up. KLAMM_BINARY names the binary. A checker must be able
 to fail: `--plant leak` opens a connection per second and never closes it.
@@ -192,6 +192,7 @@ def soak(args):
     ]  # fmt: skip
     if args.plant == "leak":
         workers.append(Worker("leak", 1, leak(port)))
+    workers = [worker for worker in workers if not args.only or worker.name in args.only]
     samples, cpu, ended = [], broker.cpu_seconds(), time.monotonic() + 60 * args.minutes
     for worker in workers:
         worker.start()
@@ -214,7 +215,7 @@ def soak(args):
         code = broker.stop()
         broker.remove()
     lines, level = verdict(samples)
-    print(f"done: " + ", ".join(f"{worker.done} × {worker.name}" for worker in workers) + f"; ended with {code}")
+    print("done: " + ", ".join(f"{worker.done} × {worker.name}" for worker in workers) + f"; ended with {code}")
     print("medians of the      first    middle      last third")
     print("\n".join(lines))
     if args.json:
@@ -226,6 +227,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--json")
+    parser.add_argument("--only", nargs="*", help="these workers alone, to find out which of them something grows with")
     parser.add_argument("--plant", choices=["leak"])
     sys.exit(0 if soak(parser.parse_args()) else 1)
 
