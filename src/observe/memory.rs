@@ -1,10 +1,10 @@
 //! Gives memory back that a burst left free, once it is clear that the next burst does not need it.
 //!
 //! What a broker needs for a load it needs again for the next one, and memory taken anew is dear: with bursts ten
-//! seconds apart produce costs a fifth more CPU if jemalloc gives pages back after ten seconds, its default. So they are
-//! kept for two minutes. jemalloc looks at the clock only when somebody allocates; a process that comes to rest after a
-//! burst would keep them for good, so it is told to look. (A thread of jemalloc's own can do that as well, but with it
-//! the largest buffers stay for longer.)
+//! seconds apart produce costs a fifth more CPU if jemalloc gives pages back after ten seconds, its default. So they
+//! are kept for two minutes. jemalloc looks at the clock only when somebody allocates; a process that comes to rest
+//! after a burst would keep them for good, so it is told to look. (A thread of jemalloc's own can do that as well, but
+//! with it the largest buffers stay for longer.)
 #![allow(unsafe_code, reason = "calls of mallctl; each says why it is sound")]
 
 use std::ffi::{CStr, CString};
