@@ -18,7 +18,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 use super::alter::{Base, Change, Resource, alter};
 use super::context::RequestContext;
 use super::handler::{Handler, Reply};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, wire_outcome};
 
 pub(crate) struct IncrementalAlterConfigs;
 
@@ -47,12 +47,10 @@ fn resource(asked: &AlterConfigsResource) -> Resource<'_> {
 }
 
 fn respond(resource: &Resource<'_>, result: Result<(), Refusal>) -> AlterConfigsResourceResponse {
-    let response = AlterConfigsResourceResponse::default()
+    let (error_code, message) = wire_outcome(result);
+    AlterConfigsResourceResponse::default()
         .with_resource_type(resource.kind)
         .with_resource_name(resource.name.clone())
-        .with_error_message(None);
-    match result {
-        Ok(()) => response,
-        Err(refusal) => response.with_error_code(refusal.error.code()).with_error_message(refusal.wire_message()),
-    }
+        .with_error_code(error_code)
+        .with_error_message(message)
 }

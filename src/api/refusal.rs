@@ -30,6 +30,14 @@ impl Refusal {
     }
 }
 
+/// Code and text of a result on the wire; success has code 0 and no text.
+pub(super) fn wire_outcome(result: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
+    match result {
+        Ok(()) => (0, None),
+        Err(refusal) => (refusal.error.code(), refusal.wire_message()),
+    }
+}
+
 impl From<AdminError> for Refusal {
     fn from(error: AdminError) -> Self {
         Self::new(error_code::of_admin_error(&error), error.to_string())

@@ -80,7 +80,8 @@ impl Shared {
 
     /// Merges for a moment, so that other chores get their turn, and comes back for more until there are few enough.
     pub(super) fn merge_files(&self) -> Result<(), StorageError> {
-        let enough = self.files_allowed() - self.files_allowed() / SLACK_DIVISOR;
+        let allowed = self.files_allowed();
+        let enough = allowed - allowed / SLACK_DIVISOR;
         let mut surplus = self.count_files().saturating_sub(enough);
         let mut merges = if surplus > 0 { self.plan_merges() } else { Vec::new() };
         merges.sort_by_key(|merge| merge.price);

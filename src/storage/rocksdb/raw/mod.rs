@@ -1,5 +1,5 @@
-//! RocksDB's C functions behind safe types. With `observe/memory.rs`, which has
-//! one call, all of the project's `unsafe`.
+//! RocksDB's C functions behind safe types. With `observe/memory.rs`, which speaks to the allocator, all of the
+//! project's `unsafe`.
 //!
 //! The crate `rocksdb` builds [`Options`]; everything from opening on goes through the C API, because the crate lacks
 //! batched creation of column families, and hands out handles that a batch created by C does not have.
