@@ -4,7 +4,8 @@
 //! - Topic (2): what the store has now over this broker's defaults. Unknown: UNKNOWN_TOPIC_OR_PARTITION (3); an illegal
 //!   name: INVALID_TOPIC_EXCEPTION (17).
 //! - Broker (4): an empty name means what was set for all brokers while they run; this broker's number, everything;
-//!   another number: INVALID_REQUEST (42), ask that broker.
+//!   another number: INVALID_REQUEST (42), ask that broker. Both as the broker runs: what somebody stored that is not
+//!   legal does not show.
 //! - Broker logger (8): this broker has no loggers whose level could be changed, so the answer is empty. Other types:
 //!   INVALID_REQUEST.
 //! - A resource that is named twice is answered once.
@@ -31,7 +32,7 @@ use super::refusal::Refusal;
 use super::strings::{opt_text, text};
 use crate::cluster::dynamic_config::DynamicConfigError;
 use crate::cluster::znodes::config::Entity;
-use crate::config::{Config, ConfigEntry, ConfigError, describe};
+use crate::config::{ConfigEntry, ConfigError, describe};
 use crate::types::TopicName;
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 
@@ -89,8 +90,8 @@ async fn describe_resource(handles: &Handles, resource: &DescribeConfigsResource
     let me = handles.broker_id;
     match resource.resource_type {
         TOPIC => describe_topic(handles, name).await,
-        BROKER if name.is_empty() => Ok(describe::describe_cluster_default(&running(handles)?)),
-        BROKER if broker_number(name)? == me.0 => Ok(describe::describe_broker(&running(handles)?)),
+        BROKER if name.is_empty() => Ok(describe::describe_cluster_default(&handles.config.current())),
+        BROKER if broker_number(name)? == me.0 => Ok(describe::describe_broker(&handles.config.current())),
         BROKER => Err(Refusal::new(
             ResponseError::InvalidRequest,
             format!("Unexpected broker id, expected {me} or empty string, but received {name}"),
@@ -123,13 +124,6 @@ async fn describe_topic(handles: &Handles, name: &str) -> Result<Vec<ConfigEntry
         }
     };
     describe::describe_topic(&handles.config.current(), &overrides).map_err(|error| unreadable(&error))
-}
-
-/// The configuration with what was set while running.
-fn running(handles: &Handles) -> Result<Config, Refusal> {
-    let dynamic = handles.dynamic_config.current();
-    let (all, own) = ((*dynamic.all_brokers).clone(), (*dynamic.broker).clone());
-    handles.config.current().with_dynamic(all, own).map_err(|error| unreadable(&error))
 }
 
 /// Somebody stored what no broker would have accepted.
@@ -198,7 +192,7 @@ fn wire_entry(version: i16, shown: Shown, entry: ConfigEntry) -> DescribeConfigs
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Inputs, Machine};
+    use crate::config::{Config, Inputs, Machine};
 
     #[test]
     fn one_broker_is_one_resource_however_it_is_spelt() {
