@@ -122,7 +122,7 @@ class Reader(threading.Thread):
 
 
 class Churn(threading.Thread):
-    """Creates and deletes topics, so that a kill meets creations and wipes."""
+    """Creates topics all the time, so that a kill meets creations."""
 
     def __init__(self, port):
         super().__init__(daemon=True)
