@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::batch::{
-    BatchError, BatchHeader, CODEC_BITS, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC, NO_SEQUENCE, NO_TIMESTAMP,
-    TimestampType,
+    BatchError, BatchHeader, CODEC_BITS, CONTROL_BIT, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC, NO_SEQUENCE,
+    NO_TIMESTAMP, TRANSACTIONAL_BIT, TimestampType,
 };
 use super::checksum;
 use super::compression::{self, Compression};
@@ -96,8 +96,22 @@ impl BatchBuilder {
 
     #[cfg(test)]
     pub(crate) fn transactional(mut self) -> Self {
-        self.header.attributes |= super::batch::TRANSACTIONAL_BIT;
+        self.header.attributes |= TRANSACTIONAL_BIT;
         self
+    }
+
+    /// As a coordinator writes within a producer's transaction: without a sequence.
+    pub(crate) fn in_transaction(mut self, id: ProducerId, epoch: ProducerEpoch) -> Self {
+        self.header.attributes |= TRANSACTIONAL_BIT;
+        self.header.producer_id = id;
+        self.header.producer_epoch = epoch;
+        self
+    }
+
+    /// As what ends a producer's transaction.
+    pub(super) fn control(mut self, id: ProducerId, epoch: ProducerEpoch) -> Self {
+        self.header.attributes |= CONTROL_BIT;
+        self.in_transaction(id, epoch)
     }
 
     /// Adds a record at the next offset.

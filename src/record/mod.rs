@@ -7,6 +7,7 @@ pub(crate) mod batch;
 pub(crate) mod build;
 pub(crate) mod checksum;
 pub(crate) mod compression;
+pub(crate) mod control;
 pub(crate) mod probe;
 pub(crate) mod refused;
 pub(crate) mod stamp;

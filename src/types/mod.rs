@@ -5,8 +5,10 @@ pub mod ids;
 pub mod limits;
 pub mod offset;
 pub mod topic;
+pub mod transaction;
 
 pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch};
 pub use ids::{BrokerId, ProducerId, TopicId};
 pub use offset::Offset;
 pub use topic::{PartitionIndex, TopicName, TopicPartition};
+pub use transaction::{TransactionGuard, TransactionMarker, TransactionResult};
