@@ -126,6 +126,10 @@ pub(crate) fn of_group_error(error: GroupError) -> ResponseError {
         GroupError::MemberIdRequired => ResponseError::MemberIdRequired,
         GroupError::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
         GroupError::FencedInstanceId => ResponseError::FencedInstanceId,
+        GroupError::InvalidTxnState => ResponseError::InvalidTxnState,
+        GroupError::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
+        GroupError::TransactionCoordinatorFenced => ResponseError::TransactionCoordinatorFenced,
+        GroupError::UnstableOffsetCommit => ResponseError::UnstableOffsetCommit,
     }
 }
 
@@ -173,6 +177,10 @@ mod tests {
             (GroupError::MemberIdRequired, 79),
             (GroupError::GroupMaxSizeReached, 81),
             (GroupError::FencedInstanceId, 82),
+            (GroupError::InvalidTxnState, 48),
+            (GroupError::InvalidProducerEpoch, 47),
+            (GroupError::TransactionCoordinatorFenced, 52),
+            (GroupError::UnstableOffsetCommit, 88),
         ];
         for (error, code) in codes {
             assert_eq!(of_group_error(error).code(), code, "{error:?}");

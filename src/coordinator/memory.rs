@@ -1,18 +1,24 @@
 //! A log in memory behind the coordinators' seam, for tests: appends can be held back, or made to fail.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::writer::{CoordinatorRecord, PartitionWriter, WriteError};
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicName};
+use super::writer::{Appending, CoordinatorRecord, Entry, Loaded, PartitionWriter, Visitor, WriteError};
+use crate::types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard};
 
-type Batches = Vec<Vec<CoordinatorRecord>>;
+type Batches = Vec<Entry>;
+
+/// Offsets that an entry takes.
+fn width(entry: &Entry) -> usize {
+    match entry {
+        Entry::Records { records, .. } => records.len(),
+        Entry::Marker(_) => 1,
+    }
+}
 
 /// The logs of any number of partitions.
 #[derive(Debug, Default)]
@@ -55,12 +61,17 @@ impl MemoryLog {
     /// How many records each batch of a partition has.
     pub(crate) fn batch_sizes(&self, topic: &TopicName, partition: PartitionIndex) -> Vec<usize> {
         let state = self.state.lock();
-        state.logs.get(&(topic.clone(), partition)).map_or_else(Vec::new, |log| log.iter().map(Vec::len).collect())
+        state.logs.get(&(topic.clone(), partition)).map_or_else(Vec::new, |log| log.iter().map(width).collect())
     }
 
     /// Adds records as if a former leader had written them.
     pub(crate) fn seed(&self, topic: &TopicName, partition: PartitionIndex, records: Vec<CoordinatorRecord>) {
-        self.state.lock().logs.entry((topic.clone(), partition)).or_default().push(records);
+        self.state
+            .lock()
+            .logs
+            .entry((topic.clone(), partition))
+            .or_default()
+            .push(Entry::Records { transaction: None, records });
     }
 }
 
@@ -70,43 +81,66 @@ impl PartitionWriter for Arc<MemoryLog> {
         topic: &TopicName,
         partition: PartitionIndex,
         _epoch: LeaderEpoch,
-        records: Vec<CoordinatorRecord>,
-    ) -> BoxFuture<'static, Result<Offset, WriteError>> {
+        entry: Entry,
+    ) -> Result<Appending, WriteError> {
         let mut state = self.state.lock();
         if let Some(error) = state.failures.pop_front() {
-            return async move { Err(error) }.boxed();
+            return Err(error);
         }
         let log = state.logs.entry((topic.clone(), partition)).or_default();
-        log.push(records);
-        let end = Offset(log.iter().map(|batch| batch.len() as i64).sum());
+        log.push(entry);
+        let end = Offset(log.iter().map(|entry| width(entry) as i64).sum());
         let this = self.clone();
-        async move {
+        Ok(async move {
             this.until(|state| !state.held).await;
             Ok(end)
         }
-        .boxed()
+        .boxed())
     }
 
-    fn load(
+    fn begin_verification(
         &self,
-        topic: &TopicName,
-        partition: PartitionIndex,
-        mut visit: Box<dyn FnMut(Offset, i64, CoordinatorRecord) -> ControlFlow<()> + Send>,
-    ) -> BoxFuture<'static, Result<Offset, WriteError>> {
+        _: &TopicName,
+        _: PartitionIndex,
+        _: ProducerId,
+        _: ProducerEpoch,
+    ) -> Option<TransactionGuard> {
+        None
+    }
+
+    fn load(&self, topic: &TopicName, partition: PartitionIndex, mut visit: Visitor) -> Appending {
         let this = self.clone();
         let key = (topic.clone(), partition);
         async move {
             this.until(|state| !state.held_loads).await;
-            let records: Vec<CoordinatorRecord> =
-                this.state.lock().logs.get(&key).into_iter().flatten().flatten().cloned().collect();
-            for (offset, record) in records.iter().enumerate() {
-                if visit(Offset(offset as i64), 0, record.clone()).is_break() {
+            let entries = this.state.lock().logs.get(&key).cloned().unwrap_or_default();
+            let mut end = 0;
+            for entry in entries {
+                let found = found(end, &entry);
+                end += width(&entry) as i64;
+                if found.into_iter().any(|found| visit(found).is_break()) {
                     break;
                 }
             }
-            Ok(Offset(records.len() as i64))
+            Ok(Offset(end))
         }
         .boxed()
+    }
+}
+
+/// An entry as a load shows it.
+fn found(offset: i64, entry: &Entry) -> Vec<Loaded> {
+    match entry {
+        Entry::Marker(marker) => vec![Loaded::Marker(*marker)],
+        Entry::Records { transaction, records } => (offset..)
+            .zip(records)
+            .map(|(offset, record)| Loaded::Record {
+                offset: Offset(offset),
+                timestamp: 0,
+                producer_id: transaction.map(|transaction| transaction.producer_id),
+                record: record.clone(),
+            })
+            .collect(),
     }
 }
 

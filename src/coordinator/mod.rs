@@ -2,6 +2,7 @@
 //! internal topic, and replay is the only way state changes (I-17). Touches no storage and names no wire crate.
 
 pub(crate) mod group;
+pub(crate) mod markers;
 #[cfg(test)]
 mod memory;
 mod owner;

@@ -6,7 +6,8 @@
 //! Decisions of one drain of the mailbox are appended together. Their records are replayed at once, so that the next
 //! decision builds on them; replies are held until the high watermark has passed everything that was decided before
 //! them, also when they only show state (I-18). If an append fails, the shard holds what the log does not: it is
-//! dropped, who waits is told, and a new one is loaded from the log.
+//! dropped, who waits is told, and a new one is loaded from the log. What belongs to a producer's transaction, or ends it,
+//! is the log's to refuse: it is appended first, by itself, and replayed if it was taken.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -16,15 +17,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::ready;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep};
 use tracing::{error, info, warn};
 
 use super::runtime::{Shared, Unavailable};
-use super::shard::{Moment, Outcome, Shard, Ticket};
-use super::writer::{CoordinatorRecord, WriteError};
+use super::shard::{Moment, Outcome, ReplayError, Shard, Ticket};
+use super::writer::{Appending, CoordinatorRecord, Entry, Loaded, WriteError};
 use crate::types::{LeaderEpoch, Offset, PartitionIndex, limits};
 
 /// Bytes that a record needs in a batch beside key and value, at most; and a batch beside its records.
@@ -45,7 +47,7 @@ type Released<S> = (Sender<S>, <S as Shard>::Reply);
 
 /// Records that are being appended, and the replies that wait for them.
 struct Flight<S: Shard> {
-    appended: BoxFuture<'static, Result<Offset, WriteError>>,
+    appended: Appending,
     replies: Vec<Released<S>>,
 }
 
@@ -120,9 +122,9 @@ impl<S: Shard> Owner<S> {
         let started_ms = self.shared.clock.monotonic_ms();
         let loading = Arc::new(Mutex::new(Some(Loading { shard: (self.shared.make)(), records: 0, skipped: 0 })));
         let visited = loading.clone();
-        let visit = move |offset: Offset, _timestamp: i64, record: CoordinatorRecord| match &mut *visited.lock() {
+        let visit = move |found: Loaded| match &mut *visited.lock() {
             Some(loading) => {
-                loading.replay(offset, &record);
+                loading.replay(&found);
                 ControlFlow::Continue(())
             }
             // Nobody waits for this load any more.
@@ -193,12 +195,17 @@ struct Loading<S> {
 }
 
 impl<S: Shard> Loading<S> {
-    fn replay(&mut self, offset: Offset, record: &CoordinatorRecord) {
+    fn replay(&mut self, found: &Loaded) {
         self.records += 1;
-        if let Err(error) = self.shard.replay(record) {
+        let replayed = match found {
+            Loaded::Record { producer_id: None, record, .. } => self.shard.replay(record),
+            Loaded::Record { producer_id: Some(id), record, .. } => self.shard.replay_in_transaction(*id, record),
+            Loaded::Marker(marker) => self.shard.replay_marker(marker),
+        };
+        if let Err(error) = replayed {
             self.skipped += 1;
             if self.skipped <= 10 {
-                warn!(%offset, %error, "a coordinator record is skipped");
+                warn!(?found, %error, "a coordinator record is skipped");
             }
         }
     }
@@ -287,6 +294,16 @@ impl<S: Shard> Serving<'_, S> {
 
     /// Takes over one outcome: its records are replayed and go into the batch, its replies with them.
     fn settle(&mut self, mut asked: Option<(Ticket, Sender<S>)>) {
+        if self.out.transaction.is_some() || self.out.marker.is_some() {
+            self.flush();
+            if let Err(refusal) = self.append_in_transaction() {
+                self.out.replies.clear();
+                if let Some((_, sender)) = asked {
+                    drop(sender.send(Err(refusal)));
+                }
+                return;
+            }
+        }
         let size = |record: &CoordinatorRecord| record.bytes() + RECORD_OVERHEAD_BYTES;
         let bytes: usize = self.out.records.iter().map(size).sum();
         // An outcome that fits a batch is not torn apart.
@@ -295,9 +312,8 @@ impl<S: Shard> Serving<'_, S> {
         }
         let mut out = std::mem::take(&mut self.out);
         for record in out.records.drain(..) {
-            if let Err(error) = self.shard.replay(&record) {
-                error!(topic = %self.shared.topic, %error, "a shard does not understand its own record");
-            }
+            let replayed = self.shard.replay(&record);
+            self.say_if_unknown(replayed);
             if !self.batch.records.is_empty() && self.batch.bytes + size(&record) > self.records_bytes_max {
                 self.flush();
             }
@@ -322,6 +338,41 @@ impl<S: Shard> Serving<'_, S> {
         self.out = out;
     }
 
+    /// Appends what the outcome adds to a transaction, or ends one with, and replays it if the log took it. Any other
+    /// failure to append is told by the flight.
+    fn append_in_transaction(&mut self) -> Result<(), Unavailable> {
+        let records = std::mem::take(&mut self.out.records);
+        let transaction = self.out.transaction.take();
+        let marker = self.out.marker.take();
+        let added = (!records.is_empty()).then(|| Entry::Records { transaction, records });
+        for entry in added.into_iter().chain(marker.map(Entry::Marker)) {
+            let appended = self.shared.writer.append(&self.shared.topic, self.partition, self.epoch, entry.clone());
+            let appended = match appended {
+                Ok(appended) => appended,
+                Err(WriteError::Transaction(refusal)) => return Err(Unavailable::Transaction(refusal)),
+                Err(error) => ready(Err(error)).boxed(),
+            };
+            self.flights.push_back(Flight { appended, replies: Vec::new() });
+            let replayed = match &entry {
+                Entry::Records { transaction: Some(transaction), records } => records
+                    .iter()
+                    .try_for_each(|record| self.shard.replay_in_transaction(transaction.producer_id, record)),
+                Entry::Records { transaction: None, records } => {
+                    records.iter().try_for_each(|record| self.shard.replay(record))
+                }
+                Entry::Marker(marker) => self.shard.replay_marker(marker),
+            };
+            self.say_if_unknown(replayed);
+        }
+        Ok(())
+    }
+
+    fn say_if_unknown(&self, replayed: Result<(), ReplayError>) {
+        if let Err(error) = replayed {
+            error!(topic = %self.shared.topic, %error, "a shard does not understand its own record");
+        }
+    }
+
     /// Appends the batch. Its replies wait for it; if it has no records, for what was appended before (I-18).
     fn flush(&mut self) {
         let replies = std::mem::take(&mut self.batch.replies);
@@ -333,8 +384,9 @@ impl<S: Shard> Serving<'_, S> {
             return;
         }
         self.batch.bytes = 0;
-        let records = std::mem::take(&mut self.batch.records);
-        let appended = self.shared.writer.append(&self.shared.topic, self.partition, self.epoch, records);
+        let entry = Entry::Records { transaction: None, records: std::mem::take(&mut self.batch.records) };
+        let appended = self.shared.writer.append(&self.shared.topic, self.partition, self.epoch, entry);
+        let appended = appended.unwrap_or_else(|error| ready(Err(error)).boxed());
         self.flights.push_back(Flight { appended, replies });
     }
 
@@ -352,6 +404,7 @@ impl<S: Shard> Serving<'_, S> {
         let why = match error {
             WriteError::NotLeader | WriteError::Storage(_) => Unavailable::NotCoordinator,
             WriteError::NotEnoughReplicas | WriteError::TooLarge => Unavailable::NotAvailable,
+            WriteError::Transaction(refusal) => Unavailable::Transaction(*refusal),
         };
         let held = self.flights.into_iter().flat_map(|flight| flight.replies).chain(self.batch.replies);
         let senders = held.map(|(sender, _)| sender).chain(self.waiting.into_values());

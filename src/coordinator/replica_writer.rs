@@ -6,20 +6,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::ready;
 
-use super::writer::{CoordinatorRecord, PartitionWriter, WriteError};
+use super::writer::{
+    Appending, CoordinatorRecord, Entry, InTransaction, Loaded, PartitionWriter, TransactionRefusal, Visitor,
+    WriteError,
+};
 use crate::clock::{SharedClock, UnixMs};
 use crate::log::config::LogConfig;
+use crate::log::partition_log::AppendError;
 use crate::record::build::BatchBuilder;
+use crate::record::control::read_marker;
 use crate::record::walk;
-use crate::record::{BatchError, BatchHeader};
+use crate::record::{BatchError, BatchHeader, ValidBatch};
 use crate::replica::ack::{Ack, AckError, Completion};
 use crate::replica::manager::ReplicaManager;
 use crate::replica::partition::{AckAt, Refusal};
 use crate::task;
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicName};
+use crate::types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard};
 
 /// Bytes read at a time while a coordinator's state is loaded, and bytes of records kept of them at most. Of what is
 /// committed again and again only the last is replayed, so a longer step saves more.
@@ -43,6 +48,8 @@ impl From<Refusal> for WriteError {
         match refusal {
             Refusal::NotLeader => Self::NotLeader,
             Refusal::NotEnoughReplicas => Self::NotEnoughReplicas,
+            Refusal::Log(AppendError::InvalidTxnState { .. }) => TransactionRefusal::InvalidTxnState.into(),
+            Refusal::Log(AppendError::InvalidProducerEpoch { .. }) => TransactionRefusal::InvalidProducerEpoch.into(),
             Refusal::Storage(_) | Refusal::Full | Refusal::Log(_) => Self::Storage(refusal.to_string()),
         }
     }
@@ -57,36 +64,44 @@ impl From<AckError> for WriteError {
     }
 }
 
+/// The batch that records become.
+fn batch_of(transaction: Option<InTransaction>, records: &[CoordinatorRecord], now: UnixMs) -> ValidBatch {
+    let mut builder = BatchBuilder::new();
+    if let Some(InTransaction { producer_id, producer_epoch, .. }) = transaction {
+        builder = builder.in_transaction(producer_id, producer_epoch);
+    }
+    for record in records {
+        builder.append(now, Some(&record.key), record.value.as_deref());
+    }
+    builder.finish()
+}
+
 impl PartitionWriter for ReplicaWriter {
     fn append(
         &self,
         topic: &TopicName,
         partition: PartitionIndex,
         epoch: LeaderEpoch,
-        records: Vec<CoordinatorRecord>,
-    ) -> BoxFuture<'static, Result<Offset, WriteError>> {
-        let Some(replica) = self.replicas.get(topic.as_str(), partition) else {
-            return ready(Err(WriteError::NotLeader)).boxed();
-        };
+        entry: Entry,
+    ) -> Result<Appending, WriteError> {
+        let replica = self.replicas.get(topic.as_str(), partition).ok_or(WriteError::NotLeader)?;
         let now = self.clock.now_ms();
-        let mut builder = BatchBuilder::new();
-        for record in &records {
-            builder.append(now, Some(&record.key), record.value.as_deref());
-        }
-        let batch = builder.finish();
-        if batch.bytes.len() > replica.with_log(|log| log.config().max_message_bytes) {
-            return ready(Err(WriteError::TooLarge)).boxed();
-        }
         let (completion, acked) = Completion::new(1);
         let ack = AckAt::HighWatermark(Ack::new(&completion, 0));
-        let accepted = match replica.append(batch, ack, Some(epoch), now) {
-            Ok(accepted) => accepted,
-            Err(refusal) => return ready(Err(refusal.into())).boxed(),
+        let accepted = match entry {
+            Entry::Records { transaction, records } => {
+                let batch = batch_of(transaction, &records, now);
+                if batch.bytes.len() > replica.with_log(|log| log.config().max_message_bytes) {
+                    return Err(WriteError::TooLarge);
+                }
+                replica.append(batch, ack, Some(epoch), now)?
+            }
+            Entry::Marker(marker) => replica.append_marker(&marker, ack, Some(epoch), now)?,
         };
         let end_offset = accepted.appended.last_offset + 1;
         // Writes it, perhaps here.
         drop(accepted);
-        async move {
+        Ok(async move {
             match acked.await {
                 Ok(outcomes) => match outcomes.into_iter().next() {
                     Some(Ok(())) => Ok(end_offset),
@@ -96,7 +111,18 @@ impl PartitionWriter for ReplicaWriter {
                 Err(_) => Err(WriteError::NotLeader),
             }
         }
-        .boxed()
+        .boxed())
+    }
+
+    fn begin_verification(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+    ) -> Option<TransactionGuard> {
+        let _ = (self.replicas.get(topic.as_str(), partition)?, producer_id, producer_epoch);
+        None
     }
 
     fn batch_bytes_max(&self, topic: &TopicName) -> usize {
@@ -106,12 +132,7 @@ impl PartitionWriter for ReplicaWriter {
         })
     }
 
-    fn load(
-        &self,
-        topic: &TopicName,
-        partition: PartitionIndex,
-        mut visit: Visitor,
-    ) -> BoxFuture<'static, Result<Offset, WriteError>> {
+    fn load(&self, topic: &TopicName, partition: PartitionIndex, mut visit: Visitor) -> Appending {
         let Some(replica) = self.replicas.get(topic.as_str(), partition) else {
             return ready(Err(WriteError::NotLeader)).boxed();
         };
@@ -123,7 +144,7 @@ impl PartitionWriter for ReplicaWriter {
                 let from = next;
                 next = view.log_end_offset;
                 let mut read_bytes = 0;
-                let mut broken = Ok(());
+                let mut visited = Ok(ControlFlow::Continue(()));
                 reader
                     .visit_headers(from, view.log_end_offset, |_, header, batch| {
                         if read_bytes >= LOAD_STEP_BYTES || latest.bytes >= LOAD_KEPT_BYTES {
@@ -131,12 +152,13 @@ impl PartitionWriter for ReplicaWriter {
                             return ControlFlow::Break(());
                         }
                         read_bytes += batch.len();
-                        broken = latest.take(header, batch);
-                        if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                        visited = latest.take_or_show(header, batch, &mut visit);
+                        if let Ok(flow) = visited { flow } else { ControlFlow::Break(()) }
                     })
                     .map_err(|failure| WriteError::Storage(failure.to_string()))?;
-                broken.map_err(|bad| WriteError::Storage(format!("an internal topic holds a broken batch: {bad}")))?;
-                if latest.drain(&mut visit).is_break() {
+                let flow = visited
+                    .map_err(|bad| WriteError::Storage(format!("an internal topic holds a broken batch: {bad}")))?;
+                if flow.is_break() || latest.drain(&mut visit).is_break() {
                     break;
                 }
             }
@@ -162,11 +184,22 @@ struct Kept {
 }
 
 impl Latest {
-    /// Takes the records of one batch, which follows those taken before.
-    fn take(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
-        if header.is_control() {
-            return Ok(());
+    /// Takes the records of one batch, which follows those taken before; or visits them, after those, because what
+    /// belongs to a transaction counts in its order.
+    fn take_or_show(
+        &mut self,
+        header: &BatchHeader,
+        batch: &[u8],
+        visit: &mut Visitor,
+    ) -> Result<ControlFlow<()>, BatchError> {
+        if !header.is_transactional() && !header.is_control() {
+            return self.take(batch).map(|()| ControlFlow::Continue(()));
         }
+        let drained = self.drain(visit);
+        if drained.is_break() { Ok(drained) } else { show(header, batch, visit) }
+    }
+
+    fn take(&mut self, batch: &[u8]) -> Result<(), BatchError> {
         walk::for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
             let Some(key) = record.key else { return ControlFlow::Continue(()) };
             self.bytes += record.value.map_or(0, <[u8]>::len);
@@ -201,18 +234,39 @@ impl Latest {
         records.sort_unstable_by_key(|(_, kept)| kept.offset);
         for (key, kept) in records {
             let record = CoordinatorRecord { key: Bytes::from(key), value: kept.value.map(Bytes::from) };
-            visit(kept.offset, kept.timestamp, record)?;
+            visit(Loaded::Record { offset: kept.offset, timestamp: kept.timestamp, producer_id: None, record })?;
         }
         ControlFlow::Continue(())
     }
 }
 
-type Visitor = Box<dyn FnMut(Offset, UnixMs, CoordinatorRecord) -> ControlFlow<()> + Send>;
+/// Visits what a batch adds to a transaction, or that it ends one.
+fn show(header: &BatchHeader, batch: &[u8], visit: &mut Visitor) -> Result<ControlFlow<()>, BatchError> {
+    if header.is_control() {
+        let marker = read_marker(header, batch)?;
+        return Ok(marker.map_or(ControlFlow::Continue(()), |marker| visit(Loaded::Marker(marker))));
+    }
+    let mut flow = ControlFlow::Continue(());
+    walk::for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
+        let Some(key) = record.key else { return ControlFlow::Continue(()) };
+        let (key, value) = (Bytes::copy_from_slice(key), record.value.map(Bytes::copy_from_slice));
+        flow = visit(Loaded::Record {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            producer_id: Some(header.producer_id),
+            record: CoordinatorRecord { key, value },
+        });
+        flow
+    })?;
+    Ok(flow)
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{ValidBatch, stamp};
+    use crate::record::control::marker_batch;
+    use crate::record::stamp;
+    use crate::types::{TransactionMarker, TransactionResult};
 
     fn batch(base_offset: i64, records: &[(&str, Option<&str>)]) -> ValidBatch {
         let mut builder = BatchBuilder::new();
@@ -225,24 +279,69 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_a_transaction_is_visited_in_its_order() {
+        let stamped = |mut batch: ValidBatch, base_offset| {
+            stamp(&mut batch, Offset(base_offset), LeaderEpoch(0), None);
+            batch
+        };
+        let mut builder = BatchBuilder::new().in_transaction(ProducerId(4), ProducerEpoch(0));
+        builder.append(7, Some(b"a"), Some(b"2"));
+        let marker = TransactionMarker {
+            producer_id: ProducerId(4),
+            producer_epoch: ProducerEpoch(0),
+            coordinator_epoch: 3,
+            result: TransactionResult::Commit,
+        };
+        let (told, seen) = std::sync::mpsc::channel();
+        let mut visit: Visitor = Box::new(move |found| {
+            told.send(found).expect("this test listens");
+            ControlFlow::Continue(())
+        });
+        let mut latest = Latest::default();
+        let written = [
+            batch(0, &[("a", Some("1"))]),
+            stamped(builder.finish(), 1),
+            batch(2, &[("a", Some("3"))]),
+            stamped(marker_batch(&marker, 7), 3),
+        ];
+        for batch in &written {
+            let flow = latest.take_or_show(&batch.header, &batch.bytes, &mut visit).expect("a good batch");
+            assert!(flow.is_continue() && latest.drain(&mut visit).is_continue());
+        }
+        drop(visit);
+        let record = |offset, producer_id, value: &'static str| Loaded::Record {
+            offset: Offset(offset),
+            timestamp: 7,
+            producer_id,
+            record: CoordinatorRecord { key: Bytes::from("a"), value: Some(Bytes::from(value)) },
+        };
+        let expected =
+            [record(0, None, "1"), record(1, Some(ProducerId(4)), "2"), record(2, None, "3"), Loaded::Marker(marker)];
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn of_each_key_the_last_record_is_visited_in_the_order_of_the_log() {
         let mut latest = Latest::default();
         for batch in [
             batch(10, &[("a", Some("1")), ("b", Some("long")), ("c", None), ("a", Some("3"))]),
             batch(14, &[("b", Some("x")), ("c", Some("y")), ("b", None)]),
         ] {
-            latest.take(&batch.header, &batch.bytes).expect("a good batch");
+            latest.take(&batch.bytes).expect("a good batch");
         }
         assert_eq!(latest.bytes, 3 + "3".len() + "y".len());
         let (told, seen) = std::sync::mpsc::channel();
-        let mut visit: Visitor = Box::new(move |offset, timestamp, record| {
-            told.send((offset, timestamp, record)).expect("this test listens");
+        let mut visit: Visitor = Box::new(move |found| {
+            told.send(found).expect("this test listens");
             ControlFlow::Continue(())
         });
         assert!(latest.drain(&mut visit).is_continue() && latest.by_key.is_empty());
         drop(visit);
-        let record = |offset, key, value: Option<&'static str>| {
-            (Offset(offset), 7, CoordinatorRecord { key: Bytes::from(key), value: value.map(Bytes::from) })
+        let record = |offset, key, value: Option<&'static str>| Loaded::Record {
+            offset: Offset(offset),
+            timestamp: 7,
+            producer_id: None,
+            record: CoordinatorRecord { key: Bytes::from(key), value: value.map(Bytes::from) },
         };
         let expected = [record(13, "a", Some("3")), record(15, "c", Some("y")), record(16, "b", None)];
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::owner::{Command, Owner};
 use super::shard::Shard;
-use super::writer::SharedWriter;
+use super::writer::{SharedWriter, TransactionRefusal};
 use crate::clock::SharedClock;
 use crate::task;
 use crate::types::{LeaderEpoch, PartitionIndex, TopicName, limits};
@@ -31,6 +31,9 @@ pub(crate) enum Unavailable {
     /// It could not be written to, for the time being.
     #[error("the coordinator is not available")]
     NotAvailable,
+    /// It did not take this into a transaction, or end one so; nothing has changed.
+    #[error(transparent)]
+    Transaction(TransactionRefusal),
 }
 
 /// Makes the empty shard of a partition, before its log is replayed.

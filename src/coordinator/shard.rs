@@ -1,13 +1,13 @@
 //! What a coordinator's state machine is: a shard keeps the state of one partition of an internal topic, decides with
 //! the `now` it is given, and answers with records and replies. It does no I/O, reads no clock and spawns nothing.
 //!
-//! The shell around it is `runtime`. The group coordinator is the first shard; the transaction coordinator is to be the
-//! second.
+//! The shell around it is `runtime`. The group coordinator is the first shard, the transaction coordinator the second.
 
 use std::fmt::Debug;
 
-use super::writer::CoordinatorRecord;
+use super::writer::{CoordinatorRecord, InTransaction};
 use crate::clock::UnixMs;
+use crate::types::{ProducerId, TransactionMarker};
 
 /// A moment on both clocks: deadlines are monotonic, what is stored is wall time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +25,17 @@ pub(crate) struct Ticket(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) struct Outcome<R> {
     pub(crate) records: Vec<CoordinatorRecord>,
+    /// The transaction to which all of `records` belong. They are replayed as such, and fit one batch.
+    pub(crate) transaction: Option<InTransaction>,
+    /// Ends a transaction in this partition, after `records`.
+    pub(crate) marker: Option<TransactionMarker>,
     /// To the request just handled, or to earlier ones that waited for this decision.
     pub(crate) replies: Vec<(Ticket, R)>,
 }
 
 impl<R> Default for Outcome<R> {
     fn default() -> Self {
-        Self { records: Vec::new(), replies: Vec::new() }
+        Self { records: Vec::new(), transaction: None, marker: None, replies: Vec::new() }
     }
 }
 
@@ -55,6 +59,9 @@ pub(crate) enum ReplayError {
     UnknownValueVersion(i16),
     #[error("malformed record")]
     Malformed,
+    /// No transaction writes to this topic.
+    #[error("a transactional record")]
+    Transactional,
 }
 
 /// The state machine of one partition of an internal topic.
@@ -71,6 +78,16 @@ pub(crate) trait Shard: Send + 'static {
 
     /// Applies one record.
     fn replay(&mut self, record: &CoordinatorRecord) -> Result<(), ReplayError>;
+
+    /// Applies one record of an open transaction: it counts once [`Shard::replay_marker`] says that it was committed.
+    fn replay_in_transaction(&mut self, _: ProducerId, _: &CoordinatorRecord) -> Result<(), ReplayError> {
+        Err(ReplayError::Transactional)
+    }
+
+    /// A producer's transaction has ended in this partition.
+    fn replay_marker(&mut self, _: &TransactionMarker) -> Result<(), ReplayError> {
+        Err(ReplayError::Transactional)
+    }
 
     /// The whole log has been replayed; requests follow.
     fn on_loaded(&mut self, now: Moment, out: &mut Outcome<Self::Reply>);

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicName};
+use crate::clock::UnixMs;
+use crate::types::{
+    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard, TransactionMarker,
+};
 
 /// One record of an internal topic. `value` `None` is a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,40 @@ impl CoordinatorRecord {
     }
 }
 
+/// The transaction of a producer to which records belong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InTransaction {
+    pub(crate) producer_id: ProducerId,
+    pub(crate) producer_epoch: ProducerEpoch,
+    /// From the verification, unless the transaction was open in the partition already.
+    pub(crate) guard: Option<TransactionGuard>,
+}
+
+/// What one append adds to the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Records that count at once, or with `transaction` once that is committed. One batch.
+    Records { transaction: Option<InTransaction>, records: Vec<CoordinatorRecord> },
+    /// The end of a producer's transaction.
+    Marker(TransactionMarker),
+}
+
+/// What a load finds in a log, in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Loaded {
+    Record {
+        offset: Offset,
+        timestamp: UnixMs,
+        /// Of the transaction that it belongs to.
+        producer_id: Option<ProducerId>,
+        record: CoordinatorRecord,
+    },
+    Marker(TransactionMarker),
+}
+
+/// Gets what a load finds; it may end early.
+pub(crate) type Visitor = Box<dyn FnMut(Loaded) -> ControlFlow<()> + Send>;
+
 /// Why records could not be appended. Nothing is known to have been written, except after `Storage`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
@@ -37,20 +74,50 @@ pub(crate) enum WriteError {
     NotEnoughReplicas,
     #[error("storage: {0}")]
     Storage(String),
+    /// The log does not take this into a transaction. Nothing was written, and it goes on as before.
+    #[error(transparent)]
+    Transaction(#[from] TransactionRefusal),
+}
+
+/// Why a log does not take what belongs to a transaction, or ends one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TransactionRefusal {
+    /// The transaction is not open in the partition, and this was not verified or its transaction has ended since.
+    #[error("the transaction is not open")]
+    InvalidTxnState,
+    /// A newer instance of the producer has written.
+    #[error("the producer's epoch is old")]
+    InvalidProducerEpoch,
+    /// A newer coordinator has written.
+    #[error("the coordinator's epoch is old")]
+    CoordinatorFenced,
 }
 
 /// Appends to and reads one internal topic. Implemented by `replica`.
 pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
-    /// Appends the records as one batch under the epoch and answers, once the high watermark has passed it, the offset
+    /// Appends the entry as one batch under the epoch and answers, once the high watermark has passed it, the offset
     /// after its last record. Order of effects is the order of calls per partition: the call itself takes the place in
     /// the log before it returns the future, dropping the future does not undo it.
+    ///
+    /// # Errors
+    /// At once: the entry has no place in the log.
     fn append(
         &self,
         topic: &TopicName,
         partition: PartitionIndex,
         epoch: LeaderEpoch,
-        records: Vec<CoordinatorRecord>,
-    ) -> BoxFuture<'static, Result<Offset, WriteError>>;
+        entry: Entry,
+    ) -> Result<Appending, WriteError>;
+
+    /// Whether the next transactional records of the producer have to be verified with its coordinator, and the guard
+    /// to append them with; `None`: its transaction is open in the partition, or the partition is not led here.
+    fn begin_verification(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+    ) -> Option<TransactionGuard>;
 
     /// Largest batch that the topic accepts now, in bytes: its max.message.bytes. Coordinators refuse what would not
     /// fit before they append it.
@@ -60,16 +127,14 @@ pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
         1_048_588
     }
 
-    /// Visits the records from the log start to the log end, in order, on a thread that may block. Control batches are
-    /// skipped, and so may be a record that a later one of the same key follows: compaction may take it at any time, so
-    /// no state may depend on it. The visitor may end early.
-    fn load(
-        &self,
-        topic: &TopicName,
-        partition: PartitionIndex,
-        visit: Box<dyn FnMut(Offset, i64, CoordinatorRecord) -> ControlFlow<()> + Send>,
-    ) -> BoxFuture<'static, Result<Offset, WriteError>>;
+    /// Visits records and markers from the log start to the log end, in order, on a thread that may block. A record
+    /// outside of transactions may be skipped if a later one of the same key follows: compaction may take it at any
+    /// time, so no state may depend on it.
+    fn load(&self, topic: &TopicName, partition: PartitionIndex, visit: Visitor) -> Appending;
 }
+
+/// An append, or a load, that is under way: the offset it reached.
+pub(crate) type Appending = BoxFuture<'static, Result<Offset, WriteError>>;
 
 /// A shared writer.
 pub(crate) type SharedWriter = Arc<dyn PartitionWriter>;

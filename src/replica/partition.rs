@@ -22,7 +22,7 @@ use crate::log::tail::Tail;
 use crate::record::validate::ValidBatch;
 pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
-use crate::types::{BrokerId, LeaderEpoch, Offset};
+use crate::types::{BrokerId, LeaderEpoch, Offset, TransactionMarker};
 
 /// Why an append was refused before it was given an offset.
 #[derive(Debug, thiserror::Error)]
@@ -252,6 +252,17 @@ impl Partition {
         );
         drop(guard);
         Ok(Accepted { appended, unwritten: Some(unwritten) })
+    }
+
+    /// Ends a producer's transaction here; see [`Self::append`].
+    pub(crate) fn append_marker(
+        self: &Arc<Self>,
+        marker: &TransactionMarker,
+        ack: AckAt,
+        epoch: Option<LeaderEpoch>,
+        now: UnixMs,
+    ) -> Result<Accepted, Refusal> {
+        self.append(crate::record::control::marker_batch(marker, now), ack, epoch, now)
     }
 
     /// Appends were refused for want of space and there is space again: the log is opened as the disk has it, so that

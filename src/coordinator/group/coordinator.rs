@@ -16,9 +16,9 @@ use crate::clock::SharedClock;
 use crate::cluster::image::ImagePublisher;
 use crate::coordinator::partition_for;
 use crate::coordinator::runtime::{Runtime, Unavailable};
-use crate::coordinator::writer::SharedWriter;
+use crate::coordinator::writer::{SharedWriter, TransactionRefusal};
 use crate::types::topic::CONSUMER_OFFSETS;
-use crate::types::{LeaderEpoch, PartitionIndex, TopicName};
+use crate::types::{LeaderEpoch, PartitionIndex, TopicName, TransactionMarker};
 
 /// The second stage of a request.
 pub(crate) type Answer<T> = BoxFuture<'static, T>;
@@ -40,6 +40,9 @@ impl From<Unavailable> for GroupError {
             Unavailable::NotCoordinator => Self::NotCoordinator,
             Unavailable::Loading => Self::CoordinatorLoadInProgress,
             Unavailable::NotAvailable => Self::CoordinatorNotAvailable,
+            Unavailable::Transaction(TransactionRefusal::InvalidTxnState) => Self::InvalidTxnState,
+            Unavailable::Transaction(TransactionRefusal::InvalidProducerEpoch) => Self::InvalidProducerEpoch,
+            Unavailable::Transaction(TransactionRefusal::CoordinatorFenced) => Self::TransactionCoordinatorFenced,
         }
     }
 }
@@ -96,6 +99,17 @@ impl GroupCoordinator {
         for answer in asked {
             drop(answer.await);
         }
+    }
+
+    /// Ends a producer's transaction in a partition of `__consumer_offsets`: what it committed there counts, or is gone.
+    pub(crate) async fn end_transaction(
+        &self,
+        partition: PartitionIndex,
+        marker: TransactionMarker,
+    ) -> Result<(), GroupError> {
+        let asked = self.runtime.ask(partition, GroupRequest::EndTransaction { marker }).await?;
+        asked.await?;
+        Ok(())
     }
 
     /// The partition of `__consumer_offsets` that keeps a group; `None` while the topic does not exist.
@@ -213,7 +227,7 @@ impl GroupCoordinator {
                 Ok(answer) => asked.push(answer),
                 Err(Unavailable::Loading) => loading = Some(GroupError::CoordinatorLoadInProgress),
                 // It left while we asked.
-                Err(Unavailable::NotCoordinator | Unavailable::NotAvailable) => {}
+                Err(Unavailable::NotCoordinator | Unavailable::NotAvailable | Unavailable::Transaction(_)) => {}
             }
         }
         async move {

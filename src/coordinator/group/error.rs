@@ -38,4 +38,12 @@ pub(crate) enum GroupError {
     GroupMaxSizeReached,
     #[error("another member has taken the instance id")]
     FencedInstanceId,
+    #[error("the transaction is not open in the group's partition")]
+    InvalidTxnState,
+    #[error("a newer instance of the producer has written")]
+    InvalidProducerEpoch,
+    #[error("a newer transaction coordinator has written")]
+    TransactionCoordinatorFenced,
+    #[error("offsets of an open transaction are pending")]
+    UnstableOffsetCommit,
 }

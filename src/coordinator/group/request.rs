@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::GroupError;
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicName};
+use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicName, TransactionMarker};
 
 /// A request to the shard that keeps the group.
 #[derive(Debug)]
@@ -16,10 +16,20 @@ pub(crate) enum GroupRequest {
     Leave(LeaveRequest),
     Commit(CommitRequest),
     Fetch(FetchRequest),
-    Describe { group: Arc<str> },
+    Describe {
+        group: Arc<str>,
+    },
     List(ListRequest),
-    Delete { group: Arc<str> },
-    TopicsDeleted { topics: Arc<[TopicName]> },
+    Delete {
+        group: Arc<str>,
+    },
+    TopicsDeleted {
+        topics: Arc<[TopicName]>,
+    },
+    /// A transaction that committed offsets here has ended.
+    EndTransaction {
+        marker: TransactionMarker,
+    },
 }
 
 /// The answer to a [`GroupRequest`], of the same name.
@@ -35,6 +45,7 @@ pub(crate) enum GroupReply {
     List(Vec<GroupListing>),
     Delete(Result<(), GroupError>),
     TopicsDeleted,
+    EndTransaction,
 }
 
 /// JoinGroup.

@@ -323,6 +323,10 @@ impl Shard for GroupShard {
                 self.delete_topics(&topics, out);
                 GroupReply::TopicsDeleted
             }
+            GroupRequest::EndTransaction { marker } => {
+                out.marker = Some(marker);
+                GroupReply::EndTransaction
+            }
         };
         out.reply(ticket, reply);
     }

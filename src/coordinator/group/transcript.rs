@@ -342,7 +342,7 @@ fn show_reply(reply: &GroupReply) -> String {
             lines.sort();
             lines.join(" ")
         }
-        GroupReply::TopicsDeleted => "done".into(),
+        GroupReply::TopicsDeleted | GroupReply::EndTransaction => "done".into(),
     };
     short(text.trim_end())
 }
