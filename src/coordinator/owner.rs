@@ -6,8 +6,8 @@
 //! Decisions of one drain of the mailbox are appended together. Their records are replayed at once, so that the next
 //! decision builds on them; replies are held until the high watermark has passed everything that was decided before
 //! them, also when they only show state (I-18). If an append fails, the shard holds what the log does not: it is
-//! dropped, who waits is told, and a new one is loaded from the log. What belongs to a producer's transaction, or ends it,
-//! is the log's to refuse: it is appended first, by itself, and replayed if it was taken.
+//! dropped, who waits is told, and a new one is loaded from the log. What belongs to a producer's transaction, or ends
+//! it, is the log's to refuse: it is appended first, by itself, and replayed if it was taken.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;

@@ -101,7 +101,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Ends a producer's transaction in a partition of `__consumer_offsets`: what it committed there counts, or is gone.
+    /// Ends a producer's transaction in a partition of `__consumer_offsets`: what it committed there counts, or goes.
     pub(crate) async fn end_transaction(
         &self,
         partition: PartitionIndex,
