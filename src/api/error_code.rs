@@ -39,7 +39,10 @@ pub(crate) fn of_append_error(error: &AppendError) -> ResponseError {
     match error {
         AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
         AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
-        AppendError::InvalidTxnState { .. } => ResponseError::InvalidTxnState,
+        AppendError::InvalidTxnState { .. } | AppendError::TransactionalExpected { .. } => {
+            ResponseError::InvalidTxnState
+        }
+        AppendError::TransactionCoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
     }
 }
 

@@ -206,7 +206,7 @@ fn append(
         0 | 1 => AckAt::Written(ack),
         _ => AckAt::HighWatermark(ack),
     };
-    match replica.append(batch, ack, None, now) {
+    match replica.append(batch, ack, None, None, now) {
         Ok(accepted) => {
             unwritten.extend(accepted.unwritten);
             let appended = accepted.appended;

@@ -94,7 +94,8 @@ impl PartitionWriter for ReplicaWriter {
                 if batch.bytes.len() > replica.with_log(|log| log.config().max_message_bytes) {
                     return Err(WriteError::TooLarge);
                 }
-                replica.append(batch, ack, Some(epoch), now)?
+                let guard = transaction.and_then(|transaction| transaction.guard);
+                replica.append(batch, ack, Some(epoch), guard, now)?
             }
             Entry::Marker(marker) => replica.append_marker(&marker, ack, Some(epoch), now)?,
         };

@@ -4,14 +4,16 @@
 //! nothing. Bytes on disk are the storage room's; what side records mean is defined here, in `side`.
 //!
 //! `partition_log` is the door for changes, `read` the one for reads, `compaction` and `ahead` are jobs beside them;
-//! the other files are pure parts: `producer_state`, `leader_epochs`, `segments`, `timestamps`, `retention`.
+//! the other files are pure parts: `producer_state`, `transactions`, `aborted`, `verification`, `leader_epochs`,
+//! `segments`, `timestamps`, `retention`.
 
+pub(crate) mod aborted;
 pub(crate) mod ahead;
 pub(crate) mod compaction;
 pub(crate) mod config;
 mod leader_epochs;
 pub(crate) mod partition_log;
-mod producer_state;
+pub(crate) mod producer_state;
 pub(crate) mod read;
 mod recovery;
 mod retention;
@@ -20,6 +22,8 @@ mod segments;
 mod side;
 pub(crate) mod tail;
 mod timestamps;
+mod transactions;
+mod verification;
 
 #[cfg(test)]
 mod tests;

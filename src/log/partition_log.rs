@@ -13,19 +13,22 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::aborted::AbortedTransaction;
 use super::config::LogConfig;
 use super::leader_epochs::{EpochsChanged, LeaderEpochs};
-use super::producer_state::{BatchMeta, Checked, ProducerStates};
+use super::producer_state::{ActiveProducer, BatchMeta, Checked, ProducerStates};
 use super::read::LogReader;
 use super::retention;
 use super::segments::{Segment, Segments};
 use super::side::{self, CHECKPOINT_INTERVAL_BYTES, Checkpoint, Cleaned, SideKeys};
 use super::tail::Tail;
 use super::timestamps::TimeIndex;
+use super::verification::Verifications;
 use crate::clock::UnixMs;
+use crate::record::control::marker_batch;
 use crate::record::{TimestampType, ValidBatch, stamp};
 use crate::storage::Write;
-use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker};
 
 /// Where an accepted batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +65,16 @@ pub(crate) enum AppendError {
     },
     #[error("Epoch of producer {producer_id} is {got}, which is smaller than the last seen epoch {current}")]
     InvalidProducerEpoch { producer_id: ProducerId, got: ProducerEpoch, current: ProducerEpoch },
-    /// A transactional batch; there are no transactions yet, so none can be ongoing.
-    #[error("The producer {producer_id} has no ongoing transaction on this partition")]
+    /// A transactional batch, though none of the producer's transactions is open here and no coordinator has said that
+    /// this partition belongs to one.
+    #[error("Record was not part of an ongoing transaction")]
     InvalidTxnState { producer_id: ProducerId },
+    /// A batch outside of transactions, though one of the producer's is open here.
+    #[error("Expected transactional write from producer {producer_id} at offset {offset}")]
+    TransactionalExpected { producer_id: ProducerId, offset: Offset },
+    /// A marker of a coordinator that another one has replaced.
+    #[error("Invalid coordinator epoch for producerId {producer_id}: {got} (zombie), {current} (current)")]
+    TransactionCoordinatorFenced { producer_id: ProducerId, got: i32, current: i32 },
 }
 
 /// The log of one partition.
@@ -79,6 +89,7 @@ pub(crate) struct PartitionLog {
     pub(super) written_end: Offset,
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerStates,
+    pub(super) verifications: Verifications,
     pub(super) segments: Segments,
     pub(super) times: TimeIndex,
     pub(super) cleaned: Cleaned,
@@ -168,20 +179,72 @@ impl PartitionLog {
 
     /// Checks the producer's sequence, gives offsets, stamps the batch and pushes what to write: the batch, and now and
     /// then side records. The batch can be read once [`Self::on_written`] has been told.
+    ///
+    /// The first batch of a transaction needs the `guard` of a verification that no marker has overtaken.
     pub(crate) fn append(
         &mut self,
         batch: ValidBatch,
         epoch: LeaderEpoch,
         now: UnixMs,
+        guard: Option<TransactionGuard>,
         writes: &mut Vec<Write>,
     ) -> Result<Appended, AppendError> {
-        if batch.header.is_transactional() {
-            return Err(AppendError::InvalidTxnState { producer_id: batch.header.producer_id });
-        }
-        if let Checked::Duplicate(original) = self.producers.check(&batch.header)? {
+        let (id, transactional) = (batch.header.producer_id, batch.header.is_transactional());
+        let verified = || guard.is_some_and(|guard| self.verifications.holds(id, guard));
+        if let Checked::Duplicate(original) = self.producers.check(&batch.header, verified, self.log_end)? {
             return Ok(self.repeated(original));
         }
-        let mut batch = batch;
+        if transactional {
+            self.verifications.end(id);
+        }
+        Ok(self.put(batch, None, epoch, now, writes))
+    }
+
+    /// Ends the open transaction of a producer, if there is one, by a control batch, which is written in any case.
+    /// Source: Kafka 3.9 `ReplicaManager.appendRecords` for `WriteTxnMarkers`, `ProducerAppendInfo.appendEndTxnMarker`.
+    pub(crate) fn append_marker(
+        &mut self,
+        marker: &TransactionMarker,
+        epoch: LeaderEpoch,
+        now: UnixMs,
+        writes: &mut Vec<Write>,
+    ) -> Result<Appended, AppendError> {
+        self.producers.check_marker(marker)?;
+        self.verifications.end(marker.producer_id);
+        Ok(self.put(marker_batch(marker, now), Some(marker), epoch, now, writes))
+    }
+
+    /// The guard of a verification that is to begin. `None`: a transaction of this producer and epoch is open here, and
+    /// nothing need be verified. The same guard is given until a batch was appended with it, or a marker came.
+    /// Source: Kafka 3.9 `UnifiedLog.maybeStartTransactionVerification`.
+    pub(crate) fn begin_verification(&mut self, id: ProducerId, epoch: ProducerEpoch) -> Option<TransactionGuard> {
+        let ongoing = self.producers.has_ongoing_transaction(id, epoch);
+        (!ongoing).then(|| self.verifications.begin(id))
+    }
+
+    /// Below it every transaction is decided, and its marker lies below the high watermark.
+    /// Source: Kafka `UnifiedLog.fetchLastStableOffsetMetadata`, `maybeIncrementFirstUnstableOffset`.
+    pub(crate) fn last_stable_offset(&mut self, high_watermark: Offset) -> Offset {
+        match self.producers.first_unstable(high_watermark) {
+            None => high_watermark,
+            Some(first) => first.max(self.log_start).min(high_watermark),
+        }
+    }
+
+    /// What is known of the producers, in no order.
+    pub(crate) fn active_producers(&self) -> impl Iterator<Item = ActiveProducer> {
+        self.producers.active()
+    }
+
+    /// Gives offsets to a batch that was checked, or to the batch of a marker.
+    fn put(
+        &mut self,
+        mut batch: ValidBatch,
+        marker: Option<&TransactionMarker>,
+        epoch: LeaderEpoch,
+        now: UnixMs,
+        writes: &mut Vec<Write>,
+    ) -> Appended {
         let stamped_at = self.stamps_append_time().then_some(now);
         let base_offset = self.log_end;
         stamp(&mut batch, base_offset, epoch, stamped_at);
@@ -198,7 +261,10 @@ impl PartitionLog {
         if self.epochs.latest() != Some(epoch) {
             put_epochs(&self.keys(), self.epochs.assign(epoch, base_offset), writes);
         }
-        self.producers.record(&header, last_offset, timestamp, now);
+        match marker {
+            None => self.producers.record(&header, last_offset, timestamp, now),
+            Some(marker) => self.end_transaction(marker, last_offset, now, writes),
+        }
         self.segments.active.push(last_offset, len, timestamp, now);
         self.times.on_batch(timestamp);
         self.log_end = last_offset + 1;
@@ -211,7 +277,7 @@ impl PartitionLog {
         if self.unrecorded_bytes >= CHECKPOINT_INTERVAL_BYTES {
             self.checkpoint(writes);
         }
-        Ok(Appended {
+        Appended {
             base_offset,
             last_offset,
             log_append_time: stamped_at,
@@ -219,7 +285,23 @@ impl PartitionLog {
             log_end_offset: self.log_end,
             duplicate: false,
             rolled,
-        })
+        }
+    }
+
+    /// Notes a marker in the log, and in the index of aborted transactions what it aborted, unless it is there.
+    pub(super) fn end_transaction(
+        &mut self,
+        marker: &TransactionMarker,
+        offset: Offset,
+        now: UnixMs,
+        writes: &mut Vec<Write>,
+    ) {
+        let Some(aborted) = self.producers.record_marker(marker, offset, now) else { return };
+        if self.reader.shared.aborted.lock().add(aborted) {
+            let AbortedTransaction { last_offset, producer_id, .. } = aborted;
+            let key = self.keys().aborted(last_offset, producer_id);
+            writes.push(Write::Side { key, value: side::encode_aborted(&aborted) });
+        }
     }
 
     fn repeated(&self, original: BatchMeta) -> Appended {
@@ -318,6 +400,9 @@ impl PartitionLog {
         self.log_start = to;
         self.forget_in_memory(to);
         self.cleaned.up_to = self.cleaned.up_to.max(to);
+        if self.reader.shared.aborted.lock().drop_below(to) {
+            writes.push(Write::DeleteSides { keys: keys.aborted_below(to) });
+        }
         put_epochs(&keys, self.epochs.truncate_from_start(to), writes);
         let active = self.segments.active;
         let gone = self.segments.drop_before(to);
@@ -338,6 +423,7 @@ impl PartitionLog {
     /// Forgets producers that have been silent for `producer.id.expiration.ms`.
     pub(crate) fn expire_producers(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
         let keys = self.keys();
+        self.verifications.expire(now, self.config.producer_id_expiration_ms);
         self.producers.expire(now, self.config.producer_id_expiration_ms, |id| {
             writes.push(Write::DeleteSide { key: keys.producer(id) });
         });

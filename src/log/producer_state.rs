@@ -1,18 +1,21 @@
-//! What each idempotent producer wrote last to one partition: recognises duplicates and refuses gaps.
+//! What each idempotent producer wrote last to one partition, and its open transaction: recognises duplicates, refuses
+//! gaps, and says which transactions a marker ends.
 //!
 //! Pure: the log asks [`ProducerStates::check`] before it gives offsets and tells [`ProducerStates::record`] after.
 //! State is a function of the log: the side records hold it up to the checkpoint, batch headers from there on.
 //! Source: Kafka 3.9 `ProducerStateManager`, `ProducerAppendInfo`, `ProducerStateEntry`. Deviation: a producer expires
 //! by the time of its last append, not by the timestamps that its records claim.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::aborted::AbortedTransaction;
 use super::partition_log::AppendError;
+use super::transactions::Transactions;
 use crate::clock::UnixMs;
 use crate::record::BatchHeader;
-use crate::record::batch::add_sequence;
+use crate::record::batch::{NO_SEQUENCE, add_sequence};
 use crate::types::limits::PRODUCER_BATCHES_REMEMBERED;
-use crate::types::{Offset, ProducerEpoch, ProducerId};
+use crate::types::{Offset, ProducerEpoch, ProducerId, TransactionMarker, TransactionResult};
 
 /// One remembered batch of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +47,8 @@ pub(crate) struct ProducerEntry {
     pub(crate) coordinator_epoch: i32,
     /// First offset of its open transaction.
     pub(crate) open_transaction: Option<Offset>,
+    /// Offset of its last transaction marker, so that a cut that takes it away is noticed.
+    pub(crate) last_marker: Option<Offset>,
     /// When it last appended, for expiry.
     pub(crate) last_seen_ms: UnixMs,
     /// Oldest first; the first `count` are meant.
@@ -59,6 +64,7 @@ impl ProducerEntry {
             epoch,
             coordinator_epoch: -1,
             open_transaction: None,
+            last_marker: None,
             last_seen_ms: 0,
             batches: Default::default(),
             count: 0,
@@ -84,6 +90,31 @@ impl ProducerEntry {
     fn last(&self) -> Option<&BatchMeta> {
         self.batches().last()
     }
+
+    /// Takes a batch's or marker's epoch; another one than before forgets the batches.
+    fn take_epoch(&mut self, epoch: ProducerEpoch) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.count = 0;
+        }
+    }
+
+    fn reaches(&self, log_end: Offset) -> bool {
+        self.last().is_some_and(|last| last.last_offset >= log_end) || self.last_marker >= Some(log_end)
+    }
+}
+
+/// A producer as DescribeProducers shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ActiveProducer {
+    pub(crate) id: ProducerId,
+    pub(crate) epoch: ProducerEpoch,
+    /// −1: none is known.
+    pub(crate) last_sequence: i32,
+    pub(crate) last_seen_ms: UnixMs,
+    /// −1: it never ended a transaction.
+    pub(crate) coordinator_epoch: i32,
+    pub(crate) open_transaction: Option<Offset>,
 }
 
 /// What [`ProducerStates::check`] found.
@@ -95,57 +126,75 @@ pub(super) enum Checked {
     Duplicate(BatchMeta),
 }
 
+/// Producers that a cut of the log's end made unknown.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    /// To be rebuilt from the whole log.
+    pub(super) transactional: HashSet<ProducerId>,
+    pub(super) others: HashSet<ProducerId>,
+}
+
 /// The producers of one partition.
 #[derive(Debug, Default)]
 pub(super) struct ProducerStates {
     entries: HashMap<ProducerId, ProducerEntry>,
     /// Whose side record is out of date.
     dirty: Vec<ProducerId>,
+    transactions: Transactions,
 }
 
 impl ProducerStates {
-    /// Checks epoch and sequence of a client's batch. Nothing changes.
+    /// Checks epoch and sequence of a client's batch, and the epoch alone of a coordinator's, which has no sequence.
+    /// Nothing changes. `verified`: a coordinator has said that the producer's transaction includes this partition.
     ///
-    /// A producer of which nothing is known may begin with any sequence.
-    pub(super) fn check(&self, batch: &BatchHeader) -> Result<Checked, AppendError> {
+    /// A producer of which nothing is known may begin with any sequence. `log_end` is for the text of an error.
+    /// Source: Kafka `UnifiedLog.analyzeAndValidateProducerState`, `ProducerAppendInfo.appendDataBatch`.
+    pub(super) fn check(
+        &self,
+        batch: &BatchHeader,
+        verified: impl FnOnce() -> bool,
+        log_end: Offset,
+    ) -> Result<Checked, AppendError> {
         if !batch.has_producer_id() {
             return Ok(Checked::New);
         }
-        let Some(entry) = self.entries.get(&batch.producer_id) else { return Ok(Checked::New) };
-        if batch.producer_epoch == entry.epoch {
-            let last_sequence = batch.last_sequence();
-            let same =
-                |seen: &&BatchMeta| seen.last_sequence == last_sequence && seen.base_sequence() == batch.base_sequence;
-            if let Some(original) = entry.batches().iter().find(same) {
-                return Ok(Checked::Duplicate(*original));
-            }
-        } else if batch.producer_epoch < entry.epoch {
-            return Err(AppendError::InvalidProducerEpoch {
-                producer_id: batch.producer_id,
-                got: batch.producer_epoch,
-                current: entry.epoch,
+        let entry = self.entries.get(&batch.producer_id);
+        let from_client = batch.base_sequence != NO_SEQUENCE;
+        if from_client && let Some(original) = entry.and_then(|entry| duplicate(entry, batch)) {
+            return Ok(Checked::Duplicate(original));
+        }
+        let ongoing = self.has_ongoing_transaction(batch.producer_id, batch.producer_epoch);
+        if batch.is_transactional() && !ongoing && !verified() {
+            return Err(AppendError::InvalidTxnState { producer_id: batch.producer_id });
+        }
+        let Some(entry) = entry else { return Ok(Checked::New) };
+        check_epoch(entry, batch.producer_id, batch.producer_epoch)?;
+        if from_client {
+            check_sequence(entry, batch)?;
+        }
+        if entry.open_transaction.is_some() && !batch.is_transactional() {
+            return Err(AppendError::TransactionalExpected { producer_id: batch.producer_id, offset: log_end });
+        }
+        Ok(Checked::New)
+    }
+
+    /// Source: Kafka 3.9 `UnifiedLog.hasOngoingTransaction`.
+    pub(super) fn has_ongoing_transaction(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.open_transaction.is_some() && entry.epoch == epoch)
+    }
+
+    /// Checks the epochs of a marker. Source: Kafka `ProducerAppendInfo.appendEndTxnMarker`.
+    pub(super) fn check_marker(&self, marker: &TransactionMarker) -> Result<(), AppendError> {
+        let Some(entry) = self.entries.get(&marker.producer_id) else { return Ok(()) };
+        check_epoch(entry, marker.producer_id, marker.producer_epoch)?;
+        if marker.coordinator_epoch < entry.coordinator_epoch {
+            return Err(AppendError::TransactionCoordinatorFenced {
+                producer_id: marker.producer_id,
+                got: marker.coordinator_epoch,
+                current: entry.coordinator_epoch,
             });
         }
-        let refuse = |last_sequence| {
-            Err(AppendError::OutOfOrderSequence {
-                producer_id: batch.producer_id,
-                producer_epoch: batch.producer_epoch,
-                got: batch.base_sequence,
-                last_sequence,
-            })
-        };
-        match entry.last() {
-            _ if batch.producer_epoch != entry.epoch => match batch.base_sequence {
-                0 => Ok(Checked::New),
-                _ => refuse(None),
-            },
-            Some(last) if add_sequence(last.last_sequence, 1) != batch.base_sequence => {
-                refuse(Some(last.last_sequence))
-            }
-            // Its epoch is known from a transaction marker alone: it begins anew.
-            None if batch.base_sequence != 0 => refuse(None),
-            _ => Ok(Checked::New),
-        }
+        Ok(())
     }
 
     /// Notes a batch that took its offsets (or, at open, was found in the log). `now` counts for expiry.
@@ -154,11 +203,13 @@ impl ProducerStates {
             return;
         }
         let entry = self.entries.entry(batch.producer_id).or_insert_with(|| ProducerEntry::new(batch.producer_epoch));
-        if entry.epoch != batch.producer_epoch {
-            entry.epoch = batch.producer_epoch;
-            entry.count = 0;
-        }
+        entry.take_epoch(batch.producer_epoch);
         entry.last_seen_ms = now;
+        if batch.is_transactional() && entry.open_transaction.is_none() {
+            let first = last_offset + -i64::from(batch.last_offset_delta);
+            entry.open_transaction = Some(first);
+            self.transactions.begin(first);
+        }
         entry.push(BatchMeta {
             last_sequence: batch.last_sequence(),
             last_offset,
@@ -171,8 +222,39 @@ impl ProducerStates {
         }
     }
 
+    /// Notes a marker that took its offset (or, at open, was found in the log). Returns what it aborted, if there was
+    /// anything. Source: Kafka `ProducerAppendInfo.appendEndTxnMarker`, `ProducerStateManager.lastStableOffset`.
+    pub(super) fn record_marker(
+        &mut self,
+        marker: &TransactionMarker,
+        offset: Offset,
+        now: UnixMs,
+    ) -> Option<AbortedTransaction> {
+        let id = marker.producer_id;
+        let entry = self.entries.entry(id).or_insert_with(|| ProducerEntry::new(marker.producer_epoch));
+        entry.take_epoch(marker.producer_epoch);
+        entry.coordinator_epoch = marker.coordinator_epoch;
+        entry.last_marker = Some(offset);
+        entry.last_seen_ms = now;
+        if !std::mem::replace(&mut entry.dirty, true) {
+            self.dirty.push(id);
+        }
+        let first_offset = entry.open_transaction.take()?;
+        let last_stable_offset = self.transactions.end(first_offset, offset);
+        let aborted = AbortedTransaction { producer_id: id, first_offset, last_offset: offset, last_stable_offset };
+        (marker.result == TransactionResult::Abort).then_some(aborted)
+    }
+
+    /// The first offset that is not decided for readers of committed records.
+    pub(super) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
+        self.transactions.first_unstable(high_watermark)
+    }
+
     /// Takes over what a side record says.
     pub(super) fn restore(&mut self, id: ProducerId, entry: ProducerEntry) {
+        if let Some(first) = entry.open_transaction {
+            self.transactions.begin(first);
+        }
         self.entries.insert(id, entry);
     }
 
@@ -197,22 +279,42 @@ impl ProducerStates {
         });
     }
 
-    /// Forgets what lies at or above `log_end`. Producers of which nothing is left are forgotten and told.
-    pub(super) fn truncate(&mut self, log_end: Offset, mut forgotten: impl FnMut(ProducerId)) {
+    /// Forgets what lies at or above `log_end`. Producers of which nothing is left are forgotten and told; so are
+    /// those with transactions that reach beyond it, since what a lost marker changed cannot be taken back.
+    pub(super) fn truncate(&mut self, log_end: Offset) -> Cut {
+        let mut cut = Cut::default();
         let dirty = &mut self.dirty;
         self.entries.retain(|&id, entry| {
-            let kept = entry.batches().partition_point(|batch| batch.last_offset < log_end) as u8;
-            if kept == entry.count {
+            if !entry.reaches(log_end) {
                 return true;
             }
-            entry.count = kept;
-            if kept == 0 {
-                forgotten(id);
+            if entry.last_marker.is_some() || entry.open_transaction.is_some() {
+                cut.transactional.insert(id);
+                return false;
+            }
+            entry.count = entry.batches().partition_point(|batch| batch.last_offset < log_end) as u8;
+            if entry.count == 0 {
+                cut.others.insert(id);
             } else if !std::mem::replace(&mut entry.dirty, true) {
                 dirty.push(id);
             }
-            kept > 0
+            entry.count > 0
         });
+        let open = self.entries.values().filter_map(|entry| entry.open_transaction);
+        self.transactions.cut(log_end, open);
+        cut
+    }
+
+    /// Every producer that is known.
+    pub(super) fn active(&self) -> impl Iterator<Item = ActiveProducer> {
+        self.entries.iter().map(|(&id, entry)| ActiveProducer {
+            id,
+            epoch: entry.epoch,
+            last_sequence: entry.last().map_or(NO_SEQUENCE, |last| last.last_sequence),
+            last_seen_ms: entry.last_seen_ms,
+            coordinator_epoch: entry.coordinator_epoch,
+            open_transaction: entry.open_transaction,
+        })
     }
 
     pub(super) fn contains(&self, id: ProducerId) -> bool {
@@ -228,6 +330,45 @@ impl ProducerStates {
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.entries.len()
+    }
+}
+
+/// The remembered batch that this one repeats. Source: Kafka `ProducerStateEntry.findDuplicateBatch`.
+fn duplicate(entry: &ProducerEntry, batch: &BatchHeader) -> Option<BatchMeta> {
+    if batch.producer_epoch != entry.epoch {
+        return None;
+    }
+    let last_sequence = batch.last_sequence();
+    let same = |seen: &&BatchMeta| seen.last_sequence == last_sequence && seen.base_sequence() == batch.base_sequence;
+    entry.batches().iter().find(same).copied()
+}
+
+fn check_epoch(entry: &ProducerEntry, producer_id: ProducerId, got: ProducerEpoch) -> Result<(), AppendError> {
+    if got < entry.epoch {
+        return Err(AppendError::InvalidProducerEpoch { producer_id, got, current: entry.epoch });
+    }
+    Ok(())
+}
+
+/// Source: Kafka `ProducerAppendInfo.checkSequence`.
+fn check_sequence(entry: &ProducerEntry, batch: &BatchHeader) -> Result<(), AppendError> {
+    let refuse = |last_sequence| {
+        Err(AppendError::OutOfOrderSequence {
+            producer_id: batch.producer_id,
+            producer_epoch: batch.producer_epoch,
+            got: batch.base_sequence,
+            last_sequence,
+        })
+    };
+    match entry.last() {
+        _ if batch.producer_epoch != entry.epoch => match batch.base_sequence {
+            0 => Ok(()),
+            _ => refuse(None),
+        },
+        Some(last) if add_sequence(last.last_sequence, 1) != batch.base_sequence => refuse(Some(last.last_sequence)),
+        // Its epoch is known from a transaction marker alone: it begins anew.
+        None if batch.base_sequence != 0 => refuse(None),
+        _ => Ok(()),
     }
 }
 
@@ -262,7 +403,7 @@ pub(super) mod tests {
 
     impl Log {
         fn append(&mut self, batch: BatchHeader) -> Result<i64, AppendError> {
-            match self.states.check(&batch)? {
+            match self.states.check(&batch, || false, Offset(self.end))? {
                 Checked::Duplicate(original) => Ok(original.base_offset().0),
                 Checked::New => {
                     let base = self.end;
@@ -341,11 +482,10 @@ pub(super) mod tests {
             states.record(&header(1, 0, sequence, 1), Offset(offset), 0, 0);
         }
         states.record(&header(2, 0, 0, 1), Offset(4), 0, 0);
-        let mut gone = Vec::new();
-        states.truncate(Offset(2), |id| gone.push(id));
-        assert_eq!(gone, [ProducerId(2)]);
-        assert_eq!(states.check(&header(1, 0, 2, 1)), Ok(Checked::New));
-        assert!(matches!(states.check(&header(1, 0, 1, 1)), Ok(Checked::Duplicate(_))));
+        let cut = states.truncate(Offset(2));
+        assert_eq!((cut.others, cut.transactional), ([ProducerId(2)].into(), HashSet::new()));
+        assert_eq!(states.check(&header(1, 0, 2, 1), || false, Offset(2)), Ok(Checked::New));
+        assert!(matches!(states.check(&header(1, 0, 1, 1), || false, Offset(2)), Ok(Checked::Duplicate(_))));
     }
 
     /// Keeps every batch of every producer and looks through them all.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use super::aborted::{AbortedIndex, AbortedTransaction};
 use super::ahead::Ahead;
 use super::ring::RingSlot;
 use super::side::{SideKeys, SideRecord};
@@ -28,8 +29,8 @@ pub(crate) struct Read {
     pub(crate) batches: Vec<Bytes>,
     /// Sum of their lengths.
     pub(crate) bytes: usize,
-    /// One past the last of their offsets.
-    pub(super) end: Offset,
+    /// One past the last of their offsets; 0 without any.
+    pub(crate) end: Offset,
     /// Whether they were not in the tail.
     pub(super) behind_tail: bool,
 }
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     pub(super) slot: Arc<RingSlot>,
     pub(super) ahead: Ahead,
     pub(super) published: Mutex<Published>,
+    /// Noted when the marker gets its offset: readers that stop at the last stable offset do not see it before.
+    pub(super) aborted: Mutex<AbortedIndex>,
     /// The family may belong to another partition by now.
     pub(super) closed: AtomicBool,
 }
@@ -137,6 +140,11 @@ impl LogReader {
             return Err(self.damaged("the partition was closed during a read"));
         }
         Ok(())
+    }
+
+    /// Aborted transactions that have offsets in `from..upto`, by first offset. Never blocks on the disk.
+    pub(crate) fn aborted_transactions(&self, from: Offset, upto: Offset) -> Vec<AbortedTransaction> {
+        self.shared.aborted.lock().overlapping(from, upto)
     }
 
     /// The first record at or above the log start and below `upto` whose timestamp is at least `timestamp`. May block.

@@ -7,24 +7,28 @@
 //!
 //! Costs four seeks and the headers of at most 64 KiB of batches, so a thousand logs open in well under a second.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
+use super::aborted::AbortedIndex;
 use super::ahead::Ahead;
 use super::config::LogConfig;
 use super::leader_epochs::LeaderEpochs;
 use super::partition_log::{PartitionLog, put_epochs};
-use super::producer_state::ProducerStates;
+use super::producer_state::{Cut, ProducerStates};
 use super::read::{LogReader, Published, Shared};
 use super::segments::{NO_TIMESTAMP, Segment, Segments};
 use super::side::{self, Checkpoint, Cleaned, SideKeys, SideRecord};
 use super::tail::Tail;
 use super::timestamps::TimeIndex;
+use super::verification::Verifications;
 use crate::clock::UnixMs;
+use crate::record::BatchHeader;
+use crate::record::control::read_marker;
 use crate::storage::{Family, PartitionId, SharedLogDir, StorageError, Write};
 use crate::types::{Offset, ProducerId};
 
@@ -37,6 +41,7 @@ struct Sides {
     checkpoint: Option<Checkpoint>,
     epochs: LeaderEpochs,
     producers: ProducerStates,
+    aborted: AbortedIndex,
     segments: VecDeque<Segment>,
 }
 
@@ -53,8 +58,11 @@ impl PartitionLog {
         let keys = SideKeys::new(&id);
         let (published, closed) = (Mutex::new(Published::default()), AtomicBool::new(false));
         let (slot, ahead) = (Arc::default(), Ahead::new(Arc::clone(&tail.ahead)));
-        let reader = LogReader { shared: Arc::new(Shared { dir, family, keys, slot, ahead, published, closed }) };
+        let aborted = Mutex::default();
+        let shared = Shared { dir, family, keys, slot, ahead, published, aborted, closed };
+        let reader = LogReader { shared: Arc::new(shared) };
         let sides = read_sides(&reader)?;
+        *reader.shared.aborted.lock() = sides.aborted;
         let last = reader.shared.dir.last_batch(family)?.map_or(Offset::NONE, |(last_offset, _)| last_offset);
         let log_end = (last + 1).max(sides.log_start).max(sides.log_end);
         let active = match (&sides.checkpoint, sides.segments.back()) {
@@ -72,6 +80,7 @@ impl PartitionLog {
             written_end: log_end,
             epochs: sides.epochs,
             producers: sides.producers,
+            verifications: Verifications::default(),
             times: TimeIndex::new(indexed_max.unwrap_or(NO_TIMESTAMP)),
             segments: Segments::new(sides.segments, active),
             cleaned: Cleaned { up_to: sides.cleaned.up_to.max(sides.log_start), ..sides.cleaned },
@@ -80,6 +89,7 @@ impl PartitionLog {
             repairs: Vec::new(),
         };
         let mut repairs = Vec::new();
+        log.cut_aborted(log_end, &mut repairs);
         if active.end_offset > log_end {
             log.cut_side_records(log_end, now, &mut repairs)?;
         } else {
@@ -103,7 +113,7 @@ impl PartitionLog {
         let mut new_end = to;
         let dir = &self.reader.shared.dir;
         dir.scan(self.reader.shared.family, to, &mut |_, batch| {
-            if let Ok(header) = crate::record::BatchHeader::parse(batch) {
+            if let Ok(header) = BatchHeader::parse(batch) {
                 new_end = to.min(header.base_offset).max(self.log_start);
             }
             ControlFlow::Break(())
@@ -129,11 +139,13 @@ impl PartitionLog {
         let base = self.segments.closed.back().map_or(self.log_start, |closed| closed.end_offset).min(log_end);
         self.segments.active = Segment::empty(base, now);
         put_epochs(&keys, self.epochs.truncate_from_end(log_end), writes);
-        let mut cut = Vec::new();
-        self.producers.truncate(log_end, |id| cut.push(id));
+        self.cut_aborted(log_end, writes);
+        let Cut { transactional, others } = self.producers.truncate(log_end);
         let closed_max = self.segments.closed.iter().map(|segment| segment.max_timestamp).max();
         self.times = TimeIndex::new(closed_max.unwrap_or(NO_TIMESTAMP));
+        self.replay_transactions(base, &transactional, now, writes)?;
         // A producer that keeps some batches keeps its sequence; of the others the cut segment may know older ones.
+        let cut: HashSet<ProducerId> = transactional.union(&others).copied().collect();
         self.apply_headers(base, now, Some((log_end, &cut)), writes)?;
         for id in cut.into_iter().filter(|&id| !self.producers.contains(id)) {
             writes.push(Write::DeleteSide { key: keys.producer(id) });
@@ -145,13 +157,59 @@ impl PartitionLog {
         Ok(())
     }
 
+    fn cut_aborted(&self, log_end: Offset, writes: &mut Vec<Write>) {
+        if self.reader.shared.aborted.lock().drop_from(log_end) {
+            writes.push(Write::DeleteSides { keys: self.keys().aborted_from(log_end) });
+        }
+    }
+
+    /// Reads the whole log below `upto` again for producers whose transactions were cut: an open one may have begun
+    /// anywhere. Rare, and dear where the log is large.
+    fn replay_transactions(
+        &mut self,
+        upto: Offset,
+        lost: &HashSet<ProducerId>,
+        now: UnixMs,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), StorageError> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let reader = self.reader.clone();
+        let mut bad = None;
+        reader.visit_headers(self.log_start, upto, |last_offset, header, batch| {
+            if lost.contains(&header.producer_id) {
+                bad = self.apply_producer(last_offset, header, batch, now, writes).err();
+            }
+            if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        bad.map_or(Ok(()), Err)
+    }
+
+    /// What a batch says about its producer.
+    fn apply_producer(
+        &mut self,
+        last_offset: Offset,
+        header: &BatchHeader,
+        batch: &[u8],
+        now: UnixMs,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), StorageError> {
+        if !header.is_control() {
+            self.producers.record(header, last_offset, header.max_timestamp, now);
+        } else if let Some(marker) = read_marker(header, batch).map_err(|error| self.reader.damaged(error))? {
+            self.end_transaction(&marker, last_offset, now, writes);
+        }
+        Ok(())
+    }
+
     /// Applies the headers of the batches from `from` on, as their appends did. After a cut: those below its end, and
     /// of the producers only those that lost everything.
     fn apply_headers(
         &mut self,
         from: Offset,
         now: UnixMs,
-        cut: Option<(Offset, &[ProducerId])>,
+        cut: Option<(Offset, &HashSet<ProducerId>)>,
         writes: &mut Vec<Write>,
     ) -> Result<(), StorageError> {
         let (reader, keys) = (self.reader.clone(), self.keys());
@@ -159,16 +217,18 @@ impl PartitionLog {
         if from >= upto {
             return Ok(());
         }
+        let mut bad = None;
         reader.visit_headers(from, upto, |last_offset, header, batch| {
             put_epochs(&keys, self.epochs.assign(header.partition_leader_epoch, header.base_offset), writes);
             if cut.is_none_or(|(_, lost)| lost.contains(&header.producer_id)) {
-                self.producers.record(header, last_offset, header.max_timestamp, now);
+                bad = self.apply_producer(last_offset, header, batch, now, writes).err();
             }
             self.segments.active.push(last_offset, batch.len() as u64, header.max_timestamp, now);
             self.times.on_batch(header.max_timestamp);
             self.unrecorded_bytes += batch.len() as u64;
-            ControlFlow::Continue(())
-        })
+            if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        bad.map_or(Ok(()), Err)
     }
 }
 
@@ -186,6 +246,7 @@ fn read_sides(reader: &LogReader) -> Result<Sides, StorageError> {
                 Ok(SideRecord::Epoch(epoch, start)) => drop(sides.epochs.assign(epoch, start)),
                 Ok(SideRecord::Time(..)) => {}
                 Ok(SideRecord::Producer(id, entry)) => sides.producers.restore(id, entry),
+                Ok(SideRecord::Aborted(transaction)) => drop(sides.aborted.add(transaction)),
                 Ok(SideRecord::Segment(segment)) => sides.segments.push_back(segment),
                 Err(error) => {
                     bad = Some(error);

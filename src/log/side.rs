@@ -12,11 +12,13 @@
 //! | 0x81 | leader epoch i32 | its start offset i64 |
 //! | 0x82 | running maximum timestamp i64, sign bit flipped, inverted | offset i64: no batch up to it is younger |
 //! | 0x83 | producer id i64 | a producer |
+//! | 0x84 | offset of the abort marker i64, producer id i64 | first offset i64, last stable offset i64 |
 //! | 0x85 | base offset i64 | a closed virtual segment |
 //!
 //! - `end` is written when compaction removes the last batch, so that offsets never go back.
 //! - Producer: epoch i16, coordinator epoch i32, first offset of the open transaction i64 (−1: none), last seen i64
-//!   (ms), count u8, then per batch, oldest first: last sequence i32, last offset i64, offset delta i32, timestamp i64.
+//!   (ms), count u8, then per batch, oldest first: last sequence i32, last offset i64, offset delta i32, timestamp i64;
+//!   then the offset of its last transaction marker i64 (−1, or left out: none).
 //! - Segment: end offset (exclusive) i64, bytes u64, largest timestamp i64, last offset of the batch that has it i64,
 //!   first timestamp i64, created i64 (ms), last append i64 (ms).
 //! - Checkpoint: log end i64, base offset of the active segment i64, then the active segment as above.
@@ -32,6 +34,7 @@ use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 
+use super::aborted::AbortedTransaction;
 use super::producer_state::{BatchMeta, ProducerEntry};
 use super::segments::Segment;
 use crate::storage::{PartitionId, keys};
@@ -46,6 +49,7 @@ const FACT: u8 = 0x80;
 const EPOCH: u8 = 0x81;
 const TIME: u8 = 0x82;
 const PRODUCER: u8 = 0x83;
+const ABORTED: u8 = 0x84;
 const SEGMENT: u8 = 0x85;
 
 /// Makes the keys of one partition.
@@ -99,12 +103,26 @@ impl SideKeys {
         self.key(SEGMENT, &base_offset.0.to_be_bytes())
     }
 
+    pub(super) fn aborted(&self, marker: Offset, id: ProducerId) -> Bytes {
+        self.key(ABORTED, &[marker.0.to_be_bytes(), id.0.to_be_bytes()].concat())
+    }
+
+    /// Aborted transactions whose marker lies below `offset`.
+    pub(super) fn aborted_below(&self, offset: Offset) -> Range<Bytes> {
+        self.key(ABORTED, &[])..self.key(ABORTED, &offset.0.to_be_bytes())
+    }
+
+    /// Aborted transactions whose marker lies at or above `offset`.
+    pub(super) fn aborted_from(&self, offset: Offset) -> Range<Bytes> {
+        self.key(ABORTED, &offset.0.to_be_bytes())..self.key(SEGMENT, &[])
+    }
+
     /// Facts and leader epochs.
     pub(super) fn facts_and_epochs(&self) -> Range<Bytes> {
         self.key(FACT, &[])..self.key(TIME, &[])
     }
 
-    /// Producers and segments.
+    /// Producers, aborted transactions and segments.
     pub(super) fn producers_and_segments(&self) -> Range<Bytes> {
         self.key(PRODUCER, &[])..self.key(SEGMENT + 1, &[])
     }
@@ -132,6 +150,7 @@ pub(super) enum SideRecord {
     /// The last offset up to which no batch is younger than the key says.
     Time(Offset),
     Producer(ProducerId, ProducerEntry),
+    Aborted(AbortedTransaction),
     Segment(Segment),
 }
 
@@ -199,6 +218,12 @@ impl SideRecord {
             (EPOCH, _) => Self::Epoch(LeaderEpoch(id.try_get_i32()?), Offset(value.try_get_i64()?)),
             (TIME, _) => Self::Time(Offset(value.try_get_i64()?)),
             (PRODUCER, _) => Self::Producer(ProducerId(id.try_get_i64()?), decode_producer(value)?),
+            (ABORTED, _) => Self::Aborted(AbortedTransaction {
+                last_offset: Offset(id.try_get_i64()?),
+                producer_id: ProducerId(id.try_get_i64()?),
+                first_offset: Offset(value.try_get_i64()?),
+                last_stable_offset: Offset(value.try_get_i64()?),
+            }),
             (SEGMENT, _) => Self::Segment(decode_segment(Offset(id.try_get_i64()?), value)?),
             _ => return Err(unknown()),
         })
@@ -260,9 +285,17 @@ fn decode_segment(base_offset: Offset, value: &mut &[u8]) -> Result<Segment, Bad
     })
 }
 
+pub(super) fn encode_aborted(transaction: &AbortedTransaction) -> Bytes {
+    let mut value = BytesMut::with_capacity(17);
+    value.put_u8(VERSION);
+    value.put_i64(transaction.first_offset.0);
+    value.put_i64(transaction.last_stable_offset.0);
+    value.freeze()
+}
+
 pub(super) fn encode_producer(entry: &ProducerEntry) -> Bytes {
     let batches = entry.batches();
-    let mut value = BytesMut::with_capacity(24 + 24 * batches.len());
+    let mut value = BytesMut::with_capacity(32 + 24 * batches.len());
     value.put_u8(VERSION);
     value.put_i16(entry.epoch.0);
     value.put_i32(entry.coordinator_epoch);
@@ -275,6 +308,7 @@ pub(super) fn encode_producer(entry: &ProducerEntry) -> Bytes {
         value.put_i32(batch.offset_delta);
         value.put_i64(batch.timestamp);
     }
+    value.put_i64(entry.last_marker.unwrap_or(Offset::NONE).0);
     value.freeze()
 }
 
@@ -290,6 +324,10 @@ fn decode_producer(value: &mut &[u8]) -> Result<ProducerEntry, BadSideRecord> {
             offset_delta: value.try_get_i32()?,
             timestamp: value.try_get_i64()?,
         });
+    }
+    // Written since there are transactions.
+    if value.has_remaining() {
+        entry.last_marker = Some(Offset(value.try_get_i64()?)).filter(|&offset| offset != Offset::NONE);
     }
     Ok(entry)
 }
@@ -325,6 +363,8 @@ mod tests {
         assert_eq!(suffix(keys().time(-1)), [0x82, 0x80, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(suffix(keys().time(0)), [0x82, 0x7f, 255, 255, 255, 255, 255, 255, 255]);
         assert_eq!(suffix(keys().producer(ProducerId(258))), [0x83, 0, 0, 0, 0, 0, 0, 1, 2]);
+        let aborted = [&[0x84u8][..], &258i64.to_be_bytes(), &7i64.to_be_bytes()].concat();
+        assert_eq!(suffix(keys().aborted(Offset(258), ProducerId(7))), aborted);
         assert_eq!(suffix(keys().segment(Offset(7))), [0x85, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(encode_offset(Offset(258)).as_ref(), [1, 0, 0, 0, 0, 0, 0, 1, 2]);
         let expected: Vec<u8> =
@@ -340,6 +380,23 @@ mod tests {
         let mut producer = ProducerEntry::new(ProducerEpoch(4));
         producer.last_seen_ms = 77;
         producer.push(BatchMeta { last_sequence: 9, last_offset: Offset(20), offset_delta: 3, timestamp: 5 });
+        (producer.coordinator_epoch, producer.open_transaction) = (6, Some(Offset(17)));
+        producer.last_marker = Some(Offset(16));
+        let value = encode_producer(&producer);
+        let read = SideRecord::decode(&keys().producer(ProducerId(1)), &value[..value.len() - 8]).expect("readable");
+        let mut before_transactions = producer.clone();
+        before_transactions.last_marker = None;
+        assert!(matches!(read, SideRecord::Producer(_, entry) if entry == before_transactions));
+        let aborted = AbortedTransaction {
+            producer_id: ProducerId(7),
+            first_offset: Offset(3),
+            last_offset: Offset(9),
+            last_stable_offset: Offset(10),
+        };
+        let value = encode_aborted(&aborted);
+        assert_eq!(value[..], [[1u8].as_slice(), &3i64.to_be_bytes(), &10i64.to_be_bytes()].concat());
+        let read = SideRecord::decode(&keys().aborted(Offset(9), ProducerId(7)), &value).expect("readable");
+        assert!(matches!(read, SideRecord::Aborted(read) if read == aborted));
         let read = SideRecord::decode(&keys().producer(ProducerId(1)), &encode_producer(&producer)).expect("readable");
         assert!(matches!(read, SideRecord::Producer(ProducerId(1), entry) if entry == producer));
         let read = SideRecord::decode(&keys().segment(Offset(7)), &encode_segment(&segment())).expect("readable");

@@ -52,7 +52,7 @@ impl Bench {
 
     pub(super) fn append(&mut self, batch: ValidBatch, now: UnixMs) -> Result<Appended, AppendError> {
         let mut writes = Vec::new();
-        let appended = self.log.append(batch, LeaderEpoch(3), now, &mut writes)?;
+        let appended = self.log.append(batch, LeaderEpoch(3), now, None, &mut writes)?;
         self.commit(writes);
         self.log.on_written(appended.last_offset);
         Ok(appended)
@@ -262,9 +262,9 @@ fn sequences_survive_a_restart_before_and_after_a_checkpoint() {
 fn a_duplicate_of_a_batch_whose_write_is_under_way_returns_its_offset() {
     let mut bench = Bench::new(LogConfig::default(), 0);
     let mut writes = Vec::new();
-    bench.log.append(from_producer(7, 1, 0, 3), LeaderEpoch(3), 0, &mut writes).expect("accepted");
+    bench.log.append(from_producer(7, 1, 0, 3), LeaderEpoch(3), 0, None, &mut writes).expect("accepted");
     let count = writes.len();
-    let again = bench.log.append(from_producer(7, 1, 0, 3), LeaderEpoch(3), 0, &mut writes).expect("a duplicate");
+    let again = bench.log.append(from_producer(7, 1, 0, 3), LeaderEpoch(3), 0, None, &mut writes).expect("a duplicate");
     assert!(again.duplicate && writes.len() == count);
     assert_eq!((again.last_offset, again.log_end_offset), (Offset(2), Offset(3)));
     assert_eq!(bench.log.written_end_offset(), Offset(0), "I-5");
@@ -285,7 +285,7 @@ fn expired_producers_stay_forgotten_after_a_restart() {
 }
 
 #[test]
-fn transactional_batches_are_never_stored() {
+fn a_transactional_batch_without_a_guard_is_refused() {
     let mut bench = Bench::new(LogConfig::default(), 0);
     let mut builder = BatchBuilder::new().producer(ProducerId(1), ProducerEpoch(0), 0).transactional();
     builder.append(0, None, Some(b"v"));
@@ -301,7 +301,7 @@ fn side_records_are_written_once_per_interval_only() {
     let (mut batches, mut sides) = (0, 0);
     for sequence in 0..2000 {
         writes.clear();
-        bench.log.append(from_producer(7, 1, sequence, 1), LeaderEpoch(3), 0, &mut writes).expect("accepted");
+        bench.log.append(from_producer(7, 1, sequence, 1), LeaderEpoch(3), 0, None, &mut writes).expect("accepted");
         batches += 1;
         sides += writes.len() - 1;
     }
@@ -370,9 +370,12 @@ fn a_cut_log_goes_on_as_if_the_rest_had_never_been() {
 fn a_batch_stored_behind_a_refused_one_is_cut_off_and_both_can_be_repeated() {
     let mut bench = Bench::new(LogConfig::default(), 0);
     bench.append(from_producer(7, 1, 0, 2), 0).expect("accepted");
-    bench.log.append(from_producer(7, 1, 2, 2), LeaderEpoch(3), 0, &mut Vec::new()).expect("given out, then refused");
+    bench
+        .log
+        .append(from_producer(7, 1, 2, 2), LeaderEpoch(3), 0, None, &mut Vec::new())
+        .expect("given out, then refused");
     let mut writes = Vec::new();
-    bench.log.append(from_producer(7, 1, 4, 2), LeaderEpoch(3), 0, &mut writes).expect("given out");
+    bench.log.append(from_producer(7, 1, 4, 2), LeaderEpoch(3), 0, None, &mut writes).expect("given out");
     bench.commit(writes);
     let written_end = bench.log.written_end_offset();
     bench = bench.reopen();

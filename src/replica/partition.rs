@@ -22,7 +22,7 @@ use crate::log::tail::Tail;
 use crate::record::validate::ValidBatch;
 pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
-use crate::types::{BrokerId, LeaderEpoch, Offset, TransactionMarker};
+use crate::types::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker};
 
 /// Why an append was refused before it was given an offset.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +106,13 @@ fn syncs(config: &LogConfig) -> bool {
     config.flush_messages <= 1
 }
 
+fn batch_bytes(write: &Write) -> usize {
+    match write {
+        Write::Batch { batch, .. } => batch.len(),
+        _ => 0,
+    }
+}
+
 impl Partition {
     /// A replica over an open log; it leads nothing until told.
     pub(crate) fn new(
@@ -115,12 +122,12 @@ impl Partition {
         dir: SharedLogDir,
         tail: Arc<Tail>,
         cleaner: Arc<Notify>,
-        log: PartitionLog,
+        mut log: PartitionLog,
     ) -> Arc<Self> {
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         let view = PartitionView {
             log_start_offset: start,
-            last_stable_offset: end,
+            last_stable_offset: log.last_stable_offset(end),
             high_watermark: end,
             log_end_offset: end,
             leader_epoch: LeaderEpoch::NONE,
@@ -197,15 +204,43 @@ impl Partition {
     /// Gives the batch its offsets and queues its write, which begins when [`Accepted::unwritten`] is dropped. The ack
     /// is answered after it, in offset order.
     ///
-    /// `epoch` `Some`: refused unless the partition is led under exactly this epoch (coordinators).
+    /// `epoch` `Some`: refused unless the partition is led under exactly this epoch (coordinators). `guard`: of the
+    /// verification that the producer's transaction includes this partition; see [`Self::begin_verification`].
     pub(crate) fn append(
         self: &Arc<Self>,
         batch: ValidBatch,
         ack: AckAt,
         epoch: Option<LeaderEpoch>,
+        guard: Option<TransactionGuard>,
         now: UnixMs,
     ) -> Result<Accepted, Refusal> {
-        let bytes = batch.bytes.len() as i64;
+        self.append_with(ack, epoch, now, |log, epoch, writes| log.append(batch, epoch, now, guard, writes))
+    }
+
+    /// Ends the open transaction of a producer, if there is one. Otherwise as [`Self::append`].
+    pub(crate) fn append_marker(
+        self: &Arc<Self>,
+        marker: &TransactionMarker,
+        ack: AckAt,
+        epoch: Option<LeaderEpoch>,
+        now: UnixMs,
+    ) -> Result<Accepted, Refusal> {
+        self.append_with(ack, epoch, now, |log, epoch, writes| log.append_marker(marker, epoch, now, writes))
+    }
+
+    /// Before the coordinator is asked whether a producer's transaction includes this partition: what the append has to
+    /// bring. `None`: the transaction is open here, nobody need be asked.
+    pub(crate) fn begin_verification(&self, id: ProducerId, epoch: ProducerEpoch) -> Option<TransactionGuard> {
+        self.state.lock().log.begin_verification(id, epoch)
+    }
+
+    fn append_with(
+        self: &Arc<Self>,
+        ack: AckAt,
+        epoch: Option<LeaderEpoch>,
+        now: UnixMs,
+        give_offsets: impl FnOnce(&mut PartitionLog, LeaderEpoch, &mut Vec<Write>) -> Result<Appended, AppendError>,
+    ) -> Result<Accepted, Refusal> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if !state.leading || state.closed || epoch.is_some_and(|epoch| epoch != state.role.leader_epoch) {
@@ -223,7 +258,7 @@ impl Partition {
             return Err(Refusal::NotEnoughReplicas);
         }
         let mut writes = Vec::with_capacity(3);
-        let appended = state.log.append(batch, state.role.leader_epoch, now, &mut writes)?;
+        let appended = give_offsets(&mut state.log, state.role.leader_epoch, &mut writes)?;
         match ack {
             AckAt::Written(ack) => state.written.push(self.ack_offset(&appended), ack),
             AckAt::HighWatermark(ack) => state.replicated.push(self.ack_offset(&appended), ack),
@@ -238,6 +273,7 @@ impl Partition {
             self.cleaner.notify_one();
         }
         let sync = syncs(state.log.config());
+        let bytes = writes.iter().map(batch_bytes).sum::<usize>() as i64;
         let last_offset = appended.last_offset;
         state.in_flight += 1;
         let partition: Weak<Self> = Arc::downgrade(self);
@@ -252,17 +288,6 @@ impl Partition {
         );
         drop(guard);
         Ok(Accepted { appended, unwritten: Some(unwritten) })
-    }
-
-    /// Ends a producer's transaction here; see [`Self::append`].
-    pub(crate) fn append_marker(
-        self: &Arc<Self>,
-        marker: &TransactionMarker,
-        ack: AckAt,
-        epoch: Option<LeaderEpoch>,
-        now: UnixMs,
-    ) -> Result<Accepted, Refusal> {
-        self.append(crate::record::control::marker_batch(marker, now), ack, epoch, now)
     }
 
     /// Appends were refused for want of space and there is space again: the log is opened as the disk has it, so that
@@ -338,7 +363,7 @@ impl Partition {
         assert!(high_watermark >= before.high_watermark || before.high_watermark > log_end_offset, "I-8");
         self.view.set(PartitionView {
             log_start_offset,
-            last_stable_offset: high_watermark,
+            last_stable_offset: state.log.last_stable_offset(high_watermark),
             high_watermark,
             log_end_offset,
             leader_epoch: state.role.leader_epoch,

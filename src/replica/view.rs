@@ -8,7 +8,8 @@ use crate::types::{LeaderEpoch, Offset};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PartitionView {
     pub(crate) log_start_offset: Offset,
-    /// Below it every transaction is decided; equals the high watermark until transactions exist.
+    /// Below it every transaction is decided; the high watermark where none is open. Readers of committed records stop
+    /// here.
     pub(crate) last_stable_offset: Offset,
     /// Consumers read below it (I-11).
     pub(crate) high_watermark: Offset,

@@ -63,6 +63,10 @@ pub const MAILBOX_COMMANDS_MAX: usize = 1024;
 /// Batches of a producer that are remembered to recognise duplicates. Source: Kafka `ProducerStateEntry`.
 pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
 
+/// Producers of one partition whose transaction is being verified with its coordinator at the same time; when there are
+/// more, whoever began first must begin again.
+pub const VERIFICATIONS_PER_PARTITION_MAX: usize = 10_000;
+
 /// Bytes of protocol metadata that the members of one group may hold together. What is stored of it has to fit one
 /// batch of the internal topic, so a group near this bound cannot become stable anyway.
 pub const GROUP_METADATA_BYTES_MAX: usize = 32 << 20;
