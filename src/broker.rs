@@ -46,6 +46,7 @@ use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
 use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::group::config::GroupConfig;
+use crate::coordinator::markers::LocalMarkers;
 use crate::coordinator::replica_writer::ReplicaWriter;
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
@@ -360,6 +361,7 @@ impl Parts {
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
         let groups = GroupCoordinator::new(group_config(config), writer, Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);
+        let markers = LocalMarkers::new(Arc::clone(&replicas), Arc::clone(&groups), Arc::clone(clock));
         let epoch = SharedBrokerEpoch::default();
         let listener = Arc::new(Leadership { groups: Arc::clone(&groups) });
         let (manager, settings) = (Arc::clone(&replicas), Arc::clone(&dynamic_config));
@@ -381,6 +383,7 @@ impl Parts {
             controller,
             replicas: Arc::clone(&replicas),
             groups,
+            markers,
             sessions: Sessions::new(slots),
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
         });

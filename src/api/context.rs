@@ -13,6 +13,7 @@ use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::running_config::RunningConfig;
 use crate::controller::ControllerHandle;
 use crate::coordinator::group::GroupCoordinator;
+use crate::coordinator::markers::SharedMarkers;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
 use crate::types::BrokerId;
@@ -35,6 +36,8 @@ pub(crate) struct Handles {
     pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) replicas: Arc<ReplicaManager>,
     pub(crate) groups: Arc<GroupCoordinator>,
+    /// Writes the ends of transactions.
+    pub(crate) markers: SharedMarkers,
     /// Fetch sessions.
     pub(crate) sessions: Sessions,
     /// Memory of fetched records.

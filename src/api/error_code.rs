@@ -8,6 +8,8 @@ use crate::cluster::auto_create::AutoCreateError;
 use crate::cluster::placement::PlacementError;
 use crate::coordination::CoordinationError;
 use crate::coordinator::group::error::GroupError;
+use crate::coordinator::markers::MarkerError;
+use crate::coordinator::writer::TransactionRefusal;
 use crate::log::partition_log::AppendError;
 use crate::record::refused::RefusedKind;
 use crate::replica::ack::AckError;
@@ -43,6 +45,16 @@ pub(crate) fn of_append_error(error: &AppendError) -> ResponseError {
             ResponseError::InvalidTxnState
         }
         AppendError::TransactionCoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
+    }
+}
+
+pub(crate) fn of_marker_error(error: &MarkerError) -> ResponseError {
+    match error {
+        MarkerError::NotLeader => ResponseError::NotLeaderOrFollower,
+        MarkerError::NotAvailable(_) => ResponseError::KafkaStorageError,
+        MarkerError::Refused(TransactionRefusal::InvalidTxnState) => ResponseError::InvalidTxnState,
+        MarkerError::Refused(TransactionRefusal::InvalidProducerEpoch) => ResponseError::InvalidProducerEpoch,
+        MarkerError::Refused(TransactionRefusal::CoordinatorFenced) => ResponseError::TransactionCoordinatorFenced,
     }
 }
 

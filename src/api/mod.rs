@@ -40,6 +40,7 @@ mod sasl_authenticate;
 mod sasl_handshake;
 mod strings;
 mod sync_group;
+mod write_txn_markers;
 
 use handler::{Row, row};
 
@@ -64,6 +65,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<delete_topics::DeleteTopics>(),
     row::<init_producer_id::InitProducerId>(),
     row::<offset_for_leader_epoch::OffsetForLeaderEpoch>(),
+    row::<write_txn_markers::WriteTxnMarkers>(),
     row::<describe_configs::DescribeConfigs>(),
     row::<alter_configs::AlterConfigs>(),
     row::<sasl_authenticate::SaslAuthenticate>(),

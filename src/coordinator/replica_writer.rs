@@ -50,6 +50,9 @@ impl From<Refusal> for WriteError {
             Refusal::NotEnoughReplicas => Self::NotEnoughReplicas,
             Refusal::Log(AppendError::InvalidTxnState { .. }) => TransactionRefusal::InvalidTxnState.into(),
             Refusal::Log(AppendError::InvalidProducerEpoch { .. }) => TransactionRefusal::InvalidProducerEpoch.into(),
+            Refusal::Log(AppendError::TransactionCoordinatorFenced { .. }) => {
+                TransactionRefusal::CoordinatorFenced.into()
+            }
             Refusal::Storage(_) | Refusal::Full | Refusal::Log(_) => Self::Storage(refusal.to_string()),
         }
     }
@@ -122,8 +125,7 @@ impl PartitionWriter for ReplicaWriter {
         producer_id: ProducerId,
         producer_epoch: ProducerEpoch,
     ) -> Option<TransactionGuard> {
-        let _ = (self.replicas.get(topic.as_str(), partition)?, producer_id, producer_epoch);
-        None
+        self.replicas.get(topic.as_str(), partition)?.begin_verification(producer_id, producer_epoch)
     }
 
     fn batch_bytes_max(&self, topic: &TopicName) -> usize {

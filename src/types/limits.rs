@@ -77,6 +77,9 @@ pub const GROUP_PENDING_MEMBERS_MAX: usize = 10_000;
 /// Appends of one coordinator shard that are under way; while they are, requests gather into the next one.
 pub const COORDINATOR_APPENDS_IN_FLIGHT_MAX: usize = 4;
 
+/// Markers that are being written at the same time for one transaction.
+pub const MARKERS_IN_FLIGHT_MAX: usize = 64;
+
 /// Coordinator shards that are loaded at the same time.
 pub const COORDINATOR_LOADS_MAX: usize = 4;
 
