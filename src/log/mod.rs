@@ -27,3 +27,5 @@ mod verification;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;

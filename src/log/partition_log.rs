@@ -222,6 +222,17 @@ impl PartitionLog {
         (!ongoing).then(|| self.verifications.begin(id))
     }
 
+    /// As [`Self::begin_verification`], whatever is open here: this log is about to be opened anew without what was not
+    /// written.
+    pub(crate) fn require_verification(&mut self, id: ProducerId) -> TransactionGuard {
+        self.verifications.begin(id)
+    }
+
+    /// Takes over the guards of the log that this one replaces.
+    pub(crate) fn keep_verifications(&mut self, replaced: &mut Self) {
+        self.verifications = std::mem::take(&mut replaced.verifications);
+    }
+
     /// Below it every transaction is decided, and its marker lies below the high watermark.
     /// Source: Kafka `UnifiedLog.fetchLastStableOffsetMetadata`, `maybeIncrementFirstUnstableOffset`.
     pub(crate) fn last_stable_offset(&mut self, high_watermark: Offset) -> Offset {
@@ -414,7 +425,8 @@ impl PartitionLog {
         if let Some(youngest) = gone.map(|segment| segment.max_timestamp).max() {
             writes.push(Write::DeleteSides { keys: keys.times_up_to(youngest) });
         }
-        if restarted {
+        // What the batches that go said of producers cannot be rebuilt from them.
+        if restarted || self.producers.has_dirty() {
             self.put_checkpoint(writes);
         }
         self.publish_facts();

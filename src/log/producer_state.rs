@@ -268,6 +268,11 @@ impl ProducerStates {
         }
     }
 
+    /// Whether a checkpoint has something to write about producers.
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Forgets producers that have not appended for `expiration_ms` and have no open transaction.
     pub(super) fn expire(&mut self, now: UnixMs, expiration_ms: i64, mut forgotten: impl FnMut(ProducerId)) {
         self.entries.retain(|&id, entry| {
