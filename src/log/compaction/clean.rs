@@ -1,6 +1,6 @@
 //! One batch under compaction: what stays of it. Pure.
 //!
-//! - A record goes if its key has a later offset in the map, or if it has no key.
+//! - A record goes if its key has a later offset in the map, if it has no key, or if its transaction was aborted.
 //! - A tombstone (null value) stays until its batch's delete horizon: the time of its first cleaning plus
 //!   `delete.retention.ms`, kept in the batch's base timestamp under attribute bit 6 (KIP-534).
 //! - A batch keeps its offsets, its leader epoch and its producer fields however many records are left. Without any it
@@ -51,8 +51,10 @@ fn try_clean(
     keep_empty: bool,
 ) -> Result<Verdict, BatchError> {
     let expired = header.delete_horizon().is_some_and(|horizon| plan.now >= horizon);
+    let aborted = plan.is_aborted(header);
     let stays = |record: &RecordView<'_>| {
-        record.key.is_some_and(|key| keys.latest(key).is_none_or(|latest| latest <= record.offset))
+        !aborted
+            && record.key.is_some_and(|key| keys.latest(key).is_none_or(|latest| latest <= record.offset))
             && (record.value.is_some() || !expired)
     };
     let (mut left, mut tombstones) = (0, 0);

@@ -1,6 +1,6 @@
 //! Compaction of one log: of every key the latest value stays, with its offset. A job beside the log, off its lock.
 //!
-//! 1. `plan` takes, under the lock, what may be cleaned: closed segments below the high watermark, older than
+//! 1. `plan` takes, under the lock, what may be cleaned: closed segments below the last stable offset, older than
 //!    `min.compaction.lag.ms`. Everything below `first_dirty` has been cleaned before.
 //! 2. [`run`] reads the dirty part and remembers the latest offset of each key (`keys`), then reads the log from its
 //!    start and decides batch by batch (`clean`): keep, replace by a smaller batch with the same offsets, or drop.
@@ -146,7 +146,7 @@ fn latest_offsets(
                 return ControlFlow::Break(());
             }
             read_bytes += batch.len();
-            if !header.is_control() {
+            if !header.is_control() && !plan.is_aborted(header) {
                 // What cannot be read is kept as it is, and older values of its keys with it.
                 let _ = for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
                     if let Some(key) = record.key {

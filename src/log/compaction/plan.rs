@@ -5,9 +5,11 @@ use std::collections::{HashSet, VecDeque};
 
 use super::Compacted;
 use crate::clock::UnixMs;
+use crate::log::aborted::AbortedRanges;
 use crate::log::partition_log::PartitionLog;
 use crate::log::segments::Segment;
 use crate::log::side::{self, Cleaned};
+use crate::record::BatchHeader;
 use crate::storage::Write;
 use crate::types::Offset;
 use crate::types::limits::{COMPACTION_KEYS_MAX, COMPACTION_STEP_BYTES};
@@ -29,6 +31,8 @@ pub(crate) struct CompactionPlan {
     pub(super) step_bytes: usize,
     /// Keys the hash.
     pub(super) seed: u128,
+    /// Whose records go, whatever their keys.
+    pub(super) aborted: AbortedRanges,
     /// Batches that must keep their header.
     pub(super) producers_last_offsets: HashSet<Offset>,
     /// Base offsets of the segments, in order.
@@ -40,6 +44,11 @@ impl CompactionPlan {
     pub(super) fn segment_of(&self, offset: Offset) -> Offset {
         let begun = self.segment_bases.partition_point(|&base| base <= offset);
         begun.checked_sub(1).map_or(Offset::ZERO, |at| self.segment_bases[at])
+    }
+
+    /// Whether the batch belongs to a transaction that was aborted.
+    pub(super) fn is_aborted(&self, header: &BatchHeader) -> bool {
+        header.is_transactional() && self.aborted.contain(header.producer_id, header.last_offset())
     }
 }
 
@@ -56,8 +65,8 @@ struct Cleanable {
 
 impl PartitionLog {
     /// How much a compaction would be worth: the share of dirty bytes, more than 1 if it is overdue. `None`: not now.
-    pub(crate) fn compaction_urgency(&self, now: UnixMs, high_watermark: Offset) -> Option<f64> {
-        let cleanable = self.cleanable(now, high_watermark)?;
+    pub(crate) fn compaction_urgency(&self, now: UnixMs, last_stable_offset: Offset) -> Option<f64> {
+        let cleanable = self.cleanable(now, last_stable_offset)?;
         if cleanable.overdue {
             return Some(1.0 + cleanable.dirty_ratio);
         }
@@ -70,7 +79,7 @@ impl PartitionLog {
     pub(crate) fn compaction_plan(
         &mut self,
         now: UnixMs,
-        high_watermark: Offset,
+        last_stable_offset: Offset,
         seed: u128,
         writes: &mut Vec<Write>,
     ) -> Option<CompactionPlan> {
@@ -79,8 +88,8 @@ impl PartitionLog {
         }
         writes.append(&mut self.repairs);
         self.roll_if_old(now, writes);
-        self.compaction_urgency(now, high_watermark)?;
-        let cleanable = self.cleanable(now, high_watermark)?;
+        self.compaction_urgency(now, last_stable_offset)?;
+        let cleanable = self.cleanable(now, last_stable_offset)?;
         Some(CompactionPlan {
             log_start: self.log_start,
             first_dirty: self.cleaned.up_to.max(self.log_start),
@@ -91,17 +100,19 @@ impl PartitionLog {
             keys_max: COMPACTION_KEYS_MAX,
             step_bytes: COMPACTION_STEP_BYTES,
             seed,
+            aborted: self.reader.shared.aborted.lock().by_producer(),
             producers_last_offsets: self.producers.last_offsets().collect(),
             segment_bases: self.segments.iter().map(|segment| segment.base_offset).collect(),
         })
     }
 
-    /// Closed segments below the high watermark whose youngest record is older than `min.compaction.lag.ms`.
-    fn cleanable(&self, now: UnixMs, high_watermark: Offset) -> Option<Cleanable> {
+    /// Closed segments below the last stable offset (what is open may yet be aborted) whose youngest record is older
+    /// than `min.compaction.lag.ms`.
+    fn cleanable(&self, now: UnixMs, last_stable_offset: Offset) -> Option<Cleanable> {
         if !self.config.compact {
             return None;
         }
-        let bound = high_watermark.min(self.written_end);
+        let bound = last_stable_offset.min(self.written_end);
         let young_after = now.saturating_sub(self.config.min_compaction_lag_ms);
         let overdue_before = now.saturating_sub(self.config.max_compaction_lag_ms.max(0));
         let (mut clean_bytes, mut dirty_bytes) = (0, 0);

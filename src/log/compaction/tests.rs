@@ -6,9 +6,10 @@ use std::ops::ControlFlow;
 use super::*;
 use crate::clock::{Clock, ManualClock, UnixMs};
 use crate::log::config::LogConfig;
-use crate::log::tests::{Bench, batch};
+use crate::log::tests::{Bench, Stored, batch, records};
+use crate::log::transaction_tests::transactional;
 use crate::record::{BatchBuilder, Compression};
-use crate::types::{ProducerEpoch, ProducerId};
+use crate::types::{ProducerEpoch, ProducerId, TransactionResult};
 
 fn config() -> LogConfig {
     LogConfig {
@@ -41,8 +42,11 @@ impl Bench {
 
     /// One job, broken off after `steps` steps. False: there was none to do, or it was broken off.
     fn compact(&mut self, now: UnixMs, keys_max: usize, steps: usize) -> bool {
-        let high_watermark = self.log.written_end_offset();
-        let plan = self.change(|log, writes| log.compaction_plan(now, high_watermark, 42, writes));
+        self.compact_below(self.log.written_end_offset(), now, keys_max, steps)
+    }
+
+    fn compact_below(&mut self, bound: Offset, now: UnixMs, keys_max: usize, steps: usize) -> bool {
+        let plan = self.change(|log, writes| log.compaction_plan(now, bound, 42, writes));
         let Some(mut plan) = plan else { return false };
         (plan.keys_max, plan.step_bytes) = (keys_max, 200);
         let mut left = steps;
@@ -307,5 +311,111 @@ fn a_reader_from_the_start_always_ends_with_the_same_state() {
         assert!(jobs > 3, "{jobs}");
         assert_eq!(bench.folded(), state);
         assert_eq!(bench.stored().len(), state.len(), "neither old values nor tombstones are left");
+    }
+}
+
+impl Bench {
+    /// One transactional batch of `key=value` records, verified if need be.
+    fn put_in_transaction(&mut self, id: i64, records: &[&str]) {
+        let known = self.log.active_producers().find(|producer| producer.id == ProducerId(id));
+        let sequence = known.map_or(0, |producer| producer.last_sequence + 1);
+        let records: Vec<_> = records.iter().filter_map(|record| record.split_once('=')).collect();
+        self.append_verified(transactional(id, 0, sequence, &records)).expect("accepted");
+    }
+
+    /// Offset and `key=value` of each record that is no marker.
+    fn data(&self) -> Vec<String> {
+        let read = self.log.reader().read_storage(Offset(0), Offset::MAX, ALL, true).expect("readable");
+        let is_data = |batch: &Bytes| BatchHeader::parse(batch).is_ok_and(|header| !header.is_control());
+        let batches: Vec<Bytes> = read.batches.into_iter().filter(is_data).collect();
+        let text = |(offset, _, key, value): Stored| format!("{offset} {key}={}", value.unwrap_or_default());
+        records(&batches, Offset(0)).into_iter().map(text).collect()
+    }
+
+    /// As a cleaner does it: up to the last stable offset.
+    fn compact_stable(&mut self) -> bool {
+        let end = self.log.written_end_offset();
+        let stable = self.log.last_stable_offset(end);
+        self.compact_below(stable, 0, ALL, ALL)
+    }
+}
+
+#[test]
+fn an_aborted_value_takes_nothing_away_and_goes_itself() {
+    let mut bench = Bench::new(config(), 1 << 20);
+    bench.put_in_transaction(1, &["a=committed", "b=old"]);
+    bench.end(1, 0, 0, TransactionResult::Commit).expect("ends");
+    bench.put_in_transaction(1, &["a=aborted", "c=aborted"]);
+    bench.put_in_transaction(2, &["b=new"]);
+    bench.end(1, 0, 0, TransactionResult::Abort).expect("ends");
+    bench.end(2, 0, 0, TransactionResult::Commit).expect("ends");
+    bench.roll(0);
+    bench = bench.reopen();
+    assert!(bench.compact_stable());
+    assert_eq!(bench.data(), ["0 a=committed", "5 b=new"]);
+    let read = bench.log.reader().read(Offset(0), Offset(8), ALL, true).expect("readable");
+    let markers = read.batches.iter().filter(|batch| BatchHeader::parse(batch).expect("a batch").is_control());
+    assert_eq!(markers.count(), 3, "they stay");
+}
+
+#[test]
+fn nothing_is_cleaned_beyond_the_last_stable_offset() {
+    let mut bench = Bench::new(config(), 0);
+    bench.put(0, &["a=1"]);
+    bench.roll(0);
+    bench.put_in_transaction(1, &["a=2"]);
+    bench.roll(0);
+    bench.put(0, &["a=3"]);
+    bench.roll(0);
+    bench.compact_stable();
+    assert_eq!(bench.list(), ["0 a=1", "1 a=2", "2 a=3"], "what is open may be aborted yet");
+    bench.end(1, 0, 0, TransactionResult::Abort).expect("ends");
+    bench.roll(0);
+    assert!(bench.compact_stable());
+    assert_eq!(bench.data(), ["2 a=3"]);
+}
+
+#[test]
+fn a_reader_of_committed_records_always_ends_with_the_same_state() {
+    for seed in 1..8 {
+        let clock = ManualClock::new(0, seed);
+        let mut bench = Bench::new(LogConfig { segment_bytes: 700, ..config() }, 0);
+        let mut committed = BTreeMap::new();
+        let mut open: BTreeMap<i64, Vec<(i64, String, String)>> = BTreeMap::new();
+        let mut jobs = 0;
+        for step in 0..300 {
+            let dice = clock.random();
+            let id = i64::from((dice >> 8) as u8 % 4);
+            match (dice >> 16) % 12 {
+                0 => bench = bench.reopen(),
+                1 => jobs += usize::from(bench.compact_stable()),
+                2..=4 if open.contains_key(&id) => {
+                    let commits = (dice >> 24).is_multiple_of(2);
+                    let result = if commits { TransactionResult::Commit } else { TransactionResult::Abort };
+                    bench.end(id, 0, 0, result).expect("ends");
+                    for (offset, key, value) in open.remove(&id).into_iter().flatten().filter(|_| commits) {
+                        let latest = committed.entry(key).or_insert((offset, value.clone()));
+                        if latest.0 <= offset {
+                            *latest = (offset, value);
+                        }
+                    }
+                }
+                _ => {
+                    let (key, value) = (format!("k{}", (dice >> 32) as u8 % 8), format!("{step}"));
+                    let offset = bench.log.log_end_offset().0;
+                    bench.put_in_transaction(id, &[&format!("{key}={value}")]);
+                    open.entry(id).or_default().push((offset, key, value));
+                }
+            }
+        }
+        for id in open.into_keys() {
+            bench.end(id, 0, 0, TransactionResult::Abort).expect("ends");
+        }
+        bench.roll(0);
+        while bench.compact_stable() {}
+        assert!(jobs > 3, "{jobs}");
+        let expected: BTreeMap<i64, String> =
+            committed.into_iter().map(|(key, (offset, value))| (offset, format!("{offset} {key}={value}"))).collect();
+        assert_eq!(bench.data(), expected.into_values().collect::<Vec<_>>(), "seed {seed}");
     }
 }
