@@ -2,7 +2,8 @@
 //!
 //! Behaviour
 //! - Whole batches as stored, from the one that holds the fetch offset, up to the high watermark (read_uncommitted) or
-//!   the last stable offset (read_committed). The first non-empty partition returns one batch even above every limit.
+//!   the last stable offset (read_committed), then with the aborted transactions among them. The first non-empty
+//!   partition returns one batch even above every limit.
 //! - Answers at once when `min_bytes` are there, `max_wait_ms` is not positive, or any partition has an error; else it
 //!   parks until the bytes come, a partition changes its role, or the time is over.
 //! - Sessions (KIP-227) as `replica::sessions` says; an incremental answer names only what has news.
@@ -34,6 +35,7 @@ use super::error_code;
 use super::handler::{CloseReason, Outcome, Row};
 use super::isolation::read_committed;
 use super::replies::{Claim, Replies};
+use crate::log::aborted::AbortedTransaction;
 use crate::log::read::Read;
 use crate::replica::partition::Partition;
 use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
@@ -85,6 +87,8 @@ struct Found {
     diverging: Option<(LeaderEpoch, Offset)>,
     batches: Vec<Bytes>,
     bytes: usize,
+    /// What a reader of committed records must leave out of them.
+    aborted: Vec<AbortedTransaction>,
     /// Readable up to here; `None` when the partition has an error.
     upto: Option<Offset>,
 }
@@ -156,6 +160,7 @@ impl Gathered {
         for part in &mut self.parts {
             part.found.batches = Vec::new();
             part.found.bytes = 0;
+            part.found.aborted = Vec::new();
         }
         self.claim.settle(0);
     }
@@ -369,6 +374,9 @@ impl Room {
         self.empty_so_far &= read.bytes == 0;
         self.left = self.left.saturating_sub(read.bytes);
         part.found.bytes = read.bytes;
+        if self.read_committed && part.wanted.fetch_offset < read.end {
+            part.found.aborted = replica.reader().aborted_transactions(part.wanted.fetch_offset, read.end);
+        }
         part.found.batches = read.batches;
     }
 }
@@ -386,7 +394,7 @@ async fn park(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
     let deadline = tokio::time::sleep(limits.max_wait);
     tokio::pin!(deadline);
     loop {
-        let waiter = FetchWaiter::new();
+        let waiter = FetchWaiter::new(limits.read_committed);
         let _over = WaitGuard(Arc::clone(&waiter));
         for replica in gathered.parts.iter().filter_map(|part| part.replica.as_ref()) {
             replica.waiters.register(&waiter);
@@ -456,6 +464,10 @@ impl Part {
     }
 }
 
+fn wire_aborted(transaction: &AbortedTransaction) -> fetch::AbortedTransaction {
+    fetch::AbortedTransaction { producer_id: transaction.producer_id, first_offset: transaction.first_offset }
+}
+
 /// The response with the topics in the order of their partitions; neighbours of one topic share its head.
 fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: bool, gathered: Gathered) -> Outcome {
     let mut topics: Vec<FetchedTopic> = Vec::new();
@@ -472,8 +484,7 @@ fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: boo
             high_watermark: found.high_watermark,
             last_stable_offset: found.last_stable_offset,
             log_start_offset: found.log_start_offset,
-            // Nothing was ever aborted, because there are no transactions yet.
-            aborted_transactions: committed.then(Vec::new),
+            aborted_transactions: committed.then(|| found.aborted.iter().map(wire_aborted).collect()),
             preferred_read_replica: BrokerId::NONE,
             records: found.batches,
             diverging_epoch: found.diverging,

@@ -88,10 +88,10 @@ pub(crate) fn retain_all(replicas: &ReplicaManager, clock: &SharedClock) {
 async fn clean_dirtiest(replicas: &ReplicaManager, clock: &SharedClock) -> bool {
     let now = clock.now_ms();
     let urgency = |partition: &Arc<Partition>| {
-        let high_watermark = partition.view().high_watermark;
+        let last_stable_offset = partition.view().last_stable_offset;
         partition.change_log(|log, _, writes| {
             log.roll_if_old(now, writes);
-            log.compaction_urgency(now, high_watermark)
+            log.compaction_urgency(now, last_stable_offset)
         })
     };
     let dirtiest = replicas
@@ -123,7 +123,8 @@ const STEPS_IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 
 /// One job from plan to end. Blocking. False: there was nothing to do, or the partition went away.
 fn clean(partition: &Arc<Partition>, now: i64, seed: u128) -> Result<bool, StorageError> {
-    let plan = partition.change_log(|log, view, writes| log.compaction_plan(now, view.high_watermark, seed, writes));
+    let plan =
+        partition.change_log(|log, view, writes| log.compaction_plan(now, view.last_stable_offset, seed, writes));
     let Some(plan) = plan else { return Ok(false) };
     let mut queued_bytes = 0;
     let done = compaction::run(&plan, &partition.reader(), &mut |step| {

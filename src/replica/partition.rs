@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use super::ack::{Ack, AckError, AckQueue};
 use super::view::{PartitionView, Published};
-use super::wait::Waiters;
+use super::wait::{Stable, Waiters};
 use crate::clock::UnixMs;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::{AppendError, Appended, PartitionLog};
@@ -104,6 +104,18 @@ pub(crate) struct Partition {
 /// Kafka recommends.
 fn syncs(config: &LogConfig) -> bool {
     config.flush_messages <= 1
+}
+
+/// How the last stable offset moved.
+fn stable_move(before: &PartitionView, after: &PartitionView) -> Stable {
+    let follows = |view: &PartitionView| view.last_stable_offset == view.high_watermark;
+    if follows(before) && follows(after) {
+        Stable::Follows
+    } else if before.last_stable_offset == after.last_stable_offset {
+        Stable::Stays
+    } else {
+        Stable::Jumps
+    }
 }
 
 fn batch_bytes(write: &Write) -> usize {
@@ -231,7 +243,11 @@ impl Partition {
     /// Before the coordinator is asked whether a producer's transaction includes this partition: what the append has to
     /// bring. `None`: the transaction is open here, nobody need be asked.
     pub(crate) fn begin_verification(&self, id: ProducerId, epoch: ProducerEpoch) -> Option<TransactionGuard> {
-        self.state.lock().log.begin_verification(id, epoch)
+        let mut state = self.state.lock();
+        match state.failed {
+            Some(_) => Some(state.log.require_verification(id)),
+            None => state.log.begin_verification(id, epoch),
+        }
     }
 
     fn append_with(
@@ -300,10 +316,11 @@ impl Partition {
         let (dir, tail) = (Arc::clone(&self.dir), Arc::clone(&self.tail));
         let written_end = state.log.written_end_offset();
         let mut writes = Vec::new();
-        let log = PartitionLog::open(dir, self.id.clone(), self.family, *state.log.config(), tail, now)
+        let mut log = PartitionLog::open(dir, self.id.clone(), self.family, *state.log.config(), tail, now)
             .and_then(|mut log| log.truncate_to(written_end, now, &mut writes).map(|()| log))
             .map_err(|failure| Refusal::Storage(failure.to_string()))?;
         self.queue_side_writes(state, writes);
+        log.keep_verifications(&mut state.log);
         self.reader.store(Arc::new(log.reader()));
         state.log = log;
         state.failed = None;
@@ -330,9 +347,9 @@ impl Partition {
             Ok(()) if state.failed.is_some() => {}
             Ok(()) => {
                 state.log.on_written(last_offset);
-                self.publish(&mut state);
+                let stable = self.publish(&mut state);
                 drop(state);
-                self.waiters.add(bytes);
+                self.waiters.add(bytes, stable);
             }
             Err(failure) => {
                 let failure = AckError::from(failure);
@@ -350,7 +367,7 @@ impl Partition {
     }
 
     /// The one place where positions are published (and whoever waits for them is answered).
-    fn publish(&self, state: &mut State) {
+    fn publish(&self, state: &mut State) -> Stable {
         let before = self.view.get();
         let log_end_offset = state.log.written_end_offset();
         let alone = state.role.isr.len() <= 1;
@@ -361,16 +378,18 @@ impl Partition {
         let log_start_offset = state.log.log_start_offset();
         let high_watermark = high_watermark.max(log_start_offset).min(log_end_offset);
         assert!(high_watermark >= before.high_watermark || before.high_watermark > log_end_offset, "I-8");
-        self.view.set(PartitionView {
+        let view = PartitionView {
             log_start_offset,
             last_stable_offset: state.log.last_stable_offset(high_watermark),
             high_watermark,
             log_end_offset,
             leader_epoch: state.role.leader_epoch,
             leading: state.leading,
-        });
+        };
+        self.view.set(view);
         state.written.pass(log_end_offset);
         state.replicated.pass(high_watermark);
+        stable_move(&before, &view)
     }
 
     /// Queues writes that nobody waits for. Those of a closed partition are dropped: its family may be on its way to

@@ -14,13 +14,27 @@ pub(crate) struct FetchWaiter {
     missing: AtomicI64,
     /// Set when nobody waits any more, so that partitions forget it.
     over: AtomicBool,
+    /// It reads below the last stable offset alone.
+    read_committed: bool,
     notify: Notify,
+}
+
+/// How the last stable offset moved with bytes that became readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stable {
+    /// With the high watermark: no transaction holds it back.
+    Follows,
+    /// Not at all: readers of committed records have nothing new.
+    Stays,
+    /// By other bytes than these: a transaction ended, and what it held back is readable too.
+    Jumps,
 }
 
 impl FetchWaiter {
     /// A waiter that no count wakes until [`Self::expect`] says how much is missing.
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { missing: AtomicI64::new(i64::MAX / 2), over: AtomicBool::new(false), notify: Notify::new() })
+    pub(crate) fn new(read_committed: bool) -> Arc<Self> {
+        let (missing, over) = (AtomicI64::new(i64::MAX / 2), AtomicBool::new(false));
+        Arc::new(Self { missing, over, read_committed, notify: Notify::new() })
     }
 
     /// Bytes that became readable since registration count as well: they were subtracted meanwhile.
@@ -31,7 +45,13 @@ impl FetchWaiter {
         }
     }
 
-    fn add(&self, bytes: i64) {
+    fn add(&self, bytes: i64, stable: Stable) {
+        match stable {
+            Stable::Stays if self.read_committed => return,
+            // How much it is nobody has counted: the fetch looks.
+            Stable::Jumps if self.read_committed => return self.notify.notify_one(),
+            Stable::Follows | Stable::Stays | Stable::Jumps => {}
+        }
         if self.missing.fetch_sub(bytes, Ordering::AcqRel) - bytes <= 0 {
             self.notify.notify_one();
         }
@@ -75,15 +95,15 @@ impl Waiters {
         list.push(Arc::clone(waiter));
     }
 
-    /// `bytes` more became readable.
-    pub(crate) fn add(&self, bytes: i64) {
+    /// `bytes` more lie below the high watermark.
+    pub(crate) fn add(&self, bytes: i64, stable: Stable) {
         let mut list = self.list.lock();
         if list.is_empty() {
             return;
         }
         list.retain(|parked| !parked.is_over());
         for parked in list.iter() {
-            parked.add(bytes);
+            parked.add(bytes, stable);
         }
     }
 
@@ -102,9 +122,9 @@ mod tests {
     #[tokio::test]
     async fn bytes_that_came_before_the_count_was_known_are_not_lost() {
         let waiters = Waiters::default();
-        let waiter = FetchWaiter::new();
+        let waiter = FetchWaiter::new(false);
         waiters.register(&waiter);
-        waiters.add(60);
+        waiters.add(60, Stable::Follows);
         waiter.expect(50);
         waiter.due().await;
     }
@@ -112,20 +132,35 @@ mod tests {
     #[tokio::test]
     async fn a_fetch_sleeps_until_min_bytes_are_there() {
         let waiters = Waiters::default();
-        let waiter = FetchWaiter::new();
+        let waiter = FetchWaiter::new(false);
         waiters.register(&waiter);
         waiter.expect(100);
-        waiters.add(99);
+        waiters.add(99, Stable::Follows);
         assert!(futures_util::poll!(Box::pin(waiter.due())).is_pending());
-        waiters.add(1);
+        waiters.add(1, Stable::Follows);
         waiter.due().await;
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_committed_records_sleeps_through_a_transaction_and_wakes_when_it_ends() {
+        let waiters = Waiters::default();
+        let (committed, all) = (FetchWaiter::new(true), FetchWaiter::new(false));
+        for waiter in [&committed, &all] {
+            waiters.register(waiter);
+            waiter.expect(100);
+        }
+        waiters.add(100, Stable::Stays);
+        all.due().await;
+        assert!(futures_util::poll!(Box::pin(committed.due())).is_pending());
+        waiters.add(1, Stable::Jumps);
+        committed.due().await;
     }
 
     #[test]
     fn fetches_that_are_over_are_forgotten() {
         let waiters = Waiters::default();
         for _ in 0..1000 {
-            let waiter = FetchWaiter::new();
+            let waiter = FetchWaiter::new(false);
             waiters.register(&waiter);
             drop(WaitGuard(waiter));
         }
