@@ -4,7 +4,8 @@
 //! - A partition without a commit: offset −1, no error, empty metadata. Topics null (2 and up): all that the group has.
 //! - A group that is not coordinated here: NOT_COORDINATOR (16) for the group. Version 1 has no error but the
 //!   partitions', so there each partition asked for carries it; Kafka answers with no partitions at all.
-//! - `require_stable`: offsets of open transactions do not exist yet, and a reply only ever shows replicated commits.
+//! - `require_stable`: a partition of which an open transaction has committed the offset is UNSTABLE_OFFSET_COMMIT (88)
+//!   with offset −1, which clients repeat. Offsets that are pending alone are not among all that the group has.
 //!
 //! Versions: 2 error and null topics (KIP-88); 3 throttle time; 5 leader epoch (KIP-320); 6 flexible; 7 require_stable
 //! (KIP-447); 8 many groups (KIP-709); 9 member id and epoch (KIP-848). Version 0 is not served: it read ZooKeeper.
@@ -22,7 +23,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName as WireTopicName};
 
 use super::context::RequestContext;
-use super::error_code::of_group_error;
+use super::error_code::{of_group_answer, of_group_error};
 use super::handler::{Handler, Reply};
 use super::strings::{str_arc, text};
 use crate::coordinator::group::error::GroupError;
@@ -42,7 +43,7 @@ impl Handler for OffsetFetch {
         let version = ctx.version;
         if version < 8 {
             let topics = req.topics.map(|topics| topics.iter().map(|t| asked(&t.name, &t.partition_indexes)).collect());
-            let request = FetchRequest { group: str_arc(&req.group_id), topics };
+            let request = FetchRequest { group: str_arc(&req.group_id), topics, require_stable: req.require_stable };
             let asked = request.topics.clone().unwrap_or_default();
             let answer = ctx.handles.groups.fetch(request).await;
             return Reply::Later(answer.map(move |answer| single(answer, &asked, version)).boxed());
@@ -51,7 +52,7 @@ impl Handler for OffsetFetch {
         for group in req.groups {
             let topics =
                 group.topics.map(|topics| topics.iter().map(|t| asked(&t.name, &t.partition_indexes)).collect());
-            let request = FetchRequest { group: str_arc(&group.group_id), topics };
+            let request = FetchRequest { group: str_arc(&group.group_id), topics, require_stable: req.require_stable };
             let answer = ctx.handles.groups.fetch(request).await;
             answers.push(answer.map(move |answer| one_of_many(group.group_id, answer)));
         }
@@ -82,6 +83,7 @@ fn single(
                         .with_committed_offset(offset.offset.0)
                         .with_committed_leader_epoch(offset.leader_epoch.0)
                         .with_metadata(Some(text(offset.metadata)))
+                        .with_error_code(of_group_answer(offset.error))
                 };
                 OffsetFetchResponseTopic::default()
                     .with_name(wire_name(&topic))
@@ -122,6 +124,7 @@ fn one_of_many(group: GroupId, answer: Result<FetchReply, GroupError>) -> Offset
             .with_committed_offset(offset.offset.0)
             .with_committed_leader_epoch(offset.leader_epoch.0)
             .with_metadata(Some(text(offset.metadata)))
+            .with_error_code(of_group_answer(offset.error))
     };
     let topic = |(topic, offsets): (TopicName, Vec<FetchedOffset>)| {
         OffsetFetchResponseTopics::default()
@@ -143,6 +146,7 @@ mod tests {
             offset: Offset(5),
             leader_epoch: LeaderEpoch(2),
             metadata: "m".into(),
+            error: None,
         };
         vec![("t".into(), vec![offset])]
     }
@@ -159,6 +163,16 @@ mod tests {
                 assert!(encode_response(&response, version).is_ok(), "{version}");
             }
         }
+    }
+
+    #[test]
+    fn a_pending_offset_is_the_partitions_error() {
+        let mut unstable = fetched();
+        unstable[0].1[0].error = Some(GroupError::UnstableOffsetCommit);
+        let before_8 = single(Ok(unstable.clone()), &[], 7);
+        let of_many = one_of_many(GroupId::default(), Ok(unstable));
+        assert_eq!((before_8.error_code, before_8.topics[0].partitions[0].error_code), (0, 88));
+        assert_eq!((of_many.error_code, of_many.topics[0].partitions[0].error_code), (0, 88));
     }
 
     #[test]

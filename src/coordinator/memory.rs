@@ -34,6 +34,7 @@ struct State {
     failures: VecDeque<WriteError>,
     held: bool,
     held_loads: bool,
+    guard: Option<TransactionGuard>,
 }
 
 impl MemoryLog {
@@ -51,6 +52,16 @@ impl MemoryLog {
     pub(crate) fn hold_loads(&self, held: bool) {
         self.state.lock().held_loads = held;
         self.changed.notify_waiters();
+    }
+
+    /// What a verification begins with from now on.
+    pub(crate) fn guard_with(&self, guard: Option<TransactionGuard>) {
+        self.state.lock().guard = guard;
+    }
+
+    /// What was appended last.
+    pub(crate) fn last_entry(&self, topic: &TopicName, partition: PartitionIndex) -> Option<Entry> {
+        self.state.lock().logs.get(&(topic.clone(), partition)).and_then(|log| log.last().cloned())
     }
 
     /// The next append fails and writes nothing.
@@ -105,7 +116,7 @@ impl PartitionWriter for Arc<MemoryLog> {
         _: ProducerId,
         _: ProducerEpoch,
     ) -> Option<TransactionGuard> {
-        None
+        self.state.lock().guard
     }
 
     fn load(&self, topic: &TopicName, partition: PartitionIndex, mut visit: Visitor) -> Appending {

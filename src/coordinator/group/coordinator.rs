@@ -18,7 +18,9 @@ use crate::coordinator::partition_for;
 use crate::coordinator::runtime::{Runtime, Unavailable};
 use crate::coordinator::writer::{SharedWriter, TransactionRefusal};
 use crate::types::topic::CONSUMER_OFFSETS;
-use crate::types::{LeaderEpoch, PartitionIndex, TopicName, TransactionMarker};
+use crate::types::{
+    LeaderEpoch, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard, TransactionMarker,
+};
 
 /// The second stage of a request.
 pub(crate) type Answer<T> = BoxFuture<'static, T>;
@@ -30,6 +32,7 @@ pub(crate) type Answer<T> = BoxFuture<'static, T>;
 #[derive(Debug)]
 pub(crate) struct GroupCoordinator {
     runtime: Runtime<GroupShard>,
+    writer: SharedWriter,
     image: Arc<ImagePublisher>,
     clock: SharedClock,
 }
@@ -72,7 +75,7 @@ impl GroupCoordinator {
             let (writer, topic) = (writer.clone(), topic.clone());
             Arc::new(move || GroupShard::new(config.clone(), writer.batch_bytes_max(&topic)))
         };
-        Self { runtime: Runtime::new(topic, writer, clock.clone(), make), image, clock }
+        Self { runtime: Runtime::new(topic, writer.clone(), clock.clone(), make), writer, image, clock }
     }
 
     /// This broker leads a partition of `__consumer_offsets` from `epoch` on. Called within the tokio runtime.
@@ -197,6 +200,30 @@ impl GroupCoordinator {
         let group = request.group.clone();
         let refused = |error| CommitReply { error: Some(error), too_long: Vec::new() };
         self.ask(&group, GroupRequest::Commit(request), move |reply| reply!(reply, Commit).unwrap_or_else(refused))
+            .await
+    }
+
+    /// Whether the next offsets that the producer commits for the group have to be verified with its transaction
+    /// coordinator, and the guard to commit them with; `None`: its transaction is open in the group's partition, or
+    /// [`GroupCoordinator::txn_commit`] will refuse them anyway.
+    pub(crate) fn begin_verification(
+        &self,
+        group: &str,
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+    ) -> Option<TransactionGuard> {
+        let partition = Some(group).filter(|group| !group.is_empty()).and_then(|group| self.partition_of(group))?;
+        self.writer.begin_verification(&TopicName::new(CONSUMER_OFFSETS), partition, producer_id, producer_epoch)
+    }
+
+    /// TxnOffsetCommit: what is committed counts once [`GroupCoordinator::end_transaction`] commits the transaction.
+    pub(crate) async fn txn_commit(&self, request: TxnCommitRequest) -> Answer<CommitReply> {
+        let refused = |error| CommitReply { error: Some(error), too_long: Vec::new() };
+        if request.group.is_empty() {
+            return std::future::ready(refused(GroupError::InvalidGroupId)).boxed();
+        }
+        let group = request.group.clone();
+        self.ask(&group, GroupRequest::TxnCommit(request), move |reply| reply!(reply, Commit).unwrap_or_else(refused))
             .await
     }
 

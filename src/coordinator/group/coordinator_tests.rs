@@ -38,12 +38,12 @@ impl Clock for PausedClock {
     }
 }
 
-struct Kit {
-    log: Arc<MemoryLog>,
-    groups: GroupCoordinator,
+pub(super) struct Kit {
+    pub(super) log: Arc<MemoryLog>,
+    pub(super) groups: GroupCoordinator,
 }
 
-const PARTITION: PartitionIndex = PartitionIndex(0);
+pub(super) const PARTITION: PartitionIndex = PartitionIndex(0);
 
 impl Kit {
     /// A coordinator of the one partition of `__consumer_offsets`, not elected yet.
@@ -56,14 +56,14 @@ impl Kit {
         Self { log, groups }
     }
 
-    async fn elected() -> Self {
+    pub(super) async fn elected() -> Self {
         let kit = Self::new();
         kit.groups.on_elected(PARTITION, LeaderEpoch(1));
         settle().await;
         kit
     }
 
-    async fn commit(&self, offset: i64) -> Answer<CommitReply> {
+    pub(super) async fn commit(&self, offset: i64) -> Answer<CommitReply> {
         self.groups
             .commit(CommitRequest {
                 group: "g".into(),
@@ -83,10 +83,11 @@ impl Kit {
     }
 
     async fn fetch(&self) -> Answer<Result<FetchReply, GroupError>> {
-        self.groups.fetch(FetchRequest { group: "g".into(), topics: Some(vec![("t".into(), vec![PARTITION])]) }).await
+        let topics = Some(vec![("t".into(), vec![PARTITION])]);
+        self.groups.fetch(FetchRequest { group: "g".into(), topics, require_stable: false }).await
     }
 
-    async fn fetched(&self) -> Offset {
+    pub(super) async fn fetched(&self) -> Offset {
         self.fetch().await.await.expect("a coordinator")[0].1[0].offset
     }
 
@@ -139,7 +140,7 @@ fn offsets_topic() -> UpdateMetadata {
 }
 
 /// Lets all tasks run until they wait.
-async fn settle() {
+pub(super) async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }

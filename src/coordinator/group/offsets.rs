@@ -5,6 +5,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::error::GroupError;
+use super::pending::PendingOf;
 use super::records::OffsetValue;
 use super::request::{FetchReply, FetchedOffset};
 use crate::clock::UnixMs;
@@ -81,12 +83,15 @@ impl Offsets {
     /// The keys that have expired at `now`, in order.
     ///
     /// An offset committed with a retention of its own expires at its own time, unless its topic is subscribed or
-    /// nothing expires. Source: Kafka 3.9 `GroupMetadata.removeExpiredOffsets`.
+    /// nothing expires. One that an open transaction has committed again does not expire: the tombstone would stand
+    /// after that commit. Source: Kafka 3.9 `GroupMetadata.removeExpiredOffsets`,
+    /// `OffsetMetadataManager.cleanupExpiredOffsets`.
     pub(crate) fn expired(
         &self,
         retention: Retention<'_>,
         now: UnixMs,
         retention_ms: i64,
+        pending: PendingOf<'_>,
     ) -> Vec<(Arc<str>, PartitionIndex)> {
         let mut expired = Vec::new();
         for (topic, partitions) in &self.topics {
@@ -101,7 +106,7 @@ impl Offsets {
                     Some(expire_ms) => now >= expire_ms,
                     None => now.saturating_sub(since.unwrap_or(value.commit_ms)) >= retention_ms,
                 };
-                if gone {
+                if gone && !pending.is_unstable(topic, partition, true) {
                     expired.push((topic.clone(), partition));
                 }
             }
@@ -110,18 +115,33 @@ impl Offsets {
         expired
     }
 
-    /// The offsets of the partitions asked for, −1 where there is none; or all, by topic and partition.
-    pub(crate) fn fetch(&self, asked: Option<Vec<(TopicName, Vec<PartitionIndex>)>>) -> FetchReply {
+    /// The offsets of the partitions asked for, −1 where there is none; or all, by topic and partition. With
+    /// `unstable_if` those are refused of which it says so; all are all that are committed.
+    /// Source: Kafka 3.9 `GroupMetadataManager.getOffsets`.
+    pub(crate) fn fetch(
+        &self,
+        asked: Option<Vec<(TopicName, Vec<PartitionIndex>)>>,
+        unstable_if: Option<PendingOf<'_>>,
+    ) -> FetchReply {
+        let fetched = |topic: &str, partition: PartitionIndex| {
+            let committed = self.get(topic, partition);
+            match unstable_if {
+                Some(pending) if pending.is_unstable(topic, partition, committed.is_some()) => {
+                    FetchedOffset { error: Some(GroupError::UnstableOffsetCommit), ..fetched(partition, None) }
+                }
+                _ => fetched(partition, committed),
+            }
+        };
         if let Some(asked) = asked {
             let fetched = |topic: &TopicName, partitions: Vec<PartitionIndex>| {
-                partitions.into_iter().map(|p| fetched(p, self.get(topic.as_str(), p))).collect()
+                partitions.into_iter().map(|p| fetched(topic.as_str(), p)).collect()
             };
             return asked.into_iter().map(|(topic, of)| (topic.clone(), fetched(&topic, of))).collect();
         }
         let mut all: FetchReply = self
             .topics
             .iter()
-            .map(|(topic, of)| (TopicName::new(topic), of.iter().map(|(&p, v)| fetched(p, Some(v))).collect()))
+            .map(|(topic, of)| (TopicName::new(topic), of.keys().map(|&p| fetched(topic, p)).collect()))
             .collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (_, partitions) in &mut all {
@@ -138,8 +158,15 @@ fn fetched(partition: PartitionIndex, value: Option<&OffsetValue>) -> FetchedOff
             offset: value.offset,
             leader_epoch: value.leader_epoch,
             metadata: value.metadata.clone(),
+            error: None,
         },
-        None => FetchedOffset { partition, offset: Offset::NONE, leader_epoch: LeaderEpoch::NONE, metadata: "".into() },
+        None => FetchedOffset {
+            partition,
+            offset: Offset::NONE,
+            leader_epoch: LeaderEpoch::NONE,
+            metadata: "".into(),
+            error: None,
+        },
     }
 }
 
@@ -169,17 +196,17 @@ mod tests {
     fn offsets_expire_from_their_commit_unless_subscribed() {
         let nothing = HashSet::new();
         let free = Retention::SinceCommit { subscribed: &nothing };
-        assert_eq!(topics(offsets().expired(free, 100, 50)), ["old", "own"]);
+        assert_eq!(topics(offsets().expired(free, 100, 50, PendingOf::NOTHING)), ["old", "own"]);
         let old = HashSet::from(["old".into()]);
         let subscribed = Retention::SinceCommit { subscribed: &old };
-        assert_eq!(topics(offsets().expired(subscribed, 100, 50)), ["own"]);
-        assert!(topics(offsets().expired(Retention::Kept, 1000, 50)).is_empty());
+        assert_eq!(topics(offsets().expired(subscribed, 100, 50, PendingOf::NOTHING)), ["own"]);
+        assert!(topics(offsets().expired(Retention::Kept, 1000, 50, PendingOf::NOTHING)).is_empty());
     }
 
     #[test]
     fn offsets_of_an_empty_group_expire_from_when_it_became_empty() {
-        assert_eq!(topics(offsets().expired(Retention::Since(60), 100, 50)), ["own"]);
-        assert_eq!(topics(offsets().expired(Retention::Since(50), 100, 50)), ["new", "old", "own"]);
+        assert_eq!(topics(offsets().expired(Retention::Since(60), 100, 50, PendingOf::NOTHING)), ["own"]);
+        assert_eq!(topics(offsets().expired(Retention::Since(50), 100, 50, PendingOf::NOTHING)), ["new", "old", "own"]);
     }
 
     #[test]
@@ -194,9 +221,9 @@ mod tests {
     #[test]
     fn a_fetch_of_all_is_sorted_and_a_fetch_of_some_keeps_the_order_asked() {
         let names = |reply: FetchReply| reply.into_iter().map(|(topic, _)| topic.to_string()).collect::<Vec<_>>();
-        assert_eq!(names(offsets().fetch(None)), ["new", "old", "own"]);
+        assert_eq!(names(offsets().fetch(None, None)), ["new", "old", "own"]);
         let asked = vec![("own".into(), vec![PartitionIndex(0)]), ("no".into(), vec![PartitionIndex(3)])];
-        let some = offsets().fetch(Some(asked));
+        let some = offsets().fetch(Some(asked), None);
         assert_eq!(some[0].1[0].offset, Offset(1));
         assert_eq!((some[1].1[0].offset, &*some[1].1[0].metadata), (Offset::NONE, ""));
     }

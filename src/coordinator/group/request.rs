@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::GroupError;
+use crate::coordinator::writer::InTransaction;
 use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicName, TransactionMarker};
 
 /// A request to the shard that keeps the group.
@@ -15,6 +16,8 @@ pub(crate) enum GroupRequest {
     Heartbeat(HeartbeatRequest),
     Leave(LeaveRequest),
     Commit(CommitRequest),
+    /// Answered by [`GroupReply::Commit`].
+    TxnCommit(TxnCommitRequest),
     Fetch(FetchRequest),
     Describe {
         group: Arc<str>,
@@ -181,6 +184,19 @@ pub(crate) struct CommitRequest {
     pub(crate) offsets: Vec<CommittedOffset>,
 }
 
+/// TxnOffsetCommit: offsets that count once the producer's transaction is committed.
+#[derive(Debug, Clone)]
+pub(crate) struct TxnCommitRequest {
+    pub(crate) group: Arc<str>,
+    /// Empty from a producer that does not know the consumer's (TxnOffsetCommit 0 to 2).
+    pub(crate) member_id: Arc<str>,
+    pub(crate) instance_id: Option<Arc<str>>,
+    /// −1 from a producer that does not know the consumer's.
+    pub(crate) generation_id: i32,
+    pub(crate) transaction: InTransaction,
+    pub(crate) offsets: Vec<CommittedOffset>,
+}
+
 /// One offset to commit. The partition has been checked to exist.
 #[derive(Debug, Clone)]
 pub(crate) struct CommittedOffset {
@@ -216,18 +232,21 @@ pub(crate) struct FetchRequest {
     pub(crate) group: Arc<str>,
     /// `None`: all that the group has committed.
     pub(crate) topics: Option<Vec<(TopicName, Vec<PartitionIndex>)>>,
+    /// Refuse the offsets that an open transaction has committed (OffsetFetch 7 and up, KIP-447).
+    pub(crate) require_stable: bool,
 }
 
 /// The answer to OffsetFetch: topics in the order asked, or by name.
 pub(crate) type FetchReply = Vec<(TopicName, Vec<FetchedOffset>)>;
 
-/// One committed offset; [`Offset::NONE`] when there is none.
+/// One committed offset; [`Offset::NONE`] when there is none, or on an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchedOffset {
     pub(crate) partition: PartitionIndex,
     pub(crate) offset: Offset,
     pub(crate) leader_epoch: LeaderEpoch,
     pub(crate) metadata: Box<str>,
+    pub(crate) error: Option<GroupError>,
 }
 
 /// ListGroups of one shard.

@@ -2,7 +2,7 @@
 //! time for them.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -11,15 +11,17 @@ use super::classic::{ClassicGroup, Cx, State};
 use super::config::GroupConfig;
 use super::error::GroupError;
 use super::offsets::Offsets;
+use super::pending::{Pending, PendingOf};
 use super::records::{self, Key, OffsetValue};
 use super::request::{
-    CommitReply, CommitRequest, GroupListing, GroupReply, GroupRequest, JoinReply, JoinRequest, LeaveRequest,
-    ListRequest, SyncReply,
+    CommitReply, CommitRequest, CommittedOffset, FetchReply, FetchRequest, GroupListing, GroupReply, GroupRequest,
+    JoinReply, JoinRequest, LeaveRequest, ListRequest, SyncReply, TxnCommitRequest,
 };
+use crate::clock::UnixMs;
 use crate::coordinator::owner::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
 use crate::coordinator::shard::{Moment, Outcome, ReplayError, Shard, Ticket};
 use crate::coordinator::writer::CoordinatorRecord;
-use crate::types::{PartitionIndex, TopicName, limits};
+use crate::types::{PartitionIndex, ProducerId, TopicName, TransactionMarker, TransactionResult, limits};
 
 /// Type of every group here, as ListGroups names it.
 const CLASSIC: &str = "classic";
@@ -39,8 +41,9 @@ impl Group {
         Self { id: id.into(), classic: ClassicGroup::new(None), offsets: Offsets::default(), queued_ms: i64::MAX }
     }
 
-    fn is_vacant(&self) -> bool {
-        self.classic.is_vacant() && self.offsets.is_empty()
+    /// `pending`: in this group.
+    fn is_vacant(&self, pending: PendingOf<'_>) -> bool {
+        self.classic.is_vacant() && self.offsets.is_empty() && !pending.has_offsets()
     }
 }
 
@@ -50,6 +53,7 @@ pub(crate) struct GroupShard {
     config: Arc<GroupConfig>,
     batch_bytes_max: usize,
     groups: HashMap<Arc<str>, Group>,
+    pending: Pending,
     /// When to look at a group. An entry counts if it is the one its group remembers.
     wakes: BinaryHeap<Reverse<(i64, Arc<str>)>>,
     /// When to look for what has expired; monotonic.
@@ -59,7 +63,8 @@ pub(crate) struct GroupShard {
 impl GroupShard {
     /// A shard before its log is replayed. `batch_bytes_max`: the internal topic's max.message.bytes.
     pub(crate) fn new(config: Arc<GroupConfig>, batch_bytes_max: usize) -> Self {
-        Self { config, batch_bytes_max, groups: HashMap::new(), wakes: BinaryHeap::new(), sweep_ms: i64::MAX }
+        let (groups, pending) = (HashMap::new(), Pending::default());
+        Self { config, batch_bytes_max, groups, pending, wakes: BinaryHeap::new(), sweep_ms: i64::MAX }
     }
 
     fn record_bytes_max(&self) -> usize {
@@ -130,9 +135,35 @@ impl GroupShard {
             return CommitReply { error: Some(error), too_long: Vec::new() };
         }
         let expire_ms = request.retention_ms.map(|retention_ms| now.unix_ms.saturating_add(retention_ms));
+        self.store(now, &request.group, request.offsets, expire_ms, out)
+    }
+
+    /// A group that does not exist is one that is empty: so Kafka 3.9's `GroupCoordinator.handleTxnCommitOffsets`.
+    fn txn_commit(&self, now: Moment, request: TxnCommitRequest, out: &mut Outcome<GroupReply>) -> CommitReply {
+        let checked = match self.groups.get(&request.group) {
+            Some(group) => group.classic.check_txn_commit(&request),
+            None => ClassicGroup::new(None).check_txn_commit(&request),
+        };
+        if let Err(error) = checked {
+            return CommitReply { error: Some(error), too_long: Vec::new() };
+        }
+        let reply = self.store(now, &request.group, request.offsets, None, out);
+        out.transaction = Some(request.transaction).filter(|_| !out.records.is_empty());
+        reply
+    }
+
+    /// Appends what is to be committed, as one batch: it is stored whole or not at all.
+    fn store(
+        &self,
+        now: Moment,
+        group: &str,
+        offsets: Vec<CommittedOffset>,
+        expire_ms: Option<UnixMs>,
+        out: &mut Outcome<GroupReply>,
+    ) -> CommitReply {
         let before = out.records.len();
         let mut reply = CommitReply::default();
-        for (index, committed) in request.offsets.into_iter().enumerate() {
+        for (index, committed) in offsets.into_iter().enumerate() {
             let metadata = committed.metadata.unwrap_or_default();
             if metadata.len() > self.config.offset_metadata_units_max
                 && metadata.encode_utf16().count() > self.config.offset_metadata_units_max
@@ -147,12 +178,11 @@ impl GroupShard {
                 commit_ms: now.unix_ms,
                 expire_ms,
             };
-            match records::offset_record(&request.group, committed.topic.as_str(), committed.partition, Some(&value)) {
+            match records::offset_record(group, committed.topic.as_str(), committed.partition, Some(&value)) {
                 Ok(record) => out.append(record),
                 Err(_) => reply.error = Some(GroupError::InvalidCommitOffsetSize),
             }
         }
-        // One commit is one batch, so that it is stored whole or not at all.
         let bytes: usize = out.records[before..].iter().map(|record| record.bytes() + RECORD_OVERHEAD_BYTES).sum();
         if bytes + BATCH_OVERHEAD_BYTES > self.batch_bytes_max {
             reply.error = Some(GroupError::InvalidCommitOffsetSize);
@@ -187,7 +217,9 @@ impl GroupShard {
             return Err(GroupError::NonEmptyGroup);
         }
         info!(group = %id, "deleted");
-        forget_offsets(id, &group.offsets.keys(), out);
+        // Also what is pending goes, and stays away when the log is loaded again before its transaction has ended.
+        let keys: BTreeSet<_> = group.offsets.keys().into_iter().chain(self.pending.of(id).keys()).collect();
+        forget_offsets(id, &keys, out);
         self.forget_group(id, out);
         Ok(())
     }
@@ -199,7 +231,8 @@ impl GroupShard {
             // Replay of the tombstone, or of the last offset's, removes it here.
             Ok(record) if stored => out.append(record),
             _ => {
-                if self.groups.get(id).is_some_and(|group| group.offsets.is_empty()) {
+                let pending = self.pending.of(id).has_offsets();
+                if !pending && self.groups.get(id).is_some_and(|group| group.offsets.is_empty()) {
                     self.groups.remove(id);
                 }
             }
@@ -209,10 +242,15 @@ impl GroupShard {
     fn delete_topics(&mut self, topics: &[TopicName], out: &mut Outcome<GroupReply>) {
         let mut emptied = Vec::new();
         for id in self.ids() {
-            let group = &self.groups[&id];
+            let (group, pending) = (&self.groups[&id], self.pending.of(&id));
             let gone: Vec<_> = topics.iter().flat_map(|topic| group.offsets.keys_of(topic.as_str())).collect();
-            forget_offsets(&id, &gone, out);
-            if !gone.is_empty() && group.classic.state() == State::Empty && gone.len() == group.offsets.count() {
+            let dropped: Vec<_> = topics.iter().flat_map(|topic| pending.keys_of(topic.as_str())).collect();
+            let any = !gone.is_empty() || !dropped.is_empty();
+            let all = gone.len() == group.offsets.count() && dropped.len() == pending.keys().len();
+            // What is both committed and pending has one tombstone.
+            let keys: BTreeSet<_> = gone.into_iter().chain(dropped).collect();
+            forget_offsets(&id, &keys, out);
+            if any && all && group.classic.state() == State::Empty {
                 emptied.push(id);
             }
         }
@@ -230,10 +268,12 @@ impl GroupShard {
         for id in self.ids() {
             let group = &self.groups[&id];
             let retention = group.classic.retention(&nothing);
-            let expired = group.offsets.expired(retention, now.unix_ms, self.config.offsets_retention_ms);
+            let pending = self.pending.of(&id);
+            let expired = group.offsets.expired(retention, now.unix_ms, self.config.offsets_retention_ms, pending);
             forget_offsets(&id, &expired, out);
             let left = group.offsets.count() - expired.len();
-            if left == 0 && group.classic.state() == State::Empty && !group.classic.has_pending() {
+            let kept = left > 0 || pending.has_offsets() || group.classic.has_pending();
+            if !kept && group.classic.state() == State::Empty {
                 emptied.push(id);
             }
             full = out.records.len() >= limits::COORDINATOR_SWEEP_RECORDS_MAX;
@@ -251,34 +291,45 @@ impl GroupShard {
         self.sweep_ms = now.monotonic_ms.saturating_add(pause_ms);
     }
 
-    fn replay_offset(&mut self, group: &str, topic: &str, partition: PartitionIndex, value: Option<OffsetValue>) {
+    fn fetch(&self, request: FetchRequest) -> FetchReply {
+        let pending = request.require_stable.then(|| self.pending.of(&request.group));
+        match self.groups.get(&request.group) {
+            Some(group) => group.offsets.fetch(request.topics, pending),
+            None => Offsets::default().fetch(request.topics, pending),
+        }
+    }
+
+    /// The group, made if it is not there.
+    fn group_mut(&mut self, id: &str) -> &mut Group {
+        let id = self.groups.get(id).map_or_else(|| id.into(), |group| group.id.clone());
+        self.groups.entry(id).or_insert_with_key(|id| Group { id: id.clone(), ..Group::new("") })
+    }
+
+    /// An offset of the group from now on, or with `None` no longer one.
+    fn set_offset(&mut self, group: &str, topic: &str, partition: PartitionIndex, value: Option<OffsetValue>) {
         match value {
-            Some(value) => {
-                if !self.groups.contains_key(group) {
-                    let new = Group::new(group);
-                    self.groups.insert(new.id.clone(), new);
-                }
-                if let Some(group) = self.groups.get_mut(group) {
-                    group.offsets.insert(topic, partition, value);
-                }
-            }
+            Some(value) => self.group_mut(group).offsets.insert(topic, partition, value),
             None => {
                 if let Some(group) = self.groups.get_mut(group) {
                     group.offsets.remove(topic, partition);
                 }
-                self.drop_if_vacant(group);
             }
         }
     }
 
     fn drop_if_vacant(&mut self, group: &str) {
-        if self.groups.get(group).is_some_and(Group::is_vacant) {
+        let pending = self.pending.of(group);
+        if self.groups.get(group).is_some_and(|group| group.is_vacant(pending)) {
             self.groups.remove(group);
         }
     }
 }
 
-fn forget_offsets(group: &str, offsets: &[(Arc<str>, PartitionIndex)], out: &mut Outcome<GroupReply>) {
+fn forget_offsets<'a>(
+    group: &str,
+    offsets: impl IntoIterator<Item = &'a (Arc<str>, PartitionIndex)>,
+    out: &mut Outcome<GroupReply>,
+) {
     for (topic, partition) in offsets {
         match records::offset_record(group, topic, *partition, None) {
             Ok(record) => out.append(record),
@@ -310,10 +361,8 @@ impl Shard for GroupShard {
             }
             GroupRequest::Leave(request) => self.leave(now, &request, out),
             GroupRequest::Commit(request) => GroupReply::Commit(self.commit(now, request, out)),
-            GroupRequest::Fetch(request) => GroupReply::Fetch(match self.groups.get(&request.group) {
-                Some(group) => group.offsets.fetch(request.topics),
-                None => Offsets::default().fetch(request.topics),
-            }),
+            GroupRequest::TxnCommit(request) => GroupReply::Commit(self.txn_commit(now, request, out)),
+            GroupRequest::Fetch(request) => GroupReply::Fetch(self.fetch(request)),
             GroupRequest::Describe { group } => {
                 GroupReply::Describe(self.groups.get(&group).map(|group| group.classic.describe()))
             }
@@ -335,18 +384,15 @@ impl Shard for GroupShard {
         match records::read_key(&record.key)? {
             Key::Offset { group, topic, partition } => {
                 let value = record.value.as_deref().map(records::read_offset).transpose()?;
-                self.replay_offset(group, topic, partition, value);
+                let gone = value.is_none();
+                self.pending.replace(group, topic, partition);
+                self.set_offset(group, topic, partition, value);
+                if gone {
+                    self.drop_if_vacant(group);
+                }
             }
             Key::Group { group } => match record.value.as_deref().map(records::read_group).transpose()? {
-                Some(value) => {
-                    if !self.groups.contains_key(group) {
-                        let new = Group::new(group);
-                        self.groups.insert(new.id.clone(), new);
-                    }
-                    if let Some(group) = self.groups.get_mut(group) {
-                        group.classic.apply(value);
-                    }
-                }
+                Some(value) => self.group_mut(group).classic.apply(value),
                 None => {
                     if let Some(group) = self.groups.get_mut(group) {
                         group.classic = ClassicGroup::new(None);
@@ -354,6 +400,32 @@ impl Shard for GroupShard {
                     self.drop_if_vacant(group);
                 }
             },
+        }
+        Ok(())
+    }
+
+    fn replay_in_transaction(
+        &mut self,
+        producer_id: ProducerId,
+        record: &CoordinatorRecord,
+    ) -> Result<(), ReplayError> {
+        let Key::Offset { group, topic, partition } = records::read_key(&record.key)? else {
+            return Err(ReplayError::Transactional);
+        };
+        let value = record.value.as_deref().map(records::read_offset).transpose()?;
+        let id = self.group_mut(group).id.clone();
+        self.pending.add(producer_id, &id, topic, partition, value);
+        self.drop_if_vacant(group);
+        Ok(())
+    }
+
+    fn replay_marker(&mut self, marker: &TransactionMarker) -> Result<(), ReplayError> {
+        let committed = marker.result == TransactionResult::Commit;
+        for ended in self.pending.end(marker.producer_id, committed) {
+            for (topic, partition, value) in ended.offsets {
+                self.set_offset(&ended.group, &topic, partition, value);
+            }
+            self.drop_if_vacant(&ended.group);
         }
         Ok(())
     }

@@ -217,7 +217,14 @@ impl Stage {
                     };
                     topics.split(',').map(pair).collect()
                 };
-                self.ask(who, GroupRequest::Fetch(FetchRequest { group, topics: args.get("of").map(asked) }));
+                self.ask(
+                    who,
+                    GroupRequest::Fetch(FetchRequest {
+                        group,
+                        topics: args.get("of").map(asked),
+                        require_stable: false,
+                    }),
+                );
             }
             "describe" => self.ask(who, GroupRequest::Describe { group }),
             "list" => {

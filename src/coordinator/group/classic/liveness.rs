@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{ClassicGroup, Cx, State};
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::request::{CommitRequest, HeartbeatRequest, LeavingMember};
+use crate::coordinator::group::request::{CommitRequest, HeartbeatRequest, LeavingMember, TxnCommitRequest};
 
 impl ClassicGroup {
     /// Heartbeat: extends the session; while the group prepares, tells the member to rejoin.
@@ -79,6 +79,18 @@ impl ClassicGroup {
         }
         self.renew_id(cx, &request.member_id);
         Ok(())
+    }
+
+    /// Whether offsets may be committed in a transaction. A producer that names no member always may: older ones
+    /// cannot name it. Unlike a commit outside of transactions this extends no session, and is not refused while the
+    /// group completes a rebalance. Source: Kafka 3.9 `GroupCoordinator.doTxnCommitOffsets`.
+    pub(crate) fn check_txn_commit(&self, request: &TxnCommitRequest) -> Result<(), GroupError> {
+        let unnamed = request.generation_id < 0 && request.member_id.is_empty() && request.instance_id.is_none();
+        if unnamed || (request.generation_id < 0 && self.state == State::Empty) {
+            return Ok(());
+        }
+        self.check_member(&request.member_id, request.instance_id.as_ref())?;
+        if request.generation_id == self.generation_id { Ok(()) } else { Err(GroupError::IllegalGeneration) }
     }
 
     /// Does what is due, and computes when to come back.
