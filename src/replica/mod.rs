@@ -13,3 +13,6 @@ pub(crate) mod partition;
 pub(crate) mod sessions;
 pub(crate) mod view;
 pub(crate) mod wait;
+
+#[cfg(test)]
+mod transaction_tests;

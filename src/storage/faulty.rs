@@ -35,6 +35,8 @@ struct State {
     syncs_before_failure: Option<u64>,
     stopped: bool,
     full: bool,
+    /// The next set that adds batches is refused, as if the reserve were reached and left again in that moment.
+    refuse_next: bool,
     reads_fail: bool,
     /// `Some` while commits are held back: they are queued here and go on at release.
     held: Option<VecDeque<(WriteSet, Done)>>,
@@ -85,6 +87,11 @@ impl Faults {
         self.state.lock().full = full;
     }
 
+    /// The next set that adds batches is refused as if the disk's reserve were reached, though `is_full` denies it.
+    pub(crate) fn refuse_next(&self) {
+        self.state.lock().refuse_next = true;
+    }
+
     /// Keeps commits from being written until [`Faults::release`].
     pub(crate) fn hold(&self) {
         self.state.lock().held.get_or_insert_default();
@@ -110,7 +117,8 @@ impl State {
         if self.stopped {
             return Some(dir.stopped()); // I-6
         }
-        (self.full && set.adds_batches()).then(|| StorageError::Full { dir: dir.path() })
+        let refused = set.adds_batches() && (std::mem::take(&mut self.refuse_next) || self.full);
+        refused.then(|| StorageError::Full { dir: dir.path() })
     }
 }
 
