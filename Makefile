@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools bench crash soak zookeeper-faults hostile
+.PHONY: help setup run build test lint check compat clients tools transactions bench crash soak zookeeper-faults hostile
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -52,6 +52,11 @@ tools: ## Apache Kafka's command line tools, 3.9 and 4.1, against a fresh klamm,
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/tools/run
+
+transactions: ## transactions as a stock librdkafka client sees them, through fences, time-outs and kills, one row each (AGAINST=3.9.1 asks Kafka); about 2 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/transactions/run
 
 bench: ## klamm beside Apache Kafka 3.9.1, driven in turn by stock clients, one table (BENCH="produce latency" for parts); about 25 minutes
 	@scripts/setup.sh build test compat

@@ -11,6 +11,8 @@ buffers make flushes frequent. After each restart:
   C4  offsets that were committed do not go back
   C5  the group goes on: it has read on since the round before
   C6  the latest acknowledged value of every key of the compacted topic is the one that is read
+  C7  of a transaction that was committed every record is read, once, and of one that was aborted none; of one whose end
+      was not acknowledged all or none
 
     crash.py [--rounds 20] [--seed N] [--json FILE]
 
@@ -32,13 +34,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 # A checker thread must not wait for eight writers at Python's default of 5 ms each.
 sys.setswitchinterval(0.001)
 
-from confluent_kafka import Consumer, Producer, TopicPartition  # noqa: E402
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition  # noqa: E402
 
 from broker import Klamm  # noqa: E402
 from wire import Client, batches, values  # noqa: E402
 
 PARTITIONS = 4
-TOPIC, COMPACTED = "crash", "crash-compacted"
+TOPIC, COMPACTED, TRANSACTIONS = "crash", "crash-compacted", "crash-transactions"
 # Records of each partition that a round reads again.
 OVERLAP = 10_000
 
@@ -91,6 +93,57 @@ class Writer(threading.Thread):
                 self.producer.poll(0.05)
             self.producer.poll(0)
         self.producer.flush(90)
+
+
+class Transactor(threading.Thread):
+    """A transactional producer that remembers how each of its transactions ended: True, False or None for unknown."""
+
+    def __init__(self, port, name):
+        super().__init__(daemon=True)
+        self.port, self.name = port, name
+        self.ends, self.sizes = {}, {}
+        self.ending, self.resting, self.idle = threading.Event(), threading.Event(), threading.Event()
+
+    def connect(self):
+        producer = Producer({
+            "bootstrap.servers": f"127.0.0.1:{self.port}", "transactional.id": self.name, "linger.ms": 0, "log_level": 0,
+            "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 50, "transaction.timeout.ms": 60000,
+        })  # fmt: skip
+        producer.init_transactions(60)
+        return producer
+
+    def end(self, producer, commit):
+        """Commits or aborts, repeats what may be repeated; whether it was committed."""
+        while True:
+            try:
+                (producer.commit_transaction if commit else producer.abort_transaction)(30)
+                return commit
+            except KafkaException as error:
+                if error.args[0].txn_requires_abort():
+                    commit = False
+                elif not error.args[0].retriable():
+                    raise
+
+    def run(self):
+        rng, producer, n = random.Random(self.name), None, 0
+        while not self.ending.is_set():
+            if self.resting.is_set():
+                self.idle.set()
+                time.sleep(0.02)
+                continue
+            self.idle.clear()
+            n += 1
+            self.ends[n], self.sizes[n] = None, rng.randrange(1, 8)
+            try:
+                producer = producer or self.connect()
+                producer.begin_transaction()
+                for i in range(self.sizes[n]):
+                    producer.produce(TRANSACTIONS, f"{self.name}:{n}:{i}", partition=rng.randrange(PARTITIONS))
+                self.ends[n] = self.end(producer, rng.random() < 0.7)
+            except KafkaException:
+                # Fatal: a new instance aborts what this one has left open.
+                producer = None
+        self.idle.set()
 
 
 class Reader(threading.Thread):
@@ -157,6 +210,36 @@ def read_partition(client, topic, partition, begin=0):
             found += [(offset, value) for offset, value in values(one) if at <= offset < end[1]]
             at = last + 1
     return start[1], end[1], found
+
+
+def check_transactions(port, transactors):
+    """C7. Nothing is open meanwhile: the transactors rest."""
+    ends = {t.name: dict(t.ends) for t in transactors}
+    consumer = Consumer({
+        "bootstrap.servers": f"127.0.0.1:{port}", "group.id": "crash-transactions", "isolation.level": "read_committed",
+        "enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2,
+    })  # fmt: skip
+    breaches, found, at_end, deadline = [], {}, set(), time.monotonic() + 60
+    try:
+        consumer.assign([TopicPartition(TRANSACTIONS, p, 0) for p in range(PARTITIONS)])
+        while len(at_end) < PARTITIONS and time.monotonic() < deadline:
+            for message in consumer.consume(1000, 0.1):
+                if message.error() is None:
+                    name, n, _ = message.value().decode().split(":")
+                    found.setdefault((name, int(n)), []).append(message.value())
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    at_end.add(message.partition())
+    finally:
+        consumer.close()
+    if len(at_end) < PARTITIONS:
+        return [f"C7 only partitions {at_end} came to their end"]
+    for transactor in transactors:
+        for n, committed in ends[transactor.name].items():
+            values = found.get((transactor.name, n), [])
+            whole = len(values) == len(set(values)) == transactor.sizes[n]
+            if not {True: whole, False: not values, None: whole or not values}[committed]:
+                breaches.append(f"C7 {transactor.name} {n}: committed {committed}, {len(values)} of {transactor.sizes[n]} read")
+    return breaches
 
 
 def check(port, writers, reader, before, seen, full):
@@ -240,7 +323,7 @@ def rounds(args):
     broker = Klamm({
         "group.initial.rebalance.delay.ms": "0", "log.cleaner.backoff.ms": "200", "log.segment.bytes": str(1 << 20),
         "auto.create.topics.enable": "false", "klamm.rocksdb.write.buffer.bytes": str(8 << 20),
-        "offsets.topic.num.partitions": "5",
+        "offsets.topic.num.partitions": "5", "transaction.state.log.num.partitions": "3",
     })
     print(f"seed {args.seed}, data in {broker.folder}", flush=True)
     broker.start()
@@ -248,11 +331,13 @@ def rounds(args):
         assert client.create_topic(TOPIC, PARTITIONS, configs={"retention.ms": "-1", "segment.bytes": str(64 << 20)}) == 0
         assert client.create_topic(COMPACTED, PARTITIONS, configs={
             "cleanup.policy": "compact", "segment.bytes": str(256 << 10), "min.cleanable.dirty.ratio": "0.01"}) == 0
+        assert client.create_topic(TRANSACTIONS, PARTITIONS) == 0
+    transactors = [Transactor(broker.port, f"transactional{n}") for n in range(2)]
     writers = [Writer(broker.port, f"idempotent{n}", True) for n in range(3)]
     writers += [Writer(broker.port, f"plain{n}", False) for n in range(3)]
     writers += [Writer(broker.port, f"keyed{n}", True, COMPACTED, 50) for n in range(2)]
     reader, churn = Reader(broker.port), Churn(broker.port)
-    threads = [*writers, reader, churn]
+    threads = [*writers, *transactors, reader, churn]
     for thread in threads:
         thread.start()
     breaches, seen, report = [], {}, []
@@ -269,16 +354,19 @@ def rounds(args):
             while reader.read <= seen.get("read", -1) and time.monotonic() < deadline:
                 time.sleep(0.1)
             # New messages rest during the check (those on their way do not), or the logs outgrow a checker in Python.
-            for writer in writers:
+            for writer in [*writers, *transactors]:
                 writer.resting.set()
             found, total = check(broker.port, writers, reader, before, seen, n == args.rounds - 1)
-            for writer in writers:
+            idle = [transactor.idle.wait(60) for transactor in transactors]
+            found += check_transactions(broker.port, transactors) if all(idle) else ["C7 a transaction does not end"]
+            for writer in [*writers, *transactors]:
                 writer.resting.clear()
             acked = sum(len(w.acked) for w in writers)
+            ended = sum(1 for t in transactors for end in t.ends.values() if end is not None)
             report.append({"round": n + 1, "in flight": flying, "back after s": round(back, 3), "acked": acked,
-                           "records": total, "breaches": found[:10]})
+                           "transactions": ended, "records": total, "breaches": found[:10]})
             print(f"round {n + 1:2}: {flying} in flight at the kill, back after {back:.3f} s, {acked} acknowledged, "
-                  f"{total} records, {len(found)} breaches", flush=True)
+                  f"{total} records, {ended} transactions, {len(found)} breaches", flush=True)
             for breach in found[:5]:
                 print(f"    {breach}", flush=True)
             breaches += found
@@ -298,7 +386,8 @@ def rounds(args):
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(report, indent=1))
     times = sorted(one["back after s"] for one in report)
-    print(f"{len(report)} rounds, {report[-1]['acked']} acknowledged records, {len(breaches)} breaches, back after "
+    print(f"{len(report)} rounds, {report[-1]['acked']} acknowledged records, {report[-1]['transactions']} ended "
+          f"transactions, {len(breaches)} breaches, back after "
           f"{times[len(times) // 2]:.3f} s (median, at most {times[-1]:.3f}), {few} rounds with fewer than 100 in flight")
     return breaches
 
