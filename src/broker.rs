@@ -48,6 +48,8 @@ use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::group::config::GroupConfig;
 use crate::coordinator::markers::LocalMarkers;
 use crate::coordinator::replica_writer::ReplicaWriter;
+use crate::coordinator::transaction::TransactionCoordinator;
+use crate::coordinator::transaction::config::TransactionConfig;
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
@@ -127,6 +129,7 @@ impl Broker {
             settings: controller_settings(&config, identity.broker_id),
         });
         first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
+        parts.handles.transactions.on_image_complete();
         task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.replicas)));
         let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
         let running = Arc::clone(&parts.handles.config);
@@ -359,17 +362,27 @@ impl Parts {
         let config_of = running::topic_settings(&running, &dynamic_config);
         let replicas = ReplicaManager::new(identity.broker_id, dirs.dirs.clone(), Arc::clone(clock), config_of);
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
-        let groups = GroupCoordinator::new(group_config(config), writer, Arc::clone(clock), Arc::clone(&image));
+        let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);
         let markers = LocalMarkers::new(Arc::clone(&replicas), Arc::clone(&groups), Arc::clone(clock));
+        let (controller, seat) = controller::seat();
+        let producer_ids = ProducerIds::new(identity.broker_id, Arc::new(controller.clone()));
+        let transactions = Arc::new(TransactionCoordinator::new(
+            transaction_config(config),
+            writer,
+            markers.clone(),
+            Arc::clone(clock),
+            Arc::clone(&image),
+            Arc::clone(&producer_ids),
+        ));
         let epoch = SharedBrokerEpoch::default();
-        let listener = Arc::new(Leadership { groups: Arc::clone(&groups) });
+        let (of_groups, of_transactions) = (Arc::clone(&groups), Arc::clone(&transactions));
+        let listener = Arc::new(Leadership { groups: of_groups, transactions: of_transactions });
         let (manager, settings) = (Arc::clone(&replicas), Arc::clone(&dynamic_config));
         let control = ReplicaControl::new(manager, Arc::clone(&image), settings, listener, epoch.clone());
         let admin = ClusterAdmin::new(Arc::clone(store));
         let auto_creation = AutoCreation::new(admin.clone(), Arc::clone(&image), Arc::clone(config), Arc::clone(clock));
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
-        let (controller, seat) = controller::seat();
         let handles = Arc::new(Handles {
             broker_id: identity.broker_id,
             cluster_id: Arc::clone(&identity.cluster_id),
@@ -379,11 +392,12 @@ impl Parts {
             dynamic_config: Arc::clone(&dynamic_config),
             admin,
             auto_creation,
-            producer_ids: ProducerIds::new(identity.broker_id, Arc::new(controller.clone())),
+            producer_ids,
             controller,
             replicas: Arc::clone(&replicas),
             groups,
             markers,
+            transactions,
             sessions: Sessions::new(slots),
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
         });
@@ -408,6 +422,15 @@ fn group_config(config: &Config) -> GroupConfig {
         offset_metadata_units_max: usize::try_from(config.offset_metadata_max_bytes).unwrap_or(usize::MAX),
         offsets_retention_ms: config.offsets_retention_ms,
         offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+    }
+}
+
+fn transaction_config(config: &Config) -> TransactionConfig {
+    TransactionConfig {
+        timeout_ms_max: config.transaction_max_timeout_ms,
+        abort_check_interval_ms: i64::from(config.transaction_abort_check_interval_ms),
+        expiration_ms: i64::from(config.transactional_id_expiration_ms),
+        expiration_check_interval_ms: i64::from(config.transactional_id_expiration_check_interval_ms),
     }
 }
 

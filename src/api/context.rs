@@ -14,6 +14,7 @@ use crate::cluster::running_config::RunningConfig;
 use crate::controller::ControllerHandle;
 use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::markers::SharedMarkers;
+use crate::coordinator::transaction::TransactionCoordinator;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
 use crate::types::BrokerId;
@@ -38,6 +39,7 @@ pub(crate) struct Handles {
     pub(crate) groups: Arc<GroupCoordinator>,
     /// Writes the ends of transactions.
     pub(crate) markers: SharedMarkers,
+    pub(crate) transactions: Arc<TransactionCoordinator>,
     /// Fetch sessions.
     pub(crate) sessions: Sessions,
     /// Memory of fetched records.

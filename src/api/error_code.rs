@@ -9,6 +9,7 @@ use crate::cluster::placement::PlacementError;
 use crate::coordination::CoordinationError;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::markers::MarkerError;
+use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::writer::TransactionRefusal;
 use crate::log::partition_log::AppendError;
 use crate::record::refused::RefusedKind;
@@ -153,6 +154,31 @@ pub(crate) fn of_group_answer(error: Option<GroupError>) -> i16 {
     error.map_or(0, |error| of_group_error(error).code())
 }
 
+/// What the transaction coordinator refuses.
+pub(crate) fn of_transaction_error(error: TransactionError) -> ResponseError {
+    match error {
+        TransactionError::UnknownServerError => ResponseError::UnknownServerError,
+        TransactionError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+        TransactionError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+        TransactionError::NotCoordinator => ResponseError::NotCoordinator,
+        TransactionError::InvalidRequest => ResponseError::InvalidRequest,
+        TransactionError::InvalidTransactionTimeout => ResponseError::InvalidTransactionTimeout,
+        TransactionError::InvalidProducerIdMapping => ResponseError::InvalidProducerIdMapping,
+        TransactionError::ProducerFenced => ResponseError::ProducerFenced,
+        TransactionError::ConcurrentTransactions => ResponseError::ConcurrentTransactions,
+        TransactionError::InvalidTxnState => ResponseError::InvalidTxnState,
+        TransactionError::TransactionalIdNotFound => ResponseError::TransactionalIdNotFound,
+    }
+}
+
+/// The same for clients of before PRODUCER_FENCED, which know it by its former code.
+pub(crate) fn of_transaction_error_for(knows_fencing: bool, error: TransactionError) -> ResponseError {
+    match of_transaction_error(error) {
+        ResponseError::ProducerFenced if !knows_fencing => ResponseError::InvalidProducerEpoch,
+        error => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +227,27 @@ mod tests {
             assert_eq!(of_group_error(error).code(), code, "{error:?}");
         }
         assert_eq!(of_group_answer(None), 0);
+    }
+
+    #[test]
+    fn the_codes_of_transactions_are_kafkas() {
+        let codes = [
+            (TransactionError::UnknownServerError, -1),
+            (TransactionError::CoordinatorLoadInProgress, 14),
+            (TransactionError::CoordinatorNotAvailable, 15),
+            (TransactionError::NotCoordinator, 16),
+            (TransactionError::InvalidRequest, 42),
+            (TransactionError::InvalidTxnState, 48),
+            (TransactionError::InvalidProducerIdMapping, 49),
+            (TransactionError::InvalidTransactionTimeout, 50),
+            (TransactionError::ConcurrentTransactions, 51),
+            (TransactionError::ProducerFenced, 90),
+            (TransactionError::TransactionalIdNotFound, 105),
+        ];
+        for (error, code) in codes {
+            assert_eq!(of_transaction_error(error).code(), code, "{error:?}");
+        }
+        assert_eq!(of_transaction_error_for(false, TransactionError::ProducerFenced).code(), 47);
+        assert_eq!(of_transaction_error_for(true, TransactionError::ProducerFenced).code(), 90);
     }
 }

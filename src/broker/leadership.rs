@@ -3,27 +3,33 @@
 use std::sync::Arc;
 
 use crate::coordinator::group::GroupCoordinator;
+use crate::coordinator::transaction::TransactionCoordinator;
 use crate::replica::control::LeadershipListener;
 use crate::task;
-use crate::types::topic::CONSUMER_OFFSETS;
+use crate::types::topic::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::types::{LeaderEpoch, PartitionIndex, TopicName};
 
 /// Passes leadership of internal partitions on to the coordinators.
 #[derive(Debug)]
 pub(super) struct Leadership {
     pub(super) groups: Arc<GroupCoordinator>,
+    pub(super) transactions: Arc<TransactionCoordinator>,
 }
 
 impl LeadershipListener for Leadership {
     fn on_leading(&self, topic: &TopicName, partition: PartitionIndex, epoch: LeaderEpoch) {
-        if topic.as_str() == CONSUMER_OFFSETS {
-            self.groups.on_elected(partition, epoch);
+        match topic.as_str() {
+            CONSUMER_OFFSETS => self.groups.on_elected(partition, epoch),
+            TRANSACTION_STATE => self.transactions.on_elected(partition, epoch),
+            _ => {}
         }
     }
 
     fn on_resigned(&self, topic: &TopicName, partition: PartitionIndex) {
-        if topic.as_str() == CONSUMER_OFFSETS {
-            self.groups.on_resigned(partition);
+        match topic.as_str() {
+            CONSUMER_OFFSETS => self.groups.on_resigned(partition),
+            TRANSACTION_STATE => self.transactions.on_resigned(partition),
+            _ => {}
         }
     }
 

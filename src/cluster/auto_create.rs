@@ -14,7 +14,7 @@ use super::image::ImagePublisher;
 use super::placement::{self, Candidate, PlacementError, Start};
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::types::topic::CONSUMER_OFFSETS;
+use crate::types::topic::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::types::{TopicId, TopicName};
 
 /// Why a topic did not come into being.
@@ -113,6 +113,20 @@ impl AutoCreation {
                 overrides.insert("min.insync.replicas".to_owned(), min_insync_replicas.to_string());
             }
             return (config.offsets_topic_num_partitions, config.offsets_topic_replication_factor, overrides);
+        }
+        if name.as_str() == TRANSACTION_STATE {
+            // Source: Kafka 3.9 `TransactionStateManager.transactionTopicConfigs`.
+            let min_insync_replicas = config.transaction_topic_min_insync_replicas.to_string();
+            let segment_bytes = config.transaction_topic_segment_bytes.to_string();
+            let overrides = [
+                ("cleanup.policy", "compact"),
+                ("compression.type", "uncompressed"),
+                ("min.insync.replicas", min_insync_replicas.as_str()),
+                ("segment.bytes", segment_bytes.as_str()),
+                ("unclean.leader.election.enable", "false"),
+            ];
+            let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            return (config.transaction_topic_num_partitions, config.transaction_topic_replication_factor, overrides);
         }
         (config.num_partitions, config.default_replication_factor, BTreeMap::new())
     }

@@ -96,24 +96,24 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Replicas of the offsets topic; 1 on a node that coordinates itself.";
     "offsets.topic.segment.bytes" Int "104857600" [AtLeast(1)] ReadOnly => Honoured,
         "Segment size of the offsets topic.";
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms" Int "10000" [AtLeast(1)] ReadOnly => NoEffect,
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms" Int "10000" [AtLeast(1)] ReadOnly => Honoured,
         "Interval of the search for transactions that timed out.";
-    "transaction.max.timeout.ms" Int "900000" [AtLeast(1)] ReadOnly => NoEffect,
+    "transaction.max.timeout.ms" Int "900000" [AtLeast(1)] ReadOnly => Honoured,
         "Longest time-out a transactional producer may ask for.";
     "transaction.partition.verification.enable" Boolean "true" [Any] ClusterWide => NoEffect,
         "Whether a transactional write checks that its partition was added.";
-    "transaction.remove.expired.transaction.cleanup.interval.ms" Int "3600000" [AtLeast(1)] ReadOnly => NoEffect,
+    "transaction.remove.expired.transaction.cleanup.interval.ms" Int "3600000" [AtLeast(1)] ReadOnly => Honoured,
         "Interval of the search for expired transactional ids.";
     "transaction.state.log.load.buffer.size" Int "5242880" [AtLeast(1)] ReadOnly => NoEffect,
         "Bytes read at a time when transactions are loaded.";
-    "transaction.state.log.min.isr" Int "2" [AtLeast(1)] ReadOnly => NoEffect,
+    "transaction.state.log.min.isr" Int "2" [AtLeast(1)] ReadOnly => Honoured,
         "Replicas of the transaction log that must be in sync.";
-    "transaction.state.log.num.partitions" Int "50" [AtLeast(1)] ReadOnly => NoEffect,
+    "transaction.state.log.num.partitions" Int "50" [AtLeast(1)] ReadOnly => Honoured,
         "Partitions of the transaction log.";
-    "transaction.state.log.replication.factor" Short "3" [AtLeast(1)] ReadOnly => NoEffect,
+    "transaction.state.log.replication.factor" Short "3" [AtLeast(1)] ReadOnly => Honoured,
         "Replicas of the transaction log.";
-    "transaction.state.log.segment.bytes" Int "104857600" [AtLeast(1)] ReadOnly => NoEffect,
+    "transaction.state.log.segment.bytes" Int "104857600" [AtLeast(1)] ReadOnly => Honoured,
         "Segment size of the transaction log.";
-    "transactional.id.expiration.ms" Int "604800000" [AtLeast(1)] ReadOnly => NoEffect,
+    "transactional.id.expiration.ms" Int "604800000" [AtLeast(1)] ReadOnly => Honoured,
         "Time after which an unused transactional id is forgotten.";
 };

@@ -65,6 +65,16 @@ pub struct Config {
     /// 1 on a node that coordinates itself, else `min.insync.replicas`.
     pub offsets_topic_min_insync_replicas: i32,
     pub offsets_topic_segment_bytes: i32,
+    pub transaction_max_timeout_ms: i32,
+    pub transaction_abort_check_interval_ms: i32,
+    pub transactional_id_expiration_ms: i32,
+    pub transactional_id_expiration_check_interval_ms: i32,
+    pub transaction_topic_num_partitions: i32,
+    /// 1 on a node that coordinates itself, whatever the setting says, as with the offsets topic.
+    pub transaction_topic_replication_factor: i16,
+    /// 1 on a node that coordinates itself, whatever the setting says.
+    pub transaction_topic_min_insync_replicas: i32,
+    pub transaction_topic_segment_bytes: i32,
 
     pub producer_id_expiration_ms: i32,
     pub fetch_max_bytes: i32,
@@ -171,10 +181,16 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = Settings::warnings_of(self.settings.at_start());
         let reader = Reader::new(&self.settings);
-        const NAME: &str = "offsets.topic.replication.factor";
-        let asked = reader.given(NAME).and_then(|given| given.value.trim().parse::<i64>().ok());
-        if self.zookeeper.is_none() && asked.is_some_and(|asked| asked > 1) {
-            lines.push(format!("The configuration '{NAME}' is taken as 1: the node is alone."));
+        const NAMES: [&str; 3] = [
+            "offsets.topic.replication.factor",
+            "transaction.state.log.replication.factor",
+            "transaction.state.log.min.isr",
+        ];
+        for name in NAMES {
+            let asked = reader.given(name).and_then(|given| given.value.trim().parse::<i64>().ok());
+            if self.zookeeper.is_none() && asked.is_some_and(|asked| asked > 1) {
+                lines.push(format!("The configuration '{name}' is taken as 1: the node is alone."));
+            }
         }
         lines
     }
@@ -226,6 +242,22 @@ impl Config {
             },
             offsets_topic_min_insync_replicas: if alone { 1 } else { topic_defaults.min_insync_replicas },
             offsets_topic_segment_bytes: reader.int("offsets.topic.segment.bytes"),
+            transaction_max_timeout_ms: reader.int("transaction.max.timeout.ms"),
+            transaction_abort_check_interval_ms: reader
+                .int("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+            transactional_id_expiration_ms: reader.int("transactional.id.expiration.ms"),
+            transactional_id_expiration_check_interval_ms: reader
+                .int("transaction.remove.expired.transaction.cleanup.interval.ms"),
+            transaction_topic_num_partitions: reader.int("transaction.state.log.num.partitions"),
+            transaction_topic_replication_factor: match reader.short("transaction.state.log.replication.factor") {
+                _ if alone => 1,
+                factor => factor,
+            },
+            transaction_topic_min_insync_replicas: match reader.int("transaction.state.log.min.isr") {
+                _ if alone => 1,
+                replicas => replicas,
+            },
+            transaction_topic_segment_bytes: reader.int("transaction.state.log.segment.bytes"),
             producer_id_expiration_ms: reader.int("producer.id.expiration.ms"),
             fetch_max_bytes: reader.int("fetch.max.bytes"),
             max_incremental_fetch_session_cache_slots: reader.int("max.incremental.fetch.session.cache.slots"),
@@ -433,7 +465,13 @@ pub(crate) mod tests {
         assert!(alone.coordinates_itself());
         assert_eq!((alone.offsets_topic_replication_factor, alone.offsets_topic_min_insync_replicas), (1, 1));
         assert_eq!(alone.warnings().len(), 1);
+        assert_eq!((alone.transaction_topic_replication_factor, alone.transaction_topic_min_insync_replicas), (1, 1));
+        assert_eq!(config(&[("transaction.state.log.min.isr", "2")]).warnings().len(), 1);
         let cluster = config(&[("min.insync.replicas", "2"), ("zookeeper.connect", "a:1")]);
+        assert_eq!(
+            (cluster.transaction_topic_replication_factor, cluster.transaction_topic_min_insync_replicas),
+            (3, 2)
+        );
         assert_eq!((cluster.offsets_topic_replication_factor, cluster.offsets_topic_min_insync_replicas), (3, 2));
     }
 

@@ -10,6 +10,7 @@ mod place;
 pub(crate) mod replica_writer;
 pub(crate) mod runtime;
 pub(crate) mod shard;
+pub(crate) mod transaction;
 pub(crate) mod writer;
 
 pub(crate) use place::partition_for;

@@ -83,6 +83,9 @@ pub const MARKERS_IN_FLIGHT_MAX: usize = 64;
 /// Coordinator shards that are loaded at the same time.
 pub const COORDINATOR_LOADS_MAX: usize = 4;
 
+/// Markers of ending transactions that are being written at the same time.
+pub const TRANSACTION_MARKERS_IN_FLIGHT_MAX: usize = 1024;
+
 /// Tombstones that one sweep of a shard writes; the next sweep follows at once if there were more.
 pub const COORDINATOR_SWEEP_RECORDS_MAX: usize = 10_000;
 

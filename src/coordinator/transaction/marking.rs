@@ -1,0 +1,148 @@
+//! Writes the markers of the transactions whose outcome is decided, and tells the shard when all of one are written.
+//!
+//! Lifecycle: one task per partition of `__transaction_state` and leadership of it; starts with the election, ends with
+//! the resignation or when a later leadership's task has come. Owns which transactions it is ending. One that is taken
+//! is ended, however long that takes; its partitions do not wait for each other, nor do transactions.
+//!
+//! Source: Kafka 3.9 `TransactionMarkerChannelManager`, `TransactionMarkerRequestCompletionHandler`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::try_join_all;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::request::{DueMarkers, Ending, TransactionReply, TransactionRequest};
+use super::shard::TransactionShard;
+use crate::cluster::image::ImagePublisher;
+use crate::coordinator::markers::{MarkerError, SharedMarkers};
+use crate::coordinator::runtime::{Runtime, Unavailable};
+use crate::coordinator::writer::TransactionRefusal;
+use crate::types::{LeaderEpoch, PartitionIndex, TopicPartition, TransactionMarker};
+
+/// Pause before what did not succeed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the task needs.
+pub(super) struct Marking {
+    pub(super) runtime: Arc<Runtime<TransactionShard>>,
+    pub(super) markers: SharedMarkers,
+    pub(super) image: Arc<ImagePublisher>,
+    /// Bounds how many markers of all partitions are being written at the same time.
+    pub(super) permits: Arc<Semaphore>,
+    /// Whether the image shows every topic there is: until then none may be taken for deleted.
+    pub(super) image_complete: watch::Receiver<bool>,
+    pub(super) partition: PartitionIndex,
+    pub(super) epoch: LeaderEpoch,
+}
+
+impl Marking {
+    /// Runs until `stop`.
+    pub(super) async fn run(self, stop: oneshot::Receiver<()>) {
+        tokio::select! {
+            biased;
+            _ = stop => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&self) {
+        if self.image_complete.clone().wait_for(|complete| *complete).await.is_err() {
+            return;
+        }
+        let mut ending = FuturesUnordered::new();
+        // A shard that is loaded again tells again of all that is due.
+        let mut known: HashSet<Ending> = HashSet::new();
+        loop {
+            let taken = self.take();
+            tokio::pin!(taken);
+            let due = loop {
+                tokio::select! {
+                    due = &mut taken => break due,
+                    Some(ended) = ending.next(), if !ending.is_empty() => known.remove(&ended),
+                };
+            };
+            if due.is_empty() {
+                return;
+            }
+            for due in due {
+                if known.insert(due.transaction.clone()) {
+                    ending.push(self.end(due));
+                }
+            }
+        }
+    }
+
+    /// The transactions whose markers are due, once there are some.
+    async fn take(&self) -> Vec<DueMarkers> {
+        match self.ask(|| TransactionRequest::TakeMarkers { epoch: self.epoch }).await {
+            TransactionReply::TakeMarkers(due) => due,
+            other => unreachable!("a shard answers in kind, not with {other:?}"),
+        }
+    }
+
+    /// Asks the shard until it answers: it may be loading, or may have to be loaded again.
+    async fn ask(&self, request: impl Fn() -> TransactionRequest) -> TransactionReply {
+        loop {
+            let answer = async { self.runtime.ask_even_if_loading(self.partition, request()).await?.await }.await;
+            match answer {
+                Ok(reply) => return reply,
+                Err(Unavailable::NotCoordinator | Unavailable::Loading | Unavailable::NotAvailable) => {}
+                Err(Unavailable::Transaction(refusal)) => warn!(%refusal, "markers cannot be settled"),
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Writes all markers of a transaction, and completes it.
+    async fn end(&self, due: DueMarkers) -> Ending {
+        let DueMarkers { transaction, result, partitions } = due;
+        let marker = TransactionMarker {
+            producer_id: transaction.producer.0,
+            producer_epoch: transaction.producer.1,
+            coordinator_epoch: self.epoch.0,
+            result,
+        };
+        if let Err(refusal) = try_join_all(partitions.into_iter().map(|to| self.mark(to, marker))).await {
+            // Kafka leaves it so as well: whoever has the newer epoch ends it.
+            warn!(transactional_id = %transaction.id, ?marker, %refusal, "the transaction is left to a newer epoch");
+            return transaction;
+        }
+        self.ask(|| TransactionRequest::MarkersWritten { transaction: transaction.clone() }).await;
+        transaction
+    }
+
+    /// Writes one marker, however often that has to be tried.
+    async fn mark(&self, to: TopicPartition, marker: TransactionMarker) -> Result<(), TransactionRefusal> {
+        let mut said = false;
+        loop {
+            let written = {
+                let _permit = self.permits.acquire().await;
+                self.markers.write(to.clone(), marker).await
+            };
+            let error = match written {
+                Ok(()) => return Ok(()),
+                Err(MarkerError::Refused(
+                    refusal @ (TransactionRefusal::InvalidProducerEpoch | TransactionRefusal::CoordinatorFenced),
+                )) => return Err(refusal),
+                Err(error) => error,
+            };
+            if error == MarkerError::NotLeader
+                && self.image.current().partition(to.topic.as_str(), to.partition).is_none()
+            {
+                info!(partition = %to, ?marker, "no marker: the partition was deleted");
+                return Ok(());
+            }
+            if !said {
+                warn!(partition = %to, ?marker, %error, "a marker cannot be written yet");
+                said = true;
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+}
