@@ -233,7 +233,6 @@ fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, refusal: Option<Res
         TopicRef::Name(name) => Some(name.clone()),
         TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.clone()),
     };
-    let refused = |error| Found { error: Some(error), ..Found::nothing() };
     let Some(name) = name else {
         return Part { key, wanted, replica: None, found: refused(ResponseError::UnknownTopicId) };
     };
@@ -249,6 +248,10 @@ fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, refusal: Option<Res
         return Part { key, wanted, replica: None, found: refused(error) };
     }
     Part { key, wanted, replica: Some(replica), found: Found::nothing() }
+}
+
+fn refused(error: ResponseError) -> Found {
+    Found { error: Some(error), ..Found::nothing() }
 }
 
 impl Found {
@@ -371,12 +374,19 @@ impl Room {
         if let Some(fill) = replica.reader().fill_after(&read, upto, bytes) {
             task::in_background(|| fill.run());
         }
+        let from = part.wanted.fetch_offset;
+        if self.read_committed && from < read.end {
+            let Some(aborted) = replica.reader().aborted_transactions(from, read.end) else {
+                // Deleted since it was looked at.
+                part.found = refused(ResponseError::OffsetOutOfRange);
+                part.found.log_start_offset = replica.view().log_start_offset;
+                return;
+            };
+            part.found.aborted = aborted;
+        }
         self.empty_so_far &= read.bytes == 0;
         self.left = self.left.saturating_sub(read.bytes);
         part.found.bytes = read.bytes;
-        if self.read_committed && part.wanted.fetch_offset < read.end {
-            part.found.aborted = replica.reader().aborted_transactions(part.wanted.fetch_offset, read.end);
-        }
         part.found.batches = read.batches;
     }
 }

@@ -2,7 +2,8 @@
 //! the batches (tag 0x84 in `side`), the whole of it in memory, 32 bytes each, shared between the log and its readers.
 //!
 //! Pure. Kept until the log start passes the marker, also when compaction has removed the records: a reader may still
-//! hold them. Source: Kafka 3.9 `TransactionIndex`, `AbortedTxn`.
+//! hold them. One that began to read before the log start moved is told that it came too late.
+//! Source: Kafka 3.9 `TransactionIndex`, `AbortedTxn`.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -23,6 +24,8 @@ pub(crate) struct AbortedTransaction {
 #[derive(Debug, Default)]
 pub(super) struct AbortedIndex {
     list: VecDeque<AbortedTransaction>,
+    /// Below it some were forgotten.
+    complete_from: Offset,
 }
 
 impl AbortedIndex {
@@ -36,8 +39,12 @@ impl AbortedIndex {
         true
     }
 
-    /// What overlaps `from..upto`, by first offset. Source: Kafka `TransactionIndex.collectAbortedTxns`.
-    pub(super) fn overlapping(&self, from: Offset, upto: Offset) -> Vec<AbortedTransaction> {
+    /// What overlaps `from..upto`, by first offset. `None`: what ended at or after `from` is not all known any more.
+    /// Source: Kafka `TransactionIndex.collectAbortedTxns`.
+    pub(super) fn overlapping(&self, from: Offset, upto: Offset) -> Option<Vec<AbortedTransaction>> {
+        if from < self.complete_from {
+            return None;
+        }
         let mut found = Vec::new();
         for transaction in self.list.range(self.from(from)..) {
             if transaction.first_offset < upto {
@@ -48,13 +55,16 @@ impl AbortedIndex {
             }
         }
         found.sort_unstable_by_key(|transaction| transaction.first_offset);
-        found
+        Some(found)
     }
 
     /// Forgets those that end below `log_start`. True if there were any.
     pub(super) fn drop_below(&mut self, log_start: Offset) -> bool {
         let gone = self.from(log_start);
-        self.list.drain(..gone);
+        if gone > 0 {
+            self.list.drain(..gone);
+            self.complete_from = log_start;
+        }
         gone > 0
     }
 
@@ -123,7 +133,8 @@ mod tests {
     }
 
     fn firsts(index: &AbortedIndex, from: i64, upto: i64) -> Vec<i64> {
-        index.overlapping(Offset(from), Offset(upto)).iter().map(|found| found.first_offset.0).collect()
+        let found = index.overlapping(Offset(from), Offset(upto)).expect("complete");
+        found.iter().map(|found| found.first_offset.0).collect()
     }
 
     #[test]
@@ -143,9 +154,10 @@ mod tests {
         assert!(!index.add(aborted(2, 2, 7, 8)));
         assert!(!index.drop_below(Offset(5)));
         assert!(index.drop_below(Offset(6)));
+        assert_eq!(index.overlapping(Offset(5), Offset(20)), None, "a reader may have begun below");
         assert!(!index.drop_from(Offset(13)));
         assert!(index.drop_from(Offset(12)));
-        assert_eq!(firsts(&index, 0, 20), [2]);
+        assert_eq!(firsts(&index, 6, 20), [2]);
         assert!(index.add(aborted(1, 3, 5, 2)), "in its place");
         assert_eq!(index.iter().map(|known| known.last_offset.0).collect::<Vec<_>>(), [5, 7]);
     }

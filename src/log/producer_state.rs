@@ -99,6 +99,10 @@ impl ProducerEntry {
         }
     }
 
+    fn has_ongoing_transaction(&self, epoch: ProducerEpoch) -> bool {
+        self.open_transaction.is_some() && self.epoch == epoch
+    }
+
     fn reaches(&self, log_end: Offset) -> bool {
         self.last().is_some_and(|last| last.last_offset >= log_end) || self.last_marker >= Some(log_end)
     }
@@ -163,8 +167,8 @@ impl ProducerStates {
         if from_client && let Some(original) = entry.and_then(|entry| duplicate(entry, batch)) {
             return Ok(Checked::Duplicate(original));
         }
-        let ongoing = self.has_ongoing_transaction(batch.producer_id, batch.producer_epoch);
-        if batch.is_transactional() && !ongoing && !verified() {
+        let ongoing = || entry.is_some_and(|entry| entry.has_ongoing_transaction(batch.producer_epoch));
+        if batch.is_transactional() && !ongoing() && !verified() {
             return Err(AppendError::InvalidTxnState { producer_id: batch.producer_id });
         }
         let Some(entry) = entry else { return Ok(Checked::New) };
@@ -178,9 +182,10 @@ impl ProducerStates {
         Ok(Checked::New)
     }
 
+    /// Whether batches of this epoch join a transaction that is open.
     /// Source: Kafka 3.9 `UnifiedLog.hasOngoingTransaction`.
     pub(super) fn has_ongoing_transaction(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
-        self.entries.get(&id).is_some_and(|entry| entry.open_transaction.is_some() && entry.epoch == epoch)
+        self.entries.get(&id).is_some_and(|entry| entry.has_ongoing_transaction(epoch))
     }
 
     /// Checks the epochs of a marker. Source: Kafka `ProducerAppendInfo.appendEndTxnMarker`.

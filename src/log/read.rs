@@ -142,8 +142,9 @@ impl LogReader {
         Ok(())
     }
 
-    /// Aborted transactions that have offsets in `from..upto`, by first offset. Never blocks on the disk.
-    pub(crate) fn aborted_transactions(&self, from: Offset, upto: Offset) -> Vec<AbortedTransaction> {
+    /// Aborted transactions with offsets in `from..upto`, by first offset. `None`: the log start has passed `from`,
+    /// and what was read from there may hold aborted records. Never blocks on the disk.
+    pub(crate) fn aborted_transactions(&self, from: Offset, upto: Offset) -> Option<Vec<AbortedTransaction>> {
         self.shared.aborted.lock().overlapping(from, upto)
     }
 

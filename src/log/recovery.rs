@@ -5,6 +5,9 @@
 //! - side records longer: everything that speaks of offsets beyond the last batch is dropped, the active segment is
 //!   read again from its start, and the corrections go with the next write set.
 //!
+//! Transactions follow their batches either way: data opens them, markers end them, and the index of aborted ones gains
+//! what is missing and loses what is too much.
+//!
 //! Costs four seeks and the headers of at most 64 KiB of batches, so a thousand logs open in well under a second.
 
 use std::collections::{HashSet, VecDeque};

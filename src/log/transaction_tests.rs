@@ -8,7 +8,7 @@ use super::partition_log::{AppendError, Appended};
 use super::tests::{Bench, batch, from_producer};
 use crate::clock::{Clock, ManualClock};
 use crate::record::{BatchBuilder, ValidBatch};
-use crate::storage::Write;
+use crate::storage::{LogDir, Write};
 use crate::types::{
     LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker, TransactionResult,
 };
@@ -100,7 +100,7 @@ fn a_marker_withdraws_the_guard_of_a_verification_under_way() {
     let guard = bench.log.begin_verification(ProducerId(1), ProducerEpoch(0));
     bench.end(1, 0, 5, Abort).expect("though nothing is open");
     assert!(matches!(bench.append_guarded(one(1, 0, 0), guard), Err(AppendError::InvalidTxnState { .. })));
-    assert!(bench.log.reader().aborted_transactions(Offset(0), Offset(9)).is_empty(), "nothing was aborted");
+    assert!(bench.log.reader().aborted_transactions(Offset(0), Offset(9)).is_some_and(|all| all.is_empty()));
     assert_eq!(bench.stable(), 1);
 }
 
@@ -159,16 +159,33 @@ fn the_log_start_moves_the_last_stable_offset_and_forgets_what_was_aborted_below
     bench.append_verified(one(1, 0, 0)).expect("verified");
     bench.append_verified(one(2, 0, 0)).expect("verified");
     bench.end(1, 0, 0, Abort).expect("ends");
-    assert_eq!(bench.log.reader().aborted_transactions(Offset(0), Offset(9)).len(), 1);
+    let aborted = |bench: &Bench, from| bench.log.reader().aborted_transactions(Offset(from), Offset(9));
+    assert_eq!(aborted(&bench, 0).map(|found| found.len()), Some(1));
     bench.change(|log, writes| log.advance_log_start(Offset(3), writes));
     assert_eq!(bench.log.last_stable_offset(Offset(3)), Offset(3), "the log start");
-    assert!(bench.log.reader().aborted_transactions(Offset(0), Offset(9)).is_empty());
+    assert_eq!((aborted(&bench, 2), aborted(&bench, 3)), (None, Some(Vec::new())));
     bench = bench.reopen();
-    assert!(bench.log.reader().aborted_transactions(Offset(0), Offset(9)).is_empty());
+    assert_eq!(aborted(&bench, 0), Some(Vec::new()));
     bench.append(batch(&[(0, "a", None)]), 0).expect("no producer");
     assert_eq!(bench.stable(), 3, "the transaction is still open");
     bench.end(2, 0, 0, Commit).expect("ends");
     assert_eq!(bench.stable(), 5);
+}
+
+#[test]
+fn lost_side_records_of_what_was_aborted_are_written_again() {
+    let mut bench = bench();
+    bench.append_verified(one(1, 0, 0)).expect("verified");
+    bench.append_verified(one(2, 0, 0)).expect("verified");
+    bench.end(1, 0, 0, Abort).expect("ends");
+    let before = bench.log.reader().aborted_transactions(Offset(0), Offset(9));
+    let keys = bench.log.keys();
+    bench.commit(vec![Write::DeleteSides { keys: keys.aborted_from(Offset(0)) }]);
+    bench = bench.reopen();
+    assert_eq!(bench.log.reader().aborted_transactions(Offset(0), Offset(9)), before);
+    bench.append(batch(&[(0, "a", None)]), 0).expect("carries the repair");
+    let stored = bench.dir.side(&keys.aborted(Offset(2), ProducerId(1))).expect("readable");
+    assert_eq!(stored.as_deref(), Some(&[&[1u8][..], &0i64.to_be_bytes(), &1i64.to_be_bytes()].concat()[..]));
 }
 
 /// Producer id, first offset, last offset.
@@ -326,11 +343,11 @@ impl Pair {
             index.iter().map(|one| (one.producer_id.0, one.first_offset.0, one.last_offset.0)).collect();
         drop(index);
         assert_eq!(listed, expected, "{what}");
-        let from = part(dice, 64) % (self.end_of_log() + 1);
+        let from = self.model.log_start + part(dice, 64) % (self.end_of_log() - self.model.log_start + 1);
         let upto = from + part(dice, 80) % 30;
         expected.retain(|&(_, first, last)| first < upto && last >= from);
         expected.sort_by_key(|&(_, first, _)| first);
-        let found = reader.aborted_transactions(Offset(from), Offset(upto));
+        let found = reader.aborted_transactions(Offset(from), Offset(upto)).expect("not deleted");
         let found: Vec<Aborted> =
             found.iter().map(|one| (one.producer_id.0, one.first_offset.0, one.last_offset.0)).collect();
         assert_eq!(found, expected, "{what}, {from}..{upto}");
