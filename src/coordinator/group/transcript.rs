@@ -3,7 +3,8 @@
 //!
 //! `join ANN` asks as client ANN and is answered as `ANN`. A member id `ANN#01` stands for `ANN-<uuid 01>`; the number
 //! counts the joins. `advance` moves time and does what is due on the way; `reload` replays the log into a new shard;
-//! every transcript must come out the same if the log is compacted before.
+//! every transcript must come out the same if the log is compacted before. `txn-commit` commits offsets in the
+//! transaction of `producer=`, and `end-txn` ends it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,8 +18,10 @@ use super::records::{self, Key};
 use super::request::*;
 use super::shard::GroupShard;
 use crate::coordinator::shard::{Moment, Outcome, Shard, Ticket};
-use crate::coordinator::writer::CoordinatorRecord;
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicName};
+use crate::coordinator::writer::{CoordinatorRecord, Entry, InTransaction};
+use crate::types::{
+    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionMarker, TransactionResult,
+};
 
 const UUID: &str = "-00000000-0000-4000-8000-0000000000";
 const BATCH_BYTES_MAX: usize = 1_000_000;
@@ -27,10 +30,11 @@ struct Stage {
     config: GroupConfig,
     batch_bytes_max: usize,
     shard: GroupShard,
-    log: Vec<CoordinatorRecord>,
+    /// One record, or a marker, each.
+    log: Vec<Entry>,
     now_ms: i64,
     joins: u128,
-    /// Whether a reload finds of each key only the last record.
+    /// Whether a reload finds of each key only the last record outside of transactions.
     compacted: bool,
     waiting: BTreeMap<Ticket, String>,
     printed: String,
@@ -60,12 +64,16 @@ impl Stage {
     fn reload(&mut self) {
         if self.compacted {
             let log = std::mem::take(&mut self.log);
-            let last = |at: usize| log[at + 1..].iter().all(|later| later.key != log[at].key);
+            let key = |at: usize| match &log[at] {
+                Entry::Records { transaction: None, records } => Some(&records[0].key),
+                Entry::Records { .. } | Entry::Marker(_) => None,
+            };
+            let last = |at: usize| key(at).is_none() || (at + 1..log.len()).all(|later| key(later) != key(at));
             self.log = (0..log.len()).filter(|&at| last(at)).map(|at| log[at].clone()).collect();
         }
         self.shard = GroupShard::new(Arc::new(self.config.clone()), self.batch_bytes_max);
-        for record in &self.log {
-            self.shard.replay(record).expect("our own records");
+        for entry in &self.log {
+            replay(&mut self.shard, entry);
         }
         self.waiting.clear();
         let mut out = Outcome::default();
@@ -75,14 +83,24 @@ impl Stage {
 
     fn settle(&mut self, out: Outcome<GroupReply>) {
         for record in out.records {
-            writeln!(self.printed, "record {}", show_record(&record)).expect("a string");
-            self.shard.replay(&record).expect("our own records");
-            self.log.push(record);
+            let transaction = out.transaction;
+            let of = transaction.map(|of| format!(" of producer {}", of.producer_id)).unwrap_or_default();
+            writeln!(self.printed, "record{of} {}", show_record(&record)).expect("a string");
+            self.append(Entry::Records { transaction, records: vec![record] });
+        }
+        if let Some(marker) = out.marker {
+            writeln!(self.printed, "marker of producer {} {}", marker.producer_id, marker.result).expect("a string");
+            self.append(Entry::Marker(marker));
         }
         for (ticket, reply) in out.replies {
             let who = self.waiting.remove(&ticket).expect("each request is answered once");
             writeln!(self.printed, "{who}: {}", show_reply(&reply)).expect("a string");
         }
+    }
+
+    fn append(&mut self, entry: Entry) {
+        replay(&mut self.shard, &entry);
+        self.log.push(entry);
     }
 
     fn ask(&mut self, who: &str, request: GroupRequest) {
@@ -186,7 +204,7 @@ impl Stage {
                 let members = ids.split(',').map(member).collect();
                 self.ask(who, GroupRequest::Leave(LeaveRequest { group, members }));
             }
-            "commit" => {
+            "commit" | "txn-commit" => {
                 let offset = |(at, offset): (&&str, &&str)| {
                     let (topic, partition) = at.rsplit_once('/')?;
                     Some(CommittedOffset {
@@ -197,17 +215,33 @@ impl Stage {
                         metadata: text("metadata").map(|metadata| metadata.into()),
                     })
                 };
-                self.ask(
-                    who,
-                    GroupRequest::Commit(CommitRequest {
-                        group,
-                        member_id,
-                        instance_id,
-                        generation_id: number("gen", -1),
-                        retention_ms: args.get("retention").map(|v| v.parse().expect("a number")),
-                        offsets: args.iter().filter_map(offset).collect(),
-                    }),
-                );
+                let generation_id = number("gen", -1);
+                let offsets = args.iter().filter_map(offset).collect();
+                let request = if command == "commit" {
+                    let retention_ms = args.get("retention").map(|v| v.parse().expect("a number"));
+                    let request = CommitRequest { group, member_id, instance_id, generation_id, retention_ms, offsets };
+                    GroupRequest::Commit(request)
+                } else {
+                    let producer_id = ProducerId(number("producer", 1).into());
+                    let transaction = InTransaction { producer_id, producer_epoch: ProducerEpoch(0), guard: None };
+                    let request =
+                        TxnCommitRequest { group, member_id, instance_id, generation_id, transaction, offsets };
+                    GroupRequest::TxnCommit(request)
+                };
+                self.ask(who, request);
+            }
+            "end-txn" => {
+                let marker = TransactionMarker {
+                    producer_id: ProducerId(number("producer", 1).into()),
+                    producer_epoch: ProducerEpoch(0),
+                    coordinator_epoch: 0,
+                    result: match who {
+                        "commit" => TransactionResult::Commit,
+                        "abort" => TransactionResult::Abort,
+                        other => panic!("no result {other}"),
+                    },
+                };
+                self.ask(command, GroupRequest::EndTransaction { marker });
             }
             "fetch" => {
                 let asked = |topics: &&str| {
@@ -217,14 +251,8 @@ impl Stage {
                     };
                     topics.split(',').map(pair).collect()
                 };
-                self.ask(
-                    who,
-                    GroupRequest::Fetch(FetchRequest {
-                        group,
-                        topics: args.get("of").map(asked),
-                        require_stable: false,
-                    }),
-                );
+                let (topics, require_stable) = (args.get("of").map(asked), plain.contains(&"stable"));
+                self.ask(command, GroupRequest::Fetch(FetchRequest { group, topics, require_stable }));
             }
             "describe" => self.ask(who, GroupRequest::Describe { group }),
             "list" => {
@@ -256,6 +284,17 @@ impl Stage {
         }
         self.reload();
     }
+}
+
+fn replay(shard: &mut GroupShard, entry: &Entry) {
+    let replayed = match entry {
+        Entry::Records { transaction: None, records } => records.iter().try_for_each(|record| shard.replay(record)),
+        Entry::Records { transaction: Some(of), records } => {
+            records.iter().try_for_each(|record| shard.replay_in_transaction(of.producer_id, record))
+        }
+        Entry::Marker(marker) => shard.replay_marker(marker),
+    };
+    replayed.expect("our own records");
 }
 
 fn subscription(topics: &str) -> Bytes {
@@ -335,7 +374,10 @@ fn show_reply(reply: &GroupReply) -> String {
             (Some(error), _) => format!("{error:?}"),
         },
         GroupReply::Fetch(topics) => {
-            let one = |topic: &TopicName, o: &FetchedOffset| format!("{topic}/{}={} ", o.partition, o.offset);
+            let one = |topic: &TopicName, o: &FetchedOffset| {
+                let error = o.error.map(|error| format!("({error:?})")).unwrap_or_default();
+                format!("{topic}/{}={}{error} ", o.partition, o.offset)
+            };
             topics.iter().flat_map(|(topic, of)| of.iter().map(move |o| one(topic, o))).collect()
         }
         GroupReply::Describe(None) => "no such group".into(),
@@ -415,4 +457,9 @@ fn offsets_are_committed_fetched_and_removed() {
 #[test]
 fn state_is_the_fold_of_the_log() {
     check("reload.txt");
+}
+
+#[test]
+fn offsets_of_a_transaction_count_with_its_marker() {
+    check("transactions.txt");
 }
