@@ -40,6 +40,7 @@ mod sasl_authenticate;
 mod sasl_handshake;
 mod strings;
 mod sync_group;
+mod verification;
 mod write_txn_markers;
 
 use handler::{Row, row};

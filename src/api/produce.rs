@@ -9,8 +9,9 @@
 //!   is over (REQUEST_TIMED_OUT; the batch stays). acks=0 has no answer, and an error closes the connection.
 //! - Clients may not write `__consumer_offsets` or `__transaction_state` (INVALID_TOPIC_EXCEPTION), save the admin
 //!   client.
-//! - Until transactions exist a transactional id, or a transactional batch, is TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-//!   which is fatal to every producer; nothing is stored.
+//! - Transactional batches need a transactional id (else TRANSACTIONAL_ID_AUTHORIZATION_FAILED for all partitions), and
+//!   the first of a transaction in each partition is verified with the id's coordinator: INVALID_TXN_STATE (48) if it was
+//!   not added to the transaction, NOT_ENOUGH_REPLICAS (19) while the coordinator cannot say.
 //!
 //! Versions: 7 zstd; 8 record errors (KIP-467); 9 flexible; 10 leader hints (KIP-951, optional, not sent); 13 topic ids
 //! instead of names (UNKNOWN_TOPIC_ID). Announced from 0, see `api_versions`; 0–2 close the connection.
@@ -33,6 +34,7 @@ use tokio::sync::oneshot;
 use super::context::RequestContext;
 use super::error_code;
 use super::handler::{CloseReason, Outcome, Row, encoded};
+use super::verification::{Unverified, Verified, is_transactional, verify};
 use crate::clock::UnixMs;
 use crate::record::validate::validate;
 use crate::replica::ack::{Ack, AckError, Completion};
@@ -81,20 +83,42 @@ impl From<ResponseError> for Failed {
     }
 }
 
+impl From<Unverified> for Failed {
+    fn from(unverified: Unverified) -> Self {
+        Self { error: unverified.error, message: Some(unverified.message), records: Vec::new() }
+    }
+}
+
 struct StoredTopic {
     topic: TopicRef,
     partitions: Vec<Stored>,
 }
 
 fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
-    let outcome = match decode(body, ctx.version) {
-        Ok(request) => stage_one(&ctx, request),
-        Err(error) => Outcome::Close(CloseReason::Malformed(error.to_string())),
+    let request = match decode(body, ctx.version) {
+        Ok(request) => request,
+        Err(error) => {
+            return std::future::ready(Outcome::Close(CloseReason::Malformed(error.to_string()))).boxed();
+        }
     };
-    std::future::ready(outcome).boxed()
+    if request.transactional_id.is_none() {
+        return std::future::ready(stage_one(&ctx, request, &Verified::default())).boxed();
+    }
+    async move {
+        let names: Vec<_> = request.topics.iter().map(|topic| resolve(&ctx, &topic.topic).ok()).collect();
+        let verified = verify(&ctx, &request, &names).await;
+        stage_one(&ctx, request, &verified)
+    }
+    .boxed()
 }
 
-fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
+/// Whether any batch is of a transaction.
+fn has_transactional_records(request: &ProduceRequest) -> bool {
+    let mut partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.any(|partition| is_transactional(partition.records.as_deref()))
+}
+
+fn stage_one(ctx: &RequestContext, request: ProduceRequest, verified: &Verified) -> Outcome {
     let (acks, version) = (request.acks, ctx.version);
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let slots = request.topics.iter().map(|topic| topic.partitions.len()).sum();
@@ -102,7 +126,7 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
     let mut slot = 0;
     let refuse_all = if !(-1..=1).contains(&acks) {
         Some(ResponseError::InvalidRequiredAcks)
-    } else if request.transactional_id.is_some() {
+    } else if request.transactional_id.is_none() && has_transactional_records(&request) {
         Some(ResponseError::TransactionalIdAuthorizationFailed)
     } else {
         None
@@ -119,7 +143,7 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest) -> Outcome {
             let result = match (&name, refuse_all) {
                 (_, Some(error)) => Err(error.into()),
                 (Err(error), None) => Err((*error).into()),
-                (Ok(name), None) => append(ctx, name, partition, acks, ack, &mut unwritten),
+                (Ok(name), None) => append(ctx, name, partition, acks, ack, verified, &mut unwritten),
             };
             partitions.push(Stored { index, result });
         }
@@ -180,6 +204,7 @@ fn append(
     partition: ProducePartition,
     acks: i16,
     ack: Ack,
+    verified: &Verified,
     unwritten: &mut Vec<Unwritten>,
 ) -> Result<Appended, Failed> {
     let index = PartitionIndex(partition.index);
@@ -199,14 +224,12 @@ fn append(
             records: refused.record_errors(&partition),
         }
     })?;
-    if batch.header.is_transactional() {
-        return Err(ResponseError::TransactionalIdAuthorizationFailed.into());
-    }
+    let guard = if batch.header.is_transactional() { verified.guard(topic, index)? } else { None };
     let ack = match acks {
         0 | 1 => AckAt::Written(ack),
         _ => AckAt::HighWatermark(ack),
     };
-    match replica.append(batch, ack, None, None, now) {
+    match replica.append(batch, ack, None, guard, now) {
         Ok(accepted) => {
             unwritten.extend(accepted.unwritten);
             let appended = accepted.appended;

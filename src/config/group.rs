@@ -100,7 +100,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Interval of the search for transactions that timed out.";
     "transaction.max.timeout.ms" Int "900000" [AtLeast(1)] ReadOnly => Honoured,
         "Longest time-out a transactional producer may ask for.";
-    "transaction.partition.verification.enable" Boolean "true" [Any] ClusterWide => NoEffect,
+    "transaction.partition.verification.enable" Boolean "true" [Any] ClusterWide => Honoured,
         "Whether a transactional write checks that its partition was added.";
     "transaction.remove.expired.transaction.cleanup.interval.ms" Int "3600000" [AtLeast(1)] ReadOnly => Honoured,
         "Interval of the search for expired transactional ids.";

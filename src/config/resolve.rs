@@ -69,6 +69,7 @@ pub struct Config {
     pub transaction_abort_check_interval_ms: i32,
     pub transactional_id_expiration_ms: i32,
     pub transactional_id_expiration_check_interval_ms: i32,
+    pub transaction_partition_verification_enable: bool,
     pub transaction_topic_num_partitions: i32,
     /// 1 on a node that coordinates itself, whatever the setting says, as with the offsets topic.
     pub transaction_topic_replication_factor: i16,
@@ -248,6 +249,7 @@ impl Config {
             transactional_id_expiration_ms: reader.int("transactional.id.expiration.ms"),
             transactional_id_expiration_check_interval_ms: reader
                 .int("transaction.remove.expired.transaction.cleanup.interval.ms"),
+            transaction_partition_verification_enable: reader.boolean("transaction.partition.verification.enable"),
             transaction_topic_num_partitions: reader.int("transaction.state.log.num.partitions"),
             transaction_topic_replication_factor: match reader.short("transaction.state.log.replication.factor") {
                 _ if alone => 1,
