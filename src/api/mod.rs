@@ -40,6 +40,7 @@ mod sasl_authenticate;
 mod sasl_handshake;
 mod strings;
 mod sync_group;
+mod txn_offset_commit;
 mod verification;
 mod write_txn_markers;
 
@@ -67,6 +68,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<init_producer_id::InitProducerId>(),
     row::<offset_for_leader_epoch::OffsetForLeaderEpoch>(),
     row::<write_txn_markers::WriteTxnMarkers>(),
+    // Once transactions are announced: row::<txn_offset_commit::TxnOffsetCommit>(),
     row::<describe_configs::DescribeConfigs>(),
     row::<alter_configs::AlterConfigs>(),
     row::<sasl_authenticate::SaslAuthenticate>(),
