@@ -18,6 +18,7 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
@@ -76,6 +77,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<delete_groups::DeleteGroups>(),
     row::<incremental_alter_configs::IncrementalAlterConfigs>(),
     row::<describe_cluster::DescribeCluster>(),
+    row::<describe_producers::DescribeProducers>(),
     row::<describe_topic_partitions::DescribeTopicPartitions>(),
 ];
 

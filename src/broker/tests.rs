@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, FetchRequest, IncrementalAlterConfigsRequest, MetadataRequest, ProduceRequest, RequestHeader,
-    ResponseHeader, TopicName,
+    ApiVersionsRequest, DescribeProducersRequest, FetchRequest, IncrementalAlterConfigsRequest, MetadataRequest,
+    ProduceRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +24,7 @@ use crate::config::{Config, Inputs, Machine};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::record::build::BatchBuilder;
+use crate::types::{ProducerEpoch, ProducerId};
 
 /// One connection that sends what it is told, rubbish included.
 struct WireClient {
@@ -424,4 +426,36 @@ async fn an_empty_tree_beside_logs_is_refused_and_nothing_is_deleted() {
     let refused = Broker::start(config(dir.path(), &[])).await.unwrap_err().to_string();
     assert!(refused.contains("meta.properties"), "{refused}");
     assert_eq!(while_down(dir.path(), async |_| ()).await, ["t"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producers_are_described_where_they_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    let mut batch = BatchBuilder::new().producer(ProducerId(41), ProducerEpoch(2), 0);
+    batch.append(1_700_000_000_000, None, Some(b"1"));
+    batch.append(1_700_000_000_000, None, Some(b"2"));
+    let mut request = produce("t", &[]);
+    request.topic_data[0].partition_data[0].records = Some(batch.finish().bytes.freeze());
+    assert_eq!(client.call(&request, 9).await.responses[0].partition_responses[0].error_code, 0);
+
+    let wanted = |name, partitions: &[i32]| {
+        TopicRequest::default().with_name(topic(name)).with_partition_indexes(partitions.to_vec())
+    };
+    let request = DescribeProducersRequest::default().with_topics(vec![
+        wanted("t", &[0, 99]),
+        wanted("missing", &[0]),
+        wanted("no/name", &[0]),
+    ]);
+    let answer = client.call(&request, 0).await;
+    let codes: Vec<i16> =
+        answer.topics.iter().flat_map(|topic| topic.partitions.iter().map(|part| part.error_code)).collect();
+    assert_eq!(codes, [0, 3, 3, 17]);
+    let producers = &answer.topics[0].partitions[0].active_producers;
+    assert_eq!(producers.len(), 1);
+    assert_eq!((producers[0].producer_id.0, producers[0].producer_epoch, producers[0].last_sequence), (41, 2, 1));
+    assert_eq!((producers[0].coordinator_epoch, producers[0].current_txn_start_offset), (-1, -1));
+    broker.stop().await;
 }
