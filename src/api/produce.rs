@@ -10,8 +10,8 @@
 //! - Clients may not write `__consumer_offsets` or `__transaction_state` (INVALID_TOPIC_EXCEPTION), save the admin
 //!   client.
 //! - Transactional batches need a transactional id (else TRANSACTIONAL_ID_AUTHORIZATION_FAILED for all partitions), and
-//!   the first of a transaction in each partition is verified with the id's coordinator: INVALID_TXN_STATE (48) if it was
-//!   not added to the transaction, NOT_ENOUGH_REPLICAS (19) while the coordinator cannot say.
+//!   the first of a transaction in each partition is verified with the id's coordinator: INVALID_TXN_STATE (48) if it
+//!   was not added to the transaction, NOT_ENOUGH_REPLICAS (19) while the coordinator cannot say.
 //!
 //! Versions: 7 zstd; 8 record errors (KIP-467); 9 flexible; 10 leader hints (KIP-951, optional, not sent); 13 topic ids
 //! instead of names (UNKNOWN_TOPIC_ID). Announced from 0, see `api_versions`; 0–2 close the connection.

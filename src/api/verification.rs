@@ -1,9 +1,9 @@
 //! Verifying that what a client wants to write belongs to its transaction, before the first of it is appended.
 //!
-//! A late request could otherwise open a transaction that nobody ends, or land in the producer's next one. The log gives
-//! a guard, the coordinator of the transactional id says whether the partition takes part, and the log takes the guard
-//! back unless a marker came meanwhile. Source: KIP-890, Kafka 3.9 `ReplicaManager.maybeSendPartitionsToTransaction`,
-//! `AddPartitionsToTxnManager`.
+//! A late request could otherwise open a transaction that nobody ends, or land in the producer's next one. The log
+//! gives a guard, the coordinator of the transactional id says whether the partition takes part, and the log takes the
+//! guard back unless a marker came meanwhile.
+//! Source: KIP-890, Kafka 3.9 `ReplicaManager.maybeSendPartitionsToTransaction`, `AddPartitionsToTxnManager`.
 
 use std::collections::HashMap;
 
