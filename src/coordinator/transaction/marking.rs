@@ -56,15 +56,18 @@ impl Marking {
             return;
         }
         let mut ending = FuturesUnordered::new();
-        // A shard that is loaded again tells again of all that is due.
+        // A shard that is loaded again tells again of all that is due. A marker that is written after its transaction
+        // is complete would end the producer's next one, which may have the same epoch; so what an answer may still
+        // tell of, because it was asked for earlier, stays known until then.
         let mut known: HashSet<Ending> = HashSet::new();
+        let mut ended: Vec<Ending> = Vec::new();
         loop {
             let taken = self.take();
             tokio::pin!(taken);
             let due = loop {
                 tokio::select! {
                     due = &mut taken => break due,
-                    Some(ended) = ending.next(), if !ending.is_empty() => known.remove(&ended),
+                    Some(transaction) = ending.next(), if !ending.is_empty() => ended.push(transaction),
                 };
             };
             if due.is_empty() {
@@ -74,6 +77,9 @@ impl Marking {
                 if known.insert(due.transaction.clone()) {
                     ending.push(self.end(due));
                 }
+            }
+            for transaction in ended.drain(..) {
+                known.remove(&transaction);
             }
         }
     }

@@ -393,6 +393,20 @@ fn markers_of_an_earlier_transaction_complete_nothing() {
 }
 
 #[test]
+fn two_transactions_of_one_millisecond_are_told_apart() {
+    let mut bench = Bench::in_state(State::CompleteCommit);
+    let mut prepared = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(bench.add(P0, &[0]), Ok(()));
+        assert_eq!(bench.end(P0, Commit), Ok(()));
+        prepared.push(bench.shard.stored("t").expect("there").last_update_ms);
+        bench.complete();
+        bench.now_ms -= 3;
+    }
+    assert!(prepared.is_sorted_by(|a, b| a < b), "{prepared:?}");
+}
+
+#[test]
 fn a_transaction_that_lasts_too_long_is_aborted_under_a_new_epoch() {
     let mut bench = Bench::in_state(State::Ongoing);
     assert_eq!(bench.take(1), None);

@@ -203,7 +203,8 @@ impl Transaction {
         };
         let mut next = stored.clone();
         next.partitions.extend(partitions);
-        Ok(Some(TransactionValue { state: State::Ongoing, last_update_ms: now_ms, start_ms, ..next }))
+        let last_update_ms = now_ms.max(stored.last_update_ms);
+        Ok(Some(TransactionValue { state: State::Ongoing, last_update_ms, start_ms, ..next }))
     }
 
     /// Whether each partition is in the transaction.
@@ -246,7 +247,9 @@ impl Transaction {
             TransactionResult::Commit => State::PrepareCommit,
             TransactionResult::Abort => State::PrepareAbort,
         };
-        TransactionValue { state, last_update_ms: now_ms, ..self.stored.clone() }
+        // The time tells the transaction from the next one of the same producer, so it does not stand still.
+        let last_update_ms = now_ms.max(self.stored.last_update_ms.saturating_add(1));
+        TransactionValue { state, last_update_ms, ..self.stored.clone() }
     }
 
     /// All markers are written; `None`: no outcome was decided. The start of the transaction stays, as in Kafka.
@@ -255,8 +258,8 @@ impl Transaction {
             TransactionResult::Commit => State::CompleteCommit,
             TransactionResult::Abort => State::CompleteAbort,
         };
-        let partitions = BTreeSet::new();
-        Some(TransactionValue { state, partitions, last_update_ms: now_ms, ..self.stored })
+        let last_update_ms = now_ms.max(self.stored.last_update_ms);
+        Some(TransactionValue { state, partitions: BTreeSet::new(), last_update_ms, ..self.stored })
     }
 
     /// Whether the open transaction has lasted longer than its producer allowed it to.
