@@ -25,18 +25,21 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::context::RequestContext;
-use super::error_code::of_group_error;
+use super::error_code::{of_group_error, of_transaction_error};
 use super::handler::{Handler, Reply};
 use super::strings::{opt_str, str_arc};
+use super::verification::ask;
 use crate::coordinator::group::request::{CommitReply, CommittedOffset, TxnCommitRequest};
+use crate::coordinator::transaction::error::TransactionError;
+use crate::coordinator::transaction::request::{PartitionsRequest, Producer};
 use crate::coordinator::writer::InTransaction;
 use crate::types::topic::CONSUMER_OFFSETS;
-use crate::types::{
-    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TopicPartition, TransactionGuard, limits,
-};
+use crate::types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TopicPartition, limits};
 
 /// From here on clients know what to do while a coordinator loads.
 const VERSION_LOADING: i16 = 2;
+/// From here on clients know TRANSACTION_ABORTABLE.
+const VERSION_ABORTABLE: i16 = 4;
 
 /// TxnOffsetCommit.
 #[derive(Debug)]
@@ -57,8 +60,8 @@ impl Handler for TxnOffsetCommit {
         let (group, producer_id) = (str_arc(&req.group_id), ProducerId(req.producer_id.0));
         let producer_epoch = ProducerEpoch(req.producer_epoch);
         let guard = ctx.handles.groups.begin_verification(&group, producer_id, producer_epoch);
-        if let Some(guard) = guard
-            && let Err(error) = verify(&ctx, &req, guard).await
+        if guard.is_some()
+            && let Err(error) = verify(&ctx, &req, (producer_id, producer_epoch)).await
         {
             return Reply::Now(response(&req, &known, |_| Some(for_version(of_verification(error), version))));
         }
@@ -88,17 +91,15 @@ impl Handler for TxnOffsetCommit {
 /// # Errors
 /// What the coordinator answers; INVALID_TXN_STATE, or from version 4 on TRANSACTION_ABORTABLE, if it is not in it.
 /// Source: Kafka 3.9 `AddPartitionsToTxnManager`, `ReplicaManager.maybeStartTransactionVerificationForPartition`.
-async fn verify(
-    ctx: &RequestContext,
-    req: &TxnOffsetCommitRequest,
-    guard: TransactionGuard,
-) -> Result<(), ResponseError> {
+async fn verify(ctx: &RequestContext, req: &TxnOffsetCommitRequest, producer: Producer) -> Result<(), ResponseError> {
     let partition = ctx.handles.groups.partition_of(&req.group_id).ok_or(ResponseError::NotCoordinator)?;
-    let asked = TopicPartition { topic: TopicName::new(CONSUMER_OFFSETS), partition };
-    // Not built yet: `handles.transactions.verify(transactional_id, producer_id, producer_epoch, vec![asked])`. Until
-    // then the guard passes unasked.
-    let _ = (guard, asked);
-    Ok(())
+    let partitions = vec![TopicPartition { topic: TopicName::new(CONSUMER_OFFSETS), partition }];
+    let answers = ask(ctx, PartitionsRequest { id: str_arc(&req.transactional_id), producer, partitions }).await;
+    answers.into_iter().collect::<Result<(), _>>().map_err(|error| match error {
+        TransactionError::InvalidTxnState if ctx.version >= VERSION_ABORTABLE => ResponseError::TransactionAbortable,
+        TransactionError::ProducerFenced => ResponseError::InvalidProducerEpoch,
+        other => of_transaction_error(other),
+    })
 }
 
 /// Errors of the verification as clients of this API know them. Source: Kafka 3.9

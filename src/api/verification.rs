@@ -18,6 +18,10 @@ use crate::record::BatchHeader;
 use crate::types::{PartitionIndex, TopicName, TopicPartition, TransactionGuard};
 use crate::wire::produce::ProduceRequest;
 
+/// Produce, from here on: clients know TRANSACTION_ABORTABLE.
+const VERSION_ABORTABLE: i16 = 11;
+const NOT_ADDED: &str = "Partition was not added to the transaction";
+
 /// What was verified, by partition. A partition that is not here needs no guard: the transaction is open in it.
 #[derive(Debug, Default)]
 pub(super) struct Verified {
@@ -31,14 +35,16 @@ pub(super) struct Unverified {
     pub(super) message: String,
 }
 
-impl From<TransactionError> for Unverified {
+impl Unverified {
     /// What passes becomes NOT_ENOUGH_REPLICAS, which every client repeats without asking for metadata first.
-    fn from(error: TransactionError) -> Self {
+    fn of_produce(error: TransactionError, version: i16) -> Self {
         match error {
-            TransactionError::InvalidTxnState => Self {
-                error: ResponseError::InvalidTxnState,
-                message: "Partition was not added to the transaction".into(),
-            },
+            TransactionError::InvalidTxnState if version >= VERSION_ABORTABLE => {
+                Self { error: ResponseError::TransactionAbortable, message: NOT_ADDED.into() }
+            }
+            TransactionError::InvalidTxnState => {
+                Self { error: ResponseError::InvalidTxnState, message: NOT_ADDED.into() }
+            }
             TransactionError::ConcurrentTransactions
             | TransactionError::CoordinatorLoadInProgress
             | TransactionError::CoordinatorNotAvailable
@@ -99,16 +105,22 @@ pub(super) async fn verify(ctx: &RequestContext, request: &ProduceRequest, names
     }
     let Some(asked) = asked else { return Verified::default() };
     let partitions = asked.partitions.clone();
-    let answers = if mixed {
-        vec![Err(TransactionError::InvalidProducerIdMapping); guards.len()]
-    } else if ctx.handles.config.current().transaction_partition_verification_enable {
-        ctx.handles.transactions.verify(asked).await.await
-    } else {
-        vec![Ok(()); guards.len()]
-    };
-    let verified =
-        guards.into_iter().zip(answers).map(|(guard, answer)| answer.map(|()| guard).map_err(Unverified::from));
+    let answers =
+        if mixed { vec![Err(TransactionError::InvalidProducerIdMapping); guards.len()] } else { ask(ctx, asked).await };
+    let verified = guards
+        .into_iter()
+        .zip(answers)
+        .map(|(guard, answer)| answer.map(|()| guard).map_err(|error| Unverified::of_produce(error, ctx.version)));
     Verified { guards: partitions.into_iter().zip(verified).collect() }
+}
+
+/// Asks the coordinator of a transactional id whether partitions are in its transaction: an answer for each, in order.
+/// `transaction.partition.verification.enable` false: nobody is asked.
+pub(super) async fn ask(ctx: &RequestContext, request: PartitionsRequest) -> Vec<Result<(), TransactionError>> {
+    if !ctx.handles.config.current().transaction_partition_verification_enable {
+        return vec![Ok(()); request.partitions.len()];
+    }
+    ctx.handles.transactions.verify(request).await.await
 }
 
 /// The producer of a transactional batch.
