@@ -1,10 +1,10 @@
-//! FindCoordinator (10), versions 0–6: which broker coordinates a group.
+//! FindCoordinator (10), versions 0–6: which broker coordinates a group or a transactional id.
 //!
 //! Behaviour
-//! - A group's coordinator leads the partition of `__consumer_offsets` that Java's hash of the group id names. A
-//!   missing topic is created; until it has leaders the answer is COORDINATOR_NOT_AVAILABLE (15), which clients retry.
-//! - Key type 1 (transactions) is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53), which is fatal, until
-//!   transactions exist; key type 2 (share groups) and others with INVALID_REQUEST (42).
+//! - A group's coordinator leads the partition of `__consumer_offsets` that Java's hash of the group id names, that of
+//!   a transactional id (key type 1) the partition of `__transaction_state`. A missing topic is created; until it has
+//!   leaders the answer is COORDINATOR_NOT_AVAILABLE (15), which clients retry.
+//! - Key type 2 (share groups) and others: INVALID_REQUEST (42).
 //! - An empty group id is legal: old consumers commit under it.
 //! - From version 4 on keys come in a batch, each with its own error and, as in Kafka, an empty message.
 //!
@@ -27,12 +27,12 @@ use super::metadata::endpoint;
 use crate::cluster::image::ClusterImage;
 use crate::coordinator::partition_for;
 use crate::types::TopicName;
-use crate::types::topic::CONSUMER_OFFSETS;
+use crate::types::topic::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const VERSION_BATCH: i16 = 4;
-/// How long a first group waits for `__consumer_offsets`; a client that is told to retry does so after 100 ms or so.
+/// How long who comes first waits for the internal topic; a client that is told to retry does so after 100 ms or so.
 const CREATION_PATIENCE: Duration = Duration::from_millis(1000);
 
 pub(crate) struct FindCoordinator;
@@ -42,19 +42,27 @@ impl Handler for FindCoordinator {
     const VERSIONS: RangeInclusive<i16> = 0..=6;
 
     async fn handle(ctx: RequestContext, req: FindCoordinatorRequest) -> Reply<FindCoordinatorResponse> {
-        if req.key_type != GROUP || ctx.image().topic(CONSUMER_OFFSETS).is_some() {
+        let Some(topic) = topic_of(req.key_type).filter(|topic| ctx.image().topic(topic).is_none()) else {
             return Reply::Now(respond(&ctx, &req, None));
-        }
+        };
         Reply::Later(
             async move {
-                let name = TopicName::new(CONSUMER_OFFSETS);
-                let created = ctx.handles.auto_creation.create(&name, CREATION_PATIENCE).await;
+                let created = ctx.handles.auto_creation.create(&TopicName::new(topic), CREATION_PATIENCE).await;
                 // Whatever went wrong with an internal topic is the cluster's affair: the client retries.
                 let refused = created.err().map(|error| error_code::of_internal_creation(&error));
                 respond(&ctx, &req, refused)
             }
             .boxed(),
         )
+    }
+}
+
+/// The internal topic that keeps what keys of this type name.
+fn topic_of(key_type: i8) -> Option<&'static str> {
+    match key_type {
+        GROUP => Some(CONSUMER_OFFSETS),
+        TRANSACTION => Some(TRANSACTION_STATE),
+        _ => None,
     }
 }
 
@@ -108,12 +116,8 @@ fn respond(
 }
 
 fn find(ctx: &RequestContext, image: &ClusterImage, key_type: i8, key: &str) -> Result<Found, ResponseError> {
-    match key_type {
-        GROUP => {}
-        TRANSACTION => return Err(ResponseError::TransactionalIdAuthorizationFailed),
-        _ => return Err(ResponseError::InvalidRequest),
-    }
-    let topic = image.topic(CONSUMER_OFFSETS).ok_or(ResponseError::CoordinatorNotAvailable)?;
+    let topic = topic_of(key_type).ok_or(ResponseError::InvalidRequest)?;
+    let topic = image.topic(topic).ok_or(ResponseError::CoordinatorNotAvailable)?;
     let partition = partition_for(key, topic.partitions.len() as i32);
     let state = topic.partitions.get(&partition).ok_or(ResponseError::CoordinatorNotAvailable)?;
     let leader = state.leader.and_then(|id| image.brokers.get(&id)).ok_or(ResponseError::CoordinatorNotAvailable)?;

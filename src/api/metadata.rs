@@ -39,7 +39,6 @@ use super::handler::{Handler, Reply};
 use crate::cluster::auto_create::AutoCreateError;
 use crate::cluster::control::{Endpoint, LiveBroker, PartitionState};
 use crate::cluster::image::{ClusterImage, TopicImage};
-use crate::types::topic::TRANSACTION_STATE;
 use crate::types::{BrokerId, TopicId, TopicName};
 
 /// Operations on a topic, a bit each: read, write, create, delete, alter, describe, describe and alter configs.
@@ -118,8 +117,6 @@ fn missing(image: &ClusterImage, req: &MetadataRequest) -> Vec<TopicName> {
     let mut missing: Vec<TopicName> = named
         .filter(|name| image.topic(name.as_str()).is_none() && TopicName::check(name.as_str()).is_ok())
         .map(|name| TopicName::new(name.as_str()))
-        // `__transaction_state` comes with transactions.
-        .filter(|name| name.as_str() != TRANSACTION_STATE)
         .collect();
     missing.sort();
     missing.dedup();
@@ -199,7 +196,7 @@ fn named_response(
         ResponseError::InvalidTopicException
     } else if let Some((_, refused)) = refused.iter().find(|(refused, _)| refused.as_str() == name.as_str()) {
         error_code::of_auto_create_error(refused)
-    } else if may_create(ctx, req) && name.as_str() != TRANSACTION_STATE {
+    } else if may_create(ctx, req) {
         ResponseError::LeaderNotAvailable
     } else {
         ResponseError::UnknownTopicOrPartition

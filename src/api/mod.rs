@@ -8,6 +8,8 @@ pub(crate) mod error_code;
 pub(crate) mod handler;
 pub(crate) mod replies;
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 mod alter;
 mod alter_configs;
 mod api_versions;
@@ -20,6 +22,8 @@ mod describe_configs;
 mod describe_groups;
 mod describe_producers;
 mod describe_topic_partitions;
+mod describe_transactions;
+mod end_txn;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
@@ -30,6 +34,7 @@ mod join_group;
 mod leave_group;
 mod list_groups;
 mod list_offsets;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_fetch;
@@ -68,8 +73,11 @@ pub(crate) static TABLE: &[Row] = &[
     row::<delete_topics::DeleteTopics>(),
     row::<init_producer_id::InitProducerId>(),
     row::<offset_for_leader_epoch::OffsetForLeaderEpoch>(),
+    row::<add_partitions_to_txn::AddPartitionsToTxn>(),
+    row::<add_offsets_to_txn::AddOffsetsToTxn>(),
+    row::<end_txn::EndTxn>(),
     row::<write_txn_markers::WriteTxnMarkers>(),
-    // Once transactions are announced: row::<txn_offset_commit::TxnOffsetCommit>(),
+    row::<txn_offset_commit::TxnOffsetCommit>(),
     row::<describe_configs::DescribeConfigs>(),
     row::<alter_configs::AlterConfigs>(),
     row::<sasl_authenticate::SaslAuthenticate>(),
@@ -78,6 +86,8 @@ pub(crate) static TABLE: &[Row] = &[
     row::<incremental_alter_configs::IncrementalAlterConfigs>(),
     row::<describe_cluster::DescribeCluster>(),
     row::<describe_producers::DescribeProducers>(),
+    row::<describe_transactions::DescribeTransactions>(),
+    row::<list_transactions::ListTransactions>(),
     row::<describe_topic_partitions::DescribeTopicPartitions>(),
 ];
 

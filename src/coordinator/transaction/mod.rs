@@ -14,7 +14,6 @@ mod shard;
 mod state;
 
 pub(crate) use coordinator::TransactionCoordinator;
-#[allow(unused_imports)]
 pub(crate) use state::state_names;
 
 #[cfg(test)]
