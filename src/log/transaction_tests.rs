@@ -357,7 +357,7 @@ impl Pair {
 /// `disturb` is asked now and then.
 fn run(seeds: std::ops::Range<u64>, mut disturb: impl FnMut(Pair, u128) -> Pair) {
     for seed in seeds {
-        let clock = ManualClock::new(0, seed.into());
+        let clock = ManualClock::new(0, seed);
         let config = LogConfig { segment_bytes: 2500, ..LogConfig::default() };
         let mut pair = Pair { bench: Bench::new(config, 1000), model: Model::default(), high_watermark: 0 };
         for step in 0..300 {
