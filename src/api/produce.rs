@@ -213,6 +213,7 @@ fn append(
         let error = if known { ResponseError::NotLeaderOrFollower } else { ResponseError::UnknownTopicOrPartition };
         return Err(error.into());
     };
+    let guard = verified.guard(topic, index)?;
     let now = ctx.handles.clock.now_ms();
     let rules = replica.with_log(|log| log.config().produce_rules(ctx.version >= VERSION_ZSTD));
     let records = partition.records.unwrap_or_default();
@@ -224,7 +225,6 @@ fn append(
             records: refused.record_errors(&partition),
         }
     })?;
-    let guard = if batch.header.is_transactional() { verified.guard(topic, index)? } else { None };
     let ack = match acks {
         0 | 1 => AckAt::Written(ack),
         _ => AckAt::HighWatermark(ack),
