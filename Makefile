@@ -53,10 +53,11 @@ tools: ## Apache Kafka's command line tools, 3.9 and 4.1, against a fresh klamm,
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/tools/run
 
-transactions: ## transactions as a stock librdkafka client sees them, through fences, time-outs and kills, one row each (AGAINST=3.9.1 asks Kafka); about 2 minutes
+transactions: ## transactions as a stock librdkafka client sees them, through fences, time-outs and kills, one row each (AGAINST=3.9.1 asks Kafka); about 1 minute
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/transactions/run
+	@test -n "$(AGAINST)" || KLAMM_BINARY=$(RELEASE) compat-tests/transactions/run --zookeeper
 
 bench: ## klamm beside Apache Kafka 3.9.1, driven in turn by stock clients, one table (BENCH="produce latency" for parts); about 25 minutes
 	@scripts/setup.sh build test compat

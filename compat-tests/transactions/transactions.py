@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Transactions as a stock librdkafka client sees them, row by row, on klamm or (KLAMM_AGAINST=3.9.1) on Apache Kafka.
 
-    transactions.py [--only WORD]
+    transactions.py [--only WORD] [--zookeeper]
 
-Rows named "killed" restart the broker with SIGKILL, so they are left out for one that runs already.
+With --zookeeper klamm keeps the cluster's state in a ZooKeeper of its own. Rows named "killed" restart the broker with SIGKILL, so they are left out for one that runs already.
 Needs the Python package confluent-kafka; `make transactions` sets that up.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import random
@@ -20,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition  # noqa: E402
 
+import zookeeper  # noqa: E402
 from broker import chosen  # noqa: E402
 from wire import Client  # noqa: E402
 
@@ -335,13 +337,27 @@ def killed_after_the_commit(check):
     metadata.close()
 
 
+@contextlib.contextmanager
+def zookeeper_of(args):
+    """The settings that a ZooKeeper adds, which is started for it."""
+    if not args.zookeeper:
+        yield {}
+        return
+    server = zookeeper.Server(None)
+    try:
+        yield {"zookeeper.connect": f"127.0.0.1:{server.port}"}
+    finally:
+        server.remove()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--zookeeper", action="store_true", help="klamm on a ZooKeeper")
     args = parser.parse_args()
     failed = passed = 0
-    with chosen(SETTINGS) as broker:
-        print(f"against {broker.title}", flush=True)
+    with zookeeper_of(args) as elsewhere, chosen(SETTINGS | elsewhere) as broker:
+        print(f"against {broker.title}{', on ZooKeeper' if elsewhere else ''}", flush=True)
         for function in ROWS:
             name = function.__name__.replace("_", "-")
             if args.only not in name or (name.startswith("killed") and os.environ.get("KLAMM_BOOTSTRAP")):
