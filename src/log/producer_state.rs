@@ -331,10 +331,11 @@ impl ProducerStates {
         self.entries.contains_key(&id)
     }
 
-    /// Last offset of each producer: batches that compaction keeps, if need be empty, so that a replica can rebuild
-    /// sequences from them.
+    /// Last offset of each producer, and its last marker: batches that compaction keeps, if need be empty, so that a
+    /// replica can rebuild sequences and epochs from them.
     pub(super) fn last_offsets(&self) -> impl Iterator<Item = Offset> {
-        self.entries.values().filter_map(|entry| Some(entry.last()?.last_offset))
+        let lasts = |entry: &ProducerEntry| [entry.last().map(|batch| batch.last_offset), entry.last_marker];
+        self.entries.values().flat_map(lasts).flatten()
     }
 
     #[cfg(test)]

@@ -5,10 +5,14 @@
 //!   `delete.retention.ms`, kept in the batch's base timestamp under attribute bit 6 (KIP-534).
 //! - A batch keeps its offsets, its leader epoch and its producer fields however many records are left. Without any it
 //!   goes, unless it is the last one of a producer: then its header stays.
-//! - Control batches stay as they are, and so does what cannot be read.
+//! - A marker that commits a transaction of which no batch is left stays for `delete.retention.ms` more, counted like a
+//!   tombstone's, and as long as it is the last one of a producer. Deviation: markers that abort stay for ever, because
+//!   readers who are told of the transaction would look for its end.
+//! - What cannot be read stays as it is.
 //!
-//! Source: Kafka 3.9 `Cleaner.shouldRetainRecord`, `MemoryRecords.filterTo`.
+//! Source: Kafka 3.9 `Cleaner.shouldRetainRecord`, `CleanedTransactionMetadata`, `MemoryRecords.filterTo`.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use bytes::BytesMut;
@@ -17,8 +21,10 @@ use super::keys::KeyMap;
 use super::plan::CompactionPlan;
 use crate::clock::UnixMs;
 use crate::record::batch::DELETE_HORIZON_BIT;
+use crate::record::control::read_marker;
 use crate::record::{BatchBuilder, BatchError, BatchHeader, RecordView, for_each_record};
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
+use crate::types::{ProducerId, TransactionMarker, TransactionResult};
 
 /// What becomes of a batch; `horizon` is when its tombstones may go, if it has any.
 #[derive(Debug)]
@@ -28,19 +34,79 @@ pub(super) enum Verdict {
     Drop,
 }
 
-/// Decides one batch.
+/// The producers of whose transactions a pass through the log has met batches, and not yet the end.
+#[derive(Debug, Default)]
+pub(super) struct Transactions {
+    met: HashSet<ProducerId>,
+}
+
+impl Transactions {
+    /// Notes a batch, each in its turn. True: it commits a transaction of which no batch is left.
+    pub(super) fn meet(&mut self, header: &BatchHeader, batch: &[u8]) -> bool {
+        if !header.is_transactional() {
+            return false;
+        }
+        if !header.is_control() {
+            self.met.insert(header.producer_id);
+            return false;
+        }
+        let empty = !self.met.remove(&header.producer_id);
+        let commits = |marker: TransactionMarker| marker.result == TransactionResult::Commit;
+        empty && read_marker(header, batch).is_ok_and(|marker| marker.is_some_and(commits))
+    }
+}
+
+/// Decides one batch. `unneeded`: it is a marker that [`Transactions::meet`] has found to end nothing; `last`: the last
+/// batch of a producer, or its last marker.
 pub(super) fn clean(
     header: &BatchHeader,
     batch: &[u8],
     keys: &KeyMap,
     plan: &CompactionPlan,
-    keep_empty: bool,
+    unneeded: bool,
+    last: bool,
 ) -> Verdict {
     let as_it_is = Verdict::Keep { horizon: None };
-    if header.is_control() {
-        return as_it_is;
+    let cleaned = match header.is_control() {
+        true if unneeded && !last => clean_marker(header, batch, plan),
+        true => return as_it_is,
+        false => try_clean(header, batch, keys, plan, last),
+    };
+    cleaned.unwrap_or(as_it_is)
+}
+
+/// A marker that ends nothing: gets its delete horizon, and goes when that has come.
+fn clean_marker(header: &BatchHeader, batch: &[u8], plan: &CompactionPlan) -> Result<Verdict, BatchError> {
+    match header.delete_horizon() {
+        Some(horizon) if plan.now >= horizon => Ok(Verdict::Drop),
+        Some(horizon) => Ok(Verdict::Keep { horizon: Some(horizon) }),
+        None => {
+            let to = with_horizon(header, plan);
+            let batch = retained(&to, batch, |_| true)?;
+            Ok(Verdict::Replace { batch, horizon: to.delete_horizon() })
+        }
     }
-    try_clean(header, batch, keys, plan, keep_empty).unwrap_or(as_it_is)
+}
+
+/// The header with a delete horizon of its own.
+fn with_horizon(header: &BatchHeader, plan: &CompactionPlan) -> BatchHeader {
+    BatchHeader {
+        attributes: header.attributes | DELETE_HORIZON_BIT,
+        base_timestamp: plan.now.saturating_add(plan.delete_retention_ms),
+        ..*header
+    }
+}
+
+/// The batch under another header, with those of its records that stay.
+fn retained(to: &BatchHeader, batch: &[u8], stays: impl Fn(&RecordView<'_>) -> bool) -> Result<BytesMut, BatchError> {
+    let mut builder = BatchBuilder::retaining(to)?;
+    for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
+        if stays(&record) {
+            builder.append_kept(&record);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(builder.finish().bytes)
 }
 
 fn try_clean(
@@ -68,21 +134,11 @@ fn try_clean(
     if left == 0 && !keep_empty {
         return Ok(Verdict::Drop);
     }
-    let mut to = *header;
-    if tombstones > 0 && header.delete_horizon().is_none() {
-        to.attributes |= DELETE_HORIZON_BIT;
-        to.base_timestamp = plan.now.saturating_add(plan.delete_retention_ms);
-    }
+    let first = tombstones > 0 && header.delete_horizon().is_none();
+    let to = if first { with_horizon(header, plan) } else { *header };
     let horizon = to.delete_horizon().filter(|_| tombstones > 0);
     if left == header.record_count && to == *header {
         return Ok(Verdict::Keep { horizon });
     }
-    let mut builder = BatchBuilder::retaining(&to)?;
-    for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
-        if stays(&record) {
-            builder.append_kept(&record);
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(Verdict::Replace { batch: builder.finish().bytes, horizon })
+    Ok(Verdict::Replace { batch: retained(&to, batch, stays)?, horizon })
 }

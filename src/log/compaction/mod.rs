@@ -24,7 +24,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use self::clean::Verdict;
+use self::clean::{Transactions, Verdict};
 use self::keys::KeyMap;
 pub(crate) use self::plan::CompactionPlan;
 use super::read::LogReader;
@@ -62,6 +62,7 @@ pub(crate) fn run(
 ) -> Result<Option<Compacted>, StorageError> {
     let Some((keys, up_to)) = latest_offsets(plan, reader, step)? else { return Ok(None) };
     let mut done = Compacted { up_to, delete_horizon_ms: i64::MAX, ..Compacted::default() };
+    let mut transactions = Transactions::default();
     let mut next = plan.log_start;
     while next < up_to {
         let mut read_bytes = 0;
@@ -76,7 +77,8 @@ pub(crate) fn run(
             }
             read_bytes += batch.len();
             let before = writes.len();
-            clean_one(plan, &keys, (last_offset, header, batch), &mut done, reader, &mut writes);
+            let unneeded = transactions.meet(header, batch);
+            clean_one(plan, &keys, (last_offset, header, batch), unneeded, &mut done, reader, &mut writes);
             written_bytes += writes[before..].iter().map(batch_bytes).sum::<usize>();
             ControlFlow::Continue(())
         })?;
@@ -99,13 +101,14 @@ fn clean_one(
     plan: &CompactionPlan,
     keys: &KeyMap,
     (last_offset, header, batch): (Offset, &BatchHeader, &[u8]),
+    unneeded: bool,
     done: &mut Compacted,
     reader: &LogReader,
     writes: &mut Vec<Write>,
 ) {
     let family = reader.shared.family;
-    let keep_empty = plan.producers_last_offsets.contains(&last_offset);
-    let (left_bytes, horizon) = match clean::clean(header, batch, keys, plan, keep_empty) {
+    let last = plan.producers_last_offsets.contains(&last_offset);
+    let (left_bytes, horizon) = match clean::clean(header, batch, keys, plan, unneeded, last) {
         Verdict::Keep { horizon } => (batch.len(), horizon),
         Verdict::Replace { batch, horizon } => {
             let bytes = batch.len();

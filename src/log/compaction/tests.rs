@@ -333,10 +333,10 @@ impl Bench {
     }
 
     /// As a cleaner does it: up to the last stable offset.
-    fn compact_stable(&mut self) -> bool {
+    fn compact_stable(&mut self, now: UnixMs) -> bool {
         let end = self.log.written_end_offset();
         let stable = self.log.last_stable_offset(end);
-        self.compact_below(stable, 0, ALL, ALL)
+        self.compact_below(stable, now, ALL, ALL)
     }
 }
 
@@ -351,11 +351,55 @@ fn an_aborted_value_takes_nothing_away_and_goes_itself() {
     bench.end(2, 0, 0, TransactionResult::Commit).expect("ends");
     bench.roll(0);
     bench = bench.reopen();
-    assert!(bench.compact_stable());
+    assert!(bench.compact_stable(0));
     assert_eq!(bench.data(), ["0 a=committed", "5 b=new"]);
     let read = bench.log.reader().read(Offset(0), Offset(8), ALL, true).expect("readable");
     let markers = read.batches.iter().filter(|batch| BatchHeader::parse(batch).expect("a batch").is_control());
     assert_eq!(markers.count(), 3, "they stay");
+}
+
+#[test]
+fn a_commit_goes_some_time_after_everything_that_it_committed() {
+    let mut bench = Bench::new(config(), 0);
+    let markers = |bench: &Bench| {
+        let read = bench.log.reader().read_storage(Offset(0), Offset::MAX, ALL, true).expect("readable");
+        let headers = read.batches.iter().map(|batch| BatchHeader::parse(batch).expect("a batch"));
+        headers.filter(BatchHeader::is_control).map(|header| header.base_offset.0).collect::<Vec<_>>()
+    };
+    let pass = |bench: &mut Bench, now| {
+        bench.put(now, &["b=new"]);
+        bench.roll(now);
+        assert!(bench.compact(now, ALL, ALL));
+    };
+    bench.put_in_transaction(1, &["a=1"]);
+    bench.end(1, 0, 0, TransactionResult::Commit).expect("ends");
+    bench.put_in_transaction(1, &["a=aborted"]);
+    bench.end(1, 0, 0, TransactionResult::Abort).expect("ends");
+    bench.put_in_transaction(1, &["a=2"]);
+    bench.end(1, 0, 0, TransactionResult::Commit).expect("ends");
+    pass(&mut bench, 0);
+    assert_eq!(markers(&bench), [1, 3, 5], "the first one's record was there when the pass met it");
+    pass(&mut bench, 500);
+    assert_eq!(markers(&bench), [1, 3, 5], "its horizon is 1500 now");
+    bench = bench.reopen();
+    pass(&mut bench, 1499);
+    assert_eq!(markers(&bench), [1, 3, 5]);
+    pass(&mut bench, 1500);
+    assert_eq!(markers(&bench), [3, 5], "an abort stays, and so does the end of what is there");
+    bench.put_in_transaction(2, &["a=3"]);
+    bench.end(2, 0, 0, TransactionResult::Commit).expect("ends");
+    for now in [2000, 2001, 3001, 4002] {
+        pass(&mut bench, now);
+    }
+    assert!(markers(&bench).starts_with(&[3, 5]), "the last one of a producer stays while that is known");
+    bench.change(|log, writes| log.expire_producers(i64::MAX, writes));
+    for now in [5000, 5001, 6001, 7002] {
+        pass(&mut bench, now);
+    }
+    assert_eq!(markers(&bench)[0], 3);
+    assert!(!markers(&bench).contains(&5));
+    assert_eq!(bench.data().last().map(String::as_str).map(|text| text.ends_with("b=new")), Some(true));
+    assert!(bench.data().iter().any(|text| text.ends_with("a=3")));
 }
 
 #[test]
@@ -367,11 +411,11 @@ fn nothing_is_cleaned_beyond_the_last_stable_offset() {
     bench.roll(0);
     bench.put(0, &["a=3"]);
     bench.roll(0);
-    bench.compact_stable();
+    bench.compact_stable(0);
     assert_eq!(bench.list(), ["0 a=1", "1 a=2", "2 a=3"], "what is open may be aborted yet");
     bench.end(1, 0, 0, TransactionResult::Abort).expect("ends");
     bench.roll(0);
-    assert!(bench.compact_stable());
+    assert!(bench.compact_stable(0));
     assert_eq!(bench.data(), ["2 a=3"]);
 }
 
@@ -388,7 +432,7 @@ fn a_reader_of_committed_records_always_ends_with_the_same_state() {
             let id = i64::from((dice >> 8) as u8 % 4);
             match (dice >> 16) % 12 {
                 0 => bench = bench.reopen(),
-                1 => jobs += usize::from(bench.compact_stable()),
+                1 => jobs += usize::from(bench.compact_stable(step * 10)),
                 2..=4 if open.contains_key(&id) => {
                     let commits = (dice >> 24).is_multiple_of(2);
                     let result = if commits { TransactionResult::Commit } else { TransactionResult::Abort };
@@ -412,7 +456,8 @@ fn a_reader_of_committed_records_always_ends_with_the_same_state() {
             bench.end(id, 0, 0, TransactionResult::Abort).expect("ends");
         }
         bench.roll(0);
-        while bench.compact_stable() {}
+        while bench.compact_stable(3_000) {}
+        while bench.compact_stable(9_000) {}
         assert!(jobs > 3, "{jobs}");
         let expected: BTreeMap<i64, String> =
             committed.into_iter().map(|(key, (offset, value))| (offset, format!("{offset} {key}={value}"))).collect();
