@@ -21,14 +21,13 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::clock::UnixMs;
+use crate::coordinator::fields::{Reader, TooLong, put_bytes, put_nullable_str, put_str};
 use crate::coordinator::shard::ReplayError;
 use crate::coordinator::writer::CoordinatorRecord;
 use crate::types::{LeaderEpoch, Offset, PartitionIndex};
 
-/// A field is longer than its length prefix can say; such a record cannot be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a string of {0} bytes does not fit a record")]
-pub(crate) struct TooLong(pub(crate) usize);
+/// The newest version of a value, the first that is flexible.
+const VERSION_FLEXIBLE: i16 = 4;
 
 /// The key of a record, borrowed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,31 +149,9 @@ impl MemberValue {
     }
 }
 
-fn put_str(out: &mut BytesMut, text: &str) -> Result<(), TooLong> {
-    out.put_i16(i16::try_from(text.len()).map_err(|_| TooLong(text.len()))?);
-    out.put_slice(text.as_bytes());
-    Ok(())
-}
-
-fn put_nullable_str(out: &mut BytesMut, text: Option<&str>) -> Result<(), TooLong> {
-    match text {
-        Some(text) => put_str(out, text),
-        None => {
-            out.put_i16(-1);
-            Ok(())
-        }
-    }
-}
-
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    // A frame is far below 2 GiB, and these bytes came in one.
-    out.put_i32(bytes.len() as i32);
-    out.put_slice(bytes);
-}
-
 /// Reads a key.
 pub(crate) fn read_key(key: &[u8]) -> Result<Key<'_>, ReplayError> {
-    let mut from = Reader { rest: key, flexible: false };
+    let mut from = Reader::new(key);
     match from.i16()? {
         0 | 1 => Ok(Key::Offset { group: from.str()?, topic: from.str()?, partition: PartitionIndex(from.i32()?) }),
         2 => Ok(Key::Group { group: from.str()? }),
@@ -184,8 +161,8 @@ pub(crate) fn read_key(key: &[u8]) -> Result<Key<'_>, ReplayError> {
 
 /// Reads the value of an offset commit.
 pub(crate) fn read_offset(value: &[u8]) -> Result<OffsetValue, ReplayError> {
-    let mut from = Reader { rest: value, flexible: false };
-    let version = from.version()?;
+    let mut from = Reader::new(value);
+    let version = from.version(VERSION_FLEXIBLE, VERSION_FLEXIBLE)?;
     let offset = Offset(from.i64()?);
     let leader_epoch = if version >= 3 { LeaderEpoch(from.i32()?) } else { LeaderEpoch::NONE };
     let metadata = from.str()?.into();
@@ -196,8 +173,8 @@ pub(crate) fn read_offset(value: &[u8]) -> Result<OffsetValue, ReplayError> {
 
 /// Reads the value of a group.
 pub(crate) fn read_group(value: &[u8]) -> Result<GroupValue, ReplayError> {
-    let mut from = Reader { rest: value, flexible: false };
-    let version = from.version()?;
+    let mut from = Reader::new(value);
+    let version = from.version(VERSION_FLEXIBLE, VERSION_FLEXIBLE)?;
     let protocol_type = from.str()?.to_owned();
     let generation_id = from.i32()?;
     let protocol = from.nullable_str()?.map(str::to_owned);
@@ -226,104 +203,6 @@ pub(crate) fn read_group(value: &[u8]) -> Result<GroupValue, ReplayError> {
         from.tags()?;
     }
     Ok(GroupValue { protocol_type, generation_id, protocol, leader, state_ms, members })
-}
-
-/// Walks a record; every read past its end is [`ReplayError::Malformed`].
-struct Reader<'a> {
-    rest: &'a [u8],
-    flexible: bool,
-}
-
-impl<'a> Reader<'a> {
-    /// The version of a value; 4 is the flexible one.
-    fn version(&mut self) -> Result<i16, ReplayError> {
-        let version = self.i16()?;
-        if !(0..=4).contains(&version) {
-            return Err(ReplayError::UnknownValueVersion(version));
-        }
-        self.flexible = version == 4;
-        Ok(version)
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], ReplayError> {
-        let (head, rest) = self.rest.split_at_checked(count).ok_or(ReplayError::Malformed)?;
-        self.rest = rest;
-        Ok(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ReplayError> {
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(ReplayError::Malformed)?;
-        self.rest = rest;
-        Ok(*head)
-    }
-
-    fn i16(&mut self) -> Result<i16, ReplayError> {
-        self.array().map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self) -> Result<i32, ReplayError> {
-        self.array().map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self) -> Result<i64, ReplayError> {
-        self.array().map(i64::from_be_bytes)
-    }
-
-    fn varint(&mut self) -> Result<u32, ReplayError> {
-        let mut value = 0_u32;
-        for shift in (0..35).step_by(7) {
-            let [byte] = self.array()?;
-            value |= u32::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(ReplayError::Malformed)
-    }
-
-    /// A length; −1 is null.
-    fn length(&mut self, short: bool) -> Result<i64, ReplayError> {
-        Ok(match (self.flexible, short) {
-            (true, _) => i64::from(self.varint()?) - 1,
-            (false, true) => i64::from(self.i16()?),
-            (false, false) => i64::from(self.i32()?),
-        })
-    }
-
-    fn nullable_str(&mut self) -> Result<Option<&'a str>, ReplayError> {
-        let length = self.length(true)?;
-        if length == -1 {
-            return Ok(None);
-        }
-        let bytes = self.take(usize::try_from(length).map_err(|_| ReplayError::Malformed)?)?;
-        std::str::from_utf8(bytes).map(Some).map_err(|_| ReplayError::Malformed)
-    }
-
-    fn str(&mut self) -> Result<&'a str, ReplayError> {
-        self.nullable_str()?.ok_or(ReplayError::Malformed)
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], ReplayError> {
-        let length = self.length(false)?;
-        self.take(usize::try_from(length).map_err(|_| ReplayError::Malformed)?)
-    }
-
-    fn count(&mut self) -> Result<usize, ReplayError> {
-        let count = self.length(false)?;
-        usize::try_from(count).map_err(|_| ReplayError::Malformed)
-    }
-
-    fn tags(&mut self) -> Result<(), ReplayError> {
-        if !self.flexible {
-            return Ok(());
-        }
-        for _ in 0..self.varint()? {
-            self.varint()?;
-            let size = self.varint()?;
-            self.take(size as usize)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -18,14 +18,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::state::State;
 use crate::clock::UnixMs;
+use crate::coordinator::fields::{Reader, TooLong, put_str};
 use crate::coordinator::shard::ReplayError;
 use crate::coordinator::writer::CoordinatorRecord;
 use crate::types::{PartitionIndex, ProducerEpoch, ProducerId, TopicName, TopicPartition};
 
-/// A string is longer than its length prefix can say; such a record cannot be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a string of {0} bytes does not fit a record")]
-pub(super) struct TooLong(pub(super) usize);
+/// The newest version of a value, the first that is flexible.
+const VERSION_FLEXIBLE: i16 = 1;
 
 /// What is stored of a transactional id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,15 +76,9 @@ fn encode(value: &TransactionValue) -> Result<Bytes, TooLong> {
     Ok(out.freeze())
 }
 
-fn put_str(out: &mut BytesMut, text: &str) -> Result<(), TooLong> {
-    out.put_i16(i16::try_from(text.len()).map_err(|_| TooLong(text.len()))?);
-    out.put_slice(text.as_bytes());
-    Ok(())
-}
-
 /// Reads a key: the transactional id.
 pub(super) fn read_key(key: &[u8]) -> Result<&str, ReplayError> {
-    let mut from = Reader { rest: key, flexible: false };
+    let mut from = Reader::new(key);
     match from.i16()? {
         0 => from.str(),
         version => Err(ReplayError::UnknownKeyVersion(version)),
@@ -94,21 +87,17 @@ pub(super) fn read_key(key: &[u8]) -> Result<&str, ReplayError> {
 
 /// Reads a value.
 pub(super) fn read_value(value: &[u8]) -> Result<TransactionValue, ReplayError> {
-    let mut from = Reader { rest: value, flexible: false };
-    match from.i16()? {
-        0 => {}
-        1 => from.flexible = true,
-        version => return Err(ReplayError::UnknownValueVersion(version)),
-    }
+    let mut from = Reader::new(value);
+    from.version(VERSION_FLEXIBLE, VERSION_FLEXIBLE)?;
     let producer_id = ProducerId(from.i64()?);
     let producer_epoch = ProducerEpoch(from.i16()?);
     let timeout_ms = from.i32()?;
     let [code] = from.array()?;
     let state = State::of_code(code as i8).ok_or(ReplayError::Malformed)?;
     let mut partitions = BTreeSet::new();
-    for _ in 0..from.count()?.unwrap_or(0) {
+    for _ in 0..from.nullable_count()?.unwrap_or(0) {
         let topic = TopicName::new(from.str()?);
-        for _ in 0..from.count()?.ok_or(ReplayError::Malformed)? {
+        for _ in 0..from.count()? {
             let partition = PartitionIndex(from.i32()?);
             partitions.insert(TopicPartition { topic: topic.clone(), partition });
         }
@@ -118,77 +107,6 @@ pub(super) fn read_value(value: &[u8]) -> Result<TransactionValue, ReplayError> 
     let start_ms = from.i64()?;
     from.tags()?;
     Ok(TransactionValue { producer_id, producer_epoch, timeout_ms, state, partitions, last_update_ms, start_ms })
-}
-
-/// Walks a record; every read past its end is [`ReplayError::Malformed`].
-struct Reader<'a> {
-    rest: &'a [u8],
-    flexible: bool,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], ReplayError> {
-        let (head, rest) = self.rest.split_at_checked(count).ok_or(ReplayError::Malformed)?;
-        self.rest = rest;
-        Ok(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ReplayError> {
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(ReplayError::Malformed)?;
-        self.rest = rest;
-        Ok(*head)
-    }
-
-    fn i16(&mut self) -> Result<i16, ReplayError> {
-        self.array().map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self) -> Result<i32, ReplayError> {
-        self.array().map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self) -> Result<i64, ReplayError> {
-        self.array().map(i64::from_be_bytes)
-    }
-
-    fn varint(&mut self) -> Result<u32, ReplayError> {
-        let mut value = 0_u32;
-        for shift in (0..35).step_by(7) {
-            let [byte] = self.array()?;
-            value |= u32::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(ReplayError::Malformed)
-    }
-
-    fn str(&mut self) -> Result<&'a str, ReplayError> {
-        let length = if self.flexible { i64::from(self.varint()?) - 1 } else { i64::from(self.i16()?) };
-        let bytes = self.take(usize::try_from(length).map_err(|_| ReplayError::Malformed)?)?;
-        std::str::from_utf8(bytes).map_err(|_| ReplayError::Malformed)
-    }
-
-    /// The count of an array; `None` is null. Nothing is reserved by it.
-    fn count(&mut self) -> Result<Option<usize>, ReplayError> {
-        let count = if self.flexible { i64::from(self.varint()?) - 1 } else { i64::from(self.i32()?) };
-        if count == -1 {
-            return Ok(None);
-        }
-        usize::try_from(count).map(Some).map_err(|_| ReplayError::Malformed)
-    }
-
-    fn tags(&mut self) -> Result<(), ReplayError> {
-        if !self.flexible {
-            return Ok(());
-        }
-        for _ in 0..self.varint()? {
-            self.varint()?;
-            let size = self.varint()?;
-            self.take(size as usize)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
