@@ -9,23 +9,21 @@
 //! Source: Kafka 3.9 `KafkaApis.handleAddOffsetsToTxnRequest`.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 
 use super::context::RequestContext;
-use super::error_code::{of_internal_creation, of_transaction_error_for};
+use super::error_code::of_transaction_error_for;
 use super::handler::{Handler, Reply};
+use super::internal_topics;
 use super::strings::str_arc;
 use crate::coordinator::transaction::request::PartitionsRequest;
 use crate::types::topic::CONSUMER_OFFSETS;
 use crate::types::{ProducerEpoch, ProducerId, TopicName, TopicPartition, limits};
 
 const VERSION_FENCED: i16 = 2;
-/// How long a first group waits for `__consumer_offsets`.
-const CREATION_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// AddOffsetsToTxn.
 #[derive(Debug)]
@@ -37,11 +35,8 @@ impl Handler for AddOffsetsToTxn {
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: AddOffsetsToTxnRequest) -> Reply<AddOffsetsToTxnResponse> {
-        let topic = TopicName::new(CONSUMER_OFFSETS);
-        if ctx.image().topic(CONSUMER_OFFSETS).is_none()
-            && let Err(error) = ctx.handles.auto_creation.create(&topic, CREATION_PATIENCE).await
-        {
-            return Reply::Now(answered(of_internal_creation(&error).code()));
+        if let Err(error) = internal_topics::ensure(&ctx, CONSUMER_OFFSETS).await {
+            return Reply::Now(answered(error.code()));
         }
         let Some(partition) = ctx.handles.groups.partition_of(&req.group_id) else {
             return Reply::Now(answered(ResponseError::CoordinatorNotAvailable.code()));
@@ -49,7 +44,7 @@ impl Handler for AddOffsetsToTxn {
         let request = PartitionsRequest {
             id: str_arc(&req.transactional_id),
             producer: (ProducerId(req.producer_id.0), ProducerEpoch(req.producer_epoch)),
-            partitions: vec![TopicPartition { topic, partition }],
+            partitions: vec![TopicPartition { topic: TopicName::new(CONSUMER_OFFSETS), partition }],
         };
         let knows_fencing = ctx.version >= VERSION_FENCED;
         let answer = ctx.handles.transactions.add_partitions(request).await;

@@ -12,7 +12,6 @@
 //! Source: Kafka 3.9 `KafkaApis.handleFindCoordinatorRequest`.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use kafka_protocol::ResponseError;
@@ -21,19 +20,16 @@ use kafka_protocol::messages::{BrokerId as WireBrokerId, FindCoordinatorRequest,
 use kafka_protocol::protocol::StrBytes;
 
 use super::context::RequestContext;
-use super::error_code;
 use super::handler::{Handler, Reply};
+use super::internal_topics;
 use super::metadata::endpoint;
 use crate::cluster::image::ClusterImage;
 use crate::coordinator::partition_for;
-use crate::types::TopicName;
 use crate::types::topic::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const VERSION_BATCH: i16 = 4;
-/// How long who comes first waits for the internal topic; a client that is told to retry does so after 100 ms or so.
-const CREATION_PATIENCE: Duration = Duration::from_millis(1000);
 
 pub(crate) struct FindCoordinator;
 
@@ -47,9 +43,7 @@ impl Handler for FindCoordinator {
         };
         Reply::Later(
             async move {
-                let created = ctx.handles.auto_creation.create(&TopicName::new(topic), CREATION_PATIENCE).await;
-                // Whatever went wrong with an internal topic is the cluster's affair: the client retries.
-                let refused = created.err().map(|error| error_code::of_internal_creation(&error));
+                let refused = internal_topics::ensure(&ctx, topic).await.err();
                 respond(&ctx, &req, refused)
             }
             .boxed(),

@@ -29,6 +29,7 @@ mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod internal_topics;
 mod isolation;
 mod join_group;
 mod leave_group;

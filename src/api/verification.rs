@@ -20,7 +20,6 @@ use crate::wire::produce::ProduceRequest;
 
 /// Produce, from here on: clients know TRANSACTION_ABORTABLE.
 const VERSION_ABORTABLE: i16 = 11;
-const NOT_ADDED: &str = "Partition was not added to the transaction";
 
 /// What was verified, by partition. A partition that is not here needs no guard: the transaction is open in it.
 #[derive(Debug, Default)]
@@ -39,11 +38,11 @@ impl Unverified {
     /// What passes becomes NOT_ENOUGH_REPLICAS, which every client repeats without asking for metadata first.
     fn of_produce(error: TransactionError, version: i16) -> Self {
         match error {
-            TransactionError::InvalidTxnState if version >= VERSION_ABORTABLE => {
-                Self { error: ResponseError::TransactionAbortable, message: NOT_ADDED.into() }
-            }
             TransactionError::InvalidTxnState => {
-                Self { error: ResponseError::InvalidTxnState, message: NOT_ADDED.into() }
+                let abortable = version >= VERSION_ABORTABLE;
+                let known =
+                    if abortable { ResponseError::TransactionAbortable } else { ResponseError::InvalidTxnState };
+                Self { error: known, message: "Partition was not added to the transaction".into() }
             }
             TransactionError::ConcurrentTransactions
             | TransactionError::CoordinatorLoadInProgress
@@ -83,7 +82,7 @@ pub(super) fn is_transactional(records: Option<&[u8]>) -> bool {
     records.and_then(|bytes| BatchHeader::parse(bytes).ok()).is_some_and(|header| header.is_transactional())
 }
 
-/// Verifies all partitions of a transactional Produce. `name_of` gives the topic that a reference means.
+/// Verifies all partitions of a transactional Produce. `names`: of its topics, in order; `None` for one that is unknown.
 pub(super) async fn verify(ctx: &RequestContext, request: &ProduceRequest, names: &[Option<TopicName>]) -> Verified {
     let Some(id) = &request.transactional_id else { return Verified::default() };
     let mut asked: Option<PartitionsRequest> = None;
@@ -96,8 +95,10 @@ pub(super) async fn verify(ctx: &RequestContext, request: &ProduceRequest, names
             let index = PartitionIndex(partition.index);
             let Some(replica) = ctx.handles.replicas.get(name.as_str(), index) else { continue };
             let Some(guard) = replica.begin_verification(producer.0, producer.1) else { continue };
-            let id = || str_arc(id);
-            let asked = asked.get_or_insert_with(|| PartitionsRequest { id: id(), producer, partitions: Vec::new() });
+            let asked = asked.get_or_insert_with(|| {
+                let id = str_arc(id);
+                PartitionsRequest { id, producer, partitions: Vec::new() }
+            });
             mixed |= asked.producer != producer;
             asked.partitions.push(TopicPartition { topic: name.clone(), partition: index });
             guards.push(guard);

@@ -64,7 +64,7 @@ async fn write(ctx: &RequestContext, asked: &WritableTxnMarker) -> WritableTxnMa
                 WritableTxnMarkerPartitionResult::default().with_partition_index(index).with_error_code(code)
             }
         });
-        let partitions = written.buffered(limits::MARKERS_IN_FLIGHT_MAX).collect().await;
+        let partitions = written.buffered(limits::REQUEST_MARKERS_IN_FLIGHT_MAX).collect().await;
         let result = WritableTxnMarkerTopicResult::default().with_name(topic.name.clone());
         topics.push(result.with_partitions(partitions));
     }

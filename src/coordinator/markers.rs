@@ -8,11 +8,10 @@ use futures_util::future::BoxFuture;
 
 use super::group::GroupCoordinator;
 use super::group::error::GroupError;
+use super::replica_writer::append_replicated;
 use super::writer::{TransactionRefusal, WriteError};
 use crate::clock::SharedClock;
-use crate::replica::ack::{Ack, Completion};
 use crate::replica::manager::ReplicaManager;
-use crate::replica::partition::AckAt;
 use crate::types::topic::CONSUMER_OFFSETS;
 use crate::types::{TopicPartition, TransactionMarker};
 
@@ -87,18 +86,8 @@ impl Markers for LocalMarkers {
         let Some(replica) = self.replicas.get(to.topic.as_str(), to.partition) else {
             return std::future::ready(Err(MarkerError::NotLeader)).boxed();
         };
-        let (completion, acked) = Completion::new(1);
-        let ack = AckAt::HighWatermark(Ack::new(&completion, 0));
-        let accepted = replica.append_marker(&marker, ack, None, self.clock.now_ms()).map_err(WriteError::from);
-        drop(completion);
-        async move {
-            // Writes it, perhaps here.
-            drop(accepted?);
-            match acked.await.ok().and_then(|outcomes| outcomes.into_iter().next()) {
-                Some(outcome) => Ok(outcome.map_err(WriteError::from)?),
-                None => Err(MarkerError::NotLeader),
-            }
-        }
-        .boxed()
+        let now = self.clock.now_ms();
+        let appended = append_replicated(|ack| Ok(replica.append_marker(&marker, ack, None, now)?));
+        async move { Ok(appended?.await.map(drop)?) }.boxed()
     }
 }

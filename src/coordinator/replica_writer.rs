@@ -21,7 +21,7 @@ use crate::record::walk;
 use crate::record::{BatchError, BatchHeader, ValidBatch};
 use crate::replica::ack::{Ack, AckError, Completion};
 use crate::replica::manager::ReplicaManager;
-use crate::replica::partition::{AckAt, Refusal};
+use crate::replica::partition::{Accepted, AckAt, Refusal};
 use crate::task;
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
 use crate::types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard};
@@ -67,6 +67,28 @@ impl From<AckError> for WriteError {
     }
 }
 
+/// Appends one batch, whose place is fixed when this returns, and answers when the high watermark has passed it.
+pub(super) fn append_replicated(
+    append: impl FnOnce(AckAt) -> Result<Accepted, WriteError>,
+) -> Result<Appending, WriteError> {
+    let (completion, acked) = Completion::new(1);
+    let accepted = append(AckAt::HighWatermark(Ack::new(&completion, 0)))?;
+    let end_offset = accepted.appended.last_offset + 1;
+    // Writes it, perhaps here.
+    drop(accepted);
+    Ok(async move {
+        match acked.await {
+            Ok(outcomes) => match outcomes.into_iter().next() {
+                Some(Ok(())) => Ok(end_offset),
+                Some(Err(error)) => Err(error.into()),
+                None => Err(WriteError::NotLeader),
+            },
+            Err(_) => Err(WriteError::NotLeader),
+        }
+    }
+    .boxed())
+}
+
 /// The batch that records become.
 fn batch_of(transaction: Option<InTransaction>, records: &[CoordinatorRecord], now: UnixMs) -> ValidBatch {
     let mut builder = BatchBuilder::new();
@@ -89,33 +111,17 @@ impl PartitionWriter for ReplicaWriter {
     ) -> Result<Appending, WriteError> {
         let replica = self.replicas.get(topic.as_str(), partition).ok_or(WriteError::NotLeader)?;
         let now = self.clock.now_ms();
-        let (completion, acked) = Completion::new(1);
-        let ack = AckAt::HighWatermark(Ack::new(&completion, 0));
-        let accepted = match entry {
+        append_replicated(|ack| match entry {
             Entry::Records { transaction, records } => {
                 let batch = batch_of(transaction, &records, now);
                 if batch.bytes.len() > replica.with_log(|log| log.config().max_message_bytes) {
                     return Err(WriteError::TooLarge);
                 }
                 let guard = transaction.and_then(|transaction| transaction.guard);
-                replica.append(batch, ack, Some(epoch), guard, now)?
+                Ok(replica.append(batch, ack, Some(epoch), guard, now)?)
             }
-            Entry::Marker(marker) => replica.append_marker(&marker, ack, Some(epoch), now)?,
-        };
-        let end_offset = accepted.appended.last_offset + 1;
-        // Writes it, perhaps here.
-        drop(accepted);
-        Ok(async move {
-            match acked.await {
-                Ok(outcomes) => match outcomes.into_iter().next() {
-                    Some(Ok(())) => Ok(end_offset),
-                    Some(Err(error)) => Err(error.into()),
-                    None => Err(WriteError::NotLeader),
-                },
-                Err(_) => Err(WriteError::NotLeader),
-            }
-        }
-        .boxed())
+            Entry::Marker(marker) => Ok(replica.append_marker(&marker, ack, Some(epoch), now)?),
+        })
     }
 
     fn begin_verification(

@@ -118,13 +118,6 @@ fn stable_move(before: &PartitionView, after: &PartitionView) -> Stable {
     }
 }
 
-fn batch_bytes(write: &Write) -> usize {
-    match write {
-        Write::Batch { batch, .. } => batch.len(),
-        _ => 0,
-    }
-}
-
 impl Partition {
     /// A replica over an open log; it leads nothing until told.
     pub(crate) fn new(
@@ -289,7 +282,7 @@ impl Partition {
             self.cleaner.notify_one();
         }
         let sync = syncs(state.log.config());
-        let bytes = writes.iter().map(batch_bytes).sum::<usize>() as i64;
+        let bytes = writes.iter().map(Write::batch_bytes).sum::<usize>() as i64;
         let last_offset = appended.last_offset;
         state.in_flight += 1;
         let partition: Weak<Self> = Arc::downgrade(self);

@@ -124,6 +124,14 @@ impl WriteSet {
 }
 
 impl Write {
+    /// Bytes of the batch it writes; 0 if it writes none.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        match self {
+            Self::Batch { batch, .. } => batch.len(),
+            _ => 0,
+        }
+    }
+
     fn size_bytes(&self) -> usize {
         /// Key, lengths and tag of one write in RocksDB's log, about.
         const OVERHEAD_BYTES: usize = 24;

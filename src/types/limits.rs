@@ -77,13 +77,13 @@ pub const GROUP_PENDING_MEMBERS_MAX: usize = 10_000;
 /// Appends of one coordinator shard that are under way; while they are, requests gather into the next one.
 pub const COORDINATOR_APPENDS_IN_FLIGHT_MAX: usize = 4;
 
-/// Markers that are being written at the same time for one transaction.
-pub const MARKERS_IN_FLIGHT_MAX: usize = 64;
+/// Markers of one WriteTxnMarkers request that are being written at the same time.
+pub const REQUEST_MARKERS_IN_FLIGHT_MAX: usize = 64;
 
 /// Coordinator shards that are loaded at the same time.
 pub const COORDINATOR_LOADS_MAX: usize = 4;
 
-/// Markers of ending transactions that are being written at the same time.
+/// Markers that the transaction coordinator writes at the same time.
 pub const TRANSACTION_MARKERS_IN_FLIGHT_MAX: usize = 1024;
 
 /// Tombstones that one sweep of a shard writes; the next sweep follows at once if there were more.

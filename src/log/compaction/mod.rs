@@ -79,7 +79,7 @@ pub(crate) fn run(
             let before = writes.len();
             let unneeded = transactions.meet(header, batch);
             clean_one(plan, &keys, (last_offset, header, batch), unneeded, &mut done, reader, &mut writes);
-            written_bytes += writes[before..].iter().map(batch_bytes).sum::<usize>();
+            written_bytes += writes[before..].iter().map(Write::batch_bytes).sum::<usize>();
             ControlFlow::Continue(())
         })?;
         if step(Step { read_bytes, writes }).is_break() {
@@ -87,13 +87,6 @@ pub(crate) fn run(
         }
     }
     Ok(Some(done))
-}
-
-fn batch_bytes(write: &Write) -> usize {
-    match write {
-        Write::Batch { batch, .. } => batch.len(),
-        _ => 0,
-    }
 }
 
 /// Decides one batch and pushes what follows.
