@@ -13,6 +13,7 @@ mod add_partitions_to_txn;
 mod alter;
 mod alter_configs;
 mod api_versions;
+mod committed;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;

@@ -13,18 +13,19 @@
 //! Source: Kafka 3.9 `KafkaApis.handleOffsetCommitRequest`, `GroupCoordinator.doCommitOffsets`.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
-use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
+use super::committed::{codes, known_offset};
 use super::context::RequestContext;
-use super::error_code::of_group_answer;
+use super::error_code::of_group_error;
 use super::handler::{Handler, Reply};
 use super::strings::{opt_str, str_arc};
 use crate::coordinator::group::request::{CommitReply, CommitRequest, CommittedOffset};
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, limits};
+use crate::types::limits;
 
 /// OffsetCommit.
 #[derive(Debug)]
@@ -62,32 +63,21 @@ fn known_offsets(ctx: &RequestContext, req: &OffsetCommitRequest) -> Vec<Option<
     let image = ctx.image();
     let mut offsets = Vec::new();
     for topic in &req.topics {
-        let known = image.topic(&topic.name);
-        for partition in &topic.partitions {
-            let index = PartitionIndex(partition.partition_index);
-            let known = known.filter(|topic| topic.partitions.contains_key(&index));
-            offsets.push(known.map(|topic| CommittedOffset {
-                topic: topic.name.clone(),
-                partition: index,
-                offset: Offset(partition.committed_offset),
-                leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
-                metadata: partition.committed_metadata.as_ref().map(|metadata| metadata.as_str().into()),
-            }));
-        }
+        let known = image.topic(&topic.name).map(Arc::as_ref);
+        offsets.extend(topic.partitions.iter().map(|partition| {
+            let metadata = partition.committed_metadata.as_deref();
+            let (index, offset, epoch) =
+                (partition.partition_index, partition.committed_offset, partition.committed_leader_epoch);
+            known_offset(known, index, offset, epoch, metadata)
+        }));
     }
     offsets
 }
 
 /// `known`: which partitions were asked to be committed; the reply counts only those.
 fn response(req: &OffsetCommitRequest, known: &[bool], reply: &CommitReply) -> OffsetCommitResponse {
-    let mut known = known.iter();
-    let mut committed = 0..;
-    let mut error = || {
-        if known.next() != Some(&true) {
-            return ResponseError::UnknownTopicOrPartition.code();
-        }
-        of_group_answer(committed.next().and_then(|index| reply.error_of(index)))
-    };
+    let mut codes = codes(known, |index| reply.error_of(index).map(of_group_error));
+    let mut error = || codes.next().expect("one for each partition");
     let mut topics = Vec::with_capacity(req.topics.len());
     for topic in &req.topics {
         let partition = |index: i32, error_code: i16| {

@@ -16,6 +16,7 @@
 //! Source: Kafka 3.9 `KafkaApis.handleTxnOffsetCommitRequest`, `GroupCoordinator.handleTxnCommitOffsets`.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use kafka_protocol::ResponseError;
@@ -24,6 +25,7 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 };
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
+use super::committed::{codes, known_offset};
 use super::context::RequestContext;
 use super::error_code::{of_group_error, of_transaction_error};
 use super::handler::{Handler, Reply};
@@ -34,7 +36,7 @@ use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::request::{PartitionsRequest, Producer};
 use crate::coordinator::writer::InTransaction;
 use crate::types::topic::CONSUMER_OFFSETS;
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TopicPartition, limits};
+use crate::types::{ProducerEpoch, ProducerId, TopicName, TopicPartition, limits};
 
 /// From here on clients know what to do while a coordinator loads.
 const VERSION_LOADING: i16 = 2;
@@ -128,18 +130,13 @@ fn known_offsets(ctx: &RequestContext, req: &TxnOffsetCommitRequest) -> Vec<Opti
     let image = ctx.image();
     let mut offsets = Vec::new();
     for topic in &req.topics {
-        let known = image.topic(&topic.name);
-        for partition in &topic.partitions {
-            let index = PartitionIndex(partition.partition_index);
-            let known = known.filter(|topic| topic.partitions.contains_key(&index));
-            offsets.push(known.map(|topic| CommittedOffset {
-                topic: topic.name.clone(),
-                partition: index,
-                offset: Offset(partition.committed_offset),
-                leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
-                metadata: partition.committed_metadata.as_ref().map(|metadata| metadata.as_str().into()),
-            }));
-        }
+        let known = image.topic(&topic.name).map(Arc::as_ref);
+        offsets.extend(topic.partitions.iter().map(|partition| {
+            let metadata = partition.committed_metadata.as_deref();
+            let (index, offset, epoch) =
+                (partition.partition_index, partition.committed_offset, partition.committed_leader_epoch);
+            known_offset(known, index, offset, epoch, metadata)
+        }));
     }
     offsets
 }
@@ -150,14 +147,8 @@ fn response(
     known: &[bool],
     error_of: impl Fn(usize) -> Option<ResponseError>,
 ) -> TxnOffsetCommitResponse {
-    let mut known = known.iter();
-    let mut committed = 0..;
-    let mut error = || {
-        if known.next() != Some(&true) {
-            return ResponseError::UnknownTopicOrPartition.code();
-        }
-        committed.next().and_then(&error_of).map_or(0, |error| error.code())
-    };
+    let mut codes = codes(known, error_of);
+    let mut error = || codes.next().expect("one for each partition");
     let mut topics = Vec::with_capacity(req.topics.len());
     for topic in &req.topics {
         let partition = |index: i32, error_code: i16| {

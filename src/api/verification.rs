@@ -82,7 +82,7 @@ pub(super) fn is_transactional(records: Option<&[u8]>) -> bool {
     records.and_then(|bytes| BatchHeader::parse(bytes).ok()).is_some_and(|header| header.is_transactional())
 }
 
-/// Verifies all partitions of a transactional Produce. `names`: of its topics, in order; `None` for one that is unknown.
+/// Verifies all partitions of a transactional Produce. `names`: of its topics, in order; `None` for an unknown one.
 pub(super) async fn verify(ctx: &RequestContext, request: &ProduceRequest, names: &[Option<TopicName>]) -> Verified {
     let Some(id) = &request.transactional_id else { return Verified::default() };
     let mut asked: Option<PartitionsRequest> = None;
