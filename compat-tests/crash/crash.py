@@ -34,9 +34,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 # A checker thread must not wait for eight writers at Python's default of 5 ms each.
 sys.setswitchinterval(0.001)
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition  # noqa: E402
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition  # noqa: E402
 
 from broker import Klamm  # noqa: E402
+from stock import read_to_end  # noqa: E402
 from wire import Client, batches, values  # noqa: E402
 
 PARTITIONS = 4
@@ -215,24 +216,14 @@ def read_partition(client, topic, partition, begin=0):
 def check_transactions(port, transactors):
     """C7. Nothing is open meanwhile: the transactors rest."""
     ends = {t.name: dict(t.ends) for t in transactors}
-    consumer = Consumer({
-        "bootstrap.servers": f"127.0.0.1:{port}", "group.id": "crash-transactions", "isolation.level": "read_committed",
-        "enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2,
-    })  # fmt: skip
-    breaches, found, at_end, deadline = [], {}, set(), time.monotonic() + 60
+    breaches, found = [], {}
     try:
-        consumer.assign([TopicPartition(TRANSACTIONS, p, 0) for p in range(PARTITIONS)])
-        while len(at_end) < PARTITIONS and time.monotonic() < deadline:
-            for message in consumer.consume(1000, 0.1):
-                if message.error() is None:
-                    name, n, _ = message.value().decode().split(":")
-                    found.setdefault((name, int(n)), []).append(message.value())
-                elif message.error().code() == KafkaError._PARTITION_EOF:
-                    at_end.add(message.partition())
-    finally:
-        consumer.close()
-    if len(at_end) < PARTITIONS:
-        return [f"C7 only partitions {at_end} came to their end"]
+        logs = read_to_end(f"127.0.0.1:{port}", "crash-transactions", TRANSACTIONS, PARTITIONS)
+    except AssertionError as late:
+        return [f"C7 {late}"]
+    for value in (value for values in logs.values() for value in values):
+        name, n, _ = value.split(":")
+        found.setdefault((name, int(n)), []).append(value)
     for transactor in transactors:
         for n, committed in ends[transactor.name].items():
             values = found.get((transactor.name, n), [])

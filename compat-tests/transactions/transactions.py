@@ -19,10 +19,11 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition  # noqa: E402
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition  # noqa: E402
 
 import zookeeper  # noqa: E402
 from broker import chosen  # noqa: E402
+from stock import read_to_end  # noqa: E402
 from wire import Client  # noqa: E402
 
 SETTINGS = {
@@ -71,26 +72,7 @@ class Check:
 
     def read(self, topic, level="read_committed", partitions=2, seconds=10.0):
         """Values of a topic, each partition's in order, up to its end as this level sees it."""
-        consumer = Consumer({
-            "bootstrap.servers": self.broker.bootstrap, "group.id": f"{self.name}-reader", "isolation.level": level,
-            "enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2,
-        })  # fmt: skip
-        found, ended = {p: [] for p in range(partitions)}, set()
-        try:
-            consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
-            deadline = time.monotonic() + seconds
-            while len(ended) < partitions and time.monotonic() < deadline:
-                message = consumer.poll(0.2)
-                if message is None:
-                    continue
-                if message.error() is None:
-                    found[message.partition()].append(message.value().decode())
-                elif message.error().code() == KafkaError._PARTITION_EOF:
-                    ended.add(message.partition())
-            assert len(ended) == partitions, f"only {ended} of {partitions} partitions came to their end: {found}"
-        finally:
-            consumer.close()
-        return found
+        return read_to_end(self.broker.bootstrap, f"{self.name}-reader", topic, partitions, level, seconds)
 
     def flat(self, topic, **how):
         return sorted(value for values in self.read(topic, **how).values() for value in values)
