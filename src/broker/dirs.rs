@@ -80,6 +80,9 @@ pub(super) fn open(config: &Config) -> Result<(Dirs, Stored), DirError> {
     }
     let options = DirectoryOptions {
         write_buffer_bytes: config.rocksdb_write_buffer_bytes / paths.len(),
+        table_bytes: (config.rocksdb_write_buffer_bytes / paths.len()) as u64,
+        table_piece_bytes: config.table_piece_bytes,
+        cached_bytes: config.page_cache_bytes / paths.len() as u64,
         disk_reserve_bytes: config.disk_reserve_bytes.unwrap_or(DEFAULT_RESERVE_BYTES),
         ..DirectoryOptions::default()
     };

@@ -110,6 +110,10 @@ pub struct Config {
     pub tail_bytes: usize,
     /// `klamm.rocksdb.write.buffer.bytes`.
     pub rocksdb_write_buffer_bytes: usize,
+    /// `klamm.table.piece.bytes`.
+    pub table_piece_bytes: usize,
+    /// `klamm.page.cache.bytes`.
+    pub page_cache_bytes: u64,
     /// `klamm.disk.reserve.bytes`; `None`: 5 % of the disk, at most 1 GiB.
     pub disk_reserve_bytes: Option<u64>,
 }
@@ -280,6 +284,8 @@ impl Config {
             reply_bytes: reply_bytes(reader, &machine),
             tail_bytes: reader.size("klamm.tail.bytes"),
             rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),
+            table_piece_bytes: reader.size("klamm.table.piece.bytes"),
+            page_cache_bytes: reader.size("klamm.page.cache.bytes") as u64,
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
             topic_values,
             topic_defaults,

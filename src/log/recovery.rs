@@ -1,6 +1,7 @@
 //! Opening a log: side records, then the headers of the few batches behind the last checkpoint. Also cutting its end.
 //!
-//! A kill leaves side records and batches equal (I-1). A loss of power may cut one of them shorter than the other:
+//! Side records speak of what was written before the last checkpoint or a little more, and a kill may leave batches
+//! without theirs. A loss of power may cut either shorter than the other:
 //! - batches longer: their headers are read and applied, as after a kill;
 //! - side records longer: everything that speaks of offsets beyond the last batch is dropped, the active segment is
 //!   read again from its start, and the corrections go with the next write set.

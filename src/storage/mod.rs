@@ -8,6 +8,7 @@
 //! - Write sets are applied in the order in which `commit` or `queue` was called, each one whole or not at all, many of
 //!   them in one group commit (I-1). `Done` is called in that same order, by whoever wrote it, after the write (and, if
 //!   one of the group asked for it, the sync) has returned: it must be short and must not block.
+//! - A kill in the middle may leave batches of a set that was not done, and nothing else of it.
 //! - A read begun after `Done(Ok)` sees the set.
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.

@@ -11,6 +11,11 @@ pub(crate) const ROWS: &[Setting] = settings! {
          eighth of the memory, at most 256 MiB.";
     "klamm.rocksdb.write.buffer.bytes" Long "67108864" [AtLeast(1048576)] ReadOnly => Honoured,
         "Memory for records of a log directory that RocksDB has not flushed into files yet.";
+    "klamm.table.piece.bytes" Long "8192" [AtLeast(1)] ReadOnly => Honoured,
+        "What brings at least so many bytes for one partition at once goes straight to a file, once, where much of it \
+         comes; less goes through RocksDB's log.";
+    "klamm.page.cache.bytes" Long "536870912" [AtLeast(0)] ReadOnly => Honoured,
+        "How much of what was written last is left in the page cache, for consumers behind the tail.";
     "klamm.disk.reserve.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
         "Free disk space below which Produce is refused; -1 means 5 % of the disk, at most 1 GiB.";
 };

@@ -6,17 +6,22 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use tracing::debug;
 
-use super::Shared;
+use super::{Shared, ingest, page_cache};
 use crate::storage::{Family, StorageError};
+use crate::task;
+use crate::types::Offset;
 
 /// Something to do in the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chore {
     FillPool,
+    /// There is a growing table: start the threads that look after them.
+    BeginTables,
     /// A deleted partition's family, by number.
     Wipe(u32),
     /// Files below the start of this family's log.
@@ -83,29 +88,49 @@ impl Chores {
 
 /// Body of the thread.
 pub(super) fn run(shared: Arc<Shared>) {
+    let mut threads = Vec::new();
     while let Some(chores) = shared.chores.take() {
-        if let Err(error) = shared.do_chores(chores) {
+        let started = if chores.contains(&Chore::BeginTables) { begin_tables(&shared, &mut threads) } else { Ok(()) };
+        if let Err(error) = started.and_then(|()| shared.do_chores(chores)) {
             debug!(%error, "chores not done");
         }
     }
+    for thread in threads {
+        thread.join().expect("a panic would have ended the process");
+    }
+}
+
+/// Starts the threads that growing tables need, the first time. A directory without tables does without them.
+fn begin_tables(shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> Result<(), StorageError> {
+    if !threads.is_empty() {
+        return Ok(());
+    }
+    let failed = |error| shared.stop_io("start a thread for", &shared.dir, &error);
+    let (for_ingest, for_cache) = (Arc::clone(shared), Arc::clone(shared));
+    threads.push(task::thread("storage-ingest", move || ingest::run(&for_ingest)).map_err(failed)?);
+    threads.push(task::thread("storage-cache", move || page_cache::run(&for_cache)).map_err(failed)?);
+    Ok(())
 }
 
 impl Shared {
     fn do_chores(&self, chores: VecDeque<Chore>) -> Result<(), StorageError> {
         // What says that files may go must be on the disk before they go, or a loss of power would leave a partition
-        // with a hole. One sync serves all.
+        // with a hole. One sync serves all; a start that moves after it waits for the next.
+        let starts: Vec<Offset> = chores.iter().map(|chore| self.start_of(*chore)).collect();
         if chores.iter().any(|chore| matches!(chore, Chore::Wipe(_) | Chore::DropFiles(_))) {
-            self.db.flush_wal(true).map_err(|error| self.stop(&error))?;
+            self.sync_log()?;
         }
-        for chore in chores {
+        for (chore, start) in chores.into_iter().zip(starts) {
             if self.chores.is_closing() {
                 break;
             }
             self.writable()?;
             match chore {
+                // Done already.
+                Chore::BeginTables => {}
                 Chore::FillPool => self.grow_pool(0, self.families.missing())?,
                 Chore::Wipe(number) => self.wipe(number)?,
-                Chore::DropFiles(family) => self.drop_files_below_start(family)?,
+                Chore::DropFiles(family) => self.drop_files_below_start(family, start)?,
                 Chore::FlushAll => self.flush_all()?,
                 Chore::MergeFiles => self.merge_files()?,
                 Chore::WindowEnded { active } => {
@@ -115,6 +140,14 @@ impl Shared {
             }
             self.note_manifest();
         }
+        self.page_cache.forget_deleted();
         Ok(())
+    }
+
+    fn start_of(&self, chore: Chore) -> Offset {
+        match chore {
+            Chore::DropFiles(family) => self.families.state(family).start(),
+            _ => Offset::ZERO,
+        }
     }
 }

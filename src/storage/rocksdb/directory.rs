@@ -12,8 +12,8 @@
 use crate::storage::PartitionId;
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 
-/// The layout this code writes. A directory with a higher one is refused.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// The layout this code writes; 2 added growing tables. A directory with a higher one is refused.
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 pub(super) const FORMAT_KEY: &[u8] = b"format";
 

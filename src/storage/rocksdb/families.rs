@@ -13,9 +13,10 @@ use parking_lot::{Mutex, RwLock};
 use super::Shared;
 use super::care::Chore;
 use super::directory::{self, Assignment};
+use super::ingest::FamilyTables;
 use super::raw::{Batch, Cf};
 use crate::storage::{Family, PartitionId, StorageError, keys};
-use crate::types::Offset;
+use crate::types::{Offset, PartitionIndex, TopicId};
 
 /// Column families that are not partitions', in the order in which they are opened.
 pub(super) const FIXED: [&str; 3] = ["default", "side", "coordination"];
@@ -35,7 +36,7 @@ pub(super) struct Families {
     states: RwLock<Vec<Arc<FamilyState>>>,
     directory: Mutex<Directory>,
     /// Held by whoever makes families, so that their numbers have no gap.
-    growing: Mutex<()>,
+    making: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -49,10 +50,15 @@ struct Directory {
 pub(super) struct FamilyState {
     /// Batches whose last offset is lower are gone, whatever the files say. `i64::MAX` once its partition is deleted.
     start: AtomicI64,
+    /// Files may be deleted that lie below as a whole; held while they are. As the start, but 0 from the moment on when
+    /// a log that begins anew at an earlier offset is about to be written.
+    droppable: Mutex<Offset>,
     /// Only for who holds the writer's pen: one past the highest last offset written since the directory was opened,
     /// and whether that covers what was there before.
     pub(super) end: AtomicI64,
     pub(super) end_known: AtomicBool,
+    /// What is not RocksDB's yet.
+    pub(super) tables: FamilyTables,
 }
 
 impl FamilyState {
@@ -62,13 +68,19 @@ impl FamilyState {
 
     pub(super) fn set_start(&self, start: Offset) {
         self.start.store(start.0, Ordering::Release);
+        *self.droppable.lock() = start;
+    }
+
+    /// Before something is written below the start.
+    pub(super) fn keep_files(&self) {
+        *self.droppable.lock() = Offset::ZERO;
     }
 
     /// Back to what a family without a batch is.
     fn reset(&self) {
         self.end.store(0, Ordering::Relaxed);
         self.end_known.store(true, Ordering::Relaxed);
-        self.start.store(0, Ordering::Release);
+        self.set_start(Offset::ZERO);
     }
 }
 
@@ -98,7 +110,7 @@ impl Families {
             }
             states.push(Arc::new(state));
         }
-        let families = Self { states: RwLock::new(states), directory: Mutex::new(held), growing: Mutex::default() };
+        let families = Self { states: RwLock::new(states), directory: Mutex::new(held), making: Mutex::default() };
         (families, wiping)
     }
 
@@ -113,6 +125,13 @@ impl Families {
 
     pub(super) fn partitions(&self) -> Vec<(PartitionId, Family)> {
         self.directory.lock().assigned.iter().map(|(id, number)| (id.clone(), Family(*number))).collect()
+    }
+
+    /// Whose family it is; `None` if nobody's.
+    pub(super) fn identity(&self, family: Family) -> Option<(TopicId, PartitionIndex)> {
+        let directory = self.directory.lock();
+        let found = directory.assigned.iter().find(|(_, number)| **number == family.0);
+        found.map(|(id, _)| (id.topic_id, id.partition))
     }
 
     /// Families to make so that the pool is ready again; 0 if it is.
@@ -161,7 +180,7 @@ fn prefix_end(prefix: &[u8]) -> Vec<u8> {
 impl Shared {
     /// Makes so many families, and `spare` more if the limit allows, and puts them into the pool.
     pub(super) fn grow_pool(&self, needed: usize, spare: usize) -> Result<(), StorageError> {
-        let _growing = self.families.growing.lock();
+        let _making = self.families.making.lock();
         let first = self.families.count();
         let room = self.options.families_max.saturating_sub(first);
         if needed > room {
@@ -251,6 +270,7 @@ impl Shared {
     pub(super) fn wipe(&self, number: u32) -> Result<(), StorageError> {
         let cf = self.cf(Family(number));
         let failed = |error| self.stop(&error);
+        self.remove_tables(Family(number))?;
         let (first, last) = (&[0_u8; 0][..], &[u8::MAX; 9][..]);
         if !self.is_empty(cf)? {
             self.db.delete_files(cf, first, last).map_err(failed)?;
@@ -277,18 +297,33 @@ impl Shared {
         iter.entry().map(|entry| entry.is_none()).map_err(|error| self.read_failed(&error))
     }
 
-    /// Removes the files that lie below a log's start as a whole. The caller has synced the log.
-    pub(super) fn drop_files_below_start(&self, family: Family) -> Result<(), StorageError> {
-        let start = self.families.state(family).start();
+    /// Removes the files that lie below a log's start as a whole. `synced`: the start, or an earlier one, that is on
+    /// the disk.
+    pub(super) fn drop_files_below_start(&self, family: Family, synced: Offset) -> Result<(), StorageError> {
+        let state = self.families.state(family);
+        let start = state.start();
         if start <= Offset::ZERO || start == Offset::MAX {
             return Ok(());
         }
-        let (cf, failed) = (self.cf(family), |error| self.stop(&error));
-        let (first, last) = (keys::batch(Offset::ZERO), keys::batch(Offset(start.0 - 1)));
-        self.db.delete_files(cf, &first, &last).map_err(failed)?;
+        self.remove_dropped(family, start.min(synced))?;
+        self.drop_whole_files(family, &state, synced)?;
+        let first_kept = start.min(synced);
+        if first_kept <= Offset::ZERO {
+            return Ok(());
+        }
         // Files of level 0 are not dropped. Those below the start do not overlap, so they move down unread.
-        self.db.compact(cf, Some((&first, &last)));
-        self.db.delete_files(cf, &first, &last).map_err(failed)
+        self.db.compact(self.cf(family), Some((&keys::batch(Offset::ZERO), &keys::batch(Offset(first_kept.0 - 1)))));
+        self.drop_whole_files(family, &state, synced)
+    }
+
+    fn drop_whole_files(&self, family: Family, state: &FamilyState, synced: Offset) -> Result<(), StorageError> {
+        let droppable = state.droppable.lock();
+        let end = synced.min(*droppable);
+        if end <= Offset::ZERO || *droppable == Offset::MAX {
+            return Ok(());
+        }
+        let (first, last) = (keys::batch(Offset::ZERO), keys::batch(Offset(end.0 - 1)));
+        self.db.delete_files(self.cf(family), &first, &last).map_err(|error| self.stop(&error))
     }
 }
 

@@ -1,23 +1,40 @@
-//! The real log directory: one RocksDB database, a column family per partition.
+//! The real log directory: one RocksDB database, a column family per partition, and tables that grow beside it.
 //!
-//! `open` checks and opens · `writer` is the group commit · `families` gives families to partitions and wipes them ·
-//! `read` · `care` does the chores in the background, of which `merge` is the longest · `budget` is the memory for what
-//! is not in files · `space` keeps the disk's reserve · `guard` notices a database that lost its end · `directory` and
+//! `open` checks and opens, `recover` finds growing tables · `writer` is the group commit, and `placement` says
+//! what goes through RocksDB's log and what to a `growing` table · `ingest` hands those over, `page_cache` says
+//! what of them stays there · `families` gives families to partitions and wipes them · `read` · `care` does the
+//! chores in the background, of which `merge` is the longest · `budget` is the memory for what is not in files ·
+//! `space` keeps the disk's reserve · `guard` notices a database that lost its end · `directory`, `table` and
 //! [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
 //!
-//! Threads of a directory: the writer, the one for chores, the `watch`, and RocksDB's own for flushing and compacting.
+//! Threads of a directory: the writer, the one for chores, the watch, RocksDB's own for flushing and compacting,
+//! and once there are growing tables the one that hands them over and the one for the page cache.
 
 mod budget;
 mod care;
+#[cfg(test)]
+mod changing_tests;
 mod directory;
 mod families;
+mod growing;
+#[cfg(test)]
+mod growing_tests;
 mod guard;
+mod ingest;
 mod merge;
 mod open;
 mod options;
+mod page_cache;
+mod placement;
+#[cfg(test)]
+mod power_tests;
 mod raw;
 mod read;
+mod recover;
 mod space;
+mod table;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -38,8 +55,11 @@ use tracing::{debug, error, info, warn};
 use self::budget::Budget;
 use self::care::{Chore, Chores};
 use self::families::{FIXED, Families};
+use self::growing::GrowingTable;
+use self::ingest::Growing;
 pub(crate) use self::open::OpenError;
 pub(crate) use self::options::DirectoryOptions;
+use self::page_cache::PageCache;
 use self::raw::{Batch, Cf, Db, ReadOptions, RocksError};
 use self::space::Space;
 use self::watch::Watch;
@@ -68,6 +88,10 @@ pub(super) struct Shared {
     space: Space,
     options: DirectoryOptions,
     budget: Budget,
+    growing: Growing,
+    page_cache: PageCache,
+    /// Write-ahead logs of an earlier process that may not be on the disk. RocksDB syncs only its own.
+    left_logs: Mutex<Vec<PathBuf>>,
     watch: Watch,
     family_options: Options,
     scan_options: ReadOptions,
@@ -103,6 +127,9 @@ impl RocksDirectory {
             space: Space::new(dir, opened.options.disk_reserve_bytes),
             options: opened.options,
             budget: opened.budget,
+            growing: opened.growing,
+            page_cache: PageCache::default(),
+            left_logs: Mutex::new(opened.left_logs),
             watch: Watch::new(),
             family_options: opened.family_options,
             scan_options: ReadOptions::new(false, None),
@@ -112,6 +139,9 @@ impl RocksDirectory {
         });
         shared.note_manifest();
         shared.chores.add(Chore::FillPool);
+        if shared.growing.count() > 0 {
+            shared.chores.add(Chore::BeginTables);
+        }
         for number in opened.wiping {
             shared.chores.add(Chore::Wipe(number));
         }
@@ -191,6 +221,24 @@ impl Shared {
         self.db.write(batch, false).map_err(|error| self.stop(&error))
     }
 
+    /// Brings everything written to RocksDB's log so far to the disk, by this process or one before.
+    fn sync_log(&self) -> Result<(), StorageError> {
+        self.sync_left_logs()?;
+        self.db.flush_wal(true).map_err(|error| self.stop(&error))
+    }
+
+    fn sync_left_logs(&self) -> Result<(), StorageError> {
+        for path in std::mem::take(&mut *self.left_logs.lock()) {
+            match File::open(&path).and_then(|log| log.sync_data()) {
+                // What it held is in files.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.stop_io("sync", &path, &error)),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether batches are refused now. Asks the file system again while they are.
     fn is_full(&self) -> bool {
         let room = self.space.has_room(self.budget.used_bytes() as u64);
@@ -222,6 +270,10 @@ impl Shared {
         let cfs = self.unflushed();
         let families_ms = cfs.len() * FAMILY_FLUSH_MS;
         let bytes_ms = self.budget.used_bytes() / FLUSH_BYTES_PER_MS;
+        let tables_ms = usize::try_from(self.growing.bytes()).unwrap_or(usize::MAX) / FLUSH_BYTES_PER_MS;
+        if families_ms + bytes_ms + tables_ms <= FLUSH_AT_CLOSE_MS_MAX {
+            self.sync_tables();
+        }
         let outcome = if families_ms + bytes_ms > FLUSH_AT_CLOSE_MS_MAX {
             self.db.flush_wal(true)
         } else {
@@ -230,6 +282,22 @@ impl Shared {
         self.note_manifest();
         if let Err(error) = outcome {
             warn!(dir = %self.dir.display(), %error, "log directory closes without a flush; its log will be replayed");
+        }
+    }
+
+    /// The growing tables that may not be on the disk as a whole.
+    fn unsynced_tables(&self) -> Vec<Arc<GrowingTable>> {
+        let count = u32::try_from(self.families.count()).expect("families are numbered by u32");
+        let listed = (0..count).flat_map(|number| Vec::clone(&self.families.state(Family(number)).tables.list()));
+        listed.filter(|table| !table.is_synced()).collect()
+    }
+
+    /// Growing tables stay as they are and are found at the next start.
+    fn sync_tables(&self) {
+        for table in self.unsynced_tables() {
+            if let Err(error) = table.sync() {
+                warn!(path = %table.path().display(), %error, "growing table not synced at the end");
+            }
         }
     }
 }
@@ -318,6 +386,8 @@ impl LogDir for RocksDirectory {
         self.queue.wait_for_pen();
         let Some(shared) = self.shared.swap(None) else { return };
         shared.chores.close();
+        shared.growing.close();
+        shared.page_cache.close();
         shared.watch.close();
         shared.db.stop_compactions();
         threads.for_each(|thread| join(Some(thread)));

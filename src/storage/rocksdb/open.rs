@@ -17,8 +17,10 @@ use super::budget::Budget;
 use super::directory::{self, Assignment, FORMAT_KEY, FORMAT_VERSION, Key};
 use super::families::{FIXED, Families, Records};
 use super::guard;
+use super::ingest::Growing;
 use super::options::{self, DirectoryOptions};
 use super::raw::{Batch, BlockCache, Db, ReadOptions, RocksError};
+use super::recover;
 use super::space::Space;
 
 /// Why a log directory cannot be used.
@@ -46,9 +48,12 @@ pub(super) struct Opened {
     /// Families that a crash left half wiped.
     pub(super) wiping: Vec<u32>,
     pub(super) budget: Budget,
+    pub(super) growing: Growing,
     pub(super) family_options: Options,
     /// As they fit the disk.
     pub(super) options: DirectoryOptions,
+    /// Write-ahead logs that an earlier process left.
+    pub(super) left_logs: Vec<PathBuf>,
     /// Holds the lock as long as it is open.
     pub(super) lock: File,
 }
@@ -68,7 +73,7 @@ pub(super) fn open(
     }
 
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let options = options.fit(Space::disk_bytes(&path), descriptors);
+    let mut options = options.fit(Space::disk_bytes(&path), descriptors);
     // All of it while the log is replayed: what a thousand families held is not to be flushed one by one at the start.
     let budget = Budget::new(options.write_buffer_bytes_max);
     let cache = BlockCache::new(options.block_cache_bytes);
@@ -85,12 +90,18 @@ pub(super) fn open(
     let count = partition_families(dir, &held)?;
     let mut names: Vec<(String, &Options)> = FIXED.iter().map(|name| ((*name).to_owned(), &small)).collect();
     names.extend((0..count).map(|number| (directory::family_name(number), &partition)));
+    let left_logs = left_logs(&path).map_err(io_error)?;
     let db = Db::open(db_options, &path, names).map_err(rocks_error)?;
 
     budget.set(options.write_buffer_bytes);
     check_format(dir, &db)?;
     let (families, wiping) = Families::new(count, records(dir, &db)?);
-    Ok(Opened { db, families, wiping, budget, family_options: partition, options, lock })
+    if !links_work(dir, &path) {
+        // A growing table could not be handed over.
+        options.tables_max = 0;
+    }
+    let growing = recover::recover(dir, &db, &families, |family| db.cf(FIXED.len() + family.0 as usize))?;
+    Ok(Opened { db, families, wiping, budget, growing, family_options: partition, options, left_logs, lock })
 }
 
 /// Whether there is a database. One that lost the file that names its parts must not be taken for a new one.
@@ -167,6 +178,26 @@ fn direct_io_works(path: &Path) -> bool {
     works
 }
 
+fn left_logs(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "log") {
+            logs.push(file);
+        }
+    }
+    Ok(logs)
+}
+
+/// Whether a file can have a second name in the database's directory, which some network file systems refuse.
+fn links_work(dir: &Path, path: &Path) -> bool {
+    let (from, to) = (dir.join("link.probe"), path.join("link.probe"));
+    let works = fs::write(&from, b"").and_then(|()| fs::hard_link(&from, &to)).is_ok();
+    // Neither may exist; nothing depends on their going.
+    let _gone = (fs::remove_file(&from), fs::remove_file(&to));
+    works
+}
+
 /// How many partition families there are. They are made in the order of their numbers, so there is no gap.
 fn partition_families(dir: &Path, names: &[String]) -> Result<u32, OpenError> {
     let damaged = |reason: String| OpenError::Damaged { dir: dir.into(), reason: reason.into() };
@@ -190,19 +221,24 @@ fn partition_families(dir: &Path, names: &[String]) -> Result<u32, OpenError> {
 fn check_format(dir: &Path, db: &Db) -> Result<(), OpenError> {
     let cf = db.cf(0);
     let found = db.get(cf, FORMAT_KEY, &ReadOptions::new(true, None)).map_err(|error| rocks_error(dir, &error))?;
-    let Some(found) = found else {
-        let mut batch = Batch::with_capacity(64);
-        batch.put(cf, FORMAT_KEY, &FORMAT_VERSION.to_be_bytes());
-        return db.write(&mut batch, false).map_err(|error| rocks_error(dir, &error));
-    };
+    let Some(found) = found else { return note_format(dir, db) };
     let Ok(found) = <[u8; 4]>::try_from(&*found) else {
         return Err(OpenError::Damaged { dir: dir.into(), reason: "unreadable format version".into() });
     };
-    let found = u32::from_be_bytes(found);
-    if found > FORMAT_VERSION {
-        return Err(OpenError::NewerFormat { dir: dir.into(), found, known: FORMAT_VERSION });
+    match u32::from_be_bytes(found) {
+        FORMAT_VERSION => Ok(()),
+        found if found > FORMAT_VERSION => {
+            Err(OpenError::NewerFormat { dir: dir.into(), found, known: FORMAT_VERSION })
+        }
+        // What this version adds, an older one would not see.
+        _ => note_format(dir, db),
     }
-    Ok(())
+}
+
+fn note_format(dir: &Path, db: &Db) -> Result<(), OpenError> {
+    let mut batch = Batch::with_capacity(64);
+    batch.put(db.cf(0), FORMAT_KEY, &FORMAT_VERSION.to_be_bytes());
+    db.write(&mut batch, false).map_err(|error| rocks_error(dir, &error))
 }
 
 fn records(dir: &Path, db: &Db) -> Result<Records, OpenError> {

@@ -25,6 +25,15 @@ pub(crate) struct DirectoryOptions {
     /// Write-ahead logs that are written over again rather than deleted: their pages are there already. Each takes up
     /// to the memory budget in bytes on disk.
     pub(crate) recycled_logs: usize,
+    /// What brings so many bytes for one family in one group is large, and goes to a growing table.
+    pub(crate) table_piece_bytes: usize,
+    /// A growing table is handed over at this size.
+    pub(crate) table_bytes: u64,
+    /// Growing tables at most, and the bytes in them: each holds a descriptor, and a start after a kill reads them.
+    pub(crate) tables_max: usize,
+    pub(crate) tables_bytes_max: u64,
+    /// Bytes of tables, those written last, that are left in the page cache for consumers behind the tail.
+    pub(crate) cached_bytes: u64,
     /// Batches are refused while the file system has less left than this, so that deleting always works. A small file
     /// system keeps a twentieth instead.
     pub(crate) disk_reserve_bytes: u64,
@@ -40,6 +49,11 @@ impl Default for DirectoryOptions {
             files_allowed: 16_384,
             families_max: 20_000,
             recycled_logs: 4,
+            table_piece_bytes: 8 << 10,
+            table_bytes: 64 << 20,
+            tables_max: 256,
+            tables_bytes_max: 1 << 30,
+            cached_bytes: 512 << 20,
             disk_reserve_bytes: 1 << 30,
         }
     }
@@ -56,6 +70,9 @@ impl DirectoryOptions {
             |divisor: u64| usize::try_from(disk_bytes / divisor).unwrap_or(usize::MAX).max(WRITE_BUFFER_BYTES_MIN);
         self.write_buffer_bytes = self.write_buffer_bytes.min(share(32));
         self.write_buffer_bytes_max = self.write_buffer_bytes_max.min(share(32)).max(self.write_buffer_bytes);
+        self.table_bytes = self.table_bytes.min(share(32) as u64);
+        self.tables_bytes_max = self.tables_bytes_max.min(share(16) as u64);
+        self.tables_max = self.tables_max.min(usize::try_from(descriptors / 16).unwrap_or(usize::MAX));
         self.disk_reserve_bytes = self.disk_reserve_bytes.min(disk_bytes / 20);
         if disk_bytes < RECYCLING_DISK_BYTES_MIN {
             self.recycled_logs = 0;
@@ -113,11 +130,20 @@ pub(super) fn database(
     db.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, move |level, text| {
         log(text);
         match level {
+            LogLevel::Warn if is_expected(text) => debug!(target: "rocksdb", "{}", text.trim_end()),
             LogLevel::Warn | LogLevel::Error | LogLevel::Fatal => warn!(target: "rocksdb", "{}", text.trim_end()),
             LogLevel::Debug | LogLevel::Info | LogLevel::Header => debug!(target: "rocksdb", "{}", text.trim_end()),
         }
     }));
     db
+}
+
+/// What RocksDB warns of at every file that was grown outside: it has no identity, and ingestion guesses how long its
+/// end is.
+fn is_expected(warning: &str) -> bool {
+    ["Tail prefetch size", "without unique ID to verify", "Failed to get SST unique id"]
+        .iter()
+        .any(|expected| warning.contains(expected))
 }
 
 /// Options of a partition's family: keys only grow, values are batches of some KiB that are compressed already.

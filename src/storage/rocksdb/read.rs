@@ -1,43 +1,116 @@
 //! Reads. Any number at a time, none of them waits for the writer.
 //!
-//! What a reader behind the in-memory tail meets: the memtables, then the block cache, then the page cache and the
-//! disk. Scans leave the block cache alone, since a batch is rarely read twice from disk.
+//! What a reader behind the in-memory tail meets: growing tables and memtables, then the block cache, then the page
+//! cache and the disk. Scans leave the block cache alone, since a batch is rarely read twice from disk.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Shared;
-use super::raw::{Cf, ReadOptions, RocksError};
+use super::growing::GrowingTable;
+use super::raw::{Cf, Iter, ReadOptions, RocksError};
 use crate::storage::{Family, StorageError, VisitBatch, VisitPair, keys};
 use crate::types::Offset;
 
 impl Shared {
     pub(super) fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
-        let failed = |error: RocksError| self.read_failed(&error);
-        let mut iter = self.db.iter(self.cf(family), &self.scan_options);
-        // Asked after the iterator was made: what it no longer sees lies below this start, so there is never a hole.
-        let start = self.families.state(family).start();
-        iter.seek(&keys::batch(from.max(start)));
-        while let Some((key, batch)) = iter.entry().map_err(failed)? {
+        let state = self.families.state(family);
+        let mut next = from;
+        let mut visit = |last_offset: Offset, batch: &[u8], next: &mut Offset| {
+            *next = last_offset + 1;
+            visit(last_offset, batch)
+        };
+        loop {
+            let tables = state.tables.list();
+            // Asked after the tables, and again after the iterator: what is no longer there lies below this start, so
+            // there is never a hole.
+            next = next.max(state.start());
+            let holds = |table: &&Arc<GrowingTable>| table.bounds().is_some_and(|(_, last)| next <= last);
+            let table = tables.iter().find(holds);
+            let first = table.and_then(|table| table.bounds()).map(|(first, _)| first);
+            if let (Some(table), Some(first)) = (table, first)
+                && first <= next
+            {
+                let flow = table.scan(next, &mut |last_offset, batch| visit(last_offset, batch, &mut next));
+                match flow.map_err(|error| self.read_failed(&RocksError(error.to_string())))? {
+                    ControlFlow::Break(()) => return Ok(()),
+                    ControlFlow::Continue(()) => continue,
+                }
+            }
+            // One that shows nothing yet says nothing of what lies before it.
+            let at_its_end = |table: &Arc<GrowingTable>| table.last().is_some_and(|last| last < next);
+            if table.is_none() && tables.last().is_some_and(|table| !table.is_sealed() && at_its_end(table)) {
+                // Whatever comes goes there.
+                return Ok(());
+            }
+            let iter = self.db.iter(self.cf(family), &self.scan_options);
+            if !Arc::ptr_eq(&tables, &state.tables.list()) {
+                // A table may have gone over to RocksDB, and more have been written, before the iterator was made.
+                continue;
+            }
+            next = next.max(state.start());
+            let flow =
+                self.scan_keys(iter, next, first, &mut |last_offset, batch| visit(last_offset, batch, &mut next))?;
+            match first {
+                Some(first) if flow.is_continue() => next = next.max(first),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Visits what an iterator finds from `from` on and below `to`.
+    fn scan_keys(
+        &self,
+        mut iter: Iter<'_>,
+        from: Offset,
+        to: Option<Offset>,
+        visit: &mut VisitBatch<'_>,
+    ) -> Result<ControlFlow<()>, StorageError> {
+        iter.seek(&keys::batch(from));
+        while let Some((key, batch)) = iter.entry().map_err(|error| self.read_failed(&error))? {
             let Some(last_offset) = keys::batch_last_offset(key) else {
                 return Err(self.read_failed(&RocksError(format!("a batch under a key of {} bytes", key.len()))));
             };
-            if visit(last_offset, batch).is_break() {
+            if to.is_some_and(|to| last_offset >= to) {
                 break;
+            }
+            if visit(last_offset, batch).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
             iter.next();
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     pub(super) fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {
-        let mut iter = self.db.iter(self.cf(family), &self.scan_options);
-        let start = self.families.state(family).start();
-        iter.seek_to_last();
-        let Some((key, batch)) = iter.entry().map_err(|error| self.read_failed(&error))? else { return Ok(None) };
-        let last = keys::batch_last_offset(key).filter(|last_offset| *last_offset >= start);
-        Ok(last.map(|last_offset| (last_offset, Bytes::copy_from_slice(batch))))
+        let state = self.families.state(family);
+        loop {
+            let (start, tables) = (state.start(), state.tables.list());
+            let mut iter = self.db.iter(self.cf(family), &self.scan_options);
+            if !Arc::ptr_eq(&tables, &state.tables.list()) {
+                continue;
+            }
+            let failed = |error: std::io::Error| self.read_failed(&RocksError(error.to_string()));
+            let newest = tables.iter().rev().find(|table| table.last().is_some());
+            let grown = newest.map_or(Ok(None), |table| table.last_batch()).map_err(failed)?;
+            iter.seek_to_last();
+            let entry = iter.entry().map_err(|error| self.read_failed(&error))?;
+            let stored = entry.and_then(|(key, batch)| Some((keys::batch_last_offset(key)?, batch)));
+            let last = match (grown, stored) {
+                (Some((grown, batch)), stored) if stored.is_none_or(|(stored, _)| stored < grown) => {
+                    Some((grown, batch))
+                }
+                (_, stored) => stored.map(|(last_offset, batch)| (last_offset, Bytes::copy_from_slice(batch))),
+            };
+            let last = last.filter(|(last_offset, _)| *last_offset >= state.start());
+            if last.is_none() && state.start() != start {
+                // It may have moved past what was the last batch then.
+                continue;
+            }
+            return Ok(last);
+        }
     }
 
     pub(super) fn side(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {

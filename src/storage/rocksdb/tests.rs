@@ -13,24 +13,24 @@ use crate::storage::{self, SharedLogDir, Write, keys};
 use crate::types::PartitionIndex;
 use crate::types::limits::INLINE_WRITE_BYTES_MAX;
 
-fn options() -> DirectoryOptions {
+pub(super) fn options() -> DirectoryOptions {
     DirectoryOptions { disk_reserve_bytes: 0, ..DirectoryOptions::default() }
 }
 
-fn open(dir: &Path) -> Arc<RocksDirectory> {
+pub(super) fn open(dir: &Path) -> Arc<RocksDirectory> {
     RocksDirectory::open(dir, options()).expect("open")
 }
 
-fn create(dir: &RocksDirectory, topic: &str) -> Family {
+pub(super) fn create(dir: &RocksDirectory, topic: &str) -> Family {
     dir.create(&[partition(topic, 0)]).expect("create")[0]
 }
 
-fn shared(dir: &RocksDirectory) -> Arc<Shared> {
+pub(super) fn shared(dir: &RocksDirectory) -> Arc<Shared> {
     dir.shared.load_full().expect("open")
 }
 
 /// Waits for the background.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "{what} did not come true");
@@ -336,13 +336,29 @@ fn a_half_wiped_family_is_wiped_at_the_next_start() {
 
 /// Where the child of the crash test keeps its directory; set only for the child.
 const CRASH_DIR: &str = "KLAMM_TEST_CRASH_DIR";
+/// Set for a child that is to write to growing tables, as many and as small ones as it can.
+const CRASH_TABLES: &str = "KLAMM_TEST_CRASH_TABLES";
 const CRASH_PARTITIONS: i32 = 3;
+
+fn crash_options(tables: bool) -> DirectoryOptions {
+    if tables {
+        // One partition fills a table with some twenty batches; those of the others are too small for one.
+        DirectoryOptions { table_piece_bytes: 16, table_bytes: 224 << 10, ..options() }
+    } else {
+        DirectoryOptions { tables_max: 0, ..options() }
+    }
+}
+
+fn crash_value(index: usize, offset: i64) -> Vec<u8> {
+    offset.to_be_bytes().repeat((1 + (offset as usize * 37) % 700) * [1, 4, 1][index])
+}
 
 /// Not a test by itself: the process that the test below kills.
 #[test]
 fn crash_child() {
     let Ok(path) = std::env::var(CRASH_DIR) else { return };
-    let dir = open(Path::new(&path));
+    let options = crash_options(std::env::var(CRASH_TABLES).is_ok());
+    let dir = RocksDirectory::open(Path::new(&path), options).expect("open");
     let ids: Vec<_> = (0..CRASH_PARTITIONS).map(|n| partition("crash", n)).collect();
     let families = dir.create(&ids).expect("create");
     let mut next: Vec<i64> = families
@@ -353,7 +369,7 @@ fn crash_child() {
         for (index, family) in families.iter().enumerate() {
             let offset = next[index];
             next[index] += 1;
-            let value = offset.to_be_bytes().repeat(1 + (offset as usize * 37) % 700);
+            let value = crash_value(index, offset);
             let key = keys::side(ids[index].topic_id, PartitionIndex(index as i32), 0x80, b"last");
             let writes = vec![batch(*family, offset, &value), side(&key, &offset.to_be_bytes())];
             let done = Box::new(move |result: Result<(), StorageError>| {
@@ -376,14 +392,27 @@ fn crash_child() {
 /// Everything acknowledged is there after a kill, each batch with its side record (I-1); what was deleted is not.
 #[test]
 fn a_killed_directory_has_everything_it_acknowledged() {
+    kill_and_check(false, &[1, 50, 400, 1500]);
+}
+
+/// The same with growing tables, where a batch may outlive its side record, if it was not acknowledged.
+#[test]
+fn a_killed_directory_with_growing_tables_has_everything_it_acknowledged() {
+    kill_and_check(true, &[1, 50, 400, 1500, 4000]);
+}
+
+fn kill_and_check(tables: bool, kills_after: &[usize]) {
     let dir = tempfile::tempdir().expect("tempdir");
-    for kill_after in [1, 50, 400, 1500] {
-        let mut child = Command::new(std::env::current_exe().expect("own path"))
+    for &kill_after in kills_after {
+        let mut command = Command::new(std::env::current_exe().expect("own path"));
+        command
             .args(["--exact", "storage::rocksdb::tests::crash_child", "--nocapture", "--test-threads=1"])
             .env(CRASH_DIR, dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("start");
+            .stdout(Stdio::piped());
+        if tables {
+            command.env(CRASH_TABLES, "1");
+        }
+        let mut child = command.spawn().expect("start");
         let mut acked = vec![-1_i64; CRASH_PARTITIONS as usize];
         let mut deleted = -1;
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
@@ -400,23 +429,28 @@ fn a_killed_directory_has_everything_it_acknowledged() {
         }
         child.wait().expect("ended");
         assert!(acked.iter().any(|last| *last >= 0), "the child acknowledged something before it was killed");
-        check_after_kill(dir.path(), &acked, deleted);
+        check_after_kill(dir.path(), &acked, deleted, tables);
     }
 }
 
-fn check_after_kill(path: &Path, acked: &[i64], deleted: i64) {
-    let dir = open(path);
+fn check_after_kill(path: &Path, acked: &[i64], deleted: i64, tables: bool) {
+    let dir = RocksDirectory::open(path, crash_options(tables)).expect("open");
     let ids: Vec<_> = (0..CRASH_PARTITIONS).map(|n| partition("crash", n)).collect();
     for (index, family) in dir.create(&ids).expect("create").into_iter().enumerate() {
         let found = scan(&*dir, family, 0);
         assert!(found.len() as i64 > acked[index], "{} of {} acknowledged", found.len(), acked[index] + 1);
         for (expected, (offset, value)) in (0_i64..).zip(&found) {
             assert_eq!(*offset, expected, "no gap");
-            assert_eq!(*value, offset.to_be_bytes().repeat(1 + (*offset as usize * 37) % 700));
+            assert_eq!(*value, crash_value(index, *offset));
         }
         let key = keys::side(ids[index].topic_id, PartitionIndex(index as i32), 0x80, b"last");
         let last = dir.side(&key).expect("read").map(|value| i64::from_be_bytes((*value).try_into().expect("8 bytes")));
-        assert_eq!(last, found.last().map(|(offset, _)| *offset), "batch and side record together (I-1)");
+        let last_batch = found.last().map(|(offset, _)| *offset);
+        if tables {
+            assert!((acked[index]..=last_batch.unwrap_or(-1)).contains(&last.unwrap_or(-1)), "{last:?} {last_batch:?}");
+        } else {
+            assert_eq!(last, last_batch, "batch and side record together (I-1)");
+        }
     }
     let gone = |id: &PartitionId| id.topic.as_str() == "passing" && i64::from(id.partition.0) <= deleted;
     assert!(!dir.partitions().iter().any(|(id, _)| gone(id)), "a deleted partition stays deleted");

@@ -5,19 +5,25 @@
 //! it himself ([`write_queued`]), which saves him two task switches. Whoever writes holds the [`Pen`], and takes sets
 //! only with it or before anybody else could: order is that of [`Queue::push`], for the writes as for `Done` (I-1).
 //! After a failed write or sync nothing more is written (I-6).
+//!
+//! Of a group, what is for growing tables is written first: a kill may leave batches that no side record speaks of,
+//! which recovery reads, but no side record of a batch that is not there.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Shared;
 use super::care::Chore;
 use super::directory;
 use super::families::FamilyState;
+use super::growing::GrowingTable;
+use super::placement::Placement;
 use super::raw::{Batch, RocksError};
 use crate::storage::{Done, Family, StorageError, Write, WriteSet, keys};
 use crate::task;
@@ -175,18 +181,19 @@ impl Queue {
 pub(super) fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
     let mut group = Vec::new();
     while queue.take(&mut group) {
-        Writer { shared: &shared, pen: &mut queue.pen.lock() }.write_group(&mut group, &queue);
+        shared.growing.writer_came();
+        Writer { shared: &shared, pen: &mut queue.pen.lock(), may_wait: true }.write_group(&mut group, &queue);
     }
 }
 
 /// Writes on the calling thread what is queued, if that is little and the writer sleeps; wakes it otherwise. Not to be
 /// called under a lock that a `Done` may take.
 pub(super) fn write_queued(shared: &Shared, queue: &Queue) {
-    if shared.budget.is_overdrawn() {
+    if shared.budget.is_overdrawn() || shared.growing.wants_writer() {
         return queue.wake();
     }
     if let Some((mut pen, mut group)) = queue.take_little() {
-        let write = || Writer { shared, pen: &mut pen }.write_group(&mut group, queue);
+        let write = || Writer { shared, pen: &mut pen, may_wait: false }.write_group(&mut group, queue);
         task::as_owner("storage-writer", || shared.watch.over(write));
     }
 }
@@ -201,11 +208,14 @@ struct Pen {
     /// place sets with batches of the family are refused too, since their offsets would leave a gap.
     refused: HashMap<Family, u64>,
     activity: Activity,
+    placement: Placement,
 }
 
 struct Writer<'a> {
     shared: &'a Shared,
     pen: &'a mut Pen,
+    /// It is the writer's thread, and not that of a request.
+    may_wait: bool,
 }
 
 /// The families that a set adds batches to.
@@ -248,14 +258,15 @@ impl Writer<'_> {
         }
     }
 
-    /// Waits while memtables take far more than their budget. Only under a load that flushing cannot follow; then the
-    /// pace is that of flushing.
+    /// Waits while memtables or growing tables take far more than their budget. Only under a load that the disk cannot
+    /// follow; then the pace is the disk's.
     fn wait_for_memory(&self, queue: &Queue) {
         if self.shared.budget.is_overdrawn() {
             self.shared.catch_up();
         }
         for _ in 0..MEMORY_WAIT_STEPS_MAX {
-            if !self.shared.budget.is_overdrawn() || queue.is_closing() || self.shared.stopped.get().is_some() {
+            let lags = self.shared.budget.is_overdrawn() || self.shared.tables_lag();
+            if !lags || queue.is_closing() || self.shared.stopped.get().is_some() {
                 return;
             }
             std::thread::park_timeout(MEMORY_WAIT_STEP);
@@ -280,10 +291,11 @@ impl Writer<'_> {
     }
 
     /// Writes these sets as one.
-    fn write<'q>(&mut self, sets: impl Iterator<Item = &'q Queued>) -> Result<(), StorageError> {
+    fn write<'q>(&mut self, sets: impl Iterator<Item = &'q Queued> + Clone) -> Result<(), StorageError> {
         self.shared.writable()?;
         self.pen.batch.clear();
         self.pen.starts.clear();
+        self.pen.placement.begin_group(sets.clone().map(|queued| &queued.set), self.may_wait);
         let mut sync = false;
         for queued in sets {
             sync |= queued.set.sync;
@@ -291,17 +303,19 @@ impl Writer<'_> {
                 self.add(write)?;
             }
         }
-        if self.pen.batch.count() == 0 {
-            // Nothing to write, but a sync covers what was written before.
-            return if sync {
-                self.shared.db.flush_wal(true).map_err(|error| self.shared.stop(&error))
-            } else {
-                Ok(())
-            };
+        // Batches first: recovery reads what side records do not speak of yet.
+        self.pen.placement.write(self.shared)?;
+        if self.pen.batch.count() > 0 {
+            self.shared.db.write(&mut self.pen.batch, sync).map_err(|error| self.shared.stop(&error))?;
+        } else if sync {
+            // It covers what was written before.
+            self.shared.sync_log()?;
         }
-        self.shared.db.write(&mut self.pen.batch, sync).map_err(|error| self.shared.stop(&error))?;
-        for (family, start) in self.pen.starts.drain(..) {
+        self.pen.placement.publish(self.shared);
+        let starts: HashMap<Family, Offset> = self.pen.starts.drain(..).collect();
+        for (family, start) in starts {
             self.shared.families.state(family).set_start(start);
+            self.shared.drop_tables_below(family, start);
             self.shared.chores.add(Chore::DropFiles(family));
         }
         if let Some(active) = self.pen.activity.window_ended() {
@@ -322,9 +336,10 @@ impl Writer<'_> {
     fn add(&mut self, write: &Write) -> Result<(), StorageError> {
         let shared = self.shared;
         match write {
-            Write::Batch { family, last_offset, batch } => self.add_batch(*family, *last_offset, batch),
+            Write::Batch { family, last_offset, batch } => self.add_batch(*family, *last_offset, batch)?,
             Write::DeleteBatch { family, last_offset } => {
                 if *last_offset >= self.start(*family) {
+                    self.before_changing(*family, *last_offset..=*last_offset)?;
                     self.pen.batch.delete(shared.cf(*family), &keys::batch(*last_offset));
                 }
             }
@@ -349,25 +364,52 @@ impl Writer<'_> {
 
     fn set_start(&mut self, family: Family, start: Offset) {
         self.pen.batch.put(self.shared.default_cf(), &directory::start_key(family.0), &start.0.to_be_bytes());
+        self.pen.placement.logs(family);
         self.pen.starts.push((family, start));
     }
 
-    fn add_batch(&mut self, family: Family, last_offset: Offset, bytes: &[u8]) {
+    /// What tables hold of a family under these last offsets becomes RocksDB's before it changes.
+    fn before_changing(&mut self, family: Family, last_offsets: RangeInclusive<Offset>) -> Result<(), StorageError> {
+        let tables = &self.shared.families.state(family).tables;
+        let holds = |table: &Arc<GrowingTable>| match table.relies_on() {
+            Some((first, last)) => first <= *last_offsets.end() && *last_offsets.start() <= last,
+            // Batches of this very group.
+            None => true,
+        };
+        if tables.has_any() && (self.pen.placement.has_staged(family) || tables.list().iter().any(holds)) {
+            self.pen.placement.settle(self.shared, family)?;
+        }
+        Ok(())
+    }
+
+    fn add_batch(&mut self, family: Family, last_offset: Offset, bytes: &Bytes) -> Result<(), StorageError> {
         let cf = self.shared.cf(family);
         let state = self.shared.families.state(family);
         let start = self.start(family);
         if start == Offset::MAX {
             // The partition was deleted meanwhile, and the family may be another's soon.
-            return;
+            return Ok(());
         }
         if last_offset < start {
             // The log begins anew at an earlier offset. What lies hidden below the start must not come back.
+            self.pen.placement.settle(self.shared, family)?;
+            state.keep_files();
             self.pen.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
             self.set_start(family, Offset::ZERO);
         }
+        if self.pen.placement.may_take(self.shared, family) {
+            if last_offset < self.end(family, &state)? {
+                self.before_changing(family, last_offset..=last_offset)?;
+            } else if self.pen.placement.take(self.shared, family, last_offset, bytes)? {
+                state.end.fetch_max(last_offset.0.saturating_add(1), Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+        self.pen.placement.logs(family);
         self.pen.batch.put(cf, &keys::batch(last_offset), bytes);
         state.end.fetch_max(last_offset.0.saturating_add(1), Ordering::Relaxed);
         self.pen.activity.wrote(family, bytes.len());
+        Ok(())
     }
 
     /// Deleting from the front moves the log's start and touches no batch: a range tombstone would stretch the next
@@ -384,6 +426,9 @@ impl Writer<'_> {
             self.set_start(family, to);
             return Ok(());
         }
+        self.before_changing(family, from..=to)?;
+        // A table that is begun at an offset cut off here must not reach the disk before the cut does.
+        self.pen.placement.logs(family);
         self.pen.batch.delete_range(self.shared.cf(family), &keys::batch(from), &keys::batch(to));
         if to == end {
             state.end.store(from.0, Ordering::Relaxed);

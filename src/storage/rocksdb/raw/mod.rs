@@ -11,6 +11,7 @@
 #![allow(unsafe_code, reason = "RocksDB's C API; the file's header says why each use is sound")]
 
 mod files;
+mod ingest;
 mod options;
 
 use std::ffi::{CStr, CString, c_char};

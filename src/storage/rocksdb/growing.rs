@@ -1,0 +1,344 @@
+//! A table that grows: a partition's newest batches, written once.
+//!
+//! What goes through RocksDB's log and memtable is written twice. Where much comes for one partition, its batches are
+//! appended to a file instead that is laid out as the beginning of one of RocksDB's own tables ([`super::table`]). When
+//! it is full, [`super::ingest`] appends what a table ends with and RocksDB takes the file over as it is.
+//!
+//! Layout of a file `<log.dir>/growing/<family>-<serial>.sst`: the [`Header`], then a data block for each batch. What
+//! a kill or a loss of power leaves behind the last sound block does not count, and [`super::recover`] cuts it off.
+//!
+//! One writes, who holds the writer's pen; any number read. A batch is found once its block was published.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::table::{self, BlockAt, Frame};
+use crate::storage::{VisitBatch, keys};
+use crate::types::{Offset, PartitionIndex, TopicId};
+
+/// What a growing file begins with, 64 bytes: magic (8), layout 1 (4), family (4), topic id (16), partition (4),
+/// [`Header::follows`] (8), zeros (16), and the CRC-32C of all that (4). Numbers are big-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) family: u32,
+    /// Whose batches they are: a family's number may be given out again.
+    pub(super) topic_id: TopicId,
+    pub(super) partition: PartitionIndex,
+    /// The last offset of the table before it, if that still grew when this one was begun: without it the log would
+    /// have a hole. [`Offset::NONE`]: what comes before was on the disk.
+    pub(super) follows: Offset,
+}
+
+pub(super) const HEADER_BYTES: usize = 64;
+const MAGIC: &[u8; 8] = b"klammtab";
+const LAYOUT: u32 = 1;
+
+impl Header {
+    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&LAYOUT.to_be_bytes());
+        bytes[12..16].copy_from_slice(&self.family.to_be_bytes());
+        bytes[16..32].copy_from_slice(self.topic_id.0.as_bytes());
+        bytes[32..36].copy_from_slice(&self.partition.0.to_be_bytes());
+        bytes[36..44].copy_from_slice(&self.follows.0.to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// `None`: torn, or not one of ours.
+    pub(super) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let u32_at = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        if &bytes[..8] != MAGIC || u32_at(8) != LAYOUT || u32_at(60) != crc32c::crc32c(&bytes[..60]) {
+            return None;
+        }
+        Some(Self {
+            family: u32_at(12),
+            topic_id: TopicId(uuid::Uuid::from_slice(&bytes[16..32]).ok()?),
+            partition: PartitionIndex(i32::from_be_bytes(bytes[32..36].try_into().ok()?)),
+            follows: Offset(i64::from_be_bytes(bytes[36..44].try_into().ok()?)),
+        })
+    }
+}
+
+/// A growing table's file and the blocks in it.
+#[derive(Debug)]
+pub(super) struct GrowingTable {
+    file: File,
+    path: PathBuf,
+    /// As its header says.
+    follows: Offset,
+    /// Those that readers may see, in the order of their keys.
+    blocks: RwLock<Vec<BlockAt>>,
+    /// Up to where the page cache was told.
+    told: AtomicU64,
+    /// Where the next block goes. Only who holds the pen moves it.
+    end: AtomicU64,
+    /// Nothing is appended any more.
+    sealed: AtomicBool,
+    /// Sealed, and all of it has reached the disk.
+    synced: AtomicBool,
+    /// Most of it has.
+    pre_synced: AtomicBool,
+    pre_sync_wanted: AtomicBool,
+}
+
+/// A part of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stretch {
+    from: u64,
+    to: u64,
+}
+
+impl Stretch {
+    pub(super) fn bytes(self) -> u64 {
+        self.to - self.from
+    }
+}
+
+/// Readers take so many bytes at once at most, unless one batch is larger.
+const READ_BYTES_MAX: u64 = 512 << 10;
+/// The second read of a scan takes so many bytes, later ones twice as many each time. The first takes one batch.
+const READ_BYTES_MIN: u64 = 64 << 10;
+
+/// Buffers of one `pwritev`, as the kernel allows (`IOV_MAX`).
+const BUFFERS_MAX: usize = 1024;
+
+impl GrowingTable {
+    /// Makes the file.
+    pub(super) fn create(path: PathBuf, header: &Header) -> io::Result<Self> {
+        let file = File::options().create_new(true).read(true).write(true).open(&path)?;
+        file.write_all_at(&header.encode(), 0)?;
+        Ok(Self::with_blocks(file, path, header.follows, Vec::new()))
+    }
+
+    /// A table that was found with these blocks, at least one. Nothing is appended to it.
+    pub(super) fn found(file: File, path: PathBuf, follows: Offset, blocks: Vec<BlockAt>) -> Self {
+        let table = Self::with_blocks(file, path, follows, blocks);
+        table.seal();
+        table
+    }
+
+    fn with_blocks(file: File, path: PathBuf, follows: Offset, blocks: Vec<BlockAt>) -> Self {
+        let end = blocks.last().map_or(HEADER_BYTES as u64, BlockAt::end);
+        Self {
+            file,
+            path,
+            follows,
+            blocks: RwLock::new(blocks),
+            told: AtomicU64::new(0),
+            end: AtomicU64::new(end),
+            sealed: AtomicBool::new(false),
+            synced: AtomicBool::new(false),
+            pre_synced: AtomicBool::new(false),
+            pre_sync_wanted: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes written, those not published included.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn block_count(&self) -> usize {
+        self.blocks.read().len()
+    }
+
+    /// First and last key of what is published.
+    pub(super) fn bounds(&self) -> Option<(Offset, Offset)> {
+        let blocks = self.blocks.read();
+        Some((last_offset(blocks.first()?), last_offset(blocks.last()?)))
+    }
+
+    /// First and last key of what must not change while it grows: what is published, and the key before it, whose
+    /// absence would tell the next start that a table was lost.
+    pub(super) fn relies_on(&self) -> Option<(Offset, Offset)> {
+        let (first, last) = self.bounds()?;
+        Some((if self.follows == Offset::NONE { first } else { self.follows }, last))
+    }
+
+    pub(super) fn last(&self) -> Option<Offset> {
+        self.blocks.read().last().map(last_offset)
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn seal(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Brings what was written to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let sealed = self.is_sealed();
+        self.file.sync_data()?;
+        self.synced.fetch_or(sealed, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether its file still has a name: here or as one of RocksDB's.
+    pub(super) fn has_name(&self) -> bool {
+        rustix::fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+
+    /// Whether nobody has asked for a [`pre_sync`](Self::pre_sync) yet.
+    pub(super) fn wants_pre_sync(&self) -> bool {
+        !self.pre_sync_wanted.swap(true, Ordering::Relaxed)
+    }
+
+    /// What was written since the last time, if that is at least so much.
+    pub(super) fn take_stretch(&self, bytes_min: u64) -> Option<Stretch> {
+        let (from, to) = (self.told.load(Ordering::Relaxed), self.size_bytes());
+        if to - from < bytes_min {
+            return None;
+        }
+        // Who holds the pen asks while it grows, and who hands it over afterwards.
+        self.told.store(to, Ordering::Relaxed);
+        Some(Stretch { from, to })
+    }
+
+    /// Takes a stretch out of the page cache as far as it is on the disk, and sends the rest there. A wish, which the
+    /// kernel may refuse.
+    pub(super) fn uncache(&self, stretch: Stretch) {
+        let length = NonZeroU64::new(stretch.bytes());
+        let _refused = rustix::fs::fadvise(&self.file, stretch.from, length, rustix::fs::Advice::DontNeed);
+    }
+
+    pub(super) fn is_pre_synced(&self) -> bool {
+        self.pre_synced.load(Ordering::Acquire)
+    }
+
+    /// Brings most of what is written to the disk while more is written.
+    pub(super) fn pre_sync(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.pre_synced.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes batches, under their last offsets, behind what is there. They are to be [`publish`](Self::publish)ed.
+    pub(super) fn write(&self, batches: &[(Offset, Bytes)]) -> io::Result<Vec<BlockAt>> {
+        let mut at = self.size_bytes();
+        let mut blocks = Vec::with_capacity(batches.len());
+        // A block has three parts.
+        for some in batches.chunks(BUFFERS_MAX / 3) {
+            let frames: Vec<Frame> =
+                some.iter().map(|(last_offset, batch)| table::frame(keys::batch(*last_offset), batch)).collect();
+            let mut buffers = Vec::with_capacity(3 * some.len());
+            let start = at;
+            for ((last_offset, batch), frame) in some.iter().zip(&frames) {
+                let block = frame.block_at(keys::batch(*last_offset), at, batch.len());
+                at = block.end();
+                blocks.push(block);
+                buffers.extend([frame.head(), batch, frame.tail()].map(IoSlice::new));
+            }
+            write_all(&self.file, &mut buffers, start)?;
+        }
+        self.end.store(at, Ordering::Relaxed);
+        Ok(blocks)
+    }
+
+    /// Shows blocks to readers.
+    pub(super) fn publish(&self, blocks: &[BlockAt]) {
+        self.blocks.write().extend_from_slice(blocks);
+    }
+
+    /// Makes a table of RocksDB's of it, on the disk. May be called again.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        let end = self.size_bytes();
+        let rest = table::finish(&self.blocks.read(), end);
+        self.file.write_all_at(&rest, end)?;
+        self.file.set_len(end + rest.len() as u64)?;
+        self.file.sync_all()?;
+        self.synced.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Visits batches from the first whose last offset is at least `from`.
+    pub(super) fn scan(&self, from: Offset, visit: &mut VisitBatch<'_>) -> io::Result<ControlFlow<()>> {
+        let mut next = self.blocks.read().partition_point(|block| last_offset(block) < from);
+        let (mut buffer, mut ahead_bytes) = (Vec::new(), 0);
+        loop {
+            let some = self.some_blocks(next, ahead_bytes);
+            let (Some(first), Some(last)) = (some.first(), some.last()) else { return Ok(ControlFlow::Continue(())) };
+            let length = usize::try_from(last.end() - first.start).expect("a read fits memory");
+            buffer.resize(length, 0);
+            self.file.read_exact_at(&mut buffer, first.start)?;
+            for block in &some {
+                let bytes = &buffer[within(first, block.start)..within(first, block.end())];
+                if !table::is_sound(bytes) {
+                    let offset = last_offset(block);
+                    return Err(io::Error::other(format!("checksum mismatch at offset {offset} in {:?}", self.path)));
+                }
+                let value = within(first, block.value_start());
+                if visit(last_offset(block), &buffer[value..value + block.value_bytes as usize]).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            next += some.len();
+            ahead_bytes = (2 * ahead_bytes).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        }
+    }
+
+    /// Blocks from this one on: one, and as many more as fit so many bytes.
+    fn some_blocks(&self, next: usize, bytes: u64) -> Vec<BlockAt> {
+        let blocks = self.blocks.read();
+        let Some(first) = blocks.get(next) else { return Vec::new() };
+        let more = blocks[next + 1..].iter().take_while(|block| block.end() - first.start <= bytes).count();
+        blocks[next..=next + more].to_vec()
+    }
+
+    /// The last batch that is published.
+    pub(super) fn last_batch(&self) -> io::Result<Option<(Offset, Bytes)>> {
+        let Some(last) = self.last() else { return Ok(None) };
+        let mut found = None;
+        let flow = self.scan(last, &mut |last_offset, batch| {
+            found = Some((last_offset, Bytes::copy_from_slice(batch)));
+            ControlFlow::Break(())
+        })?;
+        debug_assert!(flow.is_break(), "a published block is found");
+        Ok(found)
+    }
+}
+
+/// A block's key, as the offset it is.
+pub(super) fn last_offset(block: &BlockAt) -> Offset {
+    Offset(i64::from_be_bytes(block.key))
+}
+
+/// A place of the file within a buffer that begins at a block.
+fn within(first: &BlockAt, place: u64) -> usize {
+    usize::try_from(place - first.start).expect("a read fits memory")
+}
+
+fn write_all(file: &File, mut buffers: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
+    while !buffers.is_empty() {
+        match rustix::io::pwritev(file, buffers, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut buffers, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}

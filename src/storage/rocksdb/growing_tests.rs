@@ -1,0 +1,259 @@
+//! Directories whose batches go to growing tables: the contract, readers beside the writer, deleting, limits.
+//!
+//! What a loss of power leaves is in `power_tests`, the kill test in `tests`.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use super::tests::{create, eventually, options, shared};
+use super::*;
+use crate::storage;
+use crate::storage::contract::{self, batch, commit, partition, scan};
+
+/// Every batch of 128 bytes and more gets its family a table.
+pub(super) fn tables_of(table_bytes: u64) -> DirectoryOptions {
+    DirectoryOptions { table_piece_bytes: 1, table_bytes, ..options() }
+}
+
+pub(super) fn open_tables(path: &Path, table_bytes: u64) -> Arc<RocksDirectory> {
+    RocksDirectory::open(path, tables_of(table_bytes)).expect("open")
+}
+
+pub(super) fn value(offset: i64, bytes: usize) -> Vec<u8> {
+    offset.to_be_bytes().repeat(bytes.div_ceil(8))
+}
+
+/// Commits batches of so many bytes, each in a group of its own.
+pub(super) fn append(dir: &RocksDirectory, family: Family, offsets: Range<i64>, bytes: usize) {
+    for offset in offsets {
+        commit(dir, vec![batch(family, offset, &value(offset, bytes))], false).expect("commit");
+    }
+}
+
+/// Sealed tables stay where they are from now on, unless the writer needs them handed over.
+pub(super) fn stop_handing_over(dir: &RocksDirectory) {
+    shared(dir).growing.close();
+}
+
+pub(super) fn tables(dir: &RocksDirectory, family: Family) -> Vec<Arc<GrowingTable>> {
+    Vec::clone(&shared(dir).families.state(family).tables.list())
+}
+
+pub(super) fn files(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path.join("growing")) else { return Vec::new() };
+    entries.map(|entry| entry.expect("entry").path()).collect()
+}
+
+/// As a kill leaves it, if nothing is written. What goes on in the background may make it begin again.
+pub(super) fn copy(from: &Path) -> tempfile::TempDir {
+    loop {
+        let to = tempfile::tempdir().expect("tempdir");
+        let (before, copied) = (names(from), copy_into(from, to.path()));
+        if copied.is_ok() && before == names(from) {
+            return to;
+        }
+    }
+}
+
+/// All files below a directory.
+fn names(place: &Path) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(place).expect("list").map(|entry| entry.expect("entry").path());
+    entries.flat_map(|path| if path.is_dir() { names(&path) } else { BTreeSet::from([path]) }).collect()
+}
+
+fn copy_into(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir(&target)?;
+            copy_into(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn offsets(dir: &RocksDirectory, family: Family) -> Vec<i64> {
+    scan(dir, family, 0).into_iter().map(|(offset, _)| offset).collect()
+}
+
+fn last(dir: &RocksDirectory, family: Family) -> Option<i64> {
+    dir.last_batch(family).expect("read").map(|(last, _)| last.0)
+}
+
+/// What the log holds must be there now, after a kill, and after an orderly end; twice.
+pub(super) fn expect_for_ever(
+    place: &tempfile::TempDir,
+    dir: &Arc<RocksDirectory>,
+    topic: &str,
+    expected: &[(i64, Vec<u8>)],
+) {
+    let family = create(dir, topic);
+    assert_eq!(scan(&**dir, family, 0), expected);
+    let killed = copy(place.path());
+    dir.close();
+    for place in [killed.path(), place.path()] {
+        for _ in 0..2 {
+            let dir = open_tables(place, 64 << 10);
+            let family = create(&dir, topic);
+            assert_eq!(scan(&*dir, family, 0), expected);
+            assert_eq!(last(&dir, family), expected.last().map(|(last, _)| *last));
+            eventually("tables are handed over", || tables(&dir, family).is_empty());
+            assert_eq!(scan(&*dir, family, 0), expected);
+            assert_eq!(last(&dir, family), expected.last().map(|(last, _)| *last));
+            // Those of other partitions, too.
+            eventually("no table is left", || shared(&dir).growing.count() == 0);
+            assert_eq!((files(place), shared(&dir).growing.bytes()), (vec![], 0));
+            dir.close();
+        }
+    }
+}
+
+pub(super) fn values(offsets: Range<i64>, bytes: usize) -> Vec<(i64, Vec<u8>)> {
+    offsets.map(|offset| (offset, value(offset, bytes))).collect()
+}
+
+#[test]
+fn growing_tables_keep_the_contract() {
+    for table_bytes in [1, 64 << 10, 64 << 20] {
+        let dir = tempfile::tempdir().expect("tempdir");
+        contract::check(&mut || open_tables(dir.path(), table_bytes));
+        // Batches of the suite are small: so that the first of a family is enough.
+        let dir = tempfile::tempdir().expect("tempdir");
+        let options = DirectoryOptions { table_piece_bytes: 0, ..tables_of(table_bytes) };
+        contract::check(&mut || RocksDirectory::open(dir.path(), options.clone()).expect("open"));
+    }
+}
+
+#[test]
+fn batches_are_read_from_tables_and_from_rocksdb_alike() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open_tables(place.path(), 64 << 10);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..40, 10_000);
+    eventually("full ones are handed over", || tables(&dir, family).len() == 1);
+    assert!(!tables(&dir, family)[0].is_sealed());
+    assert_eq!(files(place.path()).len(), 1);
+    expect_for_ever(&place, &dir, "t", &values(0..40, 10_000));
+}
+
+/// A stretch of large batches, one of small ones that make a table give way to the log, and so on.
+fn mixed_bytes(offset: i64) -> usize {
+    match offset / 150 % 3 {
+        0 => 6000 + (offset as usize * 997) % 9000,
+        1 => 100,
+        _ => 1 + (offset as usize * 131) % 4000,
+    }
+}
+
+/// Where `kept`, the log's start follows its end at this distance.
+fn readers_beside_a_writer(piece_bytes: usize, table_bytes: u64, kept: Option<i64>) {
+    let place = tempfile::tempdir().expect("tempdir");
+    let options = DirectoryOptions { table_piece_bytes: piece_bytes, ..tables_of(table_bytes) };
+    let dir = RocksDirectory::open(place.path(), options).expect("open");
+    let family = create(&dir, "t");
+    let (acked, ended) = (Arc::new(AtomicI64::new(-1)), Arc::new(AtomicBool::new(false)));
+    let start = Arc::new(AtomicI64::new(0));
+    let readers: Vec<_> = (0..3_i64)
+        .map(|reader| {
+            let (dir, acked, ended) = (Arc::clone(&dir), Arc::clone(&acked), Arc::clone(&ended));
+            let start = Arc::clone(&start);
+            std::thread::spawn(move || {
+                let mut scans = 0_i64;
+                while !ended.load(Ordering::Relaxed) {
+                    let there = acked.load(Ordering::Acquire);
+                    // From everywhere, mostly from near the end.
+                    let back = if scans % 16 == 0 { there + 1 } else { (scans * 7919 + reader * 31) % 60 };
+                    let from = (there - back).max(0);
+                    let mut next = from;
+                    dir.scan(family, Offset(from), &mut |last_offset, batch| {
+                        if last_offset.0 != next {
+                            let start = start.load(Ordering::Acquire);
+                            let skips = next < last_offset.0 && last_offset.0 <= start;
+                            assert!(
+                                skips,
+                                "{last_offset} after {next} from {from}, {there} acknowledged, start {start}"
+                            );
+                            next = last_offset.0;
+                        }
+                        assert_eq!(batch, value(next, mixed_bytes(next)));
+                        next += 1;
+                        if next > there + 40 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    })
+                    .expect("scan");
+                    assert!(next > there, "from {from}, ended before {next}, {there} acknowledged");
+                    let there = acked.load(Ordering::Acquire);
+                    assert!(last(&dir, family).unwrap_or(-1) >= there, "{there} acknowledged");
+                    scans += 1;
+                }
+                scans
+            })
+        })
+        .collect();
+    for offset in 0..2000_i64 {
+        let acked = Arc::clone(&acked);
+        let done = move |result: Result<(), StorageError>| {
+            result.expect("written");
+            acked.store(offset, Ordering::Release);
+        };
+        let writes = vec![batch(family, offset, &value(offset, mixed_bytes(offset)))];
+        let set = WriteSet { writes, sync: offset % 257 == 0 };
+        if offset % 5 == 0 {
+            dir.queue(set, Box::new(done));
+            dir.write_queued();
+        } else {
+            dir.commit(set, Box::new(done));
+        }
+        if let Some(kept) = kept.filter(|kept| offset % 29 == 28 && offset > *kept) {
+            start.store(offset - kept, Ordering::Release);
+            commit(&*dir, vec![contract::delete(family, 0..offset - kept)], false).expect("commit");
+        }
+        if offset % 7 == 0 {
+            storage::barrier(&*dir);
+        }
+    }
+    storage::barrier(&*dir);
+    ended.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.join().expect("no panic") > 0);
+    }
+    let first = start.load(Ordering::Relaxed);
+    let expected: Vec<_> = (first..2000).map(|offset| (offset, value(offset, mixed_bytes(offset)))).collect();
+    expect_for_ever(&place, &dir, "t", &expected);
+}
+
+#[test]
+fn readers_find_everything_while_tables_come_and_go() {
+    for (piece_bytes, table_bytes) in [(1, 1), (1, 64 << 10), (1, 2 << 20), (500, 1 << 20)] {
+        readers_beside_a_writer(piece_bytes, table_bytes, None);
+    }
+}
+
+#[test]
+fn readers_find_everything_while_the_start_moves() {
+    for (piece_bytes, table_bytes) in [(1, 1), (1, 64 << 10), (100, 400 << 10)] {
+        for kept in [20, 200] {
+            readers_beside_a_writer(piece_bytes, table_bytes, Some(kept));
+        }
+    }
+}
+
+/// A table that was begun and shows nothing yet does not hide what lies before it.
+#[test]
+fn an_empty_table_hides_nothing() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open_tables(place.path(), 64 << 10);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..3, 40);
+    assert!(tables(&dir, family).is_empty());
+    let (shared, id) = (shared(&dir), partition("t", 0));
+    let (topic_id, index) = (id.topic_id, id.partition);
+    let header = growing::Header { family: family.0, topic_id, partition: index, follows: Offset::NONE };
+    let table = Arc::new(shared.growing.create(&header).expect("create"));
+    shared.families.state(family).tables.push(&table);
+    assert_eq!(offsets(&dir, family), [0, 1, 2]);
+    assert_eq!(last(&dir, family), Some(2));
+}

@@ -1,0 +1,383 @@
+//! From growing tables to RocksDB's: which of them a family has, and the thread that hands them over.
+//!
+//! A family's tables stand in the order of their keys, and go to RocksDB in that order: only the last one grows. All
+//! keys of a table are higher than what RocksDB holds of the family when it is begun, and what RocksDB gets meanwhile
+//! is higher still. Whoever writes to keys that a table holds has it handed over first ([`Shared::settle`]).
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex};
+use tracing::debug;
+
+use super::Shared;
+use super::care::Chore;
+use super::growing::{GrowingTable, Header};
+use super::raw::RocksError;
+use crate::storage::{Family, StorageError};
+use crate::types::Offset;
+
+/// The tables of a family that are not RocksDB's yet.
+#[derive(Debug, Default)]
+pub(super) struct FamilyTables {
+    list: ArcSwap<Vec<Arc<GrowingTable>>>,
+    /// Held while the list changes.
+    changing: Mutex<()>,
+    /// Held while one of them is handed over or removed.
+    moving: Mutex<()>,
+    /// Below the log's start, out of the list, and still on the disk.
+    dropped: Mutex<Vec<Arc<GrowingTable>>>,
+}
+
+impl FamilyTables {
+    /// As they are now. A reader who finds the same list after he made an iterator misses nothing.
+    pub(super) fn list(&self) -> Arc<Vec<Arc<GrowingTable>>> {
+        self.list.load_full()
+    }
+
+    /// A table behind the others.
+    pub(super) fn push(&self, table: &Arc<GrowingTable>) {
+        let _changing = self.changing.lock();
+        let mut list = Vec::clone(&self.list.load());
+        list.push(Arc::clone(table));
+        self.list.store(Arc::new(list));
+    }
+
+    /// Answers whether it was there.
+    fn remove(&self, table: &Arc<GrowingTable>) -> bool {
+        let _changing = self.changing.lock();
+        let mut list = Vec::clone(&self.list.load());
+        let before = list.len();
+        list.retain(|other| !Arc::ptr_eq(other, table));
+        let removed = list.len() < before;
+        if removed {
+            self.list.store(Arc::new(list));
+        }
+        removed
+    }
+
+    pub(super) fn has_any(&self) -> bool {
+        !self.list.load().is_empty()
+    }
+
+    /// Takes a table out of the list that is not handed over.
+    fn put_out(&self, table: &Arc<GrowingTable>) {
+        table.seal();
+        if self.remove(table) {
+            self.dropped.lock().push(Arc::clone(table));
+        }
+    }
+
+    fn is_listed(&self, table: &Arc<GrowingTable>) -> bool {
+        self.list.load().iter().any(|other| Arc::ptr_eq(other, table))
+    }
+}
+
+/// What a directory knows of all its growing tables, and what is to be done with them.
+#[derive(Debug)]
+pub(super) struct Growing {
+    dir: PathBuf,
+    serial: AtomicU64,
+    count: AtomicUsize,
+    bytes: AtomicU64,
+    /// Tables that are RocksDB's now.
+    handed_over: AtomicU64,
+    begun: AtomicBool,
+    tasks: Mutex<Tasks>,
+    /// Somebody else than the writer's thread found something that only it does.
+    wants_writer: AtomicBool,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Tasks {
+    list: VecDeque<Task>,
+    closing: bool,
+}
+
+#[derive(Debug)]
+enum Task {
+    /// Bring most of a table to the disk, so that the writer can do the rest in a moment.
+    PreSync(Arc<GrowingTable>),
+    /// Write what RocksDB's log has of this family to a file.
+    Flush(Family),
+    /// Hand over the tables of this family that are sealed.
+    Ingest(Family),
+}
+
+impl Growing {
+    /// `serial`: the first number that no file in `dir` has.
+    pub(super) fn new(dir: PathBuf, serial: u64) -> Self {
+        Self {
+            dir,
+            serial: AtomicU64::new(serial),
+            count: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            handed_over: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
+            tasks: Mutex::default(),
+            wants_writer: AtomicBool::new(false),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// How many tables there are in all families.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Has the writer's thread write the next group.
+    pub(super) fn want_writer(&self) {
+        self.wants_writer.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn wants_writer(&self) -> bool {
+        self.wants_writer.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn writer_came(&self) {
+        self.wants_writer.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether nobody has asked this before.
+    pub(super) fn begins_first(&self) -> bool {
+        !self.begun.swap(true, Ordering::Relaxed)
+    }
+
+    /// Makes an empty table, and its place if this is the first.
+    pub(super) fn create(&self, header: &Header) -> io::Result<GrowingTable> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(file_name(header.family, serial));
+        match GrowingTable::create(path.clone(), header) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.dir)?;
+                if let Some(parent) = self.dir.parent() {
+                    File::open(parent)?.sync_all()?;
+                }
+                GrowingTable::create(path, header)
+            }
+            created => created,
+        }
+    }
+
+    /// Counts a table that was pushed to its family's.
+    pub(super) fn added(&self, table: &GrowingTable) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(table.size_bytes(), Ordering::Relaxed);
+    }
+
+    fn removed(&self, table: &GrowingTable) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(table.size_bytes(), Ordering::Relaxed);
+    }
+
+    /// Has the sealed tables of a family handed over soon.
+    pub(super) fn ingest_soon(&self, family: Family) {
+        self.add(Task::Ingest(family));
+    }
+
+    /// Has what lies below a family's first table written to a file of its own. Later it would share one with what
+    /// follows the tables, and that file would span them all: RocksDB would write them all anew.
+    pub(super) fn flush_soon(&self, family: Family) {
+        self.add(Task::Flush(family));
+    }
+
+    /// Has most of a table brought to the disk.
+    pub(super) fn pre_sync_soon(&self, table: &Arc<GrowingTable>) {
+        self.add(Task::PreSync(Arc::clone(table)));
+    }
+
+    fn add(&self, task: Task) {
+        self.tasks.lock().list.push_back(task);
+        self.changed.notify_one();
+    }
+
+    /// Ends the thread after the table at hand; the next start finds the others.
+    pub(super) fn close(&self) {
+        self.tasks.lock().closing = true;
+        self.changed.notify_one();
+    }
+
+    fn take(&self) -> Option<Task> {
+        let mut tasks = self.tasks.lock();
+        loop {
+            if tasks.closing {
+                return None;
+            }
+            if let Some(task) = tasks.list.pop_front() {
+                return Some(task);
+            }
+            self.changed.wait(&mut tasks);
+        }
+    }
+}
+
+/// After so many tables somebody looks whether there are too many files.
+const LOOK_AFTER_TABLES: u64 = 64;
+
+/// Name of a table's file.
+fn file_name(family: u32, serial: u64) -> String {
+    format!("{family}-{serial}.sst")
+}
+
+/// The serial in a name.
+pub(super) fn serial_of(name: &Path) -> Option<u64> {
+    name.to_str()?.strip_suffix(".sst")?.split_once('-')?.1.parse().ok()
+}
+
+/// Body of the thread.
+pub(super) fn run(shared: &Shared) {
+    while let Some(task) = shared.growing.take() {
+        let done = match task {
+            Task::PreSync(table) => {
+                let synced = table.pre_sync().map_err(|error| shared.stop_io("sync", table.path(), &error));
+                // Its name, too.
+                synced.and_then(|()| shared.sync_growing_dir())
+            }
+            Task::Flush(family) => shared.flush_family(family),
+            Task::Ingest(family) => shared.writable().and_then(|()| shared.ingest_sealed(family)),
+        };
+        if let Err(error) = done {
+            debug!(%error, "growing tables not handed over");
+        }
+    }
+}
+
+impl Shared {
+    /// Stops the directory because of a growing table.
+    pub(super) fn stop_io(&self, what: &str, path: &Path, error: &io::Error) -> StorageError {
+        self.stop(&RocksError(format!("cannot {what} {}: {error}", path.display())))
+    }
+
+    fn flush_family(&self, family: Family) -> Result<(), StorageError> {
+        let cf = self.cf(family);
+        let entries = |name| self.db.property(cf, name).unwrap_or(0);
+        if entries("rocksdb.num-entries-active-mem-table") + entries("rocksdb.num-entries-imm-mem-tables") == 0 {
+            return Ok(());
+        }
+        self.db.flush(&[cf], true).map_err(|error| self.stop(&error))
+    }
+
+    /// Hands over the family's first tables, up to one that grows.
+    fn ingest_sealed(&self, family: Family) -> Result<(), StorageError> {
+        let state = self.families.state(family);
+        let _moving = state.tables.moving.lock();
+        if state.start() == Offset::MAX {
+            // Deleted; they are removed.
+            return Ok(());
+        }
+        for table in state.tables.list().iter() {
+            if !table.is_sealed() {
+                break;
+            }
+            // Its owner may have put it out of the list meanwhile.
+            if state.tables.is_listed(table) {
+                self.ingest(family, table)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ingest(&self, family: Family, table: &Arc<GrowingTable>) -> Result<(), StorageError> {
+        let state = self.families.state(family);
+        if let Some((first, _)) = table.bounds() {
+            table.finish().map_err(|error| self.stop_io("finish", table.path(), &error))?;
+            self.db.ingest(self.cf(family), table.path()).map_err(|error| self.stop(&error))?;
+            // Once its keys may be deleted, it must not come back after a loss of power.
+            self.sync_growing_dir()?;
+            if first < state.start() {
+                self.chores.add(Chore::DropFiles(family));
+            }
+            self.note_manifest();
+            self.page_cache.wrote(table, true);
+            if self.growing.handed_over.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_AFTER_TABLES) {
+                self.look_after_files();
+            }
+        } else {
+            self.unlink(table)?;
+        }
+        // If its owner has put it out of the list meanwhile, it is counted until its file is looked for.
+        if state.tables.remove(table) {
+            self.growing.removed(table);
+        }
+        Ok(())
+    }
+
+    /// Whether handing over cannot follow.
+    pub(super) fn tables_lag(&self) -> bool {
+        self.growing.bytes() > 2 * self.options.tables_bytes_max
+    }
+
+    pub(super) fn sync_growing_dir(&self) -> Result<(), StorageError> {
+        let dir = &self.growing.dir;
+        File::open(dir).and_then(|opened| opened.sync_all()).map_err(|error| self.stop_io("sync", dir, &error))
+    }
+
+    fn unlink(&self, table: &GrowingTable) -> Result<(), StorageError> {
+        match fs::remove_file(table.path()) {
+            // RocksDB has it, and drops it like any other.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.stop_io("remove", table.path(), &error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Hands over all tables of a family now. For who holds the pen and is about to change what they hold.
+    pub(super) fn settle(&self, family: Family) -> Result<(), StorageError> {
+        let state = self.families.state(family);
+        state.tables.list().iter().for_each(|table| table.seal());
+        self.ingest_sealed(family)?;
+        if !state.tables.dropped.lock().is_empty() {
+            // They must not go before what says so is on the disk.
+            self.sync_log()?;
+            self.remove_dropped(family, Offset::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the tables below the log's start out of the list. For who holds the pen.
+    pub(super) fn drop_tables_below(&self, family: Family, start: Offset) {
+        let tables = &self.families.state(family).tables;
+        for table in tables.list().iter().filter(|table| table.last().is_some_and(|last| last < start)) {
+            tables.put_out(table);
+        }
+    }
+
+    /// Removes the files of what was dropped and lies below `start`, which must be on the disk as the log's.
+    pub(super) fn remove_dropped(&self, family: Family, start: Offset) -> Result<(), StorageError> {
+        let state = self.families.state(family);
+        let _moving = state.tables.moving.lock();
+        let lies_below = |table: &mut Arc<GrowingTable>| table.last().is_none_or(|last| last < start);
+        let below: Vec<_> = state.tables.dropped.lock().extract_if(.., lies_below).collect();
+        for table in &below {
+            self.unlink(table)?;
+            self.growing.removed(table);
+        }
+        if below.is_empty() {
+            return Ok(());
+        }
+        // They must not come back after a loss of power once the log begins anew, or the family is another's.
+        self.sync_growing_dir()
+    }
+
+    /// Removes all tables of a deleted partition.
+    pub(super) fn remove_tables(&self, family: Family) -> Result<(), StorageError> {
+        let tables = &self.families.state(family).tables;
+        tables.list().iter().for_each(|table| tables.put_out(table));
+        self.remove_dropped(family, Offset::MAX)
+    }
+}

@@ -1,0 +1,342 @@
+//! Where a batch goes: to RocksDB's log and memtable, or to a table that grows.
+//!
+//! The log takes small batches of many partitions in one write, and everything that is not a batch. What comes in
+//! large pieces for one partition is written once, to a table of its own: it costs half the CPU and half the disk.
+//! A table is begun where much has come in large pieces, and left when batches have become so small that its index
+//! would take too much.
+//!
+//! A loss of power must leave no hole. Where a log's batches change from one way to the other, what came before is
+//! brought to the disk first; from table to table the next one's header says what must be there.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::care::Chore;
+use super::growing::{GrowingTable, Header};
+use super::raw::RocksError;
+use super::table::BlockAt;
+use crate::storage::{Family, StorageError, Write, WriteSet};
+use crate::types::Offset;
+
+/// So many large pieces' bytes go through the log before a table is begun, in pieces of the least size.
+const LOGGED_PIECES_MIN: usize = 128;
+
+/// A table is left when its batches are smaller than this on average.
+const BATCH_BYTES_MIN: u64 = 4 << 10;
+
+/// A table at which nothing was written for so many groups gives way to a new one when there are too many.
+const IDLE_GROUPS: u64 = 1000;
+
+/// What of a family went to the log.
+#[derive(Debug, Clone, Copy)]
+struct Logged {
+    /// In large pieces, since the last table.
+    large_bytes: usize,
+    /// Some of it may not be on the disk.
+    unsynced: bool,
+    /// The group in which something went there last.
+    group: u64,
+}
+
+impl Default for Logged {
+    /// What a killed process left in the log may not be on the disk.
+    fn default() -> Self {
+        Self { large_bytes: 0, unsynced: true, group: 0 }
+    }
+}
+
+/// A table that grows.
+#[derive(Debug)]
+struct Live {
+    family: Family,
+    table: Arc<GrowingTable>,
+    /// The group that wrote to it last.
+    group: u64,
+}
+
+/// Batches of a group for one table.
+#[derive(Debug)]
+struct Staged {
+    table: Arc<GrowingTable>,
+    batches: Vec<(Offset, Bytes)>,
+    written: Vec<BlockAt>,
+}
+
+/// What the holder of the pen knows about where batches go.
+#[derive(Debug, Default)]
+pub(super) struct Placement {
+    group: u64,
+    /// Bytes of this group's batches, by family.
+    pieces: HashMap<Family, usize>,
+    syncs: bool,
+    /// Written by the writer's thread. Others do nothing that waits for the disk.
+    may_wait: bool,
+    logged: HashMap<Family, Logged>,
+    live: Vec<Live>,
+    staged: HashMap<Family, Staged>,
+    /// Written to since all tables were synced.
+    unsynced: Vec<Arc<GrowingTable>>,
+    /// Tables were begun since their directory was synced.
+    names_unsynced: bool,
+    found_are_synced: bool,
+}
+
+impl Placement {
+    /// Looks at a group before any of it is placed.
+    pub(super) fn begin_group<'s>(&mut self, sets: impl Iterator<Item = &'s WriteSet>, may_wait: bool) {
+        self.group += 1;
+        self.may_wait = may_wait;
+        self.pieces.clear();
+        self.staged.clear();
+        self.syncs = false;
+        for set in sets {
+            self.syncs |= set.sync;
+            for write in &set.writes {
+                if let Write::Batch { family, batch, .. } = write {
+                    *self.pieces.entry(*family).or_default() += batch.len();
+                }
+            }
+        }
+    }
+
+    /// Whether [`take`](Self::take) may take batches of this family in this group.
+    pub(super) fn may_take(&self, shared: &Shared, family: Family) -> bool {
+        self.pieces.get(&family).is_some_and(|piece| *piece >= shared.options.table_piece_bytes)
+            || shared.families.state(family).tables.has_any()
+    }
+
+    /// Whether this group has batches for a table of this family.
+    pub(super) fn has_staged(&self, family: Family) -> bool {
+        self.staged.contains_key(&family)
+    }
+
+    /// A batch goes to RocksDB's log, or what says that some are gone.
+    pub(super) fn logs(&mut self, family: Family) {
+        let logged = self.logged.entry(family).or_default();
+        logged.unsynced = true;
+        logged.group = self.group;
+    }
+
+    /// Takes a batch that lies behind all that its family has, unless it is for RocksDB's log.
+    pub(super) fn take(
+        &mut self,
+        shared: &Shared,
+        family: Family,
+        last_offset: Offset,
+        batch: &Bytes,
+    ) -> Result<bool, StorageError> {
+        let Some(table) = self.table_for(shared, family, batch.len())? else { return Ok(false) };
+        let staged = match self.staged.entry(family) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Staged { table, batches: Vec::new(), written: Vec::new() }),
+        };
+        staged.batches.push((last_offset, batch.clone()));
+        Ok(true)
+    }
+
+    /// The table that a family's next batch, of so many bytes, goes to.
+    fn table_for(
+        &mut self,
+        shared: &Shared,
+        family: Family,
+        bytes: usize,
+    ) -> Result<Option<Arc<GrowingTable>>, StorageError> {
+        if let Some(staged) = self.staged.get(&family) {
+            // Its size changes when it is written; a group is small beside a table.
+            return Ok(Some(Arc::clone(&staged.table)));
+        }
+        let tables = shared.families.state(family).tables.list();
+        match tables.last() {
+            Some(table) if !table.is_sealed() => {
+                let is_full = table.size_bytes() >= shared.options.table_bytes;
+                if (is_full || is_too_fine(table)) && !self.may_wait {
+                    shared.growing.want_writer();
+                } else if is_full {
+                    self.seal(shared, family, table);
+                    return self.begin(shared, family, table.last());
+                } else if is_too_fine(table) && self.leave(shared, family, table)? {
+                    return Ok(None);
+                }
+                Ok(Some(Arc::clone(table)))
+            }
+            Some(table) if !table.is_synced() => self.begin(shared, family, table.last()),
+            _ if self.wants_table(shared, family, bytes) => {
+                if !self.may_wait {
+                    shared.growing.want_writer();
+                    return Ok(None);
+                }
+                if self.logged.entry(family).or_default().unsynced {
+                    shared.sync_log()?;
+                    shared.growing.flush_soon(family);
+                }
+                self.begin(shared, family, None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a family that has no table should get one.
+    fn wants_table(&mut self, shared: &Shared, family: Family, bytes: usize) -> bool {
+        let piece = self.pieces.get(&family).copied().unwrap_or(0);
+        if piece < shared.options.table_piece_bytes || self.syncs {
+            return false;
+        }
+        let logged = self.logged.entry(family).or_default();
+        logged.large_bytes = logged.large_bytes.saturating_add(bytes);
+        // What this group logs is not written yet, and so cannot be brought to the disk before the table.
+        if logged.large_bytes < LOGGED_PIECES_MIN * shared.options.table_piece_bytes || logged.group == self.group {
+            return false;
+        }
+        if shared.growing.count() < shared.options.tables_max {
+            return true;
+        }
+        self.seal_idle(shared);
+        false
+    }
+
+    fn begin(
+        &mut self,
+        shared: &Shared,
+        family: Family,
+        follows: Option<Offset>,
+    ) -> Result<Option<Arc<GrowingTable>>, StorageError> {
+        let Some((topic_id, partition)) = shared.families.identity(family) else { return Ok(None) };
+        let header = Header { family: family.0, topic_id, partition, follows: follows.unwrap_or(Offset::NONE) };
+        let table = shared
+            .growing
+            .create(&header)
+            .map_err(|error| shared.stop(&RocksError(format!("cannot begin a growing table: {error}"))))?;
+        let table = Arc::new(table);
+        if shared.growing.begins_first() {
+            shared.chores.add(Chore::BeginTables);
+        }
+        self.names_unsynced = true;
+        shared.families.state(family).tables.push(&table);
+        shared.growing.added(&table);
+        self.live.push(Live { family, table: Arc::clone(&table), group: self.group });
+        self.note_synced(family, 0);
+        Ok(Some(table))
+    }
+
+    /// Nothing of the family's batches is in the log alone.
+    fn note_synced(&mut self, family: Family, large_bytes: usize) {
+        let logged = self.logged.entry(family).or_default();
+        *logged = Logged { large_bytes, unsynced: false, group: logged.group };
+    }
+
+    /// Hands a table over; where it goes on, it goes on in a new one at once.
+    fn seal(&mut self, shared: &Shared, family: Family, table: &Arc<GrowingTable>) {
+        table.seal();
+        self.live.retain(|live| !live.table.is_sealed());
+        self.note_synced(family, usize::MAX);
+        shared.growing.ingest_soon(family);
+    }
+
+    /// Goes over to the log, if most of the table is on the disk already; sees to that otherwise.
+    fn leave(&mut self, shared: &Shared, family: Family, table: &Arc<GrowingTable>) -> Result<bool, StorageError> {
+        if !table.is_pre_synced() {
+            if table.wants_pre_sync() {
+                shared.growing.pre_sync_soon(table);
+            }
+            return Ok(false);
+        }
+        table.seal();
+        table.sync().map_err(|error| shared.stop_io("sync", table.path(), &error))?;
+        self.seal(shared, family, table);
+        self.note_synced(family, 0);
+        Ok(true)
+    }
+
+    fn seal_idle(&mut self, shared: &Shared) {
+        self.live.retain(|live| !live.table.is_sealed());
+        let unused = self.live.iter().filter(|live| !self.staged.contains_key(&live.family));
+        let stalest = unused.min_by_key(|live| live.group);
+        if let Some(live) = stalest.filter(|live| live.group + IDLE_GROUPS < self.group) {
+            let (family, table) = (live.family, Arc::clone(&live.table));
+            self.seal(shared, family, &table);
+        }
+    }
+
+    /// Writes what was taken, and syncs what has to be.
+    pub(super) fn write(&mut self, shared: &Shared) -> Result<(), StorageError> {
+        for staged in self.staged.values_mut().filter(|staged| !staged.batches.is_empty()) {
+            let (table, before) = (&staged.table, staged.table.size_bytes());
+            let written = table.write(&staged.batches);
+            let blocks = written.map_err(|error| shared.stop_io("write", table.path(), &error))?;
+            shared.growing.add_bytes(table.size_bytes() - before);
+            shared.page_cache.wrote(table, false);
+            staged.written.extend(blocks);
+            staged.batches.clear();
+            if !self.unsynced.iter().any(|other| Arc::ptr_eq(other, table)) {
+                self.unsynced.push(Arc::clone(table));
+            }
+        }
+        if self.syncs {
+            shared.sync_left_logs()?;
+            if !std::mem::replace(&mut self.found_are_synced, true) {
+                // What a killed process left counts as written before.
+                self.unsynced.extend(shared.unsynced_tables());
+            }
+            if std::mem::take(&mut self.names_unsynced) {
+                shared.sync_growing_dir()?;
+            }
+            for table in self.unsynced.drain(..) {
+                table.sync().map_err(|error| shared.stop_io("sync", table.path(), &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows what was written to readers, once the rest of the group is written, too.
+    pub(super) fn publish(&mut self, shared: &Shared) {
+        for (family, staged) in self.staged.drain() {
+            staged.table.publish(&staged.written);
+            if let Some(live) = self.live.iter_mut().find(|live| live.family == family) {
+                live.group = self.group;
+            }
+        }
+        if shared.growing.bytes() > shared.options.tables_bytes_max {
+            self.seal_largest(shared);
+        }
+        if self.unsynced.len() > UNSYNCED_LOOKED_AT {
+            self.unsynced.retain(|table| !table.is_synced());
+        }
+    }
+
+    fn seal_largest(&mut self, shared: &Shared) {
+        self.live.retain(|live| !live.table.is_sealed());
+        let bytes: u64 = self.live.iter().map(|live| live.table.size_bytes()).sum();
+        if bytes < shared.options.tables_bytes_max / 2 {
+            // Those that are sealed already wait for the disk; more of them would not help.
+            return;
+        }
+        if let Some(live) = self.live.iter().max_by_key(|live| live.table.size_bytes()) {
+            let (family, table) = (live.family, Arc::clone(&live.table));
+            self.seal(shared, family, &table);
+        }
+    }
+
+    /// Has RocksDB take over what the family's tables hold, this group's batches included, because what follows
+    /// changes it.
+    pub(super) fn settle(&mut self, shared: &Shared, family: Family) -> Result<(), StorageError> {
+        self.write(shared)?;
+        if let Some(staged) = self.staged.remove(&family) {
+            staged.table.publish(&staged.written);
+        }
+        shared.settle(family)?;
+        self.live.retain(|live| !live.table.is_sealed());
+        Ok(())
+    }
+}
+
+/// Synced tables are forgotten when the list is longer than this.
+const UNSYNCED_LOOKED_AT: usize = 32;
+
+fn is_too_fine(table: &GrowingTable) -> bool {
+    let blocks = table.block_count() as u64;
+    blocks > 64 && table.size_bytes() / blocks < BATCH_BYTES_MIN
+}

@@ -1,0 +1,241 @@
+//! Growing tables after a loss of power: whatever it took of them, the log is a beginning of what it was.
+
+use super::changing_tests::Numbers;
+use super::growing::HEADER_BYTES;
+use super::growing_tests::{
+    append, copy, expect_for_ever, offsets, open_tables, stop_handing_over, tables, tables_of, value, values,
+};
+use super::tests::{create, eventually, shared};
+use super::*;
+use crate::storage::Write;
+use crate::storage::contract::{commit, scan};
+
+const BYTES: usize = 16 << 10;
+
+/// Batches 0 and 1 in the log, 2 to 5, 6 to 9 and 10 to 12 in three tables; nothing of them is handed over.
+struct Three {
+    place: tempfile::TempDir,
+    /// The tables' names, and where each one's blocks end.
+    tables: Vec<(PathBuf, Vec<u64>)>,
+}
+
+fn three_tables() -> Three {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open_tables(place.path(), 64 << 10);
+    stop_handing_over(&dir);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..2, 56);
+    append(&dir, family, 2..13, BYTES);
+    assert_eq!(offsets(&dir, family), (0..13).collect::<Vec<_>>());
+    let bounds: Vec<_> = tables(&dir, family).iter().filter_map(|table| table.bounds()).collect();
+    assert_eq!(bounds, [(2, 5), (6, 9), (10, 12)].map(|(first, last)| (Offset(first), Offset(last))));
+    let ends = |table: &Arc<GrowingTable>| {
+        let name = table.path().file_name().expect("a name").into();
+        let bytes = std::fs::read(table.path()).expect("read");
+        let mut ends = vec![HEADER_BYTES as u64];
+        while let Some(at) = ends.last().filter(|at| **at < bytes.len() as u64).copied() {
+            ends.push(table::parse_head(at, &bytes[at as usize..]).expect("a block").end());
+        }
+        (name, ends)
+    };
+    let found = tables(&dir, family).iter().map(ends).collect();
+    let killed = copy(place.path());
+    dir.close();
+    Three { place: killed, tables: found }
+}
+
+impl Three {
+    /// Damages the table of this number in a copy and looks what is left.
+    fn check(&self, what: &str, number: usize, left: i64, damage: impl FnOnce(&Path)) {
+        let place = copy(self.place.path());
+        let path = place.path().join("growing").join(&self.tables[number].0);
+        let what = format!("table {number} {what}");
+        damage(&path);
+        check_left(&what, place.path(), left);
+    }
+}
+
+/// So many batches from the first on, then as many more as fill a table; whatever happens.
+fn check_left(what: &str, place: &Path, left: i64) {
+    let bytes = |offset: i64| if offset < 2 { 56 } else { BYTES };
+    let mut next = left;
+    for round in 0..3 {
+        let dir = open_tables(place, 64 << 10);
+        let family = create(&dir, "t");
+        let expected: Vec<_> = (0..next).map(|offset| (offset, value(offset, bytes(offset)))).collect();
+        let found = scan(&*dir, family, 0);
+        let found_offsets: Vec<i64> = found.iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(found_offsets, (0..next).collect::<Vec<_>>(), "{what}, round {round}");
+        assert!(found == expected, "{what}, round {round}");
+        assert_eq!(dir.last_batch(family).expect("read").map(|(last, _)| last.0), next.checked_sub(1), "{what}");
+        append(&dir, family, next..next + 3, BYTES);
+        next += 3;
+        assert_eq!(offsets(&dir, family), (0..next).collect::<Vec<_>>(), "{what}, round {round}");
+        if round == 1 {
+            eventually("handed over", || tables(&dir, family).iter().all(|table| !table.is_sealed()));
+            assert_eq!(offsets(&dir, family), (0..next).collect::<Vec<_>>(), "{what}, round {round}");
+        }
+        dir.close();
+    }
+}
+
+fn write(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).expect("read");
+    change(&mut bytes);
+    std::fs::write(path, bytes).expect("write");
+}
+
+#[test]
+fn a_table_that_lost_its_end_ends_the_log() {
+    let three = three_tables();
+    let first = [2, 6, 10];
+    three.check("whole", 0, 13, |_| ());
+    for (number, (_, ends)) in three.tables.iter().enumerate() {
+        for (blocks, end) in ends.iter().enumerate() {
+            let whole = blocks + 1 == ends.len();
+            let log_end = |blocks: usize| {
+                if blocks + 1 == ends.len() { [6, 10, 13][number] } else { first[number] + blocks as i64 }
+            };
+            // The tables behind one that is whole count.
+            let left = if whole { 13 } else { log_end(blocks) };
+            let before = if blocks == 0 { first[number] } else { log_end(blocks - 1) };
+            let cut = |length: u64| move |path: &Path| write(path, |bytes| bytes.truncate(length as usize));
+            three.check(&format!("cut at {end}"), number, left, cut(*end));
+            three.check(&format!("cut before {end}"), number, before, cut(*end - 1));
+            let one_more = move |path: &Path| {
+                write(path, |bytes| {
+                    bytes.truncate(*end as usize);
+                    bytes.push(0);
+                });
+            };
+            three.check(&format!("cut behind {end}"), number, left, one_more);
+        }
+        three.check("cut within its header", number, first[number], |path| write(path, |bytes| bytes.truncate(17)));
+        three.check("empty", number, first[number], |path| write(path, Vec::clear));
+        three.check("gone", number, first[number], |path| std::fs::remove_file(path).expect("remove"));
+        three.check("a zero header", number, first[number], |path| write(path, |bytes| bytes[..64].fill(0)));
+        three.check("all zero", number, first[number], |path| write(path, |bytes| bytes.fill(0)));
+    }
+}
+
+#[test]
+fn zeros_and_flipped_bits_end_the_log() {
+    let three = three_tables();
+    let first = [2, 6, 10];
+    for (number, (_, ends)) in three.tables.iter().enumerate() {
+        for (block, start) in ends[..ends.len() - 1].iter().enumerate() {
+            let left = first[number] + block as i64;
+            let start = *start as usize;
+            three.check("zero from", number, left, |path| write(path, |bytes| bytes[start + 5000..].fill(0)));
+            for at in [0, 1, 5, 10, 20, 9000] {
+                three.check(&format!("flipped at {at} of {block}"), number, left, |path| {
+                    write(path, |bytes| bytes[start + at] ^= 4);
+                });
+            }
+        }
+    }
+}
+
+/// A name that was left beside RocksDB's own goes, whatever state it is found in, and the file stays as it is.
+#[test]
+fn the_second_name_of_a_table_handed_over_is_removed() {
+    let three = three_tables();
+    let names: Vec<_> = three.tables.iter().map(|(name, _)| three.place.path().join("growing").join(name)).collect();
+    let aside = |path: &Path| three.place.path().join(path.file_name().expect("a name"));
+    for name in &names {
+        std::fs::hard_link(name, aside(name)).expect("link");
+    }
+    let dir = open_tables(three.place.path(), 64 << 10);
+    let family = create(&dir, "t");
+    eventually("all are handed over", || tables(&dir, family).is_empty());
+    let expected = scan(&*dir, family, 0);
+    assert_eq!(expected.len(), 13);
+    dir.close();
+    for some in [&names[..1], &names[1..2], &names[..]] {
+        let lengths: Vec<u64> = some.iter().map(|name| aside(name).metadata().expect("metadata").len()).collect();
+        for name in some {
+            std::fs::hard_link(aside(name), name).expect("link");
+        }
+        let dir = open_tables(three.place.path(), 64 << 10);
+        assert!(names.iter().all(|name| !name.exists()));
+        assert!(tables(&dir, family).is_empty());
+        assert!(scan(&*dir, family, 0) == expected);
+        dir.close();
+        let after: Vec<u64> = some.iter().map(|name| aside(name).metadata().expect("metadata").len()).collect();
+        assert_eq!(after, lengths);
+    }
+    check_left("second names", three.place.path(), 13);
+}
+
+/// Two tables lost all they had while a third did not.
+#[test]
+fn a_table_behind_two_that_were_lost_is_left_out() {
+    let three = three_tables();
+    for damage in [0, 20, HEADER_BYTES, HEADER_BYTES + 100] {
+        for other in 0..2 {
+            let place = copy(three.place.path());
+            let growing = place.path().join("growing");
+            write(&growing.join(&three.tables[0].0), |bytes| bytes.truncate(damage));
+            write(&growing.join(&three.tables[1 + other].0), |bytes| bytes.truncate(HEADER_BYTES));
+            check_left(&format!("{damage} bytes left, and none of {}", 1 + other), place.path(), 2);
+        }
+    }
+}
+
+/// The key before a table says that nothing was lost. Where compaction removes it, the table is handed over.
+#[test]
+fn the_key_before_a_table_may_be_deleted() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open_tables(place.path(), 64 << 10);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..6, BYTES);
+    eventually("the first is handed over", || tables(&dir, family).len() == 1);
+    assert_eq!(tables(&dir, family)[0].bounds(), Some((Offset(4), Offset(5))));
+    commit(&*dir, vec![Write::DeleteBatch { family, last_offset: Offset(3) }], false).expect("commit");
+    append(&dir, family, 6..8, BYTES);
+    let mut expected = values(0..8, BYTES);
+    expected.remove(3);
+    expect_for_ever(&place, &dir, "t", &expected);
+}
+
+/// Batches of all sizes, so that tables give way to the log and come back. Whatever is taken of tables that nobody
+/// brought to the disk, what is left is a beginning of the log.
+#[test]
+fn no_hole_is_left_whatever_was_not_on_the_disk() {
+    for (seed, piece_bytes, table_bytes) in [(1, 1, 64 << 10), (2, 40, 200 << 10), (3, 300, 1 << 20), (4, 20, 1)] {
+        let mut numbers = Numbers(seed);
+        let place = tempfile::tempdir().expect("tempdir");
+        let options = DirectoryOptions { table_piece_bytes: piece_bytes, ..tables_of(table_bytes) };
+        let dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
+        let family = create(&dir, "t");
+        let bytes = |offset: i64| [100, 3000, 20_000][(offset / 80 % 3) as usize] + (offset % 64) as usize;
+        for offset in 0..600 {
+            append(&dir, family, offset..offset + 1, bytes(offset));
+            if offset % 40 != 13 {
+                continue;
+            }
+            if offset == 453 {
+                stop_handing_over(&dir);
+            }
+            let before = shared(&dir).unsynced_tables();
+            let cut = copy(place.path());
+            for table in before.iter().filter(|table| !table.is_synced()) {
+                let path = cut.path().join("growing").join(table.path().file_name().expect("a name"));
+                // It may have been handed over meanwhile.
+                let Ok(length) = path.metadata().map(|metadata| metadata.len() as i64) else { continue };
+                let left = numbers.below(length + 1) as usize;
+                match numbers.below(4) {
+                    0 => (),
+                    1 => write(&path, |bytes| bytes[left..].fill(0)),
+                    2 => write(&path, |bytes| bytes.truncate(left)),
+                    _ => std::fs::remove_file(&path).expect("remove"),
+                }
+            }
+            let left = RocksDirectory::open(cut.path(), options.clone()).expect("open");
+            let found = scan(&*left, family, 0);
+            let expected: Vec<_> =
+                (0..found.len() as i64).map(|offset| (offset, value(offset, bytes(offset)))).collect();
+            assert!(found == expected, "seed {seed}, {} left of {}", found.len(), offset + 1);
+        }
+    }
+}
