@@ -3,7 +3,7 @@
 
 Stock librdkafka producers (idempotent ones, and plain ones with hundreds of requests in flight) and a consumer group run
 through every kill and restart, while topics are created and deleted, a compacted topic is rewritten and small write
-buffers make flushes frequent. After each restart:
+buffers make flushes frequent. In every other round all batches, however small, go to growing tables. After each restart:
 
   C1  every acknowledged record lies at the offset that was acknowledged, with its value
   C2  offsets of a partition are contiguous (the compacted topic apart)
@@ -17,7 +17,8 @@ buffers make flushes frequent. After each restart:
     crash.py [--rounds 20] [--seed N] [--json FILE]
 
 Needs the Python package confluent-kafka; `make crash` sets that up. KLAMM_BINARY names the binary. A checker must be able to
-fail: `--plant lose` removes the newest write-ahead log after every kill, as if acknowledgements came before the write.
+fail: `--plant lose` cuts the newest write-ahead log and the growing tables after every kill, as if acknowledgements came before
+the write.
 """
 
 import argparse
@@ -305,7 +306,8 @@ def committed_offsets(port):
 def plant_loss(broker):
     """What a build that acknowledges before it writes would leave behind."""
     logs = sorted((broker.folder / "data").rglob("*.log"), key=lambda p: p.stat().st_mtime)
-    for path in [p for p in logs if p.name[0].isdigit()][-1:]:
+    tables = sorted((broker.folder / "data").rglob("growing/*.sst"))
+    for path in tables + [p for p in logs if p.name[0].isdigit()][-1:]:
         os.truncate(path, max(0, path.stat().st_size - (256 << 10)))
 
 
@@ -338,6 +340,7 @@ def rounds(args):
             flying = sum(w.in_flight() for w in writers if not w.idempotent)
             before = dict(reader.committed)
             broker.kill()
+            broker.settings["klamm.table.piece.bytes"] = "1" if n % 2 == 0 else "8192"
             if args.plant == "lose":
                 plant_loss(broker)
             back = broker.start(30)
