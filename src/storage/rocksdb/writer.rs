@@ -28,7 +28,7 @@ use super::raw::{Batch, RocksError};
 use crate::storage::{Done, Family, StorageError, Write, WriteSet, keys};
 use crate::task;
 use crate::types::Offset;
-use crate::types::limits::{GROUP_COMMIT_BYTES_MAX, INLINE_WRITE_BYTES_MAX};
+use crate::types::limits::{GROUP_COMMIT_BYTES_MAX, INLINE_WRITE_BYTES_MAX, INLINE_WRITE_SETS_MAX};
 
 /// Sets that wait for the writer.
 #[derive(Debug, Default)]
@@ -140,7 +140,9 @@ impl Queue {
         if state.sets.is_empty() || !state.writer_sleeps {
             return None;
         }
-        let little = state.bytes <= INLINE_WRITE_BYTES_MAX && state.sets.iter().all(|queued| !queued.set.sync);
+        let little = state.bytes <= INLINE_WRITE_BYTES_MAX
+            && state.sets.len() <= INLINE_WRITE_SETS_MAX
+            && state.sets.iter().all(|queued| !queued.set.sync);
         let pen = if little { self.pen.try_lock() } else { None };
         match pen {
             Some(pen) => {
