@@ -128,7 +128,7 @@ impl Shared {
             match chore {
                 // Done already.
                 Chore::BeginTables => {}
-                Chore::FillPool => self.grow_pool(0, self.families.missing())?,
+                Chore::FillPool => self.grow_pool(0, self.families.missing(), 0)?,
                 Chore::Wipe(number) => self.wipe(number)?,
                 Chore::DropFiles(family) => self.drop_files_below_start(family, start)?,
                 Chore::FlushAll => self.flush_all()?,

@@ -178,10 +178,12 @@ fn prefix_end(prefix: &[u8]) -> Vec<u8> {
 }
 
 impl Shared {
-    /// Makes so many families, and `spare` more if the limit allows, and puts them into the pool.
-    pub(super) fn grow_pool(&self, needed: usize, spare: usize) -> Result<(), StorageError> {
+    /// Makes so many families, and `spare` more if the limit allows, and puts them into the pool. `seen`: how many there
+    /// were when the need was found; what others have made since counts.
+    pub(super) fn grow_pool(&self, needed: usize, spare: usize, seen: usize) -> Result<(), StorageError> {
         let _making = self.families.making.lock();
         let first = self.families.count();
+        let needed = needed.saturating_sub(first - seen);
         let room = self.options.families_max.saturating_sub(first);
         if needed > room {
             return Err(StorageError::TooManyPartitions { dir: self.dir.clone(), max: self.options.families_max });
@@ -202,6 +204,7 @@ impl Shared {
     pub(super) fn create(&self, wanted: &[PartitionId]) -> Result<Vec<Family>, StorageError> {
         self.writable()?;
         loop {
+            let seen = self.families.count();
             let missing = match self.try_create(wanted)? {
                 Created::Families(families) => {
                     self.chores.add(Chore::FillPool);
@@ -210,7 +213,7 @@ impl Shared {
                 Created::PoolLacks(missing) => missing,
             };
             // A reserve at once: making one more costs as much as making many.
-            self.grow_pool(missing, POOL_READY)?;
+            self.grow_pool(missing, POOL_READY, seen)?;
         }
     }
 
