@@ -178,8 +178,8 @@ fn prefix_end(prefix: &[u8]) -> Vec<u8> {
 }
 
 impl Shared {
-    /// Makes so many families, and `spare` more if the limit allows, and puts them into the pool. `seen`: how many there
-    /// were when the need was found; what others have made since counts.
+    /// Makes so many families, and `spare` more if the limit allows, and puts them into the pool. `seen`: how many
+    /// there were when the need was found; what others have made since counts.
     pub(super) fn grow_pool(&self, needed: usize, spare: usize, seen: usize) -> Result<(), StorageError> {
         let _making = self.families.making.lock();
         let first = self.families.count();
