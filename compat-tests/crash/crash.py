@@ -356,7 +356,7 @@ def rounds(args):
             for writer in [*writers, *transactors]:
                 writer.resting.clear()
             acked = sum(len(w.acked) for w in writers)
-            ended = sum(1 for t in transactors for end in t.ends.values() if end is not None)
+            ended = sum(1 for t in transactors for end in list(t.ends.values()) if end is not None)
             report.append({"round": n + 1, "in flight": flying, "back after s": round(back, 3), "acked": acked,
                            "transactions": ended, "records": total, "breaches": found[:10]})
             print(f"round {n + 1:2}: {flying} in flight at the kill, back after {back:.3f} s, {acked} acknowledged, "
