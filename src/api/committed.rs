@@ -1,18 +1,35 @@
 //! What OffsetCommit and TxnOffsetCommit share: the offsets of a request, and the code of each.
 
+use std::sync::Arc;
+
 use kafka_protocol::ResponseError;
 
-use crate::cluster::image::TopicImage;
+use crate::cluster::image::{ClusterImage, TopicImage};
 use crate::coordinator::group::request::CommittedOffset;
 use crate::types::{LeaderEpoch, Offset, PartitionIndex};
 
-/// An offset to commit; `None`: its partition does not exist.
-pub(super) fn known_offset(
+/// What a request says of a partition: index, offset, leader epoch, metadata.
+pub(super) type Requested<'r> = (i32, i64, i32, Option<&'r str>);
+
+/// One entry per partition of a request, in order; `None` for a partition that does not exist.
+pub(super) fn known_offsets<'r, P>(
+    image: &ClusterImage,
+    topics: impl Iterator<Item = (&'r str, P)>,
+) -> Vec<Option<CommittedOffset>>
+where
+    P: Iterator<Item = Requested<'r>>,
+{
+    let mut offsets = Vec::new();
+    for (name, partitions) in topics {
+        let known = image.topic(name).map(Arc::as_ref);
+        offsets.extend(partitions.map(|requested| known_offset(known, requested)));
+    }
+    offsets
+}
+
+fn known_offset(
     topic: Option<&TopicImage>,
-    partition: i32,
-    offset: i64,
-    leader_epoch: i32,
-    metadata: Option<&str>,
+    (partition, offset, leader_epoch, metadata): Requested<'_>,
 ) -> Option<CommittedOffset> {
     let partition = PartitionIndex(partition);
     let topic = topic.filter(|topic| topic.partitions.contains_key(&partition))?;

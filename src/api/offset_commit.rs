@@ -13,13 +13,12 @@
 //! Source: Kafka 3.9 `KafkaApis.handleOffsetCommitRequest`, `GroupCoordinator.doCommitOffsets`.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
 use futures_util::FutureExt;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
-use super::committed::{codes, known_offset};
+use super::committed::{self, codes};
 use super::context::RequestContext;
 use super::error_code::of_group_error;
 use super::handler::{Handler, Reply};
@@ -58,20 +57,15 @@ impl Handler for OffsetCommit {
     }
 }
 
-/// One entry per partition of the request, in order; `None` for a partition that does not exist.
 fn known_offsets(ctx: &RequestContext, req: &OffsetCommitRequest) -> Vec<Option<CommittedOffset>> {
-    let image = ctx.image();
-    let mut offsets = Vec::new();
-    for topic in &req.topics {
-        let known = image.topic(&topic.name).map(Arc::as_ref);
-        offsets.extend(topic.partitions.iter().map(|partition| {
+    let topics = req.topics.iter().map(|topic| {
+        let requested = topic.partitions.iter().map(|partition| {
             let metadata = partition.committed_metadata.as_deref();
-            let (index, offset, epoch) =
-                (partition.partition_index, partition.committed_offset, partition.committed_leader_epoch);
-            known_offset(known, index, offset, epoch, metadata)
-        }));
-    }
-    offsets
+            (partition.partition_index, partition.committed_offset, partition.committed_leader_epoch, metadata)
+        });
+        (topic.name.as_str(), requested)
+    });
+    committed::known_offsets(&ctx.image(), topics)
 }
 
 /// `known`: which partitions were asked to be committed; the reply counts only those.
