@@ -308,12 +308,12 @@ impl Shared {
         if start <= Offset::ZERO || start == Offset::MAX {
             return Ok(());
         }
-        self.remove_dropped(family, start.min(synced))?;
-        self.drop_whole_files(family, &state, synced)?;
         let first_kept = start.min(synced);
+        self.remove_dropped(family, first_kept)?;
         if first_kept <= Offset::ZERO {
             return Ok(());
         }
+        self.drop_whole_files(family, &state, synced)?;
         // Files of level 0 are not dropped. Those below the start do not overlap, so they move down unread.
         self.db.compact(self.cf(family), Some((&keys::batch(Offset::ZERO), &keys::batch(Offset(first_kept.0 - 1)))));
         self.drop_whole_files(family, &state, synced)

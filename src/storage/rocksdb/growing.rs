@@ -318,6 +318,11 @@ impl GrowingTable {
     }
 }
 
+/// Brings the names in a directory to the disk.
+pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
 /// A block's key, as the offset it is.
 pub(super) fn last_offset(block: &BlockAt) -> Offset {
     Offset(i64::from_be_bytes(block.key))

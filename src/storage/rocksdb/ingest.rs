@@ -5,7 +5,7 @@
 //! is higher still. Whoever writes to keys that a table holds has it handed over first ([`Shared::settle`]).
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::Shared;
 use super::care::Chore;
-use super::growing::{GrowingTable, Header};
+use super::growing::{self, GrowingTable, Header};
 use super::raw::RocksError;
 use crate::storage::{Family, StorageError};
 use crate::types::Offset;
@@ -166,7 +166,7 @@ impl Growing {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(&self.dir)?;
                 if let Some(parent) = self.dir.parent() {
-                    File::open(parent)?.sync_all()?;
+                    growing::sync_names(parent)?;
                 }
                 GrowingTable::create(path, header)
             }
@@ -324,7 +324,7 @@ impl Shared {
 
     pub(super) fn sync_growing_dir(&self) -> Result<(), StorageError> {
         let dir = &self.growing.dir;
-        File::open(dir).and_then(|opened| opened.sync_all()).map_err(|error| self.stop_io("sync", dir, &error))
+        growing::sync_names(dir).map_err(|error| self.stop_io("sync", dir, &error))
     }
 
     fn unlink(&self, table: &GrowingTable) -> Result<(), StorageError> {

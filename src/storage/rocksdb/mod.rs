@@ -228,7 +228,9 @@ impl Shared {
     }
 
     fn sync_left_logs(&self) -> Result<(), StorageError> {
-        for path in std::mem::take(&mut *self.left_logs.lock()) {
+        // Held until all are synced: who finds none left relies on that.
+        let mut left = self.left_logs.lock();
+        for path in left.drain(..) {
             match File::open(&path).and_then(|log| log.sync_data()) {
                 // What it held is in files.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::Shared;
 use super::care::Chore;
 use super::growing::{GrowingTable, Header};
+use super::ingest::FamilyTables;
 use super::raw::RocksError;
 use super::table::BlockAt;
 use crate::storage::{Family, StorageError, Write, WriteSet};
@@ -103,10 +104,14 @@ impl Placement {
         }
     }
 
-    /// Whether [`take`](Self::take) may take batches of this family in this group.
-    pub(super) fn may_take(&self, shared: &Shared, family: Family) -> bool {
-        self.pieces.get(&family).is_some_and(|piece| *piece >= shared.options.table_piece_bytes)
-            || shared.families.state(family).tables.has_any()
+    /// Whether a set of this group asks for a sync.
+    pub(super) fn syncs(&self) -> bool {
+        self.syncs
+    }
+
+    /// Whether [`take`](Self::take) may take batches of this family, which has these tables, in this group.
+    pub(super) fn may_take(&self, shared: &Shared, family: Family, tables: &FamilyTables) -> bool {
+        self.pieces.get(&family).is_some_and(|piece| *piece >= shared.options.table_piece_bytes) || tables.has_any()
     }
 
     /// Whether this group has batches for a table of this family.

@@ -17,7 +17,7 @@ use super::families::Families;
 use super::growing::{self, GrowingTable, HEADER_BYTES, Header};
 use super::ingest::{self, Growing};
 use super::open::OpenError;
-use super::raw::{Cf, Db, ReadOptions, RocksError};
+use super::raw::{Cf, Db, Iter, ReadOptions, RocksError};
 use super::table::{self, BlockAt, HEAD_MAX};
 use crate::storage::{Family, keys};
 use crate::types::Offset;
@@ -78,7 +78,7 @@ pub(super) fn recover<'db>(
     }
     if removed {
         // Once keys of theirs are deleted, they must not come back after a loss of power.
-        File::open(&place).and_then(|opened| opened.sync_all()).map_err(io_error)?;
+        growing::sync_names(&place).map_err(io_error)?;
     }
     Ok(growing)
 }
@@ -186,23 +186,16 @@ fn choose(
     let mut reached = last.max(Offset(start.0 - 1));
     for found in found {
         let follows = found.header.follows;
-        let bounds = found.blocks.first().zip(found.blocks.last());
+        let mut keep = false;
         if follows > reached {
             warn!(path = %found.path.display(), follows = follows.0, "growing table left out: what it follows is lost");
-            chosen.left_out.push(found);
-            continue;
+        } else if let (Some(first), Some(last)) = (found.blocks.first(), found.blocks.last()) {
+            let (first, last) = (growing::last_offset(first), growing::last_offset(last));
+            reached = reached.max(last);
+            keep = last >= start && !taken_over(first, last)?;
         }
-        let Some((first, last)) = bounds.map(|(first, last)| (growing::last_offset(first), growing::last_offset(last)))
-        else {
-            chosen.left_out.push(found);
-            continue;
-        };
-        reached = reached.max(last);
-        if last < start || taken_over(first, last)? {
-            chosen.left_out.push(found);
-        } else {
-            chosen.kept.push(found);
-        }
+        let list = if keep { &mut chosen.kept } else { &mut chosen.left_out };
+        list.push(found);
     }
     Ok(chosen)
 }
@@ -211,12 +204,16 @@ fn last_key(db: &Db, cf: Cf<'_>) -> Result<Offset, RocksError> {
     let options = ReadOptions::new(false, None);
     let mut iter = db.iter(cf, &options);
     iter.seek_to_last();
-    Ok(iter.entry()?.and_then(|(key, _)| keys::batch_last_offset(key)).unwrap_or(Offset::NONE))
+    Ok(key_at(&iter)?.unwrap_or(Offset::NONE))
 }
 
 fn holds_between(db: &Db, cf: Cf<'_>, first: Offset, last: Offset) -> Result<bool, RocksError> {
     let options = ReadOptions::new(false, None);
     let mut iter = db.iter(cf, &options);
     iter.seek(&keys::batch(first));
-    Ok(iter.entry()?.and_then(|(key, _)| keys::batch_last_offset(key)).is_some_and(|key| key <= last))
+    Ok(key_at(&iter)?.is_some_and(|key| key <= last))
+}
+
+fn key_at(iter: &Iter<'_>) -> Result<Option<Offset>, RocksError> {
+    Ok(iter.entry()?.and_then(|(key, _)| keys::batch_last_offset(key)))
 }

@@ -117,6 +117,14 @@ fn check(opened: &RocksDirectory, family: Family, expected: &Batches) {
     assert_eq!(shared.db.get(cf, &beyond, &options).expect("readable"), None);
 }
 
+/// Also once it was compacted, and once the directory was opened anew.
+fn check_for_good(dir: &Path, opened: &RocksDirectory, family: Family, all: &Batches) {
+    shared(opened).db.compact(shared(opened).cf(family), None);
+    check(opened, family, all);
+    opened.close();
+    check(&open(dir), family, all);
+}
+
 #[test]
 fn a_head_is_read_back_and_a_block_is_sound() {
     for bytes in [0, 1, 100, 127, 128, 16_383, 16_384, 1 << 20, 3 << 20] {
@@ -251,10 +259,7 @@ fn ingested_files_lie_between_what_was_written_the_other_way() {
     ingest(dir.path(), &opened, family, &above);
     all.extend(above);
     check(&opened, family, &all);
-    shared(&opened).db.compact(shared(&opened).cf(family), None);
-    check(&opened, family, &all);
-    opened.close();
-    check(&open(dir.path()), family, &all);
+    check_for_good(dir.path(), &opened, family, &all);
 }
 
 /// As a log does that was truncated and takes other batches under the same offsets.
@@ -275,10 +280,7 @@ fn an_ingested_file_is_newer_than_what_was_written_or_deleted_before() {
     all.truncate(15);
     all.extend(batches(20, &[7; 20]));
     check(&opened, family, &all);
-    shared(&opened).db.compact(shared(&opened).cf(family), None);
-    check(&opened, family, &all);
-    opened.close();
-    check(&open(dir.path()), family, &all);
+    check_for_good(dir.path(), &opened, family, &all);
 }
 
 #[test]

@@ -298,9 +298,8 @@ impl Writer<'_> {
         self.pen.batch.clear();
         self.pen.starts.clear();
         self.pen.placement.begin_group(sets.clone().map(|queued| &queued.set), self.may_wait);
-        let mut sync = false;
+        let sync = self.pen.placement.syncs();
         for queued in sets {
-            sync |= queued.set.sync;
             for write in &queued.set.writes {
                 self.add(write)?;
             }
@@ -399,7 +398,7 @@ impl Writer<'_> {
             self.pen.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
             self.set_start(family, Offset::ZERO);
         }
-        if self.pen.placement.may_take(self.shared, family) {
+        if self.pen.placement.may_take(self.shared, family, &state.tables) {
             if last_offset < self.end(family, &state)? {
                 self.before_changing(family, last_offset..=last_offset)?;
             } else if self.pen.placement.take(self.shared, family, last_offset, bytes)? {
