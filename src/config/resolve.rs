@@ -112,7 +112,7 @@ pub struct Config {
     pub rocksdb_write_buffer_bytes: usize,
     /// `klamm.table.piece.bytes`.
     pub table_piece_bytes: usize,
-    /// `klamm.page.cache.bytes`.
+    /// `klamm.page.cache.bytes`; where that is −1 an eighth of the memory.
     pub page_cache_bytes: u64,
     /// `klamm.disk.reserve.bytes`; `None`: 5 % of the disk, at most 1 GiB.
     pub disk_reserve_bytes: Option<u64>,
@@ -285,7 +285,7 @@ impl Config {
             tail_bytes: reader.size("klamm.tail.bytes"),
             rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),
             table_piece_bytes: reader.size("klamm.table.piece.bytes"),
-            page_cache_bytes: reader.size("klamm.page.cache.bytes") as u64,
+            page_cache_bytes: page_cache_bytes(reader, &machine),
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
             topic_values,
             topic_defaults,
@@ -375,6 +375,10 @@ fn queued_max_request_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
 
 fn reply_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
     u64::try_from(reader.long("klamm.reply.bytes")).unwrap_or((machine.memory_bytes / 8).min(256 << 20))
+}
+
+fn page_cache_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
+    u64::try_from(reader.long("klamm.page.cache.bytes")).unwrap_or(machine.memory_bytes / 8)
 }
 
 fn per_ip_overrides(reader: &Reader<'_>) -> Result<BTreeMap<String, i32>, ConfigError> {
@@ -508,6 +512,7 @@ pub(crate) mod tests {
         let open = config(&[]);
         assert_eq!(open.max_connections, 800);
         assert_eq!((open.queued_max_request_bytes, open.reply_bytes), (256 << 20, 128 << 20));
+        assert_eq!(open.page_cache_bytes, 128 << 20);
         let set = config(&[("max.connections", "10"), ("queued.max.request.bytes", "200000000")]);
         assert_eq!((set.max_connections, set.queued_max_request_bytes), (10, 200_000_000));
         assert!(error(&[("queued.max.request.bytes", "5")]).contains("larger or equal to socket.request.max.bytes"));

@@ -14,8 +14,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "klamm.table.piece.bytes" Long "8192" [AtLeast(1)] ReadOnly => Honoured,
         "What brings at least so many bytes for one partition at once goes straight to a file, once, where much of it \
          comes; less goes through RocksDB's log.";
-    "klamm.page.cache.bytes" Long "536870912" [AtLeast(0)] ReadOnly => Honoured,
-        "How much of what was written last is left in the page cache, for consumers behind the tail.";
+    "klamm.page.cache.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
+        "How much of what was written last is left in the page cache, for consumers behind the tail; -1 means an eighth \
+         of the memory.";
     "klamm.disk.reserve.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
         "Free disk space below which Produce is refused; -1 means 5 % of the disk, at most 1 GiB.";
 };

@@ -34,6 +34,8 @@ pub(crate) struct DirectoryOptions {
     pub(crate) tables_bytes_max: u64,
     /// Bytes of tables, those written last, that are left in the page cache for consumers behind the tail.
     pub(crate) cached_bytes: u64,
+    /// How many tables these may be: each holds a descriptor.
+    pub(crate) cached_tables_max: usize,
     /// Batches are refused while the file system has less left than this, so that deleting always works. A small file
     /// system keeps a twentieth instead.
     pub(crate) disk_reserve_bytes: u64,
@@ -54,6 +56,7 @@ impl Default for DirectoryOptions {
             tables_max: 256,
             tables_bytes_max: 1 << 30,
             cached_bytes: 512 << 20,
+            cached_tables_max: 1024,
             disk_reserve_bytes: 1 << 30,
         }
     }
@@ -72,7 +75,9 @@ impl DirectoryOptions {
         self.write_buffer_bytes_max = self.write_buffer_bytes_max.min(share(32)).max(self.write_buffer_bytes);
         self.table_bytes = self.table_bytes.min(share(32) as u64);
         self.tables_bytes_max = self.tables_bytes_max.min(share(16) as u64);
-        self.tables_max = self.tables_max.min(usize::try_from(descriptors / 16).unwrap_or(usize::MAX));
+        let tables_max = usize::try_from(descriptors / 16).unwrap_or(usize::MAX);
+        self.tables_max = self.tables_max.min(tables_max);
+        self.cached_tables_max = self.cached_tables_max.min(tables_max);
         self.disk_reserve_bytes = self.disk_reserve_bytes.min(disk_bytes / 20);
         if disk_bytes < RECYCLING_DISK_BYTES_MIN {
             self.recycled_logs = 0;

@@ -4,7 +4,7 @@
 //! copied into pages that are there already. On a virtual machine a page that nobody used before costs several times
 //! the copy into it, and a broker that only ever takes more of them pays that for every byte.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
@@ -14,9 +14,6 @@ use super::growing::{GrowingTable, Stretch};
 
 /// A thread looks after so many bytes of a table at once.
 pub(super) const STRETCH_BYTES: u64 = 2 << 20;
-
-/// Stretches at most: each may hold a descriptor.
-const STRETCHES_MAX: usize = 512;
 
 /// Stretches that were written, the oldest first.
 #[derive(Debug, Default)]
@@ -32,6 +29,8 @@ struct State {
     /// On their way, or there.
     kept: VecDeque<Written>,
     kept_bytes: u64,
+    /// How many of those stretches are whose: tables by their addresses. Each holds a descriptor.
+    tables: HashMap<usize, usize>,
     closing: bool,
 }
 
@@ -39,6 +38,27 @@ struct State {
 struct Written {
     table: Arc<GrowingTable>,
     stretch: Stretch,
+}
+
+impl State {
+    fn keep(&mut self, written: Written) {
+        self.kept_bytes += written.stretch.bytes();
+        *self.tables.entry(Arc::as_ptr(&written.table).addr()).or_default() += 1;
+        self.kept.push_back(written);
+    }
+
+    /// Takes out the oldest stretch.
+    fn pop(&mut self) -> Option<Written> {
+        let oldest = self.kept.pop_front()?;
+        self.kept_bytes -= oldest.stretch.bytes();
+        let table = Arc::as_ptr(&oldest.table).addr();
+        let left = self.tables.get_mut(&table).expect("it counts its stretches");
+        *left -= 1;
+        if *left == 0 {
+            self.tables.remove(&table);
+        }
+        Some(oldest)
+    }
 }
 
 impl PageCache {
@@ -52,8 +72,15 @@ impl PageCache {
     /// Lets go of files that were deleted meanwhile: their space comes back only then.
     pub(super) fn forget_deleted(&self) {
         let mut state = self.state.lock();
-        state.kept.retain(|written| written.table.has_name());
-        state.kept_bytes = state.kept.iter().map(|written| written.stretch.bytes()).sum();
+        let mut named = HashMap::with_capacity(state.tables.len());
+        let kept = std::mem::take(&mut *state);
+        *state = State { fresh: kept.fresh, closing: kept.closing, ..State::default() };
+        for written in kept.kept {
+            let table = Arc::as_ptr(&written.table).addr();
+            if *named.entry(table).or_insert_with(|| written.table.has_name()) {
+                state.keep(written);
+            }
+        }
     }
 
     /// Ends the thread.
@@ -71,23 +98,18 @@ impl PageCache {
             }
             if let Some(written) = state.fresh.pop_front() {
                 let next = (Arc::clone(&written.table), written.stretch);
-                state.kept_bytes += written.stretch.bytes();
-                state.kept.push_back(written);
+                state.keep(written);
                 return Some(next);
             }
             self.changed.wait(&mut state);
         }
     }
 
-    /// The oldest stretch, if there are more bytes than these.
-    fn take_surplus(&self, bytes_max: u64) -> Option<Written> {
+    /// The oldest stretch, if there are more bytes than these, or more tables.
+    fn take_surplus(&self, bytes_max: u64, tables_max: usize) -> Option<Written> {
         let mut state = self.state.lock();
-        if state.kept_bytes <= bytes_max && state.kept.len() <= STRETCHES_MAX {
-            return None;
-        }
-        let oldest = state.kept.pop_front()?;
-        state.kept_bytes -= oldest.stretch.bytes();
-        Some(oldest)
+        let is_surplus = state.kept_bytes > bytes_max || state.tables.len() > tables_max;
+        if is_surplus { state.pop() } else { None }
     }
 }
 
@@ -96,8 +118,73 @@ pub(super) fn run(shared: &Shared) {
     while let Some((table, stretch)) = shared.page_cache.take() {
         // What is dirty is sent to the disk and stays for now.
         table.uncache(stretch);
-        while let Some(oldest) = shared.page_cache.take_surplus(shared.options.cached_bytes) {
+        let options = &shared.options;
+        while let Some(oldest) = shared.page_cache.take_surplus(options.cached_bytes, options.cached_tables_max) {
             oldest.table.uncache(oldest.stretch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+
+    use super::super::growing::Header;
+    use super::*;
+    use crate::types::{Offset, PartitionIndex, TopicId};
+
+    const BATCH_BYTES: usize = 100 << 10;
+
+    fn table(dir: &Path, number: u32) -> Arc<GrowingTable> {
+        let topic_id = TopicId(uuid::Uuid::from_u128(7));
+        let header = Header { family: number, topic_id, partition: PartitionIndex(0), follows: Offset::NONE };
+        Arc::new(GrowingTable::create(dir.join(number.to_string()), &header).expect("made"))
+    }
+
+    /// Writes a batch to each table in turn and tells the cache, as often as this.
+    fn write(cache: &PageCache, tables: &[Arc<GrowingTable>], times: i64) {
+        for at in 0..times {
+            for table in tables {
+                table.write(&[(Offset(at), Bytes::from(vec![0; BATCH_BYTES]))]).expect("written");
+                cache.wrote(table, true);
+                cache.take().expect("a stretch");
+            }
+        }
+    }
+
+    fn kept(cache: &PageCache) -> (usize, usize) {
+        let state = cache.state.lock();
+        assert_eq!(state.kept_bytes, state.kept.iter().map(|written| written.stretch.bytes()).sum::<u64>());
+        (state.kept.len(), state.tables.len())
+    }
+
+    #[test]
+    fn the_oldest_goes_where_there_are_too_many_bytes_or_tables() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tables: Vec<_> = (0..3).map(|number| table(dir.path(), number)).collect();
+        let cache = PageCache::default();
+        write(&cache, &tables, 4);
+        assert_eq!(kept(&cache), (12, 3));
+        let mut took = 0;
+        while let Some(oldest) = cache.take_surplus(5 * BATCH_BYTES as u64, 3) {
+            assert!(Arc::ptr_eq(&oldest.table, &tables[took % 3]), "the oldest is of the table whose turn it was");
+            took += 1;
+        }
+        assert_eq!((took, kept(&cache)), (8, (4, 3)), "each stretch is a little more than a batch");
+        while cache.take_surplus(u64::MAX, 2).is_some() {}
+        assert_eq!(kept(&cache), (2, 2), "until the last stretch of one table has gone");
+    }
+
+    #[test]
+    fn deleted_files_are_let_go() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tables: Vec<_> = (0..2).map(|number| table(dir.path(), number)).collect();
+        let cache = PageCache::default();
+        write(&cache, &tables, 2);
+        std::fs::remove_file(tables[0].path()).expect("removed");
+        cache.forget_deleted();
+        assert_eq!((kept(&cache), Arc::strong_count(&tables[0])), ((2, 1), 1));
     }
 }
