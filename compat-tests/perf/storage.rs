@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use storage::rocksdb::{DirectoryOptions, RocksDirectory};
-use storage::{Family, LogDir, PartitionId, Write, WriteSet, keys};
+use storage::{Family, LogDir, PartitionId, Visited, Write, WriteSet, keys};
 use types::{Offset, PartitionIndex, TopicId, TopicName};
 
 fn main() {
@@ -275,12 +275,12 @@ fn read(dir: &Path, options: DirectoryOptions, load: &Load) {
             let mut next = 0;
             loop {
                 let (before, from) = (bytes, next);
-                let visit = &mut |last_offset: Offset, batch: &[u8]| {
+                let visit = &mut |last_offset: Offset, batch: Visited<'_>| {
                     bytes += batch.len() as u64;
                     next = last_offset.0 + 1;
                     if bytes - before >= step { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 };
-                log_dir.scan(*family, Offset(from), visit).expect("scan");
+                log_dir.scan(*family, Offset(from), usize::try_from(step).expect("64 bits"), visit).expect("scan");
                 if bytes == before {
                     break;
                 }
@@ -334,11 +334,11 @@ fn full(dir: &Path, options: DirectoryOptions, rounds: u64) {
     let log_dir = open(dir, options);
     let mut found = 0;
     for family in &families {
-        let count = &mut |_: Offset, _: &[u8]| {
+        let count = &mut |_: Offset, _: Visited<'_>| {
             found += 1;
             ControlFlow::Continue(())
         };
-        log_dir.scan(*family, Offset(0), count).expect("scan");
+        log_dir.scan(*family, Offset(0), usize::MAX, count).expect("scan");
     }
     assert_eq!(found, (end - start) * families.len() as i64);
     log_dir.close();

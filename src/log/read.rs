@@ -117,16 +117,19 @@ impl LogReader {
     ) -> Result<Read, StorageError> {
         let mut read = Read { behind_tail: true, ..Read::default() };
         let mut chunk = BytesMut::new();
-        self.shared.dir.scan(self.shared.family, from, &mut |last_offset, batch| {
+        self.shared.dir.scan(self.shared.family, from, max_bytes, &mut |last_offset, batch| {
             if last_offset >= upto || !read.admits(batch.len(), max_bytes, at_least_one) {
                 return ControlFlow::Break(());
             }
-            if chunk.capacity() - chunk.len() < batch.len() {
-                let wanted = max_bytes.saturating_sub(read.bytes).min(READ_CHUNK_BYTES);
-                chunk = BytesMut::with_capacity(wanted.max(batch.len()));
-            }
-            chunk.extend_from_slice(batch);
-            read.push(chunk.split().freeze(), last_offset);
+            let kept = batch.shared().unwrap_or_else(|| {
+                if chunk.capacity() - chunk.len() < batch.len() {
+                    let wanted = max_bytes.saturating_sub(read.bytes).min(READ_CHUNK_BYTES);
+                    chunk = BytesMut::with_capacity(wanted.max(batch.len()));
+                }
+                chunk.extend_from_slice(&batch);
+                chunk.split().freeze()
+            });
+            read.push(kept, last_offset);
             // Storage reads a batch before it can be refused. Neighbours are mostly of one size: where another like
             // this one would be too much, it is not even looked at.
             if read.bytes + batch.len() > max_bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -237,12 +240,12 @@ impl LogReader {
         mut visit: impl FnMut(Offset, &BatchHeader, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         let mut bad = None;
-        self.shared.dir.scan(self.shared.family, from, &mut |last_offset, batch| {
+        self.shared.dir.scan(self.shared.family, from, 0, &mut |last_offset, batch| {
             if last_offset >= upto {
                 return ControlFlow::Break(());
             }
-            match BatchHeader::parse(batch) {
-                Ok(header) => visit(last_offset, &header, batch),
+            match BatchHeader::parse(&batch) {
+                Ok(header) => visit(last_offset, &header, &batch),
                 Err(error) => {
                     bad = Some(error);
                     ControlFlow::Break(())

@@ -116,8 +116,8 @@ impl PartitionLog {
         let to = to.max(self.log_start);
         let mut new_end = to;
         let dir = &self.reader.shared.dir;
-        dir.scan(self.reader.shared.family, to, &mut |_, batch| {
-            if let Ok(header) = BatchHeader::parse(batch) {
+        dir.scan(self.reader.shared.family, to, 0, &mut |_, batch| {
+            if let Ok(header) = BatchHeader::parse(&batch) {
                 new_end = to.min(header.base_offset).max(self.log_start);
             }
             ControlFlow::Break(())

@@ -173,9 +173,15 @@ impl LogDir for FaultyDir {
         self.faults.state.lock().full || self.inner.is_full()
     }
 
-    fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
+    fn scan(
+        &self,
+        family: Family,
+        from: Offset,
+        wanted: usize,
+        visit: &mut VisitBatch<'_>,
+    ) -> Result<(), StorageError> {
         self.readable()?;
-        self.inner.scan(family, from, visit)
+        self.inner.scan(family, from, wanted, visit)
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {

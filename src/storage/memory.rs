@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, Write, WriteSet, keys};
+use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, Visited, Write, WriteSet, keys};
 use crate::task;
 use crate::types::Offset;
 
@@ -164,14 +164,14 @@ impl LogDir for MemoryDir {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
-    fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
+    fn scan(&self, family: Family, from: Offset, _: usize, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
         // Cloned (handles, not bytes) so that the visitor may call the directory.
         let batches: Vec<(Offset, Bytes)> = match self.contents.lock().families.get(&family) {
             Some(batches) => batches.range(from..).map(|(last_offset, batch)| (*last_offset, batch.clone())).collect(),
             None => Vec::new(),
         };
         for (last_offset, batch) in &batches {
-            if visit(*last_offset, batch).is_break() {
+            if visit(*last_offset, Visited::within(batch, 0..batch.len())).is_break() {
                 break;
             }
         }

@@ -26,7 +26,7 @@ pub(crate) mod memory;
 pub(crate) mod rocksdb;
 
 use std::fmt::Debug;
-use std::ops::{ControlFlow, Range};
+use std::ops::{ControlFlow, Deref, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -150,8 +150,41 @@ impl Write {
 /// Called once per write set, in commit order, on the thread that has written it.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 
-/// Visits a batch under its last offset; the bytes are valid during the call only.
-pub(crate) type VisitBatch<'a> = dyn FnMut(Offset, &[u8]) -> ControlFlow<()> + 'a;
+/// A batch that a scan shows: its bytes, valid during the visit only.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visited<'a> {
+    bytes: &'a [u8],
+    /// What they are a part of, if that may outlive the visit.
+    within: Option<&'a Bytes>,
+}
+
+impl<'a> Visited<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, within: None }
+    }
+
+    /// A part of a buffer that nobody writes to any more.
+    pub(crate) fn within(buffer: &'a Bytes, part: Range<usize>) -> Self {
+        Self { bytes: &buffer[part], within: Some(buffer) }
+    }
+
+    /// The batch, to be kept without a copy: it holds the buffer it was read into, where that can be had. A buffer
+    /// has little besides batches, and no more of them than the scan was said to want.
+    pub(crate) fn shared(&self) -> Option<Bytes> {
+        Some(self.within?.slice_ref(self.bytes))
+    }
+}
+
+impl Deref for Visited<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+/// Visits a batch under its last offset.
+pub(crate) type VisitBatch<'a> = dyn FnMut(Offset, Visited<'_>) -> ControlFlow<()> + 'a;
 
 /// Visits a key and its value; both are valid during the call only.
 pub(crate) type VisitPair<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
@@ -198,7 +231,9 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     }
 
     /// Visits batches in offset order, from the first whose last offset is at least `from`, until `Break` or the end.
-    fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError>;
+    /// `wanted`: how many bytes the visitor will take, if he knows, or 0. So much may be read at once.
+    fn scan(&self, family: Family, from: Offset, wanted: usize, visit: &mut VisitBatch<'_>)
+    -> Result<(), StorageError>;
 
     /// The batch with the highest last offset.
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError>;

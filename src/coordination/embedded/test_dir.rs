@@ -106,7 +106,7 @@ impl LogDir for TreeDir {
     fn queued_bytes(&self) -> usize {
         0
     }
-    fn scan(&self, _: Family, _: Offset, _: &mut VisitBatch<'_>) -> Result<(), StorageError> {
+    fn scan(&self, _: Family, _: Offset, _: usize, _: &mut VisitBatch<'_>) -> Result<(), StorageError> {
         unreachable!("the tree has no batches")
     }
     fn last_batch(&self, _: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {

@@ -227,8 +227,8 @@ fn some_writes(numbers: &mut Numbers, family: Family, model: &BTreeMap<i64, Vec<
     }
 }
 
-fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64) {
-    let options = DirectoryOptions { table_piece_bytes: piece_bytes, ..tables_of(table_bytes) };
+fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes: u64) {
+    let options = DirectoryOptions { table_piece_bytes: piece_bytes, cached_bytes, ..tables_of(table_bytes) };
     let mut place = tempfile::tempdir().expect("tempdir");
     let mut dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
     let mut numbers = Numbers(seed);
@@ -271,9 +271,9 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64) {
 #[test]
 fn whatever_is_done_to_it_a_log_holds_what_it_should() {
     for seed in 0..3 {
-        random_changes(seed, 1, 100 << 10);
-        random_changes(seed + 100, 40, 1);
-        random_changes(seed + 200, 200, 1 << 20);
+        random_changes(seed, 1, 100 << 10, u64::MAX);
+        random_changes(seed + 100, 40, 1, 50 << 10);
+        random_changes(seed + 200, 200, 1 << 20, 0);
     }
 }
 

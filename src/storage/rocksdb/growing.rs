@@ -19,9 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use rustix::buffer::spare_capacity;
 
 use super::table::{self, BlockAt, Frame};
-use crate::storage::{VisitBatch, keys};
+use crate::storage::{VisitBatch, Visited, keys};
 use crate::types::{Offset, PartitionIndex, TopicId};
 
 /// What a growing file begins with, 64 bytes: magic (8), layout 1 (4), family (4), topic id (16), partition (4),
@@ -107,7 +108,8 @@ impl Stretch {
 
 /// Readers take so many bytes at once at most, unless one batch is larger.
 const READ_BYTES_MAX: u64 = 512 << 10;
-/// The second read of a scan takes so many bytes, later ones twice as many each time. The first takes one batch.
+/// Where it is not known how much a scan wants, its second read takes so many bytes, later ones twice as many each
+/// time. The first takes one batch.
 const READ_BYTES_MIN: u64 = 64 << 10;
 
 /// Buffers of one `pwritev`, as the kernel allows (`IOV_MAX`).
@@ -263,6 +265,8 @@ impl GrowingTable {
     /// Makes a table of RocksDB's of it, on the disk. May be called again.
     pub(super) fn finish(&self) -> io::Result<()> {
         let end = self.size_bytes();
+        // They are read from on, and no more of them come.
+        self.blocks.write().shrink_to_fit();
         let rest = table::finish(&self.blocks.read(), end);
         self.file.write_all_at(&rest, end)?;
         self.file.set_len(end + rest.len() as u64)?;
@@ -271,16 +275,15 @@ impl GrowingTable {
         Ok(())
     }
 
-    /// Visits batches from the first whose last offset is at least `from`.
-    pub(super) fn scan(&self, from: Offset, visit: &mut VisitBatch<'_>) -> io::Result<ControlFlow<()>> {
+    /// Visits batches from the first whose last offset is at least `from`. `wanted` as for [`LogDir::scan`].
+    pub(super) fn scan(&self, from: Offset, wanted: usize, visit: &mut VisitBatch<'_>) -> io::Result<ControlFlow<()>> {
         let mut next = self.blocks.read().partition_point(|block| last_offset(block) < from);
-        let (mut buffer, mut ahead_bytes) = (Vec::new(), 0);
+        let (mut wanted, mut ahead_bytes) = (wanted as u64, 0);
         loop {
-            let some = self.some_blocks(next, ahead_bytes);
+            let some = self.some_blocks(next, wanted.min(READ_BYTES_MAX).max(ahead_bytes));
             let (Some(first), Some(last)) = (some.first(), some.last()) else { return Ok(ControlFlow::Continue(())) };
-            let length = usize::try_from(last.end() - first.start).expect("a read fits memory");
-            buffer.resize(length, 0);
-            self.file.read_exact_at(&mut buffer, first.start)?;
+            let length = last.end() - first.start;
+            let buffer = self.read(first.start, length)?;
             for block in &some {
                 let bytes = &buffer[within(first, block.start)..within(first, block.end())];
                 if !table::is_sound(bytes) {
@@ -288,13 +291,34 @@ impl GrowingTable {
                     return Err(io::Error::other(format!("checksum mismatch at offset {offset} in {:?}", self.path)));
                 }
                 let value = within(first, block.value_start());
-                if visit(last_offset(block), &buffer[value..value + block.value_bytes as usize]).is_break() {
+                let batch = Visited::within(&buffer, value..value + block.value_bytes as usize);
+                if visit(last_offset(block), batch).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
             next += some.len();
-            ahead_bytes = (2 * ahead_bytes).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+            wanted = wanted.saturating_sub(length);
+            if wanted == 0 {
+                ahead_bytes = (2 * ahead_bytes).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+            }
         }
+    }
+
+    /// A part of the file. Not read into zeros: clearing a buffer takes as long as copying into it.
+    fn read(&self, from: u64, length: u64) -> io::Result<Bytes> {
+        let length = usize::try_from(length).expect("a read fits memory");
+        let mut buffer = Vec::with_capacity(length);
+        while buffer.len() < length {
+            let at = from + buffer.len() as u64;
+            match rustix::io::pread(&self.file, spare_capacity(&mut buffer), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        // The allocator may have given more than was asked for.
+        buffer.truncate(length);
+        Ok(buffer.into())
     }
 
     /// Blocks from this one on: one, and as many more as fit so many bytes.
@@ -309,8 +333,8 @@ impl GrowingTable {
     pub(super) fn last_batch(&self) -> io::Result<Option<(Offset, Bytes)>> {
         let Some(last) = self.last() else { return Ok(None) };
         let mut found = None;
-        let flow = self.scan(last, &mut |last_offset, batch| {
-            found = Some((last_offset, Bytes::copy_from_slice(batch)));
+        let flow = self.scan(last, 0, &mut |last_offset, batch| {
+            found = batch.shared().map(|batch| (last_offset, batch));
             ControlFlow::Break(())
         })?;
         debug_assert!(flow.is_break(), "a published block is found");

@@ -2,14 +2,14 @@
 //!
 //! What a loss of power leaves is in `power_tests`, the kill test in `tests`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::tests::{create, eventually, options, shared};
 use super::*;
 use crate::storage;
-use crate::storage::contract::{self, batch, commit, partition, scan};
+use crate::storage::contract::{self, batch, commit, partition, scan, side};
 
 /// Every batch of 128 bytes and more gets its family a table.
 pub(super) fn tables_of(table_bytes: u64) -> DirectoryOptions {
@@ -49,17 +49,27 @@ pub(super) fn files(path: &Path) -> Vec<PathBuf> {
 pub(super) fn copy(from: &Path) -> tempfile::TempDir {
     loop {
         let to = tempfile::tempdir().expect("tempdir");
-        let (before, copied) = (names(from), copy_into(from, to.path()));
-        if copied.is_ok() && before == names(from) {
+        let (before, copied) = (lengths(from), copy_into(from, to.path()));
+        if let (Ok(before), Ok(()), Ok(after)) = (before, copied, lengths(from))
+            && before == after
+        {
             return to;
         }
     }
 }
 
-/// All files below a directory.
-fn names(place: &Path) -> BTreeSet<PathBuf> {
-    let entries = std::fs::read_dir(place).expect("list").map(|entry| entry.expect("entry").path());
-    entries.flat_map(|path| if path.is_dir() { names(&path) } else { BTreeSet::from([path]) }).collect()
+/// All files below a directory, and how long they are.
+fn lengths(place: &Path) -> std::io::Result<BTreeMap<PathBuf, u64>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(place)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.append(&mut lengths(&path)?);
+        } else {
+            found.insert(path.clone(), path.metadata()?.len());
+        }
+    }
+    Ok(found)
 }
 
 fn copy_into(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -140,6 +150,28 @@ fn batches_are_read_from_tables_and_from_rocksdb_alike() {
     expect_for_ever(&place, &dir, "t", &values(0..40, 10_000));
 }
 
+#[test]
+fn what_was_handed_over_is_read_by_its_own_blocks_while_the_page_cache_keeps_it() {
+    let place = tempfile::tempdir().expect("tempdir");
+    // The last full table, at most.
+    let options = DirectoryOptions { cached_bytes: 100 << 10, ..tables_of(64 << 10) };
+    let dir = RocksDirectory::open(place.path(), options).expect("open");
+    let family = create(&dir, "t");
+    append(&dir, family, 0..40, 10_000);
+    // Else the writer has them in mind for the next sync.
+    commit(&*dir, vec![side(b"x", b"")], true).expect("commit");
+    let by_blocks =
+        || shared(&dir).families.state(family).tables.handed_over(Offset(0)).and_then(|table| table.bounds());
+    let grows = tables(&dir, family).pop().and_then(|table| table.bounds()).expect("something").0;
+    eventually("the last full one is the only one", || {
+        by_blocks().is_some_and(|(first, _)| first == Offset(grows.0 - 7))
+    });
+    assert_eq!(scan(&*dir, family, 0), values(0..40, 10_000));
+    commit(&*dir, vec![batch(family, grows.0 - 1, b"compacted")], false).expect("commit");
+    assert!(by_blocks().is_none_or(|(first, _)| first == grows), "what changes is RocksDB's");
+    assert_eq!(scan(&*dir, family, grows.0 - 1)[0], (grows.0 - 1, b"compacted".to_vec()));
+}
+
 /// A stretch of large batches, one of small ones that make a table give way to the log, and so on.
 fn mixed_bytes(offset: i64) -> usize {
     match offset / 150 % 3 {
@@ -169,7 +201,7 @@ fn readers_beside_a_writer(piece_bytes: usize, table_bytes: u64, kept: Option<i6
                     let back = if scans % 16 == 0 { there + 1 } else { (scans * 7919 + reader * 31) % 60 };
                     let from = (there - back).max(0);
                     let mut next = from;
-                    dir.scan(family, Offset(from), &mut |last_offset, batch| {
+                    dir.scan(family, Offset(from), 0, &mut |last_offset, batch| {
                         if last_offset.0 != next {
                             let start = start.load(Ordering::Acquire);
                             let skips = next < last_offset.0 && last_offset.0 <= start;
@@ -179,7 +211,7 @@ fn readers_beside_a_writer(piece_bytes: usize, table_bytes: u64, kept: Option<i6
                             );
                             next = last_offset.0;
                         }
-                        assert_eq!(batch, value(next, mixed_bytes(next)));
+                        assert_eq!(*batch, value(next, mixed_bytes(next)));
                         next += 1;
                         if next > there + 40 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                     })

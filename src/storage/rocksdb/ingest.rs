@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
@@ -26,12 +27,23 @@ use crate::types::Offset;
 #[derive(Debug, Default)]
 pub(super) struct FamilyTables {
     list: ArcSwap<Vec<Arc<GrowingTable>>>,
-    /// Held while the list changes.
+    /// Tables before those, which are RocksDB's by now and are still read block by block.
+    handed_over: ArcSwap<Vec<HandedOver>>,
+    /// Held while a list changes.
     changing: Mutex<()>,
     /// Held while one of them is handed over or removed.
     moving: Mutex<()>,
     /// Below the log's start, out of the list, and still on the disk.
     dropped: Mutex<Vec<Arc<GrowingTable>>>,
+}
+
+/// A table that RocksDB has taken over, for as long as the page cache keeps some of it: reading it by its own blocks
+/// takes one copy out of there, and RocksDB's way two.
+#[derive(Debug, Clone)]
+struct HandedOver {
+    first: Offset,
+    last: Offset,
+    table: Weak<GrowingTable>,
 }
 
 impl FamilyTables {
@@ -48,14 +60,46 @@ impl FamilyTables {
         self.list.store(Arc::new(list));
     }
 
-    /// Answers whether it was there.
-    fn remove(&self, table: &Arc<GrowingTable>) -> bool {
+    /// The first table with something from `next` on that was handed over, holds what RocksDB holds, and is at hand.
+    pub(super) fn handed_over(&self, next: Offset) -> Option<Arc<GrowingTable>> {
+        let tables = self.handed_over.load();
+        let first = tables.partition_point(|table| table.last < next);
+        tables[first..].iter().find_map(|table| table.table.upgrade())
+    }
+
+    /// Leaves keys to RocksDB that are about to change.
+    pub(super) fn forget_handed_over(&self, last_offsets: RangeInclusive<Offset>) {
+        let untouched = |table: &HandedOver| table.last < *last_offsets.start() || *last_offsets.end() < table.first;
+        // Mostly something is added behind all of them.
+        if self.handed_over.load().iter().rev().take_while(|table| *last_offsets.start() <= table.last).all(untouched) {
+            return;
+        }
+        let _changing = self.changing.lock();
+        let mut left = Vec::clone(&self.handed_over.load());
+        left.retain(untouched);
+        self.handed_over.store(Arc::new(left));
+    }
+
+    /// Takes a table that RocksDB has out of the list. Answers whether it was there.
+    fn hand_over(&self, table: &Arc<GrowingTable>) -> bool {
+        self.remove(table, || {
+            let mut tables = Vec::clone(&self.handed_over.load());
+            tables.retain(|table| table.table.strong_count() > 0);
+            let bounds = table.bounds();
+            tables.extend(bounds.map(|(first, last)| HandedOver { first, last, table: Arc::downgrade(table) }));
+            self.handed_over.store(Arc::new(tables));
+        })
+    }
+
+    /// Answers whether it was there. `to`: what else is done with it then, before it is gone from the list.
+    fn remove(&self, table: &Arc<GrowingTable>, to: impl FnOnce()) -> bool {
         let _changing = self.changing.lock();
         let mut list = Vec::clone(&self.list.load());
         let before = list.len();
         list.retain(|other| !Arc::ptr_eq(other, table));
         let removed = list.len() < before;
         if removed {
+            to();
             self.list.store(Arc::new(list));
         }
         removed
@@ -68,7 +112,7 @@ impl FamilyTables {
     /// Takes a table out of the list that is not handed over.
     fn put_out(&self, table: &Arc<GrowingTable>) {
         table.seal();
-        if self.remove(table) {
+        if self.remove(table, || ()) {
             self.dropped.lock().push(Arc::clone(table));
         }
     }
@@ -311,7 +355,7 @@ impl Shared {
             self.unlink(table)?;
         }
         // If its owner has put it out of the list meanwhile, it is counted until its file is looked for.
-        if state.tables.remove(table) {
+        if state.tables.hand_over(table) {
             self.growing.removed(table);
         }
         Ok(())
@@ -378,6 +422,7 @@ impl Shared {
     pub(super) fn remove_tables(&self, family: Family) -> Result<(), StorageError> {
         let tables = &self.families.state(family).tables;
         tables.list().iter().for_each(|table| tables.put_out(table));
+        tables.forget_handed_over(Offset::ZERO..=Offset::MAX);
         self.remove_dropped(family, Offset::MAX)
     }
 }

@@ -353,8 +353,14 @@ impl LogDir for RocksDirectory {
         self.shared.load().as_ref().is_some_and(|shared| shared.is_full())
     }
 
-    fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
-        self.with(|shared| shared.scan(family, from, visit))
+    fn scan(
+        &self,
+        family: Family,
+        from: Offset,
+        wanted: usize,
+        visit: &mut VisitBatch<'_>,
+    ) -> Result<(), StorageError> {
+        self.with(|shared| shared.scan(family, from, wanted, visit))
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {

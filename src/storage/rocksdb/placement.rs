@@ -220,6 +220,7 @@ impl Placement {
             shared.chores.add(Chore::BeginTables);
         }
         self.names_unsynced = true;
+        self.unsynced.retain(|table| !table.is_synced());
         shared.families.state(family).tables.push(&table);
         shared.growing.added(&table);
         self.live.push(Live { family, table: Arc::clone(&table), group: self.group });
@@ -307,9 +308,6 @@ impl Placement {
         if shared.growing.bytes() > shared.options.tables_bytes_max {
             self.seal_largest(shared);
         }
-        if self.unsynced.len() > UNSYNCED_LOOKED_AT {
-            self.unsynced.retain(|table| !table.is_synced());
-        }
     }
 
     fn seal_largest(&mut self, shared: &Shared) {
@@ -337,9 +335,6 @@ impl Placement {
         Ok(())
     }
 }
-
-/// Synced tables are forgotten when the list is longer than this.
-const UNSYNCED_LOOKED_AT: usize = 32;
 
 fn is_too_fine(table: &GrowingTable) -> bool {
     let blocks = table.block_count() as u64;

@@ -11,15 +11,22 @@ use bytes::Bytes;
 use super::Shared;
 use super::growing::GrowingTable;
 use super::raw::{Cf, Iter, ReadOptions, RocksError};
-use crate::storage::{Family, StorageError, VisitBatch, VisitPair, keys};
+use crate::storage::{Family, StorageError, VisitBatch, VisitPair, Visited, keys};
 use crate::types::Offset;
 
 impl Shared {
-    pub(super) fn scan(&self, family: Family, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
+    pub(super) fn scan(
+        &self,
+        family: Family,
+        from: Offset,
+        mut wanted: usize,
+        visit: &mut VisitBatch<'_>,
+    ) -> Result<(), StorageError> {
         let state = self.families.state(family);
         let mut next = from;
-        let mut visit = |last_offset: Offset, batch: &[u8], next: &mut Offset| {
+        let mut visit = |last_offset: Offset, batch: Visited<'_>, next: &mut Offset, wanted: &mut usize| {
             *next = last_offset + 1;
+            *wanted = wanted.saturating_sub(batch.len());
             visit(last_offset, batch)
         };
         loop {
@@ -28,12 +35,14 @@ impl Shared {
             // there is never a hole.
             next = next.max(state.start());
             let holds = |table: &&Arc<GrowingTable>| table.bounds().is_some_and(|(_, last)| next <= last);
-            let table = tables.iter().find(holds);
-            let first = table.and_then(|table| table.bounds()).map(|(first, _)| first);
-            if let (Some(table), Some(first)) = (table, first)
+            let table = state.tables.handed_over(next).or_else(|| tables.iter().find(holds).cloned());
+            let first = table.as_ref().and_then(|table| table.bounds()).map(|(first, _)| first);
+            if let (Some(table), Some(first)) = (&table, first)
                 && first <= next
             {
-                let flow = table.scan(next, &mut |last_offset, batch| visit(last_offset, batch, &mut next));
+                let (from, all) = (next, wanted);
+                let flow =
+                    table.scan(from, all, &mut |last_offset, batch| visit(last_offset, batch, &mut next, &mut wanted));
                 match flow.map_err(|error| self.read_failed(&RocksError(error.to_string())))? {
                     ControlFlow::Break(()) => return Ok(()),
                     ControlFlow::Continue(()) => continue,
@@ -51,8 +60,9 @@ impl Shared {
                 continue;
             }
             next = next.max(state.start());
-            let flow =
-                self.scan_keys(iter, next, first, &mut |last_offset, batch| visit(last_offset, batch, &mut next))?;
+            let flow = self.scan_keys(iter, next, first, &mut |last_offset, batch| {
+                visit(last_offset, batch, &mut next, &mut wanted)
+            })?;
             match first {
                 Some(first) if flow.is_continue() => next = next.max(first),
                 _ => return Ok(()),
@@ -76,7 +86,7 @@ impl Shared {
             if to.is_some_and(|to| last_offset >= to) {
                 break;
             }
-            if visit(last_offset, batch).is_break() {
+            if visit(last_offset, Visited::new(batch)).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
             iter.next();

@@ -311,8 +311,8 @@ fn a_flipped_bit_in_a_value_is_an_error() {
     let shared = shared(&opened);
     shared.db.ingest(shared.cf(family), &path).expect("only the first and the last block are looked at");
     let mut seen = 0;
-    let outcome = opened.scan(family, Offset(0), &mut |offset, value| {
-        assert_eq!(value, all[usize::try_from(offset.0).expect("positive")].1);
+    let outcome = opened.scan(family, Offset(0), 0, &mut |offset, value| {
+        assert_eq!(*value, all[usize::try_from(offset.0).expect("positive")].1);
         seen += 1;
         std::ops::ControlFlow::Continue(())
     });

@@ -186,8 +186,8 @@ fn a_damaged_file_is_an_error_and_never_wrong_bytes() {
 
     let opened = open(dir.path());
     let mut visited = 0;
-    let outcome = opened.scan(family, Offset(0), &mut |last_offset, batch| {
-        assert_eq!(batch, [last_offset.0 as u8; 4096]);
+    let outcome = opened.scan(family, Offset(0), 0, &mut |last_offset, batch| {
+        assert_eq!(*batch, [last_offset.0 as u8; 4096]);
         visited += 1;
         std::ops::ControlFlow::Continue(())
     });
@@ -515,8 +515,8 @@ fn damage_is_refused_or_cuts_the_end_off() {
                 panic!("{what}: opened as if nothing had ever been written");
             };
             let mut next = 0;
-            let outcome = opened.scan(family, Offset(0), &mut |last_offset, batch| {
-                assert_eq!((last_offset.0, batch), (next, &*value(next)), "{what}");
+            let outcome = opened.scan(family, Offset(0), 0, &mut |last_offset, batch| {
+                assert_eq!((last_offset.0, &*batch), (next, &*value(next)), "{what}");
                 next += 1;
                 std::ops::ControlFlow::Continue(())
             });

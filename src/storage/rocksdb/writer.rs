@@ -369,7 +369,7 @@ impl Writer<'_> {
         self.pen.starts.push((family, start));
     }
 
-    /// What tables hold of a family under these last offsets becomes RocksDB's before it changes.
+    /// What tables hold of a family under these last offsets becomes RocksDB's alone before it changes.
     fn before_changing(&mut self, family: Family, last_offsets: RangeInclusive<Offset>) -> Result<(), StorageError> {
         let tables = &self.shared.families.state(family).tables;
         let holds = |table: &Arc<GrowingTable>| match table.relies_on() {
@@ -380,6 +380,7 @@ impl Writer<'_> {
         if tables.has_any() && (self.pen.placement.has_staged(family) || tables.list().iter().any(holds)) {
             self.pen.placement.settle(self.shared, family)?;
         }
+        tables.forget_handed_over(last_offsets);
         Ok(())
     }
 
@@ -394,6 +395,7 @@ impl Writer<'_> {
         if last_offset < start {
             // The log begins anew at an earlier offset. What lies hidden below the start must not come back.
             self.pen.placement.settle(self.shared, family)?;
+            state.tables.forget_handed_over(Offset::ZERO..=Offset::MAX);
             state.keep_files();
             self.pen.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
             self.set_start(family, Offset::ZERO);
@@ -405,6 +407,8 @@ impl Writer<'_> {
                 state.end.fetch_max(last_offset.0.saturating_add(1), Ordering::Relaxed);
                 return Ok(());
             }
+        } else {
+            state.tables.forget_handed_over(last_offset..=last_offset);
         }
         self.pen.placement.logs(family);
         self.pen.batch.put(cf, &keys::batch(last_offset), bytes);
