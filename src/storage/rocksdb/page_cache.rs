@@ -2,7 +2,8 @@
 //!
 //! Older pages are given back as new ones are written, a stretch for a stretch, so that the kernel has new bytes
 //! copied into pages that are there already. On a virtual machine a page that nobody used before costs several times
-//! the copy into it, and a broker that only ever takes more of them pays that for every byte.
+//! the copy into it, and a broker that only ever takes more of them pays that for every byte. So it takes a gigabyte
+//! at once, and from then on one new page for every sixteen that it writes, up to what it may keep.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +15,10 @@ use super::growing::{GrowingTable, Stretch};
 
 /// A thread looks after so many bytes of a table at once.
 pub(super) const STRETCH_BYTES: u64 = 2 << 20;
+
+/// So much is kept from the beginning, and of what is written then, one byte of so many more.
+const KEPT_AT_ONCE_BYTES: u64 = 1 << 30;
+const WRITTEN_PER_KEPT: u64 = 16;
 
 /// Stretches that were written, the oldest first.
 #[derive(Debug, Default)]
@@ -29,6 +34,8 @@ struct State {
     /// On their way, or there.
     kept: VecDeque<Written>,
     kept_bytes: u64,
+    /// All stretches there ever were.
+    written_bytes: u64,
     /// How many of those stretches are whose: tables by their addresses. Each holds a descriptor.
     tables: HashMap<usize, usize>,
     closing: bool,
@@ -73,9 +80,9 @@ impl PageCache {
     pub(super) fn forget_deleted(&self) {
         let mut state = self.state.lock();
         let mut named = HashMap::with_capacity(state.tables.len());
-        let kept = std::mem::take(&mut *state);
-        *state = State { fresh: kept.fresh, closing: kept.closing, ..State::default() };
-        for written in kept.kept {
+        state.kept_bytes = 0;
+        state.tables.clear();
+        for written in std::mem::take(&mut state.kept) {
             let table = Arc::as_ptr(&written.table).addr();
             if *named.entry(table).or_insert_with(|| written.table.has_name()) {
                 state.keep(written);
@@ -98,6 +105,7 @@ impl PageCache {
             }
             if let Some(written) = state.fresh.pop_front() {
                 let next = (Arc::clone(&written.table), written.stretch);
+                state.written_bytes += written.stretch.bytes();
                 state.keep(written);
                 return Some(next);
             }
@@ -105,9 +113,10 @@ impl PageCache {
         }
     }
 
-    /// The oldest stretch, if there are more bytes than these, or more tables.
+    /// The oldest stretch, if there are more bytes than may be kept by now, in the end `bytes_max`, or more tables.
     fn take_surplus(&self, bytes_max: u64, tables_max: usize) -> Option<Written> {
         let mut state = self.state.lock();
+        let bytes_max = bytes_max.min(KEPT_AT_ONCE_BYTES + state.written_bytes / WRITTEN_PER_KEPT);
         let is_surplus = state.kept_bytes > bytes_max || state.tables.len() > tables_max;
         if is_surplus { state.pop() } else { None }
     }
@@ -175,6 +184,20 @@ mod tests {
         assert_eq!((took, kept(&cache)), (8, (4, 3)), "each stretch is a little more than a batch");
         while cache.take_surplus(u64::MAX, 2).is_some() {}
         assert_eq!(kept(&cache), (2, 2), "until the last stretch of one table has gone");
+    }
+
+    #[test]
+    fn what_may_be_kept_grows_as_more_is_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tables = [table(dir.path(), 0)];
+        let cache = PageCache::default();
+        write(&cache, &tables, 2);
+        assert!(cache.take_surplus(u64::MAX, 1).is_none());
+        cache.state.lock().kept_bytes += KEPT_AT_ONCE_BYTES;
+        assert!(cache.take_surplus(u64::MAX, 1).is_some(), "two stretches more than may be kept at once");
+        cache.state.lock().written_bytes += WRITTEN_PER_KEPT * 2 * BATCH_BYTES as u64;
+        assert!(cache.take_surplus(u64::MAX, 1).is_none());
+        assert!(cache.take_surplus(KEPT_AT_ONCE_BYTES, 1).is_some(), "but to no more than it is allowed");
     }
 
     #[test]
