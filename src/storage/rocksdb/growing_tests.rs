@@ -172,6 +172,20 @@ fn what_was_handed_over_is_read_by_its_own_blocks_while_the_page_cache_keeps_it(
     assert_eq!(scan(&*dir, family, grows.0 - 1)[0], (grows.0 - 1, b"compacted".to_vec()));
 }
 
+#[test]
+fn what_is_reserved_and_not_used_goes_back() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = RocksDirectory::open(place.path(), tables_of(64 << 20)).expect("open");
+    let family = create(&dir, "t");
+    append(&dir, family, 0..3, 10_000);
+    let [table] = <[_; 1]>::try_from(tables(&dir, family)).expect("one");
+    let on_disk = || std::os::unix::fs::MetadataExt::blocks(&table.path().metadata().expect("there")) * 512;
+    assert!(on_disk() >= 4 << 20, "{}", on_disk());
+    assert!(table.path().metadata().expect("there").len() < 40_000, "it looks as long as it is");
+    table.finish().expect("finished");
+    assert!(on_disk() < 1 << 20, "{}", on_disk());
+}
+
 /// A stretch of large batches, one of small ones that make a table give way to the log, and so on.
 fn mixed_bytes(offset: i64) -> usize {
     match offset / 150 % 3 {

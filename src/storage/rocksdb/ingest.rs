@@ -273,6 +273,9 @@ impl Growing {
 /// After so many tables somebody looks whether there are too many files.
 const LOOK_AFTER_TABLES: u64 = 64;
 
+/// So many parts of a table have blocks of the disk reserved one after the other.
+const RESERVED_AT_ONCE: u64 = 16;
+
 /// Name of a table's file.
 fn file_name(family: u32, serial: u64) -> String {
     format!("{family}-{serial}.sst")
@@ -314,6 +317,11 @@ impl Shared {
             return Ok(());
         }
         self.db.flush(&[cf], true).map_err(|error| self.stop(&error))
+    }
+
+    /// Has blocks of the disk ready for what comes next. May wait for the disk.
+    pub(super) fn reserve(&self, table: &GrowingTable) {
+        table.reserve(self.options.table_bytes / RESERVED_AT_ONCE, self.options.table_bytes);
     }
 
     /// Hands over the family's first tables, up to one that grows.

@@ -125,6 +125,7 @@ impl PageCache {
 /// Body of the thread.
 pub(super) fn run(shared: &Shared) {
     while let Some((table, stretch)) = shared.page_cache.take() {
+        shared.reserve(&table);
         // What is dirty is sent to the disk and stays for now.
         table.uncache(stretch);
         let options = &shared.options;

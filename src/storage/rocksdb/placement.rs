@@ -216,6 +216,7 @@ impl Placement {
             .create(&header)
             .map_err(|error| shared.stop(&RocksError(format!("cannot begin a growing table: {error}"))))?;
         let table = Arc::new(table);
+        shared.reserve(&table);
         if shared.growing.begins_first() {
             shared.chores.add(Chore::BeginTables);
         }
