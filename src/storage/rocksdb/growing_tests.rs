@@ -173,6 +173,19 @@ fn what_was_handed_over_is_read_by_its_own_blocks_while_the_page_cache_keeps_it(
 }
 
 #[test]
+fn a_start_that_was_killed_while_it_tried_links_does_not_count() {
+    let place = tempfile::tempdir().expect("tempdir");
+    open_tables(place.path(), 64 << 10).close();
+    for left in ["link.probe", "db/link.probe"] {
+        std::fs::write(place.path().join(left), b"").expect("write");
+    }
+    let dir = open_tables(place.path(), 64 << 10);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..3, 10_000);
+    assert_eq!(tables(&dir, family).len(), 1);
+}
+
+#[test]
 fn what_is_reserved_and_not_used_goes_back() {
     let place = tempfile::tempdir().expect("tempdir");
     let dir = RocksDirectory::open(place.path(), tables_of(64 << 20)).expect("open");

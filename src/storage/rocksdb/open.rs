@@ -192,9 +192,11 @@ fn left_logs(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// Whether a file can have a second name in the database's directory, which some network file systems refuse.
 fn links_work(dir: &Path, path: &Path) -> bool {
     let (from, to) = (dir.join("link.probe"), path.join("link.probe"));
+    let remove = || drop((fs::remove_file(&from), fs::remove_file(&to)));
+    // A start that was killed here may have left them.
+    remove();
     let works = fs::write(&from, b"").and_then(|()| fs::hard_link(&from, &to)).is_ok();
-    // Neither may exist; nothing depends on their going.
-    let _gone = (fs::remove_file(&from), fs::remove_file(&to));
+    remove();
     works
 }
 
