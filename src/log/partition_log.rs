@@ -20,7 +20,7 @@ use super::producer_state::{ActiveProducer, BatchMeta, Checked, ProducerStates};
 use super::read::LogReader;
 use super::retention;
 use super::segments::{Segment, Segments};
-use super::side::{self, CHECKPOINT_INTERVAL_BYTES, Checkpoint, Cleaned, SideKeys};
+use super::side::{self, Checkpoint, Cleaned, SideKeys};
 use super::tail::Tail;
 use super::timestamps::TimeIndex;
 use super::verification::Verifications;
@@ -285,7 +285,7 @@ impl PartitionLog {
         let family = self.reader.shared.family;
         writes.push(Write::Batch { family, last_offset, batch: bytes.clone() });
         self.pending.push_back(Pending { base_offset, last_offset, max_timestamp: timestamp, bytes });
-        if self.unrecorded_bytes >= CHECKPOINT_INTERVAL_BYTES {
+        if side::checkpoint_is_due(self.unrecorded_bytes, len) {
             self.checkpoint(writes);
         }
         Appended {

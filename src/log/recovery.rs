@@ -9,7 +9,8 @@
 //! Transactions follow their batches either way: data opens them, markers end them, and the index of aborted ones gains
 //! what is missing and loses what is too much.
 //!
-//! Costs four seeks and the headers of at most 64 KiB of batches, so a thousand logs open in well under a second.
+//! Costs four seeks and the headers of 64 KiB of batches, or of a few large ones, so a thousand logs open in well under
+//! a second.
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::ControlFlow;

@@ -26,7 +26,7 @@
 //! The time index is inverted so that one forward seek finds the largest timestamp below a given one; its first record
 //! is the youngest.
 //!
-//! **Checkpoints keep appends cheap.** Nothing here is written per batch: every [`CHECKPOINT_INTERVAL_BYTES`] one
+//! **Checkpoints keep appends cheap.** Nothing here is written per batch: now and then ([`checkpoint_is_due`]) an
 //! append carries the checkpoint, a time index record and the producers that wrote since. What lies behind the
 //! checkpoint is rebuilt at open from the headers of the batches, which hold the same facts.
 
@@ -40,8 +40,17 @@ use super::segments::Segment;
 use crate::storage::{PartitionId, keys};
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
-/// Bytes appended between two checkpoints of a partition: what an open reads per partition at most, in one go.
-pub(super) const CHECKPOINT_INTERVAL_BYTES: u64 = 64 << 10;
+/// Bytes appended between two checkpoints of a partition at least, and batches. An open reads so much per partition.
+const CHECKPOINT_BYTES_MIN: u64 = 64 << 10;
+const CHECKPOINT_BATCHES_MIN: u64 = 4;
+/// After so many bytes it is time, however few the batches.
+const CHECKPOINT_BYTES_MAX: u64 = 1 << 20;
+
+/// Whether an append of so many bytes should carry a checkpoint, where there were so many, it included, since the last.
+pub(super) fn checkpoint_is_due(unrecorded_bytes: u64, batch_bytes: u64) -> bool {
+    let some_batches = CHECKPOINT_BATCHES_MIN.saturating_mul(batch_bytes);
+    unrecorded_bytes >= some_batches.clamp(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_MAX)
+}
 
 const VERSION: u8 = 1;
 
@@ -353,6 +362,12 @@ mod tests {
             created_ms: 500,
             last_append_ms: 600,
         }
+    }
+
+    #[test]
+    fn a_checkpoint_comes_after_some_bytes_and_some_batches() {
+        let appends = |bytes: u64| (1..).find(|count| checkpoint_is_due(count * bytes, bytes)).expect("some time");
+        assert_eq!([100, 16 << 10, 64 << 10, 512 << 10, 2 << 20].map(appends), [656, 4, 4, 2, 1]);
     }
 
     #[test]
