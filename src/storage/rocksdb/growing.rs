@@ -5,7 +5,8 @@
 //! it is full, [`super::ingest`] appends what a table ends with and RocksDB takes the file over as it is.
 //!
 //! Layout of a file `<log.dir>/growing/<family>-<serial>.sst`: the [`Header`], then a data block for each batch. What
-//! a kill or a loss of power leaves behind the last sound block does not count, and [`super::recover`] cuts it off.
+//! a kill or a loss of power leaves behind the last sound block, zeros that were to be written over among it, does not
+//! count, and [`super::recover`] cuts it off.
 //!
 //! One writes, who holds the writer's pen; any number read. A batch is found once its block was published.
 
@@ -83,6 +84,8 @@ pub(super) struct GrowingTable {
     blocks: RwLock<Vec<BlockAt>>,
     /// Up to where the page cache was told.
     told: AtomicU64,
+    /// Up to where there are zeros behind the end.
+    filled: AtomicU64,
     /// Up to where the file system has given blocks.
     reserved: AtomicU64,
     /// Where the next block goes. Only who holds the pen moves it.
@@ -118,6 +121,12 @@ const READ_BYTES_MIN: u64 = 64 << 10;
 /// Buffers of one `pwritev`, as the kernel allows (`IOV_MAX`).
 const BUFFERS_MAX: usize = 1024;
 
+/// A write that comes to a new one of these parts of the file fills it up with zeros, which the next writes take the
+/// place of: so the page cache has one large folio for it, as it would for one large write, and not a dozen small ones,
+/// whose number is what writing, reading and giving back costs beside the copy.
+const PART_BYTES: u64 = 256 << 10;
+static ZEROS: [u8; PART_BYTES as usize] = [0; PART_BYTES as usize];
+
 impl GrowingTable {
     /// Makes the file.
     pub(super) fn create(path: PathBuf, header: &Header) -> io::Result<Self> {
@@ -141,6 +150,7 @@ impl GrowingTable {
             follows,
             blocks: RwLock::new(blocks),
             told: AtomicU64::new(0),
+            filled: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
             end: AtomicU64::new(end),
             sealed: AtomicBool::new(false),
@@ -210,10 +220,12 @@ impl GrowingTable {
         !self.pre_sync_wanted.swap(true, Ordering::Relaxed)
     }
 
-    /// What was written since the last time, if that is at least so much.
-    pub(super) fn take_stretch(&self, bytes_min: u64) -> Option<Stretch> {
-        let (from, to) = (self.told.load(Ordering::Relaxed), self.size_bytes());
-        if to - from < bytes_min {
+    /// What was written since the last time: `None` asks for all of it, else whole parts of the file come, if that is
+    /// at least so many bytes. What goes on being written need not go to the disk yet.
+    pub(super) fn take_stretch(&self, bytes_min: Option<u64>) -> Option<Stretch> {
+        let (from, end) = (self.told.load(Ordering::Relaxed), self.size_bytes());
+        let to = if bytes_min.is_some() { end - end % PART_BYTES } else { end };
+        if to < from + bytes_min.unwrap_or(1) {
             return None;
         }
         // Who holds the pen asks while it grows, and who hands it over afterwards.
@@ -254,8 +266,8 @@ impl GrowingTable {
     pub(super) fn write(&self, batches: &[(Offset, Bytes)]) -> io::Result<Vec<BlockAt>> {
         let mut at = self.size_bytes();
         let mut blocks = Vec::with_capacity(batches.len());
-        // A block has three parts.
-        for some in batches.chunks(BUFFERS_MAX / 3) {
+        // A block has three parts, and there may be zeros behind the last.
+        for some in batches.chunks((BUFFERS_MAX - 1) / 3) {
             let frames: Vec<Frame> =
                 some.iter().map(|(last_offset, batch)| table::frame(keys::batch(*last_offset), batch)).collect();
             let mut buffers = Vec::with_capacity(3 * some.len());
@@ -265,6 +277,11 @@ impl GrowingTable {
                 at = block.end();
                 blocks.push(block);
                 buffers.extend([frame.head(), batch, frame.tail()].map(IoSlice::new));
+            }
+            if at > self.filled.load(Ordering::Relaxed) {
+                let filled = at.next_multiple_of(PART_BYTES);
+                buffers.push(IoSlice::new(&ZEROS[..(filled - at) as usize]));
+                self.filled.store(filled, Ordering::Relaxed);
             }
             write_all(&self.file, &mut buffers, start)?;
         }

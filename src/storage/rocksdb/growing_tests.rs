@@ -194,8 +194,10 @@ fn what_is_reserved_and_not_used_goes_back() {
     let [table] = <[_; 1]>::try_from(tables(&dir, family)).expect("one");
     let on_disk = || std::os::unix::fs::MetadataExt::blocks(&table.path().metadata().expect("there")) * 512;
     assert!(on_disk() >= 4 << 20, "{}", on_disk());
-    assert!(table.path().metadata().expect("there").len() < 40_000, "it looks as long as it is");
+    let length = || table.path().metadata().expect("there").len();
+    assert_eq!(length(), 256 << 10, "the rest of a part is zeros");
     table.finish().expect("finished");
+    assert!(length() < 40_000, "{}", length());
     assert!(on_disk() < 1 << 20, "{}", on_disk());
 }
 

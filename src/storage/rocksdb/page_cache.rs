@@ -71,7 +71,7 @@ impl State {
 impl PageCache {
     /// Takes note of what was written to a table, if that is much, or all there will be.
     pub(super) fn wrote(&self, table: &Arc<GrowingTable>, all: bool) {
-        let Some(stretch) = table.take_stretch(if all { 1 } else { STRETCH_BYTES }) else { return };
+        let Some(stretch) = table.take_stretch((!all).then_some(STRETCH_BYTES)) else { return };
         self.state.lock().fresh.push_back(Written { table: Arc::clone(table), stretch });
         self.changed.notify_one();
     }
