@@ -1,5 +1,7 @@
 //! A whole broker in this process, spoken to over a socket by raw frames.
 
+mod settings;
+
 use std::path::Path;
 use std::time::Duration;
 

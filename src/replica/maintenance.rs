@@ -35,8 +35,11 @@ pub(crate) struct Periods {
 /// Tells the periods of this moment.
 pub(crate) type PeriodsOf = Box<dyn Fn() -> Periods + Send>;
 
-/// Starts both loops; they end with the runtime.
+/// Starts the loops and the timers of `flush.ms`; they end with the runtime.
 pub(crate) fn start(replicas: Arc<ReplicaManager>, clock: SharedClock, periods_of: PeriodsOf) {
+    for timer in &replicas.flush_timers {
+        task::spawn_owner("flush timer", Arc::clone(timer).run());
+    }
     let (for_retention, retention_clock) = (Arc::clone(&replicas), Arc::clone(&clock));
     let at_start = periods_of();
     task::spawn_owner("retention", async move {

@@ -7,7 +7,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tracing::info;
 
-use super::partition::Partition;
+use super::flush::FlushTimer;
+use super::partition::{Partition, Upkeep};
 use crate::clock::SharedClock;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
@@ -31,6 +32,8 @@ type Registry = HashMap<TopicName, BTreeMap<PartitionIndex, Arc<Partition>>>;
 pub(crate) struct ReplicaManager {
     pub(crate) me: BrokerId,
     dirs: Vec<(SharedLogDir, Arc<Tail>)>,
+    /// Those of `dirs`, in their order.
+    pub(super) flush_timers: Vec<Arc<FlushTimer>>,
     clock: SharedClock,
     config_of: ConfigOf,
     partitions: RwLock<Registry>,
@@ -59,9 +62,11 @@ impl ReplicaManager {
             .enumerate()
             .flat_map(|(at, (dir, _))| dir.partitions().into_iter().map(move |(id, family)| (id, (at, family))))
             .collect();
+        let flush_timers = dirs.iter().map(|(dir, _)| FlushTimer::new(Arc::clone(dir))).collect();
         Arc::new(Self {
             me,
             dirs,
+            flush_timers,
             clock,
             config_of,
             partitions: RwLock::default(),
@@ -143,9 +148,9 @@ impl ReplicaManager {
             let config = configs.entry(id.topic.clone()).or_insert_with(|| (self.config_of)(&id.topic)).clone();
             let now = self.clock.now_ms();
             let log = PartitionLog::open(Arc::clone(dir), id.clone(), family, config.log, Arc::clone(tail), now)?;
-            let cleaner = Arc::clone(&self.cleaner);
-            let partition =
-                Partition::new(self.me, id.clone(), family, Arc::clone(dir), Arc::clone(tail), cleaner, log);
+            let (cleaner, flush) = (Arc::clone(&self.cleaner), Arc::clone(&self.flush_timers[at]));
+            let upkeep = Upkeep { cleaner, flush };
+            let partition = Partition::new(self.me, id.clone(), family, Arc::clone(dir), Arc::clone(tail), upkeep, log);
             partition.set_config(config.log, config.min_insync_replicas);
             opened.push(partition);
         }

@@ -7,6 +7,7 @@
 
 pub(crate) mod ack;
 pub(crate) mod control;
+pub(crate) mod flush;
 pub(crate) mod maintenance;
 pub(crate) mod manager;
 pub(crate) mod partition;
@@ -14,5 +15,7 @@ pub(crate) mod sessions;
 pub(crate) mod view;
 pub(crate) mod wait;
 
+#[cfg(test)]
+mod flush_tests;
 #[cfg(test)]
 mod transaction_tests;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 use super::ack::{Ack, AckError, AckQueue};
+use super::flush::{FlushTimer, Unsynced};
 use super::view::{PartitionView, Published};
 use super::wait::{Stable, Waiters};
 use crate::clock::UnixMs;
@@ -71,6 +72,7 @@ struct State {
     role: Role,
     leading: bool,
     min_insync_replicas: usize,
+    unsynced: Unsynced,
     /// acks=1, waiting for their write.
     written: AckQueue,
     /// acks=all, waiting for the high watermark.
@@ -92,7 +94,6 @@ pub(crate) struct Partition {
     me: BrokerId,
     dir: SharedLogDir,
     tail: Arc<Tail>,
-    /// Wakes the log cleaner.
     cleaner: Arc<Notify>,
     reader: ArcSwap<LogReader>,
     state: Mutex<State>,
@@ -100,10 +101,13 @@ pub(crate) struct Partition {
     pub(crate) waiters: Waiters,
 }
 
-/// Syncs every append when the topic's `flush.messages` is 1; other values leave syncing to the operating system, as
-/// Kafka recommends.
-fn syncs(config: &LogConfig) -> bool {
-    config.flush_messages <= 1
+/// Whom a partition tells what it leaves for later.
+#[derive(Debug, Clone)]
+pub(crate) struct Upkeep {
+    /// Wakes the log cleaner.
+    pub(crate) cleaner: Arc<Notify>,
+    /// Of its log directory.
+    pub(crate) flush: Arc<FlushTimer>,
 }
 
 /// How the last stable offset moved.
@@ -126,7 +130,7 @@ impl Partition {
         family: Family,
         dir: SharedLogDir,
         tail: Arc<Tail>,
-        cleaner: Arc<Notify>,
+        upkeep: Upkeep,
         mut log: PartitionLog,
     ) -> Arc<Self> {
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
@@ -140,11 +144,13 @@ impl Partition {
         };
         let reader = log.reader();
         let role = Role { leader: None, leader_epoch: LeaderEpoch::NONE, isr: Vec::new(), replicas: Vec::new() };
+        let unsynced = Unsynced::new(upkeep.flush, log.config(), start, end);
         let state = State {
             log,
             role,
             leading: false,
             min_insync_replicas: 1,
+            unsynced,
             written: AckQueue::default(),
             replicated: AckQueue::default(),
             failed: None,
@@ -157,7 +163,7 @@ impl Partition {
             me,
             dir,
             tail,
-            cleaner,
+            cleaner: upkeep.cleaner,
             reader: ArcSwap::from_pointee(reader),
             state: Mutex::new(state),
             view: Published::new(view),
@@ -272,7 +278,9 @@ impl Partition {
             AckAt::Written(ack) => state.written.push(self.ack_offset(&appended), ack),
             AckAt::HighWatermark(ack) => state.replicated.push(self.ack_offset(&appended), ack),
         }
-        if appended.duplicate {
+        let sync = state.unsynced.syncs(state.log.config(), appended.log_end_offset);
+        // What an earlier process wrote before it was killed is repeated: it is acknowledged after the sync, too.
+        if appended.duplicate && !sync {
             let end = self.view.get();
             state.written.pass(end.log_end_offset);
             state.replicated.pass(end.high_watermark);
@@ -281,9 +289,8 @@ impl Partition {
         if appended.rolled && state.log.config().compact {
             self.cleaner.notify_one();
         }
-        let sync = syncs(state.log.config());
         let bytes = writes.iter().map(Write::batch_bytes).sum::<usize>() as i64;
-        let last_offset = appended.last_offset;
+        let last_offset = self.ack_offset(&appended);
         state.in_flight += 1;
         let partition: Weak<Self> = Arc::downgrade(self);
         let unwritten = storage::queue(
@@ -295,6 +302,9 @@ impl Partition {
                 }
             }),
         );
+        if !sync {
+            state.unsynced.queued(state.log.config());
+        }
         drop(guard);
         Ok(Accepted { appended, unwritten: Some(unwritten) })
     }
@@ -314,6 +324,7 @@ impl Partition {
             .map_err(|failure| Refusal::Storage(failure.to_string()))?;
         self.queue_side_writes(state, writes);
         log.keep_verifications(&mut state.log);
+        state.unsynced.refused();
         self.reader.store(Arc::new(log.reader()));
         state.log = log;
         state.failed = None;
@@ -402,10 +413,12 @@ impl Partition {
 
     /// New settings of the topic.
     pub(crate) fn set_config(&self, config: LogConfig, min_insync_replicas: usize) {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.unsynced.reconfigured(state.log.config(), &config);
         state.log.set_config(config);
         state.min_insync_replicas = min_insync_replicas;
-        self.publish(&mut state);
+        self.publish(state);
     }
 
     /// Runs `change` on the log under the lock and queues what it wants written. The view follows at once, because

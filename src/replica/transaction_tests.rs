@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use tokio::sync::Notify;
 
 use super::ack::{Ack, AckError, Completion};
-use super::partition::{Accepted, AckAt, Partition, Refusal, Role};
+use super::flush::FlushTimer;
+use super::partition::{Accepted, AckAt, Partition, Refusal, Role, Upkeep};
 use super::wait::FetchWaiter;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::{AppendError, PartitionLog};
@@ -33,8 +33,9 @@ fn led() -> (Arc<Partition>, Arc<Faults>) {
     let family = dir.create(std::slice::from_ref(&id)).expect("created")[0];
     let tail = Tail::new(1 << 20);
     let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, LogConfig::default(), Arc::clone(&tail), 0);
-    let (me, cleaner) = (BrokerId(1), Arc::new(Notify::new()));
-    let partition = Partition::new(me, id, family, dir, tail, cleaner, log.expect("opens"));
+    let me = BrokerId(1);
+    let upkeep = Upkeep { cleaner: Arc::default(), flush: FlushTimer::new(Arc::clone(&dir)) };
+    let partition = Partition::new(me, id, family, dir, tail, upkeep, log.expect("opens"));
     let only = vec![me];
     let role = Role { leader: Some(me), leader_epoch: LeaderEpoch(0), isr: only.clone(), replicas: only };
     partition.take_role(role);

@@ -169,6 +169,10 @@ impl LogDir for FaultyDir {
         self.inner.queued_bytes()
     }
 
+    fn syncs(&self) -> u64 {
+        self.inner.syncs()
+    }
+
     fn is_full(&self) -> bool {
         self.faults.state.lock().full || self.inner.is_full()
     }

@@ -22,6 +22,7 @@ use crate::types::Offset;
 #[derive(Debug)]
 pub(crate) struct MemoryDir {
     contents: Arc<Mutex<Contents>>,
+    synced: Arc<Mutex<Synced>>,
     queued_bytes: Arc<AtomicUsize>,
     /// Taken by [`LogDir::close`].
     writer: Mutex<Option<Writer>>,
@@ -38,8 +39,15 @@ impl std::fmt::Debug for Writer {
     }
 }
 
-/// What a disk would hold.
+/// What a loss of power would leave.
 #[derive(Debug, Default)]
+struct Synced {
+    contents: Contents,
+    count: u64,
+}
+
+/// What a disk would hold. Its batches are shared with every clone.
+#[derive(Debug, Clone, Default)]
 struct Contents {
     partitions: BTreeMap<PartitionId, Family>,
     next_family: u32,
@@ -51,28 +59,49 @@ struct Contents {
 impl MemoryDir {
     /// An empty directory.
     pub(crate) fn open() -> Arc<Self> {
-        Self::over(Arc::default())
+        Self::over(Arc::default(), Contents::default())
     }
 
     /// The same contents behind a new handle, as after a restart. Sets still queued in the old one are written first
     /// if it was closed.
     pub(crate) fn reopen(&self) -> Arc<Self> {
-        Self::over(Arc::clone(&self.contents))
+        Self::over(Arc::clone(&self.contents), self.synced.lock().contents.clone())
     }
 
-    fn over(contents: Arc<Mutex<Contents>>) -> Arc<Self> {
+    /// What a loss of power leaves of it: everything up to the last sync, and the partitions, whose creation is
+    /// durable.
+    pub(crate) fn after_power_loss(&self) -> Arc<Self> {
+        let mut left = self.synced.lock().contents.clone();
+        let contents = self.contents.lock();
+        left.partitions.clone_from(&contents.partitions);
+        left.next_family = contents.next_family;
+        for family in left.partitions.values() {
+            left.families.entry(*family).or_default();
+        }
+        Self::over(Arc::new(Mutex::new(left.clone())), left)
+    }
+
+    fn over(contents: Arc<Mutex<Contents>>, synced: Contents) -> Arc<Self> {
         let (queue, sets) = channel::<(WriteSet, usize, Done)>();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let (written, queued) = (Arc::clone(&contents), Arc::clone(&queued_bytes));
+        let synced = Arc::new(Mutex::new(Synced { contents: synced, count: 0 }));
+        let (written, queued, durable) = (Arc::clone(&contents), Arc::clone(&queued_bytes), Arc::clone(&synced));
         let thread = task::thread("memory-writer", move || {
             for (set, bytes, done) in sets {
-                written.lock().apply(set.writes);
+                let mut contents = written.lock();
+                contents.apply(set.writes);
+                if set.sync {
+                    let mut durable = durable.lock();
+                    durable.contents = contents.clone();
+                    durable.count += 1;
+                }
+                drop(contents);
                 queued.fetch_sub(bytes, Ordering::Relaxed);
                 done(Ok(()));
             }
         })
         .expect("a twin for tests is useless where no thread can start");
-        Arc::new(Self { contents, queued_bytes, writer: Mutex::new(Some(Writer { queue, thread })) })
+        Arc::new(Self { contents, synced, queued_bytes, writer: Mutex::new(Some(Writer { queue, thread })) })
     }
 }
 
@@ -164,6 +193,10 @@ impl LogDir for MemoryDir {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
+    fn syncs(&self) -> u64 {
+        self.synced.lock().count
+    }
+
     fn scan(&self, family: Family, from: Offset, _: usize, visit: &mut VisitBatch<'_>) -> Result<(), StorageError> {
         // Cloned (handles, not bytes) so that the visitor may call the directory.
         let batches: Vec<(Offset, Bytes)> = match self.contents.lock().families.get(&family) {
@@ -235,5 +268,19 @@ mod tests {
     fn memory_keeps_the_contract() {
         let disk = MemoryDir::open();
         contract::check(&mut || disk.reopen());
+    }
+
+    #[test]
+    fn a_loss_of_power_takes_what_came_after_the_last_sync() {
+        let dir = MemoryDir::open();
+        let family = dir.create(&[contract::partition("t", 0)]).expect("created")[0];
+        contract::commit(&*dir, vec![contract::batch(family, 0, b"a")], false).expect("written");
+        contract::commit(&*dir, vec![contract::batch(family, 1, b"b")], true).expect("written");
+        let later = dir.reopen();
+        contract::commit(&*later, vec![contract::batch(family, 2, b"c")], false).expect("written");
+        assert_eq!(contract::scan(&*later, family, 0).len(), 3, "a kill takes nothing");
+        assert_eq!(contract::scan(&*later.after_power_loss(), family, 0).len(), 2);
+        contract::commit(&*later, vec![], true).expect("written");
+        assert_eq!(contract::scan(&*later.after_power_loss().after_power_loss(), family, 0).len(), 3);
     }
 }

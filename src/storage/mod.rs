@@ -224,6 +224,11 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     #[cfg_attr(not(test), allow(dead_code, reason = "admission counts what is queued by itself; the suite looks here"))]
     fn queued_bytes(&self) -> usize;
 
+    /// Syncs of the write-ahead log since the directory was opened. One serves all sets of its group, and whatever was
+    /// written before.
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests of what flush.ms and flush.messages promise look here"))]
+    fn syncs(&self) -> u64;
+
     /// Whether sets that add batches are refused now. Ask before giving offsets; it becomes false by itself.
     #[cfg_attr(not(test), allow(dead_code, reason = "appends learn it from Full; the suite looks here"))]
     fn is_full(&self) -> bool {

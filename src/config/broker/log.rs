@@ -42,7 +42,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "log.flush.interval.messages" Long "9223372036854775807" [AtLeast(1)] ClusterWide => Honoured,
         "Records of a partition after which they are synced to disk; 1 syncs before each acknowledgement.";
     "log.flush.interval.ms" Long null [Any] ClusterWide => Honoured,
-        "Longest time before records are synced to disk.";
+        "Longest time before records are synced to disk; the sync is one for the whole log directory.";
     "log.flush.scheduler.interval.ms" Long "9223372036854775807" [Any] ReadOnly => Honoured,
         "Stands in for log.flush.interval.ms when that is not set.";
     "log.flush.offset.checkpoint.interval.ms" Int "60000" [AtLeast(0)] ReadOnly => NoEffect,

@@ -106,6 +106,9 @@ impl LogDir for TreeDir {
     fn queued_bytes(&self) -> usize {
         0
     }
+    fn syncs(&self) -> u64 {
+        0
+    }
     fn scan(&self, _: Family, _: Offset, _: usize, _: &mut VisitBatch<'_>) -> Result<(), StorageError> {
         unreachable!("the tree has no batches")
     }

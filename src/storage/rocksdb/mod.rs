@@ -43,6 +43,7 @@ mod writer;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -93,6 +94,8 @@ pub(super) struct Shared {
     /// Write-ahead logs of an earlier process that may not be on the disk. RocksDB syncs only its own.
     left_logs: Mutex<Vec<PathBuf>>,
     watch: Watch,
+    /// Syncs of RocksDB's log so far.
+    syncs: AtomicU64,
     family_options: Options,
     scan_options: ReadOptions,
     point_options: ReadOptions,
@@ -131,6 +134,7 @@ impl RocksDirectory {
             page_cache: PageCache::default(),
             left_logs: Mutex::new(opened.left_logs),
             watch: Watch::new(),
+            syncs: AtomicU64::new(0),
             family_options: opened.family_options,
             scan_options: ReadOptions::new(false, None),
             point_options: ReadOptions::new(true, None),
@@ -224,7 +228,9 @@ impl Shared {
     /// Brings everything written to RocksDB's log so far to the disk, by this process or one before.
     fn sync_log(&self) -> Result<(), StorageError> {
         self.sync_left_logs()?;
-        self.db.flush_wal(true).map_err(|error| self.stop(&error))
+        self.db.flush_wal(true).map_err(|error| self.stop(&error))?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn sync_left_logs(&self) -> Result<(), StorageError> {
@@ -347,6 +353,10 @@ impl LogDir for RocksDirectory {
 
     fn queued_bytes(&self) -> usize {
         self.queue.bytes()
+    }
+
+    fn syncs(&self) -> u64 {
+        self.shared.load().as_ref().map_or(0, |shared| shared.syncs.load(Ordering::Relaxed))
     }
 
     fn is_full(&self) -> bool {

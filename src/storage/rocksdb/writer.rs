@@ -308,6 +308,7 @@ impl Writer<'_> {
         self.pen.placement.write(self.shared)?;
         if self.pen.batch.count() > 0 {
             self.shared.db.write(&mut self.pen.batch, sync).map_err(|error| self.shared.stop(&error))?;
+            self.shared.syncs.fetch_add(u64::from(sync), Ordering::Relaxed);
         } else if sync {
             // It covers what was written before.
             self.shared.sync_log()?;
