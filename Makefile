@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools transactions bench crash soak zookeeper-faults hostile
+.PHONY: help setup run build test lint check compat clients tools transactions bench crash soak zookeeper-faults disk-faults hostile
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -78,6 +78,10 @@ zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and
 	@scripts/setup.sh build test
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/zookeeper/run --gone $(or $(GONE),20)
+
+disk-faults: ## the file system that loses power, flips bits, fails and fills up, and whether it does, one row per promise (needs root and FUSE); about 1 minute
+	@scripts/setup.sh build
+	@compat-tests/disk-faults/run
 
 hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 5 minutes
 	@scripts/setup.sh build test compat
