@@ -26,6 +26,8 @@ mod transactions;
 mod verification;
 
 #[cfg(test)]
+mod end_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod transaction_tests;

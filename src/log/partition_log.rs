@@ -6,6 +6,7 @@
 //! - I-2: offsets are given here alone, without gaps.
 //! - I-3: `log_start_offset ≤ written_end_offset ≤ log_end_offset`.
 //! - I-5: nothing reaches the tail before its write has returned.
+//! - I-26: a batch ends right below the log end, unless the log start has passed it; see `compaction` and `recovery`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -255,6 +255,11 @@ impl ProducerStates {
         self.transactions.first_unstable(high_watermark)
     }
 
+    /// First offsets, up to this one, of transactions that may not be decided for readers.
+    pub(super) fn undecided_up_to(&self, offset: Offset) -> Vec<Offset> {
+        self.transactions.undecided_up_to(offset)
+    }
+
     /// Takes over what a side record says.
     pub(super) fn restore(&mut self, id: ProducerId, entry: ProducerEntry) {
         if let Some(first) = entry.open_transaction {

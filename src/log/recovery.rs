@@ -9,6 +9,11 @@
 //! Transactions follow their batches either way: data opens them, markers end them, and the index of aborted ones gains
 //! what is missing and loses what is too much.
 //!
+//! A log ends with a batch (I-26): where none is left below the end, though the log start has not passed it, a batch
+//! without records takes the last offset. Otherwise no fetch would ever bring a reader to the end; and taking the end
+//! back would give offsets twice. That is so in logs which earlier versions compacted, and where a log is cut inside of
+//! a gap. The same holds for the first offset of an open transaction, where readers of committed records stop.
+//!
 //! Costs four seeks and the headers of 64 KiB of batches, or of a few large ones, so a thousand logs open in well under
 //! a second.
 
@@ -33,9 +38,10 @@ use super::timestamps::TimeIndex;
 use super::verification::Verifications;
 use crate::clock::UnixMs;
 use crate::record::BatchHeader;
+use crate::record::build::empty_batch;
 use crate::record::control::read_marker;
 use crate::storage::{Family, PartitionId, SharedLogDir, StorageError, Write};
-use crate::types::{Offset, ProducerId};
+use crate::types::{LeaderEpoch, Offset, ProducerId};
 
 /// What the side records of a partition say.
 #[derive(Debug, Default)]
@@ -97,8 +103,10 @@ impl PartitionLog {
         log.cut_aborted(log_end, &mut repairs);
         if active.end_offset > log_end {
             log.cut_side_records(log_end, now, &mut repairs)?;
+            log.cover_ends(true, log_end, now, &mut repairs)?;
         } else {
             log.apply_headers(active.end_offset, now, None, &mut repairs)?;
+            log.cover_ends(last + 1 < log_end, log.cleaned.up_to, now, &mut repairs)?;
         }
         log.repairs = repairs;
         log.publish_facts();
@@ -125,14 +133,59 @@ impl PartitionLog {
         })?;
         let family = self.reader.shared.family;
         writes.push(Write::DeleteBatches { family, last_offsets: to..self.log_end });
-        // Compaction may have written a higher one.
-        writes.push(Write::Side { key: self.keys().log_end(), value: side::encode_offset(new_end) });
+        // An earlier version may have written a higher one.
+        writes.push(Write::DeleteSide { key: self.keys().log_end() });
         self.forget_in_memory(Offset::MAX);
         self.log_end = new_end;
         self.written_end = new_end;
         self.cut_side_records(new_end, now, writes)?;
+        self.cover_ends(true, new_end, now, writes)?;
         self.publish_facts();
         Ok(())
+    }
+
+    /// Sees to it that a batch ends wherever readers are told to stop (I-26): at the log end, if `log_end_too`, and
+    /// where undecided transactions begin, up to `gaps_up_to`.
+    fn cover_ends(
+        &mut self,
+        log_end_too: bool,
+        gaps_up_to: Offset,
+        now: UnixMs,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), StorageError> {
+        let mut ends = self.producers.undecided_up_to(gaps_up_to);
+        ends.extend(log_end_too.then_some(self.log_end));
+        ends.retain(|&end| end > self.log_start);
+        for last_offset in ends.into_iter().map(|end| end + -1) {
+            if !self.holds_end(last_offset)? {
+                self.put_empty(last_offset, now, writes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether storage has a batch that ends with this offset.
+    fn holds_end(&self, offset: Offset) -> Result<bool, StorageError> {
+        let mut found = false;
+        self.reader.shared.dir.scan(self.reader.shared.family, offset, 0, &mut |last_offset, _| {
+            found = last_offset == offset;
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// Gives an offset below the log end, which no batch holds any more, to one without records.
+    fn put_empty(&mut self, offset: Offset, now: UnixMs, writes: &mut Vec<Write>) {
+        let epoch = self.epoch_at(offset).unwrap_or(LeaderEpoch::NONE);
+        let batch = empty_batch(offset, epoch).bytes.freeze();
+        if let Some(closed) = self.segments.add_below_end(offset, batch.len() as u64, now) {
+            let key = self.keys().segment(closed.base_offset);
+            writes.push(Write::Side { key, value: side::encode_segment(&closed) });
+        }
+        writes.push(Write::Batch { family: self.reader.shared.family, last_offset: offset, batch });
+        // What an earlier version wrote there has been replaced.
+        writes.push(Write::DeleteSide { key: self.keys().log_end() });
+        self.put_checkpoint(writes);
     }
 
     /// Drops what side records say at or above `log_end` and reads the segment that is cut again from its start.
@@ -158,6 +211,7 @@ impl PartitionLog {
         writes.push(Write::DeleteSides { keys: keys.times_from(self.times.running_max()) });
         self.times.forget_newest();
         self.cleaned.up_to = self.cleaned.up_to.min(base.max(self.log_start));
+        writes.push(Write::Side { key: keys.cleaned(), value: side::encode_cleaned(self.cleaned) });
         self.put_checkpoint(writes);
         Ok(())
     }

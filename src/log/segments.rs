@@ -120,6 +120,21 @@ impl Segments {
         self.closed_bytes + self.active.bytes
     }
 
+    /// Counts a batch without records that was put below the end into the segment it lies in; returns that if it is a
+    /// closed one, for its side record.
+    pub(super) fn add_below_end(&mut self, last_offset: Offset, bytes: u64, now: UnixMs) -> Option<Segment> {
+        if last_offset >= self.active.base_offset {
+            let end_offset = self.active.end_offset.max(last_offset + 1);
+            self.active.push(last_offset, bytes, NO_TIMESTAMP, now);
+            self.active.end_offset = end_offset;
+            return None;
+        }
+        let closed = self.closed.iter_mut().rfind(|closed| closed.base_offset <= last_offset)?;
+        closed.bytes += bytes;
+        self.closed_bytes += bytes;
+        Some(*closed)
+    }
+
     /// Closes the active segment and opens one at its end. The caller records the closed one.
     pub(super) fn roll(&mut self, now: UnixMs) -> Segment {
         let closed = self.active;

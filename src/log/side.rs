@@ -15,7 +15,8 @@
 //! | 0x84 | offset of the abort marker i64, producer id i64 | first offset i64, last stable offset i64 |
 //! | 0x85 | base offset i64 | a closed virtual segment |
 //!
-//! - `end` is written when compaction removes the last batch, so that offsets never go back.
+//! - `end` was written by versions whose compaction removed the last batch, so that offsets never go back. It is read,
+//!   and goes when a batch has taken that place again.
 //! - Producer: epoch i16, coordinator epoch i32, first offset of the open transaction i64 (−1: none), last seen i64
 //!   (ms), count u8, then per batch, oldest first: last sequence i32, last offset i64, offset delta i32, timestamp i64;
 //!   then the offset of its last transaction marker i64 (−1, or left out: none).

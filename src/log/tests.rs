@@ -20,7 +20,7 @@ pub(super) struct Bench {
     pub(super) log: PartitionLog,
     pub(super) tail_bytes: usize,
     id: PartitionId,
-    family: Family,
+    pub(super) family: Family,
 }
 
 impl Bench {
@@ -153,6 +153,7 @@ fn agrees_with_a_vec_of_records_whatever_the_order_of_calls() {
                 }
             }
             check_against(&bench, &model, &clock);
+            bench.check_end("as every log");
         }
         assert!(bench.log.log_start_offset() > Offset::ZERO, "retention had something to do");
     }

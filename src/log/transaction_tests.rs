@@ -375,6 +375,7 @@ fn run(seeds: std::ops::Range<u64>, mut disturb: impl FnMut(Pair, u128) -> Pair)
             let behind = pair.end_of_log() - pair.high_watermark;
             pair.high_watermark += part(dice, 96) % (behind + 1);
             pair.check(dice, &what);
+            pair.bench.check_reaches(pair.bench.log.written_end_offset(), &what);
         }
         assert!(pair.model.aborted().len() > 2 || pair.model.log_start > 0);
     }

@@ -46,6 +46,11 @@ impl Transactions {
         }
     }
 
+    /// First offsets, up to this one, at which readers of committed records may have to stop.
+    pub(super) fn undecided_up_to(&self, offset: Offset) -> Vec<Offset> {
+        self.open.range(..=offset).chain(self.ended_firsts.range(..=offset)).copied().collect()
+    }
+
     /// The log now ends at `log_end`, and these transactions are open.
     pub(super) fn cut(&mut self, log_end: Offset, open: impl Iterator<Item = Offset>) {
         self.open = open.collect();

@@ -191,6 +191,13 @@ impl BatchBuilder {
     }
 }
 
+/// A batch without records, of nobody, that takes one offset: readers pass over it.
+pub(crate) fn empty_batch(at: Offset, epoch: LeaderEpoch) -> ValidBatch {
+    let builder = BatchBuilder::new();
+    let header = BatchHeader { base_offset: at, partition_leader_epoch: epoch, ..builder.header };
+    BatchBuilder { header, keeps_range: true, ..builder }.finish()
+}
+
 /// `header` with other bytes behind it: sets the codec, the length and the checksum.
 pub(super) fn recompressed(header: &BatchHeader, records: &[u8], compression: Compression) -> (BytesMut, BatchHeader) {
     let mut bytes = BytesMut::with_capacity(HEADER_BYTES + records.len() / 2);

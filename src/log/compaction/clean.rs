@@ -4,10 +4,10 @@
 //! - A tombstone (null value) stays until its batch's delete horizon: the time of its first cleaning plus
 //!   `delete.retention.ms`, kept in the batch's base timestamp under attribute bit 6 (KIP-534).
 //! - A batch keeps its offsets, its leader epoch and its producer fields however many records are left. Without any it
-//!   goes, unless it is the last one of a producer: then its header stays.
+//!   goes, unless it is the last one of a producer or the last one of what is cleaned: then its header stays.
 //! - A marker that commits a transaction of which no batch is left stays for `delete.retention.ms` more, counted like a
-//!   tombstone's, and as long as it is the last one of a producer. Deviation: markers that abort stay for ever, because
-//!   readers who are told of the transaction would look for its end.
+//!   tombstone's, and as long as it is the last one of a producer or of what is cleaned. Deviation: markers
+//!   that abort stay for ever, because readers who are told of the transaction would look for its end.
 //! - What cannot be read stays as it is.
 //!
 //! Source: Kafka 3.9 `Cleaner.shouldRetainRecord`, `CleanedTransactionMetadata`, `MemoryRecords.filterTo`.
@@ -57,7 +57,7 @@ impl Transactions {
 }
 
 /// Decides one batch. `unneeded`: it is a marker that [`Transactions::meet`] has found to end nothing; `last`: the last
-/// batch of a producer, or its last marker.
+/// batch of a producer, its last marker, or the last batch of what is cleaned.
 pub(super) fn clean(
     header: &BatchHeader,
     batch: &[u8],

@@ -6,6 +6,12 @@
 //!    start and decides batch by batch (`clean`): keep, replace by a smaller batch with the same offsets, or drop.
 //! 3. The caller commits each step's writes as one set, and at the end what [`PartitionLog::on_compacted`] says.
 //!
+//! The last batch below `up_to` always stays, emptied if all its records go. Above `up_to` no job has made a gap, so
+//! wherever the log ends (or is cut later, or the last stable offset stops readers), a batch ends there and a reader
+//! comes to it (I-26). This follows from the offsets that a job cleans, not from where the log happens to end while it
+//! runs: appends that are under way may yet be refused. Once `up_to` is higher the emptied batch goes. Kafka comes to
+//! the same end because it leaves its active segment alone, and closes it by appends only.
+//!
 //! Safe at any crash: steps go in offset order, each is one write set, a record goes only when a later one of its key
 //! stands at a higher offset, and how far the job came is written last. What is interrupted is done again.
 //! Memory is bounded: when the map of keys is full, the rest of the dirty part waits for the next pass.
@@ -28,7 +34,6 @@ use self::clean::{Transactions, Verdict};
 use self::keys::KeyMap;
 pub(crate) use self::plan::CompactionPlan;
 use super::read::LogReader;
-use super::side;
 use crate::record::{BatchHeader, for_each_record};
 use crate::storage::{StorageError, Write};
 use crate::types::Offset;
@@ -100,7 +105,8 @@ fn clean_one(
     writes: &mut Vec<Write>,
 ) {
     let family = reader.shared.family;
-    let last = plan.producers_last_offsets.contains(&last_offset);
+    // I-26
+    let last = plan.producers_last_offsets.contains(&last_offset) || last_offset + 1 == done.up_to;
     let (left_bytes, horizon) = match clean::clean(header, batch, keys, plan, unneeded, last) {
         Verdict::Keep { horizon } => (batch.len(), horizon),
         Verdict::Replace { batch, horizon } => {
@@ -110,10 +116,6 @@ fn clean_one(
         }
         Verdict::Drop => {
             writes.push(Write::DeleteBatch { family, last_offset });
-            if last_offset + 1 == plan.log_end {
-                let value = side::encode_offset(plan.log_end);
-                writes.push(Write::Side { key: reader.shared.keys.log_end(), value });
-            }
             (0, None)
         }
     };

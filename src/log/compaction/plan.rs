@@ -21,8 +21,6 @@ pub(crate) struct CompactionPlan {
     pub(super) first_dirty: Offset,
     /// Exclusive.
     pub(super) up_to: Offset,
-    /// The log end when the plan was made.
-    pub(super) log_end: Offset,
     pub(super) now: UnixMs,
     pub(super) delete_retention_ms: i64,
     /// Most keys of one pass.
@@ -92,9 +90,8 @@ impl PartitionLog {
         let cleanable = self.cleanable(now, last_stable_offset)?;
         Some(CompactionPlan {
             log_start: self.log_start,
-            first_dirty: self.cleaned.up_to.max(self.log_start),
+            first_dirty: self.cleaned.up_to.max(self.log_start).min(cleanable.up_to),
             up_to: cleanable.up_to,
-            log_end: self.log_end,
             now,
             delete_retention_ms: self.config.delete_retention_ms,
             keys_max: COMPACTION_KEYS_MAX,
@@ -140,11 +137,13 @@ impl PartitionLog {
         (cleanable.up_to > self.log_start).then_some(cleanable)
     }
 
-    /// Takes out of a job's step what the log has deleted meanwhile, so that nothing comes back to life.
+    /// Takes out of a job's step what the log has deleted meanwhile, so that nothing comes back to life, and what would
+    /// take the batch away with which the log ends since it was cut (I-26).
     pub(crate) fn admit_compacted(&self, step: Vec<Write>, writes: &mut Vec<Write>) {
         writes.extend(step.into_iter().filter(|write| match write {
-            Write::Batch { last_offset, .. } | Write::DeleteBatch { last_offset, .. } => {
-                (self.log_start..self.log_end).contains(last_offset)
+            Write::Batch { last_offset, .. } => (self.log_start..self.log_end).contains(last_offset),
+            Write::DeleteBatch { last_offset, .. } => {
+                (self.log_start..self.written_end).contains(last_offset) && *last_offset + 1 != self.written_end
             }
             _ => true,
         }));

@@ -24,7 +24,7 @@ fn config() -> LogConfig {
 
 impl Bench {
     /// Appends one batch of `key=value` records; `key` alone is a tombstone.
-    fn put(&mut self, now: UnixMs, records: &[&str]) -> Offset {
+    pub(in crate::log) fn put(&mut self, now: UnixMs, records: &[&str]) -> Offset {
         let records: Vec<_> = records
             .iter()
             .map(|record| match record.split_once('=') {
@@ -36,16 +36,16 @@ impl Bench {
     }
 
     /// Closes the active segment.
-    fn roll(&mut self, now: UnixMs) {
+    pub(in crate::log) fn roll(&mut self, now: UnixMs) {
         self.change(|log, writes| log.roll(now, writes));
     }
 
     /// One job, broken off after `steps` steps. False: there was none to do, or it was broken off.
-    fn compact(&mut self, now: UnixMs, keys_max: usize, steps: usize) -> bool {
+    pub(in crate::log) fn compact(&mut self, now: UnixMs, keys_max: usize, steps: usize) -> bool {
         self.compact_below(self.log.written_end_offset(), now, keys_max, steps)
     }
 
-    fn compact_below(&mut self, bound: Offset, now: UnixMs, keys_max: usize, steps: usize) -> bool {
+    pub(in crate::log) fn compact_below(&mut self, bound: Offset, now: UnixMs, keys_max: usize, steps: usize) -> bool {
         let plan = self.change(|log, writes| log.compaction_plan(now, bound, 42, writes));
         let Some(mut plan) = plan else { return false };
         (plan.keys_max, plan.step_bytes) = (keys_max, 200);
@@ -303,6 +303,7 @@ fn a_reader_from_the_start_always_ends_with_the_same_state() {
             assert_eq!(bench.folded(), state, "seed {seed}, step {step}");
             let offsets: Vec<i64> = bench.listed().iter().map(|record| record.0).collect();
             assert!(offsets.is_sorted_by(|a, b| a < b));
+            bench.check_end("compacted");
         }
         bench.roll(clock.now_ms());
         while bench.compact(clock.now_ms(), ALL, ALL) {}
@@ -316,7 +317,7 @@ fn a_reader_from_the_start_always_ends_with_the_same_state() {
 
 impl Bench {
     /// One transactional batch of `key=value` records, verified if need be.
-    fn put_in_transaction(&mut self, id: i64, records: &[&str]) {
+    pub(in crate::log) fn put_in_transaction(&mut self, id: i64, records: &[&str]) {
         let known = self.log.active_producers().find(|producer| producer.id == ProducerId(id));
         let sequence = known.map_or(0, |producer| producer.last_sequence + 1);
         let records: Vec<_> = records.iter().filter_map(|record| record.split_once('=')).collect();
@@ -333,7 +334,7 @@ impl Bench {
     }
 
     /// As a cleaner does it: up to the last stable offset.
-    fn compact_stable(&mut self, now: UnixMs) -> bool {
+    pub(in crate::log) fn compact_stable(&mut self, now: UnixMs) -> bool {
         let end = self.log.written_end_offset();
         let stable = self.log.last_stable_offset(end);
         self.compact_below(stable, now, ALL, ALL)
