@@ -39,7 +39,7 @@ use crate::cluster::image::ImagePublisher;
 use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::registration::{self, OwnSessions, Registrar, SharedBrokerEpoch};
 use crate::cluster::running_config::RunningConfig;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::controller::{self, ControllerHandle, ControllerParts, ControllerSeat, ControllerSettings, OwnLink};
 use crate::coordination::SharedCoordination;
 use crate::coordination::embedded::EmbeddedCoordination;
@@ -105,8 +105,12 @@ impl Broker {
     /// # Errors
     /// One line that says what is wrong and where; nothing was changed that a second start would trip over.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_at(config, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Self::start`], by this clock.
+    async fn start_at(config: Config, clock: SharedClock) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let clock: SharedClock = Arc::new(SystemClock);
         let for_dirs = Arc::clone(&config);
         let (dirs, stored) = task::blocking(move || dirs::open(&for_dirs)).await.map_err(failed)?;
         let coordination = coordinate(&config, &dirs).await?;
@@ -126,7 +130,11 @@ impl Broker {
             }),
             image: parts.image.subscribe(),
             clock: Arc::clone(&clock),
-            settings: controller_settings(&config, identity.broker_id),
+            settings: ControllerSettings {
+                broker: identity.broker_id,
+                delete_topic_enable: config.delete_topic_enable,
+                config: Arc::clone(&parts.handles.config),
+            },
         });
         first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
         parts.handles.transactions.on_image_complete();
@@ -138,7 +146,7 @@ impl Broker {
         let (stopping, stopped) = watch::channel(false);
         let addresses = sockets.addresses();
         let accepting = accept(&config, sockets, parts.handles, &limits, &stopped);
-        say_ready(identity.broker_id);
+        say_ready(identity.broker_id, &addresses);
         let dirs = dirs.dirs.into_iter().map(|(dir, _)| dir).collect();
         Ok(Self {
             id: identity.broker_id,
@@ -205,7 +213,12 @@ impl Broker {
 /// The lines that whoever starts a broker waits for: the first under ZooKeeper (testcontainers for Python, and for Java
 /// before its KRaft modules), the others under KRaft (testcontainers for Java and Go; for Python and Rust, Strimzi,
 /// Kafka's system tests). They cannot know which of the two they start, so all are said, in this order.
-fn say_ready(id: BrokerId) {
+///
+/// Before them comes Kafka's line that tells the port, for who let the system choose one.
+fn say_ready(id: BrokerId, addresses: &[SocketAddr]) {
+    for address in addresses {
+        info!(target: "kafka.network.DataPlaneAcceptor", "Awaiting socket connections on {address}.");
+    }
     info!(target: "kafka.server.KafkaServer", "[KafkaServer id={id}] started");
     info!(
         target: "kafka.server.BrokerLifecycleManager",
@@ -226,16 +239,19 @@ async fn coordinate(config: &Config, dirs: &Dirs) -> Result<SharedCoordination, 
         let opened = task::blocking(move || EmbeddedCoordination::open(first)).await;
         return Ok(Arc::new(opened.map_err(failed)?));
     };
-    let settings = ZookeeperConfig {
+    let connected = ZookeeperCoordination::connect(zookeeper_settings(zookeeper)).await;
+    connected.map(|store| Arc::new(store) as SharedCoordination).map_err(|error| {
+        StartError(format!("ZooKeeper at {}{} cannot be used: {error}", zookeeper.connect, zookeeper.chroot))
+    })
+}
+
+fn zookeeper_settings(zookeeper: &config::ZookeeperConfig) -> ZookeeperConfig {
+    ZookeeperConfig {
         session_timeout: millis(i64::from(zookeeper.session_timeout_ms)),
         connection_timeout: millis(i64::from(zookeeper.connection_timeout_ms)),
         max_in_flight: zookeeper.max_in_flight_requests,
         ..ZookeeperConfig::new(format!("{}{}", zookeeper.connect, zookeeper.chroot))
-    };
-    let connected = ZookeeperCoordination::connect(settings).await;
-    connected.map(|store| Arc::new(store) as SharedCoordination).map_err(|error| {
-        StartError(format!("ZooKeeper at {}{} cannot be used: {error}", zookeeper.connect, zookeeper.chroot))
-    })
+    }
 }
 
 async fn identify(
@@ -402,14 +418,6 @@ impl Parts {
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
         });
         Ok(Self { image, dynamic_config, replicas, control, epoch, seat: Some(seat), handles })
-    }
-}
-
-fn controller_settings(config: &Config, broker: BrokerId) -> ControllerSettings {
-    ControllerSettings {
-        broker,
-        delete_topic_enable: config.delete_topic_enable,
-        unclean_leader_election_enable: config.topic_defaults.unclean_leader_election_enable,
     }
 }
 

@@ -90,6 +90,9 @@ fn run(arguments: Arguments) -> Result<(), String> {
     for line in config.warnings() {
         warn!(target: LOGGER, "{line}");
     }
+    if let Some(line) = config.note() {
+        info!(target: LOGGER, "{line}");
+    }
     // One of them may write to a disk that hangs (`storage`'s pen), and the others go on: there are two at least.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();

@@ -9,7 +9,7 @@ use super::meta::{MetaError, MetaProperties};
 use crate::config::Config;
 use crate::log::tail::Tail;
 use crate::storage::SharedLogDir;
-use crate::storage::rocksdb::{DirectoryOptions, OpenError, RocksDirectory};
+use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK, RocksDirectory};
 use crate::types::BrokerId;
 
 /// Why a log directory cannot be used. Nothing in it was touched.
@@ -78,14 +78,7 @@ pub(super) fn open(config: &Config) -> Result<(Dirs, Stored), DirError> {
         }
         debug_assert_eq!(configured, id, "checked above");
     }
-    let options = DirectoryOptions {
-        write_buffer_bytes: config.rocksdb_write_buffer_bytes / paths.len(),
-        table_bytes: (config.rocksdb_write_buffer_bytes / paths.len()) as u64,
-        table_piece_bytes: config.table_piece_bytes,
-        cached_bytes: config.page_cache_bytes / paths.len() as u64,
-        disk_reserve_bytes: config.disk_reserve_bytes.unwrap_or(DEFAULT_RESERVE_BYTES),
-        ..DirectoryOptions::default()
-    };
+    let options = options(config, paths.len());
     for path in &paths {
         let dir: SharedLogDir = RocksDirectory::open(path, options.clone())?;
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
@@ -93,8 +86,17 @@ pub(super) fn open(config: &Config) -> Result<(Dirs, Stored), DirError> {
     Ok((Dirs { paths, dirs }, stored))
 }
 
-/// Reserve where the disk is large enough; `storage` takes 5 % of a smaller one.
-const DEFAULT_RESERVE_BYTES: u64 = 1 << 30;
+/// Options of each of so many directories.
+pub(super) fn options(config: &Config, directories: usize) -> DirectoryOptions {
+    DirectoryOptions {
+        write_buffer_bytes: config.rocksdb_write_buffer_bytes / directories,
+        table_bytes: (config.rocksdb_write_buffer_bytes / directories) as u64,
+        table_piece_bytes: config.table_piece_bytes,
+        cached_bytes: config.page_cache_bytes / directories as u64,
+        disk_reserve_bytes: config.disk_reserve_bytes.unwrap_or(RESERVE_BY_DISK),
+        ..DirectoryOptions::default()
+    }
+}
 
 fn make(path: &Path) -> Result<PathBuf, DirError> {
     let io = |error| DirError::Io { path: path.to_owned(), error };

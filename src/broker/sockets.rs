@@ -29,7 +29,6 @@ impl Sockets {
     /// Binds every listener of the configuration.
     pub(super) async fn bind(config: &Config) -> Result<Self, BindError> {
         let sizes = SocketSizes {
-            backlog: i32::try_from(config.socket_listen_backlog_size).unwrap_or(i32::MAX),
             send_buffer_bytes: config.socket_send_buffer_bytes.map(|bytes| bytes as usize),
             receive_buffer_bytes: config.socket_receive_buffer_bytes.map(|bytes| bytes as usize),
         };

@@ -87,7 +87,6 @@ pub struct Config {
     /// `None`: the system's value.
     pub socket_receive_buffer_bytes: Option<u32>,
     pub socket_request_max_bytes: u32,
-    pub socket_listen_backlog_size: u32,
     /// `None`: connections are never closed for being idle.
     pub connections_max_idle_ms: Option<i64>,
     /// `max.connections`, but at most four fifths of the file descriptors this process may open (our choice).
@@ -200,6 +199,13 @@ impl Config {
         lines
     }
 
+    /// What whoever starts a broker should know though nothing was set wrong.
+    pub fn note(&self) -> Option<String> {
+        let is_set = ["log.dir", "log.dirs"].iter().any(|name| self.settings.given(name).is_some());
+        let dirs: Vec<_> = self.log_dirs.iter().map(|dir| dir.display().to_string()).collect();
+        (!is_set).then(|| format!("Data lies in {}, Kafka's default; log.dirs says where else.", dirs.join(",")))
+    }
+
     /// Neither ZooKeeper nor another node takes part.
     pub fn coordinates_itself(&self) -> bool {
         self.zookeeper.is_none()
@@ -271,7 +277,6 @@ impl Config {
             socket_send_buffer_bytes: reader.count("socket.send.buffer.bytes"),
             socket_receive_buffer_bytes: reader.count("socket.receive.buffer.bytes"),
             socket_request_max_bytes: reader.count("socket.request.max.bytes").unwrap_or_default(),
-            socket_listen_backlog_size: reader.count("socket.listen.backlog.size").unwrap_or_default(),
             connections_max_idle_ms: Some(reader.long("connections.max.idle.ms")).filter(|ms| *ms >= 0),
             max_connections: max_connections(reader, &machine),
             max_connections_per_ip: reader.int("max.connections.per.ip"),
@@ -485,6 +490,13 @@ pub(crate) mod tests {
             (3, 2)
         );
         assert_eq!((cluster.offsets_topic_replication_factor, cluster.offsets_topic_min_insync_replicas), (3, 2));
+    }
+
+    #[test]
+    fn data_in_a_place_that_nobody_chose_is_told() {
+        let note = "Data lies in /tmp/kafka-logs, Kafka's default; log.dirs says where else.";
+        assert_eq!(config(&[]).note().as_deref(), Some(note));
+        assert_eq!([config(&[("log.dirs", "d")]).note(), config(&[("log.dir", "d")]).note()], [None, None]);
     }
 
     #[test]

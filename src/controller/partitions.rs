@@ -203,7 +203,7 @@ impl Term {
         };
         let own =
             overrides.get("unclean.leader.election.enable").map(|value| value.trim().eq_ignore_ascii_case("true"));
-        Ok(own.unwrap_or(self.settings.unclean_leader_election_enable))
+        Ok(own.unwrap_or_else(|| self.settings.unclean_leader_election_enable()))
     }
 
     /// Answers what was written, and what somebody else had written before.

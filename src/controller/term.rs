@@ -11,6 +11,7 @@ use super::event::{Event, Pending, when_changed};
 use super::fence::{Fence, Interrupted};
 use crate::clock::SharedClock;
 use crate::cluster::image::ClusterImage;
+use crate::cluster::running_config::RunningConfig;
 use crate::coordination::{Changed, SharedCoordination};
 use crate::types::BrokerId;
 
@@ -20,8 +21,15 @@ pub(crate) struct ControllerSettings {
     pub(crate) broker: BrokerId,
     /// `delete.topic.enable`
     pub(crate) delete_topic_enable: bool,
-    /// `unclean.leader.election.enable`; a topic's own setting goes before it.
-    pub(crate) unclean_leader_election_enable: bool,
+    /// What may change while the broker runs.
+    pub(crate) config: Arc<RunningConfig>,
+}
+
+impl ControllerSettings {
+    /// `unclean.leader.election.enable` as it is now; a topic's own setting goes before it.
+    pub(super) fn unclean_leader_election_enable(&self) -> bool {
+        self.config.current().topic_defaults.unclean_leader_election_enable
+    }
 }
 
 /// One term. Dropping it forgets everything, closes the queues and disarms the watches.

@@ -18,8 +18,10 @@ use crate::cluster::control::{
 };
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::{OwnSessions, Registrar, SharedBrokerEpoch, ensure_top_level_paths};
+use crate::cluster::running_config::RunningConfig;
 use crate::cluster::znodes::config::Overrides;
 use crate::cluster::znodes::{partition_state, topics};
+use crate::config::{Config, Inputs, Machine};
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::embedded::test_dir::TreeDir;
 use crate::coordination::{Coordination, CreateMode};
@@ -30,6 +32,10 @@ enum Heard {
     Roles(LeaderAndIsr),
     Metadata,
     Stop(StopReplica),
+}
+
+fn defaults() -> Config {
+    Config::load(&Inputs::default(), Machine::for_test()).unwrap()
 }
 
 /// A broker that does as it is told and remembers it.
@@ -125,7 +131,7 @@ impl Cluster {
             settings: ControllerSettings {
                 broker: BrokerId(id),
                 delete_topic_enable: true,
-                unclean_leader_election_enable: false,
+                config: RunningConfig::new(Arc::new(defaults())),
             },
         });
         Member { store, broker, registrar, controller }

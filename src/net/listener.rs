@@ -79,15 +79,14 @@ impl Drop for Place {
     }
 }
 
-/// Kafka's default of 50 is full within a moment when clients connect at once, after a restart say, and the kernel then
-/// lets each of those beyond it wait for a second. `net.core.somaxconn` bounds it further.
-const BACKLOG_MIN: i32 = 4096;
+/// Connections that may wait to be accepted: as many as `net.core.somaxconn` allows. Kafka's 50
+/// (`socket.listen.backlog.size`) are there within a moment when clients connect at once, after a restart say, and the
+/// kernel then lets each of those beyond them wait for a second.
+const BACKLOG: i32 = i32::MAX;
 
 /// Sizes of a listening socket and of those it accepts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SocketSizes {
-    /// `socket.listen.backlog.size`, but at least [`BACKLOG_MIN`].
-    pub(crate) backlog: i32,
     /// `socket.send.buffer.bytes`; `None` leaves it to the kernel, which adapts it to the connection.
     pub(crate) send_buffer_bytes: Option<usize>,
     /// `socket.receive.buffer.bytes`.
@@ -130,7 +129,7 @@ fn bind_one(address: SocketAddr, sizes: SocketSizes) -> io::Result<TcpListener> 
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(sizes.backlog.max(BACKLOG_MIN))?;
+    socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
@@ -200,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_may_connect_before_one_is_accepted() {
-        let sizes = SocketSizes { backlog: 50, send_buffer_bytes: None, receive_buffer_bytes: None };
+        let sizes = SocketSizes { send_buffer_bytes: None, receive_buffer_bytes: None };
         let listener = bind("127.0.0.1", 0, sizes).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let connect = async { (0..200).map(|_| std::net::TcpStream::connect(address)).collect::<Vec<_>>() };

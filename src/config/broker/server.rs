@@ -70,8 +70,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "SO_RCVBUF of client sockets; -1 keeps the system's value.";
     "socket.request.max.bytes" Int "104857600" [AtLeast(1)] ReadOnly => Honoured,
         "Largest request frame that is read.";
-    "socket.listen.backlog.size" Int "50" [AtLeast(1)] ReadOnly => Honoured,
-        "Connections that may wait to be accepted; less than 4096 counts as 4096.";
+    "socket.listen.backlog.size" Int "50" [AtLeast(1)] ReadOnly => NoEffect,
+        "Connections that may wait to be accepted; klamm lets as many wait as the system allows.";
     "socket.connection.setup.timeout.ms" Long "10000" [Any] ReadOnly => NoEffect,
         "First time-out for setting up a connection to another broker.";
     "socket.connection.setup.timeout.max.ms" Long "30000" [Any] ReadOnly => NoEffect,

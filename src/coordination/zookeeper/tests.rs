@@ -150,3 +150,22 @@ async fn closing_without_a_server_ends_within_the_request_time_out() {
     store.close().await;
     assert_eq!(*store.session().borrow(), Session::Closed);
 }
+
+#[tokio::test]
+async fn no_more_requests_are_under_way_than_the_bound() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    for (max_in_flight, waits) in [(1, true), (2, false)] {
+        let store = connect(&ZookeeperConfig { max_in_flight, ..config(&server, "") }).await;
+        let under_way = store.permits.acquire().await.expect("never closed");
+        let mut next = Box::pin(store.get("/"));
+        let answer = tokio::time::timeout(Duration::from_millis(200), &mut next).await;
+        if waits {
+            assert!(answer.is_err(), "it waits for the other");
+            drop(under_way);
+            next.await.expect("read");
+        } else {
+            let answer = if let Ok(answer) = answer { answer } else { next.await };
+            answer.expect("read");
+        }
+    }
+}

@@ -59,7 +59,7 @@ use self::families::{FIXED, Families};
 use self::growing::GrowingTable;
 use self::ingest::Growing;
 pub(crate) use self::open::OpenError;
-pub(crate) use self::options::DirectoryOptions;
+pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
 use self::page_cache::PageCache;
 use self::raw::{Batch, Cf, Db, ReadOptions, RocksError};
 use self::space::Space;

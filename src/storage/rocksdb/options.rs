@@ -36,10 +36,13 @@ pub(crate) struct DirectoryOptions {
     pub(crate) cached_bytes: u64,
     /// How many tables these may be: each holds a descriptor.
     pub(crate) cached_tables_max: usize,
-    /// Batches are refused while the file system has less left than this, so that deleting always works. A small file
-    /// system keeps a twentieth instead.
+    /// Batches are refused while the file system has less left than this, so that deleting always works.
+    /// [`RESERVE_BY_DISK`]: a twentieth of the file system, at most 1 GiB.
     pub(crate) disk_reserve_bytes: u64,
 }
+
+/// A reserve that follows from the size of the file system.
+pub(crate) const RESERVE_BY_DISK: u64 = u64::MAX;
 
 impl Default for DirectoryOptions {
     fn default() -> Self {
@@ -57,7 +60,7 @@ impl Default for DirectoryOptions {
             tables_bytes_max: 1 << 30,
             cached_bytes: 512 << 20,
             cached_tables_max: 1024,
-            disk_reserve_bytes: 1 << 30,
+            disk_reserve_bytes: RESERVE_BY_DISK,
         }
     }
 }
@@ -78,7 +81,9 @@ impl DirectoryOptions {
         let tables_max = usize::try_from(descriptors / 16).unwrap_or(usize::MAX);
         self.tables_max = self.tables_max.min(tables_max);
         self.cached_tables_max = self.cached_tables_max.min(tables_max);
-        self.disk_reserve_bytes = self.disk_reserve_bytes.min(disk_bytes / 20);
+        if self.disk_reserve_bytes == RESERVE_BY_DISK {
+            self.disk_reserve_bytes = (disk_bytes / 20).min(1 << 30);
+        }
         if disk_bytes < RECYCLING_DISK_BYTES_MIN {
             self.recycled_logs = 0;
         }

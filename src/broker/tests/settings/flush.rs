@@ -1,6 +1,5 @@
 //! Settings that say when records are synced to disk.
 
-use super::super::create;
 use super::*;
 
 /// Long enough for a sync that nothing asks for to be seen, if there were one.
@@ -14,7 +13,7 @@ impl Probe {
     /// With a topic whose creation has no syncs left to come.
     async fn at_rest(settings: &[&str]) -> Self {
         let mut probe = Self::start(settings).await;
-        create(&mut probe.client, "t").await;
+        probe.create("t").await;
         probe.rest().await;
         probe
     }
@@ -65,7 +64,7 @@ async fn records_are_synced_in_time_where_a_time_is_set() {
     probe.set("", "log.flush.interval.ms", "30").await;
     probe.rest().await;
     assert_eq!(probe.syncs_of(3).await, 0, "the topic's own setting counts");
-    create(&mut probe.client, "u").await;
+    probe.create("u").await;
     probe.rest().await;
     probe.syncs_by_itself("u").await;
 }

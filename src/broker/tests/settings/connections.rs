@@ -1,0 +1,57 @@
+//! Settings of sockets and of how many there may be.
+
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+use crate::broker::sockets::Sockets;
+
+/// Whether one more connection is let in. It stays open.
+async fn let_in(probe: &Probe, held: &mut Vec<WireClient>) -> bool {
+    let mut client = WireClient::connect(&probe.broker).await;
+    // ApiVersions, version 0. One that is closed may not even take it.
+    let _ = client.stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff]).await;
+    let answered = client.frame().await.is_some();
+    held.push(client);
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_beyond_a_limit_are_closed() {
+    let mut held = Vec::new();
+    let mut probe = Probe::start(&["max.connections.per.ip=1", "max.connections.per.ip.overrides=127.0.0.1:2"]).await;
+    assert!(let_in(&probe, &mut held).await, "the exception counts");
+    assert!(!let_in(&probe, &mut held).await);
+    probe.set("", "max.connections.per.ip.overrides", "127.0.0.1:9").await;
+    eventually("a change counts", async || let_in(&probe, &mut held).await).await;
+    probe.set("", "max.connections", "1").await;
+    eventually("so does the limit on all", async || !let_in(&probe, &mut held).await).await;
+    probe.broker.stop().await;
+    let probe = Probe::start(&["max.connections=1"]).await;
+    assert!(!let_in(&probe, &mut held).await);
+    probe.broker.stop().await;
+    let probe = Probe::start(&["max.connections.per.ip=1"]).await;
+    assert!(!let_in(&probe, &mut held).await);
+    probe.broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_is_closed() {
+    let mut probe = Probe::start(&["connections.max.idle.ms=200"]).await;
+    assert_eq!(probe.client.frame_within(Duration::from_secs(30)).await, Some(None));
+    probe.broker.stop().await;
+}
+
+#[tokio::test]
+async fn sockets_have_the_buffers_that_are_set() {
+    let sizes = async |settings: &[&str]| {
+        let sockets = Sockets::bind(&load(Path::new("d"), settings).unwrap()).await.unwrap();
+        let socket = SockRef::from(&sockets.listeners[0].1);
+        (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap())
+    };
+    let set = sizes(&["socket.send.buffer.bytes=20000", "socket.receive.buffer.bytes=30000"]).await;
+    assert_eq!(set, (40_000, 60_000), "Linux doubles it");
+    let of_the_system = sizes(&["socket.send.buffer.bytes=-1", "socket.receive.buffer.bytes=-1"]).await;
+    let by_default = sizes(&[]).await;
+    assert!(of_the_system != set && by_default != set && by_default != of_the_system);
+}

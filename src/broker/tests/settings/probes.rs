@@ -1,0 +1,183 @@
+//! Which test shows what a setting does.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config::setting::{Effect, Setting};
+use crate::config::{broker, topic};
+
+/// Name of a broker's setting, and the test that shows its effect.
+const OF_BROKERS: &[(&str, &str)] = &[
+    ("broker.id", "identity::a_broker_is_told_of_as_it_was_set_up"),
+    ("broker.id.generation.enable", "identity::a_broker_without_an_id_gets_one_above_those_given_by_hand"),
+    ("reserved.broker.max.id", "identity::a_broker_without_an_id_gets_one_above_those_given_by_hand"),
+    ("broker.rack", "identity::a_broker_is_told_of_as_it_was_set_up"),
+    ("num.partitions", "topics::topics_are_made_and_deleted_as_the_broker_says"),
+    ("default.replication.factor", "topics::topics_are_made_and_deleted_as_the_broker_says"),
+    ("auto.create.topics.enable", "topics::topics_are_made_and_deleted_as_the_broker_says"),
+    ("delete.topic.enable", "topics::topics_are_made_and_deleted_as_the_broker_says"),
+    ("message.max.bytes", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("min.insync.replicas", "topics::acks_all_wants_as_many_replicas_in_sync_as_is_set"),
+    ("compression.type", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("compression.gzip.level", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("compression.zstd.level", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("unclean.leader.election.enable", "topics::a_replica_out_of_sync_leads_only_where_that_is_allowed"),
+    ("fetch.max.bytes", "requests::answers_are_as_large_as_the_broker_allows"),
+    ("max.incremental.fetch.session.cache.slots", "requests::answers_are_as_large_as_the_broker_allows"),
+    ("max.request.partition.size.limit", "requests::answers_are_as_large_as_the_broker_allows"),
+    ("queued.max.request.bytes", "requests::frames_that_come_in_take_room_that_is_bounded"),
+    ("socket.send.buffer.bytes", "connections::sockets_have_the_buffers_that_are_set"),
+    ("socket.receive.buffer.bytes", "connections::sockets_have_the_buffers_that_are_set"),
+    ("socket.request.max.bytes", "requests::a_frame_larger_than_allowed_closes_the_connection"),
+    ("connections.max.idle.ms", "connections::an_idle_connection_is_closed"),
+    ("max.connections", "connections::connections_beyond_a_limit_are_closed"),
+    ("max.connections.per.ip", "connections::connections_beyond_a_limit_are_closed"),
+    ("max.connections.per.ip.overrides", "connections::connections_beyond_a_limit_are_closed"),
+    ("producer.id.expiration.ms", "logs::a_producer_that_wrote_long_ago_is_forgotten"),
+    ("listeners", "identity::a_broker_is_told_of_as_it_was_set_up"),
+    ("advertised.listeners", "identity::a_broker_is_told_of_as_it_was_set_up"),
+    ("listener.security.protocol.map", "identity::a_broker_is_told_of_as_it_was_set_up"),
+    ("inter.broker.listener.name", "identity::the_listener_between_brokers_must_be_one_of_the_listeners"),
+    ("security.inter.broker.protocol", "identity::the_listener_between_brokers_must_be_one_of_the_listeners"),
+    ("log.dir", "directories::data_lies_where_it_was_told_to"),
+    ("log.dirs", "directories::data_lies_where_it_was_told_to"),
+    ("log.segment.bytes", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.roll.ms", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.roll.hours", "running::what_is_set_at_the_start_is_what_topics_have"),
+    ("log.retention.ms", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.retention.minutes", "running::what_is_set_at_the_start_is_what_topics_have"),
+    ("log.retention.hours", "running::what_is_set_at_the_start_is_what_topics_have"),
+    ("log.retention.bytes", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.retention.check.interval.ms", "logs::segments_go_when_their_topic_lets_them"),
+    ("log.flush.interval.messages", "flush::every_so_many_records_are_synced_where_a_count_is_set"),
+    ("log.flush.interval.ms", "flush::records_are_synced_in_time_where_a_time_is_set"),
+    ("log.flush.scheduler.interval.ms", "flush::records_are_synced_in_time_where_a_time_is_set"),
+    ("log.initial.task.delay.ms", "running::chores_are_done_as_often_as_is_set"),
+    ("log.cleanup.policy", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.cleaner.enable", "logs::without_the_cleaner_nothing_is_compacted"),
+    ("log.cleaner.backoff.ms", "running::chores_are_done_as_often_as_is_set"),
+    ("log.cleaner.min.cleanable.ratio", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.cleaner.delete.retention.ms", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.cleaner.min.compaction.lag.ms", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.cleaner.max.compaction.lag.ms", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.message.timestamp.type", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.message.timestamp.difference.max.ms", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.message.timestamp.before.max.ms", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("log.message.timestamp.after.max.ms", "running::open_logs_take_over_what_is_set_while_they_run"),
+    ("group.min.session.timeout.ms", "coordinators::groups_are_held_within_their_bounds"),
+    ("group.max.session.timeout.ms", "coordinators::groups_are_held_within_their_bounds"),
+    ("group.initial.rebalance.delay.ms", "coordinators::groups_are_held_within_their_bounds"),
+    ("group.max.size", "coordinators::groups_are_held_within_their_bounds"),
+    ("offset.metadata.max.bytes", "coordinators::groups_are_held_within_their_bounds"),
+    ("offsets.retention.minutes", "coordinators::offsets_of_a_group_that_is_gone_expire"),
+    ("offsets.retention.check.interval.ms", "coordinators::offsets_of_a_group_that_is_gone_expire"),
+    ("offsets.topic.num.partitions", "coordinators::groups_are_held_within_their_bounds"),
+    ("offsets.topic.replication.factor", INTERNAL_TOPICS),
+    ("offsets.topic.segment.bytes", "coordinators::groups_are_held_within_their_bounds"),
+    (
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+        "coordinators::transactions_end_and_are_forgotten_in_time",
+    ),
+    ("transaction.max.timeout.ms", "coordinators::transactions_end_and_are_forgotten_in_time"),
+    (
+        "transaction.partition.verification.enable",
+        "coordinators::a_partition_that_was_not_added_is_refused_if_that_is_verified",
+    ),
+    (
+        "transaction.remove.expired.transaction.cleanup.interval.ms",
+        "coordinators::transactions_end_and_are_forgotten_in_time",
+    ),
+    ("transaction.state.log.min.isr", INTERNAL_TOPICS),
+    ("transaction.state.log.num.partitions", "coordinators::transactions_end_and_are_forgotten_in_time"),
+    ("transaction.state.log.replication.factor", INTERNAL_TOPICS),
+    ("transaction.state.log.segment.bytes", "coordinators::transactions_end_and_are_forgotten_in_time"),
+    ("transactional.id.expiration.ms", "coordinators::transactions_end_and_are_forgotten_in_time"),
+    ("process.roles", "identity::the_file_of_a_kraft_node_starts_one_broker"),
+    ("node.id", "identity::the_file_of_a_kraft_node_starts_one_broker"),
+    ("controller.listener.names", "identity::the_file_of_a_kraft_node_starts_one_broker"),
+    ("controller.quorum.voters", "identity::the_file_of_a_kraft_node_starts_one_broker"),
+    ("zookeeper.connect", INTERNAL_TOPICS),
+    ("zookeeper.session.timeout.ms", "zookeeper::zookeeper_is_asked_and_waited_for_as_is_set"),
+    ("zookeeper.connection.timeout.ms", "zookeeper::zookeeper_is_asked_and_waited_for_as_is_set"),
+    ("zookeeper.max.in.flight.requests", "zookeeper::requests_to_zookeeper_are_bounded_as_is_set"),
+    ("klamm.tail.bytes", "directories::the_newest_batches_are_in_memory_as_far_as_the_tail_reaches"),
+    ("klamm.reply.bytes", "records_that_nobody_takes_give_way_to_those_of_another_client"),
+    ("klamm.rocksdb.write.buffer.bytes", "directories::what_exceeds_the_write_buffer_becomes_files"),
+    ("klamm.table.piece.bytes", "directories::pieces_that_are_large_enough_go_to_a_table_of_their_own"),
+    ("klamm.page.cache.bytes", "directories::a_directory_is_told_how_much_of_the_page_cache_to_keep"),
+    ("klamm.disk.reserve.bytes", "directories::produce_is_refused_below_the_reserve"),
+];
+
+const INTERNAL_TOPICS: &str = "zookeeper::a_broker_meets_others_in_zookeeper_and_its_internal_topics_are_as_set";
+
+/// The same for a topic's settings.
+const OF_TOPICS: &[(&str, &str)] = &[
+    ("cleanup.policy", "logs::what_a_topic_does_not_allow_is_refused"),
+    ("compression.type", "logs::batches_are_kept_in_the_topics_codec_and_level"),
+    ("compression.gzip.level", "logs::batches_are_kept_in_the_topics_codec_and_level"),
+    ("compression.zstd.level", "logs::batches_are_kept_in_the_topics_codec_and_level"),
+    ("delete.retention.ms", "logs::compaction_begins_when_its_topic_lets_it"),
+    ("flush.messages", "flush::every_so_many_records_are_synced_where_a_count_is_set"),
+    ("flush.ms", "flush::records_are_synced_in_time_where_a_time_is_set"),
+    ("max.compaction.lag.ms", "logs::compaction_begins_when_its_topic_lets_it"),
+    ("max.message.bytes", "logs::what_a_topic_does_not_allow_is_refused"),
+    ("message.timestamp.after.max.ms", "logs::what_a_topic_does_not_allow_is_refused"),
+    ("message.timestamp.before.max.ms", "logs::what_a_topic_does_not_allow_is_refused"),
+    ("message.timestamp.difference.max.ms", "logs::what_a_topic_does_not_allow_is_refused"),
+    ("message.timestamp.type", "logs::what_a_topic_does_not_allow_is_refused"),
+    ("min.cleanable.dirty.ratio", "logs::compaction_begins_when_its_topic_lets_it"),
+    ("min.compaction.lag.ms", "logs::compaction_begins_when_its_topic_lets_it"),
+    ("min.insync.replicas", "topics::acks_all_wants_as_many_replicas_in_sync_as_is_set"),
+    ("retention.bytes", "logs::segments_go_when_their_topic_lets_them"),
+    ("retention.ms", "logs::segments_go_when_their_topic_lets_them"),
+    ("segment.bytes", "logs::segments_go_when_their_topic_lets_them"),
+    ("segment.ms", "logs::segments_go_when_their_topic_lets_them"),
+    ("unclean.leader.election.enable", "topics::a_replica_out_of_sync_leads_only_where_that_is_allowed"),
+];
+
+/// What is wrong with a table of probes for these rows.
+fn faults(rows: impl Iterator<Item = &'static Setting>, probes: &[(&str, &str)]) -> Vec<String> {
+    let honoured: BTreeSet<&str> = rows.filter(|row| row.effect == Effect::Honoured).map(|row| row.name).collect();
+    let shown: BTreeSet<&str> = probes.iter().map(|(name, _)| *name).collect();
+    let unshown = honoured.difference(&shown).map(|name| format!("{name} is honoured, and no test shows it"));
+    let not_honoured = shown.difference(&honoured).map(|name| format!("{name} has a test and is not honoured"));
+    let untrue = probes
+        .iter()
+        .filter(|(name, test)| !names(test, name))
+        .map(|(name, test)| format!("{test} is no test, or its file does not name {name}"));
+    unshown.chain(not_honoured).chain(untrue).collect()
+}
+
+/// Whether there is such a test here and its file names the setting.
+fn names(test: &str, setting: &str) -> bool {
+    let (file, function) = match test.split_once("::") {
+        Some((module, function)) => (format!("src/broker/tests/settings/{module}.rs"), function),
+        None => ("src/broker/tests.rs".to_owned(), test),
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let is_test = text.match_indices(&format!("fn {function}(")).any(|(at, _)| {
+        text[..at].lines().rev().take(2).any(|line| line.starts_with("#[tokio::test") || line == "#[test]")
+    });
+    is_test && ["=", "\""].iter().any(|end| text.contains(&format!("\"{setting}{end}")))
+}
+
+#[test]
+fn every_honoured_setting_has_a_test_that_shows_its_effect() {
+    let found = [faults(broker::rows(), OF_BROKERS), faults(topic::rows(), OF_TOPICS)].concat();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_setting_without_a_test_is_found() {
+    let without = |name: &str| {
+        faults(broker::rows(), &OF_BROKERS.iter().filter(|(of, _)| *of != name).copied().collect::<Vec<_>>())
+    };
+    assert_eq!(without("log.roll.ms"), ["log.roll.ms is honoured, and no test shows it"]);
+    let planted = [OF_TOPICS, &[("preallocate", "logs::nothing_shows_it")]].concat();
+    assert_eq!(faults(topic::rows(), &planted).len(), 2);
+    assert!(
+        !names("logs::records", "segment.ms")
+            && !names("flush::every_so_many_records_are_synced_where_a_count_is_set", "segment.ms")
+    );
+}

@@ -1,0 +1,83 @@
+//! Settings that bound requests and their answers.
+
+use bytes::BufMut;
+use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use kafka_protocol::messages::{ApiVersionsRequest, DescribeTopicPartitionsRequest};
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_are_as_large_as_the_broker_allows() {
+    let limits = [
+        "fetch.max.bytes=1024",
+        "max.incremental.fetch.session.cache.slots=0",
+        "max.request.partition.size.limit=1",
+        "num.partitions=2",
+    ];
+    let bounded = shown(Probe::start(&limits).await).await;
+    let free = shown(Probe::start(&["num.partitions=2"]).await).await;
+    assert_eq!(bounded, Shown { fetched_one: true, in_a_session: false, partitions: 1 });
+    assert_eq!(free, Shown { fetched_one: false, in_a_session: true, partitions: 2 });
+}
+
+#[derive(Debug, PartialEq)]
+struct Shown {
+    fetched_one: bool,
+    in_a_session: bool,
+    partitions: usize,
+}
+
+async fn shown(mut probe: Probe) -> Shown {
+    probe.create("t").await;
+    for _ in 0..2 {
+        assert_eq!(probe.produce("t", &["v".repeat(700).as_str()]).await, 0);
+    }
+    let fetched_one = probe.fetched("t").await.len() < 1400;
+    let session = fetch("t", 0).with_session_epoch(0);
+    let in_a_session = probe.call(&session, 12).await.session_id != 0;
+    let request = DescribeTopicPartitionsRequest::default()
+        .with_topics(vec![TopicRequest::default().with_name(topic("t"))])
+        .with_response_partition_limit(100);
+    let described = probe.call(&request, 0).await;
+    assert_eq!(described.next_cursor.is_some(), described.topics[0].partitions.len() == 1);
+    probe.broker.stop().await;
+    Shown { fetched_one, in_a_session, partitions: described.topics[0].partitions.len() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_larger_than_allowed_closes_the_connection() {
+    let mut probe = Probe::start(&["socket.request.max.bytes=2000"]).await;
+    probe.create("t").await;
+    assert_eq!(probe.produce("t", &["v".repeat(1000).as_str()]).await, 0);
+    probe.client.send(&produce("t", &["v".repeat(2000).as_str()]), 9).await;
+    assert_eq!(probe.client.frame().await, None);
+    probe.broker.stop().await;
+}
+
+/// Half of `queued.max.request.bytes` is for large frames that are coming in: one that has taken it keeps others out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_come_in_take_room_that_is_bounded() {
+    let settings = ["socket.request.max.bytes=1000000", "queued.max.request.bytes=1000000"];
+    for (settings, waits) in [(&settings[..], true), (&settings[..1], false)] {
+        let mut probe = Probe::start(settings).await;
+        probe.create("t").await;
+        let mut slow = WireClient::connect(&probe.broker).await;
+        let mut half = bytes::BytesMut::new();
+        half.put_i32(400_000);
+        half.put_bytes(0, 300_000);
+        slow.stream.write_all(&half).await.unwrap();
+        // It is read as far as it has come.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let large = "v".repeat(300_000);
+        let mut other = WireClient::connect(&probe.broker).await;
+        other.send(&produce("t", &[large.as_str()]), 9).await;
+        if waits {
+            assert_eq!(other.frame_within(Duration::from_millis(300)).await, None, "there is no room");
+            probe.call(&ApiVersionsRequest::default(), 0).await;
+            drop(slow);
+        }
+        assert!(other.frame().await.is_some());
+        probe.broker.stop().await;
+    }
+}

@@ -1,0 +1,77 @@
+//! Settings of a broker beside ZooKeeper. A node alone takes the counts of internal topics' replicas as 1.
+
+use kafka_protocol::messages::FindCoordinatorRequest;
+
+use super::*;
+use crate::broker::zookeeper_settings;
+use crate::coordination::Coordination;
+use crate::coordination::zookeeper::server::ZookeeperServer;
+use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_meets_others_in_zookeeper_and_its_internal_topics_are_as_set() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let connect = format!("zookeeper.connect={}/below", server.address());
+    let factors = [
+        "offsets.topic.replication.factor=1",
+        "transaction.state.log.replication.factor=1",
+        "transaction.state.log.min.isr=3",
+        "offsets.topic.num.partitions=1",
+        "transaction.state.log.num.partitions=1",
+    ];
+    let settings: Vec<&str> = std::iter::once(connect.as_str()).chain(factors).collect();
+    let mut probe = Probe::start(&settings).await;
+    let other = ZookeeperCoordination::connect(ZookeeperConfig::new(server.address())).await.unwrap();
+    assert!(other.get("/below/brokers/ids/1").await.unwrap().is_some());
+    let found = async |probe: &mut Probe, key_type: i8| {
+        let key = StrBytes::from_static_str("k");
+        let request = FindCoordinatorRequest::default().with_key_type(key_type).with_coordinator_keys(vec![key]);
+        probe.call(&request, 4).await.coordinators[0].error_code == 0
+    };
+    for key_type in [0, 1] {
+        eventually("a coordinator", async || found(&mut probe, key_type).await).await;
+    }
+    let data = other.get("/below/config/topics/__transaction_state").await.unwrap().expect("its settings").0;
+    assert!(String::from_utf8_lossy(&data).contains(r#""min.insync.replicas":"3""#));
+    probe.broker.stop().await;
+
+    let connect = format!("zookeeper.connect={}/other", server.address());
+    let mut probe = Probe::start(&[&connect]).await;
+    for key_type in [0, 1] {
+        assert!(!found(&mut probe, key_type).await, "by default they have three replicas");
+    }
+    probe.broker.stop().await;
+    other.close().await;
+}
+
+/// One that takes connections and says nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zookeeper_is_asked_and_waited_for_as_is_set() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connect = format!("zookeeper.connect={}", silent.local_addr().unwrap());
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = silent.accept().await.unwrap();
+        // Length, protocol version, last zxid seen, time-out.
+        let mut request = [0; 20];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut request).await.unwrap();
+        (i32::from_be_bytes(request[16..].try_into().unwrap()), stream)
+    });
+    let settings = [&connect, "zookeeper.session.timeout.ms=7000", "zookeeper.connection.timeout.ms=400"];
+    let dir = tempfile::tempdir().unwrap();
+    let begun = tokio::time::Instant::now();
+    let refused = Broker::start(load(dir.path(), &settings).unwrap()).await.unwrap_err().to_string();
+    assert!(refused.contains("cannot be used"), "{refused}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "without the setting it is the session time-out");
+    assert_eq!(asked.await.unwrap().0, 7000);
+}
+
+/// What the bound does is shown in `coordination/zookeeper/tests.rs`.
+#[test]
+fn requests_to_zookeeper_are_bounded_as_is_set() {
+    let of = |settings: &[&str]| {
+        let config = load(Path::new("d"), settings).unwrap();
+        zookeeper_settings(config.zookeeper.as_ref().unwrap()).max_in_flight
+    };
+    let connect = "zookeeper.connect=h:1";
+    assert_eq!((of(&[connect]), of(&[connect, "zookeeper.max.in.flight.requests=3"])), (10, 3));
+}
