@@ -154,6 +154,12 @@ class Client:
         r.take("i")
         return r.array(lambda r: (r.string(), r.take("h"), r.string()))[0][1]
 
+    def delete_topic(self, name, timeout_ms=10_000):
+        """Error code of the deletion."""
+        r = self.call(20, 1, struct.pack(">i", 1) + string(name) + struct.pack(">i", timeout_ms))
+        r.take("i")
+        return r.array(lambda r: (r.string(), r.take("h"))[1])[0]
+
     def produce(self, topic, batches, acks=-1, timeout_ms=30000):
         """batches: {partition: bytes}. {partition: (error, base offset)}."""
         data = b"".join(struct.pack(">ii", p, len(b)) + b for p, b in batches.items())

@@ -14,6 +14,7 @@ use super::Shared;
 use super::care::Chore;
 use super::directory::{self, Assignment};
 use super::ingest::FamilyTables;
+use super::placement::Logged;
 use super::raw::{Batch, Cf};
 use crate::storage::{Family, PartitionId, StorageError, keys};
 use crate::types::{Offset, PartitionIndex, TopicId};
@@ -57,6 +58,8 @@ pub(super) struct FamilyState {
     /// and whether that covers what was there before.
     pub(super) end: AtomicI64,
     pub(super) end_known: AtomicBool,
+    /// Only for who holds the writer's pen.
+    pub(super) logged: Mutex<Logged>,
     /// What is not RocksDB's yet.
     pub(super) tables: FamilyTables,
 }
@@ -80,6 +83,7 @@ impl FamilyState {
     fn reset(&self) {
         self.end.store(0, Ordering::Relaxed);
         self.end_known.store(true, Ordering::Relaxed);
+        *self.logged.lock() = Logged::default();
         self.set_start(Offset::ZERO);
     }
 }

@@ -4,7 +4,6 @@
 //! keys of a table are higher than what RocksDB holds of the family when it is begun, and what RocksDB gets meanwhile
 //! is higher still. Whoever writes to keys that a table holds has it handed over first ([`Shared::settle`]).
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
@@ -13,12 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex};
-use tracing::debug;
+use parking_lot::Mutex;
 
 use super::Shared;
 use super::care::Chore;
 use super::growing::{self, GrowingTable, Header};
+use super::jobs::Jobs;
 use super::raw::RocksError;
 use crate::storage::{Family, StorageError};
 use crate::types::Offset;
@@ -132,22 +131,15 @@ pub(super) struct Growing {
     /// Tables that are RocksDB's now.
     handed_over: AtomicU64,
     begun: AtomicBool,
-    tasks: Mutex<Tasks>,
+    tasks: Jobs<Task>,
     /// Somebody else than the writer's thread found something that only it does.
     wants_writer: AtomicBool,
-    changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct Tasks {
-    list: VecDeque<Task>,
-    closing: bool,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Task {
-    /// Bring most of a table to the disk, so that the writer can do the rest in a moment.
-    PreSync(Arc<GrowingTable>),
+    /// Bring most of this family's growing table to the disk, so that the writer can do the rest in a moment.
+    PreSync(Family),
     /// Write what RocksDB's log has of this family to a file.
     Flush(Family),
     /// Hand over the tables of this family that are sealed.
@@ -164,9 +156,8 @@ impl Growing {
             bytes: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
             begun: AtomicBool::new(false),
-            tasks: Mutex::default(),
+            tasks: Jobs::default(),
             wants_writer: AtomicBool::new(false),
-            changed: Condvar::new(),
         }
     }
 
@@ -231,42 +222,28 @@ impl Growing {
 
     /// Has the sealed tables of a family handed over soon.
     pub(super) fn ingest_soon(&self, family: Family) {
-        self.add(Task::Ingest(family));
+        self.tasks.add(Task::Ingest(family));
     }
 
     /// Has what lies below a family's first table written to a file of its own. Later it would share one with what
     /// follows the tables, and that file would span them all: RocksDB would write them all anew.
     pub(super) fn flush_soon(&self, family: Family) {
-        self.add(Task::Flush(family));
+        self.tasks.add(Task::Flush(family));
     }
 
-    /// Has most of a table brought to the disk.
-    pub(super) fn pre_sync_soon(&self, table: &Arc<GrowingTable>) {
-        self.add(Task::PreSync(Arc::clone(table)));
+    /// Has most of a family's growing table brought to the disk.
+    pub(super) fn pre_sync_soon(&self, family: Family) {
+        self.tasks.add(Task::PreSync(family));
     }
 
-    fn add(&self, task: Task) {
-        self.tasks.lock().list.push_back(task);
-        self.changed.notify_one();
+    /// What failed is tried again at once.
+    pub(super) fn hurry(&self) {
+        self.tasks.hurry();
     }
 
     /// Ends the thread after the table at hand; the next start finds the others.
     pub(super) fn close(&self) {
-        self.tasks.lock().closing = true;
-        self.changed.notify_one();
-    }
-
-    fn take(&self) -> Option<Task> {
-        let mut tasks = self.tasks.lock();
-        loop {
-            if tasks.closing {
-                return None;
-            }
-            if let Some(task) = tasks.list.pop_front() {
-                return Some(task);
-            }
-            self.changed.wait(&mut tasks);
-        }
+        self.tasks.close();
     }
 }
 
@@ -288,18 +265,18 @@ pub(super) fn serial_of(name: &Path) -> Option<u64> {
 
 /// Body of the thread.
 pub(super) fn run(shared: &Shared) {
-    while let Some(task) = shared.growing.take() {
-        let done = match task {
-            Task::PreSync(table) => {
-                let synced = table.pre_sync().map_err(|error| shared.stop_io("sync", table.path(), &error));
-                // Its name, too.
-                synced.and_then(|()| shared.sync_growing_dir())
+    let tasks = &shared.growing.tasks;
+    while let Some(taken) = tasks.take() {
+        for task in taken {
+            if tasks.is_closing() {
+                return;
             }
-            Task::Flush(family) => shared.flush_family(family),
-            Task::Ingest(family) => shared.writable().and_then(|()| shared.ingest_sealed(family)),
-        };
-        if let Err(error) = done {
-            debug!(%error, "growing tables not handed over");
+            let outcome = shared.writable().and_then(|()| match task.job {
+                Task::PreSync(family) => shared.pre_sync(family),
+                Task::Flush(family) => shared.flush_family(family),
+                Task::Ingest(family) => shared.ingest_sealed(family),
+            });
+            shared.settle_job(tasks, task, outcome);
         }
     }
 }
@@ -308,6 +285,14 @@ impl Shared {
     /// Stops the directory because of a growing table.
     pub(super) fn stop_io(&self, what: &str, path: &Path, error: &io::Error) -> StorageError {
         self.stop(&RocksError(format!("cannot {what} {}: {error}", path.display())))
+    }
+
+    fn pre_sync(&self, family: Family) -> Result<(), StorageError> {
+        let tables = self.families.state(family).tables.list();
+        let Some(table) = tables.last().filter(|table| !table.is_sealed()) else { return Ok(()) };
+        table.pre_sync().map_err(|error| self.stop_io("sync", table.path(), &error))?;
+        // Its name, too.
+        self.sync_growing_dir()
     }
 
     fn flush_family(&self, family: Family) -> Result<(), StorageError> {
@@ -355,7 +340,7 @@ impl Shared {
                 self.chores.add(Chore::DropFiles(family));
             }
             self.note_manifest();
-            self.page_cache.wrote(table, true);
+            self.page_cache.take_over(table);
             if self.growing.handed_over.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_AFTER_TABLES) {
                 self.look_after_files();
             }

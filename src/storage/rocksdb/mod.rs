@@ -3,7 +3,7 @@
 //! `open` checks and opens, `recover` finds growing tables · `writer` is the group commit, and `placement` says
 //! what goes through RocksDB's log and what to a `growing` table · `ingest` hands those over, `page_cache` says
 //! what of them stays there · `families` gives families to partitions and wipes them · `read` · `care` does the
-//! chores in the background, of which `merge` is the longest · `budget` is the memory for what is not in files ·
+//! chores in the background, of which `merge` is the longest, and `jobs` looks at their outcomes · `budget` is the memory for what is not in files ·
 //! `space` keeps the disk's reserve · `guard` notices a database that lost its end · `directory`, `table` and
 //! [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
 //!
@@ -21,6 +21,7 @@ mod growing;
 mod growing_tests;
 mod guard;
 mod ingest;
+mod jobs;
 mod merge;
 mod open;
 mod options;
@@ -31,6 +32,8 @@ mod power_tests;
 mod raw;
 mod read;
 mod recover;
+#[cfg(test)]
+mod release_tests;
 mod space;
 mod table;
 #[cfg(test)]
@@ -54,10 +57,11 @@ use rocksdb::Options;
 use tracing::{debug, error, info, warn};
 
 use self::budget::Budget;
-use self::care::{Chore, Chores};
+use self::care::Chore;
 use self::families::{FIXED, Families};
 use self::growing::GrowingTable;
 use self::ingest::Growing;
+use self::jobs::Jobs;
 pub(crate) use self::open::OpenError;
 pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
 use self::page_cache::PageCache;
@@ -85,7 +89,7 @@ pub(super) struct Shared {
     dir: PathBuf,
     db: Db,
     families: Families,
-    chores: Chores,
+    chores: Jobs<Chore>,
     space: Space,
     options: DirectoryOptions,
     budget: Budget,
@@ -126,7 +130,7 @@ impl RocksDirectory {
             dir: dir.to_owned(),
             db: opened.db,
             families: opened.families,
-            chores: Chores::default(),
+            chores: Jobs::default(),
             space: Space::new(dir, opened.options.disk_reserve_bytes),
             options: opened.options,
             budget: opened.budget,
@@ -259,6 +263,8 @@ impl Shared {
     fn space_changed(&self, room: bool) {
         if room {
             info!(dir = %self.dir.display(), "log directory has space again and takes batches");
+            self.chores.hurry();
+            self.growing.hurry();
         } else {
             warn!(dir = %self.dir.display(), "log directory has reached its reserve of disk space and refuses batches");
             // What is in files need not be in the write-ahead log.

@@ -94,6 +94,7 @@ impl DirectoryOptions {
 const OPEN_FILES_MIN: i32 = 32;
 const RECYCLING_DISK_BYTES_MIN: u64 = 16 << 30;
 const WRITE_BUFFER_BYTES_MIN: usize = 1 << 20;
+const MANIFEST_BYTES_MIN: usize = 1 << 20;
 
 /// Options of the database as a whole.
 #[allow(deprecated, reason = "max_background_jobs gives three threads of four to compactions, which are few here")]
@@ -130,6 +131,9 @@ pub(super) fn database(
     db.set_stats_persist_period_sec(0);
     // Obsolete files are deleted by background threads, never by a reader or the writer.
     db.set_avoid_unnecessary_blocking_io(true);
+    // It is written anew once it is six times as long as it need be, but not below this; the default, 1 GiB, would be read
+    // at each start.
+    db.set_max_manifest_file_size(MANIFEST_BYTES_MIN);
     // One writes at a time: nothing to pipeline, nobody to insert concurrently with.
     db.set_allow_concurrent_memtable_write(false);
     db.set_enable_write_thread_adaptive_yield(false);

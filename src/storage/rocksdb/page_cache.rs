@@ -4,11 +4,16 @@
 //! copied into pages that are there already. On a virtual machine a page that nobody used before costs several times
 //! the copy into it, and a broker that only ever takes more of them pays that for every byte. So it takes a gigabyte
 //! at once, and from then on one new page for every sixteen that it writes, up to what it may keep.
+//!
+//! A family owns its tables; one that RocksDB has taken over is the cache's, for as long as some of it is kept. A file
+//! that was deleted meanwhile is let go within [`LOOK_EVERY`]: its space comes back only then.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::growing::{GrowingTable, Stretch};
@@ -19,6 +24,9 @@ pub(super) const STRETCH_BYTES: u64 = 2 << 20;
 /// So much is kept from the beginning, and of what is written then, one byte of so many more.
 const KEPT_AT_ONCE_BYTES: u64 = 1 << 30;
 const WRITTEN_PER_KEPT: u64 = 16;
+
+/// How often the cache looks which of its files RocksDB has deleted. It deletes them when it likes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Stretches that were written, the oldest first.
 #[derive(Debug, Default)]
@@ -36,57 +44,109 @@ struct State {
     kept_bytes: u64,
     /// All stretches there ever were.
     written_bytes: u64,
-    /// How many of those stretches are whose: tables by their addresses. Each holds a descriptor.
-    tables: HashMap<usize, usize>,
+    /// Whose those stretches are: tables by their addresses, which stay theirs as long as they are here.
+    tables: HashMap<usize, Kept>,
     closing: bool,
 }
 
 #[derive(Debug)]
 struct Written {
-    table: Arc<GrowingTable>,
+    table: Weak<GrowingTable>,
     stretch: Stretch,
 }
 
+/// A table of which something is kept.
+#[derive(Debug)]
+struct Kept {
+    table: Weak<GrowingTable>,
+    /// The table itself, once it is no family's any more: a descriptor.
+    owned: Option<Arc<GrowingTable>>,
+    stretches: usize,
+}
+
+/// A stretch, with its table if that is still there.
+type Taken = (Option<Arc<GrowingTable>>, Stretch);
+
+/// What the thread does next.
+enum Next {
+    Written(Taken),
+    Look,
+    End,
+}
+
+fn address(table: &Weak<GrowingTable>) -> usize {
+    table.as_ptr().addr()
+}
+
 impl State {
-    fn keep(&mut self, written: Written) {
-        self.kept_bytes += written.stretch.bytes();
-        *self.tables.entry(Arc::as_ptr(&written.table).addr()).or_default() += 1;
-        self.kept.push_back(written);
+    fn add(&mut self, table: &Arc<GrowingTable>, stretch: Stretch) {
+        let table = Arc::downgrade(table);
+        let kept = self.tables.entry(address(&table));
+        kept.or_insert_with(|| Kept { table: Weak::clone(&table), owned: None, stretches: 0 }).stretches += 1;
+        self.fresh.push_back(Written { table, stretch });
     }
 
     /// Takes out the oldest stretch.
-    fn pop(&mut self) -> Option<Written> {
+    fn pop(&mut self) -> Option<Taken> {
         let oldest = self.kept.pop_front()?;
         self.kept_bytes -= oldest.stretch.bytes();
-        let table = Arc::as_ptr(&oldest.table).addr();
-        let left = self.tables.get_mut(&table).expect("it counts its stretches");
-        *left -= 1;
-        if *left == 0 {
-            self.tables.remove(&table);
+        let table = oldest.table.upgrade();
+        let kept = self.tables.get_mut(&address(&oldest.table)).expect("it counts its stretches");
+        kept.stretches -= 1;
+        if kept.stretches == 0 {
+            self.tables.remove(&address(&oldest.table));
         }
-        Some(oldest)
+        Some((table, oldest.stretch))
+    }
+
+    /// Takes out tables, with all their stretches.
+    fn remove(&mut self, gone: &HashSet<usize>) -> Vec<Kept> {
+        let stays = |written: &Written| !gone.contains(&address(&written.table));
+        self.fresh.retain(stays);
+        self.kept.retain(stays);
+        self.kept_bytes = self.kept.iter().map(|written| written.stretch.bytes()).sum();
+        gone.iter().filter_map(|address| self.tables.remove(address)).collect()
     }
 }
 
 impl PageCache {
-    /// Takes note of what was written to a table, if that is much, or all there will be.
-    pub(super) fn wrote(&self, table: &Arc<GrowingTable>, all: bool) {
-        let Some(stretch) = table.take_stretch((!all).then_some(STRETCH_BYTES)) else { return };
-        self.state.lock().fresh.push_back(Written { table: Arc::clone(table), stretch });
+    /// Takes note of what was written to a table, if that is much.
+    pub(super) fn wrote(&self, table: &Arc<GrowingTable>) {
+        let Some(stretch) = table.take_stretch(Some(STRETCH_BYTES)) else { return };
+        self.state.lock().add(table, stretch);
         self.changed.notify_one();
     }
 
-    /// Lets go of files that were deleted meanwhile: their space comes back only then.
-    pub(super) fn forget_deleted(&self) {
+    /// Takes a table over that is RocksDB's now, with all that will ever be written to it.
+    pub(super) fn take_over(&self, table: &Arc<GrowingTable>) {
+        let stretch = table.take_stretch(None);
         let mut state = self.state.lock();
-        let mut named = HashMap::with_capacity(state.tables.len());
-        state.kept_bytes = 0;
-        state.tables.clear();
-        for written in std::mem::take(&mut state.kept) {
-            let table = Arc::as_ptr(&written.table).addr();
-            if *named.entry(table).or_insert_with(|| written.table.has_name()) {
-                state.keep(written);
+        if let Some(stretch) = stretch {
+            state.add(table, stretch);
+        }
+        if let Some(kept) = state.tables.get_mut(&Arc::as_ptr(table).addr()) {
+            kept.owned = Some(Arc::clone(table));
+        }
+        self.changed.notify_one();
+    }
+
+    /// Lets go of tables that are gone, and of files that were deleted.
+    pub(super) fn forget_deleted(&self) {
+        let mut gone = HashSet::new();
+        let mut owned = Vec::new();
+        for (address, kept) in &self.state.lock().tables {
+            match &kept.owned {
+                Some(table) => owned.push((*address, Arc::clone(table))),
+                None if kept.table.strong_count() == 0 => drop(gone.insert(*address)),
+                None => {}
             }
+        }
+        gone.extend(owned.iter().filter(|(_, table)| !table.has_name()).map(|(address, _)| *address));
+        drop(owned);
+        if !gone.is_empty() {
+            // Files are closed, which may take a moment, without the lock.
+            let removed = self.state.lock().remove(&gone);
+            drop(removed);
         }
     }
 
@@ -96,25 +156,33 @@ impl PageCache {
         self.changed.notify_one();
     }
 
-    /// The next stretch that was written, once it counts as kept; `None` once closing.
-    fn take(&self) -> Option<(Arc<GrowingTable>, Stretch)> {
+    /// Waits for the next stretch that was written; it counts as kept from then on.
+    fn take(&self, look_at: Instant) -> Next {
         let mut state = self.state.lock();
         loop {
             if state.closing {
-                return None;
+                return Next::End;
+            }
+            if !state.tables.is_empty() && Instant::now() >= look_at {
+                return Next::Look;
             }
             if let Some(written) = state.fresh.pop_front() {
-                let next = (Arc::clone(&written.table), written.stretch);
+                let next = (written.table.upgrade(), written.stretch);
                 state.written_bytes += written.stretch.bytes();
-                state.keep(written);
-                return Some(next);
+                state.kept_bytes += written.stretch.bytes();
+                state.kept.push_back(written);
+                return Next::Written(next);
             }
-            self.changed.wait(&mut state);
+            if state.tables.is_empty() {
+                self.changed.wait(&mut state);
+            } else {
+                self.changed.wait_until(&mut state, look_at.into_std());
+            }
         }
     }
 
     /// The oldest stretch, if there are more bytes than may be kept by now, in the end `bytes_max`, or more tables.
-    fn take_surplus(&self, bytes_max: u64, tables_max: usize) -> Option<Written> {
+    fn take_surplus(&self, bytes_max: u64, tables_max: usize) -> Option<Taken> {
         let mut state = self.state.lock();
         let bytes_max = bytes_max.min(KEPT_AT_ONCE_BYTES + state.written_bytes / WRITTEN_PER_KEPT);
         let is_surplus = state.kept_bytes > bytes_max || state.tables.len() > tables_max;
@@ -124,13 +192,28 @@ impl PageCache {
 
 /// Body of the thread.
 pub(super) fn run(shared: &Shared) {
-    while let Some((table, stretch)) = shared.page_cache.take() {
-        shared.reserve(&table);
-        // What is dirty is sent to the disk and stays for now.
-        table.uncache(stretch);
-        let options = &shared.options;
-        while let Some(oldest) = shared.page_cache.take_surplus(options.cached_bytes, options.cached_tables_max) {
-            oldest.table.uncache(oldest.stretch);
+    let cache = &shared.page_cache;
+    let mut look_at = Instant::now() + LOOK_EVERY;
+    loop {
+        match cache.take(look_at) {
+            Next::End => return,
+            Next::Look => {
+                cache.forget_deleted();
+                look_at = Instant::now() + LOOK_EVERY;
+            }
+            Next::Written((table, stretch)) => {
+                if let Some(table) = table {
+                    shared.reserve(&table);
+                    // What is dirty is sent to the disk and stays for now.
+                    table.uncache(stretch);
+                }
+                let options = &shared.options;
+                while let Some((table, stretch)) = cache.take_surplus(options.cached_bytes, options.cached_tables_max) {
+                    if let Some(table) = table {
+                        table.uncache(stretch);
+                    }
+                }
+            }
         }
     }
 }
@@ -158,8 +241,8 @@ mod tests {
         for at in 0..times {
             for table in tables {
                 table.write(&[(Offset(at), Bytes::from(vec![0; BATCH_BYTES]))]).expect("written");
-                cache.wrote(table, true);
-                cache.take().expect("a stretch");
+                cache.take_over(table);
+                assert!(matches!(cache.take(Instant::now() + LOOK_EVERY), Next::Written((Some(_), _))));
             }
         }
     }
@@ -179,7 +262,8 @@ mod tests {
         assert_eq!(kept(&cache), (12, 3));
         let mut took = 0;
         while let Some(oldest) = cache.take_surplus(5 * BATCH_BYTES as u64, 3) {
-            assert!(Arc::ptr_eq(&oldest.table, &tables[took % 3]), "the oldest is of the table whose turn it was");
+            let of = oldest.0.expect("the table is there");
+            assert!(Arc::ptr_eq(&of, &tables[took % 3]), "the oldest is of the table whose turn it was");
             took += 1;
         }
         assert_eq!((took, kept(&cache)), (8, (4, 3)), "each stretch is a little more than a batch");
@@ -210,5 +294,24 @@ mod tests {
         std::fs::remove_file(tables[0].path()).expect("removed");
         cache.forget_deleted();
         assert_eq!((kept(&cache), Arc::strong_count(&tables[0])), ((2, 1), 1));
+    }
+
+    /// Nobody looks there for what it lets go.
+    #[test]
+    fn a_table_that_its_family_drops_is_not_kept_open() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let table = table(dir.path(), 0);
+        let cache = PageCache::default();
+        for at in 0..25 {
+            table.write(&[(Offset(at), Bytes::from(vec![0; BATCH_BYTES]))]).expect("written");
+            cache.wrote(&table);
+        }
+        assert_eq!((cache.state.lock().fresh.len(), Arc::strong_count(&table)), (1, 1));
+        let (owner, look_at) = (Arc::downgrade(&table), Instant::now() + LOOK_EVERY);
+        drop(table);
+        assert!(owner.upgrade().is_none());
+        assert!(matches!(cache.take(look_at), Next::Written((None, _))));
+        cache.forget_deleted();
+        assert_eq!(kept(&cache), (0, 0));
     }
 }

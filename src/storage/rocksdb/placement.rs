@@ -10,12 +10,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 use super::Shared;
 use super::care::Chore;
+use super::families::FamilyState;
 use super::growing::{GrowingTable, Header};
 use super::ingest::FamilyTables;
 use super::raw::RocksError;
@@ -32,15 +33,23 @@ const BATCH_BYTES_MIN: u64 = 4 << 10;
 /// A table at which nothing was written for so many groups gives way to a new one when there are too many.
 const IDLE_GROUPS: u64 = 1000;
 
-/// What of a family went to the log.
+/// What of a family went to the log. A part of what is known of the family, so that it ends with a partition's life:
+/// the next one's first table must not rely on what was brought to the disk for another.
 #[derive(Debug, Clone, Copy)]
-struct Logged {
+pub(super) struct Logged {
     /// In large pieces, since the last table.
     large_bytes: usize,
     /// Some of it may not be on the disk.
     unsynced: bool,
     /// The group in which something went there last.
     group: u64,
+}
+
+impl Logged {
+    #[cfg(test)]
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.unsynced
+    }
 }
 
 impl Default for Logged {
@@ -50,11 +59,11 @@ impl Default for Logged {
     }
 }
 
-/// A table that grows.
+/// A table that grows. It is its family's, which may drop it at any time.
 #[derive(Debug)]
 struct Live {
     family: Family,
-    table: Arc<GrowingTable>,
+    table: Weak<GrowingTable>,
     /// The group that wrote to it last.
     group: u64,
 }
@@ -76,11 +85,10 @@ pub(super) struct Placement {
     syncs: bool,
     /// Written by the writer's thread. Others do nothing that waits for the disk.
     may_wait: bool,
-    logged: HashMap<Family, Logged>,
     live: Vec<Live>,
     staged: HashMap<Family, Staged>,
-    /// Written to since all tables were synced.
-    unsynced: Vec<Arc<GrowingTable>>,
+    /// Written to since all tables were synced. What was dropped meanwhile need not be.
+    unsynced: Vec<Weak<GrowingTable>>,
     /// Tables were begun since their directory was synced.
     names_unsynced: bool,
     found_are_synced: bool,
@@ -120,8 +128,8 @@ impl Placement {
     }
 
     /// A batch goes to RocksDB's log, or what says that some are gone.
-    pub(super) fn logs(&mut self, family: Family) {
-        let logged = self.logged.entry(family).or_default();
+    pub(super) fn logs(&self, state: &FamilyState) {
+        let mut logged = state.logged.lock();
         logged.unsynced = true;
         logged.group = self.group;
     }
@@ -174,7 +182,7 @@ impl Placement {
                     shared.growing.want_writer();
                     return Ok(None);
                 }
-                if self.logged.entry(family).or_default().unsynced {
+                if shared.families.state(family).logged.lock().unsynced {
                     shared.sync_log()?;
                     shared.growing.flush_soon(family);
                 }
@@ -190,8 +198,12 @@ impl Placement {
         if piece < shared.options.table_piece_bytes || self.syncs {
             return false;
         }
-        let logged = self.logged.entry(family).or_default();
-        logged.large_bytes = logged.large_bytes.saturating_add(bytes);
+        let logged = {
+            let state = shared.families.state(family);
+            let mut logged = state.logged.lock();
+            logged.large_bytes = logged.large_bytes.saturating_add(bytes);
+            *logged
+        };
         // What this group logs is not written yet, and so cannot be brought to the disk before the table.
         if logged.large_bytes < LOGGED_PIECES_MIN * shared.options.table_piece_bytes || logged.group == self.group {
             return false;
@@ -221,25 +233,24 @@ impl Placement {
             shared.chores.add(Chore::BeginTables);
         }
         self.names_unsynced = true;
-        self.unsynced.retain(|table| !table.is_synced());
+        self.unsynced.retain(|table| table.upgrade().is_some_and(|table| !table.is_synced()));
         shared.families.state(family).tables.push(&table);
         shared.growing.added(&table);
-        self.live.push(Live { family, table: Arc::clone(&table), group: self.group });
-        self.note_synced(family, 0);
+        self.forget_sealed();
+        self.live.push(Live { family, table: Arc::downgrade(&table), group: self.group });
+        note_synced(shared, family, 0);
         Ok(Some(table))
     }
 
-    /// Nothing of the family's batches is in the log alone.
-    fn note_synced(&mut self, family: Family, large_bytes: usize) {
-        let logged = self.logged.entry(family).or_default();
-        *logged = Logged { large_bytes, unsynced: false, group: logged.group };
+    fn forget_sealed(&mut self) {
+        self.live.retain(|live| live.table.upgrade().is_some_and(|table| !table.is_sealed()));
     }
 
     /// Hands a table over; where it goes on, it goes on in a new one at once.
     fn seal(&mut self, shared: &Shared, family: Family, table: &Arc<GrowingTable>) {
         table.seal();
-        self.live.retain(|live| !live.table.is_sealed());
-        self.note_synced(family, usize::MAX);
+        self.forget_sealed();
+        note_synced(shared, family, usize::MAX);
         shared.growing.ingest_soon(family);
     }
 
@@ -247,23 +258,25 @@ impl Placement {
     fn leave(&mut self, shared: &Shared, family: Family, table: &Arc<GrowingTable>) -> Result<bool, StorageError> {
         if !table.is_pre_synced() {
             if table.wants_pre_sync() {
-                shared.growing.pre_sync_soon(table);
+                shared.growing.pre_sync_soon(family);
             }
             return Ok(false);
         }
         table.seal();
         table.sync().map_err(|error| shared.stop_io("sync", table.path(), &error))?;
         self.seal(shared, family, table);
-        self.note_synced(family, 0);
+        note_synced(shared, family, 0);
         Ok(true)
     }
 
     fn seal_idle(&mut self, shared: &Shared) {
-        self.live.retain(|live| !live.table.is_sealed());
+        self.forget_sealed();
         let unused = self.live.iter().filter(|live| !self.staged.contains_key(&live.family));
         let stalest = unused.min_by_key(|live| live.group);
-        if let Some(live) = stalest.filter(|live| live.group + IDLE_GROUPS < self.group) {
-            let (family, table) = (live.family, Arc::clone(&live.table));
+        if let Some(live) = stalest.filter(|live| live.group + IDLE_GROUPS < self.group)
+            && let Some(table) = live.table.upgrade()
+        {
+            let family = live.family;
             self.seal(shared, family, &table);
         }
     }
@@ -275,23 +288,23 @@ impl Placement {
             let written = table.write(&staged.batches);
             let blocks = written.map_err(|error| shared.stop_io("write", table.path(), &error))?;
             shared.growing.add_bytes(table.size_bytes() - before);
-            shared.page_cache.wrote(table, false);
+            shared.page_cache.wrote(table);
             staged.written.extend(blocks);
             staged.batches.clear();
-            if !self.unsynced.iter().any(|other| Arc::ptr_eq(other, table)) {
-                self.unsynced.push(Arc::clone(table));
+            if !self.unsynced.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(table))) {
+                self.unsynced.push(Arc::downgrade(table));
             }
         }
         if self.syncs {
             shared.sync_left_logs()?;
             if !std::mem::replace(&mut self.found_are_synced, true) {
                 // What a killed process left counts as written before.
-                self.unsynced.extend(shared.unsynced_tables());
+                self.unsynced.extend(shared.unsynced_tables().iter().map(Arc::downgrade));
             }
             if std::mem::take(&mut self.names_unsynced) {
                 shared.sync_growing_dir()?;
             }
-            for table in self.unsynced.drain(..) {
+            for table in self.unsynced.drain(..).filter_map(|table| table.upgrade()) {
                 table.sync().map_err(|error| shared.stop_io("sync", table.path(), &error))?;
             }
         }
@@ -312,15 +325,16 @@ impl Placement {
     }
 
     fn seal_largest(&mut self, shared: &Shared) {
-        self.live.retain(|live| !live.table.is_sealed());
-        let bytes: u64 = self.live.iter().map(|live| live.table.size_bytes()).sum();
+        self.forget_sealed();
+        let live: Vec<_> =
+            self.live.iter().filter_map(|live| live.table.upgrade().map(|table| (live.family, table))).collect();
+        let bytes: u64 = live.iter().map(|(_, table)| table.size_bytes()).sum();
         if bytes < shared.options.tables_bytes_max / 2 {
             // Those that are sealed already wait for the disk; more of them would not help.
             return;
         }
-        if let Some(live) = self.live.iter().max_by_key(|live| live.table.size_bytes()) {
-            let (family, table) = (live.family, Arc::clone(&live.table));
-            self.seal(shared, family, &table);
+        if let Some((family, table)) = live.iter().max_by_key(|(_, table)| table.size_bytes()) {
+            self.seal(shared, *family, table);
         }
     }
 
@@ -332,9 +346,16 @@ impl Placement {
             staged.table.publish(&staged.written);
         }
         shared.settle(family)?;
-        self.live.retain(|live| !live.table.is_sealed());
+        self.forget_sealed();
         Ok(())
     }
+}
+
+/// Nothing of the family's batches is in the log alone.
+fn note_synced(shared: &Shared, family: Family, large_bytes: usize) {
+    let state = shared.families.state(family);
+    let mut logged = state.logged.lock();
+    *logged = Logged { large_bytes, unsynced: false, group: logged.group };
 }
 
 fn is_too_fine(table: &GrowingTable) -> bool {

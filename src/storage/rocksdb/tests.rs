@@ -72,6 +72,35 @@ fn little_is_written_by_its_owner_where_the_writer_sleeps() {
     assert_eq!((scan(&*dir, family, 0).len(), dir.queued_bytes()), (4, 0));
 }
 
+/// Up to five seconds, which no thread of a request has.
+#[test]
+fn the_writers_thread_alone_waits_for_tables_to_be_handed_over() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let options = DirectoryOptions { table_piece_bytes: 1, tables_bytes_max: 1, ..options() };
+    let dir = RocksDirectory::open(place.path(), options).expect("open");
+    let family = create(&dir, "t");
+    shared(&dir).growing.close();
+    for offset in 0..8 {
+        let writes = vec![batch(family, offset, &[0; 64])];
+        commit(&*dir, writes, false).expect("commit");
+    }
+    assert!(shared(&dir).tables_lag());
+    eventually("the writer sleeps", || dir.queue.writer_sleeps());
+    assert_ne!(queue_and_write(&dir, family, 8, 64, false), std::thread::current().id());
+}
+
+/// What an options file says is what RocksDB goes by.
+#[test]
+fn the_manifest_is_not_let_grow_to_a_gibibyte() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path());
+    let files = std::fs::read_dir(place.path().join("db")).expect("list").flatten();
+    let options = files.filter(|file| file.file_name().to_string_lossy().starts_with("OPTIONS")).last();
+    let options = std::fs::read_to_string(options.expect("one").path()).expect("read");
+    assert!(options.contains("max_manifest_file_size=1048576\n"), "{options}");
+    dir.close();
+}
+
 /// Threads that queue, write themselves, wake the writer, sync and write much: `Done` comes in the order of the queue,
 /// for every set, and what it tells can be read.
 #[test]

@@ -191,7 +191,8 @@ pub(super) fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
 /// Writes on the calling thread what is queued, if that is little and the writer sleeps; wakes it otherwise. Not to be
 /// called under a lock that a `Done` may take.
 pub(super) fn write_queued(shared: &Shared, queue: &Queue) {
-    if shared.budget.is_overdrawn() || shared.growing.wants_writer() {
+    // Who waits for the disk is the writer's thread.
+    if shared.budget.is_overdrawn() || shared.tables_lag() || shared.growing.wants_writer() {
         return queue.wake();
     }
     if let Some((mut pen, mut group)) = queue.take_little() {
@@ -263,6 +264,9 @@ impl Writer<'_> {
     /// Waits while memtables or growing tables take far more than their budget. Only under a load that the disk cannot
     /// follow; then the pace is the disk's.
     fn wait_for_memory(&self, queue: &Queue) {
+        if !self.may_wait {
+            return;
+        }
         if self.shared.budget.is_overdrawn() {
             self.shared.catch_up();
         }
@@ -366,7 +370,7 @@ impl Writer<'_> {
 
     fn set_start(&mut self, family: Family, start: Offset) {
         self.pen.batch.put(self.shared.default_cf(), &directory::start_key(family.0), &start.0.to_be_bytes());
-        self.pen.placement.logs(family);
+        self.pen.placement.logs(&self.shared.families.state(family));
         self.pen.starts.push((family, start));
     }
 
@@ -411,7 +415,7 @@ impl Writer<'_> {
         } else {
             state.tables.forget_handed_over(last_offset..=last_offset);
         }
-        self.pen.placement.logs(family);
+        self.pen.placement.logs(&state);
         self.pen.batch.put(cf, &keys::batch(last_offset), bytes);
         state.end.fetch_max(last_offset.0.saturating_add(1), Ordering::Relaxed);
         self.pen.activity.wrote(family, bytes.len());
@@ -434,7 +438,7 @@ impl Writer<'_> {
         }
         self.before_changing(family, from..=to)?;
         // A table that is begun at an offset cut off here must not reach the disk before the cut does.
-        self.pen.placement.logs(family);
+        self.pen.placement.logs(&state);
         self.pen.batch.delete_range(self.shared.cf(family), &keys::batch(from), &keys::batch(to));
         if to == end {
             state.end.store(from.0, Ordering::Relaxed);
