@@ -50,7 +50,7 @@ pub(super) fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Starts the threads that growing tables need, those that do not run yet. A directory without tables does without them.
+/// Starts the threads that growing tables need, those that do not run yet. A directory without tables needs none.
 fn begin_tables(shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> std::io::Result<()> {
     if threads.is_empty() {
         let for_ingest = Arc::clone(shared);

@@ -1,6 +1,6 @@
-//! What one thread does in the background, one thing after the other. Each outcome is looked at: what fails is said once
-//! and tried again after a pause that grows, beside everything else; only a directory that has stopped leaves it to the
-//! next start.
+//! What one thread does in the background, one thing after the other. Each outcome is looked at: what fails is said
+//! once and tried again after a pause that grows, beside everything else; only a directory that has stopped leaves it
+//! to the next start.
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;

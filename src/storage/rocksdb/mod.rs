@@ -1,11 +1,11 @@
 //! The real log directory: one RocksDB database, a column family per partition, and tables that grow beside it.
 //!
-//! `open` checks and opens, `recover` finds growing tables · `writer` is the group commit, and `placement` says
-//! what goes through RocksDB's log and what to a `growing` table · `ingest` hands those over, `page_cache` says
-//! what of them stays there · `families` gives families to partitions and wipes them · `read` · `care` does the
-//! chores in the background, of which `merge` is the longest, and `jobs` looks at their outcomes · `budget` is the memory for what is not in files ·
-//! `space` keeps the disk's reserve · `guard` notices a database that lost its end · `directory`, `table` and
-//! [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
+//! `open` checks and opens, `recover` finds growing tables · `writer` is the group commit, and `placement` says what
+//! goes through RocksDB's log and what to a `growing` table · `ingest` hands those over, `page_cache` says what of
+//! them stays there · `families` gives families to partitions and wipes them · `read` · `care` does the chores in the
+//! background, of which `merge` is the longest, and `jobs` looks at their outcomes · `budget` is the memory for what
+//! is not in files · `space` keeps the disk's reserve · `guard` notices a database that lost its end · `directory`,
+//! `table` and [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
 //!
 //! Threads of a directory: the writer, the one for chores, the watch, RocksDB's own for flushing and compacting,
 //! and once there are growing tables the one that hands them over and the one for the page cache.

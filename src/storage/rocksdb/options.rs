@@ -131,8 +131,8 @@ pub(super) fn database(
     db.set_stats_persist_period_sec(0);
     // Obsolete files are deleted by background threads, never by a reader or the writer.
     db.set_avoid_unnecessary_blocking_io(true);
-    // It is written anew once it is six times as long as it need be, but not below this; the default, 1 GiB, would be read
-    // at each start.
+    // It is written anew once it is six times as long as it need be, but not below this; the default, 1 GiB, would be
+    // read at each start.
     db.set_max_manifest_file_size(MANIFEST_BYTES_MIN);
     // One writes at a time: nothing to pipeline, nobody to insert concurrently with.
     db.set_allow_concurrent_memtable_write(false);

@@ -245,6 +245,8 @@ impl Writer<'_> {
         let refused: Vec<bool> = group.iter().map(|queued| self.refuses(queued, full)).collect();
         let outcome =
             self.write(group.iter().zip(&refused).filter(|(_, refused)| !**refused).map(|(queued, _)| queued));
+        // Who is told looks at what is left.
+        queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
         for (queued, refused) in group.drain(..).zip(refused) {
             if refused && outcome.is_ok() {
                 let families: Vec<Family> = added_to(&queued.set).collect();
@@ -255,7 +257,6 @@ impl Writer<'_> {
                 (queued.done)(outcome.clone());
             }
         }
-        queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if bytes > BATCH_KEPT_BYTES {
             self.pen.batch = Batch::default();
         }
