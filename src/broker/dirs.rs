@@ -100,7 +100,15 @@ pub(super) fn options(config: &Config, directories: usize) -> DirectoryOptions {
 
 fn make(path: &Path) -> Result<PathBuf, DirError> {
     let io = |error| DirError::Io { path: path.to_owned(), error };
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
     fs::create_dir_all(path).map_err(io)?;
+    for made in missing {
+        // What is acknowledged must not go with the name of a new directory.
+        if let Some(parent) = made.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(io)?;
+        }
+    }
     // Unreadable is found out now, with a clear line, and not in the middle of recovery.
     fs::read_dir(path).map_err(io)?;
     fs::canonicalize(path).map_err(io)

@@ -95,7 +95,9 @@ impl MetaProperties {
             let mut file = fs::File::create(&next)?;
             write!(file, "#\nversion=0\nbroker.id={broker_id}\ncluster.id={cluster_id}\n")?;
             file.sync_all()?;
-            fs::rename(&next, &path)
+            fs::rename(&next, &path)?;
+            // Without the name a loss of power would leave a directory of nobody.
+            fs::File::open(dir)?.sync_all()
         };
         write().map_err(|error| MetaError::Io { path: path.clone(), error })
     }

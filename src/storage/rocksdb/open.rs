@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::budget::Budget;
 use super::directory::{self, Assignment, FORMAT_KEY, FORMAT_VERSION, Key};
 use super::families::{FIXED, Families, Records};
+use super::growing;
 use super::guard;
 use super::ingest::Growing;
 use super::options::{self, DirectoryOptions};
@@ -67,6 +68,10 @@ pub(super) fn open(
     let io_error = |error: io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
     let path = dir.join("db");
     fs::create_dir_all(&path).map_err(io_error)?;
+    if !path.join("CURRENT").exists() {
+        // RocksDB syncs the names within, not that of its directory, and what is acknowledged must not go with it.
+        growing::sync_names(dir).map_err(io_error)?;
+    }
     let lock = lock(dir)?;
     if let Some(file) = foreign_segments(dir).map_err(io_error)? {
         return Err(OpenError::ForeignSegments { dir: dir.into(), file });
