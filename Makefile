@@ -79,9 +79,10 @@ zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/zookeeper/run --gone $(or $(GONE),20)
 
-disk-faults: ## the file system that loses power, flips bits, fails and fills up, and whether it does, one row per promise (needs root and FUSE); about 1 minute
-	@scripts/setup.sh build
-	@compat-tests/disk-faults/run
+disk-faults: ## a disk that loses power, flips bits, fails and fills up, played by a FUSE file system, one row per case (QUICK=1; KLAMM_SEED=n; needs root); about 28 minutes, quick 5
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/disk-faults/run $(if $(QUICK),--quick)
 
 hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 5 minutes
 	@scripts/setup.sh build test compat

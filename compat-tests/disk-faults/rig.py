@@ -1,0 +1,111 @@
+"""klamm on the fault file system, and how the power goes under it."""
+
+import os
+import pathlib
+import sys
+import time
+import uuid
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
+import broker as kit  # noqa: E402
+
+from faultfs import FaultFs  # noqa: E402
+
+# Small write buffers and segments, so that files are written, merged and dropped all the time.
+BUSY = {
+    "group.initial.rebalance.delay.ms": "0", "log.cleaner.backoff.ms": "200", "auto.create.topics.enable": "false",
+    "klamm.rocksdb.write.buffer.bytes": str(4 << 20), "offsets.topic.num.partitions": "5",
+    "transaction.state.log.num.partitions": "3", "log.retention.check.interval.ms": "1000",
+}  # fmt: skip
+
+# Where the power may go: an operation, a path, and how many of them may pass.
+MOMENTS = [
+    ("sync", "*/db/*.log", 40), ("write", "*/db/*.log", 200), ("sync", "*/db/*.sst", 6), ("syncdir", "*", 8),
+    ("sync", "*/growing/*", 6), ("write", "*/growing/*", 60), ("create", "*", 6), ("remove", "*", 6), ("rename", "*", 2),
+    ("link", "*", 3), ("change", "*MANIFEST*", 6), ("truncate", "*", 4), ("change", "*", 400),
+]  # fmt: skip
+
+
+class Klamm(kit.Klamm):
+    """Its log directories lie on a fault file system; each start after a loss of power has a boot id of its own."""
+
+    def __init__(self, fs, settings=None, dirs=1):
+        super().__init__(BUSY | (settings or {}))
+        self.dirs = [fs.mount / f"d{n}" for n in range(dirs)]
+        self.settings["log.dirs"] = ",".join(map(str, self.dirs))
+        self.settings["klamm.boot.id"] = str(uuid.uuid4())
+
+    def panics(self):
+        """Lines of its whole log that no run may have."""
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return [line for line in lines if "panicked at" in line or "SIGSEGV" in line or "Assertion" in line]
+
+
+class Rig:
+    """A file system with one klamm on it. `with Rig(...) as rig` ends both; after a failure the logs are kept."""
+
+    def __init__(self, seed, names="directory", settings=None, dirs=1):
+        self.fs = FaultFs(seed, names, trace=bool(os.environ.get("FAULT_FS_TRACE")))
+        self.fs.start(30)
+        self.broker = Klamm(self.fs, settings, dirs)
+        # Who sets a broker up makes its directory long before.
+        for folder in self.broker.dirs:
+            folder.mkdir()
+        root = os.open(self.fs.mount, os.O_RDONLY)
+        os.fsync(root)
+        os.close(root)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.broker.kill()
+        self.fs.remove()
+        if kind is None:
+            self.broker.remove()
+        else:
+            print(f"      klamm's log: {self.broker.log_path}", flush=True)
+
+    @property
+    def port(self):
+        return self.broker.port
+
+    def lose_power(self, rng, keep=None):
+        """Now; what it took, in numbers."""
+        keep = keep or rng.choice(["nothing", "nothing", "prefix", "some", "some"])
+        loss = self.fs.lose_power(self.broker.child, keep, rng.randrange(1 << 32))
+        self.broker.settings["klamm.boot.id"] = str(uuid.uuid4())
+        return {"keep": keep} | loss
+
+    def lose_power_at_a_moment(self, rng, seconds=3.0):
+        """After a random time, or at a random operation that comes within `seconds`."""
+        at = "a moment"
+        if rng.random() < 0.4:
+            time.sleep(rng.uniform(0.1, 1.5))
+        else:
+            operation, path, most = rng.choice(MOMENTS)
+            time.sleep(rng.uniform(0, 0.7))
+            self.fs.rule("freeze", operation, path, after=rng.randrange(most))
+            self.wait_frozen(seconds)
+            at = f"{operation} of {path}"
+        return {"at": at} | self.lose_power(rng)
+
+    def wait_frozen(self, seconds):
+        """Whether it froze."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.fs.status()["power"] == "frozen":
+                return True
+            if not self.broker.alive():
+                return False
+            time.sleep(0.01)
+        return False
+
+    def restart(self, rng, seconds=60):
+        """Starts klamm after a loss of power; now and then the power goes during that start too."""
+        while rng.random() < 0.25:
+            self.fs.rule("freeze", "any", "*", after=rng.randrange(600))
+            self.broker.launch()
+            self.wait_frozen(1.5)
+            self.lose_power(rng)
+        return self.broker.start(seconds)
