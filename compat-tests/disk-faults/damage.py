@@ -128,14 +128,15 @@ def ended(rig):
 
 def failing(operation, path, flush=True):
     """A row: an operation fails under load, once. The only directory fails, so klamm ends, as Kafka halts; then the power
-    goes, and what was acknowledged is there all the same."""
+    goes, and what was acknowledged is there all the same. Without `flush` (growing tables are for what is not synced) the
+    power stays."""
 
     def body(run):
         rounds = met = 0
         while run.has_time():
             rounds += 1
             rng = random.Random(f"{run.seed} {rounds}")
-            settings = {"klamm.table.piece.bytes": rng.choice(["1", "8192"])}
+            settings = {"klamm.table.piece.bytes": "1" if "growing" in path else rng.choice(["1", "8192"])}
             if flush:
                 settings["log.flush.interval.messages"] = "1"
             with Rig(rng.randrange(1 << 32), settings=settings) as rig:
@@ -146,7 +147,7 @@ def failing(operation, path, flush=True):
                     one.start()
                 time.sleep(rng.uniform(0.3, 1.0))
                 rule = rig.fs.rule("eio", operation, path, count=1)
-                deadline = time.monotonic() + 6
+                deadline = time.monotonic() + 10
                 while not (hit := rig.fs.status()[f"rule{rule}"]) and time.monotonic() < deadline:
                     time.sleep(0.05)
                 code = ended(rig) if hit else 0
@@ -160,7 +161,7 @@ def failing(operation, path, flush=True):
                     raise AssertionError(f"round {rounds}: {operation} of {path} failed and klamm lives on after "
                                          f"{ENDS_WITHIN:.0f} s, of its log: {tail}")  # fmt: skip
                 met += hit
-                loss = rig.lose_power(rng, "nothing" if flush else "some") if flush else rig.broker.kill()
+                loss = rig.lose_power(rng, "nothing") if flush else rig.broker.kill()
                 rig.fs.clear()
                 for one in writers:
                     one.stop()
@@ -172,14 +173,14 @@ def failing(operation, path, flush=True):
                 assert not offline, f"{context}: {offline}"
                 assert not lost, f"{context}: {len(lost)} acknowledged and gone: {lost[:3]}"
         assert met, f"it never came to {operation} of {path} in {rounds} rounds"
-        return f"{met} of {rounds} met, ended each time, 0 lost"
+        return f"{met} of {rounds} rounds met it, klamm ended each time, 0 acknowledged lost"
 
     return body
 
 
 def answers(port):
     """{partition: error code} of a Produce to each."""
-    batch = wire.batch([load.value_of("x", 0, 50)], int(time.time() * 1000))
+    batch = wire.batch([load.value_of("xp", 0, 50)], int(time.time() * 1000))
     with wire.Client(port, timeout=60) as client:
         return {p: client.produce(load.SMALL, {p: batch}, timeout_ms=5000)[p][0] for p in range(load.PARTITIONS[load.SMALL])}
 
@@ -251,8 +252,8 @@ ROWS = [
     ("R11 EIO on sync, write-ahead log, flush defaults", failing("sync", "*/db/*.log", flush=False), 15, 0),
     ("R11 EIO on write, tables", failing("write", "*/db/*.sst"), 15, 0),
     ("R11 EIO on sync, tables", failing("sync", "*/db/*.sst"), 20, 0),
-    ("R11 EIO on write, growing tables", failing("write", "*/growing/*"), 15, 4),
-    ("R11 EIO on sync, growing tables", failing("sync", "*/growing/*"), 20, 0),
+    ("R11 EIO on write, growing tables", failing("write", "*/growing/*", flush=False), 15, 4),
+    ("R11 EIO on sync, growing tables", failing("sync", "*/growing/*", flush=False), 20, 0),
     ("R11 EIO on write, MANIFEST", failing("write", "*/db/MANIFEST*"), 15, 0),
     ("R11 EIO on sync, MANIFEST", failing("sync", "*/db/MANIFEST*"), 15, 4),
     ("R11 EIO on sync of a directory", failing("syncdir", "*"), 15, 0),

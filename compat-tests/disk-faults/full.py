@@ -75,7 +75,7 @@ class Ends(threading.Thread):
 def refusal(port, topic, partitions):
     """Error codes that a Produce meets now, over the partitions."""
     with wire.Client(port, timeout=60) as client:
-        batch = wire.batch([load.value_of("x", 0, 5000)], int(time.time() * 1000))
+        batch = wire.batch([load.value_of("xp", 0, 5000)], int(time.time() * 1000))
         return {client.produce(topic, {p: batch}, timeout_ms=5000)[p][0] for p in range(partitions)}
 
 
@@ -88,7 +88,9 @@ def wait(what, true, seconds):
     return time.monotonic() - began
 
 
-def filled(settings, by_deleting=False, quota=192 * MIB):
+def filled(settings, by_deleting=False, flapping=0, quota=192 * MIB):
+    """A row. `flapping`: for so many seconds space comes and goes, a little each time."""
+
     def body(run):
         rng = random.Random(run.seed)
         with Rig(rng.randrange(1 << 32), settings=settings) as rig:
@@ -107,7 +109,7 @@ def filled(settings, by_deleting=False, quota=192 * MIB):
             for one in [*writers, commits, ends]:
                 one.start()
             try:
-                return under(rig, rng, writers, commits, ends, by_deleting, quota)
+                return under(rig, rng, writers, commits, ends, by_deleting, flapping, quota)
             finally:
                 rig.fs.order("limit bytes=0")
                 for one in [commits, ends]:
@@ -123,7 +125,7 @@ def filled(settings, by_deleting=False, quota=192 * MIB):
     return body
 
 
-def under(rig, rng, writers, commits, ends, by_deleting, quota):
+def under(rig, rng, writers, commits, ends, by_deleting, flapping, quota):
     alive = lambda: rig.broker.alive() or None  # noqa: E731
     codes = {"?"}
 
@@ -134,7 +136,14 @@ def under(rig, rng, writers, commits, ends, by_deleting, quota):
         return 0 not in codes
 
     wait("full", is_full, 120)
-    used = rig.fs.status()["used"]
+    used, until = rig.fs.status()["used"], time.monotonic() + flapping
+    while time.monotonic() < until and alive():
+        quota += rng.randrange(300_000)
+        for more in (rng.randrange(4 * MIB), 0):
+            rig.fs.order(f"limit bytes={quota + more}")
+            time.sleep(rng.uniform(0.01, 0.2))
+    assert alive(), f"klamm ended with {rig.broker.child.returncode}: {rig.broker.panics()[:2]}"
+    wait("full", is_full, 120)
     # Full for a while, and asked for more all the time.
     time.sleep(3)
     codes |= refusal(rig.port, load.SMALL, 24)
@@ -185,6 +194,7 @@ NO_RESERVE = {"klamm.disk.reserve.bytes": "0"}
 ROWS = [
     ("R12 full at the reserve, then a larger disk", filled({}), 60, 20),
     ("R12 full at the reserve, then a topic is deleted", filled({}, by_deleting=True), 60, 0),
+    ("R12 space comes and goes at the reserve", filled({"log.segment.bytes": str(1 << 20)}, flapping=15), 60, 0),
     ("R12 full without a reserve, growing tables", filled(NO_RESERVE | {"klamm.table.piece.bytes": "1"}), 60, 20),
     ("R12 full without a reserve, the log alone", filled(NO_RESERVE | {"klamm.table.piece.bytes": str(1 << 30)}), 60, 0),
     ("R12 full without a reserve, flush=1", filled(NO_RESERVE | {"log.flush.interval.messages": "1"}), 60, 0),

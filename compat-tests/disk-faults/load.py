@@ -140,8 +140,9 @@ class Transactor(threading.Thread):
         self.join(60)
 
 
-def create_topics(port, **configs):
-    """All of them; `configs` go to each."""
+def create_topics(port, configs=None):
+    """All of them; `configs` are settings of topics besides."""
+    configs = configs or {}
     settings = {
         SMALL: {"retention.ms": "-1", "segment.bytes": str(4 << 20)},
         LARGE: {"retention.ms": "-1", "segment.bytes": str(64 << 20)},
@@ -149,8 +150,8 @@ def create_topics(port, **configs):
     }
     with wire.Client(port, timeout=60) as client:
         for topic, count in PARTITIONS.items():
-            assert client.create_topic(topic, count, configs=settings[topic] | configs) == 0, topic
-        assert client.create_topic(TRANSACTIONS, TRANSACTION_PARTITIONS, configs=configs) == 0
+            assert client.create_topic(topic, count, configs=settings[topic] | configs.get(topic, {})) == 0, topic
+        assert client.create_topic(TRANSACTIONS, TRANSACTION_PARTITIONS) == 0
 
 
 def writers_of(port, name):

@@ -47,6 +47,7 @@ class Rig:
     def __init__(self, seed, names="directory", settings=None, dirs=1):
         self.fs = FaultFs(seed, names, trace=bool(os.environ.get("FAULT_FS_TRACE")))
         self.fs.start(30)
+        self.plant()
         self.broker = Klamm(self.fs, settings, dirs)
         # Who sets a broker up makes its directory long before.
         for folder in self.broker.dirs:
@@ -66,6 +67,11 @@ class Rig:
         else:
             print(f"      klamm's log: {self.broker.log_path}", flush=True)
 
+    def plant(self):
+        """KLAMM_PLANT is a pattern of paths whose syncs lie: then the rows about power must fail."""
+        if os.environ.get("KLAMM_PLANT"):
+            self.fs.rule("lie", "sync", os.environ["KLAMM_PLANT"])
+
     @property
     def port(self):
         return self.broker.port
@@ -75,6 +81,7 @@ class Rig:
         keep = keep or rng.choice(["nothing", "nothing", "prefix", "some", "some"])
         loss = self.fs.lose_power(self.broker.child, keep, rng.randrange(1 << 32))
         self.broker.settings["klamm.boot.id"] = str(uuid.uuid4())
+        self.plant()
         return {"keep": keep} | loss
 
     def lose_power_at_a_moment(self, rng, seconds=3.0):

@@ -263,6 +263,18 @@ def failed_sync(fs, rng):
     equal(read(fs.mount / "f"), b"", "bytes")
 
 
+@row("a sync that lies leaves nothing durable")
+def lie(fs, rng):
+    fs.rule("lie", "sync", "f")
+    program = child(fs, """
+        for name in ("f", "g"):
+            f = os.open(name, os.O_CREAT | os.O_RDWR); os.write(f, b"1"); os.fsync(f)
+        os.fsync(d("."))
+    """)
+    fs.lose_power(program)
+    equal((read(fs.mount / "f"), read(fs.mount / "g")), (b"", b"1"), "bytes")
+
+
 @row("a flipped bit on the medium, a zeroed sector, a flipped bit of a read")
 def flips(fs, rng):
     path, data = fs.mount / "f", rng.randbytes(50_000)

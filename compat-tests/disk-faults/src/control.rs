@@ -2,7 +2,7 @@
 //!
 //! | order | |
 //! |---|---|
-//! | `rule op= path= do= [after=] [count=]` | `do`: `eio`, `enospc`, `sleep:MS`, `short`, `flip`, `freeze`; answers its number |
+//! | `rule op= path= do= [after=] [count=]` | `do`: `eio`, `enospc`, `sleep:MS`, `short`, `flip`, `lie`, `freeze`; answers its number |
 //! | `clear` | removes all rules |
 //! | `freeze` | this and every later operation waits |
 //! | `power-off` | operations fail, those that wait too; SIGKILL goes before it |
@@ -107,6 +107,7 @@ fn add_rule(words: &Words<'_>, state: &mut State) -> Result<String, String> {
         ("enospc", _) => Effect::Full,
         ("short", _) => Effect::Short,
         ("flip", _) => Effect::Flip,
+        ("lie", _) => Effect::Lie,
         ("freeze", _) => Effect::Freeze,
         ("sleep", ms) => Effect::SleepMs(ms.parse().map_err(|_| format!("{ms}: no number of ms"))?),
         (other, _) => return Err(format!("do={other}")),

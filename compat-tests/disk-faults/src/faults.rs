@@ -67,6 +67,8 @@ pub enum Effect {
     Short,
     /// One bit of what a read answers.
     Flip,
+    /// A sync succeeds, and nothing is durable by it.
+    Lie,
     /// This operation and all that come after it wait, until the power is lost.
     Freeze,
 }

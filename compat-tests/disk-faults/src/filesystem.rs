@@ -184,6 +184,9 @@ impl FaultFs {
 
     fn sync(&self, node: Node) -> Result<(), Errno> {
         let mut admitted = self.shared.admit(Operation::Sync, |state| state.path(node))?;
+        if admitted.effect == Some(Effect::Lie) {
+            return Ok(());
+        }
         let state = &mut *admitted.state;
         state.content(node)?.sync();
         if state.names.sync_file() {
@@ -194,6 +197,9 @@ impl FaultFs {
 
     fn sync_directory(&self, node: Node) -> Result<(), Errno> {
         let mut admitted = self.shared.admit(Operation::SyncDirectory, |state| state.path(node))?;
+        if admitted.effect == Some(Effect::Lie) {
+            return Ok(());
+        }
         if admitted.state.names.sync_directory(node) {
             admitted.state.tidy();
         }

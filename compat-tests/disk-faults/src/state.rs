@@ -75,7 +75,7 @@ pub struct Admitted<'a> {
     pub state: MutexGuard<'a, State>,
     /// Its number.
     pub number: u64,
-    /// What else is wrong with it: `Short` or `Flip`.
+    /// What else is wrong with it: `Short`, `Flip` or `Lie`.
     pub effect: Option<Effect>,
 }
 
