@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools transactions bench crash soak zookeeper-faults disk-faults hostile
+.PHONY: help setup run build test lint check compat clients tools transactions log-ends bench crash soak zookeeper-faults disk-faults hostile
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -58,6 +58,11 @@ transactions: ## transactions as a stock librdkafka client sees them, through fe
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/transactions/run
 	@test -n "$(AGAINST)" || KLAMM_BINARY=$(RELEASE) compat-tests/transactions/run --zookeeper
+
+log-ends: ## every way in which a log may end, read to its end by four stock clients in both isolation levels, one row each (AGAINST=3.9.1 asks Kafka); about 1 minute
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/log-ends/run
 
 bench: ## klamm beside Apache Kafka 3.9.1, driven in turn by stock clients, one table (BENCH="produce latency" for parts); about 25 minutes
 	@scripts/setup.sh build test compat

@@ -2,7 +2,8 @@
 # Installs what is missing on this machine for a group of targets, through apt, and nothing that is already there.
 #
 #   build    what the broker needs to compile (make run, make build)
-#   test     what `make test` uses besides: kcat, ZooKeeper and its Java, a word list, what librdkafka is built with
+#   test     what `make test` uses besides: kcat, ZooKeeper and its Java, a word list, Python's venv, what librdkafka is
+#            built with
 #   compat   what the other suites and clients of others need: Maven, npm, a JDK
 #
 # Usage: scripts/setup.sh [GROUP …]        without a group: build test
@@ -30,12 +31,12 @@ liblz4-dev             /usr/include/lz4.h
 libcurl4-openssl-dev   /usr/include/curl/curl.h|/usr/include/*/curl/curl.h
 rapidjson-dev          /usr/include/rapidjson/document.h
 zlib1g-dev             /usr/include/zlib.h
+python3-venv           /usr/lib/python3*/ensurepip/__init__.py|/usr/local/lib/python3*/ensurepip/__init__.py|~/.pyenv/versions/*/lib/python3*/ensurepip/__init__.py
 "
 compat="
 maven                  mvn
 npm                    npm
 default-jdk-headless   javac
-python3-venv           /usr/lib/python3*/ensurepip/__init__.py|/usr/local/lib/python3*/ensurepip/__init__.py|~/.pyenv/versions/*/lib/python3*/ensurepip/__init__.py
 "
 
 there() {

@@ -17,7 +17,7 @@ fi
 scripts/cargo build --locked --bin klamm || exit 1
 export KLAMM_BINARY=${CARGO_TARGET_DIR:-$PWD/target}/debug/klamm
 for suite in compat-tests/smoke/run "compat-tests/zookeeper/run --quick" "compat-tests/hostile/connections --quick" \
-  "compat-tests/hostile/noise --quick"; do
+  "compat-tests/hostile/noise --quick" "compat-tests/log-ends/run --quick"; do
   echo "== $suite"
   # Unquoted: a suite may have arguments.
   $suite 2>&1 | tee -a "$log" || status=1
