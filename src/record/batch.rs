@@ -14,7 +14,6 @@
 //! Source: Kafka `DefaultRecordBatch`.
 
 use crate::clock::UnixMs;
-use crate::record::compression::Codec;
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 /// Length of the header, and of a batch without records.
@@ -53,6 +52,35 @@ pub(crate) enum BatchError {
     TooLargeDecompressed { cap: usize },
     #[error("{0}")]
     Malformed(&'static str),
+}
+
+/// How the records of a batch are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Codec {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl Codec {
+    /// The codec in bits 0–2 of a batch's attributes.
+    pub(crate) fn from_attributes(attributes: i16) -> Result<Self, BatchError> {
+        Ok(match attributes & CODEC_BITS {
+            0 => Self::None,
+            1 => Self::Gzip,
+            2 => Self::Snappy,
+            3 => Self::Lz4,
+            4 => Self::Zstd,
+            other => return Err(BatchError::UnknownCodec(other)),
+        })
+    }
+
+    /// The same bits.
+    pub(crate) fn bits(self) -> i16 {
+        self as i16
+    }
 }
 
 /// Who sets the timestamp of a record. Topic config `message.timestamp.type`.

@@ -8,7 +8,7 @@ use super::batch::{
 };
 use super::checksum;
 use super::compression::{self, Compression};
-use super::validate::ValidBatch;
+use super::valid::ValidBatch;
 use super::walk::{RawHeaders, RecordView, RecordWalk};
 use crate::clock::UnixMs;
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};

@@ -12,36 +12,7 @@ use std::io::{self, Read, Write};
 
 use bytes::{BufMut, BytesMut};
 
-use super::batch::{BatchError, CODEC_BITS};
-
-/// How the records of a batch are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Codec {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
-
-impl Codec {
-    /// The codec in bits 0–2 of a batch's attributes.
-    pub(crate) fn from_attributes(attributes: i16) -> Result<Self, BatchError> {
-        Ok(match attributes & CODEC_BITS {
-            0 => Self::None,
-            1 => Self::Gzip,
-            2 => Self::Snappy,
-            3 => Self::Lz4,
-            4 => Self::Zstd,
-            other => return Err(BatchError::UnknownCodec(other)),
-        })
-    }
-
-    /// The same bits.
-    pub(crate) fn bits(self) -> i16 {
-        self as i16
-    }
-}
+use super::batch::{BatchError, Codec};
 
 /// A codec and its level. Level −1 of gzip and 0 of zstd are the libraries' defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use bytes::Buf;
 
 use super::build::BatchBuilder;
-use super::validate::ValidBatch;
+use super::valid::ValidBatch;
 use super::walk::for_each_record;
 use super::{BatchError, BatchHeader};
 use crate::clock::UnixMs;

@@ -11,6 +11,7 @@ pub(crate) mod control;
 pub(crate) mod probe;
 pub(crate) mod refused;
 pub(crate) mod stamp;
+pub(crate) mod valid;
 pub(crate) mod validate;
 pub(crate) mod walk;
 
@@ -20,7 +21,8 @@ pub(crate) use build::BatchBuilder;
 pub(crate) use compression::Compression;
 pub(crate) use compression::TopicCompression;
 pub(crate) use stamp::stamp;
-pub(crate) use validate::{ProduceRules, ValidBatch, validate};
+pub(crate) use valid::ValidBatch;
+pub(crate) use validate::{ProduceRules, validate};
 pub(crate) use walk::{RecordView, for_each_record};
 
 #[cfg(test)]

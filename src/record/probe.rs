@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
 
-use super::compression::{self, Codec, Compression};
+use super::batch::Codec;
+use super::compression::{self, Compression};
 use super::{BatchBuilder, ProduceRules, checksum, for_each_record, validate};
 
 /// The produce checks with this decompression cap.

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::batch::{BatchHeader, HEADER_BYTES, TIMESTAMP_TYPE_BIT};
 use super::checksum;
-use super::validate::ValidBatch;
+use super::valid::ValidBatch;
 use crate::clock::UnixMs;
 use crate::types::{LeaderEpoch, Offset};
 

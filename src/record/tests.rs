@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::records as crate_records;
 
-use super::batch::{self, BatchError, HEADER_BYTES};
-use super::compression::{self, Codec};
+use super::batch::{self, BatchError, Codec, HEADER_BYTES};
+use super::compression;
 use super::refused::{Refused, RefusedKind};
 use super::*;
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition};

@@ -7,12 +7,13 @@
 
 use bytes::BytesMut;
 
-use super::batch::{self, BatchHeader, FrameError, HEADER_BYTES, MAGIC, NO_TIMESTAMP, TimestampType};
+use super::batch::{self, BatchHeader, Codec, FrameError, HEADER_BYTES, MAGIC, NO_TIMESTAMP, TimestampType};
 use super::build;
 use super::checksum;
-use super::compression::{Codec, Compression, TopicCompression};
+use super::compression::{Compression, TopicCompression};
 use super::refused::{Fault, RecordFault, RecordFaults, Refused};
 use super::stamp::rewrite_header;
+use super::valid::ValidBatch;
 use super::walk::{self, RawRecord, RecordWalk};
 use crate::clock::UnixMs;
 use crate::types::{Offset, limits};
@@ -56,16 +57,6 @@ impl Default for ProduceRules {
             check_records: true,
         }
     }
-}
-
-/// One batch that passed every check. The bytes carry base offset 0 until `stamp`, and are uniquely owned.
-#[derive(Debug)]
-pub(crate) struct ValidBatch {
-    pub(crate) bytes: BytesMut,
-    /// As in `bytes`; the maximum timestamp is the true one.
-    pub(crate) header: BatchHeader,
-    /// Offset delta of the first record with the maximum timestamp.
-    pub(crate) offset_of_max_timestamp_delta: i32,
 }
 
 /// Checks what one partition of a produce request (v3+) carries.

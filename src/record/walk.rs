@@ -6,8 +6,8 @@
 
 use std::ops::ControlFlow;
 
-use super::batch::{BatchError, BatchHeader, HEADER_BYTES, TimestampType};
-use super::compression::{self, Codec};
+use super::batch::{BatchError, BatchHeader, Codec, HEADER_BYTES, TimestampType};
+use super::compression;
 use crate::clock::UnixMs;
 use crate::types::Offset;
 

@@ -20,7 +20,7 @@ use crate::log::config::LogConfig;
 use crate::log::partition_log::{AppendError, Appended, PartitionLog};
 use crate::log::read::LogReader;
 use crate::log::tail::Tail;
-use crate::record::validate::ValidBatch;
+use crate::record::ValidBatch;
 pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
 use crate::types::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker};

@@ -3,19 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable};
 
+use super::error::CodecError;
 use super::guard;
-use super::read::Malformed;
-
-/// A body that does not decode, or a message that does not encode in the version asked.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct CodecError(pub(crate) String);
-
-impl From<Malformed> for CodecError {
-    fn from(error: Malformed) -> Self {
-        Self(error.to_string())
-    }
-}
 
 /// Decodes a request body. Strings and bytes stay in the frame; bytes after the end are ignored, as by Kafka.
 pub(crate) fn decode_request<R: Decodable>(body: Bytes, version: i16) -> Result<R, CodecError> {

@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes, TryGetError};
 use kafka_protocol::protocol::Decodable;
 use kafka_protocol::protocol::buf::ByteBuf;
 
-use super::codec::CodecError;
+use super::error::CodecError;
 
 /// Honest tag numbers are small, but may exceed the bytes left.
 const TAG_SLACK: u64 = 64;

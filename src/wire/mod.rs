@@ -1,6 +1,7 @@
 //! Frames, headers, the guarded codec and responses that borrow record bytes. Knows no domain rule (D2, I-21).
 
 pub(crate) mod codec;
+pub(crate) mod error;
 pub(crate) mod fetch;
 pub(crate) mod frame;
 pub(crate) mod guard;

@@ -16,8 +16,7 @@ use std::collections::BTreeSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::state::State;
-use crate::clock::UnixMs;
+use super::state::{State, TransactionValue};
 use crate::coordinator::fields::{Reader, TooLong, put_str};
 use crate::coordinator::shard::ReplayError;
 use crate::coordinator::writer::CoordinatorRecord;
@@ -25,19 +24,6 @@ use crate::types::{PartitionIndex, ProducerEpoch, ProducerId, TopicName, TopicPa
 
 /// The newest version of a value, the first that is flexible.
 const VERSION_FLEXIBLE: i16 = 1;
-
-/// What is stored of a transactional id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TransactionValue {
-    pub(super) producer_id: ProducerId,
-    pub(super) producer_epoch: ProducerEpoch,
-    pub(super) timeout_ms: i32,
-    pub(super) state: State,
-    pub(super) partitions: BTreeSet<TopicPartition>,
-    pub(super) last_update_ms: UnixMs,
-    /// −1: no transaction was begun since the last InitProducerId.
-    pub(super) start_ms: UnixMs,
-}
 
 /// The record that stores a transactional id, or with `None` the tombstone that removes it.
 pub(super) fn record(id: &str, value: Option<&TransactionValue>) -> Result<CoordinatorRecord, TooLong> {

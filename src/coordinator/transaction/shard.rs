@@ -8,12 +8,12 @@ use tracing::{debug, info};
 
 use super::config::TransactionConfig;
 use super::error::TransactionError;
-use super::records::{self, TransactionValue};
+use super::records;
 use super::request::{
     Description, DueMarkers, EndRequest, Ending, InitReply, InitRequest, ListRequest, Listing, PartitionsRequest,
     TransactionReply, TransactionRequest,
 };
-use super::state::{self, Init, NO_PRODUCER, Transaction};
+use super::state::{self, Init, NO_PRODUCER, Transaction, TransactionValue};
 use crate::coordinator::owner::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
 use crate::coordinator::shard::{Moment, Outcome, ReplayError, Shard, Ticket};
 use crate::coordinator::writer::CoordinatorRecord;

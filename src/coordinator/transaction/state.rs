@@ -12,7 +12,6 @@
 use std::collections::BTreeSet;
 
 use super::error::TransactionError;
-use super::records::TransactionValue;
 use super::request::Producer;
 use crate::clock::UnixMs;
 use crate::types::{ProducerEpoch, ProducerId, TopicPartition, TransactionResult};
@@ -75,6 +74,19 @@ impl State {
             Self::Empty | Self::Ongoing | Self::CompleteCommit | Self::CompleteAbort => None,
         }
     }
+}
+
+/// What is stored of a transactional id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TransactionValue {
+    pub(super) producer_id: ProducerId,
+    pub(super) producer_epoch: ProducerEpoch,
+    pub(super) timeout_ms: i32,
+    pub(super) state: State,
+    pub(super) partitions: BTreeSet<TopicPartition>,
+    pub(super) last_update_ms: UnixMs,
+    /// −1: no transaction was begun since the last InitProducerId.
+    pub(super) start_ms: UnixMs,
 }
 
 /// A transactional id.
