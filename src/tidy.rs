@@ -5,6 +5,8 @@
 //! of the doors, because a test may build what it likes, but not of the rules about form. Each checker is a function
 //! from text to findings, and is shown to fail on a planted fault at the end.
 
+mod circles;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
