@@ -60,6 +60,10 @@ impl Shared {
                 continue;
             }
             next = next.max(state.start());
+            if table.is_none() && tables.iter().any(|table| table.last().is_some_and(|last| next <= last)) {
+                // A table shows something since, and the start may have moved past all that RocksDB has.
+                continue;
+            }
             let flow = self.scan_keys(iter, next, first, &mut |last_offset, batch| {
                 visit(last_offset, batch, &mut next, &mut wanted)
             })?;
