@@ -1,4 +1,4 @@
-//! Every counter in one list. Exposition comes later; today tests and log lines read them.
+//! Every counter and gauge in one list. Exposition comes later; today tests and log lines read them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +19,34 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes away what was added before.
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    #[cfg_attr(not(test), allow(dead_code, reason = "exposition comes later"))]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Logs whose last compaction failed and that wait for another try; Kafka's
+/// `kafka.log:type=LogCleanerManager,name=uncleanable-partitions-count`, over all directories.
+pub(crate) static UNCLEANABLE_PARTITIONS: Gauge = Gauge::new();
 
 /// Frames refused before their body was decoded: bad size, unknown key or version, malformed header.
 pub(crate) static FRAMES_REFUSED: Counter = Counter::new();

@@ -103,6 +103,11 @@ const ONLY: &[Only] = &[
         why: "RocksDB stays behind the storage seam",
     },
     Only {
+        names: &["dir.commit", "dir.queue", "storage::queue"],
+        paths: &["storage", "replica/partition"],
+        why: "who writes waits for the outcome (storage::commit); a bare callback may forget it",
+    },
+    Only {
         names: &["zookeeper_client"],
         paths: &["coordination/zookeeper"],
         why: "ZooKeeper stays behind the coordination seam",

@@ -372,7 +372,7 @@ impl PartitionLog {
     }
 
     /// Closes the active segment. Its record and a checkpoint go with it, so that nothing below it is ever rebuilt.
-    pub(super) fn roll(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
+    pub(crate) fn roll(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
         let closed = self.segments.roll(now);
         let key = self.keys().segment(closed.base_offset);
         writes.push(Write::Side { key, value: side::encode_segment(&closed) });

@@ -18,7 +18,7 @@ use crate::cluster::control::{
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::SharedBrokerEpoch;
-use crate::storage::PartitionId;
+use crate::storage::{PartitionId, Queued, StorageError};
 use crate::task;
 use crate::types::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicName};
 
@@ -92,10 +92,18 @@ impl ReplicaControl {
             results.extend(accepted.into_iter().map(|(id, state)| (id.topic, state.partition, Err(refused.clone()))));
             return Ok(results);
         }
+        let mut taken = Vec::with_capacity(accepted.len());
         for (id, state) in accepted {
             let Some(partition) = self.replicas.get(id.topic.as_str(), id.partition) else { continue };
-            self.take_role(&partition, &state);
-            results.push((id.topic, id.partition, Ok(())));
+            taken.push((id, self.take_role(&partition, &state)));
+        }
+        for (id, recorded) in taken {
+            let result = match recorded.await {
+                // Without space the role holds all the same: the partition records it when it is opened anew.
+                Ok(()) | Err(StorageError::Full { .. }) => Ok(()),
+                Err(failure) => Err(ControlError::Storage(failure.to_string())),
+            };
+            results.push((id.topic, id.partition, result));
         }
         Ok(results)
     }
@@ -135,9 +143,9 @@ impl ReplicaControl {
         Ok(())
     }
 
-    fn take_role(&self, partition: &Arc<Partition>, state: &PartitionState) {
+    fn take_role(&self, partition: &Arc<Partition>, state: &PartitionState) -> Queued {
         let before = partition.view();
-        partition.take_role(Role {
+        let recorded = partition.take_role(Role {
             leader: state.leader,
             leader_epoch: state.leader_epoch,
             isr: state.isr.clone(),
@@ -151,6 +159,7 @@ impl ReplicaControl {
                 self.listener.on_resigned(topic, partition.id.partition);
             }
         }
+        recorded
     }
 
     async fn stop(&self, request: StopReplica) -> Result<PartitionResults, ControlError> {

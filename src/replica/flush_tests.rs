@@ -26,7 +26,10 @@ fn led(disk: &Arc<MemoryDir>, config: LogConfig) -> (Arc<Partition>, Arc<FlushTi
     let upkeep = Upkeep { cleaner: Arc::default(), flush: Arc::clone(&flush) };
     let partition = Partition::new(me, id, family, dir, tail, upkeep, log);
     let only = vec![me];
-    partition.take_role(Role { leader: Some(me), leader_epoch: LeaderEpoch(0), isr: only.clone(), replicas: only });
+    partition
+        .take_role(Role { leader: Some(me), leader_epoch: LeaderEpoch(0), isr: only.clone(), replicas: only })
+        .wait()
+        .expect("recorded");
     (partition, flush)
 }
 

@@ -3,8 +3,12 @@
 //! Compaction follows Kafka's cleaner: the log that gains most goes first, one at a time, and only when none is worth
 //! it does the cleaner pause for `log.cleaner.backoff.ms`. Here a segment that is closed ends the pause: a log that
 //! fills a segment in a second would be many behind otherwise, which a restart of a coordinator would have to read.
+//!
+//! What one log cannot do costs no other: a log whose compaction fails is set aside for a while that grows. All of this
+//! waits for the disk, so it runs where blocking is allowed.
 //! Source: Kafka 3.9 `LogManager`, `LogCleaner`.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +16,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use super::change::{ChangeError, Changed};
 use super::manager::ReplicaManager;
 use super::partition::Partition;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixMs};
 use crate::log::compaction;
-use crate::storage::StorageError;
+use crate::metrics::UNCLEANABLE_PARTITIONS;
+use crate::storage::{PartitionId, Queued};
 use crate::task;
 
 /// How often what is done.
@@ -45,15 +51,24 @@ pub(crate) fn start(replicas: Arc<ReplicaManager>, clock: SharedClock, periods_o
     task::spawn_owner("retention", async move {
         tokio::time::sleep(at_start.initial_delay.min(at_start.retention)).await;
         loop {
-            retain_all(&for_retention, &retention_clock);
+            let (replicas, clock) = (Arc::clone(&for_retention), Arc::clone(&retention_clock));
+            task::blocking(move || retain_all(&replicas, &clock)).await;
             tokio::time::sleep(at_start.retention).await;
         }
     });
     if at_start.cleaner_enabled {
         task::spawn_owner("log cleaner", async move {
+            let mut cleaner = Cleaner::new(Arc::clone(&replicas), clock);
             loop {
-                if !clean_dirtiest(&replicas, &clock).await {
-                    pause(&replicas.cleaner, periods_of().cleaner_backoff).await;
+                let backoff = periods_of().cleaner_backoff;
+                let worked;
+                (cleaner, worked) = task::blocking(move || {
+                    let worked = cleaner.clean_dirtiest(backoff);
+                    (cleaner, worked)
+                })
+                .await;
+                if !worked {
+                    pause(&replicas.cleaner, backoff).await;
                 }
             }
         });
@@ -71,82 +86,185 @@ async fn pause(closed_segment: &Notify, backoff: Duration) {
     }
 }
 
-/// Applies retention to every log and gives space back.
+/// Applies retention to every log and gives space back. Blocking. What fails concerns its log alone, which has said so.
 pub(crate) fn retain_all(replicas: &ReplicaManager, clock: &SharedClock) {
     let now = clock.now_ms();
+    let mut queued = Vec::new();
     for partition in replicas.all() {
-        let new_start = partition.change_log(|log, view, writes| {
-            log.expire_producers(now, writes);
-            log.retain(now, view.high_watermark, writes)
+        let changed = partition.open_anew(now).and_then(|()| {
+            partition.change_log(|log, view, writes| {
+                log.expire_producers(now, writes);
+                log.retain(now, view.high_watermark, writes)
+            })
         });
-        if let Some(new_start) = new_start {
-            info!(topic = %partition.id.topic, partition = %partition.id.partition, log_start_offset = %new_start,
-                "retention moved the log start");
-            partition.reclaim_below(new_start);
+        queued.push((partition, changed));
+    }
+    for (partition, changed) in queued {
+        match changed.and_then(Changed::written) {
+            Ok(Some(new_start)) => {
+                info!(topic = %partition.id.topic, partition = %partition.id.partition, log_start_offset = %new_start,
+                    "retention moved the log start");
+                partition.reclaim_below(new_start);
+            }
+            Ok(None) => {}
+            Err(error) => debug!(partition = %partition.name(), %error, "no retention this time"),
         }
     }
 }
 
-/// Compacts the log that gains most; false if none is worth it.
-async fn clean_dirtiest(replicas: &ReplicaManager, clock: &SharedClock) -> bool {
-    let now = clock.now_ms();
-    let urgency = |partition: &Arc<Partition>| {
-        let last_stable_offset = partition.view().last_stable_offset;
-        partition.change_log(|log, _, writes| {
-            log.roll_if_old(now, writes);
-            log.compaction_urgency(now, last_stable_offset)
-        })
-    };
-    let dirtiest = replicas
-        .all()
-        .into_iter()
-        .filter(|partition| partition.view().leading && partition.with_log(|log| log.config().compact))
-        .filter_map(|partition| Some((urgency(&partition)?, partition)))
-        .max_by(|(a, _), (b, _)| a.total_cmp(b));
-    let Some((_, partition)) = dirtiest else { return false };
-    let seed = clock.random();
-    let cleaned = {
-        let partition = Arc::clone(&partition);
-        task::blocking(move || clean(&partition, now, seed)).await
-    };
-    match cleaned {
-        Ok(done) => {
-            debug!(topic = %partition.id.topic, partition = %partition.id.partition, done, "compacted");
-            done
+/// Compacts one log after the other, and remembers which of them could not be.
+#[derive(Debug)]
+pub(super) struct Cleaner {
+    replicas: Arc<ReplicaManager>,
+    clock: SharedClock,
+    /// Kafka gives such a log up until the broker starts again; here it is tried again, each time after a longer pause.
+    set_aside: HashMap<PartitionId, SetAside>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct SetAside {
+    /// By the monotonic clock.
+    until_ms: i64,
+    pause: Duration,
+}
+
+/// A log that could not be compacted is read again this often at least.
+const SET_ASIDE_MAX: Duration = Duration::from_secs(600);
+
+impl Cleaner {
+    pub(super) fn new(replicas: Arc<ReplicaManager>, clock: SharedClock) -> Self {
+        Self { replicas, clock, set_aside: HashMap::new() }
+    }
+
+    /// Compacts the log that gains most; false if none is worth it. Blocking. `pause`: how long a log is set aside that
+    /// fails for the first time.
+    pub(super) fn clean_dirtiest(&mut self, pause: Duration) -> bool {
+        let now = self.clock.now_ms();
+        let Some(partition) = self.dirtiest(now) else { return false };
+        match clean(&partition, now, self.clock.random()) {
+            Ok(done) => {
+                debug!(topic = %partition.id.topic, partition = %partition.id.partition, done, "compacted");
+                if done && self.set_aside.remove(&partition.id).is_some() {
+                    UNCLEANABLE_PARTITIONS.sub(1);
+                    info!(partition = %partition.name(), "can be compacted again");
+                }
+                done
+            }
+            Err(error) => {
+                self.set_aside(&partition, &error, pause);
+                // Others may be worth it.
+                true
+            }
         }
-        Err(failure) => {
-            warn!(topic = %partition.id.topic, partition = %partition.id.partition, %failure, "compaction failed");
-            false
+    }
+
+    /// The log whose compaction gains most, if one is worth it.
+    fn dirtiest(&mut self, now: UnixMs) -> Option<Arc<Partition>> {
+        let led =
+            |partition: &Arc<Partition>| partition.view().leading && partition.with_log(|log| log.config().compact);
+        let candidates: Vec<_> = self.replicas.all().into_iter().filter(led).collect();
+        self.forget_all_but(&candidates);
+        let monotonic_ms = self.clock.monotonic_ms();
+        let waits = |id: &PartitionId| self.set_aside.get(id).is_some_and(|aside| monotonic_ms < aside.until_ms);
+        let mut looked = Vec::new();
+        for partition in candidates.into_iter().filter(|partition| !waits(&partition.id)) {
+            let last_stable_offset = partition.view().last_stable_offset;
+            let urgency = partition.open_anew(now).and_then(|()| {
+                partition.change_log(|log, _, writes| {
+                    log.roll_if_old(now, writes);
+                    log.compaction_urgency(now, last_stable_offset)
+                })
+            });
+            looked.push((partition, urgency));
         }
+        let urgencies =
+            looked.into_iter().filter_map(|(partition, urgency)| match urgency.and_then(Changed::written) {
+                Ok(urgency) => Some((urgency?, partition)),
+                Err(error) => {
+                    debug!(partition = %partition.name(), %error, "not compacted this time");
+                    None
+                }
+            });
+        urgencies.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, partition)| partition)
+    }
+
+    /// What is deleted, led elsewhere or no longer compacted is nobody's worry.
+    fn forget_all_but(&mut self, candidates: &[Arc<Partition>]) {
+        if self.set_aside.is_empty() {
+            return;
+        }
+        let ids: HashSet<&PartitionId> = candidates.iter().map(|partition| &partition.id).collect();
+        let before = self.set_aside.len();
+        self.set_aside.retain(|id, _| ids.contains(id));
+        UNCLEANABLE_PARTITIONS.sub((before - self.set_aside.len()) as u64);
+    }
+
+    /// How many logs are set aside.
+    #[cfg(test)]
+    pub(super) fn uncleanable(&self) -> usize {
+        self.set_aside.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn pause_of(&self, id: &PartitionId) -> Option<Duration> {
+        Some(self.set_aside.get(id)?.pause)
+    }
+
+    fn set_aside(&mut self, partition: &Partition, error: &ChangeError, first_pause: Duration) {
+        let pause = match self.set_aside.get(&partition.id) {
+            Some(before) => before.pause.saturating_mul(2).min(SET_ASIDE_MAX),
+            None => {
+                UNCLEANABLE_PARTITIONS.add(1);
+                warn!(topic = %partition.id.topic, partition = %partition.id.partition, %error,
+                    "this log could not be compacted; it is set aside and tried again now and then, others go on");
+                first_pause
+            }
+        };
+        let until_ms = self.clock.monotonic_ms().saturating_add(pause.as_millis() as i64);
+        self.set_aside.insert(partition.id.clone(), SetAside { until_ms, pause });
     }
 }
 
-/// Bytes of rewritten batches that may wait for the writer before compaction waits for it.
-const STEPS_IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+impl Drop for Cleaner {
+    fn drop(&mut self) {
+        UNCLEANABLE_PARTITIONS.sub(self.set_aside.len() as u64);
+    }
+}
 
 /// One job from plan to end. Blocking. False: there was nothing to do, or the partition went away.
-fn clean(partition: &Arc<Partition>, now: i64, seed: u128) -> Result<bool, StorageError> {
-    let plan =
-        partition.change_log(|log, view, writes| log.compaction_plan(now, view.last_stable_offset, seed, writes));
+///
+/// A step is queued only when the one before it is written, so that a refused one is the last: what follows in the log
+/// (such as a tombstone whose time has come) rests on it. How far the job came is recorded after all of them.
+fn clean(partition: &Arc<Partition>, now: UnixMs, seed: u128) -> Result<bool, ChangeError> {
+    let plan = partition
+        .change_log(|log, view, writes| log.compaction_plan(now, view.last_stable_offset, seed, writes))?
+        .written()?;
     let Some(plan) = plan else { return Ok(false) };
-    let mut queued_bytes = 0;
+    let mut before = Queued::nothing();
+    let mut refused = None;
     let done = compaction::run(&plan, &partition.reader(), &mut |step| {
         if !partition.view().leading {
             return ControlFlow::Break(());
         }
-        queued_bytes += step.read_bytes;
-        if !step.writes.is_empty() {
-            partition.change_log(|log, _, writes| log.admit_compacted(step.writes, writes));
+        // The next step was read while this one was being written.
+        let written = std::mem::replace(&mut before, Queued::nothing()).wait().map_err(ChangeError::from);
+        match written.and_then(|()| partition.rewrite(|log| log.admit_compacted(step.writes))) {
+            Ok(queued) => {
+                before = queued;
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                refused = Some(error);
+                ControlFlow::Break(())
+            }
         }
-        if queued_bytes >= STEPS_IN_FLIGHT_BYTES_MAX {
-            queued_bytes = 0;
-            partition.wait_for_writes();
-        }
-        ControlFlow::Continue(())
     })?;
+    if let Some(error) = refused {
+        return if error.is_failure() { Err(error) } else { Ok(false) };
+    }
+    before.wait()?;
     let Some(done) = done else { return Ok(false) };
-    partition.change_log(|log, _, writes| log.on_compacted(&done, writes));
-    partition.wait_for_writes();
+    partition.change_log(|log, _, writes| log.on_compacted(&done, writes))?.written()?;
     Ok(true)
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
-use tracing::info;
+use tracing::{info, warn};
 
+use super::change::{ChangeError, Changed};
 use super::flush::FlushTimer;
 use super::partition::{Partition, Upkeep};
 use crate::clock::SharedClock;
@@ -204,7 +205,7 @@ impl ReplicaManager {
                 doomed.iter().filter(|p| p.dir_path() == dir.path()).map(|p| p.id.clone()).collect();
             if !ids.is_empty() {
                 // Whatever was queued for them is written before the wipe, or the wipe would leave it behind.
-                storage::barrier(&**dir);
+                storage::barrier(&**dir)?;
                 dir.delete(&ids)?;
             }
         }
@@ -257,11 +258,25 @@ impl ReplicaManager {
         }
     }
 
-    /// Stops every replica, for an orderly end. The next start then has no batch headers to read.
+    /// Stops every replica, for an orderly end. The next start then has no batch headers to read, but for those whose
+    /// checkpoint could not be written. Blocking.
     pub(crate) fn close(&self) {
+        let mut checkpoints = Vec::new();
         for partition in self.all() {
-            partition.change_log(|log, _, writes| log.checkpoint(writes));
+            let recorded = partition.change_log(|log, _, writes| log.checkpoint(writes));
             partition.close();
+            checkpoints.push((partition, recorded));
+        }
+        let mut failures = Vec::new();
+        for (partition, recorded) in checkpoints {
+            match recorded.and_then(Changed::written) {
+                Ok(()) | Err(ChangeError::Closed) => {}
+                Err(error) => failures.push((partition, error)),
+            }
+        }
+        if let Some((first, error)) = failures.first() {
+            warn!(count = failures.len(), first = %first.name(), %error,
+                "logs stopped without a checkpoint; the next start reads what was appended since the last one");
         }
     }
 }

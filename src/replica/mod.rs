@@ -6,6 +6,7 @@
 //! That saves two task switches per produce request compared with an owner task and keeps the same order of effects.
 
 pub(crate) mod ack;
+pub(crate) mod change;
 pub(crate) mod control;
 pub(crate) mod flush;
 pub(crate) mod maintenance;
@@ -17,5 +18,7 @@ pub(crate) mod wait;
 
 #[cfg(test)]
 mod flush_tests;
+#[cfg(test)]
+mod refusal_tests;
 #[cfg(test)]
 mod transaction_tests;

@@ -2,16 +2,21 @@
 //!
 //! Order of effects is the order in which the lock was taken: offsets are given, the write is queued and the ack is
 //! registered under it. Whoever writes calls back in that same order, and only then does the view move (I-5).
+//!
+//! What is in memory runs ahead of what was queued. A write that fails takes the partition offline; one that is refused
+//! for want of space leaves memory ahead for good, so nothing more is accepted until the log has been opened anew, as
+//! the disk has it ([`Partition::open_anew`]).
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use super::ack::{Ack, AckError, AckQueue};
+use super::change::{ChangeError, Changed};
 use super::flush::{FlushTimer, Unsynced};
 use super::view::{PartitionView, Published};
 use super::wait::{Stable, Waiters};
@@ -22,7 +27,8 @@ use crate::log::read::LogReader;
 use crate::log::tail::Tail;
 use crate::record::ValidBatch;
 pub(crate) use crate::storage::Unwritten;
-use crate::storage::{self, Family, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
+use crate::storage::{self, Family, PartitionId, Queued, SharedLogDir, StorageError, Write, WriteSet};
+use crate::task;
 use crate::types::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker};
 
 /// Why an append was refused before it was given an offset.
@@ -80,8 +86,8 @@ struct State {
     /// A write failed: nothing more is accepted (I-6). If only space was missing the log is opened anew once there
     /// is some.
     failed: Option<AckError>,
-    /// Appends queued and not yet answered by the writer.
-    in_flight: usize,
+    /// Somebody opens the log anew.
+    reopening: bool,
     /// The partition is being deleted or the broker stops.
     closed: bool,
 }
@@ -122,6 +128,14 @@ fn stable_move(before: &PartitionView, after: &PartitionView) -> Stable {
     }
 }
 
+fn check_changeable(state: &State) -> Result<(), ChangeError> {
+    match &state.failed {
+        _ if state.closed => Err(ChangeError::Closed),
+        Some(failed) => Err(ChangeError::Failed(failed.clone())),
+        None => Ok(()),
+    }
+}
+
 impl Partition {
     /// A replica over an open log; it leads nothing until told.
     pub(crate) fn new(
@@ -154,7 +168,7 @@ impl Partition {
             written: AckQueue::default(),
             replicated: AckQueue::default(),
             failed: None,
-            in_flight: 0,
+            reopening: false,
             closed: false,
         };
         Arc::new(Self {
@@ -190,15 +204,17 @@ impl Partition {
     }
 
     /// Takes a role. The caller has refused stale epochs. Leading under a new epoch records where it starts, even
-    /// without data. Source: Kafka 3.9 `Partition.makeLeader`, `makeFollower`.
-    pub(crate) fn take_role(self: &Arc<Self>, role: Role) {
+    /// without data; the outcome is that record's. If it is refused for want of space the role holds and the record
+    /// follows when the log is opened anew. Source: Kafka 3.9 `Partition.makeLeader`, `makeFollower`.
+    pub(crate) fn take_role(self: &Arc<Self>, role: Role) -> Queued {
         let mut state = self.state.lock();
         let leading = role.leader == Some(self.me);
         let new_epoch = role.leader_epoch > state.role.leader_epoch;
         state.leading = leading;
         state.role = role;
         let mut writes = Vec::new();
-        if leading && new_epoch {
+        // A log that waits to be opened anew notes the epoch then.
+        if leading && new_epoch && state.failed.is_none() {
             let epoch = state.role.leader_epoch;
             state.log.assign_epoch(epoch, &mut writes);
         }
@@ -207,9 +223,10 @@ impl Partition {
             state.replicated.fail_all(&AckError::NotLeader);
         }
         self.publish(&mut state);
-        self.queue_side_writes(&state, writes);
+        let recorded = self.queue_change(&state, writes);
         drop(state);
         self.waiters.wake_all();
+        recorded
     }
 
     /// Gives the batch its offsets and queues its write, which begins when [`Accepted::unwritten`] is dropped. The ack
@@ -265,7 +282,10 @@ impl Partition {
             return Err(Refusal::Full);
         }
         match &state.failed {
-            Some(AckError::Full) => self.open_anew(state, now)?,
+            Some(AckError::Full) => {
+                self.open_anew_in_background(state, now);
+                return Err(Refusal::Full);
+            }
             Some(failed) => return Err(Refusal::Storage(failed.to_string())),
             None => {}
         }
@@ -291,7 +311,6 @@ impl Partition {
         }
         let bytes = writes.iter().map(Write::batch_bytes).sum::<usize>() as i64;
         let last_offset = self.ack_offset(&appended);
-        state.in_flight += 1;
         let partition: Weak<Self> = Arc::downgrade(self);
         let unwritten = storage::queue(
             &self.dir,
@@ -309,27 +328,95 @@ impl Partition {
         Ok(Accepted { appended, unwritten: Some(unwritten) })
     }
 
-    /// Appends were refused for want of space and there is space again: the log is opened as the disk has it, so that
-    /// the offsets of what was refused are given once more (I-2). A batch that was queued behind a refused one may have
-    /// been stored; nobody was told, so it goes, and a producer can repeat both in order.
-    fn open_anew(self: &Arc<Self>, state: &mut State, now: UnixMs) -> Result<(), Refusal> {
-        if state.in_flight > 0 {
-            return Err(Refusal::Full);
+    /// After a write that was refused for want of space: the log is opened as the disk has it, so that the offsets of
+    /// what was refused are given once more (I-2) and what else ran ahead in memory is taken back. A batch that was
+    /// queued behind a refused one may have been stored; nobody was told, so it goes, and a producer can repeat both in
+    /// order. Needs no space for records, so that retention can go on and free some. Blocks on the disk, without the
+    /// lock. Does nothing for a log that needs none of this.
+    pub(crate) fn open_anew(self: &Arc<Self>, now: UnixMs) -> Result<(), ChangeError> {
+        {
+            let mut state = self.state.lock();
+            match &state.failed {
+                None => return Ok(()),
+                _ if state.closed => return Err(ChangeError::Closed),
+                Some(AckError::Full) if !state.reopening => state.reopening = true,
+                Some(failed) => return Err(ChangeError::Failed(failed.clone())),
+            }
         }
-        let (dir, tail) = (Arc::clone(&self.dir), Arc::clone(&self.tail));
-        let written_end = state.log.written_end_offset();
-        let mut writes = Vec::new();
-        let mut log = PartitionLog::open(dir, self.id.clone(), self.family, *state.log.config(), tail, now)
-            .and_then(|mut log| log.truncate_to(written_end, now, &mut writes).map(|()| log))
-            .map_err(|failure| Refusal::Storage(failure.to_string()))?;
-        self.queue_side_writes(state, writes);
+        let opened = self.open_log(now);
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.reopening = false;
+        if state.closed {
+            return Err(ChangeError::Closed);
+        }
+        let mut log = match opened {
+            Ok(log) => log,
+            // There is no space after all; whoever comes next tries again.
+            Err(error @ ChangeError::Unwritten(StorageError::Full { .. })) => return Err(error),
+            Err(error) => {
+                if let ChangeError::Unwritten(failure) = &error {
+                    state.failed = Some(AckError::Storage(failure.to_string()));
+                    error!(partition = %self.name(), %failure, "the log could not be opened again; it is offline");
+                }
+                return Err(error);
+            }
+        };
+        log.set_config(*state.log.config());
         log.keep_verifications(&mut state.log);
         state.unsynced.refused();
         self.reader.store(Arc::new(log.reader()));
         state.log = log;
         state.failed = None;
-        info!(topic = %self.id.topic, partition = %self.id.partition, "takes appends again");
-        Ok(())
+        info!(topic = %self.id.topic, partition = %self.id.partition, "opened anew after a refused write");
+        let mut writes = Vec::new();
+        if state.leading {
+            // The record of it may have been what was refused.
+            state.log.assign_epoch(state.role.leader_epoch, &mut writes);
+        }
+        self.publish(state);
+        let recorded = self.queue_change(state, writes);
+        drop(guard);
+        self.waiters.wake_all();
+        Ok(recorded.wait()?)
+    }
+
+    /// The log as the disk has it, without what was queued behind the write that was refused.
+    fn open_log(self: &Arc<Self>, now: UnixMs) -> Result<PartitionLog, ChangeError> {
+        // All that was queued has been answered then, and nothing is queued while the partition has failed.
+        storage::barrier(&*self.dir)?;
+        let (config, written_end) = {
+            let state = self.state.lock();
+            (*state.log.config(), state.log.written_end_offset())
+        };
+        let (dir, tail) = (Arc::clone(&self.dir), Arc::clone(&self.tail));
+        let mut log = PartitionLog::open(dir, self.id.clone(), self.family, config, tail, now)?;
+        let mut writes = Vec::new();
+        log.truncate_to(written_end, now, &mut writes)?;
+        let cut = {
+            let state = self.state.lock();
+            // The family may be on its way to another partition.
+            if state.closed {
+                return Err(ChangeError::Closed);
+            }
+            storage::commit(&*self.dir, WriteSet { writes, sync: false })
+        };
+        cut.wait()?;
+        Ok(log)
+    }
+
+    /// As [`Self::open_anew`], for who must not block: appends are refused until it is done.
+    fn open_anew_in_background(self: &Arc<Self>, state: &State, now: UnixMs) {
+        if state.reopening {
+            return;
+        }
+        let partition = Arc::clone(self);
+        task::in_background(move || {
+            // What it meets it has said and noted; the append that comes next finds it.
+            if let Err(error) = task::as_owner("log reopener", || partition.open_anew(now)) {
+                debug!(partition = %partition.name(), %error, "not opened anew yet");
+            }
+        });
     }
 
     /// A duplicate may repeat a batch that is still being written: its ack waits for that batch, and must not stand
@@ -345,7 +432,6 @@ impl Partition {
     /// A write has returned; called by who has written, in commit order.
     fn on_committed(&self, last_offset: Offset, bytes: i64, result: Result<(), StorageError>) {
         let mut state = self.state.lock();
-        state.in_flight -= 1;
         match result {
             // An append before it was refused: what stands behind the hole is not shown, and cut off by `open_anew`.
             Ok(()) if state.failed.is_some() => {}
@@ -355,19 +441,32 @@ impl Partition {
                 drop(state);
                 self.waiters.add(bytes, stable);
             }
-            Err(failure) => {
-                let failure = AckError::from(failure);
-                if state.failed.is_none() {
-                    error!(partition = %format_args!("{}-{}", self.id.topic, self.id.partition), %failure,
-                        "an append was not written; the partition takes no more of them until it is opened again");
-                }
-                state.written.fail_from(last_offset, &failure);
-                state.replicated.fail_from(last_offset, &failure);
-                state.failed.get_or_insert(failure);
-                drop(state);
-                self.waiters.wake_all();
-            }
+            Err(failure) => self.fail(state, failure, "an append"),
         }
+    }
+
+    /// A write was refused or has failed; called in commit order. Acks of what stands behind it are refused too: it is
+    /// not shown, and is cut off when the log is opened anew.
+    fn fail(&self, mut state: MutexGuard<'_, State>, failure: StorageError, what: &str) {
+        let failure = AckError::from(failure);
+        if state.failed.is_none() {
+            error!(partition = %self.name(), %failure,
+                "{what} was not written; the partition takes no more of them until it is opened again");
+        }
+        let unwritten_from = state.log.written_end_offset();
+        state.written.fail_from(unwritten_from, &failure);
+        state.replicated.fail_from(unwritten_from, &failure);
+        // A directory that stops is worse than one without space.
+        if state.failed.is_none() || matches!(failure, AckError::Storage(_)) {
+            state.failed = Some(failure);
+        }
+        drop(state);
+        self.waiters.wake_all();
+    }
+
+    /// As Kafka names it.
+    pub(super) fn name(&self) -> String {
+        format!("{}-{}", self.id.topic, self.id.partition)
     }
 
     /// The one place where positions are published (and whoever waits for them is answered).
@@ -396,19 +495,18 @@ impl Partition {
         stable_move(&before, &view)
     }
 
-    /// Queues writes that nobody waits for. Those of a closed partition are dropped: its family may be on its way to
-    /// another partition.
-    fn queue_side_writes(self: &Arc<Self>, state: &State, writes: Vec<Write>) {
+    /// Queues what a change of the log wants written. Memory is ahead of it already, so a refusal marks the partition,
+    /// whoever waits. Nothing is written for a closed partition: its family may be on its way to another one.
+    fn queue_change(self: &Arc<Self>, state: &State, writes: Vec<Write>) -> Queued {
         if writes.is_empty() || state.closed {
-            return;
+            return Queued::nothing();
         }
         let partition = Arc::downgrade(self);
-        let done = move |result: Result<(), StorageError>| {
-            if let (Err(failure), Some(partition)) = (result, partition.upgrade()) {
-                partition.state.lock().failed.get_or_insert(AckError::from(failure));
+        storage::commit_noting(&*self.dir, WriteSet { writes, sync: false }, move |outcome| {
+            if let (Err(failure), Some(partition)) = (outcome, partition.upgrade()) {
+                partition.fail(partition.state.lock(), failure.clone(), "a change of the log");
             }
-        };
-        self.dir.commit(WriteSet { writes, sync: false }, Box::new(done));
+        })
     }
 
     /// New settings of the topic.
@@ -422,17 +520,31 @@ impl Partition {
     }
 
     /// Runs `change` on the log under the lock and queues what it wants written. The view follows at once, because
-    /// only positions that move forward without new data (the log start) change this way.
+    /// only positions that move forward without new data (the log start) change this way; if the write is refused they
+    /// go back when the log is opened anew. Refused itself while an earlier write stands out like that.
     pub(crate) fn change_log<T>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut PartitionLog, PartitionView, &mut Vec<Write>) -> T,
-    ) -> T {
+    ) -> Result<Changed<T>, ChangeError> {
         let mut state = self.state.lock();
+        check_changeable(&state)?;
         let mut writes = Vec::new();
-        let result = change(&mut state.log, self.view.get(), &mut writes);
+        let value = change(&mut state.log, self.view.get(), &mut writes);
         self.publish(&mut state);
-        self.queue_side_writes(&state, writes);
-        result
+        let queued = self.queue_change(&state, writes);
+        Ok(Changed::new(value, queued))
+    }
+
+    /// Queues what replaces or removes batches without a change of the log in memory, such as a step of a compaction:
+    /// a refusal concerns the caller alone.
+    pub(crate) fn rewrite(&self, writes: impl FnOnce(&PartitionLog) -> Vec<Write>) -> Result<Queued, ChangeError> {
+        let state = self.state.lock();
+        check_changeable(&state)?;
+        let writes = writes(&state.log);
+        if writes.is_empty() {
+            return Ok(Queued::nothing());
+        }
+        Ok(storage::commit(&*self.dir, WriteSet { writes, sync: false }))
     }
 
     /// Looks at the log under the lock.
@@ -440,9 +552,10 @@ impl Partition {
         look(&self.state.lock().log)
     }
 
-    /// Waits until everything queued so far is written. Blocking; never call it with the lock held.
-    pub(crate) fn wait_for_writes(&self) {
-        storage::barrier(&*self.dir);
+    /// Waits until everything queued so far is written, and whoever waited for it was woken. Blocking.
+    #[cfg(test)]
+    pub(crate) fn wait_for_writes(&self) -> Result<(), StorageError> {
+        storage::barrier(&*self.dir)
     }
 
     /// Lets the directory give back the space of batches below the log start.
@@ -460,6 +573,6 @@ impl Partition {
         self.publish(&mut state);
         drop(state);
         self.waiters.wake_all();
-        info!(partition = %format_args!("{}-{}", self.id.topic, self.id.partition), "closed");
+        info!(partition = %self.name(), "closed");
     }
 }

@@ -38,7 +38,7 @@ fn led() -> (Arc<Partition>, Arc<Faults>) {
     let partition = Partition::new(me, id, family, dir, tail, upkeep, log.expect("opens"));
     let only = vec![me];
     let role = Role { leader: Some(me), leader_epoch: LeaderEpoch(0), isr: only.clone(), replicas: only };
-    partition.take_role(role);
+    partition.take_role(role).wait().expect("recorded");
     (partition, faults)
 }
 
@@ -96,10 +96,10 @@ fn the_view_holds_readers_of_committed_records_back_until_the_marker_is_written(
     let (committed, all) = (waiter(true, 400), waiter(false, 400));
     append(&partition, 1, None).expect("accepted").expect("written");
     // Whoever writes wakes after it acknowledges.
-    partition.wait_for_writes();
+    partition.wait_for_writes().expect("written");
     assert!(all.due().now_or_never().is_some() && committed.due().now_or_never().is_none());
     end(&partition, TransactionResult::Abort).expect("accepted").expect("written");
-    partition.wait_for_writes();
+    partition.wait_for_writes().expect("written");
     assert!(committed.due().now_or_never().is_some());
     assert_eq!(positions(&partition), (3, 3));
     let aborted = partition.reader().aborted_transactions(Offset(1), Offset(3)).expect("not deleted");
@@ -117,6 +117,7 @@ fn a_marker_that_was_not_written_ends_nothing() {
     faults.refuse_next();
     assert_eq!(end(&partition, TransactionResult::Abort).expect("accepted"), Err(AckError::Full));
     assert_eq!(positions(&partition), (0, 1));
+    partition.open_anew(0).expect("there is space");
     append(&partition, 1, partition.begin_verification(PRODUCER, EPOCH)).expect("joins").expect("written");
     assert_eq!(positions(&partition), (0, 2));
     assert!(partition.reader().aborted_transactions(Offset(0), Offset(9)).is_some_and(|all| all.is_empty()));
@@ -133,6 +134,7 @@ fn a_first_batch_that_was_not_written_has_to_be_verified_again() {
     assert_eq!(append(&partition, 0, guard).expect("accepted"), Err(AckError::Full));
     let again = partition.begin_verification(PRODUCER, EPOCH);
     assert!(again.is_some() && again != guard, "nothing is open on the disk");
+    partition.open_anew(0).expect("there is space");
     let stale = append(&partition, 0, guard);
     assert!(matches!(stale, Err(Refusal::Log(AppendError::InvalidTxnState { .. }))));
     append(&partition, 0, again).expect("verified").expect("written");

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{Done, Family, LogDir, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair, WriteSet};
 use crate::types::Offset;
@@ -25,6 +25,7 @@ pub(crate) struct FaultyDir {
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     state: Mutex<State>,
+    reads_released: Condvar,
 }
 
 #[derive(Default)]
@@ -37,7 +38,13 @@ struct State {
     full: bool,
     /// The next set that adds batches is refused, as if the reserve were reached and left again in that moment.
     refuse_next: bool,
+    /// So many of the next sets that write anything are refused, as if there were not even room for side records.
+    refuse_any: u64,
     reads_fail: bool,
+    /// The family whose batches cannot be read.
+    unreadable: Option<Family>,
+    /// Reads wait.
+    reads_held: bool,
     /// `Some` while commits are held back: they are queued here and go on at release.
     held: Option<VecDeque<(WriteSet, Done)>>,
 }
@@ -59,8 +66,12 @@ impl FaultyDir {
         StorageError::Stopped { dir: self.path(), reason: "injected fault".into() }
     }
 
-    fn readable(&self) -> Result<(), StorageError> {
-        if self.faults.state.lock().reads_fail {
+    fn readable(&self, family: Option<Family>) -> Result<(), StorageError> {
+        let mut state = self.faults.state.lock();
+        while state.reads_held {
+            self.faults.reads_released.wait(&mut state);
+        }
+        if state.reads_fail || (family.is_some() && family == state.unreadable) {
             return Err(StorageError::Read { dir: self.path(), reason: "injected fault".into() });
         }
         Ok(())
@@ -92,6 +103,22 @@ impl Faults {
         self.state.lock().refuse_next = true;
     }
 
+    /// The next `n` sets that write anything are refused for want of space, also those of side records alone.
+    pub(crate) fn refuse_any(&self, n: u64) {
+        self.state.lock().refuse_any = n;
+    }
+
+    /// While set, the batches of this family cannot be read.
+    pub(crate) fn fail_reads_of(&self, family: Option<Family>) {
+        self.state.lock().unreadable = family;
+    }
+
+    /// Keeps reads waiting until it is called with false.
+    pub(crate) fn hold_reads(&self, hold: bool) {
+        self.state.lock().reads_held = hold;
+        self.reads_released.notify_all();
+    }
+
     /// Keeps commits from being written until [`Faults::release`].
     pub(crate) fn hold(&self) {
         self.state.lock().held.get_or_insert_default();
@@ -117,7 +144,9 @@ impl State {
         if self.stopped {
             return Some(dir.stopped()); // I-6
         }
-        let refused = set.adds_batches() && (std::mem::take(&mut self.refuse_next) || self.full);
+        let any = !set.writes.is_empty() && self.refuse_any > 0;
+        self.refuse_any -= u64::from(any);
+        let refused = any || set.adds_batches() && (std::mem::take(&mut self.refuse_next) || self.full);
         refused.then(|| StorageError::Full { dir: dir.path() })
     }
 }
@@ -184,27 +213,27 @@ impl LogDir for FaultyDir {
         wanted: usize,
         visit: &mut VisitBatch<'_>,
     ) -> Result<(), StorageError> {
-        self.readable()?;
+        self.readable(Some(family))?;
         self.inner.scan(family, from, wanted, visit)
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {
-        self.readable()?;
+        self.readable(Some(family))?;
         self.inner.last_batch(family)
     }
 
     fn side(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        self.readable()?;
+        self.readable(None)?;
         self.inner.side(key)
     }
 
     fn scan_sides(&self, keys: Range<Bytes>, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
-        self.readable()?;
+        self.readable(None)?;
         self.inner.scan_sides(keys, visit)
     }
 
     fn scan_tree(&self, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
-        self.readable()?;
+        self.readable(None)?;
         self.inner.scan_tree(visit)
     }
 

@@ -15,6 +15,9 @@
 //! - A set refused with `Full` was not written. Sets that add batches to the same family and were queued before its
 //!   `Done` returned are refused as well: an owner that takes back its offsets inside `Done` never leaves a gap.
 //! - Everything acknowledged survives a kill of the process; with `sync` also a loss of power.
+//!
+//! Every outcome is looked at by whoever asked for the write. Rooms above commit through [`commit`], whose [`Queued`]
+//! must be consumed; the bare `Done` is for directories, and for the appends of a partition, which answer acks in it.
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -26,11 +29,15 @@ pub(crate) mod memory;
 pub(crate) mod rocksdb;
 
 use std::fmt::Debug;
+use std::future::Future;
 use std::ops::{ControlFlow, Deref, Range};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 
@@ -282,23 +289,124 @@ pub(crate) fn queue(dir: &SharedLogDir, set: WriteSet, done: Done) -> Unwritten 
     Unwritten(Arc::clone(dir))
 }
 
-/// Commits and waits.
-pub(crate) async fn commit(dir: &dyn LogDir, set: WriteSet) -> Result<(), StorageError> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let path = dir.path();
-    dir.commit(set, Box::new(move |result| drop(sender.send(result))));
-    receiver.await.unwrap_or_else(|_| Err(StorageError::Stopped { dir: path, reason: "closed".into() }))
+/// Queues a set whose outcome the caller waits for.
+pub(crate) fn commit(dir: &dyn LogDir, set: WriteSet) -> Queued {
+    commit_noting(dir, set, |_| ())
 }
 
-/// Waits until everything queued so far is written. Blocking.
-pub(crate) fn barrier(dir: &dyn LogDir) {
-    let (done, waiting) = std::sync::mpsc::channel();
+/// As [`commit`]. `note` sees the outcome first, in commit order, by whoever has written: what a `Done` must not do, it
+/// must not do either. It is for the owner of state that ran ahead of the disk; it does not replace the waiting.
+pub(crate) fn commit_noting(
+    dir: &dyn LogDir,
+    set: WriteSet,
+    note: impl FnOnce(&Result<(), StorageError>) + Send + 'static,
+) -> Queued {
+    let (tell, told) = oneshot::channel();
     dir.commit(
-        WriteSet::default(),
-        Box::new(move |_| {
-            let _ = done.send(());
+        set,
+        Box::new(move |outcome| {
+            note(&outcome);
+            // Nobody listens where the wait was cancelled, as when a request's connection is gone.
+            drop(tell.send(outcome));
         }),
     );
-    // A closed directory drops the callback; either way nothing is queued any more.
-    let _ = waiting.recv();
+    Queued(Waiting::ForWriter { told, dir: dir.path() })
+}
+
+/// Waits until everything queued so far is written, whatever became of it. Blocking. The outcome is that of a set
+/// queued now: `Stopped` once a write has failed, and what was queued before may then be missing.
+pub(crate) fn barrier(dir: &dyn LogDir) -> Result<(), StorageError> {
+    commit(dir, WriteSet::default()).wait()
+}
+
+/// A set that was queued, and what will have become of it. Whoever queued it looks: by [`Queued::wait`] where blocking
+/// is allowed, else by `.await`. A refused set was not written, so what rests on it must not be done or recorded.
+#[derive(Debug)]
+#[must_use = "a write that nobody looks at may be missing: wait for its outcome, or hand it to the caller"]
+pub(crate) struct Queued(Waiting);
+
+#[derive(Debug)]
+enum Waiting {
+    /// There was nothing to write.
+    ForNothing,
+    ForWriter {
+        told: oneshot::Receiver<Result<(), StorageError>>,
+        dir: PathBuf,
+    },
+}
+
+impl Queued {
+    /// Of no writes at all.
+    pub(crate) fn nothing() -> Self {
+        Self(Waiting::ForNothing)
+    }
+
+    /// Blocks until the outcome is known. Never with a lock held that the `Done` of any queued set takes.
+    pub(crate) fn wait(mut self) -> Result<(), StorageError> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match Pin::new(&mut self).poll(&mut context) {
+                Poll::Ready(outcome) => return outcome,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+impl Future for Queued {
+    type Output = Result<(), StorageError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Waiting::ForNothing => Poll::Ready(Ok(())),
+            Waiting::ForWriter { told, dir } => Pin::new(told).poll(context).map(|told| {
+                // A `Done` that is dropped uncalled: the directory has gone, and the set with it.
+                told.unwrap_or_else(|_| Err(StorageError::Stopped { dir: dir.clone(), reason: "closed".into() }))
+            }),
+        }
+    }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::faulty::FaultyDir;
+    use super::memory::MemoryDir;
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_set_learns_what_became_of_it() {
+        let (dir, faults) = FaultyDir::around(MemoryDir::open());
+        assert!(Queued::nothing().wait().is_ok());
+        assert!(commit(&*dir, WriteSet::default()).wait().is_ok());
+        faults.hold();
+        let (noted, seen) = std::sync::mpsc::channel();
+        let held = commit_noting(&*dir, WriteSet::default(), move |outcome| {
+            noted.send(outcome.is_err()).expect("the test listens");
+        });
+        faults.fail_commit(0);
+        let waiting = std::thread::spawn(move || held.wait());
+        faults.release(&dir);
+        assert!(waiting.join().expect("no panic").is_ok(), "it was let in before the fault was armed");
+        assert_eq!(seen.recv(), Ok(false));
+        assert!(
+            matches!(barrier(&*dir), Err(StorageError::Stopped { .. })),
+            "a stopped directory has lost what waited"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_set_of_a_directory_that_is_closed_is_not_written() {
+        let dir = MemoryDir::open();
+        dir.close();
+        assert!(matches!(commit(&*dir, WriteSet::default()).await, Err(StorageError::Stopped { .. })));
+    }
 }

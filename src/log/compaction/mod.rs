@@ -4,7 +4,8 @@
 //!    `min.compaction.lag.ms`. Everything below `first_dirty` has been cleaned before.
 //! 2. [`run`] reads the dirty part and remembers the latest offset of each key (`keys`), then reads the log from its
 //!    start and decides batch by batch (`clean`): keep, replace by a smaller batch with the same offsets, or drop.
-//! 3. The caller commits each step's writes as one set, and at the end what [`PartitionLog::on_compacted`] says.
+//! 3. The caller commits each step's writes as one set, once the step before is written, and at the end, once all are,
+//!    what [`PartitionLog::on_compacted`] says.
 //!
 //! The last batch below `up_to` always stays, emptied if all its records go. Above `up_to` no job has made a gap, so
 //! wherever the log ends (or is cut later, or the last stable offset stops readers), a batch ends there and a reader
@@ -12,8 +13,9 @@
 //! runs: appends that are under way may yet be refused. Once `up_to` is higher the emptied batch goes. Kafka comes to
 //! the same end because it leaves its active segment alone, and closes it by appends only.
 //!
-//! Safe at any crash: steps go in offset order, each is one write set, a record goes only when a later one of its key
-//! stands at a higher offset, and how far the job came is written last. What is interrupted is done again.
+//! Safe at any crash or refused write: steps go in offset order, each is one write set, a record goes only when a later
+//! one of its key stands at a higher offset, a tombstone only after what it deletes, and how far the job came is
+//! written last. What is interrupted is done again.
 //! Memory is bounded: when the map of keys is full, the rest of the dirty part waits for the next pass.
 //! Source: Kafka 3.9 `LogCleaner`, `Cleaner`; KIP-534 for the delete horizon.
 //!
@@ -39,11 +41,11 @@ use crate::storage::{StorageError, Write};
 use crate::types::Offset;
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
 
-/// One step of a job.
+/// One step of a job: about [`COMPACTION_STEP_BYTES`] read, or written where that is more.
+///
+/// [`COMPACTION_STEP_BYTES`]: crate::types::limits::COMPACTION_STEP_BYTES
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// For throttling.
-    pub(crate) read_bytes: usize,
     /// To be passed through `PartitionLog::admit_compacted` and committed as one set; may be empty.
     pub(crate) writes: Vec<Write>,
 }
@@ -87,7 +89,7 @@ pub(crate) fn run(
             written_bytes += writes[before..].iter().map(Write::batch_bytes).sum::<usize>();
             ControlFlow::Continue(())
         })?;
-        if step(Step { read_bytes, writes }).is_break() {
+        if step(Step { writes }).is_break() {
             return Ok(None);
         }
     }
@@ -155,7 +157,7 @@ fn latest_offsets(
             }
             ControlFlow::Continue(())
         })?;
-        if step(Step { read_bytes, writes: Vec::new() }).is_break() {
+        if step(Step { writes: Vec::new() }).is_break() {
             return Ok(None);
         }
     }

@@ -139,18 +139,19 @@ impl PartitionLog {
 
     /// Takes out of a job's step what the log has deleted meanwhile, so that nothing comes back to life, and what would
     /// take the batch away with which the log ends since it was cut (I-26).
-    pub(crate) fn admit_compacted(&self, step: Vec<Write>, writes: &mut Vec<Write>) {
-        writes.extend(step.into_iter().filter(|write| match write {
+    pub(crate) fn admit_compacted(&self, mut step: Vec<Write>) -> Vec<Write> {
+        step.retain(|write| match write {
             Write::Batch { last_offset, .. } => (self.log_start..self.log_end).contains(last_offset),
             Write::DeleteBatch { last_offset, .. } => {
                 (self.log_start..self.written_end).contains(last_offset) && *last_offset + 1 != self.written_end
             }
             _ => true,
-        }));
+        });
+        step
     }
 
-    /// A job has run to its end and its writes are queued: notes how far it came, joins segments that are small, and
-    /// takes what was replaced out of the tail.
+    /// A job has run to its end and all its steps are written: notes how far it came, joins segments that are small,
+    /// and takes what was replaced out of the tail.
     pub(crate) fn on_compacted(&mut self, done: &Compacted, writes: &mut Vec<Write>) {
         let keys = self.keys();
         self.forget_in_memory(done.up_to);

@@ -56,9 +56,7 @@ impl Bench {
                 return ControlFlow::Break(());
             }
             left -= 1;
-            let mut writes = Vec::new();
-            self.log.admit_compacted(step.writes, &mut writes);
-            self.commit(writes);
+            self.commit(self.log.admit_compacted(step.writes));
             ControlFlow::Continue(())
         });
         let Some(done) = done.expect("readable") else { return false };
@@ -260,7 +258,7 @@ fn what_the_log_deleted_meanwhile_does_not_come_back() {
         ControlFlow::Continue(())
     });
     bench.change(|log, writes| log.advance_log_start(Offset(2), writes));
-    bench.change(|log, writes| log.admit_compacted(steps, writes));
+    bench.change(|log, writes| writes.extend(log.admit_compacted(steps)));
     bench.change(|log, writes| log.on_compacted(&done.expect("readable").expect("to its end"), writes));
     let read = bench.log.reader().read_storage(Offset(0), Offset(5), ALL, true).expect("readable");
     assert_eq!(read.batches.len(), 1);

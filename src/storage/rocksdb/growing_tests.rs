@@ -273,10 +273,10 @@ fn readers_beside_a_writer(piece_bytes: usize, table_bytes: u64, kept: Option<i6
             commit(&*dir, vec![contract::delete(family, 0..offset - kept)], false).expect("commit");
         }
         if offset % 7 == 0 {
-            storage::barrier(&*dir);
+            storage::barrier(&*dir).expect("written");
         }
     }
-    storage::barrier(&*dir);
+    storage::barrier(&*dir).expect("written");
     ended.store(true, Ordering::Relaxed);
     for reader in readers {
         assert!(reader.join().expect("no panic") > 0);

@@ -1,0 +1,45 @@
+//! What a change of a log, apart from an append, gave, and the outcome of its write. Nobody gets the one without the
+//! other.
+
+use super::ack::AckError;
+use crate::storage::{Queued, StorageError};
+
+/// Why a log was not changed, or its change is not on the disk.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ChangeError {
+    #[error("the replica was closed")]
+    Closed,
+    /// An earlier write failed. After `Full` the log waits to be opened anew; else it is offline.
+    #[error("{0}")]
+    Failed(AckError),
+    /// The write of this change.
+    #[error(transparent)]
+    Unwritten(#[from] StorageError),
+}
+
+impl ChangeError {
+    /// Whether the disk, and not somebody's order, is the reason.
+    pub(crate) fn is_failure(&self) -> bool {
+        !matches!(self, Self::Closed)
+    }
+}
+
+/// A change that was made in memory and queued. Its fruits are had by waiting for its write.
+#[derive(Debug)]
+#[must_use = "what the change gave counts only once it is written"]
+pub(crate) struct Changed<T> {
+    value: T,
+    queued: Queued,
+}
+
+impl<T> Changed<T> {
+    pub(super) fn new(value: T, queued: Queued) -> Self {
+        Self { value, queued }
+    }
+
+    /// Blocks until the change is written.
+    pub(crate) fn written(self) -> Result<T, ChangeError> {
+        self.queued.wait()?;
+        Ok(self.value)
+    }
+}
