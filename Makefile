@@ -64,7 +64,7 @@ log-ends: ## every way in which a log may end, read to its end by four stock cli
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/log-ends/run
 
-bench: ## klamm beside Apache Kafka 3.9.1, driven in turn by stock clients, one table (BENCH="produce latency" for parts); about 25 minutes
+bench: ## klamm beside Apache Kafka 3.9.1, both warm, driven in turn by stock clients, one table (BENCH="produce latency" for parts); an hour or two
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/perf/bench.py $(BENCH)

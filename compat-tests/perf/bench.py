@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """klamm beside Apache Kafka 3.9.1 on this machine, driven in turn by the same stock clients; one table of ratios.
 
-Every size is warmed up with at least 1 GiB before three rounds are measured; figures are medians with their range.
+Before a row is measured both brokers are driven until two rounds cost the same within a tenth, or 10 GiB have passed
+(`warm.py`): Kafka's JIT goes on for that long. Then three rounds are measured; figures are medians with their range.
+Rows that begin with the start of a process (start, partitions, restart, commits) have nothing to warm.
 A broker's CPU is counted from the first byte until it has drained and idles, so the flushes that a produce causes are
 its own. Messages per second tell as much about the client as about the broker, because both share the cores.
 
-    make bench                          everything (about 25 minutes)
+    make bench                          everything (an hour or two, most of it warm-up)
     make bench BENCH="produce consume"  some of: start partitions restart commits produce latency many consume java
     bench.py --quick …                  less warm-up and shorter rounds, for working on the code
+    bench.py --round-mib 4 --warm-gib 0.1 …  so little that only the logic is shown
 
 Environment: KLAMM_BINARY (default target/release/klamm).
 """
@@ -25,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
 
 import commits  # noqa: E402
+import warm  # noqa: E402
 from broker import Kafka, Klamm, kafka_path, librdkafka_path  # noqa: E402
 from wire import Client, batch  # noqa: E402
 
@@ -135,22 +139,46 @@ def topic(broker, name, partitions=PARTITIONS, configs=None):
             raise RuntimeError(f"{broker.name}: creating {name}: error {error}")
 
 
-def rounds_of_produce(brokers, load, rows, quick):
-    warm_bytes, round_bytes, rounds = (GIB // 4, GIB // 4, 2) if quick else (GIB, GIB // 2, 3)
+class Size:
+    """How long a run is: bytes of a round, rounds that are measured, and the bound of a warm-up."""
+
+    def __init__(self, args):
+        self.quick = args.quick
+        self.round_bytes = int((args.round_mib or (256 if args.quick else 512)) * (1 << 20))
+        self.rounds = 2 if args.quick else 3
+        self.warm_bytes = int((args.warm_gib or (1 if args.quick else 10)) * GIB)
+
+    def warm(self, what, brokers, one_round, rounds_max=None):
+        """Until both are warm; says what it took."""
+        warmed = warm.until_steady(brokers, one_round, self.warm_bytes, rounds_max=rounds_max)
+        say(f"  warm for {what}: {warmed.line()}")
+
+
+# What is read or written for warmth alone goes soon, so that ten gigabytes of it need not fit the disk.
+PASSING = {"retention.bytes": str(64 << 20), "segment.bytes": str(16 << 20)}
+
+
+def rounds_of_produce(brokers, load, rows, size_of):
+    def produce(broker, name, size, bytes_):
+        """Messages per second, and CPU seconds for each GiB."""
+        before = broker.cpu_seconds()
+        speed = load.produce(broker, name, size, bytes_ // size)
+        return speed, (broker.cpu_until_idle() - before) * GIB / bytes_
+
     for size in SIZES:
         cpu, speed = {b.name: [] for b in brokers}, {b.name: [] for b in brokers}
         for broker in brokers:
-            topic(broker, f"warm{size}", configs={"retention.bytes": str(64 << 20), "segment.bytes": str(16 << 20)})
-            load.produce(broker, f"warm{size}", size, warm_bytes // size)
-            broker.cpu_until_idle()
-        for n in range(rounds):
+            topic(broker, f"warm{size}", configs=PASSING)
+        bytes_ = size_of.round_bytes
+        size_of.warm(f"produce {size} B", brokers, lambda b, n: (produce(b, f"warm{size}", size, bytes_)[1], bytes_))
+        for n in range(size_of.rounds):
             for broker in brokers:
                 name = f"p{size}-{n}"
                 topic(broker, name)
                 settle()
-                before = broker.cpu_seconds()
-                speed[broker.name].append(load.produce(broker, name, size, round_bytes // size))
-                cpu[broker.name].append((broker.cpu_until_idle() - before) * GIB / round_bytes)
+                rate_, used = produce(broker, name, size, bytes_)
+                speed[broker.name].append(rate_)
+                cpu[broker.name].append(used)
         rows.add(f"produce {size} B, acks=all, 6 partitions: broker CPU", "s/GiB", cpu["klamm"], cpu["kafka"], at_most=0.5)
         rows.add(f"produce {size} B: throughput", "msg/s", speed["klamm"], speed["kafka"], at_least=0.95)
     time.sleep(10)
@@ -159,47 +187,75 @@ def rounds_of_produce(brokers, load, rows, quick):
     rows.add("RSS at its peak", "MiB", [by["klamm"][1]], [by["kafka"][1]], absolute=600)
 
 
-def rounds_of_consume(brokers, load, rows, quick):
-    rounds = 2 if quick else 3
-    # What the tail holds: one round is read right after it was written.
-    tail_bytes = 48 << 20
+def rounds_of_consume(brokers, load, rows, size_of):
+    from_the_tail(brokers, load, rows, size_of)
+    behind_the_tail(brokers, load, rows, size_of)
+
+
+# What the tail holds of one topic: it is read right after it was written.
+TAIL_BYTES = 48 << 20
+TAIL_READS = 8
+
+
+def from_the_tail(brokers, load, rows, size_of):
+    bytes_ = min(TAIL_BYTES, size_of.round_bytes)
+
+    def one_round(broker, name, size):
+        """Messages per second and CPU seconds for each GiB, over several reads of what was just produced."""
+        topic(broker, name)
+        load.produce(broker, name, size, bytes_ // size)
+        broker.cpu_until_idle()
+        settle()
+        before, rates = broker.cpu_seconds(), []
+        for read in range(TAIL_READS):
+            rates.append(load.consume(broker, name, bytes_ // size, f"g-{name}-{read}"))
+        used = (broker.cpu_until_idle() - before) * GIB / (bytes_ * TAIL_READS)
+        return statistics.median(rates), used
+
     for size in SIZES:
-        warm = tail_bytes // size
         cpu, speed = {b.name: [] for b in brokers}, {b.name: [] for b in brokers}
-        for n in range(rounds + 1):
+        size_of.warm(f"consume {size} B from the tail", brokers,
+                     lambda b, n: (one_round(b, f"tw{size}-{n}", size)[1], bytes_ * TAIL_READS))
+        for n in range(size_of.rounds):
             for broker in brokers:
-                name = f"t{size}-{n}"
-                topic(broker, name)
-                load.produce(broker, name, size, warm)
-                broker.cpu_until_idle()
-                settle()
-                before, rates, reads = broker.cpu_seconds(), [], 8
-                for read in range(reads):
-                    rates.append(load.consume(broker, name, warm, f"g{size}-{n}-{read}"))
-                used = (broker.cpu_until_idle() - before) * GIB / (warm * size * reads)
-                if n > 0:  # the first round warms the JVM
-                    cpu[broker.name].append(used)
-                    speed[broker.name].append(statistics.median(rates))
+                rate_, used = one_round(broker, f"t{size}-{n}", size)
+                speed[broker.name].append(rate_)
+                cpu[broker.name].append(used)
         rows.add(f"consume {size} B from the tail: broker CPU", "s/GiB", cpu["klamm"], cpu["kafka"], at_most=1.0)
         rows.add(f"consume {size} B from the tail: throughput", "msg/s", speed["klamm"], speed["kafka"], at_least=0.95)
-    cold_bytes = GIB // 4 if quick else GIB
+
+
+def behind_the_tail(brokers, load, rows, size_of):
+    """Both run on: a restart would make one of them cold again."""
+    bytes_ = 2 * size_of.round_bytes
+
+    def one_round(broker, name, size, group, cold):
+        if cold:
+            drop_page_cache()
+        before = broker.cpu_seconds()
+        speed = load.consume(broker, name, bytes_ // size, group)
+        return speed, (broker.cpu_until_idle() - before) * GIB / bytes_
+
     for size in SIZES:
-        cpu, speed = {b.name: [] for b in brokers}, {b.name: [] for b in brokers}
-        name, count = f"cold{size}", cold_bytes // size
+        name = f"behind{size}"
         for broker in brokers:
             topic(broker, name)
-            load.produce(broker, name, size, count)
-        for n in range(rounds):
-            for broker in brokers:
-                broker.stop()
-                drop_page_cache()
-                broker.start()
-                broker.cpu_until_idle()
-                before = broker.cpu_seconds()
-                speed[broker.name].append(load.consume(broker, name, count, f"cold{size}-{n}"))
-                cpu[broker.name].append((broker.cpu_until_idle() - before) * GIB / cold_bytes)
-        rows.add(f"consume {size} B after a restart, page cache dropped: broker CPU", "s/GiB", cpu["klamm"], cpu["kafka"], at_most=1.3)
-        rows.add(f"consume {size} B after a restart, page cache dropped: throughput", "msg/s", speed["klamm"], speed["kafka"], at_least=0.95)
+            load.produce(broker, name, size, bytes_ // size)
+            # The tail is another's.
+            topic(broker, f"other{size}", configs=PASSING)
+            load.produce(broker, f"other{size}", size, 2 * TAIL_BYTES // size)
+            broker.cpu_until_idle()
+        for where, cold in (("in the page cache", False), ("page cache dropped", True)):
+            what = f"consume {size} B behind the tail, {where}"
+            cpu, speed = {b.name: [] for b in brokers}, {b.name: [] for b in brokers}
+            size_of.warm(what, brokers, lambda b, n: (one_round(b, name, size, f"w{size}-{cold}-{n}", cold)[1], bytes_))
+            for n in range(size_of.rounds):
+                for broker in brokers:
+                    rate_, used = one_round(broker, name, size, f"b{size}-{cold}-{n}", cold)
+                    speed[broker.name].append(rate_)
+                    cpu[broker.name].append(used)
+            rows.add(f"{what}: broker CPU", "s/GiB", cpu["klamm"], cpu["kafka"], at_most=1.3)
+            rows.add(f"{what}: throughput", "msg/s", speed["klamm"], speed["kafka"], at_least=0.95)
 
 
 def settle():
@@ -215,13 +271,22 @@ def drop_page_cache():
         say("  (the page cache cannot be dropped here: not root)")
 
 
-def rounds_of_latency(brokers, load, rows, quick):
-    seconds, rounds = (15, 2) if quick else (60, 3)
+# Of what is counted in messages and not in bytes.
+LATENCY_WARM_ROUNDS_MAX = 12
+
+
+def rounds_of_latency(brokers, load, rows, size_of):
+    seconds = 15 if size_of.quick else 60
     p50, p99 = {b.name: [] for b in brokers}, {b.name: [] for b in brokers}
     for broker in brokers:
         topic(broker, "latency", 1)
-        load.latency(broker, "latency", 10)
-    for _ in range(rounds):
+
+    def one_round(broker, _):
+        values = load.latency(broker, "latency", 10)
+        return quantile(values, 0.5), 100 * len(values)
+
+    size_of.warm("ack latency", brokers, one_round, rounds_max=LATENCY_WARM_ROUNDS_MAX)
+    for _ in range(size_of.rounds):
         for broker in brokers:
             settle()
             values = load.latency(broker, "latency", seconds)
@@ -231,26 +296,39 @@ def rounds_of_latency(brokers, load, rows, quick):
     rows.add("ack latency, 1,000 msg/s of 100 B, acks=all: p99", "ms", p99["klamm"], p99["kafka"], at_most=0.5)
 
 
-def rounds_of_many(brokers, load, rows, quick):
+def rounds_of_many(brokers, load, rows, size_of):
     """Small batches: each message to another of a hundred partitions; and many clients with little to send."""
-    bytes_, rounds, seconds = (GIB // 8, 2, 5) if quick else (GIB // 2, 3, 15)
+    bytes_, seconds = size_of.round_bytes, 5 if size_of.quick else 15
     everywhere = ("-X", "sticky.partitioning.linger.ms=0")
     cpu, speed = {b.name: [] for b in brokers}, {b.name: [] for b in brokers}
     used, p50, p99 = ({b.name: [] for b in brokers} for _ in range(3))
+
+    def produce(broker):
+        before = broker.cpu_seconds()
+        rate_ = load.produce(broker, "hundred", 1024, bytes_ // 1024, *everywhere)
+        return rate_, (broker.cpu_until_idle() - before) * GIB / bytes_
+
+    def trickle(broker):
+        before = broker.cpu_seconds()
+        values = load.latency(broker, "hundred", seconds, 400, 16)
+        return values, (broker.cpu_until_idle() - before) * 1e6 / len(values)
+
+    def one_trickle(broker, _):
+        values, cost = trickle(broker)
+        return cost, 100 * len(values)
+
     for broker in brokers:
-        topic(broker, "hundred", 100)
-        load.produce(broker, "hundred", 1024, 2 * bytes_ // 1024, *everywhere)
-        load.latency(broker, "hundred", seconds, 400, 16)
-        broker.cpu_until_idle()
-    for _ in range(rounds):
+        topic(broker, "hundred", 100, configs=PASSING)
+    size_of.warm("produce to 100 partitions", brokers, lambda b, _: (produce(b)[1], bytes_))
+    size_of.warm("16 producers", brokers, one_trickle, rounds_max=LATENCY_WARM_ROUNDS_MAX)
+    for _ in range(size_of.rounds):
         for broker in brokers:
             settle()
-            before = broker.cpu_seconds()
-            speed[broker.name].append(load.produce(broker, "hundred", 1024, bytes_ // 1024, *everywhere))
-            cpu[broker.name].append((broker.cpu_until_idle() - before) * GIB / bytes_)
-            before = broker.cpu_seconds()
-            values = load.latency(broker, "hundred", seconds, 400, 16)
-            used[broker.name].append((broker.cpu_until_idle() - before) * 1e6 / len(values))
+            rate_, cost = produce(broker)
+            speed[broker.name].append(rate_)
+            cpu[broker.name].append(cost)
+            values, cost = trickle(broker)
+            used[broker.name].append(cost)
             p50[broker.name].append(quantile(values, 0.5))
             p99[broker.name].append(quantile(values, 0.99))
     rows.add("produce 1 KiB to 100 partitions in turn: broker CPU", "s/GiB", cpu["klamm"], cpu["kafka"])
@@ -381,37 +459,42 @@ def restart_after_commits(make, rows, quick):
     rows.add("commits, SIGKILL: ready to the group's answer", "s", *of("answered after ready s"), absolute=1)
 
 
-def java_tools(brokers, rows, quick):
-    """Java's own load tools, a new JVM each time, so their figures are those of a cold client."""
+def java_tools(brokers, rows, size_of):
+    """Java's own load tools, a new JVM each time, so their figures are those of a cold client and a warm broker."""
     jars = str(kafka_path("3.9.1") / "libs/*")
-    count = 200_000 if quick else 1_000_000
+    count = max(size_of.round_bytes * 2 // 1024, 2000)
 
     def java(main, *args):
         done = subprocess.run(["java", "-Xmx512M", "-cp", jars, main, *map(str, args)], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
         return done.stdout
 
+    def one_round(broker, name):
+        """Records per second, broker's CPU seconds for each GiB and p99 in ms of the producer; the consumer's rate."""
+        at = f"127.0.0.1:{broker.port}"
+        topic(broker, name, configs=PASSING if name.startswith("javaw") else None)
+        settle()
+        before = broker.cpu_seconds()
+        out = java("org.apache.kafka.tools.ProducerPerformance", "--topic", name, "--num-records", count,
+                   "--record-size", 1024, "--throughput", -1, "--producer-props", f"bootstrap.servers={at}",
+                   "acks=all", "linger.ms=5", "batch.size=65536")
+        used = (broker.cpu_until_idle() - before) * GIB / (count * 1024)
+        # Not to the end: where the producer left partitions of uneven size, the client waits half a second for the
+        # short ones (fetch.max.wait.ms) before it asks for more of the long ones.
+        consumed = "" if name.startswith("javaw") else java(
+            "org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", at, "--topic", name,
+            "--messages", count * 9 // 10, "--timeout", 60000)
+        return out, used, consumed
+
     speed, cpu, p99, fetch, e2e = ({b.name: [] for b in brokers} for _ in range(5))
-    for n in range(2 if quick else 4):
+    size_of.warm("ProducerPerformance", brokers, lambda b, n: (one_round(b, f"javaw{n}")[1], count * 1024))
+    for n in range(size_of.rounds):
         for broker in brokers:
-            at, name = f"127.0.0.1:{broker.port}", f"java{n}"
-            topic(broker, name)
-            settle()
-            before = broker.cpu_seconds()
-            out = java("org.apache.kafka.tools.ProducerPerformance", "--topic", name, "--num-records", count,
-                       "--record-size", 1024, "--throughput", -1, "--producer-props", f"bootstrap.servers={at}",
-                       "acks=all", "linger.ms=5", "batch.size=65536")
-            used = broker.cpu_until_idle() - before
-            # Not to the end: where the producer left partitions of uneven size, the client waits half a second for the
-            # short ones (fetch.max.wait.ms) before it asks for more of the long ones.
-            consumed = java("org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", at, "--topic", name,
-                            "--messages", count * 9 // 10, "--timeout", 60000)
-            last = java("org.apache.kafka.tools.EndToEndLatency", at, "e2e", 2000, "all", 100)
-            if n == 0:
-                continue
+            out, used, consumed = one_round(broker, f"java{n}")
+            last = java("org.apache.kafka.tools.EndToEndLatency", f"127.0.0.1:{broker.port}", "e2e", 2000, "all", 100)
             speed[broker.name].append(float(re.findall(r"([\d.]+) records/sec", out)[-1]))
             p99[broker.name].append(float(re.findall(r"(\d+) ms 99th", out)[-1]))
-            cpu[broker.name].append(used * GIB / (count * 1024))
+            cpu[broker.name].append(used)
             fetch[broker.name].append(float(consumed.strip().splitlines()[-1].split(",")[-1]))
             e2e[broker.name].append(float(re.findall(r"99th = (\d+)", last)[-1]))
     rows.add("ProducerPerformance 1 KiB, acks=all: throughput", "records/s", speed["klamm"], speed["kafka"], at_least=0.95)
@@ -426,11 +509,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"some of: {' '.join(every)}")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--round-mib", type=float, help="bytes of one round (512)")
+    parser.add_argument("--warm-gib", type=float, help="bound of a row's warm-up for each broker (10)")
     parser.add_argument("--only", choices=["klamm", "kafka"], help="commits: one of the two brokers")
     parser.add_argument("--json", help="writes the figures there as well")
     args = parser.parse_args()
     parts = args.parts or every
-    load, rows, make = Load(), Rows(), (Klamm, Kafka)
+    load, rows, make, size_of = Load(), Rows(), (Klamm, Kafka), Size(args)
     if "start" in parts:
         start_and_idle(make, rows, args.quick)
     if "partitions" in parts:
@@ -445,15 +530,15 @@ def main():
             for broker in brokers:
                 broker.start()
             if "produce" in parts:
-                rounds_of_produce(brokers, load, rows, args.quick)
+                rounds_of_produce(brokers, load, rows, size_of)
             if "latency" in parts:
-                rounds_of_latency(brokers, load, rows, args.quick)
+                rounds_of_latency(brokers, load, rows, size_of)
             if "many" in parts:
-                rounds_of_many(brokers, load, rows, args.quick)
+                rounds_of_many(brokers, load, rows, size_of)
             if "consume" in parts:
-                rounds_of_consume(brokers, load, rows, args.quick)
+                rounds_of_consume(brokers, load, rows, size_of)
             if "java" in parts:
-                java_tools(brokers, rows, args.quick)
+                java_tools(brokers, rows, size_of)
         finally:
             for broker in brokers:
                 broker.remove()
