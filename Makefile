@@ -41,57 +41,57 @@ check: ## does it compile (fast; for working on the code)
 compat: ## librdkafka's own suite against a fresh klamm (TESTS="0001 0002", JOBS=4); about 10 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/librdkafka/run
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run librdkafka
 
 clients: ## the word list through stock clients of six makers against a fresh klamm, one row each (CLIENTS="kcat sarama"); about 4 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/clients/run
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run clients
 
 tools: ## Apache Kafka's command line tools, 3.9 and 4.1, against a fresh klamm, one row each; about 2 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/tools/run
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run tools
 
 transactions: ## transactions as a stock librdkafka client sees them, through fences, time-outs and kills, one row each (AGAINST=3.9.1 asks Kafka); about 1 minute
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/transactions/run
-	@test -n "$(AGAINST)" || KLAMM_BINARY=$(RELEASE) compat-tests/transactions/run --zookeeper
+	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/run transactions
+	@test -n "$(AGAINST)" || KLAMM_BINARY=$(RELEASE) compat-tests/run transactions --zookeeper
 
 log-ends: ## every way in which a log may end, read to its end by four stock clients in both isolation levels, one row each (AGAINST=3.9.1 asks Kafka); about 1 minute
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/log-ends/run
+	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/run log_ends
 
 bench: ## klamm beside Apache Kafka 3.9.1, both warm, driven in turn by stock clients, one table (BENCH="produce latency" for parts); an hour or two
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/perf/bench.py $(BENCH)
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run perf $(BENCH)
 
 crash: ## twenty rounds of SIGKILL under load; what was acknowledged must be there, once (ROUNDS=20); about 3 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/crash/run --rounds $(or $(ROUNDS),20)
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run crash --rounds $(or $(ROUNDS),20)
 
 soak: ## the same load for a long time: memory, descriptors, disk and CPU must stay level (MINUTES=10)
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/soak/run --minutes $(or $(MINUTES),10)
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run soak --minutes $(or $(MINUTES),10)
 
 zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and taken away, one row per scenario (GONE=60 seconds); about 6 minutes
 	@scripts/setup.sh build test
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/zookeeper/run --gone $(or $(GONE),20)
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run zookeeper --gone $(or $(GONE),20)
 
 disk-faults: ## a disk that loses power, flips bits, fails and fills up, played by a FUSE file system, one row per case (QUICK=1; KLAMM_SEED=n; needs root); about 28 minutes, quick 5
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/disk-faults/run $(if $(QUICK),--quick)
+	@KLAMM_BINARY=$(RELEASE) compat-tests/disk_faults/run $(if $(QUICK),--quick)
 
 hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 5 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) test --locked --test hostile
 	@$(CARGO) build --locked --bin klamm
 	@status=0; for suite in connections noise codes; do \
-	  KLAMM_BINARY=$(TARGET_DIR)/debug/klamm compat-tests/hostile/$$suite || status=1; done; exit $$status
+	  KLAMM_BINARY=$(TARGET_DIR)/debug/klamm compat-tests/run hostile.$$suite || status=1; done; exit $$status

@@ -7,15 +7,13 @@ import selectors
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kit"))
-import broker as kit  # noqa: E402
-import words  # noqa: E402
-from process import free_port  # noqa: E402
+from kit import words
+from kit.broker import ROOT, Klamm, kafka_path
+from kit.process import free_port
 
 CLIENTS = ["kcat", "kafka-python", "confluent-kafka", "java-console-3.9", "java-console-4.1", "kafkajs", "sarama", "franz-go"]
 LIMIT_SECONDS = 90
@@ -94,7 +92,7 @@ def converse(client, bootstrap, folder):
     """One client of compat-tests/clients produces some words with each of its codecs and reads them through a group."""
     home, place = clients_cache() / client, HERE.parent / "clients" / client
     home.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ, CLIENT_CACHE=str(home), ROOT=str(kit.ROOT), BOOTSTRAP=bootstrap)
+    environment = dict(os.environ, CLIENT_CACHE=str(home), ROOT=str(ROOT), BOOTSTRAP=bootstrap)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": place, "check": True}
     subprocess.run([place / "prepare"], env=environment, **quiet)
     for codec in (place / "codecs").read_text().split():
@@ -107,7 +105,7 @@ def converse(client, bootstrap, folder):
 
 def administrate(version, bootstrap):
     """Some of Kafka's own tools, for the requests that no consumer or producer sends."""
-    tools = kit.kafka_path(version) / "bin"
+    tools = kafka_path(version) / "bin"
     topic = f"administrated-{version}"
     for tool, *arguments in (
         ("kafka-topics", "--create", "--topic", topic, "--partitions", "2", "--config", "retention.ms=3600000"),
@@ -128,7 +126,7 @@ def sessions(clients=("kcat",), tools=()):
     found, missing = {}, []
     port = free_port()
     settings = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}", "group.initial.rebalance.delay.ms": "0"}
-    broker = kit.Klamm(settings)
+    broker = Klamm(settings)
     with tempfile.TemporaryDirectory(prefix="klamm-capture-") as folder:
         folder = pathlib.Path(folder)
         words.write(folder / "words", WORDS)

@@ -1,13 +1,10 @@
 """Frames as a stranger may send them: requests, batches in which every field may lie, and bombs in every codec."""
 
-import pathlib
 import struct
-import sys
 import time
 import zlib
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
-import wire  # noqa: E402
+from kit import wire
 
 MIB = 1 << 20
 NOW = int(time.time() * 1000)

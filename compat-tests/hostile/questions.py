@@ -8,7 +8,21 @@ import dataclasses
 import struct
 from collections.abc import Callable
 
-from frames import MIB, NOW, batch, fetch7, frame, gzip_bomb, join, lz4_frame, produce, record, string, uvarint, varint
+from hostile.frames import (
+    MIB,
+    NOW,
+    batch,
+    fetch7,
+    frame,
+    gzip_bomb,
+    join,
+    lz4_frame,
+    produce,
+    record,
+    string,
+    uvarint,
+    varint,
+)
 
 TOPICS = {
     "t": {},

@@ -13,9 +13,8 @@ import socket
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
-import broker as kit  # noqa: E402
-import wire  # noqa: E402
+from kit import wire
+from kit.broker import Klamm
 
 # What is free goes back after two minutes (`src/observe/memory.rs`); here sooner, to see what is kept for good.
 os.environ.setdefault("MALLOC_CONF", "dirty_decay_ms:10000")
@@ -139,7 +138,7 @@ def main(settings, companion=None):
     seed = int(os.environ.get("KLAMM_SEED") or random.SystemRandom().randrange(1 << 32))
     wanted = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     print(f"KLAMM_SEED={seed}; resident MiB before, at the peak, after", flush=True)
-    broker = kit.Klamm(settings)
+    broker = Klamm(settings)
     passed = True
     try:
         broker.start()

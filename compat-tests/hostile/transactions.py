@@ -6,8 +6,8 @@ They build on each other. `codes` has made the transactional id "tx"; a frame th
 
 import struct
 
-from frames import batch, frame, produce, string, uvarint
-from questions import FAR, NULL_STRING, Question, array, code_after_throttle, compact, i32
+from hostile.frames import batch, frame, produce, string, uvarint
+from hostile.questions import FAR, NULL_STRING, Question, array, code_after_throttle, compact, i32
 
 ALL = []
 STRANGER = (987_654, 0)

@@ -15,9 +15,8 @@ import struct
 import subprocess
 import time
 
-import wire
-import zookeeper
-from process import ROOT, Process, free_port, script, write_properties
+from kit import wire, zookeeper
+from kit.process import ROOT, Process, free_port, script, write_properties
 
 # What one node needs whatever the suite; keys of Kafka 3.9.
 SINGLE_NODE = {

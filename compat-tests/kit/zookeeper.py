@@ -8,7 +8,7 @@ import contextlib
 import socket
 import struct
 
-from process import Process, free_port, write_properties
+from kit.process import Process, free_port, write_properties
 
 JAR = "/usr/share/java/zookeeper.jar"
 TICK_MS = 500

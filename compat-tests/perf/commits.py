@@ -8,7 +8,7 @@ is busy. Offsets are counted up, and the last request alone decides what must be
 import struct
 import time
 
-from wire import Client, batches, string
+from kit.wire import Client, batches, string
 
 GROUP, TOPIC, KEYS = "commits", "commits", 100
 CONNECTIONS, WINDOW = 2, 16

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Whether the fault file system does what it says: one row per promise, each asked through the mount.
 
 What stays after a loss of power is asked of a child that wrote it and was killed, as the suite does with klamm.
@@ -17,7 +16,7 @@ import sys
 import textwrap
 import time
 
-from faultfs import FaultFs
+from disk_faults.faultfs import FaultFs
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]

@@ -7,9 +7,9 @@ left is never acknowledged.
 import random
 import time
 
-import load
-import wire
-from rig import Rig
+from disk_faults import load
+from disk_faults.rig import Rig
+from kit import wire
 
 # A broker that finds its directory failed ends by itself; so long it may take.
 ENDS_WITHIN = 20.0

@@ -4,15 +4,11 @@ The mount ends with the mount namespace in which `run` starts the suite, whateve
 """
 
 import os
-import pathlib
 import socket
 import subprocess
-import sys
 import tempfile
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kit"))
-from process import Process  # noqa: E402
+from kit.process import Process
 
 
 def binary():

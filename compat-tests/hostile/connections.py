@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Hostile input through real connections, row by row; how the decoders themselves bear it is `cargo test --test hostile`.
 
 The numbers are those of the rows of the project's table of hostile input. How a run goes: `suite.py`.
@@ -6,7 +5,6 @@ The numbers are those of the rows of the project's table of hostile input. How a
 
 import contextlib
 import os
-import pathlib
 import select
 import socket
 import struct
@@ -15,13 +13,27 @@ import sys
 import threading
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-from frames import (  # noqa: E402
-    METADATA, MIB, NOW, batch, fetch7, fetch_of, frame, gzip_bomb, join, lz4_bomb, lz4_frame, produce, record, snappy_bomb,
-    string, uvarint, varint, zstd_bomb,
+from hostile.frames import (
+    METADATA,
+    MIB,
+    NOW,
+    batch,
+    fetch7,
+    fetch_of,
+    frame,
+    gzip_bomb,
+    join,
+    lz4_bomb,
+    lz4_frame,
+    produce,
+    record,
+    snappy_bomb,
+    string,
+    uvarint,
+    varint,
+    zstd_bomb,
 )  # fmt: skip
-from suite import QUICK, case, closed, connect, equal, is_closed, main, one_of, raise_descriptors  # noqa: E402
+from hostile.suite import QUICK, case, closed, connect, equal, is_closed, main, one_of, raise_descriptors
 
 FRAME_MAX = 100 * MIB  # socket.request.max.bytes
 QUEUED_MAX = 200 * MIB

@@ -11,9 +11,9 @@ import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-import load
-import wire
-from rig import Rig
+from disk_faults import load
+from disk_faults.rig import Rig
+from kit import wire
 
 STORAGE_ERROR = 56
 MIB = 1 << 20

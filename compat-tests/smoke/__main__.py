@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The road, walked by stock clients: part of `make test`.
 
 kcat produces words with each codec and reads them back by partition and through a group; they are still there after
@@ -15,29 +14,13 @@ import sys
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kit"))
-import broker as kit  # noqa: E402
-import words  # noqa: E402
+from kit import words
+from kit.broker import ROOT, Klamm, chosen
+from kit.rows import Rows
 
 WORDS = 20_000
 # Quick, and together they produce, consume, commit, compress, ask for offsets, and leave aborted records out.
 LIBRDKAFKA = "0001 0002 0003 0005 0008 0012 0013 0017 0022 0031 0035 0036 0040 0048 0054 0070 0073 0090 0099 0129 0130"
-
-
-class Rows:
-    def __init__(self):
-        self.failed = 0
-
-    def run(self, name, body):
-        began = time.monotonic()
-        try:
-            note = body() or ""
-            verdict = "PASS"
-        except Exception as problem:  # noqa: BLE001, a row for whatever went wrong
-            note, verdict = str(problem), "FAIL"
-            self.failed += 1
-        print(f"{verdict}  {name:44} {time.monotonic() - began:5.1f} s  {note}".rstrip(), flush=True)
 
 
 def kcat(bootstrap, *arguments, **how):
@@ -59,7 +42,7 @@ def same(expected, text, folder):
 
 def on_a_port_of_its_choice(folder):
     """What README tells who wants a broker for one test."""
-    binary = kit.Klamm(folder=folder).command()[0]
+    binary = Klamm(folder=folder).command()[0]
     command = [binary, "--override", "listeners=PLAINTEXT://127.0.0.1:0", "--override", f"log.dirs={folder}/data"]
     broker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -111,7 +94,7 @@ def road(rows, broker, folder, records):
 
 def restarts(rows, folder, records):
     """Only with a klamm of our own: what was acknowledged is there after a stop and after SIGKILL."""
-    broker = kit.Klamm({"num.partitions": "3", "group.initial.rebalance.delay.ms": "0"}, folder)
+    broker = Klamm({"num.partitions": "3", "group.initial.rebalance.delay.ms": "0"}, folder)
     broker.start()
     kcat(broker.bootstrap, "-P", "-t", "kept", "-K", "\\t", "-l", str(records), "-X", "acks=all")
     by_group(broker.bootstrap, "kept", "keeper")
@@ -157,17 +140,17 @@ def restarts(rows, folder, records):
 
 def librdkafka(rows, broker):
     environment = dict(os.environ, TESTS=LIBRDKAFKA, KLAMM_BOOTSTRAP=broker.bootstrap, ROWS="1", LIMIT="120", JOBS="2")
-    done = subprocess.run([str(HERE.parent / "librdkafka/run")], env=environment, check=False)
+    done = subprocess.run([str(ROOT / "compat-tests/run"), "librdkafka"], env=environment, check=False)
     rows.failed += done.returncode != 0
 
 
 def main():
-    rows = Rows()
+    rows = Rows(width=44)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="klamm-smoke-"))
     try:
         records = folder / "words"
         words.write(records, WORDS)
-        with kit.chosen({"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}) as broker:
+        with chosen({"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}) as broker:
             road(rows, broker, folder, records)
             librdkafka(rows, broker)
         if not os.environ.get("KLAMM_AGAINST") and not os.environ.get("KLAMM_BOOTSTRAP"):

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The same hostile frames to klamm and to Apache Kafka 3.9.1, one row per frame: what klamm did, what Kafka did, and
 whether that is the same: an error code (a few, where a request names several things), a closed connection, or silence.
 
@@ -6,19 +5,14 @@ A difference that is meant has its reason in `MEANT`, and a line in compat-tests
 a reason that nothing needs any more. Arguments name the frames to send alone. `--all` also prints rows that agree.
 """
 
-import pathlib
 import socket
 import struct
 import sys
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-sys.path.insert(0, str(HERE.parent / "kit"))
-import broker as kit  # noqa: E402
-import questions  # noqa: E402
-import transactions  # noqa: E402
-import wire  # noqa: E402
+from hostile import questions, transactions
+from kit import wire
+from kit.broker import Kafka, Klamm
 
 SILENCE_S = 8  # the requests name a time-out of five
 SETTINGS = {
@@ -134,7 +128,7 @@ def wait(true, seconds=30):
 def main():
     wanted = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     asked = [q for q in QUESTIONS if not wanted or any(word in q.name for word in wanted)]
-    brokers = [kit.Klamm(SETTINGS), kit.Kafka(SETTINGS)]
+    brokers = [Klamm(SETTINGS), Kafka(SETTINGS)]
     verdicts = {}
     try:
         for broker in brokers:

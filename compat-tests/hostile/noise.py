@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Noise through real connections, row 15 of the table of hostile input: random bytes, flipped bits, and what stock
 clients once sent, again and changed. The long form records every client of `make clients` that can be installed here
 and some of Kafka's tools, the short one kcat. How a run goes: `suite.py`.
@@ -9,13 +8,11 @@ import contextlib
 import pathlib
 import socket
 import struct
-import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-import capture  # noqa: E402
-from frames import METADATA, MIB, batch, fetch7, frame, gzip_bomb, join, produce, string  # noqa: E402
-from suite import QUICK, case, connect, main, one_of  # noqa: E402
+from hostile import capture
+from hostile.frames import METADATA, MIB, batch, fetch7, frame, gzip_bomb, join, produce, string
+from hostile.suite import QUICK, case, connect, main, one_of
 
 SETTINGS = {
     "auto.create.topics.enable": "false",

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Transactions as a stock librdkafka client sees them, row by row, on klamm or (KLAMM_AGAINST=3.9.1) on Apache Kafka.
 
-    transactions.py [--only WORD] [--zookeeper]
+    compat-tests/run transactions [--only WORD] [--zookeeper]
 
 With --zookeeper klamm keeps the cluster's state in a ZooKeeper of its own. Rows named "killed" restart the broker with SIGKILL, so they are left out for one that runs already.
 Needs the Python package confluent-kafka; `make transactions` sets that up.
@@ -10,21 +9,18 @@ Needs the Python package confluent-kafka; `make transactions` sets that up.
 import argparse
 import contextlib
 import os
-import pathlib
 import random
 import sys
 import threading
 import time
 import traceback
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition  # noqa: E402
-
-import zookeeper  # noqa: E402
-from broker import chosen  # noqa: E402
-from stock import read_to_end  # noqa: E402
-from wire import Client  # noqa: E402
+from kit import zookeeper
+from kit.broker import chosen
+from kit.stock import read_to_end
+from kit.wire import Client
 
 SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",

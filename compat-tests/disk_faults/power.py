@@ -1,27 +1,23 @@
 """R9: the power goes at a random moment, again and again.
 
-With `log.flush.interval.messages=1` what was acknowledged is there: the rules C1 to C7 of crash.py hold over the loss as
+With `log.flush.interval.messages=1` what was acknowledged is there: the rules C1 to C7 of the crash rounds hold over the loss as
 over a SIGKILL. With the defaults each log is a beginning of what it was: no hole, nothing wrong, nothing twice, what
 survived one loss survives the next, and the state of producers and transactions agrees with the log.
 """
 
-import pathlib
 import random
 import struct
-import sys
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "crash"))
-
-import crash  # noqa: E402
-import load  # noqa: E402
-import wire  # noqa: E402
-from rig import Rig  # noqa: E402
+from crash import load as crash
+from disk_faults import load
+from disk_faults.rig import Rig
+from kit import wire
 
 OUT_OF_ORDER_SEQUENCE = 45
 RAW = "raw"
-# crash.py's topics have four partitions; more of them meet more of the storage.
+# The crash rounds' topics have four partitions; more of them meet more of the storage.
 crash.PARTITIONS = 12
 
 # Which batches go to growing tables, per session: all, as by default, none.

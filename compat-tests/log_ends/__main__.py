@@ -1,15 +1,14 @@
-#!/usr/bin/env python3
 """Every way in which a log may end, each read to its end by stock clients in both isolation levels, on klamm or
 (KLAMM_AGAINST=3.9.1) on Apache Kafka.
 
-    log_ends.py [--quick] [--only WORD] [--before BINARY]
+    compat-tests/run log_ends [--quick] [--only WORD] [--before BINARY]
 
 A way writes a topic of its own; then all rest until the cleaner and retention have taken what they take. kcat,
 librdkafka's consumer, kafka-python and Java's consumer must come to the end that ListOffsets names, from the start and
 from offsets that may lie in a gap, and know the same state; again after SIGKILL; and the next record must get the offset
 that was the end. One row for each way and client. --quick leaves some ways and Java out. With --before another klamm
 writes the topics, and the one under test starts on its data. A broker that runs already is not restarted.
-Needs confluent-kafka and kafka-python (`run` sets them up), kcat, and without --quick a JDK.
+Needs confluent-kafka and kafka-python (`compat-tests/run` sets them up), kcat, and without --quick a JDK.
 """
 
 import argparse
@@ -24,14 +23,13 @@ import time
 import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kit"))
 
-import kafka  # noqa: E402
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition  # noqa: E402
-from confluent_kafka.admin import AdminClient  # noqa: E402
+import kafka
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from broker import chosen, kafka_path  # noqa: E402
-from wire import Client, batches  # noqa: E402
+from kit.broker import chosen, kafka_path
+from kit.wire import Client, batches
 
 SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Apache Kafka's own command line tools, of 3.9 and of 4.1, against a fresh klamm: one row per tool and version.
 
 Each row runs one tool as an operator would and looks for what it must print. Rows of one version build on each other:
@@ -8,15 +7,12 @@ Environment: VERSIONS="3.9.1" for only that one; and what compat-tests/kit/broke
 """
 
 import os
-import pathlib
 import re
 import subprocess
 import sys
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kit"))
-import broker as kit  # noqa: E402
+from kit.broker import chosen, kafka_path
 
 LIMIT_SECONDS = 60
 
@@ -25,7 +21,7 @@ class Tools:
     def __init__(self, version, bootstrap):
         self.version = version
         self.bootstrap = bootstrap
-        self.bin = kit.kafka_path(version) / "bin"
+        self.bin = kafka_path(version) / "bin"
         self.failed = 0
 
     def row(self, name, tool, arguments, expect, stdin="", code=0, absent=None):
@@ -213,7 +209,7 @@ def transactions(tools, topic):
 def main():
     versions = os.environ.get("VERSIONS", "3.9.1 4.1.0").split()
     failed = 0
-    with kit.chosen({"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}) as broker:
+    with chosen({"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}) as broker:
         print(f"Apache Kafka's tools against {broker.title}")
         for version in versions:
             tools = Tools(version, broker.bootstrap)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Stock clients, unmodified, against a fresh klamm: one row per client.
 
 Each client produces Debian's word list line by line, keyed, with every codec it has, and reads it back through a
@@ -23,9 +22,8 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kit"))
-import broker as kit  # noqa: E402
-import words  # noqa: E402
+from kit import words
+from kit.broker import ROOT, chosen
 
 ORDER = ["kcat", "kafka-python", "confluent-kafka", "java-console-3.9", "java-console-4.1", "kafkajs", "sarama", "franz-go"]
 SKIP = 77
@@ -43,7 +41,7 @@ def prepare(client, log):
     home.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [str(HERE / client / "prepare")],
-        env=dict(os.environ, CLIENT_CACHE=str(home), ROOT=str(kit.ROOT)),
+        env=dict(os.environ, CLIENT_CACHE=str(home), ROOT=str(ROOT)),
         cwd=HERE / client,
         stdout=subprocess.PIPE,
         stderr=open(log, "wb"),
@@ -74,7 +72,7 @@ def round_of(client, codec, bootstrap, records, expected, folder):
     environment = dict(
         os.environ,
         CLIENT_CACHE=str(cache() / client),
-        ROOT=str(kit.ROOT),
+        ROOT=str(ROOT),
         BOOTSTRAP=bootstrap,
         TOPIC=topic,
         GROUP=group,
@@ -127,7 +125,7 @@ def main():
         records = folder / "words"
         count = words.write(records, int(os.environ.get("WORDS_LIMIT", "0")) or None)
         expected = words.digest(records)
-        with kit.chosen({"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}) as broker:
+        with chosen({"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}) as broker:
             print(f"{count} words per codec, checksum {expected[1]}, against {broker.title}")
             for client in wanted:
                 failed += not one(client, broker.bootstrap, records, expected, folder)

@@ -1,15 +1,11 @@
 """klamm on the fault file system, and how the power goes under it."""
 
 import os
-import pathlib
-import sys
 import time
 import uuid
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
-import broker as kit  # noqa: E402
-
-from faultfs import FaultFs  # noqa: E402
+from disk_faults.faultfs import FaultFs
+from kit.broker import Klamm
 
 # Small write buffers and segments, so that files are written, merged and dropped all the time.
 BUSY = {
@@ -26,7 +22,7 @@ MOMENTS = [
 ]  # fmt: skip
 
 
-class Klamm(kit.Klamm):
+class Klamm(Klamm):
     """Its log directories lie on a fault file system; each start after a loss of power has a boot id of its own."""
 
     def __init__(self, fs, settings=None, dirs=1):

@@ -5,18 +5,14 @@ follows from writer and number. So a value that is read is one that was sent, or
 """
 
 import logging
-import pathlib
 import random
-import sys
 import threading
 import time
 import zlib
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition  # noqa: E402
-
-import wire  # noqa: E402
+from kit import wire
 
 # Small batches on many partitions, large ones on few, and keys that are rewritten.
 SMALL, LARGE, KEYED = "small", "large", "keyed"

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """klamm on a disk that loses power, flips bits, fails and fills up: one row per case, with its figures.
 
-    suite.py [--quick] [WORD …]        only the rows whose name has one of the words; --quick is fewer rows, shorter ones
+    disk_faults/run [--quick] [WORD …]        only the rows whose name has one of the words; --quick is fewer rows, shorter ones
 
 KLAMM_SEED=n repeats a run, as far as threads allow; FAULT_FS_TRACE=1 has the file system write down every operation.
 A checker must be able to fail: with KLAMM_PLANT=*.log the disk says that a write-ahead log is synced and does not do it, with
@@ -19,9 +18,7 @@ import traceback
 # A checker thread must not wait for writers at Python's default of 5 ms each.
 sys.setswitchinterval(0.001)
 
-import damage  # noqa: E402
-import full  # noqa: E402
-import power  # noqa: E402
+from disk_faults import damage, full, power
 
 # As in damage.py.
 ROWS = [

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """klamm on a real ZooKeeper 3.8, and what happens when that one fails: one row per scenario, with its figures.
 
 Everything that is read from ZooKeeper is read with kit/zookeeper.py, not with klamm's own client.
@@ -24,34 +23,15 @@ import tempfile
 import threading
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kit"))
-import broker as kit  # noqa: E402
-import wire  # noqa: E402
-import zookeeper  # noqa: E402
+from kit import wire, zookeeper
+from kit.broker import Kafka, Klamm, free_port
+from kit.rows import Rows
 
 CHROOT = "/a/chroot"
 STATE = "/brokers/topics/{}/partitions/{}/state"
 ID = r"[A-Za-z0-9_-]{22}"
 MESSAGE_TOO_LARGE = 10
 SEED = int(os.environ.get("SEED", time.time_ns() % 100_000))
-
-
-class Rows:
-    def __init__(self, only=""):
-        self.failed = 0
-        self.only = only
-
-    def run(self, name, body, *arguments):
-        if self.only not in name and body is not road:
-            return
-        began = time.monotonic()
-        try:
-            note, verdict = body(*arguments) or "", "PASS"
-        except Exception as problem:  # noqa: BLE001, a row for whatever went wrong
-            note, verdict = f"{type(problem).__name__}: {problem}", "FAIL"
-            self.failed += 1
-        print(f"{verdict}  {name:58} {time.monotonic() - began:5.1f} s  {note}".rstrip(), flush=True)
 
 
 def check(truth, complaint):
@@ -84,7 +64,7 @@ class Cluster:
         self.session_s = session_s
         self.server = zookeeper.Server(folder)
         self.tree = self.server.tree(CHROOT)
-        self.port = kit.free_port()
+        self.port = free_port()
         self.klamm = None
 
     def settings(self, chroot=CHROOT):
@@ -98,7 +78,7 @@ class Cluster:
 
     def make(self, **more):
         """klamm with the settings of now, not started."""
-        self.klamm = kit.Klamm({**self.settings(), **more}, self.folder, self.port)
+        self.klamm = Klamm({**self.settings(), **more}, self.folder, self.port)
         return self.klamm
 
     def start(self):
@@ -107,7 +87,7 @@ class Cluster:
     def refused(self, name, within, chroot=CHROOT, data=None):
         """Starts a broker that must not come up. The seconds it took, and its last line."""
         folder = self.folder / name
-        broker = kit.Klamm({"log.dirs": data or folder / "data", **self.settings(chroot)}, folder)
+        broker = Klamm({"log.dirs": data or folder / "data", **self.settings(chroot)}, folder)
         began = time.monotonic()
         broker.launch()
         try:
@@ -591,7 +571,7 @@ def beside_kafka(cluster, version="3.9.1"):
     ids = {name: cluster.json(f"/brokers/topics/{name}")["topic_id"] for name in names}
     cluster.klamm.stop()
     more = {name: value for name, value in cluster.settings().items() if not name.startswith("klamm.")}
-    kafka = kit.Kafka(more, cluster.folder / "kafka", cluster.port, version, "512M")
+    kafka = Kafka(more, cluster.folder / "kafka", cluster.port, version, "512M")
     try:
         kafka.start()
         for name, partitions in names.items():
@@ -668,7 +648,7 @@ def id_taken(cluster):
     """While the broker stands still another one takes its id: the first must end when it wakes."""
     cluster.klamm.pause()
     until(cluster.session_s * 2 + 5, lambda: cluster.registration() is None, "the expiry")
-    usurper = kit.Klamm(cluster.settings(), cluster.folder / "usurper")
+    usurper = Klamm(cluster.settings(), cluster.folder / "usurper")
     usurper.start()
     frozen, began = cluster.klamm, time.monotonic()
     try:
@@ -691,7 +671,7 @@ def id_taken(cluster):
 
 def quick(rows, folder):
     cluster = Cluster(folder, 2)
-    rows.run("zookeeper: produce and fetch", road, cluster)
+    rows.run("zookeeper: produce and fetch", road, cluster, always=True)
     rows.run("zookeeper: nodes are laid out as Kafka 3.9 does it", layout, cluster)
     rows.run("zookeeper: topics made by hand", topic_by_hand, cluster)
     rows.run("zookeeper: settings changed by hand", config_by_hand, cluster)
@@ -708,7 +688,7 @@ def quick(rows, folder):
 def everything(rows, folder, gone_s):
     cluster = Cluster(folder, 6)
     session = cluster.session_s
-    rows.run("produce and fetch", road, cluster)
+    rows.run("produce and fetch", road, cluster, always=True)
     rows.run("nodes are laid out as Kafka 3.9 does it", layout, cluster)
     rows.run("topics and partitions made by hand", topic_by_hand, cluster)
     rows.run("settings of a topic changed by hand", config_by_hand, cluster)

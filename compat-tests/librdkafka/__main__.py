@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Runs librdkafka's own test-runner, unmodified, against a fresh klamm and compares with expected.tsv.
 
 Each test number is a process of its own; several run at once against one broker, and one that fails in that crowd is
@@ -26,8 +25,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kit"))
-import broker as kit  # noqa: E402
+from kit.broker import ROOT, chosen, kafka_path, librdkafka_path
 
 # The setting in which Apache Kafka scored what expected.tsv says of it.
 PROPERTIES = {
@@ -148,31 +146,31 @@ def reason_in(log_path, skip=False):
     return found[0] if skip else " ".join(found[0])
 
 
-def chosen(rows):
+def selected(rows):
     wanted = os.environ.get("TESTS", "").replace(",", " ").split()
     for number in wanted:
         if number not in rows:
-            sys.exit(f"librdkafka/run: no test {number} in expected.tsv")
+            sys.exit(f"no test {number} in expected.tsv")
     return wanted or list(rows)
 
 
 def main():
     rows = expectations()
-    numbers = chosen(rows)
+    numbers = selected(rows)
     jobs = int(os.environ.get("JOBS", "4"))
     limit = int(os.environ.get("LIMIT", "900"))
-    logs = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", kit.ROOT / "target")) / "librdkafka-logs"
+    logs = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "librdkafka-logs"
     logs.mkdir(parents=True, exist_ok=True)
 
     rows_only = os.environ.get("ROWS") == "1"
-    suite = kit.librdkafka_path()
+    suite = librdkafka_path()
     kafka = None
     if not rows_only:
-        kafka = kit.kafka_path("3.9.1")
+        kafka = kafka_path("3.9.1")
         java_classes(suite, kafka)
     against = os.environ.get("KLAMM_AGAINST")
     outcomes = {}
-    with kit.chosen(PROPERTIES | (PROPERTIES_KAFKA if against else {}), keep_log=logs) as broker:
+    with chosen(PROPERTIES | (PROPERTIES_KAFKA if against else {}), keep_log=logs) as broker:
         if not rows_only:
             print(f"librdkafka's suite ({suite.name}), {len(numbers)} numbers, {jobs} at once, against {broker.title}")
 

@@ -1,15 +1,14 @@
-#!/usr/bin/env python3
 """klamm beside Apache Kafka 3.9.1 on this machine, driven in turn by the same stock clients; one table of ratios.
 
 Before a row is measured both brokers are driven until two rounds cost the same within a tenth, or 10 GiB have passed
 (`warm.py`): Kafka's JIT goes on for that long. Then three rounds are measured; figures are medians with their range.
-Rows that begin with the start of a process (start, partitions, restart, commits) have nothing to warm.
+Table that begin with the start of a process (start, partitions, restart, commits) have nothing to warm.
 A broker's CPU is counted from the first byte until it has drained and idles, so the flushes that a produce causes are
 its own. Messages per second tell as much about the client as about the broker, because both share the cores.
 
     make bench                          everything (an hour or two, most of it warm-up)
     make bench BENCH="produce consume"  some of: start partitions restart commits produce latency many consume java
-    bench.py --quick …                  less warm-up and shorter rounds, for working on the code
+    compat-tests/run perf --quick …                  less warm-up and shorter rounds, for working on the code
     bench.py --round-mib 4 --warm-gib 0.1 …  so little that only the logic is shown
 
 Environment: KLAMM_BINARY (default target/release/klamm).
@@ -25,12 +24,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
-
-import commits  # noqa: E402
-import warm  # noqa: E402
-from broker import Kafka, Klamm, kafka_path, librdkafka_path  # noqa: E402
-from wire import Client, batch  # noqa: E402
+from kit.broker import Kafka, Klamm, kafka_path, librdkafka_path
+from kit.wire import Client, batch
+from perf import commits, warm
 
 GIB = 1 << 30
 SIZES = (1024, 100)
@@ -41,7 +37,7 @@ def say(text):
     print(text, flush=True)
 
 
-class Rows:
+class Table:
     """Figures of both brokers by row; prints the table."""
 
     def __init__(self):
@@ -515,7 +511,7 @@ def main():
     parser.add_argument("--json", help="writes the figures there as well")
     args = parser.parse_args()
     parts = args.parts or every
-    load, rows, make, size_of = Load(), Rows(), (Klamm, Kafka), Size(args)
+    load, rows, make, size_of = Load(), Table(), (Klamm, Kafka), Size(args)
     if "start" in parts:
         start_and_idle(make, rows, args.quick)
     if "partitions" in parts:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The same load for a long time: whatever the broker uses must stay level.
 
 A steady stream into a topic that retention keeps small and into one that is compacted, while everything that comes and
@@ -8,7 +7,7 @@ deleted. Time-outs are short, so that what should be forgotten is forgotten with
 of files that have no name any more, threads, bytes and files on disk and CPU time are taken every second; each one's median
 over the last third of the run may exceed that over the middle third by what LIMITS says.
 
-    soak.py [--minutes 10] [--json FILE] [--only NAME ...]
+    compat-tests/run soak [--minutes 10] [--json FILE] [--only NAME ...]
 
 Needs the Python package confluent-kafka; `make soak` sets that up. KLAMM_BINARY names the binary. A checker must be able
 to fail: `--plant leak` opens a connection per second and never closes it.
@@ -25,12 +24,10 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "kit"))
+from confluent_kafka import Consumer, KafkaException, Producer
 
-from confluent_kafka import Consumer, KafkaException, Producer  # noqa: E402
-
-from broker import Klamm  # noqa: E402
-from wire import Client, string  # noqa: E402
+from kit.broker import Klamm
+from kit.wire import Client, string
 
 STREAM, COMPACTED = "stream", "compacted"
 SETTINGS = {

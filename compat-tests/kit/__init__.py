@@ -1,0 +1,1 @@
+"""What every suite stands on: brokers, processes, a raw client, stock clients, rows."""
