@@ -200,6 +200,7 @@ const KNOWN: &[&[&str]] = &[
         "storage/rocksdb/care",
         "storage/rocksdb/families",
         "storage/rocksdb/ingest",
+        "storage/rocksdb/jobs",
         "storage/rocksdb/options",
         "storage/rocksdb/page_cache",
         "storage/rocksdb/placement",
