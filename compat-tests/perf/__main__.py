@@ -9,7 +9,7 @@ its own. Messages per second tell as much about the client as about the broker, 
     make bench                          everything (an hour or two, most of it warm-up)
     make bench BENCH="produce consume"  some of: start partitions restart commits produce latency many consume java
     compat-tests/run perf --quick …                  less warm-up and shorter rounds, for working on the code
-    bench.py --round-mib 4 --warm-gib 0.1 …  so little that only the logic is shown
+    compat-tests/run perf --round-mib 4 --warm-gib 0.1 …  so little that only the logic is shown
 
 Environment: KLAMM_BINARY (default target/release/klamm).
 """
