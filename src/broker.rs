@@ -141,7 +141,8 @@ impl Broker {
         task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.replicas)));
         let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
         let running = Arc::clone(&parts.handles.config);
-        running::follow(Arc::clone(&running), &parts.dynamic_config, Arc::clone(&parts.replicas), Arc::clone(&limits));
+        let dynamic = Arc::clone(&parts.dynamic_config);
+        running::follow(Arc::clone(&running), dynamic, Arc::clone(&parts.replicas), Arc::clone(&limits));
         maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), running::periods(running));
         let (stopping, stopped) = watch::channel(false);
         let addresses = sockets.addresses();
@@ -374,7 +375,7 @@ impl Parts {
         let dynamic_config =
             DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).await.map_err(failed)?;
         let running = RunningConfig::new(Arc::clone(config));
-        running.apply(&dynamic_config.current());
+        running.apply(dynamic_config.brokers());
         let config_of = running::topic_settings(&running, &dynamic_config);
         let replicas = ReplicaManager::new(identity.broker_id, dirs.dirs.clone(), Arc::clone(clock), config_of);
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));

@@ -15,6 +15,7 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
+use tracing::warn;
 
 use super::context::Handles;
 use super::refusal::Refusal;
@@ -103,13 +104,16 @@ async fn alter_one(handles: &Handles, resource: &Resource<'_>, base: Base, valid
             Err(error) => return Err(error.into()),
         }
     }
-    // The feed tells the others, and this broker as well should the read fail now.
-    match entity {
-        Entity::Topic(name) => drop(handles.dynamic_config.reload_topics(&[TopicName::new(&name)]).await),
-        Entity::Broker(_) => {
-            drop(handles.dynamic_config.reload_brokers().await);
-            handles.config.apply(&handles.dynamic_config.current());
-        }
+    let reloaded = match &entity {
+        Entity::Topic(name) => handles.dynamic_config.reload_topics(&[TopicName::new(name)]).await,
+        Entity::Broker(_) => handles.dynamic_config.reload_brokers().await,
+    };
+    if let Err(error) = reloaded {
+        // It is stored, and the feed tells this broker as it tells the others.
+        warn!(entity = entity.entity_path(), %error, "new settings hold once the store can be read");
+    }
+    if matches!(entity, Entity::Broker(_)) {
+        handles.config.apply(handles.dynamic_config.brokers());
     }
     Ok(())
 }

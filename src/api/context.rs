@@ -30,7 +30,7 @@ pub(crate) struct Handles {
     pub(crate) image: Arc<ImagePublisher>,
     pub(crate) dynamic_config: Arc<DynamicConfig>,
     pub(crate) admin: ClusterAdmin,
-    pub(crate) auto_creation: AutoCreation,
+    pub(crate) auto_creation: Arc<AutoCreation>,
     /// This broker's controller, elected or not.
     pub(crate) controller: ControllerHandle,
     /// `ProducerIds::new(broker_id, Arc::new(controller.clone()))` while every broker's controller is in process.

@@ -118,7 +118,7 @@ async fn describe_topic(handles: &Handles, name: &str) -> Result<Vec<ConfigEntry
     let overrides = match handles.dynamic_config.read(&Entity::Topic(name.into())).await {
         Ok(overrides) => overrides,
         // While the store is away, what was last known is better than nothing.
-        Err(DynamicConfigError::Coordination(_)) => (*handles.dynamic_config.current().topic(name)).clone(),
+        Err(DynamicConfigError::Coordination(_)) => (*handles.dynamic_config.topic(name)).clone(),
         Err(DynamicConfigError::Znode(error)) => {
             return Err(Refusal::new(ResponseError::UnknownServerError, error.to_string()));
         }

@@ -5,8 +5,9 @@
 //! - One batch of magic 2 per partition, checked as `record::validate` says; per-record errors come back from version 8
 //!   on.
 //! - A retry of one of a producer's last five batches succeeds with the original offset.
-//! - acks=1 answers once the batch is written, acks=all once the high watermark has passed it or the request's time-out
-//!   is over (REQUEST_TIMED_OUT; the batch stays). acks=0 has no answer, and an error closes the connection.
+//! - acks=1 answers once the batches are written, acks=all once the high watermark has passed them or the request's
+//!   time-out is over: REQUEST_TIMED_OUT for the partitions that were not replicated by then, whose batches stay.
+//!   acks=0 has no answer, and an error closes the connection.
 //! - Clients may not write `__consumer_offsets` or `__transaction_state` (INVALID_TOPIC_EXCEPTION), save the admin
 //!   client.
 //! - Transactional batches need a transactional id (else TRANSACTIONAL_ID_AUTHORIZATION_FAILED for all partitions), and
@@ -29,7 +30,6 @@ use kafka_protocol::messages::produce_response::{
 };
 use kafka_protocol::messages::{ProduceResponse, TopicName as WireTopicName};
 use kafka_protocol::protocol::StrBytes;
-use tokio::sync::oneshot;
 
 use super::context::RequestContext;
 use super::error_code;
@@ -37,7 +37,7 @@ use super::handler::{CloseReason, Outcome, Row, encoded};
 use super::verification::{Unverified, Verified, is_transactional, verify};
 use crate::clock::UnixMs;
 use crate::record::validate::validate;
-use crate::replica::ack::{Ack, AckError, Completion};
+use crate::replica::ack::{Ack, AckError, Acked, Completion};
 use crate::replica::partition::{AckAt, Refusal, Unwritten};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
 use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
@@ -88,6 +88,9 @@ impl From<Unverified> for Failed {
         Self { error: unverified.error, message: Some(unverified.message), records: Vec::new() }
     }
 }
+
+/// Whether a partition's ack came within the time-out, and what it said.
+type Acknowledged = Option<Result<(), AckError>>;
 
 struct StoredTopic {
     topic: TopicRef,
@@ -158,11 +161,12 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest, verified: &Verified)
     }
     Outcome::Later(
         async move {
-            let outcomes = match tokio::time::timeout(timeout.max(MINIMUM_WAIT), acked).await {
-                Ok(Ok(outcomes)) => Some(outcomes),
-                Ok(Err(_)) | Err(_) => None,
+            let outcomes = match acks {
+                // The time-out is that of the replicas: Kafka's write is part of the request.
+                1 => acked.all().await.into_iter().map(Some).collect(),
+                _ => acked.within(timeout.max(MINIMUM_WAIT)).await,
             };
-            encoded(&response(topics, outcomes.as_deref(), version), version)
+            encoded(&response(topics, outcomes, version), version)
         }
         .boxed(),
     )
@@ -170,11 +174,11 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest, verified: &Verified)
 
 /// acks=0: nothing is sent, but the request counts as in flight until it is written, so that a producer that never
 /// waits cannot fill the memory.
-fn unanswered(acked: oneshot::Receiver<Vec<Result<(), AckError>>>) -> Outcome {
+fn unanswered(acked: Acked) -> Outcome {
     let written = async move {
-        match acked.await {
-            Ok(outcomes) if outcomes.iter().all(Result::is_ok) => Outcome::Nothing,
-            Ok(_) | Err(_) => Outcome::Close(CloseReason::FailedWithoutAcks),
+        match acked.all().await.iter().all(Result::is_ok) {
+            true => Outcome::Nothing,
+            false => Outcome::Close(CloseReason::FailedWithoutAcks),
         }
     };
     Outcome::Later(written.boxed())
@@ -247,15 +251,14 @@ fn append(
     }
 }
 
-/// `outcomes` in slot order; `None`: the time-out is over and what is not known counts as timed out.
-fn response(topics: Vec<StoredTopic>, outcomes: Option<&[Result<(), AckError>]>, version: i16) -> ProduceResponse {
-    let mut slot = 0;
+/// `outcomes` in slot order; `None`: not known within the time-out.
+fn response(topics: Vec<StoredTopic>, outcomes: Vec<Acknowledged>, version: i16) -> ProduceResponse {
+    let mut outcomes = outcomes.into_iter();
     let mut responses = Vec::with_capacity(topics.len());
     for topic in topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for stored in topic.partitions {
-            let acked = outcomes.map(|outcomes| &outcomes[slot]);
-            slot += 1;
+            let acked = outcomes.next().flatten();
             partitions.push(partition_response(stored, acked, version));
         }
         let response = TopicProduceResponse::default().with_partition_responses(partitions);
@@ -267,7 +270,7 @@ fn response(topics: Vec<StoredTopic>, outcomes: Option<&[Result<(), AckError>]>,
     ProduceResponse::default().with_responses(responses)
 }
 
-fn partition_response(stored: Stored, acked: Option<&Result<(), AckError>>, version: i16) -> PartitionProduceResponse {
+fn partition_response(stored: Stored, acked: Acknowledged, version: i16) -> PartitionProduceResponse {
     let response = PartitionProduceResponse::default().with_index(stored.index).with_base_offset(-1);
     let failed = match (stored.result, acked) {
         (Ok(appended), Some(Ok(()))) => {
@@ -276,7 +279,7 @@ fn partition_response(stored: Stored, acked: Option<&Result<(), AckError>>, vers
                 .with_log_append_time_ms(appended.log_append_time.unwrap_or(-1))
                 .with_log_start_offset(appended.log_start_offset.0);
         }
-        (Ok(_), Some(Err(error))) => Failed::from(error_code::of_ack_error(error)),
+        (Ok(_), Some(Err(error))) => Failed::from(error_code::of_ack_error(&error)),
         (Ok(_), None) => Failed::from(ResponseError::RequestTimedOut),
         (Err(failed), _) => failed,
     };

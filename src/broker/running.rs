@@ -1,6 +1,5 @@
 //! What follows from settings that change while the broker runs: those of topics, and those of brokers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ pub(super) fn topic_settings(config: &Arc<RunningConfig>, dynamic: &Arc<DynamicC
     let (config, dynamic) = (Arc::clone(config), Arc::clone(dynamic));
     Arc::new(move |topic: &TopicName| {
         let config = config.current();
-        let overrides = dynamic.current().topic(topic.as_str());
+        let overrides = dynamic.topic(topic.as_str());
         let effective = TopicConfig::effective(&config, &overrides).unwrap_or_else(|error| {
             // Written by hand into ZooKeeper: CreateTopics and AlterConfigs refuse it.
             warn!(%topic, %error, "the topic's settings are malformed; the broker's defaults hold");
@@ -38,28 +37,18 @@ pub(super) fn topic_settings(config: &Arc<RunningConfig>, dynamic: &Arc<DynamicC
 /// Applies what is set for topics and brokers for as long as the broker runs.
 pub(super) fn follow(
     config: Arc<RunningConfig>,
-    dynamic: &DynamicConfig,
+    dynamic: Arc<DynamicConfig>,
     replicas: Arc<ReplicaManager>,
     limits: Arc<ConnectionLimits>,
 ) {
     follow_brokers(&config, Arc::clone(&replicas), limits);
-    let mut changes = dynamic.subscribe();
-    let mut before = changes.borrow_and_update().clone();
     task::spawn_owner("dynamic settings", async move {
-        while changes.changed().await.is_ok() {
-            let now = changes.borrow_and_update().clone();
-            config.apply(&now);
-            let mut touched: HashMap<&TopicName, bool> = HashMap::new();
-            for (topic, overrides) in now.topics() {
-                touched.insert(topic, *before.topic(topic.as_str()) != **overrides);
-            }
-            for (topic, _) in before.topics() {
-                touched.entry(topic).or_insert(true);
-            }
-            for topic in touched.iter().filter(|(_, changed)| **changed).map(|(topic, _)| *topic) {
+        loop {
+            let changes = dynamic.changed().await;
+            config.apply(dynamic.brokers());
+            for topic in &changes.topics {
                 replicas.reconfigure(topic);
             }
-            before = now.clone();
         }
     });
 }

@@ -1,12 +1,16 @@
 //! Topics that come into being because somebody named them: ordinary ones with the broker's defaults, internal ones
 //! with the settings their coordinator needs. The same path as CreateTopics from the placement on, by whichever broker
 //! was asked. Source: Kafka 3.9 `DefaultAutoTopicCreationManager`.
+//!
+//! A creation runs in a task of its own, because others may wait for it: who asked first may hang up, and the topic is
+//! created all the same. Who asks holds nothing but the way to hear of the outcome.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::admin::{AdminError, ClusterAdmin, NewTopic};
@@ -14,6 +18,7 @@ use super::image::ImagePublisher;
 use super::placement::{self, Candidate, PlacementError, Start};
 use crate::clock::SharedClock;
 use crate::config::Config;
+use crate::task;
 use crate::types::topic::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::types::{TopicId, TopicName};
 
@@ -31,14 +36,29 @@ pub(crate) enum AutoCreateError {
     Admin(#[from] AdminError),
 }
 
-/// Creates topics on demand; a topic that is already being created is left to whoever began.
+/// Creates topics on demand; who asks for one that is being created waits for the same outcome.
 #[derive(Debug)]
 pub(crate) struct AutoCreation {
     admin: ClusterAdmin,
     image: Arc<ImagePublisher>,
     config: Arc<Config>,
     clock: SharedClock,
-    in_flight: Mutex<HashSet<TopicName>>,
+    under_way: Mutex<HashMap<TopicName, Outcome>>,
+}
+
+/// What comes of a creation; `None` until it is known.
+type Outcome = watch::Receiver<Option<Result<(), AutoCreateError>>>;
+
+/// A creation under way. Dropped, however that comes, the name may be tried anew.
+struct UnderWay {
+    creation: Arc<AutoCreation>,
+    name: TopicName,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.creation.under_way.lock().remove(&self.name);
+    }
 }
 
 impl AutoCreation {
@@ -47,30 +67,55 @@ impl AutoCreation {
         image: Arc<ImagePublisher>,
         config: Arc<Config>,
         clock: SharedClock,
-    ) -> Self {
-        Self { admin, image, config, clock, in_flight: Mutex::default() }
+    ) -> Arc<Self> {
+        Arc::new(Self { admin, image, config, clock, under_way: Mutex::default() })
     }
 
     /// Creates the topic and waits, up to `patience`, until the image shows it. `Ok` says that it exists or is about
-    /// to.
-    pub(crate) async fn create(&self, name: &TopicName, patience: Duration) -> Result<(), AutoCreateError> {
+    /// to. Dropping the future gives up the wait alone.
+    pub(crate) async fn create(self: &Arc<Self>, name: &TopicName, patience: Duration) -> Result<(), AutoCreateError> {
         TopicName::check(name.as_str()).map_err(AutoCreateError::InvalidName)?;
-        if self.in_flight.lock().insert(name.clone()) {
-            let created = self.create_once(name).await;
-            self.in_flight.lock().remove(name);
-            match created {
-                Ok(()) => info!(topic = %name, "created on demand"),
-                Err(AutoCreateError::Admin(AdminError::TopicExists(_))) => {}
-                Err(error) => {
-                    warn!(topic = %name, %error, "could not be created on demand");
-                    return Err(error);
-                }
-            }
+        let mut outcome = self.begin_or_join(name);
+        // An outcome that never comes, because its task panicked, is one that the client has to ask for again.
+        if let Ok(known) = outcome.wait_for(Option::is_some).await
+            && let Some(Err(error)) = &*known
+        {
+            return Err(error.clone());
         }
         let mut image = self.image.subscribe();
         let shown = image.wait_for(|image| image.topic(name.as_str()).is_some());
         // Not shown in time is no error: the client asks again.
         let _ = tokio::time::timeout(patience, shown).await;
+        Ok(())
+    }
+
+    /// The creation of this name that is under way, or one that begins now.
+    fn begin_or_join(self: &Arc<Self>, name: &TopicName) -> Outcome {
+        let mut under_way = self.under_way.lock();
+        if let Some(outcome) = under_way.get(name) {
+            return outcome.clone();
+        }
+        let (known, outcome) = watch::channel(None);
+        under_way.insert(name.clone(), outcome.clone());
+        let work = UnderWay { creation: Arc::clone(self), name: name.clone() };
+        task::spawn(async move {
+            let result = work.creation.create_and_say(&work.name).await;
+            // Before the outcome is known: who asks after that begins anew.
+            drop(work);
+            known.send_replace(Some(result));
+        });
+        outcome
+    }
+
+    async fn create_and_say(&self, name: &TopicName) -> Result<(), AutoCreateError> {
+        match self.create_once(name).await {
+            Ok(()) => info!(topic = %name, "created on demand"),
+            Err(AutoCreateError::Admin(AdminError::TopicExists(_))) => {}
+            Err(error) => {
+                warn!(topic = %name, %error, "could not be created on demand");
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -141,7 +186,104 @@ pub(crate) fn collide(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
+
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::cluster::control::{ControlHead, LiveBroker, UpdateMetadata};
+    use crate::cluster::registration::ensure_top_level_paths;
+    use crate::config::{Inputs, Machine};
+    use crate::coordination::Coordination;
+    use crate::coordination::embedded::EmbeddedCoordination;
+    use crate::coordination::embedded::test_dir::TreeDir;
+    use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+
+    struct Kit {
+        dir: Arc<TreeDir>,
+        store: Arc<EmbeddedCoordination>,
+        creation: Arc<AutoCreation>,
+    }
+
+    /// A cluster of one broker whose controller never shows a topic.
+    async fn kit() -> Kit {
+        let dir = TreeDir::new();
+        let store = dir.store();
+        ensure_top_level_paths(&*store, BrokerId(1)).await.expect("created");
+        let image = Arc::new(ImagePublisher::default());
+        image.apply(&UpdateMetadata {
+            head: ControlHead {
+                controller: BrokerId(1),
+                controller_epoch: ControllerEpoch(1),
+                broker_epoch: BrokerEpoch(1),
+            },
+            live_brokers: vec![LiveBroker { id: BrokerId(1), endpoints: Vec::new(), rack: None }],
+            topics: Vec::new(),
+        });
+        let config = Arc::new(Config::load(&Inputs::default(), Machine::for_test()).expect("legal"));
+        let clock = Arc::new(ManualClock::new(0, 1));
+        let creation = AutoCreation::new(ClusterAdmin::new(store.clone()), image, config, clock);
+        Kit { dir, store, creation }
+    }
+
+    impl Kit {
+        async fn exists(&self) -> bool {
+            self.store.get("/brokers/topics/t").await.expect("readable").is_some()
+        }
+
+        async fn delete(&self) {
+            self.store.delete("/brokers/topics/t", -1).await.expect("deleted");
+        }
+
+        async fn until_done(&self) {
+            while !self.creation.under_way.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    const NO_PATIENCE: Duration = Duration::ZERO;
+
+    /// Issue 12, row 5: a client asked for a missing topic and hung up, and the name was "being created" for ever.
+    #[tokio::test(start_paused = true)]
+    async fn who_hangs_up_neither_stops_the_creation_nor_makes_the_name_unusable() {
+        let kit = kit().await;
+        let name = TopicName::new("t");
+        kit.dir.hold();
+        {
+            let mut asked = Box::pin(kit.creation.create(&name, NO_PATIENCE));
+            assert!(poll!(&mut asked).is_pending());
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert!(poll!(&mut asked).is_pending(), "the store does not answer");
+        }
+        kit.dir.release();
+        kit.until_done().await;
+        assert!(kit.exists().await, "it was begun, so it is done");
+        kit.delete().await;
+        assert_eq!(kit.creation.create(&name, NO_PATIENCE).await, Ok(()));
+        assert!(kit.exists().await, "a deleted name can be had again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_joins_a_creation_hears_its_outcome() {
+        let kit = kit().await;
+        let name = TopicName::new("t");
+        kit.dir.hold();
+        let first = kit.creation.create(&name, NO_PATIENCE);
+        let second = kit.creation.create(&name, NO_PATIENCE);
+        let (first, second, ()) = tokio::join!(first, second, async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            kit.dir.fail_with_full();
+            kit.dir.release();
+        });
+        assert!(first.is_err() && first == second, "{first:?} {second:?}");
+        kit.dir.heal();
+        assert_eq!(kit.creation.create(&name, NO_PATIENCE).await, Ok(()), "an error is not kept");
+        assert!(kit.exists().await);
+    }
 
     #[test]
     fn names_that_differ_in_dots_and_underscores_alone_collide() {

@@ -1,20 +1,25 @@
-//! Overrides of topics and brokers as `/config` has them, published as snapshots and kept fresh by the change feed.
+//! Overrides of topics and brokers as `/config` has them, kept in memory and fresh by the change feed.
 //!
 //! The feed says what changed, the entity is then read again. It is watched before everything is loaded, so nothing is
 //! lost in between. The creation of a topic is not in the feed: whoever opens a new partition calls
-//! [`DynamicConfig::reload_topics`] first. Applying overrides to logs is `replica`'s work; their meaning is `config`'s.
+//! [`DynamicConfig::reload_topics`] first. Nor is its deletion, which comes by [`DynamicConfig::forget_topics`].
+//! Applying overrides to logs is `replica`'s work; their meaning is `config`'s.
 //! Source: Kafka 3.9 `ZkConfigManager`, `ZkNodeChangeNotificationListener`.
+//!
+//! One entity's overrides change in place, whatever the others: a topic more or less costs the same with ten thousand
+//! of them. What one reader found does not bring a topic back that was deleted while it read.
 //!
 //! The follower task lives as long as the process. It publishes alone, with the callers of `reload_topics`; each
 //! publication replaces whole entities by what was read, so the order of two readers of one entity does not matter for
 //! long: a change is in the feed and is read once more. A panic ends the process.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::watch;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -40,48 +45,114 @@ pub(crate) enum DynamicConfigError {
     Coordination(#[from] CoordinationError),
 }
 
-/// All overrides at one moment.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ConfigImage {
-    topics: HashMap<TopicName, Arc<Overrides>>,
+/// What is set for brokers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BrokerOverrides {
     /// `/config/brokers/N` of this broker.
-    pub(crate) broker: Arc<Overrides>,
+    pub(crate) own: Arc<Overrides>,
     /// `/config/brokers/<default>`.
-    pub(crate) all_brokers: Arc<Overrides>,
+    pub(crate) all: Arc<Overrides>,
 }
 
-impl ConfigImage {
-    /// Overrides of a topic; empty if it has none.
-    pub(crate) fn topic(&self, name: &str) -> Arc<Overrides> {
-        self.topics.get(name).cloned().unwrap_or_default()
+/// What has changed since the last look at it.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigChanges {
+    /// Topics whose overrides are others now.
+    pub(crate) topics: HashSet<TopicName>,
+    pub(crate) brokers: bool,
+}
+
+/// All overrides. Readings and deletions have numbers, so that the later of two can be told.
+#[derive(Debug, Default)]
+struct Known {
+    /// Topics with overrides.
+    topics: HashMap<TopicName, KnownTopic>,
+    brokers: BrokerOverrides,
+    /// Of the last reading or deletion.
+    number: u64,
+    /// Readings that have begun and not ended.
+    reading: usize,
+    /// Topics that were deleted since some of them began, with the number of that.
+    forgotten: HashMap<TopicName, u64>,
+}
+
+#[derive(Debug)]
+struct KnownTopic {
+    overrides: Arc<Overrides>,
+    /// Of the publication of these overrides.
+    number: u64,
+}
+
+impl Known {
+    fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
     }
 
-    /// Every topic with overrides.
-    pub(crate) fn topics(&self) -> impl Iterator<Item = (&TopicName, &Arc<Overrides>)> {
-        self.topics.iter()
-    }
-
-    fn put(&mut self, entity: &Entity, overrides: Overrides, own: BrokerId) {
+    /// Takes over what a reading found that began at `began`; notes in `changes` what is other than before.
+    fn put(&mut self, entity: Entity, overrides: Overrides, own: BrokerId, began: u64, changes: &mut ConfigChanges) {
+        let number = self.number;
         match entity {
-            Entity::Topic(name) if overrides.is_empty() => {
-                self.topics.remove(name.as_str());
-            }
+            Entity::Topic(name) if self.forgotten.get(name.as_str()).is_some_and(|&deleted| deleted > began) => {}
             Entity::Topic(name) => {
-                self.topics.insert(TopicName::new(name), Arc::new(overrides));
+                let name = TopicName::new(&name);
+                let changed = match self.topics.get(name.as_str()) {
+                    Some(known) => *known.overrides != overrides,
+                    None => !overrides.is_empty(),
+                };
+                if overrides.is_empty() {
+                    self.topics.remove(name.as_str());
+                } else {
+                    self.topics.insert(name.clone(), KnownTopic { overrides: Arc::new(overrides), number });
+                }
+                if changed {
+                    changes.topics.insert(name);
+                }
             }
-            Entity::Broker(None) => self.all_brokers = Arc::new(overrides),
-            Entity::Broker(Some(id)) if *id == own => self.broker = Arc::new(overrides),
+            Entity::Broker(None) => {
+                changes.brokers |= *self.brokers.all != overrides;
+                self.brokers.all = Arc::new(overrides);
+            }
+            Entity::Broker(Some(id)) if id == own => {
+                changes.brokers |= *self.brokers.own != overrides;
+                self.brokers.own = Arc::new(overrides);
+            }
             Entity::Broker(Some(_)) => {}
+        }
+    }
+
+    /// Forgets every topic that is not in `listed`, a list that was read at `began`.
+    fn keep_listed(&mut self, listed: &HashSet<TopicName>, began: u64, changes: &mut ConfigChanges) {
+        let gone = self.topics.extract_if(|name, known| known.number <= began && !listed.contains(name));
+        changes.topics.extend(gone.map(|(name, _)| name));
+    }
+}
+
+/// A reading under way, until it is dropped.
+struct Reading<'a> {
+    config: &'a DynamicConfig,
+    began: u64,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut known = self.config.known.write();
+        known.reading -= 1;
+        if known.reading == 0 {
+            known.forgotten = HashMap::new();
         }
     }
 }
 
-/// Handle to the published overrides.
+/// Handle to the overrides.
 #[derive(Debug)]
 pub(crate) struct DynamicConfig {
     store: SharedCoordination,
     broker: BrokerId,
-    image: watch::Sender<Arc<ConfigImage>>,
+    known: RwLock<Known>,
+    /// What [`DynamicConfig::changed`] has not told yet; one name for each topic at most.
+    untold: Mutex<ConfigChanges>,
+    told: Notify,
 }
 
 impl DynamicConfig {
@@ -91,20 +162,36 @@ impl DynamicConfig {
         broker: BrokerId,
         clock: SharedClock,
     ) -> Result<Arc<Self>, DynamicConfigError> {
-        let this = Arc::new(Self { store, broker, image: watch::Sender::new(Arc::default()) });
+        let (known, untold, told) = (RwLock::default(), Mutex::default(), Notify::new());
+        let this = Arc::new(Self { store, broker, known, untold, told });
         let mut feed = Feed { config: this.clone(), clock, last: -1, first_seen: BTreeMap::new(), session: None };
         let changed = feed.catch_up().await?;
+        // Nobody has asked for anything yet.
+        *this.untold.lock() = ConfigChanges::default();
         task::spawn_owner("dynamic-config", feed.follow(changed));
         Ok(this)
     }
 
-    pub(crate) fn current(&self) -> Arc<ConfigImage> {
-        self.image.borrow().clone()
+    /// Overrides of a topic; empty if it has none.
+    pub(crate) fn topic(&self, name: &str) -> Arc<Overrides> {
+        self.known.read().topics.get(name).map(|known| Arc::clone(&known.overrides)).unwrap_or_default()
     }
 
-    /// Wakes at every publication.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ConfigImage>> {
-        self.image.subscribe()
+    pub(crate) fn brokers(&self) -> BrokerOverrides {
+        self.known.read().brokers.clone()
+    }
+
+    /// Waits until something has changed and answers what: all changes since the last answer. For one follower.
+    /// Cancellation-safe.
+    pub(crate) async fn changed(&self) -> ConfigChanges {
+        loop {
+            let told = self.told.notified();
+            let changes = std::mem::take(&mut *self.untold.lock());
+            if changes.brokers || !changes.topics.is_empty() {
+                return changes;
+            }
+            told.await;
+        }
     }
 
     /// Reads these topics' overrides now and publishes them.
@@ -117,6 +204,18 @@ impl DynamicConfig {
         self.reload(vec![Entity::Broker(None), Entity::Broker(Some(self.broker))]).await
     }
 
+    /// The topics were deleted: their overrides go with them.
+    pub(crate) fn forget_topics(&self, topics: &[TopicName]) {
+        let mut known = self.known.write();
+        let number = known.next_number();
+        for topic in topics {
+            known.topics.remove(topic.as_str());
+            if known.reading > 0 {
+                known.forgotten.insert(topic.clone(), number);
+            }
+        }
+    }
+
     /// One entity's overrides as they are in the store at this moment, without publishing them.
     pub(crate) async fn read(&self, entity: &Entity) -> Result<Overrides, DynamicConfigError> {
         let path = entity.path();
@@ -126,7 +225,24 @@ impl DynamicConfig {
         })
     }
 
+    fn begin_reading(&self) -> Reading<'_> {
+        let mut known = self.known.write();
+        known.reading += 1;
+        Reading { config: self, began: known.next_number() }
+    }
+
     async fn reload(&self, entities: Vec<Entity>) -> Result<(), DynamicConfigError> {
+        let reading = self.begin_reading();
+        self.reload_in(&reading, entities, None).await
+    }
+
+    /// Reads the entities and publishes them; forgets all topics that are not in `listed`.
+    async fn reload_in(
+        &self,
+        reading: &Reading<'_>,
+        entities: Vec<Entity>,
+        listed: Option<HashSet<TopicName>>,
+    ) -> Result<(), DynamicConfigError> {
         let mut read = stream::iter(entities)
             .map(|entity| async move { (self.read(&entity).await, entity) })
             .buffered(COORDINATION_READS_IN_FLIGHT_MAX);
@@ -139,20 +255,27 @@ impl DynamicConfig {
                 Err(error) => return Err(error),
             }
         }
-        self.image.send_modify(|image| {
-            let mut next = ConfigImage::clone(image);
+        {
+            let (mut known, mut untold) = (self.known.write(), self.untold.lock());
+            known.next_number();
             for (entity, overrides) in found {
-                next.put(&entity, overrides, self.broker);
+                known.put(entity, overrides, self.broker, reading.began, &mut untold);
             }
-            *image = Arc::new(next);
-        });
+            if let Some(listed) = listed {
+                known.keep_listed(&listed, reading.began, &mut untold);
+            }
+        }
+        self.told.notify_one();
         Ok(())
     }
 
     async fn reload_all(&self) -> Result<(), DynamicConfigError> {
+        let reading = self.begin_reading();
+        let topics = self.store.children("/config/topics").await?;
+        let listed = topics.iter().map(|name| TopicName::new(name)).collect();
         let mut entities = vec![Entity::Broker(None), Entity::Broker(Some(self.broker))];
-        entities.extend(self.store.children("/config/topics").await?.into_iter().map(Entity::Topic));
-        self.reload(entities).await
+        entities.extend(topics.into_iter().map(Entity::Topic));
+        self.reload_in(&reading, entities, Some(listed)).await
     }
 }
 
@@ -309,32 +432,32 @@ mod tests {
         let room = Room::new().await;
         room.put(&topic(), "retention.ms", "1").await;
         let config = room.start().await;
-        assert_eq!(config.current().topic("t")["retention.ms"], "1");
-        assert!(config.current().topic("other").is_empty());
-        let mut updates = config.subscribe();
+        assert_eq!(config.topic("t")["retention.ms"], "1");
+        assert!(config.topic("other").is_empty());
         room.put(&topic(), "retention.ms", "2").await;
         room.announce(&topic()).await;
-        updates.changed().await.unwrap();
-        assert_eq!(config.current().topic("t")["retention.ms"], "2");
+        let changes = config.changed().await;
+        assert_eq!((changes.topics, changes.brokers), (HashSet::from(["t".into()]), false));
+        assert_eq!(config.topic("t")["retention.ms"], "2");
         room.put(&Entity::Broker(None), "log.retention.ms", "3").await;
         room.announce(&Entity::Broker(None)).await;
-        updates.changed().await.unwrap();
-        assert_eq!(config.current().all_brokers["log.retention.ms"], "3");
+        let changes = config.changed().await;
+        assert_eq!((changes.topics, changes.brokers), (HashSet::new(), true));
+        assert_eq!(config.brokers().all["log.retention.ms"], "3");
     }
 
     #[tokio::test]
     async fn unreadable_changes_and_overrides_are_skipped() {
         let room = Room::new().await;
         let config = room.start().await;
-        let mut updates = config.subscribe();
         let rubbish = Bytes::from_static(b"rubbish");
         room.store.create(config::CHANGE_PREFIX, rubbish.clone(), CreateMode::PersistentSequential).await.unwrap();
         room.store.create("/config/topics/bad", rubbish, CreateMode::Persistent).await.unwrap();
         room.put(&topic(), "retention.ms", "2").await;
         room.announce(&Entity::Topic("bad".into())).await;
         room.announce(&topic()).await;
-        while config.current().topic("t").is_empty() {
-            updates.changed().await.unwrap();
+        while config.topic("t").is_empty() {
+            config.changed().await;
         }
     }
 
@@ -344,10 +467,63 @@ mod tests {
         let config = room.start().await;
         room.put(&topic(), "retention.ms", "2").await;
         config.reload_topics(&["t".into()]).await.unwrap();
-        assert_eq!(config.current().topic("t").len(), 1);
+        assert_eq!(config.topic("t").len(), 1);
         room.store.delete("/config/topics/t", -1).await.unwrap();
         config.reload_topics(&["t".into()]).await.unwrap();
-        assert!(config.current().topic("t").is_empty());
+        assert!(config.topic("t").is_empty());
+    }
+
+    /// Issue 12, row 10: overrides stayed in memory for ever.
+    #[tokio::test]
+    async fn a_deleted_topic_takes_its_overrides_with_it() {
+        let room = Room::new().await;
+        let config = room.start().await;
+        for name in ["t", "u"] {
+            room.put(&Entity::Topic(name.into()), "retention.ms", "2").await;
+        }
+        config.reload_topics(&["t".into(), "u".into()]).await.unwrap();
+        room.store.delete("/config/topics/t", -1).await.unwrap();
+        config.forget_topics(&["t".into()]);
+        assert_eq!(config.known.read().topics.keys().collect::<Vec<_>>(), [&TopicName::new("u")]);
+        assert!(config.topic("t").is_empty() && config.known.read().forgotten.is_empty());
+        // Made again under its name.
+        room.put(&topic(), "retention.ms", "3").await;
+        config.reload_topics(&["t".into()]).await.unwrap();
+        assert_eq!(config.topic("t")["retention.ms"], "3");
+    }
+
+    #[tokio::test]
+    async fn who_read_before_a_deletion_does_not_bring_the_topic_back() {
+        let room = Room::new().await;
+        let config = room.start().await;
+        room.put(&topic(), "retention.ms", "2").await;
+        let reading = config.begin_reading();
+        let late = Overrides::from([("retention.ms".into(), "2".into())]);
+        config.forget_topics(&["t".into()]);
+        let mut changes = ConfigChanges::default();
+        config.known.write().put(topic(), late.clone(), BrokerId(1), reading.began, &mut changes);
+        assert!(config.topic("t").is_empty());
+        // One that began after it may: the topic is there again.
+        let after = config.begin_reading();
+        config.known.write().put(topic(), late, BrokerId(1), after.began, &mut changes);
+        assert_eq!(config.topic("t").len(), 1);
+        drop((reading, after));
+        assert!(config.known.read().forgotten.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_full_reading_forgets_what_is_not_there_and_keeps_what_came_meanwhile() {
+        let room = Room::new().await;
+        room.put(&topic(), "retention.ms", "2").await;
+        let config = room.start().await;
+        room.store.delete("/config/topics/t", -1).await.unwrap();
+        let reading = config.begin_reading();
+        room.put(&Entity::Topic("u".into()), "retention.ms", "2").await;
+        config.reload_topics(&["u".into()]).await.unwrap();
+        config.reload_in(&reading, Vec::new(), Some(HashSet::new())).await.unwrap();
+        assert_eq!(config.known.read().topics.keys().collect::<Vec<_>>(), [&TopicName::new("u")]);
+        let changes = config.changed().await;
+        assert_eq!(changes.topics, HashSet::from(["t".into(), "u".into()]));
     }
 
     #[tokio::test]
@@ -356,10 +532,9 @@ mod tests {
         room.announce(&topic()).await;
         let config = room.start().await;
         room.clock.advance(CHANGE_LIFE_MS + 1);
-        let mut updates = config.subscribe();
         room.put(&topic(), "retention.ms", "2").await;
         room.announce(&topic()).await;
-        updates.changed().await.unwrap();
+        config.changed().await;
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }

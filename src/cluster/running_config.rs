@@ -9,15 +9,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::dynamic_config::ConfigImage;
-use super::znodes::config::Overrides;
+use super::dynamic_config::BrokerOverrides;
 use crate::config::Config;
 
 #[derive(Debug)]
 pub(crate) struct RunningConfig {
     now: watch::Sender<Arc<Config>>,
-    /// The values of all brokers and of this one that were last looked at, legal or not.
-    seen: Mutex<(Arc<Overrides>, Arc<Overrides>)>,
+    /// The values that were last looked at, legal or not.
+    seen: Mutex<BrokerOverrides>,
 }
 
 impl RunningConfig {
@@ -37,13 +36,12 @@ impl RunningConfig {
 
     /// Takes the values of brokers over, unless they are what was seen last. Values that are not legal, which only
     /// somebody else can have stored, are said and change nothing.
-    pub(crate) fn apply(&self, image: &ConfigImage) {
+    pub(crate) fn apply(&self, found: BrokerOverrides) {
         let mut seen = self.seen.lock();
-        let found = (Arc::clone(&image.all_brokers), Arc::clone(&image.broker));
         if *seen == found {
             return;
         }
-        match self.current().with_dynamic((*found.0).clone(), (*found.1).clone()) {
+        match self.current().with_dynamic((*found.all).clone(), (*found.own).clone()) {
             Ok(config) => {
                 for line in config.dynamic_lines() {
                     info!("{line}");
@@ -64,13 +62,11 @@ mod tests {
     use super::*;
     use crate::config::{Inputs, Machine};
 
-    fn image(all_brokers: &[(&str, &str)], broker: &[(&str, &str)]) -> ConfigImage {
+    fn set(all: &[(&str, &str)], own: &[(&str, &str)]) -> BrokerOverrides {
         let overrides = |values: &[(&str, &str)]| {
             Arc::new(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
         };
-        let mut image = ConfigImage::default();
-        (image.broker, image.all_brokers) = (overrides(broker), overrides(all_brokers));
-        image
+        BrokerOverrides { own: overrides(own), all: overrides(all) }
     }
 
     fn running() -> Arc<RunningConfig> {
@@ -81,23 +77,23 @@ mod tests {
     fn a_brokers_own_value_wins_and_its_absence_brings_the_other_back() {
         let running = running();
         let mut changes = running.subscribe();
-        running.apply(&image(&[("message.max.bytes", "5000")], &[("message.max.bytes", "6000")]));
+        running.apply(set(&[("message.max.bytes", "5000")], &[("message.max.bytes", "6000")]));
         assert!(changes.has_changed().unwrap());
         assert_eq!(running.current().topic_defaults.max_message_bytes, 6000);
-        running.apply(&image(&[("message.max.bytes", "5000")], &[]));
+        running.apply(set(&[("message.max.bytes", "5000")], &[]));
         assert_eq!(running.current().topic_defaults.max_message_bytes, 5000);
         changes.mark_unchanged();
-        running.apply(&image(&[("message.max.bytes", "5000")], &[]));
+        running.apply(set(&[("message.max.bytes", "5000")], &[]));
         assert!(!changes.has_changed().unwrap(), "nothing new");
-        running.apply(&image(&[], &[]));
+        running.apply(set(&[], &[]));
         assert_eq!(running.current().topic_defaults.max_message_bytes, 1_048_588);
     }
 
     #[test]
     fn what_is_not_legal_or_cannot_change_leaves_everything_as_it_was() {
         let running = running();
-        running.apply(&image(&[("message.max.bytes", "many")], &[]));
-        running.apply(&image(&[("num.partitions", "7"), ("listeners", "PLAINTEXT://:1")], &[("broker.id", "9")]));
+        running.apply(set(&[("message.max.bytes", "many")], &[]));
+        running.apply(set(&[("num.partitions", "7"), ("listeners", "PLAINTEXT://:1")], &[("broker.id", "9")]));
         let now = running.current();
         assert_eq!((now.num_partitions, now.topic_defaults.max_message_bytes), (1, 1_048_588));
         assert_eq!((now.broker_id, now.listeners[0].port), (None, 9092));

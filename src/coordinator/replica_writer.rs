@@ -77,13 +77,10 @@ pub(super) fn append_replicated(
     // Writes it, perhaps here.
     drop(accepted);
     Ok(async move {
-        match acked.await {
-            Ok(outcomes) => match outcomes.into_iter().next() {
-                Some(Ok(())) => Ok(end_offset),
-                Some(Err(error)) => Err(error.into()),
-                None => Err(WriteError::NotLeader),
-            },
-            Err(_) => Err(WriteError::NotLeader),
+        match acked.all().await.into_iter().next() {
+            Some(Ok(())) => Ok(end_offset),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(WriteError::NotLeader),
         }
     }
     .boxed())

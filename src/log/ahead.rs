@@ -3,16 +3,18 @@
 //!
 //! A directory has one [`Ring`] for it, in which the oldest goes first. A partition remembers one stretch of its log;
 //! two consumers at different places take turns at it and read from storage otherwise, where the page cache has what
-//! the first of them read. Spawns nothing: who reads runs the [`Fill`] that he is handed.
+//! the first of them read. Spawns nothing: who reads runs the [`Fill`] that he is handed. What a fill will read counts
+//! in the ring before it is read; where the ring is full of fills under way, nothing more is read ahead.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tracing::debug;
 
 use super::read::{LogReader, Read};
-use super::ring::{Ring, RingSlot};
+use super::ring::{Reserved, Ring, RingSlot};
 use crate::record::BatchHeader;
 use crate::types::Offset;
 
@@ -82,8 +84,9 @@ impl Ahead {
         self.ring.clear(&self.slot);
     }
 
-    /// Where to go on, if a reader that stands at `end` and takes up to `bytes` at once should find more.
-    fn plan(&self, end: Offset, bytes: usize) -> Option<(Offset, u64)> {
+    /// Where to go on, with room for `fill_bytes`, if a reader that stands at `end` and takes up to `bytes` at once
+    /// should find more.
+    fn plan(&self, end: Offset, bytes: usize, fill_bytes: usize) -> Option<(Offset, u64, Reserved)> {
         let (from, held_bytes) = self.slot.held_from(end);
         let mut state = self.state.lock();
         // As much again as the next read takes, so that the fill after it has begun before it is needed.
@@ -98,9 +101,10 @@ impl Ahead {
             state.pause -= 1;
             return None;
         }
+        let reserved = self.ring.reserve(fill_bytes)?;
         state.filling = true;
         state.unread = Some(from);
-        Some((from, state.generation))
+        Some((from, state.generation, reserved))
     }
 }
 
@@ -110,9 +114,11 @@ impl LogReader {
         if !read.behind_tail || read.batches.is_empty() || read.end >= upto || self.shared.slot.holds(read.end) {
             return None;
         }
-        let (from, generation) = self.shared.ahead.plan(read.end, bytes)?;
-        let bytes = bytes.saturating_mul(2).clamp(FILL_BYTES_MIN, FILL_BYTES_MAX);
-        Some(Fill { reader: self.clone(), from, upto, bytes, generation })
+        // Neighbours are mostly of one size, and one batch is read whatever its size.
+        let largest = read.batches.iter().map(Bytes::len).max().unwrap_or(0);
+        let fill_bytes = bytes.saturating_mul(2).clamp(FILL_BYTES_MIN, FILL_BYTES_MAX).max(largest);
+        let (from, generation, reserved) = self.shared.ahead.plan(read.end, bytes, fill_bytes)?;
+        Some(Fill { reader: self.clone(), from, upto, bytes: fill_bytes, generation, reserved })
     }
 }
 
@@ -124,11 +130,12 @@ pub(crate) struct Fill {
     upto: Offset,
     bytes: usize,
     generation: u64,
+    reserved: Reserved,
 }
 
 impl Fill {
     /// Reads the stretch. Blocks on the disk. What goes wrong is told to the consumer who comes for these records.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
         if self.from >= self.upto {
             return;
         }
@@ -138,7 +145,7 @@ impl Fill {
         }
     }
 
-    fn keep(&self, read: Read) {
+    fn keep(&mut self, read: Read) {
         let ahead = &self.reader.shared.ahead;
         let state = ahead.state.lock();
         if state.generation != self.generation {
@@ -148,7 +155,7 @@ impl Fill {
         for batch in read.batches {
             let Ok(header) = BatchHeader::parse(&batch) else { return };
             // Compaction leaves gaps between batches. Here each begins where the one before it ended.
-            ahead.ring.keep(&ahead.slot, header.base_offset.min(next), header.last_offset(), batch);
+            self.reserved.keep(&ahead.slot, header.base_offset.min(next), header.last_offset(), batch);
             next = header.last_offset() + 1;
         }
     }
@@ -165,6 +172,7 @@ impl Drop for Fill {
 #[cfg(test)]
 mod tests {
     use super::super::config::LogConfig;
+    use super::super::tail::READ_AHEAD_BYTES;
     use super::super::tests::{Bench, batch};
     use super::*;
 
@@ -228,6 +236,27 @@ mod tests {
         fill.run();
         assert!(reader.read_memory(Offset(2), Offset(20), len, true).is_none());
         assert!(!reader.shared.ahead.wait(), "a fill that is over holds nobody up");
+    }
+
+    /// Issue 12, row 13: what fills under way had read, 2 MiB each and one for every partition, was in no bound.
+    #[test]
+    fn fills_under_way_count_in_the_bound_of_the_ring() {
+        let (bench, len) = behind_the_tail();
+        let ring = Arc::clone(&bench.log.reader().shared.ahead.ring);
+        let reserved = ring.reserve(READ_AHEAD_BYTES - FILL_BYTES_MIN).expect("nothing else is under way");
+        let reader = bench.log.reader();
+        let read = reader.read(Offset(0), Offset(20), len, true).expect("readable");
+        let fill = reader.fill_after(&read, Offset(20), len).expect("it fits");
+        assert_eq!(ring.claimed_bytes(), READ_AHEAD_BYTES);
+        fill.run();
+        assert!(ring.claimed_bytes() <= READ_AHEAD_BYTES);
+        assert!(reader.read_memory(Offset(2), Offset(20), len, true).is_some());
+        reader.shared.ahead.clear();
+        let _more = ring.reserve(FILL_BYTES_MIN).expect("the fill is over");
+        assert!(reader.fill_after(&read, Offset(20), len).is_none(), "no room: the consumer reads by itself");
+        assert!(!reader.shared.ahead.wait(), "and waits for nobody");
+        drop(reserved);
+        assert!(reader.fill_after(&read, Offset(20), len).is_some());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::read::Read;
 use crate::types::Offset;
@@ -31,6 +31,8 @@ pub(super) struct Ring {
 #[derive(Debug, Default)]
 struct Queue {
     used_bytes: usize,
+    /// Of batches that are still to come, see [`Ring::reserve`].
+    reserved_bytes: usize,
     order: VecDeque<Arc<RingSlot>>,
     /// Batches that the slots hold; all else in `order` is stale.
     live: usize,
@@ -72,6 +74,25 @@ impl Ring {
         self.queue.lock().used_bytes
     }
 
+    /// Bytes charged and reserved at the moment.
+    #[cfg(test)]
+    pub(super) fn claimed_bytes(&self) -> usize {
+        let queue = self.queue.lock();
+        queue.used_bytes + queue.reserved_bytes
+    }
+
+    /// Room for batches that are about to be read into memory, for which the oldest ones go now; `None` if so much is
+    /// reserved already that the budget would not hold both.
+    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reserved> {
+        let mut queue = self.queue.lock();
+        if queue.reserved_bytes + bytes > self.budget_bytes {
+            return None;
+        }
+        queue.reserved_bytes += bytes;
+        self.evict_beyond_budget(queue);
+        Some(Reserved { ring: Arc::clone(self), bytes })
+    }
+
     /// Remembers a batch that became durable. Batches of one slot come in offset order; a gap forgets what was before.
     pub(super) fn push(&self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: &Bytes) {
         let bytes = if bytes.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
@@ -80,8 +101,14 @@ impl Ring {
 
     /// As [`Self::push`], but the bytes may be small and share their buffer, which they keep alive.
     pub(super) fn keep(&self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: Bytes) {
-        let batch = RingBatch { base_offset, last_offset, bytes };
+        self.put(slot, RingBatch { base_offset, last_offset, bytes }, 0);
+    }
+
+    /// Adds a batch for which `reserved_bytes` were reserved until now.
+    fn put(&self, slot: &Arc<RingSlot>, batch: RingBatch, reserved_bytes: usize) {
+        let base_offset = batch.base_offset;
         let mut queue = self.queue.lock();
+        queue.reserved_bytes -= reserved_bytes;
         queue.used_bytes += batch.charge();
         queue.order.push_back(slot.clone());
         queue.live += 1;
@@ -96,7 +123,11 @@ impl Ring {
         if queue.order.len() > 2 * queue.live + STALE_ENTRIES_MAX {
             queue.drop_stale();
         }
-        while queue.used_bytes > self.budget_bytes {
+        self.evict_beyond_budget(queue);
+    }
+
+    fn evict_beyond_budget<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) {
+        while queue.used_bytes + queue.reserved_bytes > self.budget_bytes {
             let evicted = queue.evict();
             // Freeing a large buffer may give pages back to the kernel: not under everybody's lock.
             drop(queue);
@@ -117,6 +148,29 @@ impl Ring {
         queue.forgot(batches.len(), charged_bytes);
         drop(queue);
         drop(batches);
+    }
+}
+
+/// Room in a ring that is given back when it is dropped, as far as it was not spent.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    ring: Arc<Ring>,
+    bytes: usize,
+}
+
+impl Reserved {
+    /// As [`Ring::keep`], out of what was reserved.
+    pub(super) fn keep(&mut self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: Bytes) {
+        let batch = RingBatch { base_offset, last_offset, bytes };
+        let spent_bytes = batch.charge().min(self.bytes);
+        self.bytes -= spent_bytes;
+        self.ring.put(slot, batch, spent_bytes);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.ring.queue.lock().reserved_bytes -= self.bytes;
     }
 }
 
@@ -304,6 +358,23 @@ mod tests {
         assert!(ring.queue.lock().order.len() <= STALE_ENTRIES_MAX + 5);
         assert_eq!(ring.used_bytes(), 2 * (10 + BATCH_OVERHEAD_BYTES));
         assert_eq!(read(&idle, 0, 1, 100), Some(vec![0]));
+    }
+
+    #[test]
+    fn what_is_still_to_come_counts_as_if_it_were_there() {
+        let of_one = 10 + BATCH_OVERHEAD_BYTES;
+        let (ring, slot) = (Arc::new(Ring::new(3 * of_one)), Arc::default());
+        for base in 0..3 {
+            push(&ring, &slot, base, base, 10);
+        }
+        let mut reserved = ring.reserve(2 * of_one).expect("the oldest make room");
+        assert_eq!((ring.used_bytes(), ring.claimed_bytes()), (of_one, 3 * of_one));
+        assert!(ring.reserve(2 * of_one).is_none(), "what is under way does not make room");
+        reserved.keep(&slot, Offset(3), Offset(3), batch(3, 10));
+        assert_eq!((ring.used_bytes(), ring.claimed_bytes()), (2 * of_one, 3 * of_one));
+        drop(reserved);
+        assert_eq!(ring.claimed_bytes(), 2 * of_one, "what was not spent is given back");
+        assert_eq!(read(&slot, 2, 4, 100), Some(vec![2, 3]));
     }
 
     #[test]

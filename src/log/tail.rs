@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::ring::Ring;
 
-/// Memory that all partitions of a log directory share for what was read ahead.
-const READ_AHEAD_BYTES: usize = 32 << 20;
+/// Memory that all partitions of a log directory share for what was read ahead, or is about to be.
+pub(super) const READ_AHEAD_BYTES: usize = 32 << 20;
 
 /// The two rings of a log directory.
 #[derive(Debug)]

@@ -4,14 +4,22 @@
 //!
 //! A large frame takes its whole size at once: whoever has room can be received to its end, and no two wait for each
 //! other. While others wait for room a frame that comes too slowly loses it, and its connection.
+//!
+//! Those who wait get room in the order in which they came, and only the first is woken when some is released. So that
+//! nobody waits long for the first: a request gets room as long as there is any, so the last may take more than was
+//! left; a request may be parked for minutes, and the whole half free never. The same holds for a frame above the whole
+//! half that is to come in, while those that fit into it have to fit into what is left: who is received makes room
+//! within a bounded time. Source of the first rule: Kafka 3.9 `SimpleMemoryPool.tryAllocate`, as `SocketServer` makes
+//! it (not strict).
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::task::Counted;
@@ -28,8 +36,13 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 struct Budget {
     bytes_max: usize,
+    /// Whether the last may take more than is left, whatever its size.
+    any_room: bool,
     used: AtomicUsize,
     waiting: AtomicUsize,
+    /// Whose turn it is to get room; fair.
+    turn: Semaphore,
+    /// Wakes who has the turn.
     released: Notify,
 }
 
@@ -40,67 +53,75 @@ pub(crate) struct Charge {
     bytes: usize,
 }
 
+/// A charge that is waited for. It keeps its place as long as it is kept, whether it is polled or not.
+pub(crate) type Charging = Pin<Box<dyn Future<Output = Charge> + Send>>;
+
 impl Admission {
     pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { requests: Budget::new(bytes_max / 2), receiving: Budget::new(bytes_max / 2) })
+        let (requests, receiving) = (Budget::new(bytes_max / 2, true), Budget::new(bytes_max / 2, false));
+        Arc::new(Self { requests, receiving })
     }
 
-    /// Waits until a request of this size may be answered. One larger than the budget is served alone.
-    /// Cancellation-safe.
-    pub(crate) async fn charge(&self, bytes: usize) -> Charge {
-        self.requests.charge(bytes).await
+    /// Waits until a request of this size may be answered.
+    pub(crate) fn charge(&self, bytes: usize) -> Charging {
+        Box::pin(Arc::clone(&self.requests).charge(bytes))
     }
 
-    /// The same without waiting.
+    /// The same without waiting; `None` also where others wait.
     pub(crate) fn try_charge(&self, bytes: usize) -> Option<Charge> {
         self.requests.try_charge(bytes)
     }
 
     /// For the frames of one connection.
     pub(crate) fn receiving(&self) -> Receiving {
-        Receiving { budget: Arc::clone(&self.receiving), held: None }
+        Receiving { budget: Arc::clone(&self.receiving), held: None, waiting: None }
     }
 }
 
 impl Budget {
-    fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes_max, used: AtomicUsize::new(0), waiting: AtomicUsize::new(0), released: Notify::new() })
+    fn new(bytes_max: usize, any_room: bool) -> Arc<Self> {
+        let (used, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { bytes_max, any_room, used, waiting, turn: Semaphore::new(1), released: Notify::new() })
     }
 
-    /// Waits until there is room, or nobody else holds any.
-    async fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+    fn admits(&self, used: usize, bytes: usize) -> bool {
+        let fits = bytes <= self.bytes_max.saturating_sub(used);
+        let any = used < self.bytes_max && (self.any_room || bytes > self.bytes_max);
+        fits || any || used == 0
+    }
+
+    async fn charge(self: Arc<Self>, bytes: usize) -> Charge {
         if let Some(charge) = self.try_charge(bytes) {
             return charge;
         }
         let _waiting = Counted::new(&self.waiting);
-        loop {
-            let released = self.released.notified();
-            tokio::pin!(released);
-            released.as_mut().enable();
-            if let Some(charge) = self.try_charge(bytes) {
-                return charge;
-            }
-            released.await;
+        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
+        // Who has counted himself finds what was released before, or is woken by what is released after.
+        while !self.try_take(bytes) {
+            self.released.notified().await;
         }
+        Charge { budget: Arc::clone(&self), bytes }
     }
 
+    /// The room, if there is some and nobody waits for it.
     fn try_charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        self.try_take(bytes).then(|| Charge { budget: Arc::clone(self), bytes })
+        let free = self.waiting.load(Ordering::SeqCst) == 0 && self.try_take(bytes);
+        free.then(|| Charge { budget: Arc::clone(self), bytes })
     }
 
     fn try_take(&self, bytes: usize) -> bool {
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                (used == 0 || used + bytes <= self.bytes_max).then_some(used + bytes)
-            })
-            .is_ok()
+        let taken = |used| self.admits(used, bytes).then_some(used + bytes);
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken).is_ok()
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.budget.released.notify_waiters();
+        self.budget.used.fetch_sub(self.bytes, Ordering::SeqCst);
+        if self.budget.waiting.load(Ordering::SeqCst) > 0 {
+            // Kept for who gets the turn next, if nobody has it yet.
+            self.budget.released.notify_one();
+        }
     }
 }
 
@@ -109,6 +130,17 @@ impl Drop for Charge {
 pub(crate) struct Receiving {
     budget: Arc<Budget>,
     held: Option<Box<Held>>,
+    /// The place of a frame that has to wait: it outlives the read that began to wait, which a connection gives up for
+    /// anything else that it has to do.
+    waiting: Option<Waiting>,
+}
+
+struct Waiting(Charging);
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Waiting")
+    }
 }
 
 #[derive(Debug)]
@@ -145,14 +177,30 @@ impl Receiving {
     pub(crate) fn release(&mut self) {
         self.held = None;
     }
+
+    /// Gives up the place of a frame that waits, so that nobody waits for one whose connection is not read. It comes
+    /// last when it asks again.
+    pub(crate) fn step_back(&mut self) {
+        self.waiting = None;
+    }
 }
 
 impl Room for Receiving {
     async fn hold(&mut self, bytes: usize) {
-        if self.held.is_none() {
-            let charge = self.budget.charge(bytes).await;
-            self.held = Some(Box::new(Held::new(charge)));
+        if self.held.is_some() {
+            return;
         }
+        let charge = match self.budget.try_charge(bytes).filter(|_| self.waiting.is_none()) {
+            Some(charge) => charge,
+            None => {
+                let budget = &self.budget;
+                let waiting = self.waiting.get_or_insert_with(|| Waiting(Box::pin(Arc::clone(budget).charge(bytes))));
+                let charge = (&mut waiting.0).await;
+                self.waiting = None;
+                charge
+            }
+        };
+        self.held = Some(Box::new(Held::new(charge)));
     }
 
     async fn read(&mut self, read: impl Future<Output = io::Result<usize>> + Send) -> io::Result<usize> {
@@ -189,27 +237,143 @@ mod tests {
     async fn a_frame_waits_until_the_budget_has_room() {
         let admission = Admission::new(200);
         let first = admission.charge(80).await;
-        let mut second = Box::pin(admission.charge(30));
-        assert!(futures_util::poll!(&mut second).is_pending());
+        let _second = admission.charge(30).await;
+        let mut third = admission.charge(1);
+        assert!(futures_util::poll!(&mut third).is_pending(), "the second took the last of it, and more");
         drop(first);
-        let _second = second.await;
+        let _third = third.await;
+    }
+
+    /// Issue 12, row 13: a frame above the half waited for a moment in which nobody held any, and had its turn never
+    /// while others kept coming, or while one request was parked.
+    #[tokio::test]
+    async fn a_frame_above_the_budget_needs_any_room_and_takes_all() {
+        let admission = Admission::new(200);
+        let parked = admission.charge(40).await;
+        let large = admission.charge(1000).await;
+        let mut later = admission.charge(1);
+        assert!(admission.try_charge(1).is_none() && futures_util::poll!(&mut later).is_pending());
+        drop(parked);
+        assert!(futures_util::poll!(&mut later).is_pending());
+        drop(large);
+        let _later = later.await;
+        let unlimited = Admission::new(usize::MAX);
+        let (_huge, _none) = (unlimited.charge(100 << 20).await, Admission::new(0).charge(1).await);
+        assert!(unlimited.try_charge(1).is_some());
     }
 
     #[tokio::test]
-    async fn a_frame_above_the_budget_is_served_alone() {
+    async fn what_comes_in_fits_what_is_left_or_is_above_the_whole() {
         let admission = Admission::new(200);
-        let _large = admission.charge(1000).await;
+        let (mut holder, mut fitting, mut large) =
+            (admission.receiving(), admission.receiving(), admission.receiving());
+        holder.hold(90).await;
+        assert!(futures_util::poll!(Box::pin(fitting.hold(90))).is_pending());
+        fitting.step_back();
+        large.hold(1000).await;
+        drop(holder);
+        assert!(futures_util::poll!(Box::pin(fitting.hold(90))).is_pending());
+        drop(large);
+        fitting.hold(90).await;
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_not_overtaken_by_those_who_come_later() {
+        let admission = Admission::new(200);
+        let held = admission.charge(100).await;
+        let mut large = admission.charge(1000);
+        assert!(futures_util::poll!(&mut large).is_pending());
+        let mut behind = admission.charge(1);
+        assert!(futures_util::poll!(&mut behind).is_pending());
+        drop(held);
+        assert!(admission.try_charge(1).is_none(), "others wait");
+        assert!(futures_util::poll!(&mut behind).is_pending(), "and the first of them comes first");
+        let large = large.await;
+        assert!(futures_util::poll!(&mut behind).is_pending());
+        drop(large);
+        let _behind = behind.await;
+    }
+
+    /// A release woke everybody who waited, all but one of them for nothing.
+    #[tokio::test]
+    async fn a_release_wakes_the_first_alone() {
+        let admission = Admission::new(200);
+        let held = admission.charge(100).await;
+        let mut waiting: Vec<_> = (0..100).map(|_| polled(admission.charge(100))).collect();
+        assert!(waiting.iter_mut().all(|task| task.poll().is_none()));
+        let woken = |waiting: &[Polled]| waiting.iter().filter(|task| task.is_woken()).count();
+        drop(held);
+        assert!(waiting[0].is_woken() && woken(&waiting) == 1);
+        let charge = waiting[0].poll().expect("the first has the room");
+        // The turn goes on; who has it finds no room and waits for the release.
+        assert!(waiting[1].is_woken() && waiting[1].poll().is_none() && woken(&waiting) == 0);
+        drop(waiting.remove(1));
+        assert!(waiting[1].is_woken() && woken(&waiting) == 1, "who gave up is passed over");
+        drop(charge);
+        let _charge = waiting[1].poll().expect("there is room");
+    }
+
+    /// A future with a waker that counts.
+    struct Polled {
+        charging: Charging,
+        woken: Arc<Woken>,
+    }
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn polled(charging: Charging) -> Polled {
+        Polled { charging, woken: Arc::default() }
+    }
+
+    impl Polled {
+        fn poll(&mut self) -> Option<Charge> {
+            self.woken.0.store(false, Ordering::SeqCst);
+            let waker = std::task::Waker::from(Arc::clone(&self.woken));
+            match self.charging.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+                std::task::Poll::Ready(charge) => Some(charge),
+                std::task::Poll::Pending => None,
+            }
+        }
+
+        fn is_woken(&self) -> bool {
+            self.woken.0.load(Ordering::SeqCst)
+        }
+    }
+
+    /// A connection polls its read anew whenever it does anything else; its frame keeps its place all the same.
+    #[tokio::test]
+    async fn a_frame_that_is_received_keeps_its_place_when_its_read_is_polled_anew() {
+        let admission = Admission::new(200);
+        let (mut holder, mut first, mut second) = (admission.receiving(), admission.receiving(), admission.receiving());
+        holder.hold(100).await;
+        for _ in 0..2 {
+            assert!(futures_util::poll!(Box::pin(first.hold(100))).is_pending());
+        }
+        let mut later = Box::pin(second.hold(100));
+        assert!(futures_util::poll!(&mut later).is_pending());
+        drop(holder);
+        assert!(futures_util::poll!(&mut later).is_pending(), "it came second");
+        first.hold(100).await;
+        drop(first);
+        later.await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_frame_gives_way_only_if_others_wait() {
         let admission = Admission::new(200);
         let (mut slow, mut waiter) = (admission.receiving(), admission.receiving());
-        slow.hold(90).await;
+        slow.hold(100).await;
         let hour = Duration::from_secs(3600);
         assert!(tokio::time::timeout(hour, slow.read(std::future::pending())).await.is_err(), "nobody waits");
         let _request = admission.try_charge(90).expect("whole requests have a budget of their own");
-        let mut waiting = Box::pin(waiter.hold(90));
+        let mut waiting = Box::pin(waiter.hold(100));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         assert!(slow.read(std::future::pending()).await.is_err());
         drop(slow);

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::admission::{Admission, Charge, Receiving};
+use super::admission::{Admission, Charge, Charging, Receiving};
 use super::outbox::{Outbox, Outboxes, Waiting};
 use super::reply::{self, Reply, WriteError};
 use super::turn::Turn;
@@ -153,8 +153,9 @@ impl Connection {
         let mut stopping = self.settings.stopping.clone();
         let mut reading = true;
         let admission = Arc::clone(&self.settings.admission);
-        // A frame that waits for room in the budget. Replies go on meanwhile, because they make that room.
-        let mut held: Option<BytesMut> = None;
+        // A frame that waits for room in the budget, and its place. Replies go on meanwhile, because they make that
+        // room.
+        let mut held: Option<(BytesMut, Charging)> = None;
         loop {
             if self.turn.is_over() {
                 tokio::task::yield_now().await;
@@ -162,12 +163,14 @@ impl Connection {
             if self.pending.is_empty() {
                 self.pending.extend(self.next_fetch.take());
             }
+            if self.outbox.is_full() {
+                self.receiving.step_back();
+            }
             let may_read = reading
                 && held.is_none()
                 && self.next_fetch.is_none()
                 && self.pending.len() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
                 && !self.outbox.is_full();
-            let held_bytes = held.as_ref().map_or(0, BytesMut::len);
             tokio::select! {
                 biased;
                 Some(finished) = self.pending.next(), if !self.pending.is_empty() => {
@@ -181,16 +184,19 @@ impl Connection {
                                 self.receiving.release();
                                 self.begin(frame, charge).await?;
                             }
-                            None => held = Some(frame),
+                            None => {
+                                let charging = admission.charge(frame.len());
+                                held = Some((frame, charging));
+                            }
                         },
                         // The client is gone: nobody reads what is still pending.
                         None => return Ok(()),
                     }
                     active_at = Instant::now();
                 }
-                charge = admission.charge(held_bytes), if held.is_some() => {
+                charge = charged(&mut held), if held.is_some() => {
                     self.receiving.release();
-                    if let Some(frame) = held.take() {
+                    if let Some((frame, _)) = held.take() {
                         self.begin(frame, charge).await?;
                     }
                 }
@@ -244,6 +250,14 @@ impl Connection {
             Ready::Nothing => Ok(()),
             Ready::Close(reason) => Err(End::Closed(reason)),
         }
+    }
+}
+
+/// Resolves when the frame that waits has its room; never, if none waits.
+async fn charged(held: &mut Option<(BytesMut, Charging)>) -> Charge {
+    match held {
+        Some((_, charging)) => charging.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -41,41 +42,80 @@ pub(crate) struct Completion {
 struct CompletionState {
     missing: usize,
     outcomes: Vec<Option<Result<(), AckError>>>,
-    wake: Option<oneshot::Sender<Vec<Result<(), AckError>>>>,
+    wake: Option<oneshot::Sender<()>>,
 }
 
 impl Completion {
-    /// A completion over `slots` partitions and the receiver that resolves once all of them are known.
-    pub(crate) fn new(slots: usize) -> (Arc<Self>, oneshot::Receiver<Vec<Result<(), AckError>>>) {
+    /// A completion over `slots` partitions, and the way to wait for it.
+    pub(crate) fn new(slots: usize) -> (Arc<Self>, Acked) {
         let (wake, woken) = oneshot::channel();
         let state = CompletionState { missing: slots, outcomes: vec![None; slots], wake: Some(wake) };
         let completion = Arc::new(Self { state: Mutex::new(state) });
         if slots == 0 {
-            completion.state.lock().finish();
+            completion.state.lock().wake();
         }
-        (completion, woken)
+        (Arc::clone(&completion), Acked { completion, woken })
     }
 
     fn complete(&self, slot: usize, outcome: Result<(), AckError>) {
         let mut state = self.state.lock();
-        // The first answer counts; once the request is woken there is nothing left to note.
+        // The first answer counts; once the outcomes were taken there is nothing left to note.
         if let Some(unknown @ None) = state.outcomes.get_mut(slot) {
             *unknown = Some(outcome);
             state.missing -= 1;
             if state.missing == 0 {
-                state.finish();
+                state.wake();
             }
         }
     }
 }
 
 impl CompletionState {
-    fn finish(&mut self) {
-        let outcomes = self.outcomes.drain(..).map(|outcome| outcome.unwrap_or(Err(AckError::NotLeader))).collect();
+    fn wake(&mut self) {
         if let Some(wake) = self.wake.take() {
-            // The request may have timed out or its connection may be gone; then nobody listens, which is fine.
-            let _ = wake.send(outcomes);
+            // Refused where the connection is gone: then nobody is owed an answer.
+            wake.send(()).unwrap_or_default();
         }
+    }
+}
+
+/// Who waits for the outcomes of a request.
+#[derive(Debug)]
+pub(crate) struct Acked {
+    completion: Arc<Completion>,
+    woken: oneshot::Receiver<()>,
+}
+
+impl Acked {
+    /// All outcomes, in slot order, once they are known.
+    pub(crate) async fn all(mut self) -> Vec<Result<(), AckError>> {
+        self.known().await;
+        // The request is woken by the last of them.
+        self.take().into_iter().map(|outcome| outcome.unwrap_or(Err(AckError::NotLeader))).collect()
+    }
+
+    /// The outcomes that are known when all of them are, or `timeout` is over; `None` for those that are not.
+    /// Source: Kafka 3.9 `DelayedProduce.onExpiration`, which expires partitions one by one.
+    pub(crate) async fn within(mut self, timeout: Duration) -> Vec<Option<Result<(), AckError>>> {
+        // Which of the two it was can be seen in the outcomes.
+        tokio::time::timeout(timeout, self.known()).await.unwrap_or_default();
+        self.take()
+    }
+
+    async fn known(&mut self) {
+        // The completion lives as long as this, and it keeps its sender until it wakes.
+        (&mut self.woken).await.expect("a completion wakes before it goes");
+    }
+
+    fn take(&self) -> Vec<Option<Result<(), AckError>>> {
+        std::mem::take(&mut self.completion.state.lock().outcomes)
+    }
+
+    /// The outcomes, if all of them are known.
+    #[cfg(test)]
+    pub(crate) fn try_all(&mut self) -> Option<Vec<Result<(), AckError>>> {
+        let missing = self.completion.state.lock().missing;
+        (missing == 0).then(|| self.take().into_iter().flatten().collect())
     }
 }
 
@@ -149,15 +189,37 @@ mod tests {
         queue.push(Offset(4), Ack::new(&completion, 0));
         queue.push(Offset(9), Ack::new(&completion, 1));
         queue.pass(Offset(5));
-        assert!(woken.try_recv().is_err());
+        assert!(woken.try_all().is_none());
         queue.fail_all(&AckError::Full);
-        assert_eq!(woken.try_recv().unwrap(), vec![Ok(()), Err(AckError::Full)]);
+        assert_eq!(woken.try_all(), Some(vec![Ok(()), Err(AckError::Full)]));
     }
 
     #[test]
     fn an_ack_that_is_dropped_does_not_leave_its_request_waiting() {
         let (completion, mut woken) = Completion::new(1);
         drop(Ack::new(&completion, 0));
-        assert_eq!(woken.try_recv().unwrap(), vec![Err(AckError::NotLeader)]);
+        assert_eq!(woken.try_all(), Some(vec![Err(AckError::NotLeader)]));
+    }
+
+    /// Issue 12, row 12: a time-out made REQUEST_TIMED_OUT of what was replicated too, and clients repeated it.
+    #[tokio::test(start_paused = true)]
+    async fn a_time_out_is_that_of_the_partitions_that_are_not_known() {
+        let (completion, acked) = Completion::new(3);
+        let mut queue = AckQueue::default();
+        Ack::new(&completion, 0).answer(Ok(()));
+        queue.push(Offset(4), Ack::new(&completion, 1));
+        Ack::new(&completion, 2).answer(Err(AckError::Full));
+        let outcomes = acked.within(Duration::from_millis(100)).await;
+        assert_eq!(outcomes, vec![Some(Ok(())), None, Some(Err(AckError::Full))]);
+        // An ack that comes too late disturbs nobody.
+        queue.pass(Offset(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_in_time_is_answered_at_once() {
+        let (completion, acked) = Completion::new(1);
+        Ack::new(&completion, 0).answer(Ok(()));
+        assert_eq!(acked.within(Duration::from_secs(3600)).await, vec![Some(Ok(()))]);
+        assert_eq!(Completion::new(0).1.all().await, vec![]);
     }
 }

@@ -216,6 +216,7 @@ impl ReplicaControl {
             .map(|change| change.name.clone())
             .collect();
         if !gone.is_empty() {
+            self.dynamic_config.forget_topics(&gone);
             self.listener.on_topics_deleted(&gone);
             for topic in &gone {
                 for partition in self.replicas.of_topic(topic.as_str()) {

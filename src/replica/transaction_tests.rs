@@ -54,7 +54,7 @@ fn outcome(append: impl FnOnce(AckAt) -> Result<Accepted, Refusal>) -> Result<Re
     drop(append(AckAt::HighWatermark(Ack::new(&completion, 0)))?);
     drop(completion);
     loop {
-        if let Ok(outcomes) = acked.try_recv() {
+        if let Some(outcomes) = acked.try_all() {
             return Ok(outcomes.into_iter().next().expect("one slot"));
         }
         std::thread::yield_now();

@@ -54,12 +54,21 @@ impl TreeDir {
         Arc::new(TreeDir { disk: Arc::clone(&self.disk), ..TreeDir::default() })
     }
 
-    pub(super) fn hold(&self) {
+    /// Every commit from now on is refused for want of space, until [`Self::heal`].
+    pub(crate) fn fail_with_full(&self) {
+        *self.fault.lock() = Some(StorageError::Full { dir: self.path() });
+    }
+
+    pub(crate) fn heal(&self) {
+        *self.fault.lock() = None;
+    }
+
+    pub(crate) fn hold(&self) {
         *self.held.lock() = Some(Vec::new());
     }
 
     /// Runs the held commits, all with the fault that is set now.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         for (set, done) in self.held.lock().take().unwrap_or_default() {
             self.finish(set, done);
         }

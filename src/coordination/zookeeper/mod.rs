@@ -80,6 +80,21 @@ pub(crate) struct ZookeeperCoordination {
     connecting: tokio::sync::Mutex<()>,
 }
 
+/// A call whose caller goes away, with its client's connection say, has an outcome that is as unknown to all others as
+/// that of a call without an answer.
+struct GivenUp<'a> {
+    unsettled: &'a AtomicBool,
+    answered: bool,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.unsettled.store(true, Ordering::Release);
+        }
+    }
+}
+
 impl ZookeeperCoordination {
     /// Opens a session and creates the chroot.
     pub(crate) async fn connect(config: ZookeeperConfig) -> Result<ZookeeperCoordination, CoordinationError> {
@@ -115,10 +130,12 @@ impl ZookeeperCoordination {
             let client = self.client().map_err(error::first)?;
             request(client).await
         };
+        let mut given_up = GivenUp { unsettled: &self.unsettled, answered: false };
         let result = tokio::time::timeout(self.config.request_timeout, work).await.unwrap_or_else(|_| {
             let message = format!("no answer in {:?}", self.config.request_timeout);
             Err(error::first(CoordinationError::Unknown(message)))
         });
+        given_up.answered = true;
         if matches!(result, Err(MultiError { error: CoordinationError::Unknown(_), .. })) {
             self.unsettled.store(true, Ordering::Release);
         }
