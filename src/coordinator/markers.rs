@@ -34,7 +34,7 @@ impl From<WriteError> for MarkerError {
         match error {
             WriteError::NotLeader => Self::NotLeader,
             WriteError::Transaction(refusal) => Self::Refused(refusal),
-            WriteError::TooLarge | WriteError::NotEnoughReplicas | WriteError::Storage(_) => {
+            WriteError::TooLarge | WriteError::NotEnoughReplicas | WriteError::Full | WriteError::Storage(_) => {
                 Self::NotAvailable(error.to_string())
             }
         }

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::writer::{Appending, CoordinatorRecord, Entry, Loaded, PartitionWriter, Visitor, WriteError};
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard};
+use crate::types::{
+    Fence, LeaderEpoch, LogOpening, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard,
+};
 
 type Batches = Vec<Entry>;
 
@@ -32,6 +34,12 @@ struct State {
     logs: BTreeMap<(TopicName, PartitionIndex), Batches>,
     /// Results of the next appends, instead of success.
     failures: VecDeque<WriteError>,
+    /// Why nothing is taken now.
+    closed: Option<WriteError>,
+    /// Whether what is under way is refused when it returns.
+    refusing: bool,
+    opening: u64,
+    loads: usize,
     held: bool,
     held_loads: bool,
     guard: Option<TransactionGuard>,
@@ -52,6 +60,28 @@ impl MemoryLog {
     pub(crate) fn hold_loads(&self, held: bool) {
         self.state.lock().held_loads = held;
         self.changed.notify_waiters();
+    }
+
+    /// While an error is given, nothing may be appended; `None` ends that.
+    pub(crate) fn close(&self, why: Option<WriteError>) {
+        self.state.lock().closed = why;
+    }
+
+    /// As if space ran out in this moment: what is held is refused, as is what comes, though nobody could tell before.
+    pub(crate) fn refuse(&self) {
+        self.state.lock().refusing = true;
+    }
+
+    /// There is space again, and the log is opened anew if it has refused something.
+    pub(crate) fn accept(&self) {
+        let mut state = self.state.lock();
+        state.closed = None;
+        state.opening += u64::from(std::mem::take(&mut state.refusing));
+    }
+
+    /// How often a log was loaded.
+    pub(crate) fn loads(&self) -> usize {
+        self.state.lock().loads
     }
 
     /// What a verification begins with from now on.
@@ -87,23 +117,42 @@ impl MemoryLog {
 }
 
 impl PartitionWriter for Arc<MemoryLog> {
+    fn may_append(&self, _: &TopicName, _: PartitionIndex, _: LeaderEpoch) -> Result<LogOpening, WriteError> {
+        let state = self.state.lock();
+        match &state.closed {
+            Some(error) => Err(error.clone()),
+            None => Ok(LogOpening(state.opening)),
+        }
+    }
+
     fn append(
         &self,
         topic: &TopicName,
         partition: PartitionIndex,
-        _epoch: LeaderEpoch,
-        entry: Entry,
+        fence: Fence,
+        entry: &Entry,
     ) -> Result<Appending, WriteError> {
         let mut state = self.state.lock();
-        if let Some(error) = state.failures.pop_front() {
+        if let Some(error) = state.failures.pop_front().or_else(|| state.closed.clone()) {
             return Err(error);
         }
-        let log = state.logs.entry((topic.clone(), partition)).or_default();
-        log.push(entry);
+        if fence.opening != LogOpening(state.opening) {
+            return Err(WriteError::Full);
+        }
+        let key = (topic.clone(), partition);
+        let log = state.logs.entry(key.clone()).or_default();
+        log.push(entry.clone());
+        let at = log.len();
         let end = Offset(log.iter().map(|entry| width(entry) as i64).sum());
         let this = self.clone();
         Ok(async move {
             this.until(|state| !state.held).await;
+            let mut state = this.state.lock();
+            if state.refusing || fence.opening != LogOpening(state.opening) {
+                // Taken back, as the log is when it is opened anew.
+                state.logs.entry(key).or_default().truncate(at - 1);
+                return Err(WriteError::Full);
+            }
             Ok(end)
         }
         .boxed())
@@ -124,6 +173,7 @@ impl PartitionWriter for Arc<MemoryLog> {
         let key = (topic.clone(), partition);
         async move {
             this.until(|state| !state.held_loads).await;
+            this.state.lock().loads += 1;
             let entries = this.state.lock().logs.get(&key).cloned().unwrap_or_default();
             let mut end = 0;
             for entry in entries {

@@ -24,7 +24,9 @@ use crate::replica::manager::ReplicaManager;
 use crate::replica::partition::{Accepted, AckAt, Refusal};
 use crate::task;
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
-use crate::types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard};
+use crate::types::{
+    Fence, LeaderEpoch, LogOpening, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard,
+};
 
 /// Bytes read at a time while a coordinator's state is loaded, and bytes of records kept of them at most. Of what is
 /// committed again and again only the last is replayed, so a longer step saves more.
@@ -53,7 +55,8 @@ impl From<Refusal> for WriteError {
             Refusal::Log(AppendError::TransactionCoordinatorFenced { .. }) => {
                 TransactionRefusal::CoordinatorFenced.into()
             }
-            Refusal::Storage(_) | Refusal::Full | Refusal::Log(_) => Self::Storage(refusal.to_string()),
+            Refusal::Full => Self::Full,
+            Refusal::Storage(_) | Refusal::Log(_) => Self::Storage(refusal.to_string()),
         }
     }
 }
@@ -62,7 +65,8 @@ impl From<AckError> for WriteError {
     fn from(error: AckError) -> Self {
         match error {
             AckError::NotLeader => Self::NotLeader,
-            AckError::Storage(_) | AckError::Full => Self::Storage(error.to_string()),
+            AckError::Full => Self::Full,
+            AckError::Storage(_) => Self::Storage(error.to_string()),
         }
     }
 }
@@ -99,25 +103,35 @@ fn batch_of(transaction: Option<InTransaction>, records: &[CoordinatorRecord], n
 }
 
 impl PartitionWriter for ReplicaWriter {
-    fn append(
+    fn may_append(
         &self,
         topic: &TopicName,
         partition: PartitionIndex,
         epoch: LeaderEpoch,
-        entry: Entry,
+    ) -> Result<LogOpening, WriteError> {
+        let replica = self.replicas.get(topic.as_str(), partition).ok_or(WriteError::NotLeader)?;
+        Ok(replica.may_append(epoch, self.clock.now_ms())?)
+    }
+
+    fn append(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        fence: Fence,
+        entry: &Entry,
     ) -> Result<Appending, WriteError> {
         let replica = self.replicas.get(topic.as_str(), partition).ok_or(WriteError::NotLeader)?;
         let now = self.clock.now_ms();
         append_replicated(|ack| match entry {
             Entry::Records { transaction, records } => {
-                let batch = batch_of(transaction, &records, now);
+                let batch = batch_of(*transaction, records, now);
                 if batch.bytes.len() > replica.with_log(|log| log.config().max_message_bytes) {
                     return Err(WriteError::TooLarge);
                 }
                 let guard = transaction.and_then(|transaction| transaction.guard);
-                Ok(replica.append(batch, ack, Some(epoch), guard, now)?)
+                Ok(replica.append(batch, ack, Some(fence), guard, now)?)
             }
-            Entry::Marker(marker) => Ok(replica.append_marker(&marker, ack, Some(epoch), now)?),
+            Entry::Marker(marker) => Ok(replica.append_marker(marker, ack, Some(fence), now)?),
         })
     }
 

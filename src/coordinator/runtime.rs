@@ -28,7 +28,9 @@ pub(crate) enum Unavailable {
     /// Its log is being replayed.
     #[error("the coordinator is loading")]
     Loading,
-    /// It could not be written to, for the time being.
+    /// It takes nothing that has to be stored, for the time being. What Kafka answers while the log has too few
+    /// replicas (`GroupMetadataManager`, `TransactionStateManager`); for want of space, which stops a Kafka broker, the
+    /// same: every client looks the coordinator up again, finds this one and repeats, until there is space.
     #[error("the coordinator is not available")]
     NotAvailable,
     /// It did not take this into a transaction, or end one so; nothing has changed.

@@ -64,6 +64,20 @@ pub(crate) enum ReplayError {
     Transactional,
 }
 
+/// What a request has to do with the log. While the log takes no records (no space, too few replicas), the shell
+/// refuses what would have to be stored before it is decided, so that nothing has to be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Shows what the log holds.
+    Read,
+    /// May lead to records. Who asks is refused and asks again.
+    Write,
+    /// May lead to records, and is asked once: it is decided whatever the log says, and stored when the log takes it.
+    WriteOnce,
+    /// Neither: it is answered at any time.
+    Presence,
+}
+
 /// The state machine of one partition of an internal topic.
 ///
 /// What the log holds changes in [`Shard::replay`] alone (I-17): the shell calls it for each record it reads when the
@@ -72,6 +86,9 @@ pub(crate) enum ReplayError {
 pub(crate) trait Shard: Send + 'static {
     type Request: Send + 'static;
     type Reply: Debug + Send + 'static;
+
+    /// What the shell may let a request do while the log takes no records.
+    fn access(request: &Self::Request) -> Access;
 
     /// Decides one request. It is answered by a reply to `ticket`, now or in a later outcome.
     fn handle(&mut self, now: Moment, ticket: Ticket, request: Self::Request, out: &mut Outcome<Self::Reply>);
@@ -88,6 +105,10 @@ pub(crate) trait Shard: Send + 'static {
     fn replay_marker(&mut self, _: &TransactionMarker) -> Result<(), ReplayError> {
         Err(ReplayError::Transactional)
     }
+
+    /// Replies that the shard has given were not passed on, because the log refused what they waited for. Their
+    /// requests were told to ask again. The records are stored later, in their order.
+    fn on_replies_lost(&mut self) {}
 
     /// The whole log has been replayed; requests follow.
     fn on_loaded(&mut self, now: Moment, out: &mut Outcome<Self::Reply>);

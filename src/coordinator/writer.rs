@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 
 use crate::clock::UnixMs;
 use crate::types::{
-    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard, TransactionMarker,
+    Fence, LeaderEpoch, LogOpening, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName, TransactionGuard,
+    TransactionMarker,
 };
 
 /// One record of an internal topic. `value` `None` is a tombstone.
@@ -72,11 +73,24 @@ pub(crate) enum WriteError {
     /// ISR below min.insync.replicas.
     #[error("not enough replicas")]
     NotEnoughReplicas,
+    /// The disk's reserve is reached.
+    #[error("no space left above the disk reserve")]
+    Full,
     #[error("storage: {0}")]
     Storage(String),
     /// The log does not take this into a transaction. Nothing was written, and it goes on as before.
     #[error(transparent)]
     Transaction(#[from] TransactionRefusal),
+}
+
+impl WriteError {
+    /// Whether the same append may be taken later, by the same log under the same leadership.
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Self::NotEnoughReplicas | Self::Full => true,
+            Self::NotLeader | Self::TooLarge | Self::Storage(_) | Self::Transaction(_) => false,
+        }
+    }
 }
 
 /// Why a log does not take what belongs to a transaction, or ends one.
@@ -95,9 +109,19 @@ pub(crate) enum TransactionRefusal {
 
 /// Appends to and reads one internal topic. Implemented by `replica`.
 pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
-    /// Appends the entry as one batch under the epoch and answers, once the high watermark has passed it, the offset
-    /// after its last record. Order of effects is the order of calls per partition: the call itself takes the place in
-    /// the log before it returns the future, dropping the future does not undo it.
+    /// Whether an append would be taken now, and the opening of the log that its fence has to name. Asked before
+    /// something is decided that has to be stored; the append may be refused all the same.
+    fn may_append(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        epoch: LeaderEpoch,
+    ) -> Result<LogOpening, WriteError>;
+
+    /// Appends the entry as one batch and answers, once the high watermark has passed it, the offset after its last
+    /// record. Order of effects is the order of calls per partition: the call itself takes the place in the log before
+    /// it returns the future, dropping the future does not undo it. If the future says that it was refused, every
+    /// append after it with the same fence is refused as well.
     ///
     /// # Errors
     /// At once: the entry has no place in the log.
@@ -105,8 +129,8 @@ pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
         &self,
         topic: &TopicName,
         partition: PartitionIndex,
-        epoch: LeaderEpoch,
-        entry: Entry,
+        fence: Fence,
+        entry: &Entry,
     ) -> Result<Appending, WriteError>;
 
     /// Whether the next transactional records of the producer have to be verified with its coordinator, and the guard

@@ -111,6 +111,14 @@ impl Acked {
         std::mem::take(&mut self.completion.state.lock().outcomes)
     }
 
+    /// Blocks until all outcomes are known.
+    #[cfg(test)]
+    pub(crate) fn wait(self) -> Vec<Result<(), AckError>> {
+        let Self { completion, woken } = self;
+        woken.blocking_recv().expect("a completion wakes before it goes");
+        completion.state.lock().outcomes.drain(..).flatten().collect()
+    }
+
     /// The outcomes, if all of them are known.
     #[cfg(test)]
     pub(crate) fn try_all(&mut self) -> Option<Vec<Result<(), AckError>>> {

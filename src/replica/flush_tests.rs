@@ -47,9 +47,9 @@ fn append(partition: &Arc<Partition>, batch: ValidBatch) {
     drop(partition.append(batch, AckAt::Written(Ack::new(&completion, 0)), None, None, 0).expect("accepted"));
     drop(completion);
     let outcomes = loop {
-        match acked.try_recv() {
-            Ok(outcomes) => break outcomes,
-            Err(_) => std::thread::yield_now(),
+        match acked.try_all() {
+            Some(outcomes) => break outcomes,
+            None => std::thread::yield_now(),
         }
     };
     assert_eq!(outcomes, [Ok(())]);

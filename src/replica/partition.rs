@@ -29,7 +29,9 @@ use crate::record::ValidBatch;
 pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, Queued, SharedLogDir, StorageError, Write, WriteSet};
 use crate::task;
-use crate::types::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker};
+use crate::types::{
+    BrokerId, Fence, LeaderEpoch, LogOpening, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker,
+};
 
 /// Why an append was refused before it was given an offset.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,7 @@ pub(crate) struct Role {
 #[derive(Debug)]
 struct State {
     log: PartitionLog,
+    opening: LogOpening,
     role: Role,
     leading: bool,
     min_insync_replicas: usize,
@@ -161,6 +164,7 @@ impl Partition {
         let unsynced = Unsynced::new(upkeep.flush, log.config(), start, end);
         let state = State {
             log,
+            opening: LogOpening(0),
             role,
             leading: false,
             min_insync_replicas: 1,
@@ -232,17 +236,17 @@ impl Partition {
     /// Gives the batch its offsets and queues its write, which begins when [`Accepted::unwritten`] is dropped. The ack
     /// is answered after it, in offset order.
     ///
-    /// `epoch` `Some`: refused unless the partition is led under exactly this epoch (coordinators). `guard`: of the
-    /// verification that the producer's transaction includes this partition; see [`Self::begin_verification`].
+    /// `fence`: of an owner that has asked [`Self::may_append`] (coordinators). `guard`: of the verification that the
+    /// producer's transaction includes this partition; see [`Self::begin_verification`].
     pub(crate) fn append(
         self: &Arc<Self>,
         batch: ValidBatch,
         ack: AckAt,
-        epoch: Option<LeaderEpoch>,
+        fence: Option<Fence>,
         guard: Option<TransactionGuard>,
         now: UnixMs,
     ) -> Result<Accepted, Refusal> {
-        self.append_with(ack, epoch, now, |log, epoch, writes| log.append(batch, epoch, now, guard, writes))
+        self.append_with(ack, fence, now, |log, epoch, writes| log.append(batch, epoch, now, guard, writes))
     }
 
     /// Ends the open transaction of a producer, if there is one. Otherwise as [`Self::append`].
@@ -250,10 +254,10 @@ impl Partition {
         self: &Arc<Self>,
         marker: &TransactionMarker,
         ack: AckAt,
-        epoch: Option<LeaderEpoch>,
+        fence: Option<Fence>,
         now: UnixMs,
     ) -> Result<Accepted, Refusal> {
-        self.append_with(ack, epoch, now, |log, epoch, writes| log.append_marker(marker, epoch, now, writes))
+        self.append_with(ack, fence, now, |log, epoch, writes| log.append_marker(marker, epoch, now, writes))
     }
 
     /// Before the coordinator is asked whether a producer's transaction includes this partition: what the append has to
@@ -266,15 +270,17 @@ impl Partition {
         }
     }
 
-    fn append_with(
-        self: &Arc<Self>,
-        ack: AckAt,
-        epoch: Option<LeaderEpoch>,
-        now: UnixMs,
-        give_offsets: impl FnOnce(&mut PartitionLog, LeaderEpoch, &mut Vec<Write>) -> Result<Appended, AppendError>,
-    ) -> Result<Accepted, Refusal> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
+    /// Whether an append with acks=all would be taken now, as far as can be told before; the opening of the log that
+    /// its fence has to name. Source: our own; Kafka's coordinators learn it from the append.
+    pub(crate) fn may_append(self: &Arc<Self>, epoch: LeaderEpoch, now: UnixMs) -> Result<LogOpening, Refusal> {
+        let mut state = self.state.lock();
+        self.admit(&mut state, Some(epoch), now)?;
+        self.check_isr(&state)?;
+        Ok(state.opening)
+    }
+
+    /// Refuses what cannot be appended, whatever it is.
+    fn admit(self: &Arc<Self>, state: &mut State, epoch: Option<LeaderEpoch>, now: UnixMs) -> Result<(), Refusal> {
         if !state.leading || state.closed || epoch.is_some_and(|epoch| epoch != state.role.leader_epoch) {
             return Err(Refusal::NotLeader);
         }
@@ -284,13 +290,34 @@ impl Partition {
         match &state.failed {
             Some(AckError::Full) => {
                 self.open_anew_in_background(state, now);
-                return Err(Refusal::Full);
+                Err(Refusal::Full)
             }
-            Some(failed) => return Err(Refusal::Storage(failed.to_string())),
-            None => {}
+            Some(failed) => Err(Refusal::Storage(failed.to_string())),
+            None => Ok(()),
         }
-        if matches!(ack, AckAt::HighWatermark(_)) && state.role.isr.len() < self.needed_isr(state) {
-            return Err(Refusal::NotEnoughReplicas);
+    }
+
+    fn check_isr(&self, state: &State) -> Result<(), Refusal> {
+        let enough = state.role.isr.len() >= self.needed_isr(state);
+        if enough { Ok(()) } else { Err(Refusal::NotEnoughReplicas) }
+    }
+
+    fn append_with(
+        self: &Arc<Self>,
+        ack: AckAt,
+        fence: Option<Fence>,
+        now: UnixMs,
+        give_offsets: impl FnOnce(&mut PartitionLog, LeaderEpoch, &mut Vec<Write>) -> Result<Appended, AppendError>,
+    ) -> Result<Accepted, Refusal> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        self.admit(state, fence.map(|fence| fence.epoch), now)?;
+        if fence.is_some_and(|fence| fence.opening != state.opening) {
+            // What it was to follow was refused.
+            return Err(Refusal::Full);
+        }
+        if matches!(ack, AckAt::HighWatermark(_)) {
+            self.check_isr(state)?;
         }
         let mut writes = Vec::with_capacity(3);
         let appended = give_offsets(&mut state.log, state.role.leader_epoch, &mut writes)?;
@@ -367,6 +394,7 @@ impl Partition {
         state.unsynced.refused();
         self.reader.store(Arc::new(log.reader()));
         state.log = log;
+        state.opening = LogOpening(state.opening.0 + 1);
         state.failed = None;
         info!(topic = %self.id.topic, partition = %self.id.partition, "opened anew after a refused write");
         let mut writes = Vec::new();

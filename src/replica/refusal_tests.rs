@@ -77,7 +77,7 @@ impl Bench {
         let (completion, acked) = Completion::new(1);
         let ack = AckAt::HighWatermark(Ack::new(&completion, 0));
         drop(self.partitions[partition].append(builder.finish(), ack, None, None, 1_000_000).expect("accepted"));
-        acked.blocking_recv().expect("answered").remove(0)
+        acked.wait().remove(0)
     }
 
     /// Closes the active segment.
@@ -344,7 +344,7 @@ fn a_producer_whose_expiry_was_not_written_is_not_forgotten() {
     let (completion, acked) = Completion::new(1);
     let ack = AckAt::Written(Ack::new(&completion, 0));
     drop(partition.append(builder.finish(), ack, None, None, 1_000_000).expect("accepted"));
-    assert_eq!(acked.blocking_recv().expect("answered"), [Ok(())]);
+    assert_eq!(acked.wait(), [Ok(())]);
     partition.change_log(|log, _, writes| log.checkpoint(writes)).expect("sound").written().expect("written");
     bench.faults.refuse_any(1);
     let expired = partition.change_log(|log, _, writes| log.expire_producers(9_000_000, writes)).expect("sound");
@@ -371,7 +371,7 @@ fn appends_behind_a_refused_change_are_answered_and_can_be_repeated() {
     bench.faults.release(&bench.dir);
     drop(accepted);
     assert!(changed.written().is_err());
-    assert_eq!(acked.blocking_recv().expect("answered"), [Err(AckError::Full)]);
+    assert_eq!(acked.wait(), [Err(AckError::Full)]);
     partition.open_anew(1_000_000).expect("there is space");
     bench.put(0, "k", Some(b"2")).expect("written");
     assert_eq!(partition.view().high_watermark, Offset(2), "the offset is given once more");
@@ -394,7 +394,7 @@ async fn a_log_is_opened_anew_beside_the_lock_and_off_the_workers() {
         })
     };
     bench.faults.refuse_next();
-    assert_eq!(append().expect("accepted").await.expect("answered"), [Err(AckError::Full)]);
+    assert_eq!(append().expect("accepted").all().await, [Err(AckError::Full)]);
     bench.faults.hold_reads(true);
     for _ in 0..3 {
         assert!(matches!(append(), Err(Refusal::Full)), "refused at once");
@@ -408,7 +408,7 @@ async fn a_log_is_opened_anew_beside_the_lock_and_off_the_workers() {
             Err(other) => panic!("{other}"),
         }
     };
-    assert_eq!(acked.await.expect("answered"), [Ok(())]);
+    assert_eq!(acked.all().await, [Ok(())]);
     assert_eq!(partition.view().log_end_offset, Offset(1));
 }
 
@@ -426,7 +426,7 @@ fn a_cut_that_is_refused_leaves_the_log_closed_to_appends() {
     let ack = AckAt::HighWatermark(Ack::new(&completion, 0));
     drop(partition.append(builder.finish(), ack, None, None, 1_000_000).expect("accepted"));
     bench.faults.release(&bench.dir);
-    assert!(changed.written().is_err() && acked.blocking_recv().expect("answered")[0].is_err());
+    assert!(changed.written().is_err() && acked.wait()[0].is_err());
     // Now the disk holds a batch that nobody was told of, and cutting it off is refused.
     bench.faults.refuse_any(1);
     assert!(matches!(partition.open_anew(1_000_000), Err(ChangeError::Unwritten(StorageError::Full { .. }))));

@@ -1,6 +1,7 @@
 //! The vocabulary every room shares: ids, offsets, epochs, names and limits as newtypes. Imports nothing of ours.
 
 pub mod epoch;
+pub mod fence;
 pub mod ids;
 pub mod limits;
 pub mod offset;
@@ -8,6 +9,7 @@ pub mod topic;
 pub mod transaction;
 
 pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch};
+pub use fence::{Fence, LogOpening};
 pub use ids::{BrokerId, ProducerId, TopicId};
 pub use offset::Offset;
 pub use topic::{PartitionIndex, TopicName, TopicPartition};

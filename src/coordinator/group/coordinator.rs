@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tracing::warn;
 
 use super::config::GroupConfig;
 use super::error::GroupError;
@@ -100,7 +101,14 @@ impl GroupCoordinator {
             }
         }
         for answer in asked {
-            drop(answer.await);
+            match answer.await {
+                Ok(_) => {}
+                // Either it has a successor, or the records follow when the log takes them.
+                Err(Unavailable::NotCoordinator | Unavailable::NotAvailable) => {}
+                Err(why @ (Unavailable::Loading | Unavailable::Transaction(_))) => {
+                    warn!(?topics, %why, "offsets of deleted topics may stay until they expire");
+                }
+            }
         }
     }
 

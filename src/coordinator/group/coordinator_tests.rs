@@ -64,27 +64,11 @@ impl Kit {
     }
 
     pub(super) async fn commit(&self, offset: i64) -> Answer<CommitReply> {
-        self.groups
-            .commit(CommitRequest {
-                group: "g".into(),
-                member_id: "".into(),
-                instance_id: None,
-                generation_id: -1,
-                retention_ms: None,
-                offsets: vec![CommittedOffset {
-                    topic: "t".into(),
-                    partition: PARTITION,
-                    offset: Offset(offset),
-                    leader_epoch: LeaderEpoch::NONE,
-                    metadata: None,
-                }],
-            })
-            .await
+        self.groups.commit(commit_of(offset)).await
     }
 
     async fn fetch(&self) -> Answer<Result<FetchReply, GroupError>> {
-        let topics = Some(vec![("t".into(), vec![PARTITION])]);
-        self.groups.fetch(FetchRequest { group: "g".into(), topics, require_stable: false }).await
+        self.groups.fetch(fetch_of()).await
     }
 
     pub(super) async fn fetched(&self) -> Offset {
@@ -112,7 +96,30 @@ impl Kit {
     }
 }
 
-fn offsets_topic() -> UpdateMetadata {
+/// A commit of group "g", which has no members.
+pub(super) fn commit_of(offset: i64) -> CommitRequest {
+    CommitRequest {
+        group: "g".into(),
+        member_id: "".into(),
+        instance_id: None,
+        generation_id: -1,
+        retention_ms: None,
+        offsets: vec![CommittedOffset {
+            topic: "t".into(),
+            partition: PARTITION,
+            offset: Offset(offset),
+            leader_epoch: LeaderEpoch::NONE,
+            metadata: None,
+        }],
+    }
+}
+
+pub(super) fn fetch_of() -> FetchRequest {
+    let topics = Some(vec![("t".into(), vec![PARTITION])]);
+    FetchRequest { group: "g".into(), topics, require_stable: false }
+}
+
+pub(super) fn offsets_topic() -> UpdateMetadata {
     UpdateMetadata {
         head: ControlHead {
             controller: BrokerId(1),
@@ -194,6 +201,105 @@ async fn a_failed_append_leaves_no_trace() {
     assert_eq!(kit.commit(3).await.await.error, Some(GroupError::CoordinatorLoadInProgress));
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(kit.fetched().await, Offset(1));
+}
+
+/// Issue 12, row 8: a full disk made the shard be loaded again and again, and commits hang meanwhile.
+#[tokio::test(start_paused = true)]
+async fn while_the_log_takes_nothing_what_writes_is_refused_at_once_and_the_rest_goes_on() {
+    for why in [WriteError::Full, WriteError::NotEnoughReplicas] {
+        let kit = Kit::elected().await;
+        assert_eq!(kit.commit(1).await.await.error, None);
+        kit.log.close(Some(why.clone()));
+        let started = Instant::now();
+        assert_eq!(kit.commit(2).await.await.error, Some(GroupError::CoordinatorNotAvailable), "{why}");
+        assert_eq!(kit.join("A").await.await.error, Some(GroupError::CoordinatorNotAvailable));
+        assert_eq!(kit.fetched().await, Offset(1));
+        assert!(kit.groups.describe("g".into()).await.await.expect("a coordinator").is_some());
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        kit.log.accept();
+        assert_eq!(kit.commit(3).await.await.error, None);
+        assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(3), 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_under_way_is_told_at_once_and_stored_in_order_when_there_is_space() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(1).await.await.error, None);
+    kit.log.hold(true);
+    let mut answers = Vec::new();
+    for offset in 2..5 {
+        answers.push(kit.commit(offset).await);
+        settle().await;
+    }
+    let read = kit.fetch().await;
+    kit.log.refuse();
+    kit.log.hold(false);
+    for answer in answers {
+        assert_eq!(answer.await.error, Some(GroupError::CoordinatorNotAvailable));
+    }
+    // It would show what the log does not hold (I-18).
+    assert_eq!(read.await, Err(GroupError::CoordinatorNotAvailable));
+    let beat = HeartbeatRequest { group: "g".into(), member_id: "m".into(), instance_id: None, generation_id: 1 };
+    for _ in 0..3 {
+        // Nobody could tell before that each attempt would be refused.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(kit.commit(9).await.await.error, Some(GroupError::CoordinatorNotAvailable));
+        assert_eq!(kit.fetch().await.await, Err(GroupError::CoordinatorNotAvailable));
+        assert_eq!(kit.groups.heartbeat(beat.clone()).await.await, Err(GroupError::UnknownMemberId));
+    }
+    kit.log.accept();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(kit.fetched().await, Offset(4));
+    assert_eq!(kit.log.batch_sizes(&TopicName::new(CONSUMER_OFFSETS), PARTITION), [1, 1, 1, 1]);
+    assert_eq!((kit.commit(5).await.await.error, kit.log.loads()), (None, 1));
+    // The state is the fold of the log.
+    kit.groups.on_elected(PARTITION, LeaderEpoch(2));
+    settle().await;
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(5), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_decision_that_cannot_be_stored_is_told_when_it_is_due() {
+    let kit = Kit::elected().await;
+    let joined = kit.join("A").await;
+    settle().await;
+    kit.log.close(Some(WriteError::Full));
+    let started = Instant::now();
+    assert_eq!(joined.await.error, Some(GroupError::CoordinatorNotAvailable));
+    // The delay of a group's first rebalance.
+    assert_eq!(started.elapsed().as_secs(), 3);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    kit.log.accept();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (joined, _) = (kit.join("BB").await.await, kit.log.loads());
+    assert_eq!((joined.error, kit.log.loads()), (None, 1));
+}
+
+/// It is asked once: who commits for a new topic of that name would lose it to a deletion that came late.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_topic_loses_its_offsets_though_the_log_takes_nothing_now() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(5).await.await.error, None);
+    kit.log.close(Some(WriteError::Full));
+    kit.groups.on_topics_deleted(&["t".into()]).await;
+    assert_eq!(kit.commit(6).await.await.error, Some(GroupError::CoordinatorNotAvailable));
+    kit.log.accept();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset::NONE, 1));
+}
+
+/// A log that cannot be written to for good is not loaded every second.
+#[tokio::test(start_paused = true)]
+async fn a_broken_log_is_loaded_once() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(1).await.await.error, None);
+    kit.log.fail_next(WriteError::Storage("disk".into()));
+    kit.log.close(Some(WriteError::Storage("disk".into())));
+    assert_eq!(kit.commit(2).await.await.error, Some(GroupError::NotCoordinator));
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(kit.commit(2).await.await.error, Some(GroupError::NotCoordinator));
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(1), 1));
 }
 
 #[tokio::test(start_paused = true)]

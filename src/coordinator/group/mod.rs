@@ -19,6 +19,8 @@ pub(crate) use coordinator::GroupCoordinator;
 #[cfg(test)]
 mod coordinator_tests;
 #[cfg(test)]
+mod full_disk_tests;
+#[cfg(test)]
 mod transaction_tests;
 #[cfg(test)]
 mod transcript;

@@ -19,7 +19,7 @@ use super::request::{
 };
 use crate::clock::UnixMs;
 use crate::coordinator::owner::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
-use crate::coordinator::shard::{Moment, Outcome, ReplayError, Shard, Ticket};
+use crate::coordinator::shard::{Access, Moment, Outcome, ReplayError, Shard, Ticket};
 use crate::coordinator::writer::CoordinatorRecord;
 use crate::types::{PartitionIndex, ProducerId, TopicName, TransactionMarker, TransactionResult, limits};
 
@@ -342,6 +342,21 @@ fn forget_offsets<'a>(
 impl Shard for GroupShard {
     type Request = GroupRequest;
     type Reply = GroupReply;
+
+    fn access(request: &GroupRequest) -> Access {
+        match request {
+            GroupRequest::Heartbeat(_) => Access::Presence,
+            GroupRequest::Fetch(_) | GroupRequest::Describe { .. } | GroupRequest::List(_) => Access::Read,
+            GroupRequest::Join(_)
+            | GroupRequest::Sync(_)
+            | GroupRequest::Leave(_)
+            | GroupRequest::Commit(_)
+            | GroupRequest::TxnCommit(_)
+            | GroupRequest::Delete { .. }
+            | GroupRequest::EndTransaction { .. } => Access::Write,
+            GroupRequest::TopicsDeleted { .. } => Access::WriteOnce,
+        }
+    }
 
     fn handle(&mut self, now: Moment, ticket: Ticket, request: GroupRequest, out: &mut Outcome<GroupReply>) {
         let reply = match request {

@@ -115,6 +115,29 @@ async fn what_the_log_refuses_leaves_no_state() {
     assert_eq!(kit.stable().await, (5, None));
 }
 
+/// Issue 12, row 8.
+#[tokio::test(start_paused = true)]
+async fn a_full_log_leaves_a_transaction_as_it_is() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.txn_commit(1, 5).await, None);
+    for refuse in [true, false] {
+        match refuse {
+            // Nobody could tell before.
+            true => kit.log.fail_next(WriteError::Full),
+            false => kit.log.close(Some(WriteError::Full)),
+        }
+        assert_eq!(kit.txn_commit(1, 6).await, Some(GroupError::CoordinatorNotAvailable));
+        if refuse {
+            kit.log.fail_next(WriteError::Full);
+        }
+        assert_eq!(kit.end(1, TransactionResult::Commit).await, Err(GroupError::CoordinatorNotAvailable));
+        assert_eq!(kit.stable().await.1, Some(GroupError::UnstableOffsetCommit));
+    }
+    kit.log.accept();
+    assert_eq!(kit.end(1, TransactionResult::Commit).await, Ok(()));
+    assert_eq!((kit.stable().await, kit.log.loads()), ((5, None), 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn all_offsets_are_one_batch_with_the_guard_of_the_verification() {
     let kit = Kit::elected().await;

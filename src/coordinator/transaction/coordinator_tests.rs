@@ -329,6 +329,26 @@ async fn a_completion_that_was_not_stored_is_tried_again() {
     assert_eq!(kit.state().await, "CompleteCommit");
 }
 
+/// Issue 12, row 8: the task that writes markers was to hear of this one with a reply that was never sent.
+#[tokio::test(start_paused = true)]
+async fn markers_are_told_of_again_if_their_outcome_was_refused_under_way() {
+    let kit = Kit::elected().await;
+    let producer = kit.begun().await;
+    kit.log.hold(true);
+    let ended = kit.transactions.end(EndRequest { id: "t".into(), producer, result: COMMIT }).await;
+    settle().await;
+    kit.log.refuse();
+    kit.log.hold(false);
+    assert_eq!(ended.await, Err(CoordinatorNotAvailable));
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(kit.end(producer, COMMIT).await, Err(CoordinatorNotAvailable));
+    assert!(kit.markers.written().is_empty(), "nothing is decided before it is stored");
+    kit.log.accept();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(kit.state().await, "CompleteCommit");
+    assert_eq!((kit.markers.written(), kit.log.loads()), (markers(producer, 1, COMMIT), 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_marker_is_tried_until_it_is_written() {
     let kit = Kit::elected().await;

@@ -28,6 +28,9 @@ use crate::types::{LeaderEpoch, PartitionIndex, TopicPartition, TransactionMarke
 /// Pause before what did not succeed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// What is added to it while the log takes no records.
+const UNAVAILABLE_PAUSE: Duration = Duration::from_millis(900);
+
 /// What the task needs.
 pub(super) struct Marking {
     pub(super) runtime: Arc<Runtime<TransactionShard>>,
@@ -98,7 +101,9 @@ impl Marking {
             let answer = async { self.runtime.ask_even_if_loading(self.partition, request()).await?.await }.await;
             match answer {
                 Ok(reply) => return reply,
-                Err(Unavailable::NotCoordinator | Unavailable::Loading | Unavailable::NotAvailable) => {}
+                Err(Unavailable::NotCoordinator | Unavailable::Loading) => {}
+                // For as long as the disk is full, say, and every transaction that ends asks by itself.
+                Err(Unavailable::NotAvailable) => sleep(UNAVAILABLE_PAUSE).await,
                 Err(Unavailable::Transaction(refusal)) => warn!(%refusal, "markers cannot be settled"),
             }
             sleep(RETRY_PAUSE).await;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use super::config::TransactionConfig;
 use super::error::TransactionError;
@@ -15,7 +15,7 @@ use super::request::{
 };
 use super::state::{self, Init, NO_PRODUCER, Transaction, TransactionValue};
 use crate::coordinator::owner::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
-use crate::coordinator::shard::{Moment, Outcome, ReplayError, Shard, Ticket};
+use crate::coordinator::shard::{Access, Moment, Outcome, ReplayError, Shard, Ticket};
 use crate::coordinator::writer::CoordinatorRecord;
 use crate::types::{LeaderEpoch, ProducerEpoch, limits};
 
@@ -197,8 +197,10 @@ impl TransactionShard {
             transaction.producer() == ending.producer && transaction.stored.last_update_ms == ending.prepared_ms;
         if let Some(next) = transaction.complete(now.unix_ms).filter(|_| is_this) {
             debug!(transactional_id = %ending.id, state = next.state.name(), "transaction complete");
-            // Shorter than what is stored already, so it cannot be refused.
-            let _ = self.store(&ending.id, &next, out);
+            // Shorter than what is stored already.
+            if let Err(error) = self.store(&ending.id, &next, out) {
+                error!(transactional_id = %ending.id, %error, "a transaction whose markers are written cannot complete");
+            }
         }
     }
 
@@ -210,8 +212,10 @@ impl TransactionShard {
             transaction.previous.1 = ProducerEpoch::NONE;
             let next = transaction.fence(now.unix_ms);
             info!(transactional_id = %id, epoch = %next.producer_epoch, "aborted: the transaction timed out");
-            // As long as what is stored already, so it cannot be refused.
-            let _ = self.store(&id, &next, out);
+            // As long as what is stored already.
+            if let Err(error) = self.store(&id, &next, out) {
+                error!(transactional_id = %id, %error, "a transaction that timed out cannot be aborted");
+            }
         }
     }
 
@@ -243,6 +247,24 @@ fn due(id: &Arc<str>, stored: &TransactionValue) -> Option<DueMarkers> {
 impl Shard for TransactionShard {
     type Request = TransactionRequest;
     type Reply = TransactionReply;
+
+    fn access(request: &TransactionRequest) -> Access {
+        match request {
+            TransactionRequest::Init(_)
+            | TransactionRequest::AddPartitions(_)
+            | TransactionRequest::End(_)
+            | TransactionRequest::MarkersWritten { .. } => Access::Write,
+            TransactionRequest::Verify(_)
+            | TransactionRequest::Describe { .. }
+            | TransactionRequest::List(_)
+            | TransactionRequest::TakeMarkers { .. } => Access::Read,
+        }
+    }
+
+    /// The task that writes markers may not have heard of some: it is told of all again.
+    fn on_replies_lost(&mut self) {
+        self.taker.take_if(|taker| taker.waits.is_none());
+    }
 
     fn handle(&mut self, now: Moment, ticket: Ticket, request: TransactionRequest, out: &mut Out) {
         let reply = match request {

@@ -1,0 +1,180 @@
+//! The group coordinator over a partition whose directory is full: what is refused before it is decided, and what on
+//! its way to the disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::config::GroupConfig;
+use super::coordinator::GroupCoordinator;
+use super::coordinator_tests::{PARTITION, commit_of, fetch_of, offsets_topic};
+use super::error::GroupError;
+use crate::clock::ManualClock;
+use crate::cluster::image::ImagePublisher;
+use crate::coordinator::replica_writer::ReplicaWriter;
+use crate::coordinator::writer::{Appending, Entry, PartitionWriter, SharedWriter, Visitor, WriteError};
+use crate::log::config::LogConfig;
+use crate::log::tail::Tail;
+use crate::replica::manager::{ReplicaConfig, ReplicaManager};
+use crate::replica::partition::Role;
+use crate::storage::faulty::{Faults, FaultyDir};
+use crate::storage::memory::MemoryDir;
+use crate::storage::{PartitionId, SharedLogDir};
+use crate::types::topic::CONSUMER_OFFSETS;
+use crate::types::{
+    BrokerId, Fence, LeaderEpoch, LogOpening, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicName,
+    TransactionGuard,
+};
+
+/// Counts loads.
+#[derive(Debug)]
+struct Counting {
+    writer: SharedWriter,
+    loads: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Counted(Arc<Counting>);
+
+impl PartitionWriter for Counted {
+    fn may_append(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        epoch: LeaderEpoch,
+    ) -> Result<LogOpening, WriteError> {
+        self.0.writer.may_append(topic, partition, epoch)
+    }
+
+    fn append(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        fence: Fence,
+        entry: &Entry,
+    ) -> Result<Appending, WriteError> {
+        self.0.writer.append(topic, partition, fence, entry)
+    }
+
+    fn begin_verification(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+    ) -> Option<TransactionGuard> {
+        self.0.writer.begin_verification(topic, partition, producer_id, producer_epoch)
+    }
+
+    fn load(&self, topic: &TopicName, partition: PartitionIndex, visit: Visitor) -> Appending {
+        self.0.loads.fetch_add(1, Ordering::SeqCst);
+        self.0.writer.load(topic, partition, visit)
+    }
+}
+
+struct Kit {
+    faults: Arc<Faults>,
+    writer: Arc<Counting>,
+    replicas: Arc<ReplicaManager>,
+    groups: GroupCoordinator,
+}
+
+impl Kit {
+    async fn elected() -> Self {
+        let (dir, faults) = FaultyDir::around(MemoryDir::open());
+        let dir: SharedLogDir = dir;
+        let (me, clock) = (BrokerId(1), Arc::new(ManualClock::new(1_000_000, 1)));
+        let config = |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 };
+        let replicas = ReplicaManager::new(me, vec![(dir, Tail::new(0))], clock.clone(), Arc::new(config));
+        let image = Arc::new(ImagePublisher::default());
+        image.apply(&offsets_topic());
+        let topic_id = image.current().topic(CONSUMER_OFFSETS).expect("there").id;
+        let id = PartitionId { topic: CONSUMER_OFFSETS.into(), topic_id, partition: PARTITION };
+        replicas.open(&[id]).expect("opens");
+        let writer = ReplicaWriter::new(Arc::clone(&replicas), clock.clone());
+        let writer = Arc::new(Counting { writer, loads: AtomicUsize::new(0) });
+        let shared = Arc::new(Counted(writer.clone()));
+        let groups = GroupCoordinator::new(GroupConfig::default(), shared, clock, image);
+        let kit = Self { faults, writer, replicas, groups };
+        kit.elect(1).await;
+        kit
+    }
+
+    async fn elect(&self, epoch: i32) {
+        let (me, leader_epoch) = (BrokerId(1), LeaderEpoch(epoch));
+        let role = Role { leader: Some(me), leader_epoch, isr: vec![me], replicas: vec![me] };
+        let partition = self.replicas.get(CONSUMER_OFFSETS, PARTITION).expect("open");
+        partition.take_role(role).await.expect("recorded");
+        let loads = self.loads();
+        self.groups.on_elected(PARTITION, leader_epoch);
+        self.until_fetched(|fetched| fetched.is_ok()).await;
+        assert_eq!(self.loads(), loads + 1);
+    }
+
+    fn loads(&self) -> usize {
+        self.writer.loads.load(Ordering::SeqCst)
+    }
+
+    async fn commit(&self, offset: i64) -> Option<GroupError> {
+        self.groups.commit(commit_of(offset)).await.await.error
+    }
+
+    async fn fetch(&self) -> Result<Offset, GroupError> {
+        Ok(self.groups.fetch(fetch_of()).await.await?[0].1[0].offset)
+    }
+
+    async fn until_fetched(&self, wanted: impl Fn(Result<Offset, GroupError>) -> bool) {
+        while !wanted(self.fetch().await) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_commits_at_once_and_takes_them_again_without_a_load() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(1).await, None);
+    kit.faults.set_full(true);
+    for _ in 0..10 {
+        assert_eq!(kit.commit(2).await, Some(GroupError::CoordinatorNotAvailable));
+        assert_eq!(kit.fetch().await, Ok(Offset(1)));
+    }
+    kit.faults.set_full(false);
+    assert_eq!(kit.commit(3).await, None);
+    assert_eq!((kit.fetch().await, kit.loads()), (Ok(Offset(3)), 1));
+}
+
+#[tokio::test]
+async fn a_commit_that_finds_the_disk_full_on_its_way_is_told_so_and_stored_later() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(1).await, None);
+    kit.faults.refuse_next();
+    assert_eq!(kit.commit(2).await, Some(GroupError::CoordinatorNotAvailable));
+    kit.until_fetched(|fetched| fetched == Ok(Offset(2))).await;
+    assert_eq!(kit.commit(3).await, None);
+    assert_eq!((kit.fetch().await, kit.loads()), (Ok(Offset(3)), 1));
+    // The state is the fold of the log.
+    kit.elect(2).await;
+    assert_eq!(kit.fetch().await, Ok(Offset(3)));
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_again_and_again_never_makes_a_coordinator_load() {
+    let kit = Kit::elected().await;
+    let mut stored = 0;
+    for offset in 1..50 {
+        kit.faults.refuse_next();
+        kit.faults.set_full(offset % 3 == 0);
+        let answered = kit.commit(offset).await;
+        assert!(matches!(answered, None | Some(GroupError::CoordinatorNotAvailable)), "{answered:?}");
+        stored += usize::from(answered.is_none());
+        kit.faults.set_full(false);
+        if offset % 10 == 0 {
+            kit.until_fetched(|fetched| fetched.is_ok()).await;
+        }
+    }
+    while kit.commit(1000).await.is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((kit.fetch().await, kit.loads()), (Ok(Offset(1000)), 1), "{stored} were stored at once");
+}
