@@ -178,7 +178,7 @@ async fn gather(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
     gathered.claim = replies.claim(wanted);
     loop {
         let max_bytes = wanted.min(gathered.claim.bytes_max());
-        read(replies, &mut gathered.parts, Limits { max_bytes, ..limits }).await;
+        read(replies, gathered, Limits { max_bytes, ..limits }).await;
         let bytes = gathered.bytes();
         if gathered.claim.settle(bytes) {
             return;
@@ -314,25 +314,23 @@ fn divergence(replica: &Partition, wanted: &Wanted) -> Option<Result<(LeaderEpoc
 
 /// Reads what is readable now: from memory where the tail reaches back far enough or the records were read ahead, from
 /// storage for the rest.
-async fn read(replies: &Replies, parts: &mut Vec<Part>, limits: Limits) {
+async fn read(replies: &Arc<Replies>, gathered: &mut Gathered, limits: Limits) {
     let mut room = Room::of(limits);
-    for (index, part) in parts.iter_mut().enumerate() {
+    for (index, part) in gathered.parts.iter_mut().enumerate() {
         let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
         match replica.reader().read_memory(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
             Some(read) => room.take(part, read, &replica, upto, bytes),
-            None => {
-                let _turn = replies.turn_to_read().await;
-                return read_blocking(parts, index, room).await;
-            }
+            None => return read_blocking(replies, gathered, index, room).await,
         }
     }
 }
 
 /// The same from the partition at `first` on, on a thread that may block on the disk.
-async fn read_blocking(parts: &mut Vec<Part>, first: usize, mut room: Room) {
-    let mut moved = std::mem::take(parts);
-    *parts = task::blocking(move || {
-        for part in &mut moved[first..] {
+async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: usize, mut room: Room) {
+    let mut parts = std::mem::take(&mut gathered.parts);
+    let claim = std::mem::replace(&mut gathered.claim, Claim::nothing(replies));
+    let work = move || {
+        for part in &mut parts[first..] {
             let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
             match replica.reader().read(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
                 Ok(read) => room.take(part, read, &replica, upto, bytes),
@@ -342,9 +340,9 @@ async fn read_blocking(parts: &mut Vec<Part>, first: usize, mut room: Room) {
                 }
             }
         }
-        moved
-    })
-    .await;
+        parts
+    };
+    (gathered.parts, gathered.claim) = replies.read(claim, work).await;
 }
 
 /// What a fetch may still take while it goes through its partitions.

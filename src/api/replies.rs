@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::task::Counted;
+use crate::task::{self, Counted};
 use crate::types::limits::REPLY_BYTES_UNCOUNTED;
 
 /// What the semaphore counts, in bytes: its counts are 32 bits wide.
@@ -38,7 +38,7 @@ pub(crate) struct Replies {
     /// Asks one slow reply to give way, of those that listen the one that listens for the longest time.
     give_way: Notify,
     /// Places of those that read from storage.
-    reading: Semaphore,
+    reading: Arc<Semaphore>,
 }
 
 /// What one reply holds of the budget, until it is dropped.
@@ -55,7 +55,7 @@ impl Replies {
         let units = (bytes_max / UNIT_BYTES as u64).clamp(1, u64::from(u32::MAX)) as u32;
         let units = units.min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
         let room = Arc::new(Semaphore::new(units as usize));
-        let (waiting, give_way, reading) = (AtomicUsize::new(0), Notify::new(), Semaphore::new(reads_max));
+        let (waiting, give_way, reading) = (AtomicUsize::new(0), Notify::new(), Arc::new(Semaphore::new(reads_max)));
         Arc::new(Self { room, units_max: units, waiting, give_way, reading })
     }
 
@@ -83,9 +83,21 @@ impl Replies {
         }
     }
 
-    /// Waits until one more fetch may read from storage, which it may until this is dropped.
-    pub(crate) async fn turn_to_read(&self) -> SemaphorePermit<'_> {
-        self.reading.acquire().await.expect("never closed")
+    /// Waits until one more fetch may read from storage, and runs `work`, which does, on a thread that may block. The
+    /// turn and what was claimed for it last as long as the reading does, also when nobody waits for it any more: a
+    /// client that hangs up does not take the bound away from what is read for it.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        claim: Claim,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> (T, Claim) {
+        let turn = Arc::clone(&self.reading).acquire_owned().await.expect("never closed");
+        task::blocking(move || {
+            let read = work();
+            drop(turn);
+            (read, claim)
+        })
+        .await
     }
 
     async fn ask(&self) {
@@ -228,14 +240,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_read_from_storage_at_a_time() {
-        let replies = budget(MIB);
-        let first = replies.turn_to_read().await;
-        let second = replies.turn_to_read();
+    async fn so_many_read_from_storage_at_a_time_also_when_their_clients_are_gone() {
+        let replies = budget(4 * MIB);
+        let (go, waits) = std::sync::mpsc::channel::<()>();
+        let claim = replies.claim(MIB);
+        let claimed = claim.bytes_max();
+        {
+            let first = replies.read(claim, move || waits.recv().is_err());
+            tokio::pin!(first);
+            assert!(futures_util::poll!(&mut first).is_pending());
+        }
+        let second = replies.read(Claim::nothing(&replies), || 7);
         tokio::pin!(second);
-        assert!(futures_util::poll!(&mut second).is_pending());
-        drop(first);
-        drop(second.await);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(futures_util::poll!(&mut second).is_pending(), "the first still reads");
+        assert_eq!(replies.free_bytes(), 4 * MIB - claimed, "and what it reads still counts");
+        drop(go);
+        assert_eq!(second.await.0, 7);
+        while replies.free_bytes() < 4 * MIB {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
