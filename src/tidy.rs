@@ -136,6 +136,28 @@ const ONLY: &[Only] = &[
     },
 ];
 
+/// Outcomes that are dropped by `let _ =`: where, how many, and what makes up for the looking.
+const DROPPED: &[(&str, usize, &str)] = &[
+    ("replica/ack", 1, "whoever asked may have gone"),
+    ("coordination/embedded", 1, "a call that ran out of time no longer waits"),
+    ("coordination/embedded/watch", 1, "nobody may be waiting any more"),
+    ("coordination/zookeeper/watch", 1, "nobody may be waiting any more"),
+    ("coordination/zookeeper/session", 1, "a close that comes late is as good as a cut"),
+    ("controller/channel", 2, "a queue's far end has gone with its broker, or with the controller"),
+    ("controller/controller", 4, "whoever asked may have gone; a node that stays is found to be ours"),
+    ("controller/event", 1, "a lost session counts as changed"),
+    ("cluster/admin", 1, "a lost session counts as changed"),
+    ("cluster/dynamic_config", 1, "a lost session counts as changed"),
+    ("cluster/auto_create", 1, "what is shown in time is looked up afterwards"),
+    ("api/create_topics", 1, "what is shown in time is looked up afterwards"),
+    ("api/delete_topics", 1, "the publisher lives as long as the wait"),
+    ("net/connection", 1, "a broker that is gone has stopped"),
+    ("broker", 2, "an orderly stop waits for so long and no longer"),
+    ("broker/first_image", 1, "a start waits for so long and no longer"),
+    ("observe/log4j", 3, "writing into a string does not fail; a second call changes nothing"),
+    ("observe/process", 1, "the limit that holds afterwards is read"),
+];
+
 /// A file longer than this is several files.
 const FILE_LINES_MAX: usize = 1000;
 const COLUMNS_MAX: usize = 120;
@@ -326,6 +348,15 @@ fn check_doors(source: &Source) -> Vec<String> {
         .collect()
 }
 
+fn check_dropped(source: &Source) -> Vec<String> {
+    let allowed = DROPPED.iter().find(|(path, ..)| *path == source.path()).map_or(0, |(_, count, _)| *count);
+    let dropped = source.production().filter(|(_, line)| line.trim_start().starts_with("let _ ="));
+    let found = dropped.skip(allowed);
+    found
+        .map(|(line, _)| format!("{}:{line}: an outcome is dropped; look at it, or say why in DROPPED", source.name))
+        .collect()
+}
+
 fn check_only(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     for rule in ONLY {
@@ -448,6 +479,11 @@ fn outside_crates_clock_chance_and_spawning_stay_in_their_rooms() {
 }
 
 #[test]
+fn outcomes_are_looked_at() {
+    check(check_dropped);
+}
+
+#[test]
 fn files_open_with_their_purpose_and_keep_the_form() {
     check(check_form);
 }
@@ -501,6 +537,15 @@ fn a_planted_name_is_found() {
     assert_eq!(planted("replica/mod.rs", "let text = \"rocksdb\"; /* rocksdb */ let c = b'\\''; // rocksdb"), 0);
     assert_eq!(planted("api/mod.rs", "tokio::spawn(work);"), 1);
     assert_eq!(planted("broker.rs", "use crate::storage::rocksdb::open;"), 0);
+}
+
+#[test]
+fn a_planted_outcome_that_is_dropped_is_found() {
+    let planted = |name: &str, text: &str| check_dropped(&Source::new(name, text, false)).len();
+    assert_eq!(planted("log/read.rs", "fn f() {\n    let _ = write();\n    let _guard = lock();\n}"), 1);
+    assert_eq!(planted("log/read.rs", "// let _ = write();\n#[cfg(test)]\nmod tests {\n    let _ = 1;\n}"), 0);
+    assert_eq!(planted("replica/ack.rs", "let _ = wake.send(outcomes);"), 0);
+    assert_eq!(planted("replica/ack.rs", "let _ = wake.send(outcomes);\nlet _ = queued;"), 1);
 }
 
 #[test]

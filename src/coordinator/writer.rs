@@ -145,9 +145,8 @@ pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
 
     /// Largest batch that the topic accepts now, in bytes: its max.message.bytes. Coordinators refuse what would not
     /// fit before they append it.
-    fn batch_bytes_max(&self, topic: &TopicName) -> usize {
+    fn batch_bytes_max(&self, _topic: &TopicName) -> usize {
         // Kafka's default of max.message.bytes.
-        let _ = topic;
         1_048_588
     }
 

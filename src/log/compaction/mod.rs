@@ -137,7 +137,7 @@ fn latest_offsets(
     let mut keys = KeyMap::new(plan.seed);
     let mut next = plan.first_dirty;
     while next < plan.up_to && keys.len() < plan.keys_max {
-        let mut read_bytes = 0;
+        let (mut read_bytes, mut bad) = (0, None);
         let from = next;
         next = plan.up_to;
         reader.visit_headers(from, plan.up_to, |_, header, batch| {
@@ -147,16 +147,20 @@ fn latest_offsets(
             }
             read_bytes += batch.len();
             if !header.is_control() && !plan.is_aborted(header) {
-                // What cannot be read is kept as it is, and older values of its keys with it.
-                let _ = for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
+                let walked = for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
                     if let Some(key) = record.key {
                         keys.insert(key, record.offset);
                     }
                     ControlFlow::Continue(())
                 });
+                // The job ends: older values must not go for the sake of records that nobody can read.
+                bad = walked.err();
             }
-            ControlFlow::Continue(())
+            if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        if let Some(error) = bad {
+            return Err(reader.damaged(error));
+        }
         if step(Step { writes: Vec::new() }).is_break() {
             return Ok(None);
         }

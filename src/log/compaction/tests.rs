@@ -114,6 +114,27 @@ fn of_every_key_the_latest_value_stays_with_its_offset() {
     assert_eq!(bench.log.compaction_urgency(0, Offset(7)), None, "how far it came survives a restart");
 }
 
+/// Of a batch that broke in its middle the keys before the break counted: older values of them went, though nobody can
+/// read the newer ones.
+#[test]
+fn a_batch_that_cannot_be_read_ends_the_job_before_anything_older_goes() {
+    let mut bench = Bench::new(config(), 0);
+    bench.put(0, &["a=1"]);
+    let mut torn = batch(&[(0, "a", Some("2")), (0, "b", Some("2"))]);
+    let len = torn.bytes.len();
+    torn.bytes[len - 8..].fill(0xff);
+    bench.append(torn, 0).expect("accepted");
+    bench.roll(0);
+    let plan = bench.change(|log, writes| log.compaction_plan(0, Offset(3), 42, writes)).expect("worth it");
+    let mut steps = 0;
+    let done = run(&plan, &bench.log.reader(), &mut |_| {
+        steps += 1;
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(done, Err(StorageError::Read { .. })), "{done:?}");
+    assert_eq!(steps, 0);
+}
+
 #[test]
 fn tombstones_stay_for_the_delete_retention_and_then_go() {
     let mut bench = Bench::new(config(), 0);
