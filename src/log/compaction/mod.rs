@@ -57,8 +57,17 @@ pub(crate) struct Compacted {
     pub(crate) up_to: Offset,
     /// When the first tombstone that was kept may go; `i64::MAX`: none is waiting.
     pub(crate) delete_horizon_ms: i64,
-    /// Bytes that each virtual segment lost, by base offset. A first delete horizon may cost some instead.
-    pub(crate) removed_bytes: BTreeMap<Offset, i64>,
+    /// Of each virtual segment that has batches below `up_to`, by base offset.
+    pub(crate) segments: BTreeMap<Offset, CleanedSegment>,
+}
+
+/// What of a virtual segment a job has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CleanedSegment {
+    /// Bytes that are left. What an earlier job took away, which then broke off, is not among them.
+    pub(crate) left_bytes: u64,
+    /// Bytes that went. A first delete horizon may cost some instead.
+    pub(crate) removed_bytes: i64,
 }
 
 /// Runs a job to its end, or until `step` breaks (`None`). Blocks on the disk.
@@ -122,10 +131,9 @@ fn clean_one(
         }
     };
     done.delete_horizon_ms = done.delete_horizon_ms.min(horizon.unwrap_or(i64::MAX));
-    let removed = batch.len() as i64 - left_bytes as i64;
-    if removed != 0 {
-        *done.removed_bytes.entry(plan.segment_of(last_offset)).or_default() += removed;
-    }
+    let segment = done.segments.entry(plan.segment_of(last_offset)).or_default();
+    segment.left_bytes += left_bytes as u64;
+    segment.removed_bytes += batch.len() as i64 - left_bytes as i64;
 }
 
 /// The latest offset of each key in the dirty part, and how far the map reaches. `None`: the caller broke off.

@@ -163,8 +163,14 @@ impl PartitionLog {
         let mut joined: VecDeque<Segment> = VecDeque::with_capacity(self.segments.closed.len());
         let mut changed: HashSet<Offset> = HashSet::new();
         for mut segment in std::mem::take(&mut self.segments.closed) {
-            if let Some(removed) = done.removed_bytes.get(&segment.base_offset) {
-                segment.bytes = segment.bytes.saturating_add_signed(-removed);
+            let cleaned = done.segments.get(&segment.base_offset).copied().unwrap_or_default();
+            let left_bytes = if segment.end_offset <= done.up_to {
+                cleaned.left_bytes
+            } else {
+                segment.bytes.saturating_add_signed(-cleaned.removed_bytes)
+            };
+            if left_bytes != segment.bytes {
+                segment.bytes = left_bytes;
                 changed.insert(segment.base_offset);
             }
             match joined.back_mut() {

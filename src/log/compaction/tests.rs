@@ -266,6 +266,22 @@ fn a_full_map_leaves_the_rest_for_the_next_pass() {
     assert_eq!(bench.reopen().log.size_bytes(), size);
 }
 
+/// What a job had taken away before it broke off counted as there for ever, and `retention.bytes` took away more.
+#[test]
+fn sizes_are_right_after_a_job_that_broke_off() {
+    let mut bench = Bench::new(config(), 0);
+    for round in 0..3 {
+        for key in 0..40 {
+            bench.put(0, &[&format!("k{key}={round}")]);
+        }
+    }
+    bench.roll(0);
+    assert!(!bench.compact(0, ALL, 60), "broken off");
+    assert!(bench.compact(0, ALL, ALL));
+    let read = bench.log.reader().read(Offset(0), Offset(120), ALL, true).expect("readable");
+    assert_eq!(bench.log.size_bytes(), read.bytes as u64);
+}
+
 #[test]
 fn what_the_log_deleted_meanwhile_does_not_come_back() {
     let mut bench = Bench::new(LogConfig { delete: true, ..config() }, 0);
