@@ -51,24 +51,44 @@ class Ends(threading.Thread):
         super().__init__(daemon=True)
         self.port, self.ending, self.at, self.errors = port, threading.Event(), 0.0, {}
 
+    def connect(self):
+        producer = Producer({"logger": load.QUIET, "bootstrap.servers": f"127.0.0.1:{self.port}", "transactional.id": "full",
+                             "linger.ms": 0, "log_level": 0, "transaction.timeout.ms": 10_000})  # fmt: skip
+        producer.init_transactions(10)
+        return producer
+
+    def end(self, producer):
+        """Repeats what may be repeated, as applications have to: a call that timed out goes on within the client."""
+        commit = True
+        while not self.ending.is_set():
+            try:
+                (producer.commit_transaction if commit else producer.abort_transaction)(5)
+                self.at = time.monotonic() if commit else self.at
+                return
+            except KafkaException as error:
+                self.note(error)
+                if error.args[0].txn_requires_abort():
+                    commit = False
+                elif not error.args[0].retriable():
+                    raise
+
+    def note(self, error):
+        name = error.args[0].name()
+        self.errors[name] = self.errors.get(name, 0) + 1
+
     def run(self):
         producer, n = None, 0
         while not self.ending.is_set():
             try:
-                if producer is None:
-                    producer = Producer({"bootstrap.servers": f"127.0.0.1:{self.port}", "transactional.id": "full",
-                                         "linger.ms": 0, "log_level": 0, "transaction.timeout.ms": 10_000})  # fmt: skip
-                    producer.init_transactions(10)
+                producer = producer or self.connect()
                 producer.begin_transaction()
                 producer.produce(load.TRANSACTIONS, load.value_of("full", n, 100), partition=0)
                 n += 1
-                producer.commit_transaction(10)
-                self.at = time.monotonic()
+                self.end(producer)
             except KafkaException as error:
-                name = error.args[0].name()
-                self.errors[name] = self.errors.get(name, 0) + 1
-                if not error.args[0].retriable():
-                    producer = None
+                # A new instance ends what this one has left open.
+                self.note(error)
+                producer = None
                 time.sleep(0.1)
 
 
@@ -163,7 +183,7 @@ def under(rig, rng, writers, commits, ends, by_deleting, flapping, quota):
         rig.fs.order(f"limit bytes={2 * quota}")
     resumed = wait("produce goes on", lambda: max(w.last_ack for w in writers) > began and alive(), RESUMES_WITHIN)
     committed = wait("commits go on", lambda: commits.at > began, RESUMES_WITHIN)
-    ended = wait("transactions go on", lambda: ends.at > began, 2 * RESUMES_WITHIN)
+    ended = wait(f"transactions go on, which met {ends.errors},", lambda: ends.at > began, 2 * RESUMES_WITHIN)
     assert alive(), f"klamm ended with {rig.broker.child.returncode}"
     if by_deleting:
         rig.fs.order("limit bytes=0")
