@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools transactions log-ends bench crash soak zookeeper-faults disk-faults hostile
+.PHONY: help setup run build test lint check compat clients tools transactions log-ends bench crash soak disk-full zookeeper-faults disk-faults hostile
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -78,6 +78,11 @@ soak: ## the same load for a long time: memory, descriptors, disk and CPU must s
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/run soak --minutes $(or $(MINUTES),10)
+
+disk-full: ## a disk without space on a small tmpfs (needs root), and one that fails, one row per case; about 1 minute
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run disk_full
 
 zookeeper-faults: ## klamm on a real ZooKeeper 3.8 that is restarted, paused and taken away, one row per scenario (GONE=60 seconds); about 6 minutes
 	@scripts/setup.sh build test

@@ -72,6 +72,16 @@ fn failed(error: impl std::fmt::Display) -> StartError {
     StartError(error.to_string())
 }
 
+/// Why a broker that runs cannot go on, in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fatal {
+    /// Its id is another broker's by now. It is to be stopped in order.
+    Identity(String),
+    /// No log directory is left that takes writes, or not the one with the cluster's state. The process is to end at
+    /// once, as Kafka halts.
+    LogDirs(String),
+}
+
 /// A running broker.
 #[derive(Debug)]
 pub struct Broker {
@@ -83,6 +93,7 @@ pub struct Broker {
     dirs: Vec<SharedLogDir>,
     coordination: SharedCoordination,
     controller: ControllerHandle,
+    failures: watch::Receiver<Option<Arc<str>>>,
 }
 
 /// How long connections may take to answer what is in flight when the broker stops.
@@ -113,6 +124,7 @@ impl Broker {
         let config = Arc::new(config);
         let for_dirs = Arc::clone(&config);
         let (dirs, stored) = task::blocking(move || dirs::open(&for_dirs)).await.map_err(failed)?;
+        let failures = dirs::watch_failures(&dirs.dirs, config.zookeeper.is_none());
         let coordination = coordinate(&config, &dirs).await?;
         let identity = identify(&config, &dirs, stored, &*coordination, &clock).await?;
         let sockets = Sockets::bind(&config).await.map_err(failed)?;
@@ -158,6 +170,7 @@ impl Broker {
             dirs,
             coordination,
             controller,
+            failures,
         })
     }
 
@@ -166,14 +179,25 @@ impl Broker {
         &self.addresses
     }
 
-    /// Resolves with the reason when the broker cannot go on: its id was taken by another broker while its session was
-    /// gone.
-    pub fn fatal(&self) -> impl Future<Output = String> + use<> {
-        let mut status = self.controller.subscribe();
-        async move {
+    /// Resolves with the reason when the broker cannot go on.
+    pub fn fatal(&self) -> impl Future<Output = Fatal> + use<> {
+        let (mut status, mut failures) = (self.controller.subscribe(), self.failures.clone());
+        let identity = async move {
             match status.wait_for(|status| status.fatal.is_some()).await.map(|status| status.fatal.clone()) {
-                Ok(Some(reason)) => reason,
+                Ok(Some(reason)) => Fatal::Identity(reason),
                 Ok(None) | Err(_) => std::future::pending().await,
+            }
+        };
+        let log_dirs = async move {
+            match failures.wait_for(Option::is_some).await.map(|line| line.clone()) {
+                Ok(Some(line)) => Fatal::LogDirs(line.to_string()),
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        };
+        async move {
+            tokio::select! {
+                fatal = identity => fatal,
+                fatal = log_dirs => fatal,
             }
         }
     }

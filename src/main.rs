@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use klamm::broker::Broker;
+use klamm::broker::{Broker, Fatal};
 use klamm::clock::SystemClock;
 use klamm::config::{Config, Inputs, Machine};
 use klamm::observe::{self, LogLevels};
@@ -48,7 +48,11 @@ Exit codes:
   0   stopped in order, by SIGTERM or SIGINT; or --check-config found nothing wrong
   1   did not start; one line on standard error says why
   2   wrong arguments
-  70  a part of the broker failed in a way that nothing could be trusted any more";
+  70  a part of the broker failed in a way that nothing could be trusted any more
+  74  no log directory is left that takes writes, or not the first one, where it holds the cluster's state";
+
+/// A process that ends because of its log directories: `EX_IOERR`.
+const EXIT_NO_LOG_DIR: i32 = 74;
 
 /// The logger of Kafka's own lines about settings.
 const LOGGER: &str = "kafka.server.KafkaConfig";
@@ -111,10 +115,20 @@ async fn serve(config: Config) -> Result<(), String> {
     observe::start_giving_back();
     let ended = tokio::select! {
         () = either(&mut terminate, &mut interrupt) => Ok(()),
-        reason = broker.fatal() => Err(reason),
+        fatal = broker.fatal() => match fatal {
+            Fatal::Identity(line) => Err(line),
+            Fatal::LogDirs(line) => halt(&line),
+        },
     };
     broker.stop().await;
     ended
+}
+
+/// Ends the process where it is, as Kafka does: what lies on a disk that fails cannot be closed in order, and trying
+/// may hang.
+fn halt(line: &str) -> ! {
+    eprintln!("klamm: {line}");
+    std::process::exit(EXIT_NO_LOG_DIR)
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

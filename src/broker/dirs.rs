@@ -4,6 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::watch;
 
 use super::meta::{MetaError, MetaProperties};
 use crate::config::Config;
@@ -112,6 +115,36 @@ fn make(path: &Path) -> Result<PathBuf, DirError> {
     // Unreadable is found out now, with a clear line, and not in the middle of recovery.
     fs::read_dir(path).map_err(io)?;
     fs::canonicalize(path).map_err(io)
+}
+
+/// Why there is no going on, once there is none: every directory has failed, or the one that the embedded tree lies in.
+/// Source: Kafka 3.9 `LogManager.handleLogDirFailure`, which halts where no directory is left, and for the metadata
+/// log's in any case.
+pub(super) fn watch_failures(
+    dirs: &[(SharedLogDir, Arc<Tail>)],
+    tree_in_first: bool,
+) -> watch::Receiver<Option<Arc<str>>> {
+    let (tell, told) = watch::channel(None);
+    let left = Arc::new(AtomicUsize::new(dirs.len()));
+    for (at, (dir, _)) in dirs.iter().enumerate() {
+        let (tell, left, path) = (tell.clone(), Arc::clone(&left), dir.path());
+        dir.when_failed(Box::new(move |reason| {
+            let is_last = left.fetch_sub(1, Ordering::AcqRel) == 1;
+            let line = if is_last {
+                format!("all log directories have failed, {} as the last: {reason}", path.display())
+            } else if at == 0 && tree_in_first {
+                format!("the log directory with the cluster's state, {}, has failed: {reason}", path.display())
+            } else {
+                return;
+            };
+            tell.send_if_modified(|told| {
+                let is_first = told.is_none();
+                told.get_or_insert_with(|| line.into());
+                is_first
+            });
+        }));
+    }
+    told
 }
 
 impl Dirs {

@@ -19,13 +19,14 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Broker, dirs};
+use super::{Broker, Fatal, dirs};
 use crate::api;
 use crate::cluster::znodes::topics;
 use crate::config::{Config, Inputs, Machine};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::record::build::BatchBuilder;
+use crate::storage::{StorageError, contract};
 use crate::types::{ProducerEpoch, ProducerId};
 
 /// One connection that sends what it is told, rubbish included.
@@ -459,5 +460,46 @@ async fn producers_are_described_where_they_wrote() {
     assert_eq!(producers.len(), 1);
     assert_eq!((producers[0].producer_id.0, producers[0].producer_epoch, producers[0].last_sequence), (41, 2, 1));
     assert_eq!((producers[0].coordinator_epoch, producers[0].current_txn_start_offset), (-1, -1));
+    broker.stop().await;
+}
+
+/// A log directory whose growing tables have no place to lie in: the first large batch stops it.
+fn break_dir(broker: &Broker, at: usize) {
+    let dir = &broker.dirs[at];
+    let growing = dir.path().join("growing");
+    std::fs::write(&growing, b"").expect("write");
+    let family = dir.create(&[contract::partition("broken", 0)]).expect("create")[0];
+    for offset in 0.. {
+        let large = vec![0; 64 << 10];
+        match contract::commit(&**dir, vec![contract::batch(family, offset, &large)], false) {
+            Ok(()) => assert!(offset < 100, "a table is begun sooner"),
+            Err(error) => return assert!(matches!(error, StorageError::Stopped { .. }), "{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_last_log_directory_failed_cannot_go_on() {
+    let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let paths = places.each_ref().map(|place| place.path().display().to_string()).join(",");
+    let settings = ["broker.id=1", "klamm.disk.reserve.bytes=0"];
+    let broker = Broker::start(config_of(&paths, &settings)).await.unwrap();
+    break_dir(&broker, 1);
+    let beside = tokio::time::timeout(Duration::from_millis(200), broker.fatal()).await;
+    assert!(beside.is_err(), "there is another: {beside:?}");
+    break_dir(&broker, 0);
+    let fatal = tokio::time::timeout(Duration::from_secs(30), broker.fatal()).await.expect("it is told");
+    assert!(matches!(&fatal, Fatal::LogDirs(line) if line.contains("all log directories")), "{fatal:?}");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_does_not_outlive_the_directory_with_the_clusters_state() {
+    let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let paths = places.each_ref().map(|place| place.path().display().to_string()).join(",");
+    let broker = Broker::start(config_of(&paths, &["broker.id=1", "klamm.disk.reserve.bytes=0"])).await.unwrap();
+    break_dir(&broker, 0);
+    let fatal = tokio::time::timeout(Duration::from_secs(30), broker.fatal()).await.expect("it is told");
+    assert!(matches!(&fatal, Fatal::LogDirs(line) if line.contains("cluster's state")), "{fatal:?}");
     broker.stop().await;
 }

@@ -194,6 +194,10 @@ impl LogDir for FaultyDir {
         }
     }
 
+    fn when_failed(&self, told: Box<dyn FnOnce(Arc<str>) + Send>) {
+        self.inner.when_failed(told);
+    }
+
     fn queued_bytes(&self) -> usize {
         self.inner.queued_bytes()
     }

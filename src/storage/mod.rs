@@ -12,7 +12,8 @@
 //! - A read begun after `Done(Ok)` sees the set.
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.
-//! - A set refused with `Full` was not written. Sets that add batches to the same family and were queued before its
+//! - A set refused with `Full`, because of the reserve or because the disk had no space for it, was not written, be it
+//!   one with batches or without. Sets that add batches to the same family and were queued before its
 //!   `Done` returned are refused as well: an owner that takes back its offsets inside `Done` never leaves a gap.
 //! - Everything acknowledged survives a kill of the process; with `sync` also a loss of power.
 //!
@@ -59,7 +60,8 @@ pub(crate) enum StorageError {
     /// An earlier write or sync failed; the directory takes no more writes until it is opened again (I-6).
     #[error("log directory {dir} is offline: {reason}")]
     Stopped { dir: PathBuf, reason: Arc<str> },
-    /// The disk's reserve is reached. Nothing was written; the same call may succeed once space is back.
+    /// The disk's reserve is reached, or the disk is full. Nothing was written; the same call may succeed once space is
+    /// back.
     #[error("log directory {dir} has no space left above its reserve")]
     Full { dir: PathBuf },
     /// More partitions than the process has file descriptors for. Nothing was created.
@@ -226,6 +228,12 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// Sees to it that what is queued is written. Where that is little and nobody else is writing, it is written on the
     /// calling thread, which takes some tens of microseconds; so are the `done`s called.
     fn write_queued(&self) {}
+
+    /// Has it told, once and on whatever thread, when the directory stops because of a failure; at once if it has. A
+    /// directory that is closed tells nothing.
+    fn when_failed(&self, told: Box<dyn FnOnce(Arc<str>) + Send>) {
+        drop(told);
+    }
 
     /// Bytes of the sets that were queued and are not done. Admission slows down when this grows.
     #[cfg_attr(not(test), allow(dead_code, reason = "admission counts what is queued by itself; the suite looks here"))]

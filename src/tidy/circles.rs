@@ -198,6 +198,7 @@ const KNOWN: &[&[&str]] = &[
         "storage/rocksdb",
         "storage/rocksdb/budget",
         "storage/rocksdb/care",
+        "storage/rocksdb/failure",
         "storage/rocksdb/families",
         "storage/rocksdb/ingest",
         "storage/rocksdb/jobs",

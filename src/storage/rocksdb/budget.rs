@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing::debug;
 
 use super::Shared;
+use super::failure::Operation;
 use super::options::DirectoryOptions;
 use super::raw::{Cf, WriteBuffer};
 use crate::storage::StorageError;
@@ -75,14 +76,14 @@ impl Shared {
     /// Families, fixed ones included, that have something in memory which is not in files.
     pub(super) fn unflushed(&self) -> Vec<Cf<'_>> {
         let holds = |cf: &Cf<'_>| {
-            let value = |name| self.db.property(*cf, name).unwrap_or(0);
+            let value = |name| self.db.property(cf.clone(), name).unwrap_or(0);
             value("rocksdb.num-entries-active-mem-table") + value("rocksdb.num-immutable-mem-table") > 0
         };
-        (0..self.db.family_count()).map(|number| self.db.cf(number)).filter(holds).collect()
+        self.db.all_families().into_iter().filter(holds).collect()
     }
 
     pub(super) fn flush_all(&self) -> Result<(), StorageError> {
-        self.db.flush(&self.unflushed(), true).map_err(|error| self.stop(&error))
+        self.rocks(Operation::Flush, |db| db.flush(&self.unflushed(), true))
     }
 
     /// Sets the budget for so many active families, and the length of the write-ahead log along with it.
@@ -94,7 +95,7 @@ impl Shared {
         }
         self.budget.set(wanted);
         let wal = (wanted * WAL_PER_BUDGET).to_string();
-        self.db.set_options(&[("max_total_wal_size", wal)]).map_err(|error| self.stop(&error))
+        self.rocks(Operation::Describe, |db| db.set_options(&[("max_total_wal_size", wal)]))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::types::Offset;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Chore {
     FillPool,
+    /// Drop families that are free if there are many.
+    ShrinkPool,
     /// There is a growing table: start the threads that look after them.
     BeginTables,
     /// A deleted partition's family, by number.
@@ -90,6 +92,7 @@ impl Shared {
             // Done already.
             Chore::BeginTables => Ok(()),
             Chore::FillPool => self.grow_pool(0, self.families.missing(), 0),
+            Chore::ShrinkPool => self.shrink_pool(),
             Chore::Wipe(number) => self.wipe(number),
             Chore::DropFiles(family) => self.drop_files_below_start(family, start),
             Chore::FlushAll => self.flush_all(),

@@ -1,8 +1,12 @@
 //! The families of a directory: which partition has which, the pool of free ones, and how they come and go.
 //!
-//! Creating a family costs in proportion to all that exist, so they are made in batches and never dropped: a deleted
-//! partition's family is wiped and goes back to the pool. Each step is durable before the next begins:
-//! record "wiping" → wipe → remove the record. What a crash leaves half wiped is wiped again at the next start.
+//! Creating a family costs in proportion to all that exist, so they are made in batches, and a deleted partition's
+//! family is wiped and goes back to the pool. Each step is durable before the next begins: record "wiping" → wipe →
+//! remove the record. What a crash leaves half wiped is wiped again at the next start.
+//!
+//! A family takes some 60 KiB of memory and half a millisecond of each start, so where many are free most are dropped,
+//! in batches as well. First what says that they are free is brought to the disk. Then nothing names the number any
+//! more, no record and no growing table's file, and a later family may have it: to RocksDB that is another one.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use super::Shared;
 use super::care::Chore;
 use super::directory::{self, Assignment};
+use super::failure::Operation;
 use super::ingest::FamilyTables;
 use super::placement::Logged;
 use super::raw::{Batch, Cf};
@@ -25,8 +30,14 @@ pub(super) const FIXED: [&str; 3] = ["default", "side", "coordination"];
 /// Free families to have before a topic is wanted.
 const POOL_READY: usize = 16;
 
-/// Free families made beyond the need, in proportion: a tenth of those that exist.
+/// Free families made beyond the need, in proportion: a tenth of those that are used.
 const POOL_GROWTH_DIVISOR: usize = 10;
+
+/// Free families are dropped where there are so many times as many as are to be ready, down to half of that.
+const POOL_SURPLUS: usize = 4;
+
+/// So many at once: the options file is written for each batch of them, and creating waits meanwhile.
+const DROPPED_AT_ONCE: usize = 2000;
 
 /// What a wiped family's files may still take on disk, hidden by a range tombstone.
 const RUBBISH_BYTES_MAX: u64 = 1 << 20;
@@ -36,7 +47,7 @@ pub(super) struct Families {
     /// By number.
     states: RwLock<Vec<Arc<FamilyState>>>,
     directory: Mutex<Directory>,
-    /// Held by whoever makes families, so that their numbers have no gap.
+    /// Held by whoever makes or drops families.
     making: Mutex<()>,
 }
 
@@ -44,6 +55,17 @@ pub(super) struct Families {
 struct Directory {
     assigned: HashMap<PartitionId, u32>,
     free: BTreeSet<u32>,
+    /// Numbers without a family.
+    vacant: BTreeSet<u32>,
+    /// Families ever made.
+    made: usize,
+}
+
+impl Directory {
+    /// How many free families there should be.
+    fn ready(&self) -> usize {
+        POOL_READY.max(self.assigned.len() / POOL_GROWTH_DIVISOR)
+    }
 }
 
 /// What is known of a family beyond its files.
@@ -58,6 +80,10 @@ pub(super) struct FamilyState {
     /// and whether that covers what was there before.
     pub(super) end: AtomicI64,
     pub(super) end_known: AtomicBool,
+    /// Only for who holds the writer's pen: batches from here on are of sets that were refused for want of space after
+    /// they had been handed over. They go before anything else is added. One more than the last offset of the first;
+    /// 0: there are none.
+    undo: AtomicI64,
     /// Only for who holds the writer's pen.
     pub(super) logged: Mutex<Logged>,
     /// What is not RocksDB's yet.
@@ -79,11 +105,34 @@ impl FamilyState {
         *self.droppable.lock() = Offset::ZERO;
     }
 
+    pub(super) fn undo_from(&self, last_offset: Offset) {
+        let before = self.undo.load(Ordering::Relaxed);
+        let first = if before == 0 { last_offset.0 + 1 } else { before.min(last_offset.0 + 1) };
+        self.undo.store(first, Ordering::Relaxed);
+    }
+
+    /// What is to be undone before batches are added.
+    pub(super) fn take_undo(&self) -> Option<Offset> {
+        let first = self.undo.load(Ordering::Relaxed);
+        if first == 0 {
+            return None;
+        }
+        self.undo.store(0, Ordering::Relaxed);
+        Some(Offset(first - 1))
+    }
+
+    /// Whoever wants to know the end looks at what is there.
+    pub(super) fn forget_end(&self) {
+        self.end_known.store(false, Ordering::Relaxed);
+        self.end.store(0, Ordering::Relaxed);
+    }
+
     /// Back to what a family without a batch is.
     fn reset(&self) {
         self.end.store(0, Ordering::Relaxed);
         self.end_known.store(true, Ordering::Relaxed);
         *self.logged.lock() = Logged::default();
+        self.undo.store(0, Ordering::Relaxed);
         self.set_start(Offset::ZERO);
     }
 }
@@ -96,12 +145,12 @@ pub(super) struct Records {
 }
 
 impl Families {
-    /// `count` families exist, numbered from 0. Answers also which of them wait to be wiped.
-    pub(super) fn new(count: u32, records: Records) -> (Self, Vec<u32>) {
+    /// The families with these numbers exist. Answers also which of them wait to be wiped.
+    pub(super) fn new(numbers: &BTreeSet<u32>, records: Records) -> (Self, Vec<u32>) {
         let mut wiping = Vec::new();
         let mut held = Directory::default();
         let mut states = Vec::new();
-        for number in 0..count {
+        for number in 0..numbers.last().map_or(0, |last| last + 1) {
             let state = FamilyState::default();
             state.set_start(records.starts.get(&number).copied().unwrap_or(Offset::ZERO));
             match records.assignments.get(&number) {
@@ -110,7 +159,11 @@ impl Families {
                     state.set_start(Offset::MAX);
                     wiping.push(number);
                 }
-                None => drop(held.free.insert(number)),
+                None if numbers.contains(&number) => drop(held.free.insert(number)),
+                None => {
+                    state.set_start(Offset::MAX);
+                    held.vacant.insert(number);
+                }
             }
             states.push(Arc::new(state));
         }
@@ -123,8 +176,20 @@ impl Families {
         Arc::clone(&self.states.read()[family.0 as usize])
     }
 
+    /// Numbers that there are or were families for.
+    pub(super) fn numbers(&self) -> std::ops::Range<u32> {
+        0..number(self.states.read().len())
+    }
+
+    /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.states.read().len()
+        let slots = self.states.read().len();
+        slots - self.directory.lock().vacant.len()
+    }
+
+    /// How many were made since the directory was opened.
+    fn made(&self) -> usize {
+        self.directory.lock().made
     }
 
     pub(super) fn partitions(&self) -> Vec<(PartitionId, Family)> {
@@ -140,21 +205,54 @@ impl Families {
 
     /// Families to make so that the pool is ready again; 0 if it is.
     pub(super) fn missing(&self) -> usize {
-        let ready = POOL_READY.max(self.count() / POOL_GROWTH_DIVISOR);
-        let free = self.directory.lock().free.len();
+        let directory = self.directory.lock();
+        let (ready, free) = (directory.ready(), directory.free.len());
         if free * 2 >= ready { 0 } else { ready - free }
     }
 
-    fn add(&self, exist: usize) {
+    /// The lowest numbers that have no family.
+    fn vacant(&self, count: usize) -> Vec<u32> {
+        let slots = self.states.read().len();
+        let directory = self.directory.lock();
+        directory.vacant.iter().copied().chain((slots..).map(number)).take(count).collect()
+    }
+
+    /// Families that were made.
+    fn add(&self, numbers: &[u32]) {
         let mut states = self.states.write();
-        let first = states.len();
-        states.extend((first..exist).map(|_| {
-            let state = FamilyState::default();
-            state.reset();
-            Arc::new(state)
-        }));
+        for number in numbers {
+            while states.len() <= *number as usize {
+                states.push(Arc::default());
+            }
+            states[*number as usize].reset();
+        }
         drop(states);
-        self.directory.lock().free.extend((first..exist).map(number));
+        let mut directory = self.directory.lock();
+        directory.made += numbers.len();
+        for number in numbers {
+            directory.vacant.remove(number);
+            directory.free.insert(*number);
+        }
+    }
+
+    /// Takes families out of the pool that are too many, the highest first.
+    fn take_surplus(&self) -> Vec<u32> {
+        let mut directory = self.directory.lock();
+        let (ready, free) = (directory.ready(), directory.free.len());
+        if free <= POOL_SURPLUS * ready {
+            return Vec::new();
+        }
+        let count = (free - POOL_SURPLUS / 2 * ready).min(DROPPED_AT_ONCE);
+        (0..count).filter_map(|_| directory.free.pop_last()).collect()
+    }
+
+    fn put_back(&self, numbers: Vec<u32>) {
+        self.directory.lock().free.extend(numbers);
+    }
+
+    /// They have no family any more.
+    fn dropped(&self, numbers: Vec<u32>) {
+        self.directory.lock().vacant.extend(numbers);
     }
 
     /// Back to the pool; the family is empty and no record names it.
@@ -186,9 +284,8 @@ impl Shared {
     /// there were when the need was found; what others have made since counts.
     pub(super) fn grow_pool(&self, needed: usize, spare: usize, seen: usize) -> Result<(), StorageError> {
         let _making = self.families.making.lock();
-        let first = self.families.count();
-        let needed = needed.saturating_sub(first - seen);
-        let room = self.options.families_max.saturating_sub(first);
+        let needed = needed.saturating_sub(self.families.made() - seen);
+        let room = self.options.families_max.saturating_sub(self.families.count());
         if needed > room {
             return Err(StorageError::TooManyPartitions { dir: self.dir.clone(), max: self.options.families_max });
         }
@@ -196,19 +293,46 @@ impl Shared {
         if count == 0 {
             return Ok(());
         }
-        let names: Vec<String> = (first..first + count).map(|index| directory::family_name(number(index))).collect();
-        let outcome = self.db.create_families(&self.family_options, &names);
+        let numbers = self.families.vacant(count);
+        let wanted: Vec<_> = numbers.into_iter().map(|number| (number, directory::family_name(number))).collect();
+        let mut made = Vec::with_capacity(count);
+        let outcome =
+            self.rocks(Operation::Describe, |db| db.create_families(&self.family_options, &wanted, &mut made));
         // Even after an error, some of them may be there.
-        self.families.add(self.db.family_count() - FIXED.len());
+        self.families.add(&made);
         self.note_manifest();
-        outcome.map_err(|error| self.stop(&error))
+        outcome
+    }
+
+    /// Drops free families where there are too many, some at a time.
+    pub(super) fn shrink_pool(&self) -> Result<(), StorageError> {
+        let _making = self.families.making.lock();
+        let surplus = self.families.take_surplus();
+        if surplus.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.sync_log() {
+            self.families.put_back(surplus);
+            return Err(error);
+        }
+        for number in &surplus {
+            // Whoever still asks for what was in it finds nothing.
+            self.families.state(Family(*number)).set_start(Offset::MAX);
+        }
+        let outcome = self.rocks(Operation::Describe, |db| db.drop_families(&surplus));
+        self.note_manifest();
+        // After an error some of them may be gone. Which ones the next start sees; until then they are left alone.
+        outcome?;
+        self.families.dropped(surplus);
+        self.chores.add(Chore::ShrinkPool);
+        Ok(())
     }
 
     /// [`crate::storage::LogDir::create`].
     pub(super) fn create(&self, wanted: &[PartitionId]) -> Result<Vec<Family>, StorageError> {
         self.writable()?;
         loop {
-            let seen = self.families.count();
+            let seen = self.families.made();
             let missing = match self.try_create(wanted)? {
                 Created::Families(families) => {
                     self.chores.add(Chore::FillPool);
@@ -276,18 +400,17 @@ impl Shared {
     /// Empties a deleted partition's family and gives it back to the pool. The caller has synced the log.
     pub(super) fn wipe(&self, number: u32) -> Result<(), StorageError> {
         let cf = self.cf(Family(number));
-        let failed = |error| self.stop(&error);
         self.remove_tables(Family(number))?;
         let (first, last) = (&[0_u8; 0][..], &[u8::MAX; 9][..]);
-        if !self.is_empty(cf)? {
-            self.db.delete_files(cf, first, last).map_err(failed)?;
+        if !self.is_empty(cf.clone())? {
+            self.rocks(Operation::Describe, |db| db.delete_files(cf.clone(), first, last))?;
             let mut batch = Batch::with_capacity(64);
-            batch.delete_range(cf, first, last);
+            batch.delete_range(cf.clone(), first, last);
             self.write(&mut batch)?;
         }
         // A little rubbish may wait for the family's next life.
-        if self.db.property(cf, "rocksdb.live-sst-files-size").unwrap_or(0) > RUBBISH_BYTES_MAX {
-            self.db.flush(&[cf], true).map_err(failed)?;
+        if self.db.property(cf.clone(), "rocksdb.live-sst-files-size").unwrap_or(0) > RUBBISH_BYTES_MAX {
+            self.rocks(Operation::Flush, |db| db.flush(std::slice::from_ref(&cf), true))?;
             self.db.compact(cf, None);
         }
         let mut batch = Batch::with_capacity(64);
@@ -295,6 +418,8 @@ impl Shared {
         batch.delete(self.default_cf(), &directory::start_key(number));
         self.write(&mut batch)?;
         self.families.release(number);
+        // After all that wait to be wiped now.
+        self.chores.add(Chore::ShrinkPool);
         Ok(())
     }
 
@@ -330,7 +455,7 @@ impl Shared {
             return Ok(());
         }
         let (first, last) = (keys::batch(Offset::ZERO), keys::batch(Offset(end.0 - 1)));
-        self.db.delete_files(self.cf(family), &first, &last).map_err(|error| self.stop(&error))
+        self.rocks(Operation::Describe, |db| db.delete_files(self.cf(family), &first, &last))
     }
 }
 

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use rustix::buffer::spare_capacity;
 use rustix::fs::FallocateFlags;
+use tracing::debug;
 
 use super::table::{self, BlockAt, Frame};
 use crate::storage::{VisitBatch, Visited, keys};
@@ -131,7 +132,13 @@ impl GrowingTable {
     /// Makes the file.
     pub(super) fn create(path: PathBuf, header: &Header) -> io::Result<Self> {
         let file = File::options().create_new(true).read(true).write(true).open(&path)?;
-        file.write_all_at(&header.encode(), 0)?;
+        if let Err(error) = file.write_all_at(&header.encode(), 0) {
+            if let Err(left) = std::fs::remove_file(&path) {
+                // The next start removes it, as it says of nothing whose it is.
+                debug!(path = %path.display(), error = %left, "beginning of a growing table not removed");
+            }
+            return Err(error);
+        }
         Ok(Self::with_blocks(file, path, header.follows, Vec::new()))
     }
 
@@ -239,8 +246,14 @@ impl GrowingTable {
     pub(super) fn reserve(&self, bytes: u64, bytes_max: u64) {
         let reserved = self.reserved.load(Ordering::Relaxed);
         if reserved < bytes_max && self.size_bytes() + bytes / 2 > reserved && !self.is_sealed() {
-            let _refused = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, reserved, bytes);
-            self.reserved.store(reserved + bytes, Ordering::Relaxed);
+            let reserved = match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, reserved, bytes) {
+                Ok(()) => reserved + bytes,
+                // Writes will meet it, too, and say so.
+                Err(rustix::io::Errno::NOSPC) => reserved,
+                // Not on this file system.
+                Err(_) => u64::MAX,
+            };
+            self.reserved.store(reserved, Ordering::Relaxed);
         }
     }
 
@@ -248,7 +261,9 @@ impl GrowingTable {
     /// kernel may refuse.
     pub(super) fn uncache(&self, stretch: Stretch) {
         let length = NonZeroU64::new(stretch.bytes());
-        let _refused = rustix::fs::fadvise(&self.file, stretch.from, length, rustix::fs::Advice::DontNeed);
+        if let Err(errno) = rustix::fs::fadvise(&self.file, stretch.from, length, rustix::fs::Advice::DontNeed) {
+            debug!(path = %self.path.display(), %errno, "page cache not told");
+        }
     }
 
     pub(super) fn is_pre_synced(&self) -> bool {
@@ -294,7 +309,16 @@ impl GrowingTable {
         self.blocks.write().extend_from_slice(blocks);
     }
 
-    /// Makes a table of RocksDB's of it, on the disk. May be called again.
+    /// Takes back what was written from `end` on and was not published.
+    pub(super) fn cut_back(&self, end: u64) -> io::Result<()> {
+        for place in [&self.end, &self.filled, &self.reserved] {
+            place.store(end, Ordering::Relaxed);
+        }
+        self.file.set_len(end)
+    }
+
+    /// Makes a table of RocksDB's of it, to be brought to the disk with [`sync_all`](Self::sync_all). May be called
+    /// again.
     pub(super) fn finish(&self) -> io::Result<()> {
         let end = self.size_bytes();
         // They are read from on, and no more of them come.
@@ -302,7 +326,11 @@ impl GrowingTable {
         let rest = table::finish(&self.blocks.read(), end);
         self.file.write_all_at(&rest, end)?;
         // What was reserved and not used goes back.
-        self.file.set_len(end + rest.len() as u64)?;
+        self.file.set_len(end + rest.len() as u64)
+    }
+
+    /// Brings a finished table to the disk, its length included.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
         self.file.sync_all()?;
         self.synced.store(true, Ordering::Release);
         Ok(())

@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 
 use super::Shared;
 use super::care::Chore;
+use super::failure::Operation;
 use super::growing::{self, GrowingTable, Header};
 use super::jobs::Jobs;
-use super::raw::RocksError;
 use crate::storage::{Family, StorageError};
 use crate::types::Offset;
 
@@ -175,6 +175,10 @@ impl Growing {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn take_back_bytes(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Has the writer's thread write the next group.
     pub(super) fn want_writer(&self) {
         self.wants_writer.store(true, Ordering::Relaxed);
@@ -193,20 +197,10 @@ impl Growing {
         !self.begun.swap(true, Ordering::Relaxed)
     }
 
-    /// Makes an empty table, and its place if this is the first.
-    pub(super) fn create(&self, header: &Header) -> io::Result<GrowingTable> {
+    /// Where the next table goes.
+    fn next_path(&self, header: &Header) -> PathBuf {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(file_name(header.family, serial));
-        match GrowingTable::create(path.clone(), header) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(&self.dir)?;
-                if let Some(parent) = self.dir.parent() {
-                    growing::sync_names(parent)?;
-                }
-                GrowingTable::create(path, header)
-            }
-            created => created,
-        }
+        self.dir.join(file_name(header.family, serial))
     }
 
     /// Counts a table that was pushed to its family's.
@@ -282,26 +276,35 @@ pub(super) fn run(shared: &Shared) {
 }
 
 impl Shared {
-    /// Stops the directory because of a growing table.
-    pub(super) fn stop_io(&self, what: &str, path: &Path, error: &io::Error) -> StorageError {
-        self.stop(&RocksError(format!("cannot {what} {}: {error}", path.display())))
+    /// Makes an empty table, and its place if this is the first.
+    pub(super) fn begin_table(&self, header: &Header) -> Result<GrowingTable, StorageError> {
+        let dir = &self.growing.dir;
+        let made = self.file(Operation::BeginTable, dir, || match fs::create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            made => made.map(|()| true),
+        })?;
+        if made {
+            self.file(Operation::Sync, &self.dir, || growing::sync_names(&self.dir))?;
+        }
+        let path = self.growing.next_path(header);
+        self.file(Operation::BeginTable, &path, || GrowingTable::create(path.clone(), header))
     }
 
     fn pre_sync(&self, family: Family) -> Result<(), StorageError> {
         let tables = self.families.state(family).tables.list();
         let Some(table) = tables.last().filter(|table| !table.is_sealed()) else { return Ok(()) };
-        table.pre_sync().map_err(|error| self.stop_io("sync", table.path(), &error))?;
+        self.file(Operation::Sync, table.path(), || table.pre_sync())?;
         // Its name, too.
         self.sync_growing_dir()
     }
 
     fn flush_family(&self, family: Family) -> Result<(), StorageError> {
-        let cf = self.cf(family);
-        let entries = |name| self.db.property(cf, name).unwrap_or(0);
+        let Some(cf) = self.try_cf(family) else { return Ok(()) };
+        let entries = |name| self.db.property(cf.clone(), name).unwrap_or(0);
         if entries("rocksdb.num-entries-active-mem-table") + entries("rocksdb.num-entries-imm-mem-tables") == 0 {
             return Ok(());
         }
-        self.db.flush(&[cf], true).map_err(|error| self.stop(&error))
+        self.rocks(Operation::Flush, |db| db.flush(std::slice::from_ref(&cf), true))
     }
 
     /// Has blocks of the disk ready for what comes next. May wait for the disk.
@@ -332,8 +335,9 @@ impl Shared {
     fn ingest(&self, family: Family, table: &Arc<GrowingTable>) -> Result<(), StorageError> {
         let state = self.families.state(family);
         if let Some((first, _)) = table.bounds() {
-            table.finish().map_err(|error| self.stop_io("finish", table.path(), &error))?;
-            self.db.ingest(self.cf(family), table.path()).map_err(|error| self.stop(&error))?;
+            self.file(Operation::FinishTable, table.path(), || table.finish())?;
+            self.file(Operation::Sync, table.path(), || table.sync_all())?;
+            self.rocks(Operation::IngestTable, |db| db.ingest(self.cf(family), table.path()))?;
             // Once its keys may be deleted, it must not come back after a loss of power.
             self.sync_growing_dir()?;
             if first < state.start() {
@@ -361,16 +365,15 @@ impl Shared {
 
     pub(super) fn sync_growing_dir(&self) -> Result<(), StorageError> {
         let dir = &self.growing.dir;
-        growing::sync_names(dir).map_err(|error| self.stop_io("sync", dir, &error))
+        self.file(Operation::Sync, dir, || growing::sync_names(dir))
     }
 
     fn unlink(&self, table: &GrowingTable) -> Result<(), StorageError> {
-        match fs::remove_file(table.path()) {
+        self.file(Operation::RemoveTable, table.path(), || match fs::remove_file(table.path()) {
             // RocksDB has it, and drops it like any other.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.stop_io("remove", table.path(), &error)),
-            Ok(()) => Ok(()),
-        }
+            outcome => outcome,
+        })
     }
 
     /// Hands over all tables of a family now. For who holds the pen and is about to change what they hold.
@@ -399,13 +402,17 @@ impl Shared {
         let state = self.families.state(family);
         let _moving = state.tables.moving.lock();
         let lies_below = |table: &mut Arc<GrowingTable>| table.last().is_none_or(|last| last < start);
-        let below: Vec<_> = state.tables.dropped.lock().extract_if(.., lies_below).collect();
-        for table in &below {
-            self.unlink(table)?;
-            self.growing.removed(table);
-        }
+        let mut below: Vec<_> = state.tables.dropped.lock().extract_if(.., lies_below).collect();
         if below.is_empty() {
             return Ok(());
+        }
+        while let Some(table) = below.last() {
+            if let Err(error) = self.unlink(table) {
+                state.tables.dropped.lock().extend(below);
+                return Err(error);
+            }
+            self.growing.removed(table);
+            below.pop();
         }
         // They must not come back after a loss of power once the log begins anew, or the family is another's.
         self.sync_growing_dir()

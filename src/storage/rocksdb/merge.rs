@@ -96,7 +96,8 @@ impl Shared {
             }
             // A family that was wiped meanwhile, or whose files were dropped. What is wrong with the disk stops the
             // directory at its next write.
-            if let Err(error) = self.db.merge(self.cf(merge.family), &merge.files) {
+            let Some(cf) = self.try_cf(merge.family) else { continue };
+            if let Err(error) = self.db.merge(cf, &merge.files) {
                 debug!(dir = %self.dir.display(), family = merge.family.0, %error, "files not merged");
                 continue;
             }
@@ -112,7 +113,7 @@ impl Shared {
     /// For each family its cheapest merge.
     fn plan_merges(&self) -> Vec<Merge> {
         let of_family = |family| {
-            let files = self.db.sorted_files(self.cf(family));
+            let files = self.db.sorted_files(self.try_cf(family)?);
             let bytes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
             let run = cheapest_run(&bytes)?;
             Some(Merge { family, bytes: run.bytes, price: run.price(), files: files[run.files].to_vec() })
@@ -120,19 +121,18 @@ impl Shared {
         self.kept_families().filter_map(of_family).collect()
     }
 
-    /// Families but those of deleted partitions.
+    /// Families but those of deleted partitions. One may be dropped at any time, once it is free.
     fn kept_families(&self) -> impl Iterator<Item = Family> {
-        let count = u32::try_from(self.families.count()).expect("families are numbered by u32");
-        (0..count).map(Family).filter(|family| self.families.state(*family).start() < Offset::MAX)
+        self.families.numbers().map(Family).filter(|family| self.families.state(*family).start() < Offset::MAX)
     }
 
     fn count_files(&self) -> usize {
-        self.kept_families().map(|family| self.db.sorted_file_count(self.cf(family))).sum()
+        self.kept_families().filter_map(|family| Some(self.db.sorted_file_count(self.try_cf(family)?))).sum()
     }
 
     fn files_allowed(&self) -> usize {
-        let bytes = |family| self.db.property(self.cf(family), "rocksdb.live-sst-files-size").unwrap_or(0);
-        let stored: u64 = self.kept_families().map(bytes).sum();
+        let bytes = |family| self.db.property(self.try_cf(family)?, "rocksdb.live-sst-files-size");
+        let stored: u64 = self.kept_families().filter_map(bytes).sum();
         self.options.files_allowed + usize::try_from(stored / BYTES_PER_FILE_ALLOWED).unwrap_or(usize::MAX)
     }
 }

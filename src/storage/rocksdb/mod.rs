@@ -4,8 +4,9 @@
 //! goes through RocksDB's log and what to a `growing` table · `ingest` hands those over, `page_cache` says what of
 //! them stays there · `families` gives families to partitions and wipes them · `read` · `care` does the chores in the
 //! background, of which `merge` is the longest, and `jobs` looks at their outcomes · `budget` is the memory for what
-//! is not in files · `space` keeps the disk's reserve · `guard` notices a database that lost its end · `directory`,
-//! `table` and [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw` alone is `unsafe`.
+//! is not in files · `space` keeps the disk's reserve · `failure` says what an error means · `guard` notices a
+//! database that lost its end · `directory`, `table` and [`super::keys`] say how bytes lie · `options` says how
+//! RocksDB is set up · `raw` alone is `unsafe`.
 //!
 //! Threads of a directory: the writer, the one for chores, the watch, RocksDB's own for flushing and compacting,
 //! and once there are growing tables the one that hands them over and the one for the page cache.
@@ -15,6 +16,9 @@ mod care;
 #[cfg(test)]
 mod changing_tests;
 mod directory;
+mod failure;
+#[cfg(test)]
+mod failure_tests;
 mod families;
 mod growing;
 #[cfg(test)]
@@ -46,26 +50,29 @@ mod writer;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rocksdb::Options;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use self::budget::Budget;
 use self::care::Chore;
-use self::families::{FIXED, Families};
+use self::failure::{NoSpace, Operation, Stop, Told};
+use self::families::Families;
 use self::growing::GrowingTable;
 use self::ingest::Growing;
 use self::jobs::Jobs;
 pub(crate) use self::open::OpenError;
 pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
 use self::page_cache::PageCache;
-use self::raw::{Batch, Cf, Db, ReadOptions, RocksError};
+#[cfg(test)]
+use self::raw::Batch;
+use self::raw::{Cf, Db, ReadOptions, RocksError};
 use self::space::Space;
 use self::watch::Watch;
 use self::writer::Queue;
@@ -103,8 +110,9 @@ pub(super) struct Shared {
     family_options: Options,
     scan_options: ReadOptions,
     point_options: ReadOptions,
+    no_space: NoSpace,
     /// Why nothing is written any more (I-6).
-    stopped: OnceLock<Arc<str>>,
+    stopped: Stop,
     _lock: File,
 }
 
@@ -142,11 +150,13 @@ impl RocksDirectory {
             family_options: opened.family_options,
             scan_options: ReadOptions::new(false, None),
             point_options: ReadOptions::new(true, None),
-            stopped: OnceLock::new(),
+            no_space: NoSpace::default(),
+            stopped: Stop::default(),
             _lock: opened.lock,
         });
         shared.note_manifest();
         shared.chores.add(Chore::FillPool);
+        shared.chores.add(Chore::ShrinkPool);
         if shared.growing.count() > 0 {
             shared.chores.add(Chore::BeginTables);
         }
@@ -183,20 +193,26 @@ impl RocksDirectory {
 }
 
 impl Shared {
+    /// A family that a partition has, or that is being wiped.
     fn cf(&self, family: Family) -> Cf<'_> {
-        self.db.cf(FIXED.len() + family.0 as usize)
+        self.try_cf(family).expect("only a free family is dropped")
+    }
+
+    /// `None`: the partition was deleted, and its family dropped.
+    fn try_cf(&self, family: Family) -> Option<Cf<'_>> {
+        self.db.cf(family.0)
     }
 
     fn default_cf(&self) -> Cf<'_> {
-        self.db.cf(0)
+        self.db.fixed(0)
     }
 
     fn side_cf(&self) -> Cf<'_> {
-        self.db.cf(1)
+        self.db.fixed(1)
     }
 
     fn tree_cf(&self) -> Cf<'_> {
-        self.db.cf(2)
+        self.db.fixed(2)
     }
 
     /// Fails once the directory has stopped (I-6).
@@ -207,32 +223,14 @@ impl Shared {
         }
     }
 
-    /// Stops the directory because of this error, the first time; answers with the reason that holds.
-    fn stop(&self, error: &RocksError) -> StorageError {
-        let reason = self.stopped.get_or_init(|| {
-            error!(dir = %self.dir.display(), %error, "log directory goes offline; it takes no writes until reopened");
-            error.to_string().into()
-        });
-        StorageError::Stopped { dir: self.dir.clone(), reason: Arc::clone(reason) }
-    }
-
     fn read_failed(&self, error: &RocksError) -> StorageError {
         StorageError::Read { dir: self.dir.clone(), reason: error.to_string().into() }
-    }
-
-    fn full(&self) -> StorageError {
-        StorageError::Full { dir: self.dir.clone() }
-    }
-
-    /// A write besides the writer's own.
-    fn write(&self, batch: &mut Batch) -> Result<(), StorageError> {
-        self.db.write(batch, false).map_err(|error| self.stop(&error))
     }
 
     /// Brings everything written to RocksDB's log so far to the disk, by this process or one before.
     fn sync_log(&self) -> Result<(), StorageError> {
         self.sync_left_logs()?;
-        self.db.flush_wal(true).map_err(|error| self.stop(&error))?;
+        self.rocks(Operation::Sync, |db| db.flush_wal(true))?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -241,18 +239,20 @@ impl Shared {
         // Held until all are synced: who finds none left relies on that.
         let mut left = self.left_logs.lock();
         for path in left.drain(..) {
-            match File::open(&path).and_then(|log| log.sync_data()) {
+            self.file(Operation::Sync, &path, || match File::open(&path).and_then(|log| log.sync_data()) {
                 // What it held is in files.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(self.stop_io("sync", &path, &error)),
-                Ok(()) => {}
-            }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                outcome => outcome,
+            })?;
         }
         Ok(())
     }
 
     /// Whether batches are refused now. Asks the file system again while they are.
     fn is_full(&self) -> bool {
+        if self.no_space.is_recent() {
+            return true;
+        }
         let room = self.space.has_room(self.budget.used_bytes() as u64);
         if self.space.set_full(!room) {
             self.space_changed(room);
@@ -301,8 +301,8 @@ impl Shared {
 
     /// The growing tables that may not be on the disk as a whole.
     fn unsynced_tables(&self) -> Vec<Arc<GrowingTable>> {
-        let count = u32::try_from(self.families.count()).expect("families are numbered by u32");
-        let listed = (0..count).flat_map(|number| Vec::clone(&self.families.state(Family(number)).tables.list()));
+        let numbers = self.families.numbers();
+        let listed = numbers.flat_map(|number| Vec::clone(&self.families.state(Family(number)).tables.list()));
         listed.filter(|table| !table.is_synced()).collect()
     }
 
@@ -354,6 +354,12 @@ impl LogDir for RocksDirectory {
         match &*self.shared.load() {
             Some(shared) => writer::write_queued(shared, &self.queue),
             None => self.queue.wake(),
+        }
+    }
+
+    fn when_failed(&self, told: Told) {
+        if let Some(shared) = &*self.shared.load() {
+            shared.stopped.tell(told);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! An empty directory is ready within milliseconds: only the fixed families are made here, the pool is filled behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
@@ -92,20 +92,21 @@ pub(super) fn open(
         return Err(OpenError::Damaged { dir: dir.into(), reason: loss.into() });
     }
     let held = if exists { Db::list_families(&db_options, &path).map_err(rocks_error)? } else { Vec::new() };
-    let count = partition_families(dir, &held)?;
-    let mut names: Vec<(String, &Options)> = FIXED.iter().map(|name| ((*name).to_owned(), &small)).collect();
-    names.extend((0..count).map(|number| (directory::family_name(number), &partition)));
+    let numbered = partition_families(dir, &held)?;
     let left_logs = left_logs(&path).map_err(io_error)?;
-    let db = Db::open(db_options, &path, names).map_err(rocks_error)?;
+    let db = Db::open(db_options, &path, (&FIXED, &small), (&numbered, &partition)).map_err(rocks_error)?;
 
     budget.set(options.write_buffer_bytes);
     check_format(dir, &db)?;
-    let (families, wiping) = Families::new(count, records(dir, &db)?);
+    let numbers: BTreeSet<u32> = numbered.into_iter().map(|(number, _)| number).collect();
+    let records = records(dir, &db)?;
+    check_families(dir, &numbers, &records)?;
+    let (families, wiping) = Families::new(&numbers, records);
     if !links_work(dir, &path) {
         // A growing table could not be handed over.
         options.tables_max = 0;
     }
-    let growing = recover::recover(dir, &db, &families, |family| db.cf(FIXED.len() + family.0 as usize))?;
+    let growing = recover::recover(dir, &db, &families, |family| db.cf(family.0))?;
     Ok(Opened { db, families, wiping, budget, growing, family_options: partition, options, left_logs, lock })
 }
 
@@ -205,28 +206,34 @@ fn links_work(dir: &Path, path: &Path) -> bool {
     works
 }
 
-/// How many partition families there are. They are made in the order of their numbers, so there is no gap.
-fn partition_families(dir: &Path, names: &[String]) -> Result<u32, OpenError> {
-    let damaged = |reason: String| OpenError::Damaged { dir: dir.into(), reason: reason.into() };
-    let mut numbers = Vec::new();
+/// The partition families, by number. Some numbers may be missing: free families are dropped where there are many.
+fn partition_families(dir: &Path, names: &[String]) -> Result<Vec<(u32, String)>, OpenError> {
+    let mut numbered = Vec::with_capacity(names.len());
     for name in names {
         match directory::family_number(name) {
-            Some(number) => numbers.push(number),
+            Some(number) => numbered.push((number, name.clone())),
             None if FIXED.contains(&name.as_str()) => {}
-            None => return Err(damaged(format!("unknown family {name}"))),
+            None => return Err(damaged(dir, format!("unknown family {name}"))),
         }
     }
-    numbers.sort_unstable();
-    for (expected, number) in (0..).zip(&numbers) {
-        if expected != *number {
-            return Err(damaged(format!("family {} is missing", directory::family_name(expected))));
-        }
+    numbered.sort_unstable();
+    Ok(numbered)
+}
+
+/// A family goes only when what says that it is free is on the disk.
+fn check_families(dir: &Path, numbers: &BTreeSet<u32>, records: &Records) -> Result<(), OpenError> {
+    match records.assignments.keys().find(|number| !numbers.contains(number)) {
+        Some(number) => Err(damaged(dir, format!("family {} is missing", directory::family_name(*number)))),
+        None => Ok(()),
     }
-    u32::try_from(numbers.len()).map_err(|_| damaged("too many families".into()))
+}
+
+fn damaged(dir: &Path, reason: String) -> OpenError {
+    OpenError::Damaged { dir: dir.into(), reason: reason.into() }
 }
 
 fn check_format(dir: &Path, db: &Db) -> Result<(), OpenError> {
-    let cf = db.cf(0);
+    let cf = db.fixed(0);
     let found = db.get(cf, FORMAT_KEY, &ReadOptions::new(true, None)).map_err(|error| rocks_error(dir, &error))?;
     let Some(found) = found else { return note_format(dir, db) };
     let Ok(found) = <[u8; 4]>::try_from(&*found) else {
@@ -244,7 +251,7 @@ fn check_format(dir: &Path, db: &Db) -> Result<(), OpenError> {
 
 fn note_format(dir: &Path, db: &Db) -> Result<(), OpenError> {
     let mut batch = Batch::with_capacity(64);
-    batch.put(db.cf(0), FORMAT_KEY, &FORMAT_VERSION.to_be_bytes());
+    batch.put(db.fixed(0), FORMAT_KEY, &FORMAT_VERSION.to_be_bytes());
     db.write(&mut batch, false).map_err(|error| rocks_error(dir, &error))
 }
 
@@ -252,7 +259,7 @@ fn records(dir: &Path, db: &Db) -> Result<Records, OpenError> {
     let mut records = Records::default();
     let mut seen = BTreeMap::new();
     let options = ReadOptions::new(false, None);
-    let mut iter = db.iter(db.cf(0), &options);
+    let mut iter = db.iter(db.fixed(0), &options);
     iter.seek_to_first();
     let failed = |error: RocksError| rocks_error(dir, &error);
     while let Some((key, value)) = iter.entry().map_err(failed)? {

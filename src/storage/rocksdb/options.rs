@@ -39,6 +39,9 @@ pub(crate) struct DirectoryOptions {
     /// Batches are refused while the file system has less left than this, so that deleting always works.
     /// [`RESERVE_BY_DISK`]: a twentieth of the file system, at most 1 GiB.
     pub(crate) disk_reserve_bytes: u64,
+    /// How a test makes the disk fail.
+    #[cfg(test)]
+    pub(crate) faults: std::sync::Arc<super::failure::DiskFaults>,
 }
 
 /// A reserve that follows from the size of the file system.
@@ -61,6 +64,8 @@ impl Default for DirectoryOptions {
             cached_bytes: 512 << 20,
             cached_tables_max: 1024,
             disk_reserve_bytes: RESERVE_BY_DISK,
+            #[cfg(test)]
+            faults: std::sync::Arc::default(),
         }
     }
 }

@@ -16,10 +16,10 @@ use bytes::Bytes;
 
 use super::Shared;
 use super::care::Chore;
+use super::failure::Operation;
 use super::families::FamilyState;
-use super::growing::{GrowingTable, Header};
+use super::growing::{self, GrowingTable, Header};
 use super::ingest::FamilyTables;
-use super::raw::RocksError;
 use super::table::BlockAt;
 use crate::storage::{Family, StorageError, Write, WriteSet};
 use crate::types::Offset;
@@ -72,6 +72,8 @@ struct Live {
 #[derive(Debug)]
 struct Staged {
     table: Arc<GrowingTable>,
+    /// Where the table ended before.
+    end: u64,
     batches: Vec<(Offset, Bytes)>,
     written: Vec<BlockAt>,
 }
@@ -122,9 +124,11 @@ impl Placement {
         self.pieces.get(&family).is_some_and(|piece| *piece >= shared.options.table_piece_bytes) || tables.has_any()
     }
 
-    /// Whether this group has batches for a table of this family.
-    pub(super) fn has_staged(&self, family: Family) -> bool {
-        self.staged.contains_key(&family)
+    /// The first of this group's batches for a table of this family.
+    pub(super) fn first_staged(&self, family: Family) -> Option<Offset> {
+        let staged = self.staged.get(&family)?;
+        let written = staged.written.first().map(growing::last_offset);
+        written.or_else(|| staged.batches.first().map(|(last_offset, _)| *last_offset))
     }
 
     /// A batch goes to RocksDB's log, or what says that some are gone.
@@ -145,7 +149,10 @@ impl Placement {
         let Some(table) = self.table_for(shared, family, batch.len())? else { return Ok(false) };
         let staged = match self.staged.entry(family) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Staged { table, batches: Vec::new(), written: Vec::new() }),
+            Entry::Vacant(entry) => {
+                let end = table.size_bytes();
+                entry.insert(Staged { table, end, batches: Vec::new(), written: Vec::new() })
+            }
         };
         staged.batches.push((last_offset, batch.clone()));
         Ok(true)
@@ -223,11 +230,7 @@ impl Placement {
     ) -> Result<Option<Arc<GrowingTable>>, StorageError> {
         let Some((topic_id, partition)) = shared.families.identity(family) else { return Ok(None) };
         let header = Header { family: family.0, topic_id, partition, follows: follows.unwrap_or(Offset::NONE) };
-        let table = shared
-            .growing
-            .create(&header)
-            .map_err(|error| shared.stop(&RocksError(format!("cannot begin a growing table: {error}"))))?;
-        let table = Arc::new(table);
+        let table = Arc::new(shared.begin_table(&header)?);
         shared.reserve(&table);
         if shared.growing.begins_first() {
             shared.chores.add(Chore::BeginTables);
@@ -263,7 +266,7 @@ impl Placement {
             return Ok(false);
         }
         table.seal();
-        table.sync().map_err(|error| shared.stop_io("sync", table.path(), &error))?;
+        shared.file(Operation::Sync, table.path(), || table.sync())?;
         self.seal(shared, family, table);
         note_synced(shared, family, 0);
         Ok(true)
@@ -285,8 +288,7 @@ impl Placement {
     pub(super) fn write(&mut self, shared: &Shared) -> Result<(), StorageError> {
         for staged in self.staged.values_mut().filter(|staged| !staged.batches.is_empty()) {
             let (table, before) = (&staged.table, staged.table.size_bytes());
-            let written = table.write(&staged.batches);
-            let blocks = written.map_err(|error| shared.stop_io("write", table.path(), &error))?;
+            let blocks = shared.file(Operation::WriteTable, table.path(), || table.write(&staged.batches))?;
             shared.growing.add_bytes(table.size_bytes() - before);
             shared.page_cache.wrote(table);
             staged.written.extend(blocks);
@@ -305,8 +307,20 @@ impl Placement {
                 shared.sync_growing_dir()?;
             }
             for table in self.unsynced.drain(..).filter_map(|table| table.upgrade()) {
-                table.sync().map_err(|error| shared.stop_io("sync", table.path(), &error))?;
+                shared.file(Operation::Sync, table.path(), || table.sync())?;
             }
+        }
+        Ok(())
+    }
+
+    /// The disk has no space for this group: what of it was written to tables goes.
+    pub(super) fn take_back(&mut self, shared: &Shared) -> Result<(), StorageError> {
+        for (_, staged) in self.staged.drain() {
+            // What was counted, which a write that failed in its middle was not.
+            let counted = staged.written.last().map_or(staged.end, BlockAt::end);
+            shared.growing.take_back_bytes(counted - staged.end);
+            let table = &staged.table;
+            shared.file(Operation::CutTable, table.path(), || table.cut_back(staged.end))?;
         }
         Ok(())
     }

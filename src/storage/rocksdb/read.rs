@@ -54,7 +54,8 @@ impl Shared {
                 // Whatever comes goes there.
                 return Ok(());
             }
-            let iter = self.db.iter(self.cf(family), &self.scan_options);
+            let Some(cf) = self.try_cf(family) else { return Ok(()) };
+            let iter = self.db.iter(cf, &self.scan_options);
             if !Arc::ptr_eq(&tables, &state.tables.list()) {
                 // A table may have gone over to RocksDB, and more have been written, before the iterator was made.
                 continue;
@@ -102,7 +103,8 @@ impl Shared {
         let state = self.families.state(family);
         loop {
             let (start, tables) = (state.start(), state.tables.list());
-            let mut iter = self.db.iter(self.cf(family), &self.scan_options);
+            let Some(cf) = self.try_cf(family) else { return Ok(None) };
+            let mut iter = self.db.iter(cf, &self.scan_options);
             if !Arc::ptr_eq(&tables, &state.tables.list()) {
                 continue;
             }

@@ -40,7 +40,7 @@ pub(super) fn recover<'db>(
     dir: &Path,
     db: &'db Db,
     families: &Families,
-    cf: impl Fn(Family) -> Cf<'db>,
+    cf: impl Fn(Family) -> Option<Cf<'db>>,
 ) -> Result<Growing, OpenError> {
     let place = growing_dir(dir);
     let io_error = |error: io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
@@ -61,9 +61,10 @@ pub(super) fn recover<'db>(
     }
     for (number, found) in found_of {
         let family = Family(number);
-        let taken_over = |first, last| holds_between(db, cf(family), first, last);
+        let cf = cf(family).expect("a partition holds it");
+        let taken_over = |first, last| holds_between(db, cf.clone(), first, last);
         let damaged = |error: RocksError| OpenError::Damaged { dir: dir.into(), reason: error.to_string().into() };
-        let last = last_key(db, cf(family)).map_err(damaged)?;
+        let last = last_key(db, cf.clone()).map_err(damaged)?;
         let kept = choose(found, last, families.state(family).start(), taken_over).map_err(damaged)?;
         for found in kept.left_out {
             fs::remove_file(&found.path).map_err(io_error)?;
@@ -100,8 +101,8 @@ fn list(place: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
 }
 
 fn is_held(families: &Families, header: &Header) -> bool {
-    let known = usize::try_from(header.family).is_ok_and(|number| number < families.count());
-    known && families.identity(Family(header.family)) == Some((header.topic_id, header.partition))
+    families.numbers().contains(&header.family)
+        && families.identity(Family(header.family)) == Some((header.topic_id, header.partition))
 }
 
 /// `None`: its header is torn, so nothing in it was ever acknowledged, or a loss of power took it.

@@ -7,11 +7,14 @@ use crate::storage::contract::{commit, delete, partition};
 
 const BYTES: usize = 16 << 10;
 
-/// Files below a directory that this process holds open though they have no name any more.
+/// Files below a directory that this process holds open though they have no name any more, not even one of RocksDB's.
 fn unlinked(place: &Path) -> Vec<PathBuf> {
-    let open = std::fs::read_dir("/proc/self/fd").expect("list");
-    let open = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    open.filter(|path| path.starts_with(place) && path.to_string_lossy().ends_with(" (deleted)")).collect()
+    let open = std::fs::read_dir("/proc/self/fd").expect("list").flatten().map(|entry| entry.path());
+    let has_name = |path: &Path| path.metadata().is_ok_and(|file| std::os::unix::fs::MetadataExt::nlink(&file) > 0);
+    open.filter(|fd| !has_name(fd))
+        .filter_map(|fd| std::fs::read_link(fd).ok())
+        .filter(|path| path.starts_with(place) && path.to_string_lossy().ends_with(" (deleted)"))
+        .collect()
 }
 
 fn let_go(place: &Path) {

@@ -96,15 +96,15 @@ fn check(opened: &RocksDirectory, family: Family, expected: &Batches) {
     let shared = shared(opened);
     let cf = shared.cf(family);
     let options = ReadOptions::new(true, None);
-    let mut forward = shared.db.iter(cf, &options);
+    let mut forward = shared.db.iter(cf.clone(), &options);
     forward.seek_to_first();
-    let mut seeking = shared.db.iter(cf, &options);
+    let mut seeking = shared.db.iter(cf.clone(), &options);
     for (offset, value) in expected {
         let key = keys::batch(Offset(*offset));
         assert_eq!(forward.entry().expect("readable"), Some((&key[..], &value[..])), "forward to {offset}");
         seeking.seek(&key);
         assert_eq!(seeking.entry().expect("readable"), Some((&key[..], &value[..])), "seek to {offset}");
-        assert_eq!(shared.db.get(cf, &key, &options).expect("readable").as_deref(), Some(&value[..]));
+        assert_eq!(shared.db.get(cf.clone(), &key, &options).expect("readable").as_deref(), Some(&value[..]));
         forward.next();
     }
     assert_eq!(forward.entry().expect("readable"), None);
@@ -292,7 +292,7 @@ fn an_ingested_file_is_dropped_as_a_whole() {
     ingest(dir.path(), &opened, family, &kept);
     let shared = shared(&opened);
     let cf = shared.cf(family);
-    shared.db.delete_files(cf, &keys::batch(Offset(0)), &keys::batch(Offset(12))).expect("dropped");
+    shared.db.delete_files(cf.clone(), &keys::batch(Offset(0)), &keys::batch(Offset(12))).expect("dropped");
     assert_eq!(shared.db.sorted_file_count(cf), 1);
     check(&opened, family, &kept);
 }

@@ -80,13 +80,13 @@ fn the_writers_thread_alone_waits_for_tables_to_be_handed_over() {
     let dir = RocksDirectory::open(place.path(), options).expect("open");
     let family = create(&dir, "t");
     shared(&dir).growing.close();
-    for offset in 0..8 {
-        let writes = vec![batch(family, offset, &[0; 64])];
-        commit(&*dir, writes, false).expect("commit");
+    let mut offset = 0;
+    while !shared(&dir).tables_lag() {
+        commit(&*dir, vec![batch(family, offset, &[0; 64])], false).expect("commit");
+        offset += 1;
     }
-    assert!(shared(&dir).tables_lag());
     eventually("the writer sleeps", || dir.queue.writer_sleeps());
-    assert_ne!(queue_and_write(&dir, family, 8, 64, false), std::thread::current().id());
+    assert_ne!(queue_and_write(&dir, family, offset, 64, false), std::thread::current().id());
 }
 
 /// What an options file says is what RocksDB goes by.
@@ -552,5 +552,72 @@ fn damage_is_refused_or_cuts_the_end_off() {
             let log_only = victim.extension().is_some_and(|extension| extension == "log");
             assert!(outcome.is_err() || next == 60 || (log_only && next >= 30), "{what}: {next} left, {outcome:?}");
         }
+    }
+}
+
+/// Free families cost memory and time at each start.
+#[test]
+fn what_partitions_that_are_gone_left_behind_is_dropped() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path());
+    let kept = create(&dir, "kept");
+    let many: Vec<PartitionId> = (0..400).map(|n| partition("many", n)).collect();
+    let families = dir.create(&many).expect("create");
+    let late = create(&dir, "late");
+    for family in [kept, late, families[7], families[399]] {
+        commit(&*dir, vec![batch(family, 3, b"x")], false).expect("commit");
+    }
+    dir.delete(&many).expect("delete");
+    eventually("families are dropped", || shared(&dir).families.count() < 100);
+    // A handle that somebody still has.
+    assert_eq!((scan(&*dir, families[399], 0), dir.last_batch(families[399]).expect("read")), (vec![], None));
+    let check = |dir: &RocksDirectory| {
+        assert_eq!([create(dir, "kept"), create(dir, "late")], [kept, late]);
+        assert_eq!([kept, late].map(|family| scan(dir, family, 0)), [[(3, b"x".to_vec())], [(3, b"x".to_vec())]]);
+    };
+    check(&dir);
+    // Numbers are used again, and hold nothing of what was there before.
+    for round in 0..2 {
+        for family in dir.create(&many).expect("create") {
+            assert_eq!(scan(&*dir, family, 0), []);
+            commit(&*dir, vec![batch(family, 1, b"new")], false).expect("commit");
+        }
+        check(&dir);
+        dir.delete(&many).expect("delete");
+        if round == 0 {
+            eventually("families are dropped", || shared(&dir).families.count() < 100);
+        }
+    }
+    dir.close();
+    for _ in 0..2 {
+        let dir = open(place.path());
+        check(&dir);
+        eventually("families are dropped", || shared(&dir).families.count() < 100);
+        assert_eq!(dir.partitions().len(), 2);
+        dir.close();
+    }
+}
+
+/// As a kill at any moment leaves it: what is dropped is nobody's.
+#[test]
+fn a_kill_while_families_are_dropped_loses_nothing() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path());
+    let many: Vec<PartitionId> = (0..300).map(|n| partition("many", n)).collect();
+    let families = dir.create(&many).expect("create");
+    let last = families[299];
+    commit(&*dir, vec![batch(last, 3, b"x")], false).expect("commit");
+    dir.delete(&many[..299]).expect("delete");
+    let mut copies = Vec::new();
+    eventually("families are dropped", || {
+        copies.push(super::growing_tests::copy(place.path()));
+        shared(&dir).families.count() < 100
+    });
+    for copy in copies.iter().rev().take(5) {
+        let killed = open(copy.path());
+        assert_eq!(killed.create(&many[299..]).expect("create"), [last]);
+        assert_eq!(scan(&*killed, last, 0), [(3, b"x".to_vec())]);
+        assert_eq!(killed.partitions().len(), 1);
+        killed.close();
     }
 }

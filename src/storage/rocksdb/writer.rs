@@ -207,6 +207,8 @@ struct Pen {
     batch: Batch,
     /// Starts of logs that this group moves, in order; they count once the group is written.
     starts: Vec<(Family, Offset)>,
+    /// Families whose tables this group had handed over, with the first of its own batches in them.
+    settled: Vec<(Family, Offset)>,
     /// Families of which a batch was refused, and the last set that was queued before its owner could know: up to that
     /// place sets with batches of the family are refused too, since their offsets would leave a gap.
     refused: HashMap<Family, u64>,
@@ -241,14 +243,18 @@ impl Writer<'_> {
     fn write_group(&mut self, group: &mut Vec<Queued>, queue: &Queue) {
         let bytes: usize = group.iter().map(|queued| queued.bytes).sum();
         self.wait_for_memory(queue);
-        let full = group.iter().any(|queued| queued.set.adds_batches()) && !self.has_room(bytes);
+        let full = group.iter().any(|queued| queued.set.adds_batches())
+            && (self.shared.no_space.is_recent() || !self.has_room(bytes));
         let refused: Vec<bool> = group.iter().map(|queued| self.refuses(queued, full)).collect();
         let outcome =
             self.write(group.iter().zip(&refused).filter(|(_, refused)| !**refused).map(|(queued, _)| queued));
+        let no_space = matches!(outcome, Err(StorageError::Full { .. }));
+        let outcome = if no_space { self.take_back(group).and(outcome) } else { outcome };
+        let stopped = matches!(&outcome, Err(error) if !matches!(error, StorageError::Full { .. }));
         // Who is told looks at what is left.
         queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
         for (queued, refused) in group.drain(..).zip(refused) {
-            if refused && outcome.is_ok() {
+            if (refused || no_space) && !stopped {
                 let families: Vec<Family> = added_to(&queued.set).collect();
                 (queued.done)(Err(self.shared.full()));
                 let place = queue.pushed();
@@ -260,6 +266,20 @@ impl Writer<'_> {
         if bytes > BATCH_KEPT_BYTES {
             self.pen.batch = Batch::default();
         }
+    }
+
+    /// Nothing of a group counts for which the disk had no space. Its owners give the same offsets again.
+    fn take_back(&mut self, group: &[Queued]) -> Result<(), StorageError> {
+        self.pen.placement.take_back(self.shared)?;
+        for write in group.iter().flat_map(|queued| &queued.set.writes) {
+            if let Write::Batch { family, .. } | Write::DeleteBatches { family, .. } = write {
+                self.shared.families.state(*family).forget_end();
+            }
+        }
+        for (family, first) in self.pen.settled.drain(..) {
+            self.shared.families.state(family).undo_from(first);
+        }
+        Ok(())
     }
 
     /// Waits while memtables or growing tables take far more than their budget. Only under a load that the disk cannot
@@ -302,6 +322,7 @@ impl Writer<'_> {
         self.shared.writable()?;
         self.pen.batch.clear();
         self.pen.starts.clear();
+        self.pen.settled.clear();
         self.pen.placement.begin_group(sets.clone().map(|queued| &queued.set), self.may_wait);
         let sync = self.pen.placement.syncs();
         for queued in sets {
@@ -312,7 +333,7 @@ impl Writer<'_> {
         // Batches first: recovery reads what side records do not speak of yet.
         self.pen.placement.write(self.shared)?;
         if self.pen.batch.count() > 0 {
-            self.shared.db.write(&mut self.pen.batch, sync).map_err(|error| self.shared.stop(&error))?;
+            self.shared.write_log(&mut self.pen.batch, sync)?;
             self.shared.syncs.fetch_add(u64::from(sync), Ordering::Relaxed);
         } else if sync {
             // It covers what was written before.
@@ -383,26 +404,36 @@ impl Writer<'_> {
             // Batches of this very group.
             None => true,
         };
-        if tables.has_any() && (self.pen.placement.has_staged(family) || tables.list().iter().any(holds)) {
-            self.pen.placement.settle(self.shared, family)?;
+        if tables.has_any() && (self.pen.placement.first_staged(family).is_some() || tables.list().iter().any(holds)) {
+            self.settle(family)?;
         }
         tables.forget_handed_over(last_offsets);
         Ok(())
     }
 
+    fn settle(&mut self, family: Family) -> Result<(), StorageError> {
+        self.pen.settled.extend(self.pen.placement.first_staged(family).map(|first| (family, first)));
+        self.pen.placement.settle(self.shared, family)
+    }
+
     fn add_batch(&mut self, family: Family, last_offset: Offset, bytes: &Bytes) -> Result<(), StorageError> {
-        let cf = self.shared.cf(family);
         let state = self.shared.families.state(family);
         let start = self.start(family);
         if start == Offset::MAX {
             // The partition was deleted meanwhile, and the family may be another's soon.
             return Ok(());
         }
+        if let Some(from) = state.take_undo() {
+            self.pen.settled.push((family, from));
+            self.delete_batches(family, &(from..Offset::MAX))?;
+        }
+        let start = self.start(family);
         if last_offset < start {
             // The log begins anew at an earlier offset. What lies hidden below the start must not come back.
-            self.pen.placement.settle(self.shared, family)?;
+            self.settle(family)?;
             state.tables.forget_handed_over(Offset::ZERO..=Offset::MAX);
             state.keep_files();
+            let cf = self.shared.cf(family);
             self.pen.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
             self.set_start(family, Offset::ZERO);
         }
@@ -417,7 +448,7 @@ impl Writer<'_> {
             state.tables.forget_handed_over(last_offset..=last_offset);
         }
         self.pen.placement.logs(&state);
-        self.pen.batch.put(cf, &keys::batch(last_offset), bytes);
+        self.pen.batch.put(self.shared.cf(family), &keys::batch(last_offset), bytes);
         state.end.fetch_max(last_offset.0.saturating_add(1), Ordering::Relaxed);
         self.pen.activity.wrote(family, bytes.len());
         Ok(())

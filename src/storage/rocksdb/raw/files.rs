@@ -22,7 +22,7 @@ impl Db {
     pub(in super::super) fn sorted_file_count(&self, cf: Cf<'_>) -> usize {
         let name = c_string("rocksdb.num-files-at-level1");
         // SAFETY: everything passed is alive.
-        let text = unsafe { ffi::rocksdb_property_value_cf(self.db.as_ptr(), cf.handle.as_ptr(), name.as_ptr()) };
+        let text = unsafe { ffi::rocksdb_property_value_cf(self.db.as_ptr(), cf.as_ptr(), name.as_ptr()) };
         // SAFETY: the text is ours.
         unsafe { taken(text) }.and_then(|text| text.to_str().ok()?.parse().ok()).unwrap_or(0)
     }
@@ -32,7 +32,7 @@ impl Db {
         let mut files = Vec::new();
         // SAFETY: each object is destroyed once, before the one it came from; indexes are below the counts told.
         unsafe {
-            let family = ffi::rocksdb_get_column_family_metadata_cf(self.db.as_ptr(), cf.handle.as_ptr());
+            let family = ffi::rocksdb_get_column_family_metadata_cf(self.db.as_ptr(), cf.as_ptr());
             for number in 1..ffi::rocksdb_column_family_metadata_get_level_count(family) {
                 let level = ffi::rocksdb_column_family_metadata_get_level_metadata(family, number);
                 for index in 0..ffi::rocksdb_level_metadata_get_file_count(level) {
@@ -58,7 +58,7 @@ impl Db {
         checked(|error| unsafe {
             ffi::rocksdb_compact_files_cf(
                 self.db.as_ptr(),
-                cf.handle.as_ptr(),
+                cf.as_ptr(),
                 ptr::null(),
                 names.as_ptr(),
                 names.len(),

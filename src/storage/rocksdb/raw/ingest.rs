@@ -30,14 +30,7 @@ impl Db {
             // The first and the last block are read for their keys; whole batches would push indexes out of the cache.
             ffi::rocksdb_ingestexternalfileoptions_set_fill_cache(options, 0);
             let outcome = checked(|error| {
-                ffi::rocksdb_ingest_external_file_cf(
-                    self.db.as_ptr(),
-                    cf.handle.as_ptr(),
-                    &path.as_ptr(),
-                    1,
-                    options,
-                    error,
-                );
+                ffi::rocksdb_ingest_external_file_cf(self.db.as_ptr(), cf.as_ptr(), &path.as_ptr(), 1, options, error);
             });
             ffi::rocksdb_ingestexternalfileoptions_destroy(options);
             outcome

@@ -4,9 +4,9 @@
 //! The crate `rocksdb` builds [`Options`]; everything from opening on goes through the C API, because the crate lacks
 //! batched creation of column families, and hands out handles that a batch created by C does not have.
 //!
-//! Why the calls are sound: a [`Db`] owns the database and all its column family handles and frees them in `Drop`,
-//! handles first. [`Cf`], [`Batch`] users and [`Iter`] borrow the `Db`, so none outlives it. Handles are only ever
-//! added. RocksDB allows every call used here from any thread at any time, batches and iterators from one at a time,
+//! Why the calls are sound: each column family's handle shares the open database, which closes when the last of them is
+//! gone. [`Cf`] and [`Iter`] share a handle or borrow the [`Db`], so that one that is dropped is freed after its last
+//! use. RocksDB allows every call used here from any thread at any time, batches and iterators from one at a time,
 //! which `&mut` ensures. Strings and errors that C hands out are copied and freed at once.
 #![allow(unsafe_code, reason = "RocksDB's C API; the file's header says why each use is sound")]
 
@@ -19,6 +19,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use librocksdb_sys as ffi;
@@ -34,32 +35,71 @@ pub(super) use self::options::{BlockCache, ReadOptions, TableFormat, WriteBuffer
 #[error("{0}")]
 pub(super) struct RocksError(pub(super) String);
 
-/// An open database with all its column families, numbered in the order in which they were opened or created.
+/// An open database with all its column families: the fixed ones, and numbered ones that come and go.
 pub(super) struct Db {
-    db: NonNull<ffi::rocksdb_t>,
-    handles: RwLock<Vec<NonNull<ffi::rocksdb_column_family_handle_t>>>,
-    /// Kept as long as the database: it owns the logger's callback and the write buffer manager.
-    _options: Options,
+    db: Arc<OpenDb>,
+    /// In the order in which they were opened.
+    fixed: Vec<Handle>,
+    /// By number.
+    numbered: RwLock<Vec<Option<Arc<Handle>>>>,
     write: WriteOptions,
     write_sync: WriteOptions,
 }
 
+/// Closes with the last that shares it.
+struct OpenDb {
+    db: NonNull<ffi::rocksdb_t>,
+    /// Kept as long as the database: it owns the logger's callback and the write buffer manager.
+    _options: Options,
+}
+
+impl OpenDb {
+    fn as_ptr(&self) -> *mut ffi::rocksdb_t {
+        self.db.as_ptr()
+    }
+}
+
+/// A column family's handle; freed before its database closes.
+pub(super) struct Handle {
+    handle: NonNull<ffi::rocksdb_column_family_handle_t>,
+    _db: Arc<OpenDb>,
+}
+
 // SAFETY: rocksdb::DB and its handles may be used from any thread at once.
+unsafe impl Send for OpenDb {}
+// SAFETY: as above.
+unsafe impl Sync for OpenDb {}
+// SAFETY: as above.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+// SAFETY: as above; the write options are only read.
 unsafe impl Send for Db {}
 // SAFETY: as above.
 unsafe impl Sync for Db {}
 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Db with {} column families", self.handles.read().len())
+        write!(f, "Db with {} column families", self.family_count())
     }
 }
 
 /// One column family of an open database.
-#[derive(Clone, Copy)]
-pub(super) struct Cf<'db> {
-    handle: NonNull<ffi::rocksdb_column_family_handle_t>,
-    db: PhantomData<&'db Db>,
+#[derive(Clone)]
+pub(super) enum Cf<'db> {
+    Fixed(&'db Handle),
+    /// Even if it is dropped meanwhile.
+    Numbered(Arc<Handle>, PhantomData<&'db Db>),
+}
+
+impl Cf<'_> {
+    fn as_ptr(&self) -> *mut ffi::rocksdb_column_family_handle_t {
+        match self {
+            Self::Fixed(handle) => handle.handle.as_ptr(),
+            Self::Numbered(handle, _) => handle.handle.as_ptr(),
+        }
+    }
 }
 
 /// Runs a C call that reports failure through its last argument.
@@ -108,45 +148,71 @@ impl Db {
         Ok(names)
     }
 
-    /// Opens the database with exactly these column families; `families[i]` becomes number `i`.
-    pub(super) fn open(options: Options, path: &Path, families: Vec<(String, &Options)>) -> Result<Self, RocksError> {
+    /// Opens the database with exactly these column families: fixed ones, and those with a number below the length of
+    /// the list that `numbered` becomes.
+    pub(super) fn open(
+        options: Options,
+        path: &Path,
+        fixed: (&[&str], &Options),
+        numbered: (&[(u32, String)], &Options),
+    ) -> Result<Self, RocksError> {
         let path = c_path(path)?;
-        let names: Vec<CString> = families.iter().map(|(name, _)| c_string(name)).collect();
+        let names: Vec<CString> =
+            fixed.0.iter().copied().chain(numbered.0.iter().map(|(_, name)| name.as_str())).map(c_string).collect();
         let name_ptrs: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         // SAFETY: as_raw_ptr only asks that the options stay alive during the call, which they do.
-        let option_ptrs: Vec<*const ffi::rocksdb_options_t> =
-            families.iter().map(|(_, options)| unsafe { options.as_raw_ptr() }.cast_const()).collect();
-        let mut handles = vec![ptr::null_mut(); families.len()];
+        let option_ptrs: Vec<*const ffi::rocksdb_options_t> = (0..names.len())
+            .map(|index| if index < fixed.0.len() { fixed.1 } else { numbered.1 })
+            .map(|options| unsafe { options.as_raw_ptr() }.cast_const())
+            .collect();
+        let mut handles = vec![ptr::null_mut(); names.len()];
         // SAFETY: all arrays have the announced length and outlive the call.
         let db = checked(|error| unsafe {
             ffi::rocksdb_open_column_families(
                 options.as_raw_ptr(),
                 path.as_ptr(),
-                i32::try_from(families.len()).expect("families are counted by u32 numbers far below i32::MAX"),
+                i32::try_from(names.len()).expect("families are counted by u32 numbers far below i32::MAX"),
                 name_ptrs.as_ptr(),
                 option_ptrs.as_ptr(),
                 handles.as_mut_ptr(),
                 error,
             )
         })?;
-        Ok(Self {
-            db: NonNull::new(db).expect("an open that reported no error returns a database"),
-            handles: RwLock::new(
-                handles
-                    .into_iter()
-                    .map(|handle| NonNull::new(handle).expect("a successful open fills every handle"))
-                    .collect(),
-            ),
-            _options: options,
+        let db = NonNull::new(db).expect("an open that reported no error returns a database");
+        let db = Arc::new(OpenDb { db, _options: options });
+        let mut handles = handles.into_iter().map(|handle| Handle {
+            handle: NonNull::new(handle).expect("a successful open fills every handle"),
+            _db: Arc::clone(&db),
+        });
+        let opened = Self {
+            db: Arc::clone(&db),
+            fixed: handles.by_ref().take(fixed.0.len()).collect(),
+            numbered: RwLock::default(),
             write: WriteOptions::new(false),
             write_sync: WriteOptions::new(true),
-        })
+        };
+        for ((number, _), handle) in numbered.0.iter().zip(handles) {
+            opened.put_handle(*number, handle);
+        }
+        Ok(opened)
     }
 
-    /// Creates column families in one step and numbers them onward. On an error the first few may exist; the number
-    /// of families tells how many.
-    pub(super) fn create_families(&self, options: &Options, names: &[String]) -> Result<(), RocksError> {
-        let names: Vec<CString> = names.iter().map(|name| c_string(name)).collect();
+    fn put_handle(&self, number: u32, handle: Handle) {
+        let (mut numbered, index) = (self.numbered.write(), number as usize);
+        if numbered.len() <= index {
+            numbered.resize_with(index + 1, || None);
+        }
+        numbered[index] = Some(Arc::new(handle));
+    }
+
+    /// Creates column families in one step. On an error the first few may exist; answers with those that do.
+    pub(super) fn create_families(
+        &self,
+        options: &Options,
+        wanted: &[(u32, String)],
+        made: &mut Vec<u32>,
+    ) -> Result<(), RocksError> {
+        let names: Vec<CString> = wanted.iter().map(|(_, name)| c_string(name)).collect();
         let name_ptrs: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         let mut created = 0;
         let mut list = ptr::null_mut();
@@ -161,24 +227,55 @@ impl Db {
                 error,
             );
         });
-        let mut handles = self.handles.write();
-        for index in 0..created {
+        for (index, (number, _)) in wanted.iter().enumerate().take(created) {
             // SAFETY: list holds `created` handles, each ours from now on.
-            handles.extend(NonNull::new(unsafe { *list.add(index) }));
+            if let Some(handle) = NonNull::new(unsafe { *list.add(index) }) {
+                self.put_handle(*number, Handle { handle, _db: Arc::clone(&self.db) });
+                made.push(*number);
+            }
         }
         // SAFETY: frees the list alone, not the handles in it.
         unsafe { ffi::rocksdb_create_column_families_destroy(list) };
         outcome
     }
 
-    /// How many column families there are.
-    pub(super) fn family_count(&self) -> usize {
-        self.handles.read().len()
+    /// Drops column families, with all that is in them. After an error some of them may be gone, and all are kept.
+    pub(super) fn drop_families(&self, numbers: &[u32]) -> Result<(), RocksError> {
+        let handles: Vec<Arc<Handle>> = {
+            let numbered = self.numbered.read();
+            numbers.iter().filter_map(|number| numbered.get(*number as usize)?.clone()).collect()
+        };
+        let handle_ptrs: Vec<_> = handles.iter().map(|handle| handle.handle.as_ptr()).collect();
+        // SAFETY: database and handles are alive; the array has the announced length and outlives the call.
+        checked(|error| unsafe {
+            klamm_rocksdb_drop_families(self.db.as_ptr(), handle_ptrs.as_ptr(), handle_ptrs.len(), error);
+        })?;
+        let mut numbered = self.numbered.write();
+        numbers.iter().for_each(|number| numbered[*number as usize] = None);
+        Ok(())
     }
 
-    /// The column family with this number. Panics if there is none.
-    pub(super) fn cf(&self, number: usize) -> Cf<'_> {
-        Cf { handle: self.handles.read()[number], db: PhantomData }
+    /// How many column families there are.
+    pub(super) fn family_count(&self) -> usize {
+        self.fixed.len() + self.numbered.read().iter().flatten().count()
+    }
+
+    /// A fixed column family, by its place. Panics if there is none.
+    pub(super) fn fixed(&self, index: usize) -> Cf<'_> {
+        Cf::Fixed(&self.fixed[index])
+    }
+
+    /// The column family with this number, if it is there.
+    pub(super) fn cf(&self, number: u32) -> Option<Cf<'_>> {
+        let handle = self.numbered.read().get(number as usize)?.clone()?;
+        Some(Cf::Numbered(handle, PhantomData))
+    }
+
+    /// All of them.
+    pub(super) fn all_families(&self) -> Vec<Cf<'_>> {
+        let numbered = self.numbered.read();
+        let numbered = numbered.iter().flatten().map(|handle| Cf::Numbered(Arc::clone(handle), PhantomData));
+        self.fixed.iter().map(Cf::Fixed).chain(numbered).collect()
     }
 
     /// Writes a batch to the log and the memtables, atomically.
@@ -198,14 +295,7 @@ impl Db {
     pub(super) fn get(&self, cf: Cf<'_>, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, RocksError> {
         // SAFETY: everything passed is alive during the call.
         let pinned = checked(|error| unsafe {
-            ffi::rocksdb_get_pinned_cf(
-                self.db.as_ptr(),
-                options.options,
-                cf.handle.as_ptr(),
-                chars(key),
-                key.len(),
-                error,
-            )
+            ffi::rocksdb_get_pinned_cf(self.db.as_ptr(), options.options, cf.as_ptr(), chars(key), key.len(), error)
         })?;
         if pinned.is_null() {
             return Ok(None);
@@ -224,13 +314,13 @@ impl Db {
     /// An iterator over a column family, not yet positioned. It sees the state of this moment.
     pub(super) fn iter<'a>(&'a self, cf: Cf<'a>, options: &'a ReadOptions) -> Iter<'a> {
         // SAFETY: everything passed is alive; the borrow keeps it so as long as the iterator is.
-        let iter = unsafe { ffi::rocksdb_create_iterator_cf(self.db.as_ptr(), options.options, cf.handle.as_ptr()) };
-        Iter { iter: NonNull::new(iter).expect("RocksDB always returns an iterator"), source: PhantomData }
+        let iter = unsafe { ffi::rocksdb_create_iterator_cf(self.db.as_ptr(), options.options, cf.as_ptr()) };
+        Iter { iter: NonNull::new(iter).expect("RocksDB always returns an iterator"), _cf: cf, options: PhantomData }
     }
 
     /// Writes the memtables of these families to files and, with `wait`, waits for that.
     pub(super) fn flush(&self, cfs: &[Cf<'_>], wait: bool) -> Result<(), RocksError> {
-        let mut handles: Vec<_> = cfs.iter().map(|cf| cf.handle.as_ptr()).collect();
+        let mut handles: Vec<_> = cfs.iter().map(|cf| cf.as_ptr()).collect();
         // SAFETY: the array has the announced length; the options are freed after the call.
         unsafe {
             let options = ffi::rocksdb_flushoptions_create();
@@ -251,7 +341,7 @@ impl Db {
         checked(|error| unsafe {
             ffi::rocksdb_delete_file_in_range_cf(
                 self.db.as_ptr(),
-                cf.handle.as_ptr(),
+                cf.as_ptr(),
                 chars(first),
                 first.len(),
                 chars(last),
@@ -270,7 +360,7 @@ impl Db {
         unsafe {
             ffi::rocksdb_compact_range_cf(
                 self.db.as_ptr(),
-                cf.handle.as_ptr(),
+                cf.as_ptr(),
                 bound(first),
                 first.len(),
                 bound(last),
@@ -297,8 +387,7 @@ impl Db {
         let name = c_string(name);
         let mut value = 0;
         // SAFETY: everything passed is alive; value receives the number.
-        let missing =
-            unsafe { ffi::rocksdb_property_int_cf(self.db.as_ptr(), cf.handle.as_ptr(), name.as_ptr(), &mut value) };
+        let missing = unsafe { ffi::rocksdb_property_int_cf(self.db.as_ptr(), cf.as_ptr(), name.as_ptr(), &mut value) };
         (missing == 0).then_some(value)
     }
 
@@ -309,16 +398,28 @@ impl Db {
     }
 }
 
-impl Drop for Db {
+impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: nothing borrows the database any more; handles go first, each once.
-        unsafe {
-            for handle in self.handles.get_mut().drain(..) {
-                ffi::rocksdb_column_family_handle_destroy(handle.as_ptr());
-            }
-            ffi::rocksdb_close(self.db.as_ptr());
-        }
+        // SAFETY: ours, freed once, and its database is open.
+        unsafe { ffi::rocksdb_column_family_handle_destroy(self.handle.as_ptr()) };
     }
+}
+
+impl Drop for OpenDb {
+    fn drop(&mut self) {
+        // SAFETY: nothing uses the database any more: whatever does shares it.
+        unsafe { ffi::rocksdb_close(self.db.as_ptr()) };
+    }
+}
+
+unsafe extern "C" {
+    /// In `shim.cc`.
+    fn klamm_rocksdb_drop_families(
+        db: *mut ffi::rocksdb_t,
+        handles: *const *mut ffi::rocksdb_column_family_handle_t,
+        count: usize,
+        error: *mut *mut c_char,
+    );
 }
 
 /// SAFETY of callers: `start` points at `length` bytes that live as long as the result is used.
@@ -356,7 +457,7 @@ impl Batch {
         unsafe {
             ffi::rocksdb_writebatch_put_cf(
                 self.0.as_ptr(),
-                cf.handle.as_ptr(),
+                cf.as_ptr(),
                 chars(key),
                 key.len(),
                 chars(value),
@@ -367,7 +468,7 @@ impl Batch {
 
     pub(super) fn delete(&mut self, cf: Cf<'_>, key: &[u8]) {
         // SAFETY: the key is copied during the call.
-        unsafe { ffi::rocksdb_writebatch_delete_cf(self.0.as_ptr(), cf.handle.as_ptr(), chars(key), key.len()) };
+        unsafe { ffi::rocksdb_writebatch_delete_cf(self.0.as_ptr(), cf.as_ptr(), chars(key), key.len()) };
     }
 
     /// Deletes the half-open range.
@@ -376,7 +477,7 @@ impl Batch {
         unsafe {
             ffi::rocksdb_writebatch_delete_range_cf(
                 self.0.as_ptr(),
-                cf.handle.as_ptr(),
+                cf.as_ptr(),
                 chars(start),
                 start.len(),
                 chars(end),
@@ -409,7 +510,8 @@ impl Drop for Batch {
 /// A cursor over a column family, in the state it had when the iterator was made.
 pub(super) struct Iter<'a> {
     iter: NonNull<ffi::rocksdb_iterator_t>,
-    source: PhantomData<(&'a Db, &'a ReadOptions)>,
+    _cf: Cf<'a>,
+    options: PhantomData<&'a ReadOptions>,
 }
 
 impl Iter<'_> {

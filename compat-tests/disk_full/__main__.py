@@ -1,0 +1,194 @@
+"""A disk without space, and one that fails, as clients and whoever watches the process see them; one row per case.
+
+The data lies on a tmpfs of 192 MiB, which takes a mount and so root: without it the run fails and says so. Ballast in a
+file of its own fills it up and is taken away again. What was acknowledged must be there at the end, in order and once.
+
+    compat-tests/run disk_full [--only NAME ...]
+
+KLAMM_BINARY names the binary; without it target/release/klamm.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from kit.broker import Klamm
+from kit.wire import Client, batch, batches, values
+
+MIB = 1 << 20
+STORAGE_ERROR = 56
+EXIT_NO_LOG_DIR = 74
+# The disk's own end is met, not the reserve before it.
+SETTINGS = {"klamm.disk.reserve.bytes": "0", "klamm.rocksdb.write.buffer.bytes": str(4 * MIB)}
+LARGE = batch([os.urandom(60_000)], 1_700_000_000_000)
+SMALL = batch([b"small"], 1_700_000_000_000)
+
+
+@contextlib.contextmanager
+def small_disk(mib=192):
+    """A folder whose `data` is a file system of its own."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="klamm-disk-"))
+    data = folder / "data"
+    data.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", data], capture_output=True, text=True)
+    if mounted.returncode:
+        sys.exit(f"FAIL  no tmpfs can be mounted, and without it nothing is tested: {mounted.stderr.strip()}")
+    broker = Klamm(SETTINGS, folder)
+    try:
+        yield broker
+    finally:
+        broker.kill()
+        subprocess.run(["umount", "-l", data], check=True)
+        broker.remove()
+
+
+def fill(broker):
+    """Takes what is left of the disk, to the last page."""
+    with open(broker.folder / "data" / "ballast", "wb") as ballast, contextlib.suppress(OSError):
+        while True:
+            ballast.write(bytes(65536))
+            ballast.flush()
+
+
+def free(broker):
+    (broker.folder / "data" / "ballast").unlink()
+
+
+class Log:
+    """A topic of one partition, and how many batches of it were acknowledged."""
+
+    def __init__(self, broker, name):
+        self.broker, self.name, self.acknowledged = broker, name, 0
+        with Client(broker.port) as client:
+            assert client.create_topic(name, 1) == 0, "not created"
+            deadline = time.monotonic() + 30
+            while self.produce(client, SMALL) != 0:
+                assert time.monotonic() < deadline, "no leader"
+                time.sleep(0.05)
+
+    def produce(self, client, one):
+        error, base = client.produce(self.name, {0: one})[0]
+        if error == 0:
+            assert base == self.acknowledged, f"offset {base} instead of {self.acknowledged}"
+            self.acknowledged += 1
+        return error
+
+    def until(self, client, one, wanted, seconds=60):
+        """Produces until this error code comes."""
+        deadline = time.monotonic() + seconds
+        while (error := self.produce(client, one)) != wanted:
+            assert error in (0, STORAGE_ERROR), f"error {error}"
+            assert time.monotonic() < deadline, f"still {error} instead of {wanted} after {seconds} s"
+            if error:
+                time.sleep(0.1)
+
+    def check(self):
+        with Client(self.broker.port) as client:
+            offset = 0
+            while offset < self.acknowledged:
+                error, _, records = client.fetch(self.name, {0: offset}, 8 * MIB)[0]
+                assert error == 0, f"Fetch: {error}"
+                for base, last, one in batches(records):
+                    assert base == offset, f"{base} after {offset}"
+                    assert [len(value) for _, value in values(one)] in ([60_000], [5]), "other bytes"
+                    offset = last + 1
+            assert offset == self.acknowledged, f"{offset} records, {self.acknowledged} acknowledged"
+
+
+def survives(broker, *logs):
+    """Everything is there, now and after a start."""
+    for log in logs:
+        log.check()
+    assert broker.stop() == 0, "did not stop in order"
+    broker.start()
+    for log in logs:
+        log.check()
+
+
+def full_under_load():
+    """The disk fills while batches come in; then there is space again."""
+    with small_disk() as broker:
+        (broker.folder / "data" / "ballast").write_bytes(bytes(100 * MIB))
+        broker.start()
+        large, small = Log(broker, "large"), Log(broker, "small")
+        with Client(broker.port) as client:
+            large.until(client, LARGE, STORAGE_ERROR)
+            with contextlib.suppress(TimeoutError, AssertionError):
+                small.until(client, SMALL, STORAGE_ERROR, 5)
+            assert broker.alive(), "ended"
+            large.check()
+            small.check()
+            free(broker)
+            large.until(client, LARGE, 0)
+            small.until(client, SMALL, 0)
+            for _ in range(100):
+                large.until(client, LARGE, 0)
+        survives(broker, large, small)
+
+
+def full_before_a_table_begins():
+    """There is no page left when the first large batches come."""
+    with small_disk() as broker:
+        broker.start()
+        log = Log(broker, "t")
+        with Client(broker.port) as client:
+            fill(broker)
+            log.until(client, LARGE, STORAGE_ERROR)
+            time.sleep(2)
+            assert broker.alive(), "ended"
+            free(broker)
+            for _ in range(200):
+                log.until(client, LARGE, 0)
+            fill(broker)
+            log.until(client, LARGE, STORAGE_ERROR)
+            log.until(client, SMALL, STORAGE_ERROR)
+            free(broker)
+            log.until(client, LARGE, 0)
+        survives(broker, log)
+
+
+def last_directory_fails():
+    """Where growing tables should lie there is a file, which no directory is: an error that is not want of space."""
+    broker = Klamm(SETTINGS)
+    try:
+        broker.start()
+        log = Log(broker, "t")
+        (broker.folder / "data" / "growing").write_bytes(b"")
+        with Client(broker.port) as client, contextlib.suppress(OSError):
+            while log.produce(client, LARGE) == 0:
+                pass
+        code = broker.child.wait(30)
+        assert code == EXIT_NO_LOG_DIR, f"exit code {code}"
+        line = broker.tail(1)
+        assert "all log directories have failed" in line, line
+        (broker.folder / "data" / "growing").unlink()
+        broker.start()
+        log.check()
+    finally:
+        broker.remove()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cases = [full_under_load, full_before_a_table_begins, last_directory_fails]
+    parser.add_argument("--only", nargs="*", choices=[case.__name__ for case in cases])
+    only, failed = parser.parse_args().only, 0
+    for case in cases:
+        if only and case.__name__ not in only:
+            continue
+        try:
+            case()
+            print(f"PASS  {case.__name__}", flush=True)
+        except Exception as error:  # noqa: BLE001
+            failed += 1
+            print(f"FAIL  {case.__name__}: {type(error).__name__}: {error}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
