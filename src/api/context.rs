@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::replies::Replies;
+use crate::api::replies::Replies;
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::auto_create::AutoCreation;

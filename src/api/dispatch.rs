@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::api_versions;
-use super::context::{Handles, RequestContext};
-use super::fetch;
-use super::handler::{CloseReason, Outcome, Row, encoded};
+use crate::api::cluster::api_versions;
+use crate::api::context::{Handles, RequestContext};
+use crate::api::handler::{CloseReason, Outcome, Row, encoded};
+use crate::api::records::fetch;
 use crate::metrics;
 use crate::wire::header::RequestHeader;
 

@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kafka_protocol::protocol::Request;
 
-use super::context::RequestContext;
-use super::replies::Claim;
+use crate::api::context::RequestContext;
+use crate::api::replies::Claim;
 use crate::types::limits;
 use crate::wire::codec;
 use crate::wire::segments::Segments;

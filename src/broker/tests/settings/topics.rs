@@ -55,7 +55,7 @@ async fn acks_all_wants_as_many_replicas_in_sync_as_is_set() {
         isr: vec![BrokerId(1)],
         replicas: vec![BrokerId(1), BrokerId(2)],
     };
-    probe.partition("t").take_role(of_two(7));
+    probe.partition("t").take_role(of_two(7)).await.expect("stored");
     assert_eq!(probe.produce("t", &["v"]).await, 19, "NOT_ENOUGH_REPLICAS");
     probe.set("t", "min.insync.replicas", "1").await;
     eventually("the topic's own setting counts", async || probe.produce("t", &["v"]).await == 0).await;

@@ -1,0 +1,54 @@
+//! AlterConfigs (33), versions 0–2: replace all settings that a topic or a broker has of its own.
+//!
+//! Behaviour
+//! - Any broker serves it.
+//! - What is not named goes back to its default.
+//! - Who may be named, what is checked and what then happens: see `alter`.
+//! - validate_only checks everything and writes nothing.
+//!
+//! Versions: 2 flexible. Ignored: nothing.
+//! Source: Kafka 3.9 `ZkAdminManager.alterConfigs`; deprecated there, and still what its `kafka-configs` uses for
+//! brokers.
+
+use std::ops::RangeInclusive;
+
+use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
+
+use crate::api::context::RequestContext;
+use crate::api::handler::{Handler, Reply};
+use crate::api::shared::alter::{Base, Change, Resource, SET, alter};
+use crate::api::shared::refusal::{Refusal, wire_outcome};
+
+pub(crate) struct AlterConfigs;
+
+impl Handler for AlterConfigs {
+    type Req = AlterConfigsRequest;
+    const VERSIONS: RangeInclusive<i16> = 0..=2;
+
+    async fn handle(ctx: RequestContext, req: AlterConfigsRequest) -> Reply<AlterConfigsResponse> {
+        let resources: Vec<Resource<'_>> = req.resources.iter().map(resource).collect();
+        let results = alter(&ctx.handles, &resources, Base::Nothing, req.validate_only).await;
+        let responses = resources.iter().zip(results).map(|(resource, result)| respond(resource, result)).collect();
+        Reply::Now(AlterConfigsResponse::default().with_responses(responses))
+    }
+}
+
+fn resource(asked: &AlterConfigsResource) -> Resource<'_> {
+    let set = asked.configs.iter().map(|setting| Change {
+        name: &setting.name,
+        operation: SET,
+        value: setting.value.as_deref(),
+    });
+    Resource { kind: asked.resource_type, name: &asked.resource_name, changes: set.collect() }
+}
+
+fn respond(resource: &Resource<'_>, result: Result<(), Refusal>) -> AlterConfigsResourceResponse {
+    let (error_code, message) = wire_outcome(result);
+    AlterConfigsResourceResponse::default()
+        .with_resource_type(resource.kind)
+        .with_resource_name(resource.name.clone())
+        .with_error_code(error_code)
+        .with_error_message(message)
+}

@@ -1,0 +1,56 @@
+//! IncrementalAlterConfigs (44), versions 0–1: change single settings of topics and of brokers while they run.
+//!
+//! Behaviour
+//! - Any broker serves it.
+//! - SET (0), DELETE (1); APPEND (2) and SUBTRACT (3) for lists alone, else INVALID_CONFIG (40).
+//! - Who may be named, what is checked and what then happens: see `alter`.
+//! - validate_only checks everything and writes nothing.
+//!
+//! Versions: 1 flexible. Ignored: nothing.
+//! Source: Kafka 3.9 `ConfigAdminManager.preprocess`, `ZkAdminManager.incrementalAlterConfigs`.
+
+use std::ops::RangeInclusive;
+
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+
+use crate::api::context::RequestContext;
+use crate::api::handler::{Handler, Reply};
+use crate::api::shared::alter::{Base, Change, Resource, alter};
+use crate::api::shared::refusal::{Refusal, wire_outcome};
+
+pub(crate) struct IncrementalAlterConfigs;
+
+impl Handler for IncrementalAlterConfigs {
+    type Req = IncrementalAlterConfigsRequest;
+    const VERSIONS: RangeInclusive<i16> = 0..=1;
+
+    async fn handle(
+        ctx: RequestContext,
+        req: IncrementalAlterConfigsRequest,
+    ) -> Reply<IncrementalAlterConfigsResponse> {
+        let resources: Vec<Resource<'_>> = req.resources.iter().map(resource).collect();
+        let results = alter(&ctx.handles, &resources, Base::Existing, req.validate_only).await;
+        let responses = resources.iter().zip(results).map(|(resource, result)| respond(resource, result)).collect();
+        Reply::Now(IncrementalAlterConfigsResponse::default().with_responses(responses))
+    }
+}
+
+fn resource(asked: &AlterConfigsResource) -> Resource<'_> {
+    let changes = asked.configs.iter().map(|change| Change {
+        name: &change.name,
+        operation: change.config_operation,
+        value: change.value.as_deref(),
+    });
+    Resource { kind: asked.resource_type, name: &asked.resource_name, changes: changes.collect() }
+}
+
+fn respond(resource: &Resource<'_>, result: Result<(), Refusal>) -> AlterConfigsResourceResponse {
+    let (error_code, message) = wire_outcome(result);
+    AlterConfigsResourceResponse::default()
+        .with_resource_type(resource.kind)
+        .with_resource_name(resource.name.clone())
+        .with_error_code(error_code)
+        .with_error_message(message)
+}

@@ -1,0 +1,258 @@
+//! Metadata (3), versions 0–13: brokers, topics, partitions and their leaders, from the image alone (I-16).
+//!
+//! Behaviour
+//! - Topics null (1+) means all, empty none; in version 0 empty means all.
+//! - Each client gets the endpoints of the listener it came through. A leader without such an endpoint:
+//!   LISTENER_NOT_FOUND (72) from version 6, LEADER_NOT_AVAILABLE (5) below. A partition without leader:
+//!   LEADER_NOT_AVAILABLE, leader −1.
+//! - An unknown topic is created if both the broker (`auto.create.topics.enable`) and the request allow it; it is
+//!   answered with its leaders if they are known at once, else LEADER_NOT_AVAILABLE. Otherwise
+//!   UNKNOWN_TOPIC_OR_PARTITION (3). An illegal name: INVALID_TOPIC_EXCEPTION (17).
+//! - By id (12+): an unknown one is UNKNOWN_TOPIC_ID (100), with a null name. Ids or null names before version 12:
+//!   INVALID_REQUEST (42) for each topic.
+//! - Version 0 leaves replicas without an endpoint out and says REPLICA_NOT_AVAILABLE (9).
+//! - Authorised operations are answered when asked for: every one that applies, since nothing is denied yet.
+//!
+//! Versions: 4 allow_auto_topic_creation; 7 leader epochs; 8 authorised operations; 9 flexible; 10 topic ids; 11 no
+//! cluster operations; 13 top-level error (never set).
+//! Source: Kafka 3.9 `KafkaApis.handleTopicMetadataRequest`, `ZkMetadataCache.getTopicMetadata`.
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{
+    BrokerId as WireBrokerId, MetadataRequest, MetadataResponse, TopicName as WireTopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use crate::api::context::RequestContext;
+use crate::api::error_code;
+use crate::api::handler::{Handler, Reply};
+use crate::cluster::auto_create::AutoCreateError;
+use crate::cluster::control::{Endpoint, LiveBroker, PartitionState};
+use crate::cluster::image::{ClusterImage, TopicImage};
+use crate::types::{BrokerId, TopicId, TopicName};
+
+/// Operations on a topic, a bit each: read, write, create, delete, alter, describe, describe and alter configs.
+pub(in crate::api) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// Operations on the cluster: create, alter, describe, cluster action, describe and alter configs, idempotent write.
+pub(in crate::api) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+/// Not asked for.
+pub(in crate::api) const OPERATIONS_OMITTED: i32 = i32::MIN;
+
+/// How long a first mention of a topic waits for its leaders; a client that gets none asks again after 100 ms or so.
+const CREATION_PATIENCE: Duration = Duration::from_millis(1000);
+
+const VERSION_LISTENER_NOT_FOUND: i16 = 6;
+const VERSION_ALLOW_AUTO_CREATION: i16 = 4;
+const VERSION_TOPIC_OPERATIONS: i16 = 8;
+const VERSION_TOPIC_IDS: i16 = 10;
+const VERSION_ALONE_BY_ID: i16 = 12;
+
+pub(crate) struct Metadata;
+
+impl Handler for Metadata {
+    type Req = MetadataRequest;
+    const VERSIONS: RangeInclusive<i16> = 0..=13;
+
+    async fn handle(ctx: RequestContext, req: MetadataRequest) -> Reply<MetadataResponse> {
+        if names_no_topics(&ctx, &req) {
+            return Reply::Now(refuse(&req));
+        }
+        let image = ctx.image();
+        let missing = if may_create(&ctx, &req) { missing(&image, &req) } else { Vec::new() };
+        if missing.is_empty() {
+            return Reply::Now(respond(&ctx, &req, &image, &[]));
+        }
+        Reply::Later(
+            async move {
+                let mut refused = Vec::new();
+                for name in missing {
+                    if let Err(error) = ctx.handles.auto_creation.create(&name, CREATION_PATIENCE).await {
+                        refused.push((name, error));
+                    }
+                }
+                let image = ctx.image();
+                respond(&ctx, &req, &image, &refused)
+            }
+            .boxed(),
+        )
+    }
+}
+
+/// Ids, or null names, where the version allows neither.
+fn names_no_topics(ctx: &RequestContext, req: &MetadataRequest) -> bool {
+    let mut topics = req.topics.iter().flatten();
+    ctx.version < VERSION_ALONE_BY_ID && topics.any(|topic| topic.name.is_none() || !topic.topic_id.is_nil())
+}
+
+fn refuse(req: &MetadataRequest) -> MetadataResponse {
+    let refused = |topic: &MetadataRequestTopic| {
+        let name = topic.name.clone().unwrap_or_default();
+        error_response(ResponseError::InvalidRequest, Some(name), topic.topic_id)
+    };
+    MetadataResponse::default()
+        .with_cluster_id(None)
+        .with_controller_id(WireBrokerId(BrokerId::NONE.0))
+        .with_topics(req.topics.iter().flatten().map(refused).collect())
+}
+
+fn may_create(ctx: &RequestContext, req: &MetadataRequest) -> bool {
+    let asked = ctx.version < VERSION_ALLOW_AUTO_CREATION || req.allow_auto_topic_creation;
+    asked && ctx.handles.config.current().auto_create_topics_enable
+}
+
+/// Named topics that the image does not have and that could be created.
+fn missing(image: &ClusterImage, req: &MetadataRequest) -> Vec<TopicName> {
+    let named =
+        req.topics.iter().flatten().filter(|topic| topic.topic_id.is_nil()).filter_map(|topic| topic.name.as_ref());
+    let mut missing: Vec<TopicName> = named
+        .filter(|name| image.topic(name.as_str()).is_none() && TopicName::check(name.as_str()).is_ok())
+        .map(|name| TopicName::new(name.as_str()))
+        .collect();
+    missing.sort();
+    missing.dedup();
+    missing
+}
+
+type Refused = (TopicName, AutoCreateError);
+
+fn respond(ctx: &RequestContext, req: &MetadataRequest, image: &ClusterImage, refused: &[Refused]) -> MetadataResponse {
+    let all = match &req.topics {
+        None => true,
+        Some(topics) => ctx.version == 0 && topics.is_empty(),
+    };
+    let topics = if all {
+        let mut topics: Vec<_> = image.topics().collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics.into_iter().map(|topic| topic_response(ctx, req, image, topic)).collect()
+    } else {
+        // A topic that is named twice is answered once, as in Kafka.
+        let mut seen = HashSet::new();
+        let wanted = req.topics.iter().flatten().filter(|wanted| seen.insert((wanted.topic_id, &wanted.name)));
+        wanted.map(|wanted| named_response(ctx, req, image, wanted, refused)).collect()
+    };
+    let brokers = image.brokers.values().filter_map(|broker| {
+        let endpoint = endpoint(broker, &ctx.listener)?;
+        Some(
+            MetadataResponseBroker::default()
+                .with_node_id(WireBrokerId(broker.id.0))
+                .with_host(StrBytes::from_string(endpoint.host.clone()))
+                .with_port(i32::from(endpoint.port))
+                .with_rack(broker.rack.clone().map(StrBytes::from_string)),
+        )
+    });
+    let with_cluster_operations = req.include_cluster_authorized_operations && (8..=10).contains(&ctx.version);
+    MetadataResponse::default()
+        .with_brokers(brokers.collect())
+        .with_cluster_id(Some(StrBytes::from_string(ctx.handles.cluster_id.to_string())))
+        .with_controller_id(WireBrokerId(controller_id(image).0))
+        .with_topics(topics)
+        .with_cluster_authorized_operations(if with_cluster_operations {
+            CLUSTER_OPERATIONS
+        } else {
+            OPERATIONS_OMITTED
+        })
+}
+
+/// The controller, if it is alive.
+pub(in crate::api) fn controller_id(image: &ClusterImage) -> BrokerId {
+    image.controller.filter(|id| image.brokers.contains_key(id)).unwrap_or(BrokerId::NONE)
+}
+
+/// The broker's endpoint on a listener, by name.
+pub(in crate::api) fn endpoint<'a>(broker: &'a LiveBroker, listener: &str) -> Option<&'a Endpoint> {
+    broker.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+}
+
+fn named_response(
+    ctx: &RequestContext,
+    req: &MetadataRequest,
+    image: &ClusterImage,
+    wanted: &MetadataRequestTopic,
+    refused: &[Refused],
+) -> MetadataResponseTopic {
+    if !wanted.topic_id.is_nil() {
+        return match image.topic_by_id(TopicId(wanted.topic_id)) {
+            Some(topic) => topic_response(ctx, req, image, topic),
+            None => error_response(ResponseError::UnknownTopicId, None, wanted.topic_id),
+        };
+    }
+    let Some(name) = &wanted.name else {
+        return error_response(ResponseError::UnknownTopicId, None, Uuid::nil());
+    };
+    if let Some(topic) = image.topic(name.as_str()) {
+        return topic_response(ctx, req, image, topic);
+    }
+    let error = if TopicName::check(name.as_str()).is_err() {
+        ResponseError::InvalidTopicException
+    } else if let Some((_, refused)) = refused.iter().find(|(refused, _)| refused.as_str() == name.as_str()) {
+        error_code::of_auto_create_error(refused)
+    } else if may_create(ctx, req) {
+        ResponseError::LeaderNotAvailable
+    } else {
+        ResponseError::UnknownTopicOrPartition
+    };
+    error_response(error, Some(name.clone()), Uuid::nil())
+}
+
+fn error_response(error: ResponseError, name: Option<WireTopicName>, id: Uuid) -> MetadataResponseTopic {
+    let is_internal = name.as_ref().is_some_and(|name| TopicName::new(name.as_str()).is_internal());
+    MetadataResponseTopic::default()
+        .with_error_code(error.code())
+        .with_name(name)
+        .with_topic_id(id)
+        .with_is_internal(is_internal)
+        .with_topic_authorized_operations(OPERATIONS_OMITTED)
+}
+
+fn topic_response(
+    ctx: &RequestContext,
+    req: &MetadataRequest,
+    image: &ClusterImage,
+    topic: &TopicImage,
+) -> MetadataResponseTopic {
+    let with_operations = req.include_topic_authorized_operations && ctx.version >= VERSION_TOPIC_OPERATIONS;
+    let partitions = topic.partitions.values().map(|state| partition_response(ctx, image, state));
+    MetadataResponseTopic::default()
+        .with_name(Some(WireTopicName(StrBytes::from_string(topic.name.to_string()))))
+        .with_topic_id(if ctx.version >= VERSION_TOPIC_IDS { topic.id.0 } else { Uuid::nil() })
+        .with_is_internal(topic.name.is_internal())
+        .with_partitions(partitions.collect())
+        .with_topic_authorized_operations(if with_operations { TOPIC_OPERATIONS } else { OPERATIONS_OMITTED })
+}
+
+fn partition_response(ctx: &RequestContext, image: &ClusterImage, state: &PartitionState) -> MetadataResponsePartition {
+    let reachable = |id: &BrokerId| image.brokers.get(id).is_some_and(|b| endpoint(b, &ctx.listener).is_some());
+    let live = |id: &BrokerId| image.brokers.contains_key(id);
+    // Version 0 knows no brokers but those listed.
+    let shown = |id: &&BrokerId| ctx.version > 0 || reachable(id);
+    let ids = |ids: &[BrokerId]| ids.iter().filter(shown).map(|id| WireBrokerId(id.0)).collect::<Vec<_>>();
+    let all_shown = state.replicas.iter().chain(&state.isr).all(|id| shown(&id));
+    let error = match &state.leader {
+        Some(leader) if reachable(leader) => (!all_shown).then_some(ResponseError::ReplicaNotAvailable),
+        Some(leader) if live(leader) && ctx.version >= VERSION_LISTENER_NOT_FOUND => {
+            Some(ResponseError::ListenerNotFound)
+        }
+        Some(_) | None => Some(ResponseError::LeaderNotAvailable),
+    };
+    let leader = state.leader.filter(reachable).unwrap_or(BrokerId::NONE);
+    let mut offline = state.offline_replicas.clone();
+    offline.extend(state.replicas.iter().filter(|id| !live(id) && !state.offline_replicas.contains(id)));
+    MetadataResponsePartition::default()
+        .with_error_code(error.map_or(0, |error| error.code()))
+        .with_partition_index(state.partition.0)
+        .with_leader_id(WireBrokerId(leader.0))
+        .with_leader_epoch(state.leader_epoch.0)
+        .with_replica_nodes(ids(&state.replicas))
+        .with_isr_nodes(ids(&state.isr))
+        .with_offline_replicas(ids(&offline))
+}

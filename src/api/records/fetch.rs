@@ -1,0 +1,508 @@
+//! Fetch (1), versions 4–18: read record batches.
+//!
+//! Behaviour
+//! - Whole batches as stored, from the one that holds the fetch offset, up to the high watermark (read_uncommitted) or
+//!   the last stable offset (read_committed), then with the aborted transactions among them. The first non-empty
+//!   partition returns one batch even above every limit.
+//! - Answers at once when `min_bytes` are there, `max_wait_ms` is not positive, or any partition has an error; else it
+//!   parks until the bytes come, a partition changes its role, or the time is over.
+//! - Sessions (KIP-227) as `replica::sessions` says; an incremental answer names only what has news.
+//! - Below the log start or above the end: OFFSET_OUT_OF_RANGE (1) with the log start. Leader epochs: older than ours
+//!   FENCED_LEADER_EPOCH (74), newer UNKNOWN_LEADER_EPOCH (75). A diverging `last_fetched_epoch` (12+) is answered with
+//!   the epoch and end offset where the logs part, and no records.
+//! - All replies together hold no more records than `replies` allows: an answer may be smaller than the limits, and one
+//!   for whose first batch there is no room in time has no records.
+//! - A negative limit, or an isolation level that does not exist: UNKNOWN_SERVER_ERROR (−1) for each partition.
+//! - Replicas (replica id ≥ 0) are refused with NOT_LEADER_OR_FOLLOWER until there is replication.
+//!
+//! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12
+//! flexible, divergence; 13 topic ids (UNKNOWN_TOPIC_ID); 15 replica state; 16 leader hints (optional, not sent); 17,
+//! 18 nothing for consumers. Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`,
+//! `DelayedFetch`.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::FetchRequest;
+
+use crate::api::context::RequestContext;
+use crate::api::error_code;
+use crate::api::handler::{CloseReason, Outcome, Row};
+use crate::api::replies::{Claim, Replies};
+use crate::api::shared::isolation::read_committed;
+use crate::log::aborted::AbortedTransaction;
+use crate::log::read::Read;
+use crate::replica::partition::Partition;
+use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
+use crate::replica::wait::{FetchWaiter, WaitGuard};
+use crate::task;
+use crate::types::limits::CONTROL_FRAME_BYTES_MAX;
+use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName};
+use crate::wire::codec;
+use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef};
+
+const KEY: i16 = 1;
+const VERSIONS: RangeInclusive<i16> = 4..=18;
+const VERSION_TOPIC_IDS: i16 = 13;
+
+/// Fetch has a row of its own making: its answer borrows the record bytes.
+pub(crate) const ROW: Row = Row {
+    key: KEY,
+    min_version: *VERSIONS.start(),
+    max_version: *VERSIONS.end(),
+    frame_bytes_max: CONTROL_FRAME_BYTES_MAX,
+    run,
+    flexible: |version| version >= 12,
+};
+
+/// What a request asks of all its partitions.
+#[derive(Clone, Copy)]
+struct Limits {
+    max_bytes: usize,
+    min_bytes: usize,
+    max_wait: Duration,
+    read_committed: bool,
+}
+
+/// One partition of the request with what was found for it.
+struct Part {
+    key: FetchKey,
+    wanted: Wanted,
+    replica: Option<Arc<Partition>>,
+    found: Found,
+}
+
+#[derive(Default)]
+struct Found {
+    error: Option<ResponseError>,
+    high_watermark: Offset,
+    last_stable_offset: Offset,
+    log_start_offset: Offset,
+    /// Epoch and end offset where the logs part.
+    diverging: Option<(LeaderEpoch, Offset)>,
+    batches: Vec<Bytes>,
+    bytes: usize,
+    /// What a reader of committed records must leave out of them.
+    aborted: Vec<AbortedTransaction>,
+    /// Readable up to here; `None` when the partition has an error.
+    upto: Option<Offset>,
+}
+
+fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
+    async move {
+        let request = match codec::decode_request::<FetchRequest>(body.freeze(), ctx.version) {
+            Ok(request) => request,
+            Err(error) => return Outcome::Close(CloseReason::Malformed(error.to_string())),
+        };
+        Outcome::Later(answer(ctx, request).boxed())
+    }
+    .boxed()
+}
+
+async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
+    let limits = Limits {
+        max_bytes: (request.max_bytes.max(0) as usize).min(ctx.handles.config.current().fetch_max_bytes as usize),
+        min_bytes: request.min_bytes.max(0) as usize,
+        max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
+        read_committed: read_committed(request.isolation_level) == Ok(true),
+    };
+    let (usage, wanted) = match enter_session(&ctx, &request) {
+        Ok(entered) => entered,
+        Err(error) => {
+            let code = error_code::of_session_error(error).code();
+            return encode(&ctx, code, 0, false, Gathered::nothing(&ctx));
+        }
+    };
+    let refusal = refusal(&request);
+    let parts = wanted.into_iter().map(|(key, wanted)| find(&ctx, key, wanted, refusal)).collect();
+    let mut gathered = Gathered { parts, ..Gathered::nothing(&ctx) };
+    gather(&ctx, &mut gathered, limits).await;
+    if !is_due(&gathered, limits) {
+        park(&ctx, &mut gathered, limits).await;
+    }
+    tell(&ctx, &usage, limits.read_committed, gathered)
+}
+
+/// Why no partition of the request is read.
+fn refusal(request: &FetchRequest) -> Option<ResponseError> {
+    if request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0 {
+        return Some(ResponseError::NotLeaderOrFollower);
+    }
+    if request.max_bytes < 0 {
+        return Some(ResponseError::UnknownServerError);
+    }
+    read_committed(request.isolation_level).err()
+}
+
+/// All partitions of a request, and what their records hold of the budget of all replies.
+struct Gathered {
+    parts: Vec<Part>,
+    claim: Claim,
+    /// There was no room for one batch in time.
+    no_room: bool,
+}
+
+impl Gathered {
+    fn nothing(ctx: &RequestContext) -> Self {
+        Self { parts: Vec::new(), claim: Claim::nothing(&ctx.handles.replies), no_room: false }
+    }
+
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.found.bytes).sum()
+    }
+
+    fn forget_records(&mut self) {
+        for part in &mut self.parts {
+            part.found.batches = Vec::new();
+            part.found.bytes = 0;
+            part.found.aborted = Vec::new();
+        }
+        self.claim.settle(0);
+    }
+}
+
+/// How long a fetch waits for room before it is answered without records; clients wait for an answer for 30 s or more.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads what is readable now, as far as the broker has room for it.
+async fn gather(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
+    let replies = &ctx.handles.replies;
+    let asked = gathered.parts.iter().map(|part| part.wanted.partition_max_bytes.max(0) as usize);
+    let wanted = asked.fold(0, usize::saturating_add).min(limits.max_bytes);
+    gathered.forget_records();
+    gathered.claim = replies.claim(wanted);
+    loop {
+        let max_bytes = wanted.min(gathered.claim.bytes_max());
+        read(replies, gathered, Limits { max_bytes, ..limits }).await;
+        let bytes = gathered.bytes();
+        if gathered.claim.settle(bytes) {
+            return;
+        }
+        // One batch alone is larger than what was left. Nothing is held while it waits.
+        gathered.forget_records();
+        match tokio::time::timeout(ROOM_PATIENCE, replies.claim_at_least(bytes)).await {
+            Ok(claim) => gathered.claim = claim,
+            Err(_) => {
+                gathered.no_room = true;
+                return;
+            }
+        }
+    }
+}
+
+type Entered = (Use, Vec<(FetchKey, Wanted)>);
+
+fn enter_session(ctx: &RequestContext, request: &FetchRequest) -> Result<Entered, SessionError> {
+    let by_id = ctx.version >= VERSION_TOPIC_IDS;
+    let reference = |name: &str, id: uuid::Uuid| {
+        if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(TopicName::new(name)) }
+    };
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let topic_ref = reference(topic.topic.as_str(), topic.topic_id);
+        for partition in &topic.partitions {
+            let want = Wanted {
+                fetch_offset: Offset(partition.fetch_offset),
+                partition_max_bytes: partition.partition_max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+                log_start_offset: Offset(partition.log_start_offset),
+            };
+            wanted.push(((topic_ref.clone(), PartitionIndex(partition.partition)), want));
+        }
+    }
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        let topic_ref = reference(topic.topic.as_str(), topic.topic_id);
+        forgotten.extend(topic.partitions.iter().map(|&partition| (topic_ref.clone(), PartitionIndex(partition))));
+    }
+    // Before version 7 there are no sessions: the defaults (id 0, epoch −1) say so.
+    let (now, random) = (ctx.handles.clock.now_ms(), ctx.handles.clock.random());
+    ctx.handles.sessions.enter(request.session_id, request.session_epoch, by_id, wanted, &forgotten, now, random)
+}
+
+/// Finds the replica and checks what can be checked without reading.
+fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, refusal: Option<ResponseError>) -> Part {
+    let image = ctx.image();
+    let name = match &key.0 {
+        TopicRef::Name(name) => Some(name.clone()),
+        TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.clone()),
+    };
+    let Some(name) = name else {
+        return Part { key, wanted, replica: None, found: refused(ResponseError::UnknownTopicId) };
+    };
+    let Some(replica) = ctx.handles.replicas.get(name.as_str(), key.1) else {
+        let error = match image.partition(name.as_str(), key.1) {
+            Some(_) => ResponseError::NotLeaderOrFollower,
+            None => ResponseError::UnknownTopicOrPartition,
+        };
+        return Part { key, wanted, replica: None, found: refused(error) };
+    };
+    let refusal = refusal.or((wanted.partition_max_bytes < 0).then_some(ResponseError::UnknownServerError));
+    if let Some(error) = refusal {
+        return Part { key, wanted, replica: None, found: refused(error) };
+    }
+    Part { key, wanted, replica: Some(replica), found: Found::nothing() }
+}
+
+fn refused(error: ResponseError) -> Found {
+    Found { error: Some(error), ..Found::nothing() }
+}
+
+impl Found {
+    fn nothing() -> Self {
+        Self {
+            high_watermark: Offset::NONE,
+            last_stable_offset: Offset::NONE,
+            log_start_offset: Offset::NONE,
+            ..Self::default()
+        }
+    }
+}
+
+/// Fills in positions and errors of the moment; `upto` is set where there may be something to read.
+fn look(part: &mut Part, read_committed: bool) {
+    let Some(replica) = &part.replica else { return };
+    let view = replica.view();
+    let found = &mut part.found;
+    *found = Found::nothing();
+    let epoch = part.wanted.current_leader_epoch;
+    if !view.leading {
+        found.error = Some(ResponseError::NotLeaderOrFollower);
+        return;
+    }
+    if epoch >= 0 && epoch != view.leader_epoch.0 {
+        let fenced = epoch < view.leader_epoch.0;
+        found.error = Some(if fenced { ResponseError::FencedLeaderEpoch } else { ResponseError::UnknownLeaderEpoch });
+        return;
+    }
+    found.high_watermark = view.high_watermark;
+    found.last_stable_offset = view.last_stable_offset;
+    found.log_start_offset = view.log_start_offset;
+    if let Some(diverging) = divergence(replica, &part.wanted) {
+        match diverging {
+            Ok(at) => found.diverging = Some(at),
+            Err(error) => found.error = Some(error),
+        }
+        return;
+    }
+    let offset = part.wanted.fetch_offset;
+    if offset < view.log_start_offset || offset > view.log_end_offset {
+        found.error = Some(ResponseError::OffsetOutOfRange);
+        return;
+    }
+    found.upto = Some(if read_committed { view.last_stable_offset } else { view.high_watermark });
+}
+
+/// Where the client's log parts from ours. Source: Kafka 3.9 `Partition.readRecords`.
+fn divergence(replica: &Partition, wanted: &Wanted) -> Option<Result<(LeaderEpoch, Offset), ResponseError>> {
+    if wanted.last_fetched_epoch < 0 {
+        return None;
+    }
+    let epoch = LeaderEpoch(wanted.last_fetched_epoch);
+    match replica.with_log(|log| log.end_offset_for_epoch(epoch)) {
+        None => Some(Err(ResponseError::OffsetOutOfRange)),
+        Some((known, end)) if known < epoch || end < wanted.fetch_offset => Some(Ok((known, end))),
+        Some(_) => None,
+    }
+}
+
+/// Reads what is readable now: from memory where the tail reaches back far enough or the records were read ahead, from
+/// storage for the rest.
+async fn read(replies: &Arc<Replies>, gathered: &mut Gathered, limits: Limits) {
+    let mut room = Room::of(limits);
+    for (index, part) in gathered.parts.iter_mut().enumerate() {
+        let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
+        match replica.reader().read_memory(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
+            Some(read) => room.take(part, read, &replica, upto, bytes),
+            None => return read_blocking(replies, gathered, index, room).await,
+        }
+    }
+}
+
+/// The same from the partition at `first` on, on a thread that may block on the disk.
+async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: usize, mut room: Room) {
+    let mut parts = std::mem::take(&mut gathered.parts);
+    let claim = std::mem::replace(&mut gathered.claim, Claim::nothing(replies));
+    let work = move || {
+        for part in &mut parts[first..] {
+            let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
+            match replica.reader().read(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
+                Ok(read) => room.take(part, read, &replica, upto, bytes),
+                Err(failure) => {
+                    tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
+                    part.found.error = Some(ResponseError::KafkaStorageError);
+                }
+            }
+        }
+        parts
+    };
+    (gathered.parts, gathered.claim) = replies.read(claim, work).await;
+}
+
+/// What a fetch may still take while it goes through its partitions.
+struct Room {
+    left: usize,
+    read_committed: bool,
+    /// The first batch may be larger than all limits, lest a consumer never get past it.
+    empty_so_far: bool,
+}
+
+impl Room {
+    fn of(limits: Limits) -> Self {
+        Self { left: limits.max_bytes, read_committed: limits.read_committed, empty_so_far: true }
+    }
+
+    /// Looks at a partition: its replica, where to stop and how many bytes to read; `None` if there is nothing to read.
+    fn for_part(&self, part: &mut Part) -> Option<(Arc<Partition>, Offset, usize)> {
+        look(part, self.read_committed);
+        let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { return None };
+        let bytes = self.left.min(part.wanted.partition_max_bytes.max(0) as usize);
+        let some = part.wanted.fetch_offset < upto && (bytes > 0 || self.empty_so_far);
+        some.then(|| (Arc::clone(replica), upto, bytes))
+    }
+
+    /// Takes what was read of this partition, and has more read ahead for a consumer behind the tail.
+    fn take(&mut self, part: &mut Part, read: Read, replica: &Partition, upto: Offset, bytes: usize) {
+        if let Some(fill) = replica.reader().fill_after(&read, upto, bytes) {
+            task::in_background(|| fill.run());
+        }
+        let from = part.wanted.fetch_offset;
+        if self.read_committed && from < read.end {
+            let Some(aborted) = replica.reader().aborted_transactions(from, read.end) else {
+                // Deleted since it was looked at.
+                part.found = refused(ResponseError::OffsetOutOfRange);
+                part.found.log_start_offset = replica.view().log_start_offset;
+                return;
+            };
+            part.found.aborted = aborted;
+        }
+        self.empty_so_far &= read.bytes == 0;
+        self.left = self.left.saturating_sub(read.bytes);
+        part.found.bytes = read.bytes;
+        part.found.batches = read.batches;
+    }
+}
+
+fn is_due(gathered: &Gathered, limits: Limits) -> bool {
+    gathered.parts.is_empty()
+        || gathered.no_room
+        || limits.max_wait.is_zero()
+        || gathered.bytes() >= limits.min_bytes
+        || gathered.parts.iter().any(|part| part.found.error.is_some() || part.found.diverging.is_some())
+}
+
+/// Waits for news of any partition, then reads once more. Holds no records meanwhile.
+async fn park(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
+    let deadline = tokio::time::sleep(limits.max_wait);
+    tokio::pin!(deadline);
+    loop {
+        let waiter = FetchWaiter::new(limits.read_committed);
+        let _over = WaitGuard(Arc::clone(&waiter));
+        for replica in gathered.parts.iter().filter_map(|part| part.replica.as_ref()) {
+            replica.waiters.register(&waiter);
+        }
+        // What became readable before the registration is found by this read, what comes after it wakes the waiter.
+        gather(ctx, gathered, limits).await;
+        if is_due(gathered, limits) {
+            return;
+        }
+        let have = gathered.bytes();
+        gathered.forget_records();
+        waiter.expect(limits.min_bytes.saturating_sub(have) as i64);
+        tokio::select! {
+            () = waiter.due() => {}
+            () = &mut deadline => {
+                gather(ctx, gathered, limits).await;
+                return;
+            }
+        }
+        refind(ctx, &mut gathered.parts);
+    }
+}
+
+/// A partition may have been deleted, or made anew, while the fetch was parked.
+fn refind(ctx: &RequestContext, parts: &mut [Part]) {
+    for part in parts {
+        let Some(replica) = &part.replica else { continue };
+        let now = ctx.handles.replicas.get(replica.id.topic.as_str(), replica.id.partition);
+        if !now.as_ref().is_some_and(|now| Arc::ptr_eq(now, replica)) {
+            let fresh = find(ctx, part.key.clone(), part.wanted.clone(), None);
+            *part = fresh;
+        }
+    }
+}
+
+fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathered: Gathered) -> Outcome {
+    match usage {
+        Use::Sessionless => encode(ctx, 0, 0, committed, gathered),
+        Use::New(session) => {
+            let mut session = session.lock();
+            for part in &gathered.parts {
+                session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some());
+            }
+            let id = session.id;
+            drop(session);
+            encode(ctx, 0, id, committed, gathered)
+        }
+        Use::Incremental(session) => {
+            let mut session = session.lock();
+            gathered
+                .parts
+                .retain(|part| session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some()));
+            let id = session.id;
+            drop(session);
+            encode(ctx, 0, id, committed, gathered)
+        }
+    }
+}
+
+impl Part {
+    fn told(&self) -> Told {
+        Told { high_watermark: self.found.high_watermark.0, log_start_offset: self.found.log_start_offset.0 }
+    }
+
+    fn has_data(&self) -> bool {
+        self.found.bytes > 0 || self.found.diverging.is_some()
+    }
+}
+
+fn wire_aborted(transaction: &AbortedTransaction) -> fetch::AbortedTransaction {
+    fetch::AbortedTransaction { producer_id: transaction.producer_id, first_offset: transaction.first_offset }
+}
+
+/// The response with the topics in the order of their partitions; neighbours of one topic share its head.
+fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: bool, gathered: Gathered) -> Outcome {
+    let mut topics: Vec<FetchedTopic> = Vec::new();
+    for part in gathered.parts {
+        let (reference, index) = part.key;
+        let reference = match reference {
+            TopicRef::Name(name) => FetchedTopicRef::Name(name),
+            TopicRef::Id(id) => FetchedTopicRef::Id(id),
+        };
+        let found = part.found;
+        let partition = FetchedPartition {
+            index,
+            error_code: found.error.map_or(0, |error| error.code()),
+            high_watermark: found.high_watermark,
+            last_stable_offset: found.last_stable_offset,
+            log_start_offset: found.log_start_offset,
+            aborted_transactions: committed.then(|| found.aborted.iter().map(wire_aborted).collect()),
+            preferred_read_replica: BrokerId::NONE,
+            records: found.batches,
+            diverging_epoch: found.diverging,
+            current_leader: None,
+        };
+        match topics.last_mut() {
+            Some(topic) if topic.topic == reference => topic.partitions.push(partition),
+            _ => topics.push(FetchedTopic { topic: reference, partitions: vec![partition] }),
+        }
+    }
+    let response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
+    Outcome::Records(fetch::encode(response, ctx.version), gathered.claim)
+}

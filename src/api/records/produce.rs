@@ -1,0 +1,296 @@
+//! Produce (0), versions 3–13: append record batches.
+//!
+//! Behaviour
+//! - acks 0, 1 or −1 (all); anything else is INVALID_REQUIRED_ACKS (21) for every partition.
+//! - One batch of magic 2 per partition, checked as `record::validate` says; per-record errors come back from version 8
+//!   on.
+//! - A retry of one of a producer's last five batches succeeds with the original offset.
+//! - acks=1 answers once the batches are written, acks=all once the high watermark has passed them or the request's
+//!   time-out is over: REQUEST_TIMED_OUT for the partitions that were not replicated by then, whose batches stay.
+//!   acks=0 has no answer, and an error closes the connection.
+//! - Clients may not write `__consumer_offsets` or `__transaction_state` (INVALID_TOPIC_EXCEPTION), save the admin
+//!   client.
+//! - Transactional batches need a transactional id (else TRANSACTIONAL_ID_AUTHORIZATION_FAILED for all partitions), and
+//!   the first of a transaction in each partition is verified with the id's coordinator: INVALID_TXN_STATE (48) if it
+//!   was not added to the transaction, NOT_ENOUGH_REPLICAS (19) while the coordinator cannot say.
+//!
+//! Versions: 7 zstd; 8 record errors (KIP-467); 9 flexible; 10 leader hints (KIP-951, optional, not sent); 13 topic ids
+//! instead of names (UNKNOWN_TOPIC_ID). Announced from 0, see `api_versions`; 0–2 close the connection.
+//! Source: Kafka 3.9 `KafkaApis.handleProduceRequest`, `ReplicaManager.appendRecords`,
+//! `ProduceRequest.validateRecords`.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use kafka_protocol::messages::{ProduceResponse, TopicName as WireTopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::api::context::RequestContext;
+use crate::api::error_code;
+use crate::api::handler::{CloseReason, Outcome, Row, encoded};
+use crate::api::shared::verification::{Unverified, Verified, is_transactional, verify};
+use crate::clock::UnixMs;
+use crate::record::validate::validate;
+use crate::replica::ack::{Ack, AckError, Acked, Completion};
+use crate::replica::partition::{AckAt, Refusal, Unwritten};
+use crate::types::{Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
+use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
+
+const KEY: i16 = 0;
+const VERSION_ZSTD: i16 = 7;
+const VERSION_RECORD_ERRORS: i16 = 8;
+/// Client id with which Java's own tools may write internal topics. Source: `AdminUtils.ADMIN_CLIENT_ID`.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// Produce has a row of its own making: its frame is the largest and its records are stamped where they lie.
+pub(crate) const ROW: Row = Row {
+    key: KEY,
+    min_version: 3,
+    max_version: 13,
+    frame_bytes_max: usize::MAX,
+    run,
+    flexible: |version| version >= 9,
+};
+
+/// What became of one partition, until its ack is known.
+struct Stored {
+    index: i32,
+    result: Result<Appended, Failed>,
+}
+
+struct Appended {
+    base_offset: Offset,
+    log_append_time: Option<UnixMs>,
+    log_start_offset: Offset,
+}
+
+/// A partition's error with everything a client may want to know of it.
+struct Failed {
+    error: ResponseError,
+    message: Option<String>,
+    records: Vec<(i32, String)>,
+}
+
+impl From<ResponseError> for Failed {
+    fn from(error: ResponseError) -> Self {
+        Self { error, message: None, records: Vec::new() }
+    }
+}
+
+impl From<Unverified> for Failed {
+    fn from(unverified: Unverified) -> Self {
+        Self { error: unverified.error, message: Some(unverified.message), records: Vec::new() }
+    }
+}
+
+/// Whether a partition's ack came within the time-out, and what it said.
+type Acknowledged = Option<Result<(), AckError>>;
+
+struct StoredTopic {
+    topic: TopicRef,
+    partitions: Vec<Stored>,
+}
+
+fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
+    let request = match decode(body, ctx.version) {
+        Ok(request) => request,
+        Err(error) => {
+            return std::future::ready(Outcome::Close(CloseReason::Malformed(error.to_string()))).boxed();
+        }
+    };
+    if request.transactional_id.is_none() {
+        return std::future::ready(stage_one(&ctx, request, &Verified::default())).boxed();
+    }
+    async move {
+        let names: Vec<_> = request.topics.iter().map(|topic| resolve(&ctx, &topic.topic).ok()).collect();
+        let verified = verify(&ctx, &request, &names).await;
+        stage_one(&ctx, request, &verified)
+    }
+    .boxed()
+}
+
+/// Whether any batch is of a transaction.
+fn has_transactional_records(request: &ProduceRequest) -> bool {
+    let mut partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.any(|partition| is_transactional(partition.records.as_deref()))
+}
+
+fn stage_one(ctx: &RequestContext, request: ProduceRequest, verified: &Verified) -> Outcome {
+    let (acks, version) = (request.acks, ctx.version);
+    let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
+    let slots = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    let (completion, acked) = Completion::new(slots);
+    let mut slot = 0;
+    let refuse_all = if !(-1..=1).contains(&acks) {
+        Some(ResponseError::InvalidRequiredAcks)
+    } else if request.transactional_id.is_none() && has_transactional_records(&request) {
+        Some(ResponseError::TransactionalIdAuthorizationFailed)
+    } else {
+        None
+    };
+    let mut topics = Vec::with_capacity(request.topics.len());
+    let mut unwritten = Vec::new();
+    for topic in request.topics {
+        let name = resolve(ctx, &topic.topic);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            let index = partition.index;
+            let ack = Ack::new(&completion, slot);
+            slot += 1;
+            let result = match (&name, refuse_all) {
+                (_, Some(error)) => Err(error.into()),
+                (Err(error), None) => Err((*error).into()),
+                (Ok(name), None) => append(ctx, name, partition, acks, ack, verified, &mut unwritten),
+            };
+            partitions.push(Stored { index, result });
+        }
+        topics.push(StoredTopic { topic: topic.topic, partitions });
+    }
+    drop(completion);
+    // All partitions are written together, and perhaps here.
+    drop(unwritten);
+    if acks == 0 {
+        let failed = topics.iter().flat_map(|topic| &topic.partitions).any(|stored| stored.result.is_err());
+        return if failed { Outcome::Close(CloseReason::FailedWithoutAcks) } else { unanswered(acked) };
+    }
+    Outcome::Later(
+        async move {
+            let outcomes = match acks {
+                // The time-out is that of the replicas: Kafka's write is part of the request.
+                1 => acked.all().await.into_iter().map(Some).collect(),
+                _ => acked.within(timeout.max(MINIMUM_WAIT)).await,
+            };
+            encoded(&response(topics, outcomes, version), version)
+        }
+        .boxed(),
+    )
+}
+
+/// acks=0: nothing is sent, but the request counts as in flight until it is written, so that a producer that never
+/// waits cannot fill the memory.
+fn unanswered(acked: Acked) -> Outcome {
+    let written = async move {
+        match acked.all().await.iter().all(Result::is_ok) {
+            true => Outcome::Nothing,
+            false => Outcome::Close(CloseReason::FailedWithoutAcks),
+        }
+    };
+    Outcome::Later(written.boxed())
+}
+
+/// A time-out of 0 would answer REQUEST_TIMED_OUT before the writer had its turn; Kafka's own append is part of the
+/// request there, so it gets the time of an ordinary write here.
+const MINIMUM_WAIT: Duration = Duration::from_millis(200);
+
+fn resolve(ctx: &RequestContext, topic: &TopicRef) -> Result<TopicName, ResponseError> {
+    let name = match topic {
+        TopicRef::Name(name) => TopicName::new(name),
+        TopicRef::Id(id) => {
+            let image = ctx.image();
+            image.topic_by_id(TopicId(*id)).ok_or(ResponseError::UnknownTopicId)?.name.clone()
+        }
+    };
+    if name.is_internal() && ctx.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
+        return Err(ResponseError::InvalidTopicException);
+    }
+    Ok(name)
+}
+
+fn append(
+    ctx: &RequestContext,
+    topic: &TopicName,
+    partition: ProducePartition,
+    acks: i16,
+    ack: Ack,
+    verified: &Verified,
+    unwritten: &mut Vec<Unwritten>,
+) -> Result<Appended, Failed> {
+    let index = PartitionIndex(partition.index);
+    let Some(replica) = ctx.handles.replicas.get(topic.as_str(), index) else {
+        let known = ctx.image().partition(topic.as_str(), index).is_some();
+        let error = if known { ResponseError::NotLeaderOrFollower } else { ResponseError::UnknownTopicOrPartition };
+        return Err(error.into());
+    };
+    let guard = verified.guard(topic, index)?;
+    let now = ctx.handles.clock.now_ms();
+    let rules = replica.with_log(|log| log.config().produce_rules(ctx.version >= VERSION_ZSTD));
+    let records = partition.records.unwrap_or_default();
+    let batch = validate(records, &rules, now).map_err(|refused| {
+        let partition = TopicPartition { topic: topic.clone(), partition: index };
+        Failed {
+            error: error_code::of_refused_batch(refused.kind()),
+            message: refused.error_message(&partition),
+            records: refused.record_errors(&partition),
+        }
+    })?;
+    let ack = match acks {
+        0 | 1 => AckAt::Written(ack),
+        _ => AckAt::HighWatermark(ack),
+    };
+    match replica.append(batch, ack, None, guard, now) {
+        Ok(accepted) => {
+            unwritten.extend(accepted.unwritten);
+            let appended = accepted.appended;
+            Ok(Appended {
+                base_offset: appended.base_offset,
+                log_append_time: appended.log_append_time,
+                log_start_offset: appended.log_start_offset,
+            })
+        }
+        Err(refusal) => Err(Failed {
+            error: error_code::of_refusal(&refusal),
+            message: matches!(refusal, Refusal::Log(_)).then(|| refusal.to_string()),
+            records: Vec::new(),
+        }),
+    }
+}
+
+/// `outcomes` in slot order; `None`: not known within the time-out.
+fn response(topics: Vec<StoredTopic>, outcomes: Vec<Acknowledged>, version: i16) -> ProduceResponse {
+    let mut outcomes = outcomes.into_iter();
+    let mut responses = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for stored in topic.partitions {
+            let acked = outcomes.next().flatten();
+            partitions.push(partition_response(stored, acked, version));
+        }
+        let response = TopicProduceResponse::default().with_partition_responses(partitions);
+        responses.push(match topic.topic {
+            TopicRef::Name(name) => response.with_name(WireTopicName(StrBytes::from_string(name.to_string()))),
+            TopicRef::Id(id) => response.with_topic_id(id),
+        });
+    }
+    ProduceResponse::default().with_responses(responses)
+}
+
+fn partition_response(stored: Stored, acked: Acknowledged, version: i16) -> PartitionProduceResponse {
+    let response = PartitionProduceResponse::default().with_index(stored.index).with_base_offset(-1);
+    let failed = match (stored.result, acked) {
+        (Ok(appended), Some(Ok(()))) => {
+            return response
+                .with_base_offset(appended.base_offset.0)
+                .with_log_append_time_ms(appended.log_append_time.unwrap_or(-1))
+                .with_log_start_offset(appended.log_start_offset.0);
+        }
+        (Ok(_), Some(Err(error))) => Failed::from(error_code::of_ack_error(&error)),
+        (Ok(_), None) => Failed::from(ResponseError::RequestTimedOut),
+        (Err(failed), _) => failed,
+    };
+    let response = response.with_error_code(failed.error.code()).with_log_append_time_ms(-1).with_log_start_offset(-1);
+    if version < VERSION_RECORD_ERRORS {
+        return response;
+    }
+    let records = failed.records.into_iter().map(|(index, message)| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(index)
+            .with_batch_index_error_message(Some(StrBytes::from_string(message)))
+    });
+    response.with_record_errors(records.collect()).with_error_message(failed.message.map(StrBytes::from_string))
+}

@@ -1,0 +1,10 @@
+//! What several handlers need; none of these is a handler.
+
+pub(super) mod alter;
+pub(super) mod committed;
+pub(super) mod internal_topics;
+pub(super) mod isolation;
+pub(super) mod refusal;
+pub(super) mod repeated;
+pub(super) mod strings;
+pub(super) mod verification;
