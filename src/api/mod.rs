@@ -1,5 +1,5 @@
-//! Everything we answer: one file per API key, by area, and one row per key in [`TABLE`], in key order. `shared` is what
-//! several handlers need.
+//! Everything we answer: one file per API key, by area, and one row per key in [`TABLE`], in key order. What several
+//! handlers need is in `shared`.
 //!
 //! ApiVersions is generated from the table, so that a version announced is a version honoured (I-22).
 
