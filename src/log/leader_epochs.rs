@@ -24,19 +24,28 @@ impl LeaderEpochs {
         self.entries.last().map(|&(epoch, _)| epoch)
     }
 
+    /// Whether `epoch` is later than all that are known, so that a batch found on disk begins it.
+    /// Source: Kafka 3.9 `LogSegment.recover`.
+    pub(super) fn is_news(&self, epoch: LeaderEpoch) -> bool {
+        self.latest().is_none_or(|latest| epoch > latest)
+    }
+
     pub(super) fn entries(&self) -> &[(LeaderEpoch, Offset)] {
         &self.entries
     }
 
-    /// Notes that `epoch` begins at `start`. An epoch known already, or an older one, changes nothing. A later epoch
-    /// without data replaces those that begin at the same offset.
+    /// Notes that `epoch` begins at `start`. What contradicts it goes first: entries of the same or a later epoch, and
+    /// those that begin there or later. The latest epoch, told again with the same start or a later one, changes
+    /// nothing. Who reads batches again, oldest first, asks [`Self::is_news`] before, or would undo what came later.
+    /// Source: Kafka 3.9 `LeaderEpochFileCache.assign`, `maybeTruncateNonMonotonicEntries`.
     pub(super) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> EpochsChanged {
         let mut changed = EpochsChanged::default();
-        if epoch.0 < 0 || self.latest().is_some_and(|latest| epoch <= latest) {
+        let known = |&(latest, at): &(LeaderEpoch, Offset)| epoch == latest && start >= at;
+        if epoch.0 < 0 || self.entries.last().is_some_and(known) {
             return changed;
         }
-        let kept = self.entries.partition_point(|&(_, at)| at < start);
-        changed.removed = self.entries.drain(kept..).map(|(epoch, _)| epoch).collect();
+        let kept = self.entries.partition_point(|&(known, at)| known < epoch && at < start);
+        changed.removed = self.entries.drain(kept..).map(|(epoch, _)| epoch).filter(|&gone| gone != epoch).collect();
         self.entries.push((epoch, start));
         changed.put = Some((epoch, start));
         changed
@@ -113,7 +122,23 @@ mod tests {
         assert_eq!((changed.removed, changed.put), (vec![LeaderEpoch(1)], Some((LeaderEpoch(3), Offset(5)))));
         assert_eq!(epochs, history(&[(0, 0), (3, 5)]));
         assert_eq!(epochs.assign(LeaderEpoch(3), Offset(9)), EpochsChanged::default());
-        assert_eq!(epochs.assign(LeaderEpoch(2), Offset(9)), EpochsChanged::default());
+        assert_eq!(epochs.assign(LeaderEpoch(-1), Offset(9)), EpochsChanged::default());
+    }
+
+    /// P7: a follower takes a leader's history as it is, a lower epoch included.
+    #[test]
+    fn p7_an_epoch_takes_the_place_of_what_contradicts_it() {
+        let mut epochs = history(&[(0, 0), (2, 10), (5, 20)]);
+        let changed = epochs.assign(LeaderEpoch(3), Offset(25));
+        assert_eq!((changed.removed, changed.put), (vec![LeaderEpoch(5)], Some((LeaderEpoch(3), Offset(25)))));
+        assert_eq!(epochs, history(&[(0, 0), (2, 10), (3, 25)]));
+        let changed = epochs.assign(LeaderEpoch(4), Offset(10));
+        assert_eq!(changed.removed, [LeaderEpoch(2), LeaderEpoch(3)]);
+        assert_eq!(epochs, history(&[(0, 0), (4, 10)]));
+        let changed = epochs.assign(LeaderEpoch(4), Offset(7));
+        assert_eq!((changed.removed, changed.put), (vec![], Some((LeaderEpoch(4), Offset(7)))), "rewritten in place");
+        assert_eq!(epochs, history(&[(0, 0), (4, 7)]));
+        assert!(epochs.is_news(LeaderEpoch(5)) && !epochs.is_news(LeaderEpoch(4)) && !epochs.is_news(LeaderEpoch(1)));
     }
 
     #[test]

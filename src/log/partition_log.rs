@@ -100,6 +100,8 @@ pub(crate) struct PartitionLog {
     pub(super) pending: VecDeque<Pending>,
     /// What opening found to be wrong in side records; goes with the next write set.
     pub(super) repairs: Vec<Write>,
+    /// See [`PartitionLog::has_lost_its_end`].
+    pub(super) end_lost: bool,
 }
 
 /// A batch whose write is under way.
@@ -145,6 +147,12 @@ impl PartitionLog {
     /// End of what is durable, exclusive.
     pub(crate) fn written_end_offset(&self) -> Offset {
         self.written_end
+    }
+
+    /// Whether opening found that it was longer once. Its offsets will be given again, so that readers who have seen
+    /// them must be told by a new leader epoch (KIP-320). A log that ends earlier without a trace says nothing.
+    pub(crate) fn has_lost_its_end(&self) -> bool {
+        self.end_lost
     }
 
     /// Sum of the batches' sizes, by whole virtual segments, as Kafka counts whole files.

@@ -4,7 +4,8 @@
 //! without theirs. A loss of power may cut either shorter than the other:
 //! - batches longer: their headers are read and applied, as after a kill;
 //! - side records longer: everything that speaks of offsets beyond the last batch is dropped, the active segment is
-//!   read again from its start, and the corrections go with the next write set.
+//!   read again from its start, and the corrections go with the next write set. The log then says that it has lost its
+//!   end ([`PartitionLog::has_lost_its_end`]).
 //!
 //! Transactions follow their batches either way: data opens them, markers end them, and the index of aborted ones gains
 //! what is missing and loses what is too much.
@@ -98,8 +99,13 @@ impl PartitionLog {
             unrecorded_bytes: 0,
             pending: VecDeque::new(),
             repairs: Vec::new(),
+            end_lost: false,
         };
         let mut repairs = Vec::new();
+        // A term that begins at the end, without a batch, is nothing odd.
+        let beyond = log.epochs.truncate_from_end(log_end + 1);
+        log.end_lost = active.end_offset > log_end || !beyond.removed.is_empty();
+        put_epochs(&log.keys(), beyond, &mut repairs);
         log.cut_aborted(log_end, &mut repairs);
         if active.end_offset > log_end {
             log.cut_side_records(log_end, now, &mut repairs)?;
@@ -120,6 +126,9 @@ impl PartitionLog {
         assert!(self.pending.is_empty(), "a follower waits for its writes before it truncates");
         writes.append(&mut self.repairs);
         if to >= self.log_end {
+            // A leader may have begun a term here that another one ended before there was a batch. Were it kept, the
+            // logs would seem to part at the same place for ever.
+            put_epochs(&self.keys(), self.epochs.truncate_from_end(self.log_end), writes);
             return Ok(());
         }
         let to = to.max(self.log_start);
@@ -278,7 +287,9 @@ impl PartitionLog {
         }
         let mut bad = None;
         reader.visit_headers(from, upto, |last_offset, header, batch| {
-            put_epochs(&keys, self.epochs.assign(header.partition_leader_epoch, header.base_offset), writes);
+            if self.epochs.is_news(header.partition_leader_epoch) {
+                put_epochs(&keys, self.epochs.assign(header.partition_leader_epoch, header.base_offset), writes);
+            }
             if cut.is_none_or(|(_, lost)| lost.contains(&header.producer_id)) {
                 bad = self.apply_producer(last_offset, header, batch, now, writes).err();
             }

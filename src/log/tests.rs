@@ -334,6 +334,56 @@ fn an_epoch_without_data_survives_a_restart() {
     assert_eq!(bench.log.epoch_at(Offset(0)), Some(LeaderEpoch(3)));
 }
 
+/// P8: an epoch entry at the log end survived a truncation to there or above, and a follower then got the same diverging
+/// answer for ever.
+#[test]
+fn p8_a_cut_at_the_log_end_takes_the_epochs_that_begin_there() {
+    for cut in [1, 2, 9] {
+        let mut bench = Bench::new(LogConfig::default(), 0);
+        bench.append(batch(&[(5, "a", Some("1"))]), 0).expect("accepted");
+        bench.change(|log, writes| log.assign_epoch(LeaderEpoch(9), writes));
+        bench.change(|log, writes| log.truncate_to(Offset(cut), 0, writes)).expect("readable");
+        for _ in 0..2 {
+            assert_eq!(bench.log.log_end_offset(), Offset(1));
+            assert_eq!(bench.log.latest_epoch(), Some(LeaderEpoch(3)), "cut to {cut}");
+            bench = bench.reopen();
+        }
+    }
+}
+
+/// P7, on disk: what a lower epoch replaces does not come back, and batches that are read again do not bring it back.
+#[test]
+fn p7_an_epoch_that_took_the_place_of_later_ones_survives_a_restart() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    bench.append(batch(&[(5, "a", Some("1"))]), 0).expect("accepted");
+    bench.change(|log, writes| log.assign_epoch(LeaderEpoch(9), writes));
+    bench.change(|log, writes| log.assign_epoch(LeaderEpoch(5), writes));
+    for _ in 0..2 {
+        assert_eq!(bench.log.latest_epoch(), Some(LeaderEpoch(5)));
+        assert_eq!(bench.log.epoch_at(Offset(0)), Some(LeaderEpoch(3)));
+        bench = bench.reopen();
+    }
+}
+
+/// A log whose term begins beyond its last batch has lost that batch: the history follows, and the log says so.
+#[test]
+fn a_log_that_was_longer_once_says_so() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    for sequence in 0..3 {
+        bench.append(from_producer(7, 1, sequence, 1), 0).expect("accepted");
+    }
+    bench.change(|log, writes| log.assign_epoch(LeaderEpoch(9), writes));
+    bench = bench.reopen();
+    assert!(!bench.log.has_lost_its_end(), "a kill loses nothing");
+    bench.commit(vec![Write::DeleteBatch { family: bench.family, last_offset: Offset(2) }]);
+    bench = bench.reopen();
+    assert!(bench.log.has_lost_its_end());
+    assert_eq!((bench.log.log_end_offset(), bench.log.latest_epoch()), (Offset(2), Some(LeaderEpoch(3))));
+    bench.append(from_producer(7, 1, 2, 1), 0).expect("the next sequence");
+    bench = bench.reopen();
+    assert!(!bench.log.has_lost_its_end(), "the corrections were written with the next batch");
+}
+
 #[test]
 fn retention_by_time_closes_and_deletes_what_nobody_appends_to() {
     let config = LogConfig { segment_ms: 100, retention_ms: 1000, ..LogConfig::default() };
