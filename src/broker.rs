@@ -5,6 +5,7 @@
 //! Stop: no more accepts → what is in flight is answered → coordinators → replicas → storage → session.
 //! Decides nothing itself.
 
+mod boot;
 mod dirs;
 mod first_image;
 mod leadership;
@@ -141,6 +142,7 @@ impl Broker {
                 link: Arc::clone(&parts.control) as Arc<dyn BrokerLink>,
             }),
             image: parts.image.subscribe(),
+            inventory: Arc::clone(&parts.replicas) as _,
             clock: Arc::clone(&clock),
             settings: ControllerSettings {
                 broker: identity.broker_id,
@@ -148,9 +150,14 @@ impl Broker {
                 config: Arc::clone(&parts.handles.config),
             },
         });
-        first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
+        let complete =
+            first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
+        if first_image::await_epochs(&parts.replicas).await && complete {
+            dirs.remember_boot();
+        }
         parts.handles.transactions.on_image_complete();
-        task::spawn(strays::delete(Arc::clone(&coordination), Arc::clone(&parts.replicas)));
+        let (tree, replicas) = (Arc::clone(&coordination), Arc::clone(&parts.replicas));
+        task::spawn(strays::watch(tree, replicas, Arc::clone(&clock), config.stray_retention_ms));
         let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
         let running = Arc::clone(&parts.handles.config);
         let dynamic = Arc::clone(&parts.dynamic_config);
@@ -401,7 +408,9 @@ impl Parts {
         let running = RunningConfig::new(Arc::clone(config));
         running.apply(dynamic_config.brokers());
         let config_of = running::topic_settings(&running, &dynamic_config);
-        let replicas = ReplicaManager::new(identity.broker_id, dirs.dirs.clone(), Arc::clone(clock), config_of);
+        let (of_replicas, their_clock, me) = (dirs.for_replicas(), Arc::clone(clock), identity.broker_id);
+        let replicas = task::blocking(move || ReplicaManager::new(me, of_replicas, their_clock, config_of)).await;
+        let replicas = replicas.map_err(failed)?;
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);

@@ -153,7 +153,6 @@ const DROPPED: &[(&str, usize, &str)] = &[
     ("api/topics/delete_topics", 1, "the publisher lives as long as the wait"),
     ("net/connection", 1, "a broker that is gone has stopped"),
     ("broker", 2, "an orderly stop waits for so long and no longer"),
-    ("broker/first_image", 1, "a start waits for so long and no longer"),
     ("observe/log4j", 3, "writing into a string does not fail; a second call changes nothing"),
     ("observe/process", 1, "the limit that holds afterwards is read"),
 ];

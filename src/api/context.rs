@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use kafka_protocol::ResponseError;
+
 use crate::api::replies::Replies;
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
@@ -17,7 +19,7 @@ use crate::coordinator::markers::SharedMarkers;
 use crate::coordinator::transaction::TransactionCoordinator;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
-use crate::types::BrokerId;
+use crate::types::{BrokerId, PartitionIndex};
 
 /// Handles of the rooms, one set per broker.
 #[derive(Debug)]
@@ -62,5 +64,17 @@ impl RequestContext {
     /// The image of this moment; take it once per request.
     pub(crate) fn image(&self) -> Arc<ClusterImage> {
         self.handles.image.current()
+    }
+
+    /// What a client is told of a partition that has no open replica here.
+    /// Source: Kafka 3.9 `ReplicaManager.getPartitionOrError`.
+    pub(crate) fn without_replica(&self, topic: &str, partition: PartitionIndex) -> ResponseError {
+        if self.handles.replicas.is_offline(topic, partition) {
+            return ResponseError::KafkaStorageError;
+        }
+        match self.image().partition(topic, partition) {
+            Some(_) => ResponseError::NotLeaderOrFollower,
+            None => ResponseError::UnknownTopicOrPartition,
+        }
     }
 }

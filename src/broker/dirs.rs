@@ -8,9 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
+use tracing::warn;
+
+use super::boot::Boot;
 use super::meta::{MetaError, MetaProperties};
 use crate::config::Config;
 use crate::log::tail::Tail;
+use crate::replica::manager::ReplicaDir;
 use crate::storage::SharedLogDir;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK, RocksDirectory};
 use crate::types::BrokerId;
@@ -47,6 +51,9 @@ impl From<OpenError> for DirError {
 pub(super) struct Dirs {
     pub(super) paths: Vec<PathBuf>,
     pub(super) dirs: Vec<(SharedLogDir, Arc<Tail>)>,
+    boot: Boot,
+    /// Which of them were last written to under another boot than this one.
+    may_lack_ends: Vec<bool>,
 }
 
 /// What `meta.properties` of all directories agree on.
@@ -82,11 +89,13 @@ pub(super) fn open(config: &Config) -> Result<(Dirs, Stored), DirError> {
         debug_assert_eq!(configured, id, "checked above");
     }
     let options = options(config, paths.len());
+    let boot = Boot::of(config.boot_id.as_deref());
+    let may_lack_ends = paths.iter().map(|path| !boot.has_written(path)).collect();
     for path in &paths {
         let dir: SharedLogDir = RocksDirectory::open(path, options.clone())?;
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
     }
-    Ok((Dirs { paths, dirs }, stored))
+    Ok((Dirs { paths, dirs, boot, may_lack_ends }, stored))
 }
 
 /// Options of each of so many directories.
@@ -148,6 +157,27 @@ pub(super) fn watch_failures(
 }
 
 impl Dirs {
+    /// As the replicas want them.
+    pub(super) fn for_replicas(&self) -> Vec<ReplicaDir> {
+        let dirs = self.dirs.iter().zip(&self.may_lack_ends);
+        dirs.map(|((dir, tail), &may_lack_ends)| ReplicaDir {
+            dir: Arc::clone(dir),
+            tail: Arc::clone(tail),
+            may_lack_ends,
+        })
+        .collect()
+    }
+
+    /// Nobody has to be told any more that logs may lack their ends. A directory that cannot note it says so again at
+    /// the next start, which costs a leader epoch and nothing else.
+    pub(super) fn remember_boot(&self) {
+        for path in &self.paths {
+            if let Err(error) = self.boot.remember(path) {
+                warn!(dir = %path.display(), %error, "the boot is not noted; the next start gives new leader epochs");
+            }
+        }
+    }
+
     /// Writes `meta.properties` where it is missing and refuses a directory of another cluster.
     pub(super) fn claim(&self, broker_id: BrokerId, cluster_id: &str) -> Result<(), DirError> {
         for path in &self.paths {

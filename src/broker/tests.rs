@@ -2,6 +2,7 @@
 
 mod settings;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiVersionsRequest, DescribeProducersRequest, FetchRequest, IncrementalAlterConfigsRequest, MetadataRequest,
-    ProduceRequest, RequestHeader, ResponseHeader, TopicName,
+    OffsetForLeaderEpochRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,10 +25,10 @@ use super::{Broker, Fatal, dirs};
 use crate::api;
 use crate::cluster::znodes::topics;
 use crate::config::{Config, Inputs, Machine};
-use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedCoordination;
+use crate::coordination::{Coordination, CreateMode};
 use crate::record::build::BatchBuilder;
-use crate::storage::{StorageError, contract};
+use crate::storage::{self, StorageError, Write, WriteSet, contract, keys};
 use crate::types::{ProducerEpoch, ProducerId};
 
 /// One connection that sends what it is told, rubbish included.
@@ -115,7 +117,9 @@ fn config_of(log_dirs: &str, settings: &[&str]) -> Config {
 async fn while_down(dir: &Path, change: impl AsyncFnOnce(&EmbeddedCoordination)) -> Vec<String> {
     let (opened, _) = dirs::open(&config(dir, &[])).unwrap();
     let (first, _) = &opened.dirs[0];
-    change(&EmbeddedCoordination::open(first.clone()).unwrap()).await;
+    let tree = EmbeddedCoordination::open(first.clone()).unwrap();
+    change(&tree).await;
+    drop(tree);
     let mut topics: Vec<String> = first.partitions().into_iter().map(|(id, _)| id.topic.to_string()).collect();
     topics.sort();
     topics.dedup();
@@ -400,6 +404,12 @@ async fn a_topic_that_was_deleted_while_the_broker_was_down_goes_and_all_else_st
     assert_eq!(logs, ["doomed", "kept"]);
 
     let broker = start(dir.path()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    broker.stop().await;
+    let logs = while_down(dir.path(), async |_| ()).await;
+    assert_eq!(logs, ["doomed", "kept"], "a day is not over");
+
+    let broker = start_with(dir.path(), &["klamm.stray.retention.ms=0"]).await;
     let logs = || broker.dirs[0].partitions().into_iter().map(|(id, _)| id.topic.to_string());
     // One pass judges all of them.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -502,4 +512,156 @@ async fn a_broker_does_not_outlive_the_directory_with_the_clusters_state() {
     let fatal = tokio::time::timeout(Duration::from_secs(30), broker.fatal()).await.expect("it is told");
     assert!(matches!(&fatal, Fatal::LogDirs(line) if line.contains("cluster's state")), "{fatal:?}");
     broker.stop().await;
+}
+
+async fn produced(client: &mut WireClient, name: &str, values: &[&str]) -> (i16, i64) {
+    let answer = client.call(&produce(name, values), 9).await;
+    let answer = &answer.responses[0].partition_responses[0];
+    (answer.error_code, answer.base_offset)
+}
+
+/// Id, leader and leader epoch of a topic's only partition.
+async fn described(client: &mut WireClient, name: &str) -> (uuid::Uuid, i32, i32) {
+    let topics = vec![MetadataRequestTopic::default().with_name(Some(topic(name)))];
+    let answer = client.call(&MetadataRequest::default().with_topics(Some(topics)), 12).await;
+    let partition = &answer.topics[0].partitions[0];
+    (answer.topics[0].topic_id, partition.leader_id.0, partition.leader_epoch)
+}
+
+/// One damaged log took all partitions offline, and with two directories a retry made it anew, empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_is_offline_alone_and_nothing_is_made_in_its_place() {
+    const KAFKA_STORAGE_ERROR: i16 = 56;
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = ["a", "b"].map(|name| dir.path().join(name).display().to_string()).join(",");
+    let config = || config_of(&dirs, &["klamm.disk.reserve.bytes=0"]);
+    let broker = Broker::start(config()).await.unwrap();
+    let mut client = WireClient::connect(&broker).await;
+    for name in ["bad", "good", "more"] {
+        create(&mut client, name).await;
+        assert_eq!(produced(&mut client, name, &["a"]).await, (0, 0));
+    }
+    broker.stop().await;
+    let logs = |dirs: &[crate::storage::SharedLogDir]| {
+        dirs.iter()
+            .map(|dir| dir.partitions().into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>())
+            .collect::<Vec<_>>()
+    };
+    let before = {
+        let (opened, _) = dirs::open(&config()).unwrap();
+        let opened: Vec<_> = opened.dirs.into_iter().map(|(dir, _)| dir).collect();
+        let before = logs(&opened);
+        for dir in opened.iter().rev() {
+            let bad = dir.partitions().into_iter().map(|(id, _)| id).find(|id| id.topic.as_str() == "bad");
+            if let Some(id) = bad {
+                let key = keys::side(id.topic_id, id.partition, 0x80, b"check");
+                let rubbish =
+                    WriteSet { writes: vec![Write::Side { key, value: Bytes::from_static(&[9]) }], sync: false };
+                storage::commit(&**dir, rubbish).await.unwrap();
+            }
+            dir.close();
+        }
+        before
+    };
+    for _ in 0..2 {
+        let broker = Broker::start(config()).await.unwrap();
+        let mut client = WireClient::connect(&broker).await;
+        assert_eq!(produced(&mut client, "bad", &["b"]).await.0, KAFKA_STORAGE_ERROR);
+        let fetched = client.call(&fetch("bad", 0), 12).await;
+        assert_eq!(fetched.responses[0].partitions[0].error_code, KAFKA_STORAGE_ERROR);
+        for name in ["good", "more"] {
+            let fetched = client.call(&fetch(name, 0), 12).await;
+            assert_eq!(fetched.responses[0].partitions[0].error_code, 0, "{name}");
+            assert_eq!(produced(&mut client, name, &["b"]).await.0, 0);
+        }
+        assert_eq!(logs(&broker.dirs), before);
+        broker.stop().await;
+    }
+}
+
+/// A topic's node that had lost its id got another one: an empty log, and the old one was deleted as a stray.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_whose_node_lost_its_id_keeps_its_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    assert_eq!(produced(&mut client, "t", &["a"]).await, (0, 0));
+    let (id, ..) = described(&mut client, "t").await;
+    broker.stop().await;
+    while_down(dir.path(), async |tree| {
+        let old_tools = Bytes::from_static(br#"{"version":1,"partitions":{"0":[1]}}"#);
+        tree.set(&topics::path("t"), old_tools, -1).await.unwrap();
+    })
+    .await;
+    let broker = start_with(dir.path(), &["klamm.stray.retention.ms=0"]).await;
+    let mut client = WireClient::connect(&broker).await;
+    assert_eq!(described(&mut client, "t").await, (id, 1, 0));
+    assert_eq!(produced(&mut client, "t", &["b"]).await, (0, 1));
+    broker.stop().await;
+}
+
+/// A topic that was made anew under the same name begins empty, and the old one is kept beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_anew_while_the_broker_was_down_begins_empty_beside_the_old_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    assert_eq!(produced(&mut client, "t", &["a", "b"]).await, (0, 0));
+    let (old, ..) = described(&mut client, "t").await;
+    broker.stop().await;
+    let node = |id: uuid::Uuid| {
+        let text = crate::types::TopicId(id);
+        let (adding, removing) = (r#""adding_replicas":{}"#, r#""removing_replicas":{}"#);
+        Bytes::from(format!(r#"{{"version":3,"topic_id":"{text}","partitions":{{"0":[1]}},{adding},{removing}}}"#))
+    };
+    let anew = uuid::Uuid::from_u128(77 << 64 | 5);
+    while_down(dir.path(), async |tree| {
+        delete_below(tree, &topics::path("t")).await;
+        tree.create(&topics::path("t"), node(anew), CreateMode::Persistent).await.unwrap();
+    })
+    .await;
+    let broker = start_with(dir.path(), &["klamm.stray.retention.ms=0"]).await;
+    let mut client = WireClient::connect(&broker).await;
+    assert_eq!(described(&mut client, "t").await.0, anew);
+    assert_eq!(produced(&mut client, "t", &["c"]).await, (0, 0));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(broker.dirs[0].partitions().len(), 2, "a topic of its name exists");
+    broker.stop().await;
+    while_down(dir.path(), async |tree| {
+        delete_below(tree, &topics::path("t")).await;
+        tree.create(&topics::path("t"), node(old), CreateMode::Persistent).await.unwrap();
+    })
+    .await;
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    let fetched = client.call(&fetch("t", 0), 12).await;
+    assert_eq!(fetched.responses[0].partitions[0].high_watermark, 2, "it comes back with its id");
+    broker.stop().await;
+}
+
+/// After a power loss a log may end earlier, and a consumer beyond its end missed what came after: no epoch told it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_boot_gives_new_leader_epochs_and_a_restart_alone_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut epoch = 0;
+    for (boot, raised) in [("one", false), ("one", false), ("two", true), ("two", false), ("one", true)] {
+        let broker = start_with(dir.path(), &[&format!("klamm.boot.id={boot}")]).await;
+        let mut client = WireClient::connect(&broker).await;
+        create(&mut client, "t").await;
+        epoch += i32::from(raised);
+        assert_eq!(described(&mut client, "t").await.2, epoch, "{boot}");
+        let (error, offset) = produced(&mut client, "t", &["a"]).await;
+        assert_eq!(error, 0);
+        if raised {
+            // What a consumer asks that has read under the epoch before (KIP-320).
+            let wanted =
+                OffsetForLeaderPartition::default().with_current_leader_epoch(epoch).with_leader_epoch(epoch - 1);
+            let wanted = OffsetForLeaderTopic::default().with_topic(topic("t")).with_partitions(vec![wanted]);
+            let answer = client.call(&OffsetForLeaderEpochRequest::default().with_topics(vec![wanted]), 4).await;
+            assert_eq!(answer.topics[0].partitions[0].end_offset, offset);
+        }
+        broker.stop().await;
+    }
 }

@@ -98,17 +98,34 @@ pub(crate) struct StopPartition {
     pub(crate) delete: bool,
 }
 
-/// Why a control request, or one partition of it, was refused.
+/// Why a control request, or one partition of it, was refused. Codes are those of the wire.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ControlError {
+    /// STALE_CONTROLLER_EPOCH (11); of one partition: its leader epoch is known already.
     #[error("stale controller epoch")]
     StaleControllerEpoch,
+    /// STALE_BROKER_EPOCH (77)
     #[error("stale broker epoch")]
     StaleBrokerEpoch,
+    /// FENCED_LEADER_EPOCH (74)
     #[error("fenced leader epoch")]
     FencedLeaderEpoch,
+    /// UNKNOWN_TOPIC_OR_PARTITION (3)
+    #[error("this broker is not among the replicas")]
+    UnknownPartition,
+    /// INCONSISTENT_TOPIC_ID (103)
+    #[error("the replica here is of the topic with id {here}")]
+    InconsistentTopicId { here: TopicId },
+    /// KAFKA_STORAGE_ERROR (56)
     #[error("storage error: {0}")]
     Storage(String),
+    /// To LeaderAndIsr, ours: the log may be shorter than it was under this leader epoch, after a loss of power or a
+    /// cut that opening it noticed, so the replica does not lead under it. The controller gives the partition another
+    /// epoch, and clients notice (KIP-320). Towards a controller in Java, which would not act on it:
+    /// KAFKA_STORAGE_ERROR, and a note in `/log_dir_event_notification`, so that the replica is taken offline and
+    /// elected again.
+    #[error("the log may have lost its end; it needs a new leader epoch")]
+    EndLost,
 }
 
 /// Per partition outcome of LeaderAndIsr or StopReplica.
@@ -136,4 +153,10 @@ pub(crate) enum ControllerError {
 pub(crate) trait ControllerLink: Debug + Send + Sync + 'static {
     /// AllocateProducerIds: a block of ids nobody else will get.
     fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>>;
+}
+
+/// What lies in this broker's log directories, for its own controller.
+pub(crate) trait LogInventory: Debug + Send + Sync + 'static {
+    /// The id under which logs of a topic of this name lie here. `None`: there are none, or several ids.
+    fn topic_id(&self, topic: &TopicName) -> Option<TopicId>;
 }

@@ -115,6 +115,10 @@ pub struct Config {
     pub page_cache_bytes: u64,
     /// `klamm.disk.reserve.bytes`; `None`: 5 % of the disk, at most 1 GiB.
     pub disk_reserve_bytes: Option<u64>,
+    /// `klamm.stray.retention.ms`.
+    pub stray_retention_ms: i64,
+    /// `klamm.boot.id`; `None`: the machine's.
+    pub boot_id: Option<String>,
 }
 
 /// How to reach an external ZooKeeper.
@@ -292,6 +296,8 @@ impl Config {
             table_piece_bytes: reader.size("klamm.table.piece.bytes"),
             page_cache_bytes: page_cache_bytes(reader, &machine),
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
+            stray_retention_ms: reader.long("klamm.stray.retention.ms"),
+            boot_id: reader.text("klamm.boot.id"),
             topic_values,
             topic_defaults,
             machine,

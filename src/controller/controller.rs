@@ -25,7 +25,7 @@ use super::failover;
 use super::fence::{Fence, Interrupted};
 use super::term::{ControllerSettings, Term};
 use crate::clock::SharedClock;
-use crate::cluster::control::{ControllerError, ControllerLink};
+use crate::cluster::control::{ControllerError, ControllerLink, LogInventory};
 use crate::cluster::image::ClusterImage;
 use crate::cluster::registration::{Registrar, RegistrationError};
 use crate::cluster::znodes::controller as znode;
@@ -48,6 +48,8 @@ pub(crate) struct ControllerParts {
     pub(crate) links: Arc<dyn LinkSource>,
     /// This broker's own image.
     pub(crate) image: watch::Receiver<Arc<ClusterImage>>,
+    /// This broker's own logs.
+    pub(crate) inventory: Arc<dyn LogInventory>,
     pub(crate) clock: SharedClock,
     pub(crate) settings: ControllerSettings,
 }
@@ -310,6 +312,7 @@ impl Controller {
             settings: self.settings.clone(),
             clock: self.parts.clock.clone(),
             image: self.parts.image.clone(),
+            inventory: self.parts.inventory.clone(),
             fence,
             context: Context::default(),
             channels,

@@ -1,7 +1,8 @@
 //! Deleting topics: out of every image, then off every disk, then out of the store.
 //!
-//! A deletion waits until all replicas are on live brokers whose log directories work; one that failed on a broker is
-//! tried again when that broker comes back. Source: Kafka 3.9 `TopicDeletionManager`.
+//! A deletion waits until all replicas are on live brokers; one that failed on a broker is tried again when that broker
+//! comes back. A replica whose log cannot be opened is no reason to wait (Kafka waits): deleting it is the way out.
+//! Source: Kafka 3.9 `TopicDeletionManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,12 +110,8 @@ impl Term {
 
     fn can_delete(&self, name: &TopicName) -> bool {
         self.context.topics.get(name).is_some_and(|topic| {
-            topic.partitions.iter().all(|(index, partition)| {
-                partition.replicas.iter().all(|broker| {
-                    self.context.brokers.contains_key(broker)
-                        && !self.context.failed_replicas.contains(&(*broker, name.clone(), *index))
-                })
-            })
+            let mut replicas = topic.partitions.values().flat_map(|partition| &partition.replicas);
+            replicas.all(|broker| self.context.brokers.contains_key(broker))
         })
     }
 

@@ -68,6 +68,25 @@ pub(super) fn on_replicas_changed(
     (!unchanged).then_some(next)
 }
 
+/// What becomes of a partition whose leader says that its log may have lost its end; `None` if it leads no more.
+///
+/// Another replica that is online and in sync leads, as it has what the leader lost. If there is none the leader stays,
+/// as nobody knows more. The epoch rises either way, so that readers notice (KIP-320).
+pub(super) fn on_end_lost(
+    state: &LeaderAndIsrNode,
+    replicas: &[BrokerId],
+    online: impl Fn(BrokerId) -> bool,
+    broker: BrokerId,
+) -> Option<Elected> {
+    state.leader.filter(|leader| *leader == broker)?;
+    let others: Vec<_> = state.isr.iter().copied().filter(|id| *id != broker && online(*id)).collect();
+    let (leader, isr) = match replicas.iter().copied().find(|id| others.contains(id)) {
+        Some(other) => (other, others),
+        None => (broker, state.isr.clone()),
+    };
+    Some(Elected { leader: Some(leader), isr, recovery: state.recovery })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +151,15 @@ mod tests {
         assert_eq!(on_replicas_changed(&state(-1, &[1, 2]), &ids(&[1, 2, 3]), among(&[3]), false), None);
         let back = on_replicas_changed(&state(-1, &[1, 2]), &ids(&[1, 2, 3]), among(&[2, 3]), false);
         assert_eq!(back, elected(2, &[2], Recovery::Recovered));
+    }
+
+    #[test]
+    fn who_lost_the_end_of_its_log_gives_way_to_who_has_it_or_stays_under_another_epoch() {
+        let after =
+            |state: &LeaderAndIsrNode, live: &[i32]| on_end_lost(state, &ids(&[1, 2, 3]), among(live), BrokerId(1));
+        assert_eq!(after(&state(1, &[1]), &[1, 2, 3]), elected(1, &[1], Recovery::Recovered));
+        assert_eq!(after(&state(1, &[3, 1, 2]), &[1, 2, 3]), elected(2, &[3, 2], Recovery::Recovered));
+        assert_eq!(after(&state(1, &[1, 2]), &[1]), elected(1, &[1, 2], Recovery::Recovered));
+        assert_eq!(after(&state(2, &[1, 2]), &[1, 2]), None, "it leads no more");
     }
 }

@@ -24,6 +24,14 @@ use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicName
 /// Bytes of paths and data that one multi of ours carries, well below what one request may.
 const MULTI_BYTES_MAX: usize = 512 << 10;
 
+/// Why states are decided anew.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    ReplicasChanged,
+    /// This broker says that the logs it is to lead may have lost their ends.
+    EndLost(BrokerId),
+}
+
 /// The first states of some partitions, written by one multi.
 #[derive(Default)]
 struct Chunk {
@@ -164,12 +172,20 @@ impl Term {
 
     /// Elects and shrinks ISRs where replicas have come or gone; answers the partitions whose state changed.
     pub(super) async fn settle(&mut self, partitions: Vec<TopicPartition>) -> Result<Vec<TopicPartition>, Interrupted> {
+        self.settle_for(Cause::ReplicasChanged, partitions).await
+    }
+
+    async fn settle_for(
+        &mut self,
+        cause: Cause,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<TopicPartition>, Interrupted> {
         let mut changed = Vec::new();
         let mut open = partitions;
         while !open.is_empty() {
             let mut wanted = Vec::new();
             for partition in open {
-                if let Some(node) = self.decide(&partition).await? {
+                if let Some(node) = self.decide(cause, &partition).await? {
                     wanted.push((partition, node));
                 }
             }
@@ -182,11 +198,14 @@ impl Term {
         Ok(changed)
     }
 
-    async fn decide(&self, name: &TopicPartition) -> Result<Option<LeaderAndIsrNode>, Interrupted> {
+    async fn decide(&self, cause: Cause, name: &TopicPartition) -> Result<Option<LeaderAndIsrNode>, Interrupted> {
         let Some(partition) = self.context.partition(name) else { return Ok(None) };
         let Some(Led { node, .. }) = &partition.state else { return Ok(None) };
         let online = |id| self.context.is_online(id, name);
-        let mut elected = election::on_replicas_changed(node, &partition.replicas, online, false);
+        let mut elected = match cause {
+            Cause::ReplicasChanged => election::on_replicas_changed(node, &partition.replicas, online, false),
+            Cause::EndLost(broker) => election::on_end_lost(node, &partition.replicas, online, broker),
+        };
         let leaderless = elected.as_ref().map_or(node.leader, |elected| elected.leader).is_none();
         if leaderless && partition.replicas.iter().any(|id| online(*id)) && self.unclean_allowed(&name.topic).await? {
             elected = election::on_replicas_changed(node, &partition.replicas, online, true);
@@ -314,30 +333,50 @@ impl Term {
         topics
     }
 
-    /// A broker answered LeaderAndIsr: replicas that its disk refused are offline from now on, the others are back.
+    /// A broker answered LeaderAndIsr: replicas that its disk refused are offline from now on, those that took their
+    /// role are back, and those that must not lead under their epoch get another one. Other refusals say nothing of a
+    /// disk.
+    /// Source: Kafka 3.9 `KafkaController.processLeaderAndIsrResponseReceived`; the new epochs are ours.
     pub(super) async fn on_replicas_started(
         &mut self,
         broker: BrokerId,
         results: PartitionResults,
     ) -> Result<(), Interrupted> {
-        let mut changed = Vec::new();
+        let (mut moved, mut ends_lost) = (Vec::new(), Vec::new());
         for (topic, partition, result) in results {
             let key = (broker, topic.clone(), partition);
-            let moved = match result {
-                Err(ControlError::Storage(error)) => {
-                    let new = self.context.failed_replicas.insert(key);
-                    if new {
-                        error!(%broker, %topic, %partition, error, "the replica's log directory has failed");
+            let name = TopicPartition { topic, partition };
+            match result {
+                Ok(()) => {
+                    if self.context.failed_replicas.remove(&key) {
+                        moved.push(name);
                     }
-                    new
                 }
-                _ => self.context.failed_replicas.remove(&key),
-            };
-            if moved {
-                changed.push(TopicPartition { topic, partition });
+                Err(ControlError::Storage(reason)) => {
+                    if self.context.failed_replicas.insert(key) {
+                        let TopicPartition { topic, partition } = &name;
+                        info!(%broker, %topic, %partition, reason, "the replica is offline");
+                        moved.push(name);
+                    }
+                }
+                Err(ControlError::EndLost) => ends_lost.push(name),
+                Err(error @ (ControlError::UnknownPartition | ControlError::InconsistentTopicId { .. })) => {
+                    warn!(%broker, topic = %name.topic, partition = %name.partition, %error, "the role was refused");
+                }
+                // It knows this epoch, or a later one.
+                Err(
+                    ControlError::StaleControllerEpoch
+                    | ControlError::StaleBrokerEpoch
+                    | ControlError::FencedLeaderEpoch,
+                ) => {}
             }
         }
-        let changed = self.settle(changed).await?;
+        if !ends_lost.is_empty() {
+            warn!(%broker, partitions = ends_lost.len(),
+                "logs may have lost their ends; their leader epochs rise, so that clients notice");
+        }
+        let mut changed = self.settle(moved).await?;
+        changed.extend(self.settle_for(Cause::EndLost(broker), ends_lost).await?);
         self.announce(&changed, false);
         Ok(())
     }

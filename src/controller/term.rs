@@ -10,6 +10,7 @@ use super::context::Context;
 use super::event::{Event, Pending, when_changed};
 use super::fence::{Fence, Interrupted};
 use crate::clock::SharedClock;
+use crate::cluster::control::LogInventory;
 use crate::cluster::image::ClusterImage;
 use crate::cluster::running_config::RunningConfig;
 use crate::coordination::{Changed, SharedCoordination};
@@ -40,6 +41,8 @@ pub(super) struct Term {
     pub(super) clock: SharedClock,
     /// This broker's own image: remembers the ids of topics whose node lost them.
     pub(super) image: watch::Receiver<Arc<ClusterImage>>,
+    /// This broker's own logs: know the ids of topics that no broker has announced yet.
+    pub(super) inventory: Arc<dyn LogInventory>,
     pub(super) fence: Fence,
     pub(super) context: Context,
     pub(super) channels: Channels,

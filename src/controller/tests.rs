@@ -13,8 +13,8 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::cluster::admin::{ClusterAdmin, NewTopic};
 use crate::cluster::control::{
-    BrokerLink, ControlError, ControllerError, ControllerLink, Endpoint, LeaderAndIsr, LiveBroker, PartitionResults,
-    StopReplica, UpdateMetadata,
+    BrokerLink, ControlError, ControllerError, ControllerLink, Endpoint, LeaderAndIsr, LiveBroker, LogInventory,
+    PartitionResults, PartitionState, StopReplica, UpdateMetadata,
 };
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::{OwnSessions, Registrar, SharedBrokerEpoch, ensure_top_level_paths};
@@ -43,16 +43,33 @@ fn defaults() -> Config {
 struct FakeBroker {
     image: ImagePublisher,
     heard: Mutex<Vec<Heard>>,
-    /// Answers LeaderAndIsr with a storage error for every partition.
-    disk_failed: Mutex<bool>,
+    /// What LeaderAndIsr answers for every partition, if it is refused.
+    refuses: Mutex<Option<ControlError>>,
+    /// Refuses to lead under lower epochs than this one.
+    ends_lost_below: Mutex<LeaderEpoch>,
+    inventory: Arc<Inventory>,
+}
+
+/// Topic ids of the logs that lie on a broker's disks.
+#[derive(Debug, Default)]
+struct Inventory(Mutex<BTreeMap<TopicName, TopicId>>);
+
+impl LogInventory for Inventory {
+    fn topic_id(&self, topic: &TopicName) -> Option<TopicId> {
+        self.0.lock().get(topic).copied()
+    }
 }
 
 impl BrokerLink for FakeBroker {
     fn leader_and_isr(&self, request: LeaderAndIsr) -> BoxFuture<'_, Result<PartitionResults, ControlError>> {
-        let failed = *self.disk_failed.lock();
-        let outcome = || if failed { Err(ControlError::Storage("gone".into())) } else { Ok(()) };
+        let (refuses, ends_lost_below) = (self.refuses.lock().clone(), *self.ends_lost_below.lock());
+        let outcome = |state: &PartitionState| match &refuses {
+            Some(error) => Err(error.clone()),
+            None if state.leader_epoch < ends_lost_below => Err(ControlError::EndLost),
+            None => Ok(()),
+        };
         let partitions = request.topics.iter().flat_map(|(name, _, states)| states.iter().map(move |s| (name, s)));
-        let results = partitions.map(|(name, state)| (name.clone(), state.partition, outcome())).collect();
+        let results = partitions.map(|(name, state)| (name.clone(), state.partition, outcome(state))).collect();
         self.heard.lock().push(Heard::Roles(request.clone()));
         ready(Ok(results)).boxed()
     }
@@ -102,8 +119,14 @@ impl Cluster {
     }
 
     async fn start(&self, id: i32) -> Member {
+        self.start_with(id, |_| ()).await
+    }
+
+    /// `prepare` sees the broker before anybody speaks to it.
+    async fn start_with(&self, id: i32, prepare: impl FnOnce(&FakeBroker)) -> Member {
         let store = Arc::new(self.store.connect());
         let broker = Arc::new(FakeBroker::default());
+        prepare(&broker);
         self.links.0.lock().insert(BrokerId(id), broker.clone());
         let endpoint = Endpoint {
             listener: "PLAINTEXT".into(),
@@ -127,6 +150,7 @@ impl Cluster {
             registrar: registrar.clone(),
             links: self.links.clone(),
             image: broker.image.subscribe(),
+            inventory: Arc::clone(&broker.inventory) as _,
             clock,
             settings: ControllerSettings {
                 broker: BrokerId(id),
@@ -345,10 +369,10 @@ async fn failed_log_directory_takes_its_replicas_offline() {
     let cluster = Cluster::new().await;
     let one = cluster.start(1).await;
     one.active().await;
-    *one.broker.disk_failed.lock() = true;
+    *one.broker.refuses.lock() = Some(ControlError::Storage("gone".into()));
     cluster.create("t", &[&[1]]).await;
     one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_none())).await;
-    *one.broker.disk_failed.lock() = false;
+    *one.broker.refuses.lock() = None;
     let event = Bytes::from_static(br#"{"version":1,"broker":1,"event":1}"#);
     let path = "/log_dir_event_notification/log_dir_event_";
     cluster.store.create(path, event, CreateMode::PersistentSequential).await.unwrap();
@@ -377,4 +401,115 @@ async fn metadata_reaches_a_broker_before_its_roles() {
     cluster.create("t", &[&[1]]).await;
     one.sees(|image| image.topic("t").is_some()).await;
     assert!(matches!(one.broker.heard.lock()[0], Heard::Metadata), "I-15");
+}
+
+/// Sends a broker its roles again, as a log directory that came or went does.
+async fn send_again(cluster: &Cluster, broker: i32) {
+    let event = format!(r#"{{"version":1,"broker":{broker},"event":1}}"#);
+    let path = "/log_dir_event_notification/log_dir_event_";
+    cluster.store.create(path, event.into(), CreateMode::PersistentSequential).await.unwrap();
+}
+
+/// C3: any answer but a storage error brought a failed replica back.
+#[tokio::test(start_paused = true)]
+async fn c3_only_success_brings_a_failed_replica_back() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    *one.broker.refuses.lock() = Some(ControlError::Storage("gone".into()));
+    cluster.create("t", &[&[1]]).await;
+    let leader = |one: &Member| one.leader("t", 0).and_then(|(leader, _)| leader);
+    one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_none())).await;
+    let here = TopicId::from_random(3 << 64 | 7).unwrap();
+    for refusal in [
+        ControlError::StaleControllerEpoch,
+        ControlError::UnknownPartition,
+        ControlError::InconsistentTopicId { here },
+        ControlError::EndLost,
+    ] {
+        let heard = one.roles().len();
+        *one.broker.refuses.lock() = Some(refusal.clone());
+        send_again(&cluster, 1).await;
+        while one.roles().len() == heard {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The clock stands still but for this: whatever follows from the answer has been done.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(leader(&one), None, "{refusal:?}");
+    }
+    *one.broker.refuses.lock() = None;
+    send_again(&cluster, 1).await;
+    one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_some())).await;
+}
+
+/// P10: a refusal that says nothing of the disk takes no replica offline.
+#[tokio::test(start_paused = true)]
+async fn p10_a_refused_role_is_no_failed_directory() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    *one.broker.refuses.lock() = Some(ControlError::UnknownPartition);
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.partition("t", PartitionIndex(0)).is_some()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(one.leader("t", 0), Some((Some(1), 0)));
+}
+
+/// Row 15: what the broker leads alone gets another epoch, once, when it says that the end of the log may be lost.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_may_have_lost_its_end_is_led_under_another_epoch() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1], &[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    one.die().await;
+    let again = cluster.start_with(1, |broker| *broker.ends_lost_below.lock() = LeaderEpoch(1)).await;
+    again
+        .sees(|image| {
+            image
+                .topic("t")
+                .is_some_and(|topic| topic.partitions.values().all(|state| state.leader_epoch == LeaderEpoch(1)))
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(again.leader("t", 1), Some((Some(1), 1)));
+    let (data, stat) = cluster.store.get("/brokers/topics/t/partitions/0/state").await.unwrap().unwrap();
+    assert_eq!(partition_state::decode("p", &data).unwrap().leader_epoch, LeaderEpoch(1));
+    assert_eq!(stat.version, 1, "it rose once");
+}
+
+/// Row 11: a node that lost its id while no broker was up got a new one, and with it a new and empty topic.
+#[tokio::test(start_paused = true)]
+async fn ids_of_logs_on_disk_count_where_the_tree_has_none() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    let id = cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    one.die().await;
+    let lost = Bytes::from_static(br#"{"version":1,"partitions":{"0":[1]}}"#);
+    cluster.store.set("/brokers/topics/t", lost, -1).await.unwrap();
+    let again = cluster
+        .start_with(1, |broker| {
+            broker.inventory.0.lock().insert("t".into(), id);
+        })
+        .await;
+    again.sees(|image| image.topic("t").is_some()).await;
+    assert_eq!(again.broker.image.current().topic("t").unwrap().id, id);
+    let (data, _) = cluster.store.get("/brokers/topics/t").await.unwrap().unwrap();
+    assert_eq!(topics::decode("t", &data).unwrap().id, Some(id), "and it is written back");
+}
+
+/// A topic with a log that cannot be opened can be deleted: there is no other way to be rid of it.
+#[tokio::test(start_paused = true)]
+async fn a_topic_with_a_failed_replica_can_be_deleted() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    *one.broker.refuses.lock() = Some(ControlError::Storage("damaged".into()));
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_none())).await;
+    let admin = ClusterAdmin::new(cluster.store.clone());
+    let name = TopicName::new("t");
+    admin.mark_for_deletion(std::slice::from_ref(&name)).await.remove(0).unwrap();
+    assert!(admin.await_gone(&name, Duration::from_secs(60)).await);
 }

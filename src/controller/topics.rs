@@ -23,8 +23,7 @@ impl Term {
         let names: BTreeSet<TopicName> = names.iter().map(|name| TopicName::new(name)).collect();
         let gone: Vec<_> = self.context.topics.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in gone {
-            // By hand, or by a controller before us. As in Kafka the brokers keep what they have until they are told of
-            // a topic with another id.
+            // By hand, or by a controller before us. As in Kafka the brokers keep what they have.
             warn!(topic = %name, "the topic's node was removed without a deletion");
             self.context.topics.remove(&name);
         }
@@ -78,7 +77,9 @@ impl Term {
         Ok(loaded)
     }
 
-    /// The topic's id. A node without one, written by a tool that knows none, gets the id that is known or a new one.
+    /// The topic's id. A node without one, written by a tool that knows none, gets the id that is known, that of the
+    /// logs on this broker's disks (it may have been lost while no broker was up), or a new one. A new one for a topic
+    /// that is not new would be another topic, without its records.
     async fn topic_id(&self, name: &TopicName, node: &TopicNode, version: i32) -> Result<TopicId, Interrupted> {
         if let Some(id) = node.id {
             return Ok(id);
@@ -86,7 +87,9 @@ impl Term {
         let known = self.context.topics.get(name).map(|topic| topic.id);
         let shown = || self.image.borrow().topic(name.as_str()).map(|topic| topic.id);
         let drawn = || (0..64).find_map(|_| TopicId::from_random(self.clock.random()));
-        let id = known.or_else(shown).filter(|id| *id != TopicId::ZERO).or_else(drawn).unwrap_or_default();
+        let stored = || self.inventory.topic_id(name);
+        let not_zero = |id: &TopicId| *id != TopicId::ZERO;
+        let id = known.or_else(shown).filter(not_zero).or_else(stored).or_else(drawn).unwrap_or_default();
         info!(topic = %name, topic_id = %id, "the topic's node had no id");
         let data = topics::encode(&TopicNode { id: Some(id), ..node.clone() });
         if let Err(refused) =

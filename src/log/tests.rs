@@ -334,8 +334,8 @@ fn an_epoch_without_data_survives_a_restart() {
     assert_eq!(bench.log.epoch_at(Offset(0)), Some(LeaderEpoch(3)));
 }
 
-/// P8: an epoch entry at the log end survived a truncation to there or above, and a follower then got the same diverging
-/// answer for ever.
+/// P8: an epoch entry at the log end survived a truncation to there or above, and a follower then got the same
+/// diverging answer for ever.
 #[test]
 fn p8_a_cut_at_the_log_end_takes_the_epochs_that_begin_there() {
     for cut in [1, 2, 9] {

@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tracing::{info, warn};
 
-use super::manager::ReplicaManager;
-use super::partition::{Partition, Role};
+use super::manager::{OpenError, ReplicaManager, WantedReplica};
+use super::partition::{NotTaken, Partition, Role};
 use crate::cluster::control::{
     BrokerLink, ControlError, ControlHead, LeaderAndIsr, PartitionResults, PartitionState, StopReplica, UpdateMetadata,
 };
@@ -20,7 +20,7 @@ use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::SharedBrokerEpoch;
 use crate::storage::{PartitionId, Queued, StorageError};
 use crate::task;
-use crate::types::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicName};
+use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicName};
 
 /// Who must hear of leadership, owned by a room above.
 pub(crate) trait LeadershipListener: std::fmt::Debug + Send + Sync + 'static {
@@ -84,24 +84,26 @@ impl ReplicaControl {
         }
         self.read_settings(accepted.iter().map(|(id, _)| id)).await;
         let replicas = Arc::clone(&self.replicas);
-        let ids: Vec<PartitionId> = accepted.iter().map(|(id, _)| id.clone()).collect();
-        let opened = task::blocking(move || replicas.open(&ids)).await;
-        if let Err(failure) = opened {
-            warn!(%failure, "replicas could not be opened");
-            let refused = ControlError::Storage(failure.to_string());
-            results.extend(accepted.into_iter().map(|(id, state)| (id.topic, state.partition, Err(refused.clone()))));
-            return Ok(results);
-        }
+        let wanted = accepted.iter().map(|(id, state)| WantedReplica { id: id.clone(), is_new: state.is_new });
+        let wanted: Vec<_> = wanted.collect();
+        let opened = task::blocking(move || replicas.open(&wanted)).await;
         let mut taken = Vec::with_capacity(accepted.len());
-        for (id, state) in accepted {
-            let Some(partition) = self.replicas.get(id.topic.as_str(), id.partition) else { continue };
-            taken.push((id, self.take_role(&partition, &state)));
+        for ((id, state), opened) in accepted.into_iter().zip(opened) {
+            let recorded = match opened {
+                Ok(partition) => self.take_role(&partition, &state),
+                Err(OpenError::Storage(failure)) => Err(ControlError::Storage(failure.to_string())),
+                Err(OpenError::InconsistentTopicId { here }) => Err(ControlError::InconsistentTopicId { here }),
+            };
+            taken.push((id, recorded));
         }
         for (id, recorded) in taken {
-            let result = match recorded.await {
-                // Without space the role holds all the same: the partition records it when it is opened anew.
-                Ok(()) | Err(StorageError::Full { .. }) => Ok(()),
-                Err(failure) => Err(ControlError::Storage(failure.to_string())),
+            let result = match recorded {
+                Err(refused) => Err(refused),
+                Ok(recorded) => match recorded.await {
+                    // Without space the role holds all the same: the partition records it when it is opened anew.
+                    Ok(()) | Err(StorageError::Full { .. }) => Ok(()),
+                    Err(failure) => Err(ControlError::Storage(failure.to_string())),
+                },
             };
             results.push((id.topic, id.partition, result));
         }
@@ -123,35 +125,38 @@ impl ReplicaControl {
         }
     }
 
-    fn check_role(
-        &self,
-        id: &PartitionId,
-        state: &PartitionState,
-        me: crate::types::BrokerId,
-    ) -> Result<(), ControlError> {
-        if !state.replicas.contains(&me) {
-            return Err(ControlError::Storage("this broker is not among the replicas".into()));
+    /// Source: Kafka 3.9 `ReplicaManager.becomeLeaderOrFollower`.
+    fn check_role(&self, id: &PartitionId, state: &PartitionState, me: BrokerId) -> Result<(), ControlError> {
+        if let Some(known) = self.replicas.get(id.topic.as_str(), id.partition) {
+            if known.id.topic_id != id.topic_id {
+                // Nothing is deleted for it: the old topic goes by a StopReplica, or as a stray of the next start.
+                return Err(ControlError::InconsistentTopicId { here: known.id.topic_id });
+            }
+            if known.has_taken(state.leader_epoch) {
+                return Err(ControlError::StaleControllerEpoch);
+            }
         }
-        let Some(known) = self.replicas.get(id.topic.as_str(), id.partition) else { return Ok(()) };
-        if known.id.topic_id != id.topic_id {
-            // With topic ids a new id under an old name is a new topic whose predecessor's deletion was missed.
-            return Ok(());
-        }
-        if state.leader_epoch <= known.role().leader_epoch {
-            return Err(ControlError::StaleControllerEpoch);
-        }
-        Ok(())
+        if state.replicas.contains(&me) { Ok(()) } else { Err(ControlError::UnknownPartition) }
     }
 
-    fn take_role(&self, partition: &Arc<Partition>, state: &PartitionState) -> Queued {
+    fn take_role(&self, partition: &Arc<Partition>, state: &PartitionState) -> Result<Queued, ControlError> {
         let before = partition.view();
-        let recorded = partition.take_role(Role {
+        let topic = &partition.id.topic;
+        let recorded = match partition.take_role(Role {
             leader: state.leader,
             leader_epoch: state.leader_epoch,
             isr: state.isr.clone(),
+            partition_epoch: state.partition_epoch,
             replicas: state.replicas.clone(),
-        });
-        let topic = &partition.id.topic;
+        }) {
+            Ok(recorded) => recorded,
+            Err(NotTaken::Outdated) => {
+                info!(%topic, partition = %partition.id.partition, partition_epoch = %state.partition_epoch,
+                    "a role of an older state is ignored");
+                return Ok(Queued::nothing());
+            }
+            Err(NotTaken::EndLost) => return Err(ControlError::EndLost),
+        };
         if topic.is_internal() {
             if partition.view().leading {
                 self.listener.on_leading(topic, partition.id.partition, state.leader_epoch);
@@ -159,7 +164,7 @@ impl ReplicaControl {
                 self.listener.on_resigned(topic, partition.id.partition);
             }
         }
-        recorded
+        Ok(recorded)
     }
 
     async fn stop(&self, request: StopReplica) -> Result<PartitionResults, ControlError> {
@@ -168,37 +173,43 @@ impl ReplicaControl {
         let mut results = Vec::new();
         let mut doomed = Vec::new();
         for stop in request.partitions {
-            let Some(partition) = self.replicas.get(stop.topic.as_str(), stop.partition) else {
-                results.push((stop.topic, stop.partition, Ok(())));
-                continue;
-            };
-            if stop.leader_epoch.is_some_and(|epoch| epoch < partition.role().leader_epoch) {
+            let partition = self.replicas.get(stop.topic.as_str(), stop.partition);
+            let known = partition.as_ref().map(|partition| partition.role().leader_epoch);
+            if stop.leader_epoch.is_some_and(|epoch| known.is_some_and(|known| epoch < known)) {
                 results.push((stop.topic, stop.partition, Err(ControlError::FencedLeaderEpoch)));
                 continue;
             }
-            if stop.topic.is_internal() {
-                self.listener.on_resigned(&stop.topic, stop.partition);
-            }
             if stop.delete {
-                doomed.push(partition);
-            } else {
-                partition.close();
+                // Also what no request has opened: its topic may have been deleted while this broker was down.
+                if stop.topic.is_internal() && partition.is_some() {
+                    self.listener.on_resigned(&stop.topic, stop.partition);
+                }
+                doomed.push((stop.topic, stop.partition));
+                continue;
+            }
+            if let Some(partition) = partition {
+                partition.stop_following();
             }
             results.push((stop.topic, stop.partition, Ok(())));
         }
-        if !doomed.is_empty() {
-            info!(count = doomed.len(), "deleting partitions");
-            let replicas = Arc::clone(&self.replicas);
-            let doomed_names: Vec<_> = doomed.iter().map(|p| (p.id.topic.clone(), p.id.partition)).collect();
-            if let Err(failure) = task::blocking(move || replicas.delete(&doomed)).await {
-                for (topic, partition, result) in &mut results {
-                    if doomed_names.iter().any(|(t, p)| t == topic && p == partition) {
-                        *result = Err(ControlError::Storage(failure.to_string()));
-                    }
-                }
-            }
-        }
+        results.extend(self.delete(doomed).await);
         Ok(results)
+    }
+
+    async fn delete(&self, doomed: Vec<(TopicName, PartitionIndex)>) -> PartitionResults {
+        if doomed.is_empty() {
+            return Vec::new();
+        }
+        info!(count = doomed.len(), "deleting partitions");
+        let (replicas, names) = (Arc::clone(&self.replicas), doomed.clone());
+        let deleted = task::blocking(move || replicas.delete(&names)).await;
+        doomed
+            .into_iter()
+            .zip(deleted)
+            .map(|((topic, partition), result)| {
+                (topic, partition, result.map_err(|failure| ControlError::Storage(failure.to_string())))
+            })
+            .collect()
     }
 
     async fn update(&self, request: UpdateMetadata) -> Result<(), ControlError> {

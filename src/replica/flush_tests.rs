@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::ack::{Ack, Completion};
 use super::flush::FlushTimer;
-use super::partition::{AckAt, Partition, Role, Upkeep};
+use super::partition::{AckAt, Partition, Upkeep};
+use super::testing;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::tail::Tail;
@@ -13,7 +14,7 @@ use crate::record::{BatchBuilder, ValidBatch};
 use crate::storage::contract::partition;
 use crate::storage::memory::MemoryDir;
 use crate::storage::{LogDir, SharedLogDir};
-use crate::types::{BrokerId, LeaderEpoch, ProducerEpoch, ProducerId};
+use crate::types::{BrokerId, ProducerEpoch, ProducerId};
 
 /// A partition over this disk that is led here.
 fn led(disk: &Arc<MemoryDir>, config: LogConfig) -> (Arc<Partition>, Arc<FlushTimer>) {
@@ -25,11 +26,7 @@ fn led(disk: &Arc<MemoryDir>, config: LogConfig) -> (Arc<Partition>, Arc<FlushTi
     let (me, flush) = (BrokerId(1), FlushTimer::new(Arc::clone(&dir)));
     let upkeep = Upkeep { cleaner: Arc::default(), flush: Arc::clone(&flush) };
     let partition = Partition::new(me, id, family, dir, tail, upkeep, log);
-    let only = vec![me];
-    partition
-        .take_role(Role { leader: Some(me), leader_epoch: LeaderEpoch(0), isr: only.clone(), replicas: only })
-        .wait()
-        .expect("recorded");
+    testing::take(&partition, testing::role(me.0, 0));
     (partition, flush)
 }
 

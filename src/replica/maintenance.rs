@@ -90,7 +90,8 @@ async fn pause(closed_segment: &Notify, backoff: Duration) {
 pub(crate) fn retain_all(replicas: &ReplicaManager, clock: &SharedClock) {
     let now = clock.now_ms();
     let mut queued = Vec::new();
-    for partition in replicas.all() {
+    // One that waits for an epoch must not write what its opening found to be lost, before a controller knows it.
+    for partition in replicas.all().into_iter().filter(|partition| !partition.waits_for_an_epoch()) {
         let changed = partition.open_anew(now).and_then(|()| {
             partition.change_log(|log, view, writes| {
                 log.expire_producers(now, writes);

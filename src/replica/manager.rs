@@ -1,20 +1,26 @@
 //! The registry of partition replicas of this broker, and how they come and go.
+//!
+//! Whatever is done to many replicas has a result for each: one log that cannot be opened is offline by itself, and all
+//! others serve. Nothing is made where a log was found: a log stays reserved in its directory until it is open or gone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::change::{ChangeError, Changed};
 use super::flush::FlushTimer;
+use super::found::{self, Found, FoundLogs};
 use super::partition::{Partition, Upkeep};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixMs};
+use crate::cluster::control::LogInventory;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::tail::Tail;
-use crate::storage::{self, Family, PartitionId, SharedLogDir, StorageError};
+use crate::storage::{self, LogDir, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
 use crate::types::{BrokerId, PartitionIndex, TopicId, TopicName};
 
 /// Settings of one topic that a replica needs.
@@ -27,19 +33,85 @@ pub(crate) struct ReplicaConfig {
 /// Where a topic's effective settings come from; asked when a log is opened and when they change.
 pub(crate) type ConfigOf = Arc<dyn Fn(&TopicName) -> ReplicaConfig + Send + Sync>;
 
-type Registry = HashMap<TopicName, BTreeMap<PartitionIndex, Arc<Partition>>>;
+/// A log directory as the manager is given it.
+#[derive(Debug)]
+pub(crate) struct ReplicaDir {
+    pub(crate) dir: SharedLogDir,
+    pub(crate) tail: Arc<Tail>,
+    /// Written to under another boot of the machine, or nobody knows under which: the ends of its logs may be lost, and
+    /// a log that simply ends earlier cannot be told from a whole one.
+    pub(crate) may_lack_ends: bool,
+}
+
+/// A replica that is to be opened.
+#[derive(Debug, Clone)]
+pub(crate) struct WantedReplica {
+    pub(crate) id: PartitionId,
+    /// It is made anew, so that there need be no log yet.
+    pub(crate) is_new: bool,
+}
+
+/// Why a replica is not open.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the replica here is of the topic with id {here}")]
+    InconsistentTopicId { here: TopicId },
+}
+
+/// A partition this broker has a replica of.
+#[derive(Debug)]
+enum Hosted {
+    Online(Arc<Partition>),
+    /// Its log could not be opened, or not be deleted. A later request tries again.
+    Offline(TopicId),
+}
+
+type Registry = HashMap<TopicName, BTreeMap<PartitionIndex, Hosted>>;
+
+/// What the coordination tree says of a log's topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is there, or what is there under its name cannot be told from it.
+    Known,
+    /// A topic of its name is there, with another id.
+    Replaced,
+    /// Nothing is there under its name.
+    Gone,
+}
+
+/// A log whose topic is not in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stray {
+    pub(crate) id: PartitionId,
+    pub(crate) dir: PathBuf,
+    pub(crate) since: UnixMs,
+    /// When it may be deleted; `None`: never, as long as a topic of its name exists.
+    pub(crate) until: Option<UnixMs>,
+}
+
+/// What a look at the logs that nobody opened gave.
+#[derive(Debug, Default)]
+pub(crate) struct Strays {
+    pub(crate) kept: Vec<Stray>,
+    pub(crate) deleted: Vec<PartitionId>,
+    /// A mark or a deletion was not written; it is tried again at the next look.
+    pub(crate) failed: Vec<(PartitionId, StorageError)>,
+}
 
 /// All partition replicas of this broker.
 pub(crate) struct ReplicaManager {
     pub(crate) me: BrokerId,
-    dirs: Vec<(SharedLogDir, Arc<Tail>)>,
+    dirs: Vec<ReplicaDir>,
     /// Those of `dirs`, in their order.
     pub(super) flush_timers: Vec<Arc<FlushTimer>>,
     clock: SharedClock,
     config_of: ConfigOf,
     partitions: RwLock<Registry>,
-    /// Logs found on disk at start that no LeaderAndIsr has named yet.
-    found: Mutex<HashMap<PartitionId, (usize, Family)>>,
+    /// Held while logs are made, opened or deleted, which blocks on the disk.
+    changing: Mutex<()>,
+    found: Mutex<FoundLogs>,
     /// Told when a segment of a compacted log was closed.
     pub(super) cleaner: Arc<Notify>,
 }
@@ -51,191 +123,318 @@ impl std::fmt::Debug for ReplicaManager {
 }
 
 impl ReplicaManager {
-    /// A manager over open log directories. Logs are opened when LeaderAndIsr names them.
+    /// A manager over open log directories. Logs are opened when LeaderAndIsr names them. Blocking.
+    ///
+    /// # Errors
+    /// The marks of strays in a directory cannot be read.
     pub(crate) fn new(
         me: BrokerId,
-        dirs: Vec<(SharedLogDir, Arc<Tail>)>,
+        dirs: Vec<ReplicaDir>,
         clock: SharedClock,
         config_of: ConfigOf,
-    ) -> Arc<Self> {
-        let found = dirs
-            .iter()
-            .enumerate()
-            .flat_map(|(at, (dir, _))| dir.partitions().into_iter().map(move |(id, family)| (id, (at, family))))
-            .collect();
-        let flush_timers = dirs.iter().map(|(dir, _)| FlushTimer::new(Arc::clone(dir))).collect();
-        Arc::new(Self {
+    ) -> Result<Arc<Self>, StorageError> {
+        let mut found = FoundLogs::default();
+        for (at, ReplicaDir { dir, may_lack_ends, .. }) in dirs.iter().enumerate() {
+            found.add(at, &**dir, *may_lack_ends)?;
+        }
+        let flush_timers = dirs.iter().map(|place| FlushTimer::new(Arc::clone(&place.dir))).collect();
+        Ok(Arc::new(Self {
             me,
             dirs,
             flush_timers,
             clock,
             config_of,
             partitions: RwLock::default(),
+            changing: Mutex::default(),
             found: Mutex::new(found),
             cleaner: Arc::default(),
-        })
+        }))
     }
 
-    /// The partition, if this broker has a replica of it.
+    /// The partition, if this broker has an open replica of it.
     pub(crate) fn get(&self, topic: &str, partition: PartitionIndex) -> Option<Arc<Partition>> {
-        self.partitions.read().get(topic)?.get(&partition).cloned()
+        match self.partitions.read().get(topic)?.get(&partition)? {
+            Hosted::Online(partition) => Some(Arc::clone(partition)),
+            Hosted::Offline(_) => None,
+        }
     }
 
-    /// Every replica, for periodic work.
+    /// Whether this broker has a replica of the partition whose log could not be opened.
+    pub(crate) fn is_offline(&self, topic: &str, partition: PartitionIndex) -> bool {
+        let partitions = self.partitions.read();
+        matches!(partitions.get(topic).and_then(|topic| topic.get(&partition)), Some(Hosted::Offline(_)))
+    }
+
+    /// Every open replica, for periodic work.
     pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
-        self.partitions.read().values().flat_map(|topic| topic.values().cloned()).collect()
+        self.partitions.read().values().flat_map(online).collect()
     }
 
-    /// Replicas of one topic.
+    /// Open replicas of one topic.
     pub(crate) fn of_topic(&self, topic: &str) -> Vec<Arc<Partition>> {
-        self.partitions.read().get(topic).map(|topic| topic.values().cloned().collect()).unwrap_or_default()
+        self.partitions.read().get(topic).into_iter().flat_map(online).collect()
     }
 
     /// Directories, for orderly stop.
     pub(crate) fn dirs(&self) -> impl Iterator<Item = &SharedLogDir> {
-        self.dirs.iter().map(|(dir, _)| dir)
+        self.dirs.iter().map(|place| &place.dir)
     }
 
     /// Opens the logs of these partitions, making those that do not exist, in one step per directory. Blocking.
-    /// An older incarnation of a topic of the same name is deleted first.
-    pub(crate) fn open(&self, wanted: &[PartitionId]) -> Result<(), StorageError> {
-        let missing: Vec<&PartitionId> = {
-            let known = self.partitions.read();
-            wanted
-                .iter()
-                .filter(|id| {
-                    known
-                        .get(&id.topic)
-                        .and_then(|topic| topic.get(&id.partition))
-                        .is_none_or(|partition| partition.id.topic_id != id.topic_id)
-                })
-                .collect()
-        };
-        if missing.is_empty() {
-            return Ok(());
-        }
-        self.delete_older_incarnations(&missing)?;
-        let mut by_dir: Vec<Vec<PartitionId>> = vec![Vec::new(); self.dirs.len()];
-        {
-            let mut found = self.found.lock();
-            let mut load: Vec<usize> = vec![0; self.dirs.len()];
-            for partition in self.partitions.read().values().flat_map(BTreeMap::values) {
-                if let Some(at) = self.dirs.iter().position(|(dir, _)| dir.path() == partition.dir_path()) {
-                    load[at] += 1;
-                }
-            }
-            for id in missing {
-                // A new log goes where there are fewest, as in Kafka's LogManager.nextLogDirs.
-                let at = found.remove(id).map_or_else(
-                    || (0..load.len()).min_by_key(|&at| load[at]).expect("a broker has at least one log directory"),
-                    |(at, _)| at,
-                );
-                load[at] += 1;
-                by_dir[at].push(id.clone());
-            }
-        }
-        for (at, ids) in by_dir.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
-            self.open_in(at, &ids)?;
-        }
-        Ok(())
-    }
-
-    fn open_in(&self, at: usize, ids: &[PartitionId]) -> Result<(), StorageError> {
-        let (dir, tail) = &self.dirs[at];
-        let families = dir.create(ids)?;
-        let mut opened = Vec::with_capacity(ids.len());
+    /// A result for each, in their order: a log that cannot be opened is offline by itself. Source: Kafka 3.9
+    /// `ReplicaManager.becomeLeaderOrFollower`, where a log that fails takes its directory with it.
+    pub(crate) fn open(&self, wanted: &[WantedReplica]) -> Vec<Result<Arc<Partition>, OpenError>> {
+        let _alone = self.changing.lock();
+        let places = self.place(wanted);
         let mut configs: HashMap<TopicName, ReplicaConfig> = HashMap::new();
-        for (id, family) in ids.iter().zip(families) {
-            let config = configs.entry(id.topic.clone()).or_insert_with(|| (self.config_of)(&id.topic)).clone();
-            let now = self.clock.now_ms();
-            let log = PartitionLog::open(Arc::clone(dir), id.clone(), family, config.log, Arc::clone(tail), now)?;
-            let (cleaner, flush) = (Arc::clone(&self.cleaner), Arc::clone(&self.flush_timers[at]));
-            let upkeep = Upkeep { cleaner, flush };
-            let partition = Partition::new(self.me, id.clone(), family, Arc::clone(dir), Arc::clone(tail), upkeep, log);
-            partition.set_config(config.log, config.min_insync_replicas);
-            opened.push(partition);
-        }
-        let mut partitions = self.partitions.write();
-        for partition in opened {
-            let topic = partitions.entry(partition.id.topic.clone()).or_default();
-            topic.insert(partition.id.partition, partition);
-        }
-        Ok(())
-    }
-
-    fn delete_older_incarnations(&self, wanted: &[&PartitionId]) -> Result<(), StorageError> {
-        let mut older = Vec::new();
-        {
-            let partitions = self.partitions.read();
-            for id in wanted {
-                if let Some(known) = partitions.get(&id.topic).and_then(|topic| topic.get(&id.partition)) {
-                    older.push(Arc::clone(known));
+        let mut open = |WantedReplica { id, is_new }: &WantedReplica| {
+            if let Some(known) = self.hosted(id) {
+                return known;
+            }
+            let opened = match &places[id] {
+                Ok(Place { made, .. }) => {
+                    let config = configs.entry(id.topic.clone()).or_insert_with(|| (self.config_of)(&id.topic)).clone();
+                    // A log that was expected and was not there has lost everything.
+                    self.open_log(id, config, *made && !is_new)
                 }
-            }
-        }
-        if !older.is_empty() {
-            info!(count = older.len(), "deleting partitions of topics that were made anew under the same name");
-            self.delete(&older)?;
-        }
-        Ok(())
-    }
-
-    /// Stops and deletes replicas. Blocking. Parked fetches wake and find the partition gone.
-    pub(crate) fn delete(&self, doomed: &[Arc<Partition>]) -> Result<(), StorageError> {
-        {
-            let mut partitions = self.partitions.write();
-            for partition in doomed {
-                if let Some(topic) = partitions.get_mut(&partition.id.topic) {
-                    if topic.get(&partition.id.partition).is_some_and(|known| Arc::ptr_eq(known, partition)) {
-                        topic.remove(&partition.id.partition);
-                    }
-                    if topic.is_empty() {
-                        partitions.remove(&partition.id.topic);
-                    }
-                }
-            }
-        }
-        for partition in doomed {
-            partition.close();
-            // A fetch under way must not answer with bytes of the family's next owner.
-            partition.with_log(PartitionLog::close);
-        }
-        for (dir, _) in &self.dirs {
-            let ids: Vec<PartitionId> =
-                doomed.iter().filter(|p| p.dir_path() == dir.path()).map(|p| p.id.clone()).collect();
-            if !ids.is_empty() {
-                // Whatever was queued for them is written before the wipe, or the wipe would leave it behind.
-                storage::barrier(&**dir)?;
-                dir.delete(&ids)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes logs on disk that belong to topics the cluster no longer has: `is_known` answers for a topic id.
-    /// Called once at the start, with what the coordination tree says. Source: Kafka 3.9 `LogManager.deleteStrayLogs`
-    /// in spirit.
-    pub(crate) fn delete_strays(&self, is_known: impl Fn(&TopicName, TopicId) -> bool) -> Result<usize, StorageError> {
-        let strays: Vec<(PartitionId, usize)> = {
-            let mut found = self.found.lock();
-            let strays: Vec<_> = found
-                .iter()
-                .filter(|(id, _)| !is_known(&id.topic, id.topic_id))
-                .map(|(id, (at, _))| (id.clone(), *at))
-                .collect();
-            for (id, _) in &strays {
-                found.remove(id);
-            }
-            strays
+                Err(failure) => Err(failure.clone()),
+            };
+            self.host(id, &opened);
+            opened.map_err(OpenError::from)
         };
-        for (at, (dir, _)) in self.dirs.iter().enumerate() {
-            let ids: Vec<PartitionId> =
-                strays.iter().filter(|(_, place)| *place == at).map(|(id, _)| id.clone()).collect();
-            if !ids.is_empty() {
-                dir.delete(&ids)?;
+        wanted.iter().map(&mut open).collect()
+    }
+
+    /// What the registry has of it already.
+    fn hosted(&self, id: &PartitionId) -> Option<Result<Arc<Partition>, OpenError>> {
+        match self.partitions.read().get(&id.topic)?.get(&id.partition)? {
+            Hosted::Online(known) if known.id.topic_id == id.topic_id => Some(Ok(Arc::clone(known))),
+            Hosted::Offline(topic_id) if *topic_id == id.topic_id => None,
+            Hosted::Online(known) => Some(Err(OpenError::InconsistentTopicId { here: known.id.topic_id })),
+            Hosted::Offline(here) => Some(Err(OpenError::InconsistentTopicId { here: *here })),
+        }
+    }
+
+    fn host(&self, id: &PartitionId, opened: &Result<Arc<Partition>, StorageError>) {
+        let hosted = match opened {
+            Ok(partition) => Hosted::Online(Arc::clone(partition)),
+            Err(failure) => {
+                error!(topic = %id.topic, partition = %id.partition, topic_id = %id.topic_id, %failure,
+                    "the log cannot be opened; this partition alone is offline");
+                Hosted::Offline(id.topic_id)
+            }
+        };
+        self.partitions.write().entry(id.topic.clone()).or_default().insert(id.partition, hosted);
+    }
+
+    /// Sees to it that each log that is not open has its place: where it was found, or where it is made now, which is
+    /// the directory with the fewest, as in Kafka's `LogManager.nextLogDirs`. A result for each of them.
+    fn place(&self, wanted: &[WantedReplica]) -> HashMap<PartitionId, Result<Place, StorageError>> {
+        let mut places = HashMap::new();
+        let (mut there, mut missing) = (BTreeMap::<usize, Vec<PartitionId>>::new(), Vec::new());
+        {
+            let found = self.found.lock();
+            let mut seen = HashSet::new();
+            let closed = wanted.iter().map(|wanted| &wanted.id).filter(|id| self.hosted(id).is_none());
+            for id in closed.filter(|id| seen.insert((*id).clone())) {
+                match found.logs.get(id) {
+                    Some(found) => there.entry(found.at).or_default().push(id.clone()),
+                    None => missing.push(id.clone()),
+                }
             }
         }
-        Ok(strays.len())
+        for (at, ids) in there {
+            // They exist, so nothing is made; one that takes no writes refuses.
+            let usable = self.dirs[at].dir.create(&ids);
+            places.extend(ids.into_iter().map(|id| (id, usable.clone().map(|_| Place { made: false }))));
+        }
+        self.make(missing, &mut places);
+        places
+    }
+
+    /// A directory that takes no writes is passed over while there is another.
+    fn make(&self, mut missing: Vec<PartitionId>, places: &mut HashMap<PartitionId, Result<Place, StorageError>>) {
+        let mut load = self.load();
+        let mut usable: HashSet<usize> = (0..self.dirs.len()).collect();
+        while !missing.is_empty() {
+            let mut by_dir: BTreeMap<usize, Vec<PartitionId>> = BTreeMap::new();
+            for id in missing.drain(..) {
+                let at = *usable.iter().min_by_key(|&&at| (load[at], at)).expect("the last one is never taken out");
+                load[at] += 1;
+                by_dir.entry(at).or_default().push(id);
+            }
+            for (at, ids) in by_dir {
+                match self.dirs[at].dir.create(&ids) {
+                    Ok(families) => {
+                        let mut found = self.found.lock();
+                        for (id, family) in ids.into_iter().zip(families) {
+                            found.logs.insert(id.clone(), Found::made(at, family));
+                            places.insert(id, Ok(Place { made: true }));
+                        }
+                    }
+                    Err(StorageError::Stopped { .. }) if usable.len() > 1 => {
+                        usable.remove(&at);
+                        missing.extend(ids);
+                    }
+                    Err(failure) => places.extend(ids.into_iter().map(|id| (id, Err(failure.clone())))),
+                }
+            }
+        }
+    }
+
+    /// Logs per directory.
+    fn load(&self) -> Vec<usize> {
+        let mut load = vec![0; self.dirs.len()];
+        for partition in self.all() {
+            if let Some(at) = self.dirs.iter().position(|place| place.dir.path() == partition.dir_path()) {
+                load[at] += 1;
+            }
+        }
+        for found in self.found.lock().logs.values() {
+            load[found.at] += 1;
+        }
+        load
+    }
+
+    /// Opens the log that lies there. Until this has succeeded it stays reserved.
+    fn open_log(&self, id: &PartitionId, config: ReplicaConfig, lost: bool) -> Result<Arc<Partition>, StorageError> {
+        let place = self.found.lock().logs[id];
+        let ReplicaDir { dir, tail, .. } = &self.dirs[place.at];
+        let now = self.clock.now_ms();
+        let log = PartitionLog::open(Arc::clone(dir), id.clone(), place.family, config.log, Arc::clone(tail), now)?;
+        if place.stray_since.is_some() {
+            write(&**dir, vec![found::unmark(id)])?;
+            info!(topic = %id.topic, partition = %id.partition, topic_id = %id.topic_id, "the log's topic is back");
+        }
+        let end_lost = lost || place.may_lack_end || log.has_lost_its_end() || place.stray_since.is_some();
+        let upkeep = Upkeep { cleaner: Arc::clone(&self.cleaner), flush: Arc::clone(&self.flush_timers[place.at]) };
+        let (dir, tail) = (Arc::clone(dir), Arc::clone(tail));
+        let partition = Partition::new(self.me, id.clone(), place.family, dir, tail, upkeep, log);
+        partition.set_config(config.log, config.min_insync_replicas);
+        if end_lost {
+            partition.doubt_its_end();
+        }
+        self.found.lock().logs.remove(id);
+        Ok(partition)
+    }
+
+    /// Stops and deletes replicas, open or not, and answers for each. Blocking. Parked fetches wake and find the
+    /// partition gone. One that is not here is deleted already; one that could not be deleted stays, offline.
+    /// Source: Kafka 3.9 `ReplicaManager.stopPartitions`.
+    pub(crate) fn delete(&self, doomed: &[(TopicName, PartitionIndex)]) -> Vec<Result<(), StorageError>> {
+        let _alone = self.changing.lock();
+        let mut logs: Vec<(usize, PartitionId, Found)> = Vec::new();
+        for (asked, (topic, partition)) in doomed.iter().enumerate() {
+            self.close_hosted(topic, *partition);
+            let found = self.found.lock().of_partition(topic, *partition);
+            logs.extend(found.into_iter().map(|(id, found)| (asked, id, found)));
+        }
+        let mut results = vec![Ok(()); doomed.len()];
+        for (at, ReplicaDir { dir, .. }) in self.dirs.iter().enumerate() {
+            let here: Vec<&(usize, PartitionId, Found)> = logs.iter().filter(|(.., found)| found.at == at).collect();
+            if here.is_empty() {
+                continue;
+            }
+            // Whatever was queued for them is written before the wipe, or the wipe would leave it behind.
+            let written = storage::barrier(&**dir);
+            let ids: Vec<PartitionId> = here.iter().map(|(_, id, _)| id.clone()).collect();
+            match written.and_then(|()| dir.delete(&ids)) {
+                Ok(()) => self.forget(&ids),
+                Err(failure) => here.iter().for_each(|(asked, ..)| results[*asked] = Err(failure.clone())),
+            }
+        }
+        results
+    }
+
+    /// Closes an open replica and moves its log to those that are not open.
+    fn close_hosted(&self, topic: &TopicName, partition: PartitionIndex) {
+        let Some(replica) = self.get(topic.as_str(), partition) else { return };
+        let at = self.dirs.iter().position(|place| place.dir.path() == replica.dir_path());
+        let at = at.expect("a replica lies in one of the directories");
+        self.found.lock().logs.insert(replica.id.clone(), Found::made(at, replica.family));
+        if let Some(topic) = self.partitions.write().get_mut(topic) {
+            topic.insert(partition, Hosted::Offline(replica.id.topic_id));
+        }
+        replica.close();
+        // A fetch under way must not answer with bytes of the family's next owner.
+        replica.with_log(PartitionLog::close);
+    }
+
+    /// After they were deleted.
+    fn forget(&self, ids: &[PartitionId]) {
+        let mut found = self.found.lock();
+        let mut partitions = self.partitions.write();
+        for id in ids {
+            found.logs.remove(id);
+            let Some(topic) = partitions.get_mut(&id.topic) else { continue };
+            if matches!(topic.get(&id.partition), Some(Hosted::Offline(topic_id)) if *topic_id == id.topic_id) {
+                topic.remove(&id.partition);
+            }
+            if topic.is_empty() {
+                partitions.remove(&id.topic);
+            }
+        }
+    }
+
+    /// Names of the topics that logs on disk belong to which are not open.
+    pub(crate) fn unopened_topics(&self) -> HashSet<TopicName> {
+        self.found.lock().logs.keys().map(|id| id.topic.clone()).collect()
+    }
+
+    /// Judges the logs that nobody has opened by what the coordination tree says of their topics. A stray is deleted
+    /// once nothing has been there under its name for `retention_ms`; it comes back when its topic does. Blocking.
+    /// Source: ours; Kafka 3.9 `LogManager.addStrayLog` keeps them for ever.
+    pub(crate) fn judge_strays(&self, standing: impl Fn(&PartitionId) -> Standing, retention_ms: i64) -> Strays {
+        let _alone = self.changing.lock();
+        let now = self.clock.now_ms();
+        let unopened: BTreeMap<PartitionId, Found> =
+            self.found.lock().logs.iter().map(|(id, found)| (id.clone(), *found)).collect();
+        let mut strays = Strays::default();
+        for (id, found) in unopened {
+            let place = &self.dirs[found.at];
+            let standing = standing(&id);
+            let marked = match (standing, found.stray_since) {
+                (Standing::Known, None) => continue,
+                (Standing::Known, Some(_)) => self.put_mark(&id, found, None),
+                (Standing::Replaced | Standing::Gone, None) => self.put_mark(&id, found, Some(now)),
+                (Standing::Replaced | Standing::Gone, Some(_)) => Ok(()),
+            };
+            if let Err(failure) = marked {
+                strays.failed.push((id, failure));
+                continue;
+            }
+            let since = found.stray_since.unwrap_or(now);
+            let until = match standing {
+                Standing::Known => continue,
+                Standing::Replaced => None,
+                Standing::Gone => Some(since.saturating_add(retention_ms)),
+            };
+            if until.is_none_or(|until| now < until) {
+                strays.kept.push(Stray { id, dir: place.dir.path(), since, until });
+                continue;
+            }
+            let deleted = place.dir.delete(std::slice::from_ref(&id));
+            match deleted.and_then(|()| write(&*place.dir, vec![found::unmark(&id)])) {
+                Ok(()) => {
+                    self.forget(std::slice::from_ref(&id));
+                    strays.deleted.push(id);
+                }
+                Err(failure) => strays.failed.push((id, failure)),
+            }
+        }
+        strays
+    }
+
+    fn put_mark(&self, id: &PartitionId, place: Found, since: Option<UnixMs>) -> Result<(), StorageError> {
+        let mark = since.map_or_else(|| found::unmark(id), |since| found::mark(id, since));
+        write(&*self.dirs[place.at].dir, vec![mark])?;
+        self.found.lock().logs.insert(id.clone(), Found { stray_since: since, ..place });
+        Ok(())
+    }
+
+    /// Replicas that wait for a new leader epoch because the ends of their logs may be lost.
+    pub(crate) fn in_doubt(&self) -> usize {
+        self.all().iter().filter(|partition| partition.waits_for_an_epoch()).count()
     }
 
     /// Settings of a topic changed.
@@ -263,6 +462,11 @@ impl ReplicaManager {
     pub(crate) fn close(&self) {
         let mut checkpoints = Vec::new();
         for partition in self.all() {
+            // What its opening found to be lost must be found again, as nobody was told.
+            if partition.waits_for_an_epoch() {
+                partition.close();
+                continue;
+            }
             let recorded = partition.change_log(|log, _, writes| log.checkpoint(writes));
             partition.close();
             checkpoints.push((partition, recorded));
@@ -279,4 +483,35 @@ impl ReplicaManager {
                 "logs stopped without a checkpoint; the next start reads what was appended since the last one");
         }
     }
+}
+
+impl LogInventory for ReplicaManager {
+    fn topic_id(&self, topic: &TopicName) -> Option<TopicId> {
+        let hosted = self.partitions.read().get(topic).and_then(|partitions| {
+            partitions.values().next().map(|hosted| match hosted {
+                Hosted::Online(partition) => partition.id.topic_id,
+                Hosted::Offline(topic_id) => *topic_id,
+            })
+        });
+        hosted.or_else(|| self.found.lock().topic_id(topic))
+    }
+}
+
+/// A log that is not open has its place.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// It was made for this; otherwise it was found.
+    made: bool,
+}
+
+fn online(topic: &BTreeMap<PartitionIndex, Hosted>) -> impl Iterator<Item = Arc<Partition>> {
+    topic.values().filter_map(|hosted| match hosted {
+        Hosted::Online(partition) => Some(Arc::clone(partition)),
+        Hosted::Offline(_) => None,
+    })
+}
+
+/// Writes and waits. Blocking.
+fn write(dir: &dyn LogDir, writes: Vec<Write>) -> Result<(), StorageError> {
+    storage::commit(dir, WriteSet { writes, sync: false }).wait()
 }

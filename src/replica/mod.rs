@@ -8,11 +8,16 @@
 pub(crate) mod ack;
 pub(crate) mod change;
 pub(crate) mod control;
+#[cfg(test)]
+mod control_tests;
 pub(crate) mod flush;
+mod found;
 pub(crate) mod maintenance;
 pub(crate) mod manager;
 pub(crate) mod partition;
 pub(crate) mod sessions;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod view;
 pub(crate) mod wait;
 

@@ -30,7 +30,8 @@ pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, Queued, SharedLogDir, StorageError, Write, WriteSet};
 use crate::task;
 use crate::types::{
-    BrokerId, Fence, LeaderEpoch, LogOpening, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker,
+    BrokerId, Fence, LeaderEpoch, LogOpening, Offset, PartitionEpoch, ProducerEpoch, ProducerId, TransactionGuard,
+    TransactionMarker,
 };
 
 /// Why an append was refused before it was given an offset.
@@ -71,7 +72,29 @@ pub(crate) struct Role {
     pub(crate) leader: Option<BrokerId>,
     pub(crate) leader_epoch: LeaderEpoch,
     pub(crate) isr: Vec<BrokerId>,
+    /// Version of the state that says so.
+    pub(crate) partition_epoch: PartitionEpoch,
     pub(crate) replicas: Vec<BrokerId>,
+}
+
+/// Why a role was not taken. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotTaken {
+    #[error("a later version of the partition's state is known")]
+    Outdated,
+    /// The log may have lost its end, so it must not lead under an epoch in which it may have been longer: readers who
+    /// have seen more would not notice. A later epoch will do.
+    #[error("the log may have lost its end; it needs a new leader epoch")]
+    EndLost,
+}
+
+/// Whether the log may have been longer once than it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    InDoubt,
+    /// Asked to lead under this epoch at most, and refused.
+    Refused(LeaderEpoch),
 }
 
 #[derive(Debug)]
@@ -93,6 +116,9 @@ struct State {
     reopening: bool,
     /// The partition is being deleted or the broker stops.
     closed: bool,
+    /// StopReplica came, without deletion; the next role ends that.
+    stopped: bool,
+    end: End,
 }
 
 /// A partition replica.
@@ -160,7 +186,13 @@ impl Partition {
             leading: false,
         };
         let reader = log.reader();
-        let role = Role { leader: None, leader_epoch: LeaderEpoch::NONE, isr: Vec::new(), replicas: Vec::new() };
+        let role = Role {
+            leader: None,
+            leader_epoch: LeaderEpoch::NONE,
+            isr: Vec::new(),
+            partition_epoch: PartitionEpoch::NONE,
+            replicas: Vec::new(),
+        };
         let unsynced = Unsynced::new(upkeep.flush, log.config(), start, end);
         let state = State {
             log,
@@ -174,6 +206,8 @@ impl Partition {
             failed: None,
             reopening: false,
             closed: false,
+            stopped: false,
+            end: End::Whole,
         };
         Arc::new(Self {
             id,
@@ -207,14 +241,45 @@ impl Partition {
         self.state.lock().role.clone()
     }
 
-    /// Takes a role. The caller has refused stale epochs. Leading under a new epoch records where it starts, even
-    /// without data; the outcome is that record's. If it is refused for want of space the role holds and the record
-    /// follows when the log is opened anew. Source: Kafka 3.9 `Partition.makeLeader`, `makeFollower`.
-    pub(crate) fn take_role(self: &Arc<Self>, role: Role) -> Queued {
+    /// The log may have lost its end: see [`NotTaken::EndLost`]. Before it takes its first role.
+    pub(crate) fn doubt_its_end(&self) {
+        self.state.lock().end = End::InDoubt;
+    }
+
+    /// Whether it was asked to lead and waits for a later epoch to do so.
+    pub(crate) fn waits_for_an_epoch(&self) -> bool {
+        matches!(self.state.lock().end, End::Refused(_))
+    }
+
+    /// Whether a LeaderAndIsr of this epoch has nothing to say any more.
+    pub(crate) fn has_taken(&self, epoch: LeaderEpoch) -> bool {
+        let state = self.state.lock();
+        epoch < state.role.leader_epoch || (epoch == state.role.leader_epoch && !state.stopped)
+    }
+
+    /// Takes a role. The caller has refused stale leader epochs; a stale version of the state changes nothing. Leading
+    /// under a new epoch records where it starts, even without data; the outcome is that record's. If it is refused for
+    /// want of space the role holds and the record follows when the log is opened anew. Source: Kafka 3.9
+    /// `Partition.makeLeader`, `makeFollower`.
+    pub(crate) fn take_role(self: &Arc<Self>, role: Role) -> Result<Queued, NotTaken> {
         let mut state = self.state.lock();
+        if role.partition_epoch < state.role.partition_epoch {
+            return Err(NotTaken::Outdated);
+        }
         let leading = role.leader == Some(self.me);
+        match state.end {
+            End::InDoubt if leading => {
+                state.end = End::Refused(role.leader_epoch);
+                return Err(NotTaken::EndLost);
+            }
+            End::Refused(refused) if leading && role.leader_epoch <= refused => return Err(NotTaken::EndLost),
+            // A follower learns from its leader where its log ends; without a leader nothing is decided.
+            End::InDoubt | End::Refused(_) if role.leader.is_none() => {}
+            End::Whole | End::InDoubt | End::Refused(_) => state.end = End::Whole,
+        }
         let new_epoch = role.leader_epoch > state.role.leader_epoch;
         state.leading = leading;
+        state.stopped = false;
         state.role = role;
         let mut writes = Vec::new();
         // A log that waits to be opened anew notes the epoch then.
@@ -230,7 +295,7 @@ impl Partition {
         let recorded = self.queue_change(&state, writes);
         drop(state);
         self.waiters.wake_all();
-        recorded
+        Ok(recorded)
     }
 
     /// Gives the batch its offsets and queues its write, which begins when [`Accepted::unwritten`] is dropped. The ack
@@ -591,16 +656,27 @@ impl Partition {
         self.dir.reclaim(self.family, Offset::ZERO..log_start_offset);
     }
 
-    /// No more appends; whoever waits is answered. First step of deletion and of an orderly stop.
+    /// StopReplica without deletion: neither leads nor follows until the next role. Whoever waits is answered.
+    pub(crate) fn stop_following(&self) {
+        let mut state = self.state.lock();
+        state.stopped = true;
+        self.resign(state);
+    }
+
+    /// No more appends, for ever; whoever waits is answered. First step of deletion and of an orderly stop.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
+        self.resign(state);
+        info!(partition = %self.name(), "closed");
+    }
+
+    fn resign(&self, mut state: MutexGuard<'_, State>) {
         state.leading = false;
         state.written.fail_all(&AckError::NotLeader);
         state.replicated.fail_all(&AckError::NotLeader);
         self.publish(&mut state);
         drop(state);
         self.waiters.wake_all();
-        info!(partition = %self.name(), "closed");
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::ack::{Ack, AckError, Completion};
 use super::change::{ChangeError, Changed};
 use super::maintenance::{Cleaner, retain_all};
-use super::manager::{ReplicaConfig, ReplicaManager};
-use super::partition::{AckAt, Partition, Refusal, Role};
+use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
+use super::partition::{AckAt, Partition, Refusal};
+use super::testing;
 use crate::clock::{ManualClock, SharedClock};
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
@@ -43,14 +44,14 @@ impl Bench {
         let (dir, faults) = FaultyDir::around(Arc::clone(&disk) as SharedLogDir);
         let clock = Arc::new(ManualClock::new(1_000_000, 1));
         let config_of = Arc::new(move |_: &_| ReplicaConfig { log: config, min_insync_replicas: 1 });
-        let dirs = vec![(Arc::clone(&dir) as SharedLogDir, Tail::new(1 << 20))];
+        let (logs, tail) = (Arc::clone(&dir) as SharedLogDir, Tail::new(1 << 20));
+        let dirs = vec![ReplicaDir { dir: logs, tail, may_lack_ends: false }];
         let replicas = ReplicaManager::new(BrokerId(1), dirs, Arc::clone(&clock) as SharedClock, config_of);
-        let ids: Vec<_> = (0..partitions).map(id).collect();
-        replicas.open(&ids).expect("opened");
-        let partitions: Vec<_> =
-            ids.iter().map(|id| replicas.get("t", id.partition).expect("was opened just now")).collect();
+        let replicas = replicas.expect("readable");
+        let wanted: Vec<_> = (0..partitions).map(|index| WantedReplica { id: id(index), is_new: true }).collect();
+        let partitions: Vec<_> = replicas.open(&wanted).into_iter().map(|opened| opened.expect("opened")).collect();
         for partition in &partitions {
-            partition.take_role(led(0)).wait().expect("recorded");
+            testing::take(partition, testing::role(1, 0));
         }
         Self { disk, dir, faults, clock, replicas, partitions }
     }
@@ -126,11 +127,6 @@ fn id(partition: i32) -> PartitionId {
 }
 
 /// The only replica.
-fn led(epoch: i32) -> Role {
-    let only = vec![BrokerId(1)];
-    Role { leader: Some(BrokerId(1)), leader_epoch: LeaderEpoch(epoch), isr: only.clone(), replicas: only }
-}
-
 fn compacted() -> LogConfig {
     LogConfig {
         compact: true,
@@ -336,13 +332,15 @@ fn an_epoch_that_was_not_recorded_is_recorded_when_the_log_is_opened_anew() {
     bench.put(0, "k", Some(b"1")).expect("written");
     let partition = &bench.partitions[0];
     bench.faults.refuse_any(1);
-    assert!(matches!(partition.take_role(led(5)).wait(), Err(StorageError::Full { .. })));
+    let recorded = partition.take_role(testing::role(1, 5)).expect("taken").wait();
+    assert!(matches!(recorded, Err(StorageError::Full { .. })));
     assert!(partition.view().leading, "the role holds");
     partition.open_anew(1_000_000).expect("there is space");
     let asked = |partition: &Partition| partition.with_log(|log| log.end_offset_for_epoch(LeaderEpoch(4)));
     assert_eq!(asked(partition), Some((LeaderEpoch(0), Offset(1))));
-    let bench = bench.restarted(LogConfig::default());
-    assert_eq!(asked(&bench.partitions[0]), Some((LeaderEpoch(0), Offset(1))), "on the disk, too");
+    let (dir, family) = (bench.disk.reopen() as SharedLogDir, partition.family);
+    let log = PartitionLog::open(dir, id(0), family, LogConfig::default(), Tail::new(0), 0).expect("opens");
+    assert_eq!(log.end_offset_for_epoch(LeaderEpoch(4)), Some((LeaderEpoch(0), Offset(1))), "on the disk, too");
 }
 
 #[test]

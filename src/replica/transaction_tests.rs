@@ -6,19 +6,14 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::ack::{Ack, AckError, Completion};
-use super::flush::FlushTimer;
-use super::partition::{Accepted, AckAt, Partition, Refusal, Role, Upkeep};
+use super::partition::{Accepted, AckAt, Partition, Refusal};
+use super::testing;
 use super::wait::FetchWaiter;
-use crate::log::config::LogConfig;
-use crate::log::partition_log::{AppendError, PartitionLog};
-use crate::log::tail::Tail;
+use crate::log::partition_log::AppendError;
 use crate::record::{BatchBuilder, ValidBatch};
-use crate::storage::faulty::{Faults, FaultyDir};
-use crate::storage::memory::MemoryDir;
-use crate::storage::{PartitionId, SharedLogDir};
+use crate::storage::faulty::Faults;
 use crate::types::{
-    BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId, TransactionGuard,
-    TransactionMarker, TransactionResult,
+    LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker, TransactionResult,
 };
 
 const PRODUCER: ProducerId = ProducerId(7);
@@ -26,20 +21,7 @@ const EPOCH: ProducerEpoch = ProducerEpoch(0);
 
 /// A partition that is led here.
 fn led() -> (Arc<Partition>, Arc<Faults>) {
-    let topic_id = TopicId::from_random(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).expect("a legal id");
-    let id = PartitionId { topic: "t".into(), topic_id, partition: PartitionIndex(0) };
-    let (dir, faults) = FaultyDir::around(MemoryDir::open());
-    let dir: SharedLogDir = dir;
-    let family = dir.create(std::slice::from_ref(&id)).expect("created")[0];
-    let tail = Tail::new(1 << 20);
-    let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, LogConfig::default(), Arc::clone(&tail), 0);
-    let me = BrokerId(1);
-    let upkeep = Upkeep { cleaner: Arc::default(), flush: FlushTimer::new(Arc::clone(&dir)) };
-    let partition = Partition::new(me, id, family, dir, tail, upkeep, log.expect("opens"));
-    let only = vec![me];
-    let role = Role { leader: Some(me), leader_epoch: LeaderEpoch(0), isr: only.clone(), replicas: only };
-    partition.take_role(role).wait().expect("recorded");
-    (partition, faults)
+    testing::led(LeaderEpoch(0))
 }
 
 fn data(sequence: i32) -> ValidBatch {

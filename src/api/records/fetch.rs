@@ -7,9 +7,11 @@
 //! - Answers at once when `min_bytes` are there, `max_wait_ms` is not positive, or any partition has an error; else it
 //!   parks until the bytes come, a partition changes its role, or the time is over.
 //! - Sessions (KIP-227) as `replica::sessions` says; an incremental answer names only what has news.
-//! - Below the log start or above the end: OFFSET_OUT_OF_RANGE (1) with the log start. Leader epochs: older than ours
-//!   FENCED_LEADER_EPOCH (74), newer UNKNOWN_LEADER_EPOCH (75). A diverging `last_fetched_epoch` (12+) is answered with
-//!   the epoch and end offset where the logs part, and no records.
+//! - Leader epochs: older than ours FENCED_LEADER_EPOCH (74), newer UNKNOWN_LEADER_EPOCH (75), also where this broker
+//!   does not lead (NOT_LEADER_OR_FOLLOWER, 6). Below the log start or above the end: OFFSET_OUT_OF_RANGE (1) with the
+//!   log start. A diverging `last_fetched_epoch` (12+) is answered with the epoch and end offset where the logs part,
+//!   and no records. A topic id that is not the replica's: INCONSISTENT_TOPIC_ID (103). A log that could not be opened:
+//!   KAFKA_STORAGE_ERROR (56).
 //! - All replies together hold no more records than `replies` allows: an answer may be smaller than the limits, and one
 //!   for whose first batch there is no room in time has no records.
 //! - A negative limit, or an isolation level that does not exist: UNKNOWN_SERVER_ERROR (−1) for each partition.
@@ -237,17 +239,23 @@ fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, refusal: Option<Res
         return Part { key, wanted, replica: None, found: refused(ResponseError::UnknownTopicId) };
     };
     let Some(replica) = ctx.handles.replicas.get(name.as_str(), key.1) else {
-        let error = match image.partition(name.as_str(), key.1) {
-            Some(_) => ResponseError::NotLeaderOrFollower,
-            None => ResponseError::UnknownTopicOrPartition,
-        };
+        let error = ctx.without_replica(name.as_str(), key.1);
         return Part { key, wanted, replica: None, found: refused(error) };
     };
+    if is_of_another_topic(&key.0, replica.id.topic_id) {
+        return Part { key, wanted, replica: None, found: refused(ResponseError::InconsistentTopicId) };
+    }
     let refusal = refusal.or((wanted.partition_max_bytes < 0).then_some(ResponseError::UnknownServerError));
     if let Some(error) = refusal {
         return Part { key, wanted, replica: None, found: refused(error) };
     }
     Part { key, wanted, replica: Some(replica), found: Found::nothing() }
+}
+
+/// Whether the replica is of another incarnation of the topic than the one asked: the image is ahead of the roles.
+/// Source: Kafka 3.9 `ReplicaManager.readFromLog`.
+fn is_of_another_topic(asked: &TopicRef, replicas: TopicId) -> bool {
+    matches!(asked, TopicRef::Id(id) if *id != replicas)
 }
 
 fn refused(error: ResponseError) -> Found {
@@ -271,20 +279,21 @@ fn look(part: &mut Part, read_committed: bool) {
     let view = replica.view();
     let found = &mut part.found;
     *found = Found::nothing();
+    // The epoch first: a client that is ahead or behind must learn that, and not that it asked the wrong broker.
     let epoch = part.wanted.current_leader_epoch;
-    if !view.leading {
-        found.error = Some(ResponseError::NotLeaderOrFollower);
-        return;
-    }
     if epoch >= 0 && epoch != view.leader_epoch.0 {
         let fenced = epoch < view.leader_epoch.0;
         found.error = Some(if fenced { ResponseError::FencedLeaderEpoch } else { ResponseError::UnknownLeaderEpoch });
         return;
     }
+    if !view.leading {
+        found.error = Some(ResponseError::NotLeaderOrFollower);
+        return;
+    }
     found.high_watermark = view.high_watermark;
     found.last_stable_offset = view.last_stable_offset;
     found.log_start_offset = view.log_start_offset;
-    if let Some(diverging) = divergence(replica, &part.wanted) {
+    if let Some(diverging) = divergence(replica, &part.wanted, view.log_start_offset) {
         match diverging {
             Ok(at) => found.diverging = Some(at),
             Err(error) => found.error = Some(error),
@@ -299,14 +308,20 @@ fn look(part: &mut Part, read_committed: bool) {
     found.upto = Some(if read_committed { view.last_stable_offset } else { view.high_watermark });
 }
 
-/// Where the client's log parts from ours. Source: Kafka 3.9 `Partition.readRecords`.
-fn divergence(replica: &Partition, wanted: &Wanted) -> Option<Result<(LeaderEpoch, Offset), ResponseError>> {
+/// Where the client's log parts from ours. Below the log start there is nothing to compare any more, so that goes
+/// before. Source: Kafka 3.9 `Partition.readRecords`.
+fn divergence(
+    replica: &Partition,
+    wanted: &Wanted,
+    log_start: Offset,
+) -> Option<Result<(LeaderEpoch, Offset), ResponseError>> {
     if wanted.last_fetched_epoch < 0 {
         return None;
     }
     let epoch = LeaderEpoch(wanted.last_fetched_epoch);
     match replica.with_log(|log| log.end_offset_for_epoch(epoch)) {
         None => Some(Err(ResponseError::OffsetOutOfRange)),
+        Some(_) if wanted.fetch_offset < log_start => Some(Err(ResponseError::OffsetOutOfRange)),
         Some((known, end)) if known < epoch || end < wanted.fetch_offset => Some(Ok((known, end))),
         Some(_) => None,
     }
@@ -505,4 +520,66 @@ fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: boo
     }
     let response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
     Outcome::Records(fetch::encode(response, ctx.version), gathered.claim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::partition_log::PartitionLog;
+    use crate::replica::partition::Role;
+    use crate::replica::testing;
+
+    fn part(replica: &Arc<Partition>, offset: i64, current: i32, last_fetched: i32) -> Part {
+        let wanted = Wanted {
+            fetch_offset: Offset(offset),
+            partition_max_bytes: 1 << 20,
+            current_leader_epoch: current,
+            last_fetched_epoch: last_fetched,
+            log_start_offset: Offset::NONE,
+        };
+        let key = (TopicRef::Name("t".into()), PartitionIndex(0));
+        Part { key, wanted, replica: Some(Arc::clone(replica)), found: Found::nothing() }
+    }
+
+    fn answer(replica: &Arc<Partition>, offset: i64, current: i32, last_fetched: i32) -> (i16, Option<(i32, i64)>) {
+        let mut part = part(replica, offset, current, last_fetched);
+        look(&mut part, false);
+        let diverging = part.found.diverging.map(|(epoch, end)| (epoch.0, end.0));
+        (part.found.error.map_or(0, |error| error.code()), diverging)
+    }
+
+    /// P17: epoch, leadership, log start, divergence, end, in this order.
+    #[test]
+    fn p17_a_fetch_is_checked_in_kafkas_order() {
+        let (replica, _) = testing::led(LeaderEpoch(4));
+        testing::append(&replica, 3);
+        let changed = replica.change_log(|log, _, writes| log.advance_log_start(Offset(2), writes)).expect("open");
+        changed.written().expect("written");
+        let next = |leader: i32, epoch| Role { leader_epoch: LeaderEpoch(epoch), ..testing::role(leader, epoch) };
+        assert_eq!(answer(&replica, 2, 4, 4), (0, None));
+        assert_eq!(answer(&replica, 3, -1, -1), (0, None), "no epoch is any epoch");
+        assert_eq!(answer(&replica, 2, 3, 4).0, 74);
+        assert_eq!(answer(&replica, 2, 5, 4).0, 75);
+        assert_eq!(answer(&replica, 0, 3, 4).0, 74, "the epoch goes before the offset");
+        assert_eq!(answer(&replica, 0, 4, 3), (1, None), "the log start goes before divergence");
+        assert_eq!(answer(&replica, 3, 4, 3), (0, Some((3, 2))), "older than all that are known");
+        assert_eq!(answer(&replica, 9, 4, 4), (0, Some((4, 3))), "divergence goes before the end");
+        assert_eq!(answer(&replica, 9, 4, -1), (1, None));
+        assert_eq!(answer(&replica, 2, 4, 7), (1, None), "an epoch that nobody knows");
+        testing::take(&replica, next(2, 6));
+        assert_eq!(answer(&replica, 2, 4, 4).0, 74, "the epoch goes before leadership");
+        assert_eq!(answer(&replica, 2, 7, 4).0, 75);
+        assert_eq!(answer(&replica, 0, 6, 4).0, 6);
+        assert_eq!(answer(&replica, 0, -1, 4).0, 6);
+        replica.with_log(PartitionLog::close);
+    }
+
+    /// P18: a fetch by id is not answered from a replica of another topic of that name.
+    #[test]
+    fn p18_a_replica_of_another_incarnation_is_told_apart() {
+        let [one, other] = [1, 2].map(|number| TopicId::from_random(number << 64 | 7).expect("a legal id"));
+        assert!(is_of_another_topic(&TopicRef::Id(one), other));
+        assert!(!is_of_another_topic(&TopicRef::Id(one), one));
+        assert!(!is_of_another_topic(&TopicRef::Name("t".into()), other), "by name any will do");
+    }
 }

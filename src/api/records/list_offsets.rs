@@ -124,10 +124,7 @@ pub(crate) fn leader_of(
 ) -> Result<Arc<Partition>, ResponseError> {
     let index = PartitionIndex(partition);
     let Some(replica) = ctx.handles.replicas.get(topic, index) else {
-        return Err(match ctx.image().partition(topic, index) {
-            Some(_) => ResponseError::NotLeaderOrFollower,
-            None => ResponseError::UnknownTopicOrPartition,
-        });
+        return Err(ctx.without_replica(topic, index));
     };
     let view = replica.view();
     if epoch >= 0 && epoch < view.leader_epoch.0 {

@@ -213,9 +213,7 @@ fn append(
 ) -> Result<Appended, Failed> {
     let index = PartitionIndex(partition.index);
     let Some(replica) = ctx.handles.replicas.get(topic.as_str(), index) else {
-        let known = ctx.image().partition(topic.as_str(), index).is_some();
-        let error = if known { ResponseError::NotLeaderOrFollower } else { ResponseError::UnknownTopicOrPartition };
-        return Err(error.into());
+        return Err(ctx.without_replica(topic.as_str(), index).into());
     };
     let guard = verified.guard(topic, index)?;
     let now = ctx.handles.clock.now_ms();

@@ -19,4 +19,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
          of the memory.";
     "klamm.disk.reserve.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
         "Free disk space below which Produce is refused; -1 means 5 % of the disk, at most 1 GiB.";
+    "klamm.stray.retention.ms" Long "86400000" [AtLeast(0)] ReadOnly => Honoured,
+        "How long logs on disk are kept whose topic the cluster does not have; they come back when it does.";
+    "klamm.boot.id" Text null [Any] ReadOnly internal => Honoured,
+        "Stands in for the id of the machine's boot, for tests: with another one a start counts as one after a power loss.";
 };

@@ -15,8 +15,8 @@ use crate::coordinator::replica_writer::ReplicaWriter;
 use crate::coordinator::writer::{Appending, Entry, PartitionWriter, SharedWriter, Visitor, WriteError};
 use crate::log::config::LogConfig;
 use crate::log::tail::Tail;
-use crate::replica::manager::{ReplicaConfig, ReplicaManager};
-use crate::replica::partition::Role;
+use crate::replica::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
+use crate::replica::testing;
 use crate::storage::faulty::{Faults, FaultyDir};
 use crate::storage::memory::MemoryDir;
 use crate::storage::{PartitionId, SharedLogDir};
@@ -85,12 +85,15 @@ impl Kit {
         let dir: SharedLogDir = dir;
         let (me, clock) = (BrokerId(1), Arc::new(ManualClock::new(1_000_000, 1)));
         let config = |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 };
-        let replicas = ReplicaManager::new(me, vec![(dir, Tail::new(0))], clock.clone(), Arc::new(config));
+        let dirs = vec![ReplicaDir { dir, tail: Tail::new(0), may_lack_ends: false }];
+        let replicas = ReplicaManager::new(me, dirs, clock.clone(), Arc::new(config)).expect("readable");
         let image = Arc::new(ImagePublisher::default());
         image.apply(&offsets_topic());
         let topic_id = image.current().topic(CONSUMER_OFFSETS).expect("there").id;
         let id = PartitionId { topic: CONSUMER_OFFSETS.into(), topic_id, partition: PARTITION };
-        replicas.open(&[id]).expect("opens");
+        for opened in replicas.open(&[WantedReplica { id, is_new: true }]) {
+            opened.expect("opens");
+        }
         let writer = ReplicaWriter::new(Arc::clone(&replicas), clock.clone());
         let writer = Arc::new(Counting { writer, loads: AtomicUsize::new(0) });
         let shared = Arc::new(Counted(writer.clone()));
@@ -101,10 +104,10 @@ impl Kit {
     }
 
     async fn elect(&self, epoch: i32) {
-        let (me, leader_epoch) = (BrokerId(1), LeaderEpoch(epoch));
-        let role = Role { leader: Some(me), leader_epoch, isr: vec![me], replicas: vec![me] };
+        let leader_epoch = LeaderEpoch(epoch);
         let partition = self.replicas.get(CONSUMER_OFFSETS, PARTITION).expect("open");
-        partition.take_role(role).await.expect("recorded");
+        let recorded = partition.take_role(testing::role(1, epoch)).expect("taken");
+        recorded.await.expect("recorded");
         let loads = self.loads();
         self.groups.on_elected(PARTITION, leader_epoch);
         self.until_fetched(|fetched| fetched.is_ok()).await;

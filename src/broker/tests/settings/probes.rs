@@ -106,6 +106,8 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("klamm.table.piece.bytes", "directories::pieces_that_are_large_enough_go_to_a_table_of_their_own"),
     ("klamm.page.cache.bytes", "directories::a_directory_is_told_how_much_of_the_page_cache_to_keep"),
     ("klamm.disk.reserve.bytes", "directories::produce_is_refused_below_the_reserve"),
+    ("klamm.stray.retention.ms", "a_topic_that_was_deleted_while_the_broker_was_down_goes_and_all_else_stays"),
+    ("klamm.boot.id", "another_boot_gives_new_leader_epochs_and_a_restart_alone_none"),
 ];
 
 const INTERNAL_TOPICS: &str = "zookeeper::a_broker_meets_others_in_zookeeper_and_its_internal_topics_are_as_set";

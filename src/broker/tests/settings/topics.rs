@@ -9,7 +9,7 @@ use crate::broker::tests::while_down;
 use crate::cluster::znodes::partition_state;
 use crate::coordination::Coordination;
 use crate::replica::partition::Role;
-use crate::types::{BrokerId, LeaderEpoch};
+use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch};
 
 /// Error code of a topic that is made with the broker's defaults.
 async fn made(probe: &mut Probe, name: &str) -> i16 {
@@ -53,9 +53,10 @@ async fn acks_all_wants_as_many_replicas_in_sync_as_is_set() {
         leader: Some(BrokerId(1)),
         leader_epoch: LeaderEpoch(epoch),
         isr: vec![BrokerId(1)],
+        partition_epoch: PartitionEpoch(epoch),
         replicas: vec![BrokerId(1), BrokerId(2)],
     };
-    probe.partition("t").take_role(of_two(7)).await.expect("stored");
+    probe.partition("t").take_role(of_two(7)).expect("taken").await.expect("recorded");
     assert_eq!(probe.produce("t", &["v"]).await, 19, "NOT_ENOUGH_REPLICAS");
     probe.set("t", "min.insync.replicas", "1").await;
     eventually("the topic's own setting counts", async || probe.produce("t", &["v"]).await == 0).await;

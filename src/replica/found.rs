@@ -1,0 +1,154 @@
+//! Logs on disk that are not open: found at start, or left when an open log could not be deleted. Each stays reserved,
+//! in the directory where it lies, until it is open or gone. Plain data; the manager holds the lock.
+//!
+//! A log whose topic is not in the cluster is a *stray*. When it became one is a side record of its directory, under
+//! the topic id zero, which no topic has, so that all marks are found by one range:
+//!
+//! | key | value |
+//! |---|---|
+//! | zeros (20), `87`, topic id (16), partition (4, big-endian) | 1, since when (ms since 1970, 8 bytes big-endian) |
+//!
+//! The mark goes when the log is opened or deleted; one whose log is gone means nothing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::{ControlFlow, Range};
+
+use bytes::Bytes;
+
+use crate::clock::UnixMs;
+use crate::storage::{Family, LogDir, PartitionId, StorageError, Write, keys};
+use crate::types::{PartitionIndex, TopicId, TopicName};
+
+const STRAY: u8 = 0x87;
+const VERSION: u8 = 1;
+
+/// Where a log lies that is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Index of its directory.
+    pub(super) at: usize,
+    pub(super) family: Family,
+    /// `None`: not known to be a stray.
+    pub(super) stray_since: Option<UnixMs>,
+    /// Its end may be lost, as it was last written to under another boot of the machine.
+    pub(super) may_lack_end: bool,
+}
+
+impl Found {
+    /// One that this process made or had open.
+    pub(super) fn made(at: usize, family: Family) -> Self {
+        Self { at, family, stray_since: None, may_lack_end: false }
+    }
+}
+
+/// All logs that are not open.
+#[derive(Debug, Default)]
+pub(super) struct FoundLogs {
+    pub(super) logs: HashMap<PartitionId, Found>,
+}
+
+impl FoundLogs {
+    /// Takes in what a directory holds, with its marks. Blocking.
+    pub(super) fn add(&mut self, at: usize, dir: &dyn LogDir, may_lack_ends: bool) -> Result<(), StorageError> {
+        let mut marks = HashMap::new();
+        dir.scan_sides(marks_range(), &mut |key, value| {
+            marks.extend(decode_mark(key, value));
+            ControlFlow::Continue(())
+        })?;
+        for (id, family) in dir.partitions() {
+            let stray_since = marks.get(&(id.topic_id, id.partition)).copied();
+            self.logs.insert(id, Found { at, family, stray_since, may_lack_end: may_lack_ends });
+        }
+        Ok(())
+    }
+
+    /// The id of a topic, as the logs found under its name have it. Strays count only where there is nothing else, and
+    /// several ids count as none.
+    pub(super) fn topic_id(&self, topic: &TopicName) -> Option<TopicId> {
+        let ids = |stray: bool| {
+            let logs =
+                self.logs.iter().filter(|(id, found)| id.topic == *topic && found.stray_since.is_some() == stray);
+            logs.map(|(id, _)| id.topic_id).collect::<BTreeSet<_>>()
+        };
+        let only = |ids: BTreeSet<TopicId>| (ids.len() == 1).then(|| ids.into_iter().next()).flatten();
+        let known = ids(false);
+        if known.is_empty() { only(ids(true)) } else { only(known) }
+    }
+
+    /// Logs of a partition by name, whatever their topic ids, that are not strays.
+    pub(super) fn of_partition(&self, topic: &TopicName, partition: PartitionIndex) -> Vec<(PartitionId, Found)> {
+        let of = |id: &PartitionId| id.topic == *topic && id.partition == partition;
+        let logs = self.logs.iter().filter(|(id, found)| of(id) && found.stray_since.is_none());
+        logs.map(|(id, found)| (id.clone(), *found)).collect()
+    }
+}
+
+/// Marks a log as a stray.
+pub(super) fn mark(id: &PartitionId, since: UnixMs) -> Write {
+    let mut value = vec![VERSION];
+    value.extend_from_slice(&since.to_be_bytes());
+    Write::Side { key: mark_key(id), value: value.into() }
+}
+
+/// Takes the mark away.
+pub(super) fn unmark(id: &PartitionId) -> Write {
+    Write::DeleteSide { key: mark_key(id) }
+}
+
+fn mark_key(id: &PartitionId) -> Bytes {
+    let suffix = keys::side_prefix(id.topic_id, id.partition);
+    keys::side(TopicId::ZERO, PartitionIndex(0), STRAY, &suffix)
+}
+
+fn marks_range() -> Range<Bytes> {
+    let key = |tag| keys::side(TopicId::ZERO, PartitionIndex(0), tag, &[]);
+    key(STRAY)..key(STRAY + 1)
+}
+
+/// `None` for a mark of a later version: its log is a stray from now on.
+fn decode_mark(key: &[u8], value: &[u8]) -> Option<((TopicId, PartitionIndex), UnixMs)> {
+    let (topic_id, partition) = key.get(21..)?.split_first_chunk::<16>()?;
+    let (&VERSION, since) = value.split_first()? else { return None };
+    let partition = PartitionIndex(i32::from_be_bytes(partition.try_into().ok()?));
+    Some(((TopicId(uuid::Uuid::from_bytes(*topic_id)), partition), i64::from_be_bytes(since.try_into().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(topic: &str, number: u128, partition: i32) -> PartitionId {
+        let topic_id = TopicId::from_random(number << 64 | 7).expect("a legal id");
+        PartitionId { topic: topic.into(), topic_id, partition: PartitionIndex(partition) }
+    }
+
+    #[test]
+    fn a_mark_is_read_back_and_lies_in_the_range() {
+        let id = id("t", 5, 258);
+        let Write::Side { key, value } = mark(&id, 0x0102_0304_0506_0708) else { unreachable!() };
+        assert_eq!(&key[..21], [&[0; 20][..], &[0x87]].concat());
+        assert_eq!(&key[37..], [0, 0, 1, 2]);
+        assert_eq!(&value[..], [1, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert!(marks_range().contains(&key));
+        assert_eq!(decode_mark(&key, &value), Some(((id.topic_id, id.partition), 0x0102_0304_0506_0708)));
+        assert_eq!(decode_mark(&key, &[2, 1]), None);
+    }
+
+    #[test]
+    fn strays_name_a_topic_only_where_nothing_else_does() {
+        let mut found = FoundLogs::default();
+        let mut add = |id: &PartitionId, stray_since| {
+            found.logs.insert(id.clone(), Found { at: 0, family: Family(0), stray_since, may_lack_end: false });
+        };
+        let (old, new, other) = (id("t", 1, 0), id("t", 2, 0), id("u", 3, 0));
+        add(&old, Some(5));
+        add(&new, None);
+        add(&other, Some(5));
+        add(&id("w", 4, 0), None);
+        add(&id("w", 5, 1), None);
+        assert_eq!(found.topic_id(&"t".into()), Some(new.topic_id));
+        assert_eq!(found.topic_id(&"u".into()), Some(other.topic_id));
+        assert_eq!(found.topic_id(&"v".into()), None);
+        assert_eq!(found.topic_id(&"w".into()), None, "two ids are none");
+    }
+}

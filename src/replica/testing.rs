@@ -1,0 +1,74 @@
+//! Partitions over the directory's twin in memory, for tests of this room and of those above it.
+
+use std::sync::Arc;
+
+use super::ack::{Ack, Completion};
+use super::flush::FlushTimer;
+use super::partition::{AckAt, Partition, Role, Upkeep};
+use crate::log::config::LogConfig;
+use crate::log::partition_log::PartitionLog;
+use crate::log::tail::Tail;
+use crate::record::BatchBuilder;
+use crate::storage::faulty::{Faults, FaultyDir};
+use crate::storage::memory::MemoryDir;
+use crate::storage::{LogDir, PartitionId, SharedLogDir};
+use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId};
+
+/// This broker.
+pub(crate) const ME: BrokerId = BrokerId(1);
+
+/// `leader` leads alone, this broker and it are the replicas.
+pub(crate) fn role(leader: i32, epoch: i32) -> Role {
+    let leader = BrokerId(leader);
+    let replicas = if leader == ME { vec![ME] } else { vec![leader, ME] };
+    Role {
+        leader: Some(leader),
+        leader_epoch: LeaderEpoch(epoch),
+        isr: vec![leader],
+        partition_epoch: PartitionEpoch(epoch),
+        replicas,
+    }
+}
+
+/// Partition 0 of the topic `t`, in a directory of its own, that has no role yet.
+pub(crate) fn closed() -> (Arc<Partition>, Arc<Faults>) {
+    let topic_id = TopicId::from_random(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).expect("a legal id");
+    let id = PartitionId { topic: "t".into(), topic_id, partition: PartitionIndex(0) };
+    let (dir, faults) = FaultyDir::around(MemoryDir::open());
+    let family = dir.create(std::slice::from_ref(&id)).expect("created")[0];
+    let (dir, tail): (SharedLogDir, _) = (dir, Tail::new(1 << 20));
+    let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, LogConfig::default(), Arc::clone(&tail), 0);
+    let upkeep = Upkeep { cleaner: Arc::default(), flush: FlushTimer::new(Arc::clone(&dir)) };
+    (Partition::new(ME, id, family, dir, tail, upkeep, log.expect("opens")), faults)
+}
+
+/// The same, led here under this epoch.
+pub(crate) fn led(epoch: LeaderEpoch) -> (Arc<Partition>, Arc<Faults>) {
+    let (partition, faults) = closed();
+    take(&partition, role(ME.0, epoch.0));
+    (partition, faults)
+}
+
+/// Has it take a role, and waits until that is recorded.
+pub(crate) fn take(partition: &Arc<Partition>, role: Role) {
+    partition.take_role(role).expect("taken").wait().expect("recorded");
+}
+
+/// Appends so many batches of one record, and waits until they are written.
+pub(crate) fn append(partition: &Arc<Partition>, count: usize) {
+    for _ in 0..count {
+        let mut builder = BatchBuilder::new();
+        builder.append(0, None, Some(b"v"));
+        let (completion, mut acked) = Completion::new(1);
+        let ack = AckAt::HighWatermark(Ack::new(&completion, 0));
+        drop(partition.append(builder.finish(), ack, None, None, 0).expect("accepted"));
+        drop(completion);
+        let outcomes = loop {
+            match acked.try_all() {
+                Some(outcomes) => break outcomes,
+                None => std::thread::yield_now(),
+            }
+        };
+        outcomes.into_iter().for_each(|outcome| outcome.expect("written"));
+    }
+}
