@@ -350,6 +350,47 @@ def deletion_by_hand(cluster):
     return f"gone in {seconds * 1000:.0f} ms; made anew, it begins at 0"
 
 
+def topic_id_lost(cluster):
+    """Old tools write a topic's node without its id while klamm is down; then the node goes, and comes back."""
+    cluster.create("losing")
+    check(cluster.produce("losing") == (0, 0), "produce is refused")
+    path, node = "/brokers/topics/losing", cluster.json("/brokers/topics/losing")
+    cluster.klamm.stop()
+    cluster.tree.set(path, b'{"version":1,"partitions":{"0":[1]}}')
+    cluster.start()
+    cluster.led("losing")
+    check(cluster.json(path)["topic_id"] == node["topic_id"], f"it has another id: {cluster.json(path)}")
+    check(cluster.produce("losing") == (0, 1), "its records are gone")
+    cluster.klamm.stop()
+    for gone in reversed([path, *walk(cluster.tree, path)]):
+        cluster.tree.delete(gone)
+    cluster.start()
+    until(10, lambda: f"losing-0 (topic_id {node['topic_id']})" in cluster.klamm.log(), "a line that names the stray")
+    cluster.klamm.stop()
+    cluster.tree.create(path, json.dumps(node).encode())
+    cluster.start()
+    cluster.led("losing")
+    check(cluster.produce("losing") == (0, 2), "its records did not come back")
+    return "its id and its records are kept, and come back after its node had gone"
+
+
+def another_boot(cluster):
+    """After a loss of power the end of a log may be lost: everything that is led gets one new leader epoch, once."""
+
+    def started(**more):
+        cluster.klamm.stop()
+        before = {at: epoch for at, (epoch, _) in cluster.epochs().items()}
+        cluster.make(**more).start()
+        for topic in {topic for topic, _ in before}:
+            cluster.led(topic, len([1 for of, _ in before if of == topic]))
+        return {cluster.epochs()[at][0] - epoch for at, epoch in before.items()}
+
+    other = {"klamm.boot.id": "other"}
+    rises = [started(**other), started(**other), started(), started()]
+    check(rises == [{1}, {0}, {1}, {0}], f"leader epochs rose by {rises}")
+    return "one new epoch after each"
+
+
 # Identity, restarts
 
 
@@ -677,6 +718,8 @@ def quick(rows, folder):
     rows.run("zookeeper: settings changed by hand", config_by_hand, cluster)
     rows.run("zookeeper: settings of brokers changed by hand", brokers_config_by_hand, cluster)
     rows.run("zookeeper: topics deleted by hand", deletion_by_hand, cluster)
+    rows.run("zookeeper: a topic's id, and its node, are lost", topic_id_lost, cluster)
+    rows.run("zookeeper: another boot of the machine", another_boot, cluster)
     rows.run("zookeeper: a directory of another cluster", wrong_cluster, cluster)
     rows.run("zookeeper: paused for longer than the session", fault, cluster, paused(3), None)
     cluster.session_s = 20
@@ -694,6 +737,8 @@ def everything(rows, folder, gone_s):
     rows.run("settings of a topic changed by hand", config_by_hand, cluster)
     rows.run("settings of brokers changed by hand", brokers_config_by_hand, cluster)
     rows.run("topics deleted by hand", deletion_by_hand, cluster)
+    rows.run("a topic's id, and its node, are lost while klamm is down", topic_id_lost, cluster)
+    rows.run("another boot of the machine", another_boot, cluster)
     rows.run("SIGTERM and restart", restart, cluster, signal.SIGTERM)
     rows.run("SIGKILL and restart", restart, cluster, signal.SIGKILL)
     rows.run("a second broker with the same id", same_id, cluster)
