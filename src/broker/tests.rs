@@ -1,5 +1,6 @@
 //! A whole broker in this process, spoken to over a socket by raw frames.
 
+mod crowded;
 mod settings;
 
 use std::collections::BTreeSet;

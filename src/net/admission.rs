@@ -9,7 +9,8 @@
 //! nobody waits long for the first: a request gets room as long as there is any, so the last may take more than was
 //! left; a request may be parked for minutes, and the whole half free never. The same holds for a frame above the whole
 //! half that is to come in, while those that fit into it have to fit into what is left: who is received makes room
-//! within a bounded time. Source of the first rule: Kafka 3.9 `SimpleMemoryPool.tryAllocate`, as `SocketServer` makes
+//! within a bounded time. A connection that writes a reply which its client does not take does nothing else, so it
+//! gives up its place meanwhile. Source of the first rule: Kafka 3.9 `SimpleMemoryPool.tryAllocate`, as `SocketServer` makes
 //! it (not strict).
 
 use std::future::Future;
@@ -182,6 +183,20 @@ impl Receiving {
     /// last when it asks again.
     pub(crate) fn step_back(&mut self) {
         self.waiting = None;
+    }
+
+    /// When a frame that has its room is to be judged, while its connection is not read; `None`: there is none.
+    pub(crate) fn judged_at(&self) -> Option<Instant> {
+        Some(self.held.as_ref()?.judged_at)
+    }
+
+    /// Judges that frame.
+    ///
+    /// # Errors
+    /// Others wait for its room, and too little came.
+    pub(crate) fn judge(&mut self) -> io::Result<()> {
+        let others_wait = self.budget.waiting.load(Ordering::Acquire) > 0;
+        self.held.as_mut().map_or(Ok(()), |held| held.judge(others_wait))
     }
 }
 

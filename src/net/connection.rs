@@ -4,15 +4,17 @@
 //! replies is not read either, because writing comes first. A fetch begins when all replies before its own are sent, so
 //! that what it gathers goes out at once.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::stream::FuturesOrdered;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, poll};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -72,7 +74,9 @@ pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
     let outbox = settings.outboxes.outbox();
     let turn = Arc::new(Turn::new());
     let its_turn = Arc::clone(&turn);
-    let connection = Connection { read, write, reader, receiving, pending, outbox, next_fetch: None, turn, settings };
+    let (finished, next_fetch) = (VecDeque::new(), None);
+    let connection =
+        Connection { read, write, reader, receiving, pending, finished, outbox, next_fetch, turn, settings };
     let mut running = pin!(connection.run());
     let polled = poll_fn(|context| {
         its_turn.begins();
@@ -137,7 +141,9 @@ struct Connection {
     /// Memory of a large frame that is coming in.
     receiving: Receiving,
     pending: FuturesOrdered<Pending>,
-    /// Finished replies in `pending`.
+    /// Replies whose turn came while one before them was being written.
+    finished: VecDeque<Finished>,
+    /// Finished replies of both.
     outbox: Arc<Outbox>,
     /// A fetch that begins when `pending` is empty.
     next_fetch: Option<Pending>,
@@ -153,14 +159,13 @@ impl Connection {
         let mut stopping = self.settings.stopping.clone();
         let mut reading = true;
         let admission = Arc::clone(&self.settings.admission);
-        // A frame that waits for room in the budget, and its place. Replies go on meanwhile, because they make that
-        // room.
-        let mut held: Option<(BytesMut, Charging)> = None;
+        // Replies go on meanwhile, because they make the room that it waits for.
+        let mut held: Option<HeldFrame> = None;
         loop {
             if self.turn.is_over() {
                 tokio::task::yield_now().await;
             }
-            if self.pending.is_empty() {
+            if self.unsent() == 0 {
                 self.pending.extend(self.next_fetch.take());
             }
             if self.outbox.is_full() {
@@ -169,12 +174,13 @@ impl Connection {
             let may_read = reading
                 && held.is_none()
                 && self.next_fetch.is_none()
-                && self.pending.len() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
+                && self.unsent() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
                 && !self.outbox.is_full();
+            let (unsent, judged_at) = (self.unsent(), self.receiving.judged_at());
             tokio::select! {
                 biased;
-                Some(finished) = self.pending.next(), if !self.pending.is_empty() => {
-                    self.send(finished.ready).await?;
+                Some(finished) = next_in_turn(&mut self.finished, &mut self.pending), if unsent > 0 => {
+                    self.send(finished.ready, &mut held).await?;
                     active_at = Instant::now();
                 }
                 frame = self.reader.next(&mut self.read, &mut self.receiving), if may_read => {
@@ -200,17 +206,18 @@ impl Connection {
                         self.begin(frame, charge).await?;
                     }
                 }
+                () = reached(judged_at), if !may_read && held.is_none() => judge(&mut self.receiving)?,
                 // The client is gone: nobody reads what is still pending.
                 () = hung_up(&self.write), if !may_read => return Ok(()),
                 () = stopped(&mut stopping), if reading => reading = false,
-                () = &mut idle, if self.pending.is_empty() => {
+                () = &mut idle, if unsent == 0 => {
                     if active_at.elapsed() >= self.settings.idle_max {
                         return Ok(());
                     }
                     idle.as_mut().reset(active_at + self.settings.idle_max);
                 }
             }
-            if !reading && held.is_none() && self.pending.is_empty() && self.next_fetch.is_none() {
+            if !reading && held.is_none() && self.unsent() == 0 && self.next_fetch.is_none() {
                 return Ok(());
             }
         }
@@ -227,14 +234,14 @@ impl Connection {
                     let ready = ready(correlation_id, flexible_header, later.await);
                     finished(ready, charge, &outbox)
                 });
-                if is_fetch && !self.pending.is_empty() {
+                if is_fetch && self.unsent() > 0 {
                     self.next_fetch = Some(later);
                 } else {
                     self.pending.push_back(later);
                 }
                 Ok(())
             }
-            now if self.pending.is_empty() => self.send(ready(correlation_id, flexible_header, now)).await,
+            now if self.unsent() == 0 => self.send(ready(correlation_id, flexible_header, now), &mut None).await,
             now => {
                 let finished = finished(ready(correlation_id, flexible_header, now), charge, &self.outbox);
                 self.pending.push_back(Box::pin(std::future::ready(finished)));
@@ -243,18 +250,65 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, ready: Ready) -> Result<(), End> {
-        match ready {
-            // Who does not read its replies is as idle as who sends nothing.
-            Ready::Write(reply) => Ok(reply::write(&mut self.write, reply, self.settings.idle_max).await?),
-            Ready::Nothing => Ok(()),
-            Ready::Close(reason) => Err(End::Closed(reason)),
+    /// Requests whose replies are still to be sent, but for the next fetch.
+    fn unsent(&self) -> usize {
+        self.pending.len() + self.finished.len()
+    }
+
+    /// While the client does not take this reply the requests behind it go on: what they hold, others may wait for.
+    /// But nobody waits for a frame of this connection that waits for room, `held` or still to come, or that has its
+    /// room and is not read.
+    async fn send(&mut self, ready: Ready, held: &mut Option<HeldFrame>) -> Result<(), End> {
+        let reply = match ready {
+            Ready::Write(reply) => reply,
+            Ready::Nothing => return Ok(()),
+            Ready::Close(reason) => return Err(End::Closed(reason)),
+        };
+        // Who does not read its replies is as idle as who sends nothing.
+        let mut writing = pin!(reply::write(&mut self.write, reply, self.settings.idle_max));
+        if let Poll::Ready(written) = poll!(writing.as_mut()) {
+            return Ok(written?);
+        }
+        self.receiving.step_back();
+        if let Some((frame, charging)) = held {
+            *charging = self.settings.admission.charge(frame.len());
+        }
+        loop {
+            tokio::select! {
+                biased;
+                written = writing.as_mut() => return Ok(written?),
+                Some(finished) = self.pending.next(), if !self.pending.is_empty() => self.finished.push_back(finished),
+                () = reached(self.receiving.judged_at()) => judge(&mut self.receiving)?,
+            }
         }
     }
 }
 
+/// The next reply in the order of the requests.
+async fn next_in_turn(finished: &mut VecDeque<Finished>, pending: &mut FuturesOrdered<Pending>) -> Option<Finished> {
+    match finished.pop_front() {
+        Some(finished) => Some(finished),
+        None => pending.next().await,
+    }
+}
+
+/// A frame that has begun to come and is not read does not keep its room from others.
+fn judge(receiving: &mut Receiving) -> Result<(), End> {
+    receiving.judge().map_err(|slow| End::Closed(CloseReason::Malformed(slow.to_string())))
+}
+
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A frame that waits for room in the budget, and its place.
+type HeldFrame = (BytesMut, Charging);
+
 /// Resolves when the frame that waits has its room; never, if none waits.
-async fn charged(held: &mut Option<(BytesMut, Charging)>) -> Charge {
+async fn charged(held: &mut Option<HeldFrame>) -> Charge {
     match held {
         Some((_, charging)) => charging.await,
         None => std::future::pending().await,
