@@ -317,6 +317,7 @@ impl Controller {
             context: Context::default(),
             channels,
             watches: Default::default(),
+            retry: Default::default(),
         };
         let result = term.fail_over().await;
         self.term = Some(term);

@@ -1,8 +1,8 @@
 //! Deleting topics: out of every image, then off every disk, then out of the store.
 //!
-//! A deletion waits until all replicas are on live brokers; one that failed on a broker is tried again when that broker
-//! comes back. A replica whose log cannot be opened is no reason to wait (Kafka waits): deleting it is the way out.
-//! Source: Kafka 3.9 `TopicDeletionManager`.
+//! A deletion waits until all replicas are on live brokers; one that failed on a broker is tried again after a while
+//! (Kafka: when that broker comes back). A replica whose log cannot be opened is no reason to wait (Kafka waits):
+//! deleting it is the way out. Source: Kafka 3.9 `TopicDeletionManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,7 +131,7 @@ impl Term {
         broker: BrokerId,
         results: PartitionResults,
     ) -> Result<(), Interrupted> {
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut refused) = (BTreeSet::new(), BTreeSet::new());
         for (topic, partition, result) in results {
             let Some(Deletion::Stopping(awaited)) = self.context.deletions.get_mut(&topic) else { continue };
             match result {
@@ -139,11 +139,18 @@ impl Term {
                     awaited.remove(&(broker, partition));
                 }
                 Err(error) => {
-                    // Stays awaited: the deletion begins again when the broker comes back.
-                    warn!(%broker, %topic, %partition, %error, "the replica could not be deleted");
+                    if self.retry.is_news(&topic) {
+                        warn!(%broker, %topic, %partition, %error, "the replica could not be deleted; tried again");
+                    }
+                    refused.insert(topic.clone());
                 }
             }
             touched.insert(topic);
+        }
+        if !refused.is_empty() {
+            // All of it begins again: what is deleted already is no error.
+            self.context.deletions.extend(refused.into_iter().map(|topic| (topic, Deletion::Waiting)));
+            self.retry_later();
         }
         let all_stopped = |topic: &TopicName| match self.context.deletions.get(topic) {
             Some(Deletion::Stopping(awaited)) => awaited.is_empty(),
@@ -173,6 +180,7 @@ impl Term {
                 self.delete_tree(topics::path(name.as_str())).await?;
             }
             info!(topic = %name, "deleted");
+            self.retry.deleted(&name);
             self.context.deletions.remove(&name);
             self.context.topics.remove(&name);
             self.context.failed_replicas.retain(|(_, topic, _)| *topic != name);

@@ -29,6 +29,8 @@ pub(super) enum Event {
     LogDirNotified,
     /// A broker answered a control request.
     Answered(Answer),
+    /// What a disk has refused is to be asked again.
+    RetryDue,
 }
 
 /// What others ask of the controller.

@@ -23,6 +23,7 @@ mod fence;
 mod notifications;
 mod partitions;
 mod producer_ids;
+mod retry;
 mod term;
 #[cfg(test)]
 mod tests;

@@ -349,10 +349,12 @@ impl Term {
             match result {
                 Ok(()) => {
                     if self.context.failed_replicas.remove(&key) {
+                        self.retry.succeeded();
                         moved.push(name);
                     }
                 }
                 Err(ControlError::Storage(reason)) => {
+                    self.retry_later();
                     if self.context.failed_replicas.insert(key) {
                         let TopicPartition { topic, partition } = &name;
                         info!(%broker, %topic, %partition, reason, "the replica is offline");
@@ -379,6 +381,30 @@ impl Term {
         changed.extend(self.settle_for(Cause::EndLost(broker), ends_lost).await?);
         self.announce(&changed, false);
         Ok(())
+    }
+}
+
+impl Term {
+    /// A broker's disk has refused something.
+    pub(super) fn retry_later(&mut self) {
+        self.watches.extend(self.retry.arm());
+    }
+
+    /// Sends the roles of all replicas that are offline, and begins again all deletions that wait. The answers say
+    /// whether that has to be done once more.
+    pub(super) async fn on_retry_due(&mut self) -> Result<(), Interrupted> {
+        self.retry.disarm();
+        let mut roles: BTreeMap<BrokerId, Vec<TopicPartition>> = BTreeMap::new();
+        for (broker, topic, partition) in &self.context.failed_replicas {
+            if !self.context.is_being_deleted(topic) {
+                let name = TopicPartition { topic: topic.clone(), partition: *partition };
+                roles.entry(*broker).or_default().push(name);
+            }
+        }
+        for (broker, partitions) in roles {
+            self.send_roles(broker, &partitions, false);
+        }
+        self.resume_deletions().await
     }
 }
 

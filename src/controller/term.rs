@@ -9,6 +9,7 @@ use super::channel::{Answer, Answered, Channels};
 use super::context::Context;
 use super::event::{Event, Pending, when_changed};
 use super::fence::{Fence, Interrupted};
+use super::retry::Retry;
 use crate::clock::SharedClock;
 use crate::cluster::control::LogInventory;
 use crate::cluster::image::ClusterImage;
@@ -46,8 +47,9 @@ pub(super) struct Term {
     pub(super) fence: Fence,
     pub(super) context: Context,
     pub(super) channels: Channels,
-    /// Armed watches.
+    /// Armed watches, and what comes by time.
     pub(super) watches: FuturesUnordered<Pending>,
+    pub(super) retry: Retry,
 }
 
 impl Term {
@@ -66,6 +68,7 @@ impl Term {
             Event::IsrNotified => self.on_isr_notified().await,
             Event::LogDirNotified => self.on_log_dir_notified().await,
             Event::Answered(answer) => self.on_answer(answer).await,
+            Event::RetryDue => self.on_retry_due().await,
         }
     }
 

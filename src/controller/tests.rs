@@ -47,6 +47,8 @@ struct FakeBroker {
     refuses: Mutex<Option<ControlError>>,
     /// Refuses to lead under lower epochs than this one.
     ends_lost_below: Mutex<LeaderEpoch>,
+    /// Answers so many deletions with a storage error for their first partition.
+    deletions_refused: Mutex<u32>,
     inventory: Arc<Inventory>,
 }
 
@@ -82,7 +84,13 @@ impl BrokerLink for FakeBroker {
 
     fn stop_replica(&self, request: StopReplica) -> BoxFuture<'_, Result<PartitionResults, ControlError>> {
         self.heard.lock().push(Heard::Stop(request.clone()));
-        let results = request.partitions.into_iter().map(|stop| (stop.topic, stop.partition, Ok(()))).collect();
+        let mut results: PartitionResults =
+            request.partitions.into_iter().map(|stop| (stop.topic, stop.partition, Ok(()))).collect();
+        let mut refused = self.deletions_refused.lock();
+        if *refused > 0 {
+            *refused -= 1;
+            results[0].2 = Err(ControlError::Storage("no space".into()));
+        }
         ready(Ok(results)).boxed()
     }
 }
@@ -377,6 +385,45 @@ async fn failed_log_directory_takes_its_replicas_offline() {
     let path = "/log_dir_event_notification/log_dir_event_";
     cluster.store.create(path, event, CreateMode::PersistentSequential).await.unwrap();
     one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_some())).await;
+}
+
+/// Without space a log cannot be made. Nobody told the controller when there was some.
+#[tokio::test(start_paused = true)]
+async fn replicas_that_a_disk_refused_are_asked_for_again() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    let lead = |image: &crate::cluster::image::ClusterImage| {
+        image.partition("t", PartitionIndex(0)).map(|state| state.leader.is_some())
+    };
+    *one.broker.refuses.lock() = Some(ControlError::Storage("no space".into()));
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| lead(image) == Some(false)).await;
+    let before = one.roles().len();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let asked = one.roles().len() - before;
+    assert!((50..70).contains(&asked), "each time after a longer pause, of a minute at last: {asked}");
+    *one.broker.refuses.lock() = None;
+    one.sees(|image| lead(image) == Some(true)).await;
+    let before = one.roles().len();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(one.roles().len(), before, "all is well");
+}
+
+/// A deletion that failed stayed under way until the broker started anew, and the name was taken that long.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_a_disk_refused_is_begun_again() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1], &[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    *one.broker.deletions_refused.lock() = 3;
+    let admin = ClusterAdmin::new(cluster.store.clone());
+    let name = TopicName::new("t");
+    admin.mark_for_deletion(std::slice::from_ref(&name)).await.remove(0).unwrap();
+    assert!(admin.await_gone(&name, Duration::from_secs(60)).await);
+    let stops = one.broker.heard.lock().iter().filter(|heard| matches!(heard, Heard::Stop(_))).count();
+    assert_eq!(stops, 4);
 }
 
 #[tokio::test(start_paused = true)]

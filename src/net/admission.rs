@@ -10,8 +10,8 @@
 //! left; a request may be parked for minutes, and the whole half free never. The same holds for a frame above the whole
 //! half that is to come in, while those that fit into it have to fit into what is left: who is received makes room
 //! within a bounded time. A connection that writes a reply which its client does not take does nothing else, so it
-//! gives up its place meanwhile. Source of the first rule: Kafka 3.9 `SimpleMemoryPool.tryAllocate`, as `SocketServer` makes
-//! it (not strict).
+//! gives up its place meanwhile.
+//! Source of the first rule: Kafka 3.9 `SimpleMemoryPool.tryAllocate`, as `SocketServer` makes it (not strict).
 
 use std::future::Future;
 use std::io;

@@ -219,8 +219,11 @@ impl ReplicaManager {
         let hosted = match opened {
             Ok(partition) => Hosted::Online(Arc::clone(partition)),
             Err(failure) => {
-                error!(topic = %id.topic, partition = %id.partition, topic_id = %id.topic_id, %failure,
-                    "the log cannot be opened; this partition alone is offline");
+                // It is tried again now and then.
+                if !self.is_offline(id.topic.as_str(), id.partition) {
+                    error!(topic = %id.topic, partition = %id.partition, topic_id = %id.topic_id, %failure,
+                        "the log cannot be opened; this partition alone is offline");
+                }
                 Hosted::Offline(id.topic_id)
             }
         };

@@ -1,5 +1,5 @@
-//! Requests while there is no room for more of them, `queued.max.request.bytes`: a client that does not read its replies
-//! holds up nobody but itself.
+//! Requests while there is no room for more of them, `queued.max.request.bytes`: a client that does not read its
+//! replies holds up nobody but itself.
 
 use super::*;
 
