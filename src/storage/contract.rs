@@ -315,6 +315,15 @@ fn a_closed_directory_is_stopped<D: LogDir + ?Sized>(open: &mut dyn FnMut() -> s
     assert!(results.iter().enumerate().all(|(n, (at, result))| n == *at && result.is_ok()));
     let refused = commit(&*dir, vec![], false);
     assert!(matches!(refused, Err(StorageError::Stopped { .. })), "{refused:?}");
+    let held = std::sync::Arc::new(parking_lot::Mutex::new(()));
+    let (guard, taken) = (held.lock(), std::sync::Arc::clone(&held));
+    let (sender, done) = mpsc::channel();
+    dir.commit(
+        WriteSet::default(),
+        Box::new(move |_| drop(sender.send(taken.try_lock_for(std::time::Duration::from_secs(10)).is_some()))),
+    );
+    drop(guard);
+    assert_eq!(done.recv(), Ok(true), "who queues may hold the lock that `done` takes");
     dir.close();
 }
 

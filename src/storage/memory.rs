@@ -185,7 +185,7 @@ impl LogDir for MemoryDir {
             None => Some(done),
         };
         if let Some(done) = refused {
-            done(Err(StorageError::Stopped { dir: self.path(), reason: "closed".into() }));
+            super::refuse_closed(self.path(), done);
         }
     }
 

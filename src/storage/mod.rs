@@ -9,6 +9,7 @@
 //!   them in one group commit (I-1). `Done` is called in that same order, by whoever wrote it, after the write (and, if
 //!   one of the group asked for it, the sync) has returned: it must be short and must not block.
 //! - A kill in the middle may leave batches of a set that was not done, and nothing else of it.
+//! - Neither call calls a `Done` itself, of a closed directory neither: who queues holds a lock that it may take.
 //! - A read begun after `Done(Ok)` sees the set.
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.
@@ -39,7 +40,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tracing::debug;
 
+use crate::task;
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 
 /// A partition's identity on disk. A topic that is deleted and made again has a new `topic_id` and so shares nothing.
@@ -158,6 +161,15 @@ impl Write {
 
 /// Called once per write set, in commit order, on the thread that has written it.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
+
+/// Refuses a set that was queued when the directory was closed. On a thread of its own, because who queued it may hold
+/// the lock that its `Done` takes. Where there is no thread to be had the `Done` is dropped, which says the same.
+fn refuse_closed(dir: PathBuf, done: Done) {
+    let refuse = move || done(Err(StorageError::Stopped { dir, reason: "closed".into() }));
+    if let Err(error) = task::thread("storage-closed", refuse) {
+        debug!(%error, "a set for a closed directory is dropped");
+    }
+}
 
 /// A batch that a scan shows: its bytes, valid during the visit only.
 #[derive(Debug, Clone, Copy)]

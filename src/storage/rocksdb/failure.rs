@@ -173,7 +173,8 @@ impl Shared {
         outcome.map_err(|error| if error.is_no_space() { self.no_space(&error) } else { self.stop(&error) })
     }
 
-    /// Does something with a growing table's file, or where they lie, and says what its error means.
+    /// Does something with a growing table's file, or where they lie, and says what its error means. What cannot be
+    /// taken back must not stay, whatever the reason.
     pub(super) fn file<T>(
         &self,
         operation: Operation,
@@ -187,7 +188,7 @@ impl Shared {
             self.fault(operation).and_then(|()| call())
         };
         outcome.map_err(|error| {
-            if operation != Operation::Sync && is_no_space(&error) {
+            if !matches!(operation, Operation::Sync | Operation::CutTable) && is_no_space(&error) {
                 self.no_space(&error)
             } else {
                 self.stop(&RocksError(format!("cannot {} {}: {error}", operation.what(), path.display())))

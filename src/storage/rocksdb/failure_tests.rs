@@ -106,6 +106,21 @@ fn what_was_refused_is_not_in_the_file() {
     expect_for_ever(&place, &dir, "t", &values(0..2, BYTES));
 }
 
+/// What is left of it in the file would be read after a kill, and hide what was acknowledged behind it.
+#[test]
+fn a_set_that_cannot_be_taken_back_stops_the_directory() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let (dir, options) = open(&place);
+    let family = create(&dir, "t");
+    for offset in 0..8 {
+        commit(&*dir, vec![batch(family, offset, &value(offset, BYTES))], false).expect("written");
+    }
+    options.faults.set(Operation::WriteTable, Errno::NOSPC, Some(1));
+    options.faults.set(Operation::CutTable, Errno::NOSPC, Some(1));
+    let outcome = commit(&*dir, vec![batch(family, 8, &value(8, BYTES))], false);
+    assert!(matches!(outcome, Err(StorageError::Stopped { .. })), "{outcome:?}");
+}
+
 #[test]
 fn all_else_stops_the_directory_and_what_was_acknowledged_stays() {
     let met_by_writer =

@@ -434,7 +434,8 @@ impl Shared {
     pub(super) fn drop_files_below_start(&self, family: Family, synced: Offset) -> Result<(), StorageError> {
         let state = self.families.state(family);
         let start = state.start();
-        if start <= Offset::ZERO || start == Offset::MAX {
+        // `synced` `MAX`: of the partition that had the family before.
+        if start <= Offset::ZERO || start == Offset::MAX || synced == Offset::MAX {
             return Ok(());
         }
         let first_kept = start.min(synced);

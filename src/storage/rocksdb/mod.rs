@@ -76,7 +76,7 @@ use self::raw::{Cf, Db, ReadOptions, RocksError};
 use self::space::Space;
 use self::watch::Watch;
 use self::writer::Queue;
-use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet};
+use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet, refuse_closed};
 use crate::task;
 use crate::types::Offset;
 
@@ -346,7 +346,7 @@ impl LogDir for RocksDirectory {
 
     fn queue(&self, set: WriteSet, done: Done) {
         if let Err(done) = self.queue.push(set, done) {
-            done(Err(self.closed()));
+            refuse_closed(self.dir.clone(), done);
         }
     }
 

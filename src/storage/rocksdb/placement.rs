@@ -267,6 +267,9 @@ impl Placement {
         }
         table.seal();
         shared.file(Operation::Sync, table.path(), || table.sync())?;
+        if std::mem::take(&mut self.names_unsynced) {
+            shared.sync_growing_dir()?;
+        }
         self.seal(shared, family, table);
         note_synced(shared, family, 0);
         Ok(true)
@@ -300,8 +303,10 @@ impl Placement {
         if self.syncs {
             shared.sync_left_logs()?;
             if !std::mem::replace(&mut self.found_are_synced, true) {
-                // What a killed process left counts as written before.
-                self.unsynced.extend(shared.unsynced_tables().iter().map(Arc::downgrade));
+                // What a killed process left counts as written before, names included.
+                let found = shared.unsynced_tables();
+                self.names_unsynced |= !found.is_empty();
+                self.unsynced.extend(found.iter().map(Arc::downgrade));
             }
             if std::mem::take(&mut self.names_unsynced) {
                 shared.sync_growing_dir()?;

@@ -309,6 +309,26 @@ fn moving_a_logs_start_drops_whole_files() {
     assert_eq!(scan(&*opened, family, 0).len(), 126);
 }
 
+/// A job may wait while its partition is deleted, and meet the next one of the family.
+#[test]
+fn a_former_partitions_job_drops_no_file_of_the_next_one() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let opened = open(dir.path());
+    let family = create(&opened, "t");
+    let shared = shared(&opened);
+    shared.chores.close();
+    let batches = (0..64).map(|n| batch(family, n, &[7; 4096])).collect();
+    commit(&*opened, batches, false).expect("commit");
+    shared.db.flush(&[shared.cf(family)], true).expect("flush");
+    commit(&*opened, vec![delete(family, 0..64)], false).expect("commit");
+    let bytes_on_disk = || shared.db.property(shared.cf(family), "rocksdb.live-sst-files-size").expect("known");
+    let before = bytes_on_disk();
+    shared.drop_files_below_start(family, Offset::MAX).expect("nothing to do");
+    assert_eq!(bytes_on_disk(), before, "the start may not be on the disk");
+    shared.drop_files_below_start(family, Offset(64)).expect("dropped");
+    assert_eq!(bytes_on_disk(), 0);
+}
+
 #[test]
 fn a_thousand_partitions_are_created_in_one_call_and_found_again() {
     let dir = tempfile::tempdir().expect("tempdir");
