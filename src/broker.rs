@@ -153,7 +153,7 @@ impl Broker {
         let complete =
             first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
         if first_image::await_epochs(&parts.replicas).await && complete {
-            dirs.remember_boot();
+            dirs.remember_boot(&parts.replicas.dirs_in_doubt());
         }
         parts.handles.transactions.on_image_complete();
         let (tree, replicas) = (Arc::clone(&coordination), Arc::clone(&parts.replicas));

@@ -170,8 +170,10 @@ impl Dirs {
 
     /// Nobody has to be told any more that logs may lack their ends. A directory that cannot note it says so again at
     /// the next start, which costs a leader epoch and nothing else.
-    pub(super) fn remember_boot(&self) {
-        for path in &self.paths {
+    ///
+    /// `in_doubt`: directories of which the next start has to say once more that ends may be lost.
+    pub(super) fn remember_boot(&self, in_doubt: &[bool]) {
+        for (path, _) in self.paths.iter().zip(in_doubt).filter(|(_, in_doubt)| !**in_doubt) {
             if let Err(error) = self.boot.remember(path) {
                 warn!(dir = %path.display(), %error, "the boot is not noted; the next start gives new leader epochs");
             }

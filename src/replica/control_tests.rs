@@ -324,9 +324,11 @@ async fn a_log_that_may_have_lost_its_end_leads_under_a_new_epoch_alone() {
     let bench = bench.restart(false).await;
     assert_eq!(bench.role(&t, led(0)).await, Ok(()), "a kill loses nothing");
     let bench = bench.restart(true).await;
+    assert!(bench.replicas.dirs_in_doubt().contains(&true), "it may not be forgotten before it is open");
     for _ in 0..2 {
         assert_eq!(bench.role(&t, led(0)).await, Err(ControlError::EndLost));
         assert_eq!((bench.leads(&t), bench.replicas.in_doubt()), (false, 1));
+        assert!(!bench.replicas.dirs_in_doubt().contains(&true), "it is open, and asks for an epoch");
     }
     assert_eq!(bench.role(&t, led(1)).await, Ok(()));
     assert_eq!((bench.leads(&t), bench.replicas.in_doubt()), (true, 0));

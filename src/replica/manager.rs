@@ -440,6 +440,16 @@ impl ReplicaManager {
         self.all().iter().filter(|partition| partition.waits_for_an_epoch()).count()
     }
 
+    /// For each directory whether logs lie in it that are not open and may lack their ends, so that another start has
+    /// to say so. Strays do that by themselves.
+    pub(crate) fn dirs_in_doubt(&self) -> Vec<bool> {
+        let mut in_doubt = vec![false; self.dirs.len()];
+        for found in self.found.lock().logs.values() {
+            in_doubt[found.at] |= found.may_lack_end && found.stray_since.is_none();
+        }
+        in_doubt
+    }
+
     /// Settings of a topic changed.
     pub(crate) fn reconfigure(&self, topic: &TopicName) {
         let replicas = self.of_topic(topic.as_str());
