@@ -164,7 +164,8 @@ impl ReplicaControl {
                 self.listener.on_resigned(topic, partition.id.partition);
             }
         }
-        Ok(recorded)
+        // Whatever the role, it is offline: a controller that heard otherwise would have it lead once more.
+        partition.failure().map_or(Ok(recorded), |failure| Err(ControlError::Storage(failure)))
     }
 
     async fn stop(&self, request: StopReplica) -> Result<PartitionResults, ControlError> {

@@ -185,6 +185,18 @@ async fn a_log_that_cannot_be_opened_is_offline_by_itself_and_stays_where_it_was
     assert_eq!((bench.lie_in(0), bench.lie_in(1)), (vec!["fresh".into()], vec!["bad".into(), "good".into()]));
 }
 
+/// It answered that it was back as soon as it was to lead no more, and was elected and failed again for ever.
+#[tokio::test]
+async fn a_partition_of_a_failed_directory_stays_offline_whatever_its_role() {
+    let (bench, t) = (Bench::new().await, id("t", 1));
+    assert_eq!(bench.role(&t, new()).await, Ok(()));
+    bench.faults.iter().for_each(|faults| faults.fail_commit(0));
+    assert!(matches!(bench.role(&t, led(1)).await, Err(ControlError::Storage(_))));
+    let answer = bench.role(&t, PartitionState { leader: None, ..led(2) }).await;
+    assert!(matches!(answer, Err(ControlError::Storage(_))), "{answer:?}");
+    assert!(!bench.leads(&t));
+}
+
 /// P12: a failed directory fails the partitions that lie there and no others, and none of them is made elsewhere.
 #[tokio::test]
 async fn p12_a_failed_directory_fails_its_own_partitions_alone() {

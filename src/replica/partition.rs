@@ -251,6 +251,14 @@ impl Partition {
         matches!(self.state.lock().end, End::Refused(_))
     }
 
+    /// Why nothing is written to the log any more until it is opened by another start, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match &self.state.lock().failed {
+            Some(failed @ AckError::Storage(_)) => Some(failed.to_string()),
+            Some(AckError::Full | AckError::NotLeader) | None => None,
+        }
+    }
+
     /// Whether a LeaderAndIsr of this epoch has nothing to say any more.
     pub(crate) fn has_taken(&self, epoch: LeaderEpoch) -> bool {
         let state = self.state.lock();
