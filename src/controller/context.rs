@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::deletion::Deletion;
 use crate::cluster::control::{LiveBroker, PartitionState};
 use crate::cluster::znodes::partition_state::LeaderAndIsrNode;
 use crate::types::{BrokerEpoch, BrokerId, PartitionEpoch, PartitionIndex, TopicId, TopicName, TopicPartition};
@@ -33,6 +32,15 @@ pub(super) struct Partition {
 pub(super) struct Topic {
     pub(super) id: TopicId,
     pub(super) partitions: BTreeMap<PartitionIndex, Partition>,
+}
+
+/// How far a deletion is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// Not begun, or to be begun again: some replica cannot be deleted now.
+    Waiting,
+    /// These replicas have not answered.
+    Stopping(BTreeSet<(BrokerId, PartitionIndex)>),
 }
 
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::{info, warn};
 
 use super::channel::ControlRequest;
+use super::context::Deletion;
 use super::event::Event;
 use super::fence::Interrupted;
 use super::term::Term;
@@ -16,19 +17,10 @@ use crate::cluster::control::{PartitionResults, StopPartition, StopReplica};
 use crate::cluster::znodes::config::Entity;
 use crate::cluster::znodes::{admin, partition_state, topics};
 use crate::coordination::{CoordinationError, Op};
-use crate::types::{BrokerId, PartitionIndex, TopicName};
+use crate::types::{BrokerId, TopicName};
 
 /// Operations in one multi of a deletion.
 const DELETES_PER_MULTI: usize = 1000;
-
-/// How far a deletion is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Deletion {
-    /// Not begun, or to be begun again: some replica cannot be deleted now.
-    Waiting,
-    /// These replicas have not answered.
-    Stopping(BTreeSet<(BrokerId, PartitionIndex)>),
-}
 
 impl Term {
     pub(super) async fn on_deletions_changed(&mut self) -> Result<(), Interrupted> {

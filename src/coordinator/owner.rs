@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep};
 use tracing::{error, info, warn};
 
-use super::runtime::{Shared, Unavailable};
+use super::context::{Context, Unavailable};
 use super::shard::{Access, Moment, Outcome, ReplayError, Shard, Ticket};
 use super::writer::{Appending, CoordinatorRecord, Entry, Loaded, WriteError};
 use crate::types::{Fence, LeaderEpoch, LogOpening, Offset, PartitionIndex, limits};
@@ -84,7 +84,7 @@ enum End {
 
 /// Owner of the shard of one partition.
 pub(crate) struct Owner<S: Shard> {
-    shared: Arc<Shared<S>>,
+    context: Arc<Context<S>>,
     partition: PartitionIndex,
     epoch: LeaderEpoch,
     commands: mpsc::Receiver<Command<S>>,
@@ -93,13 +93,13 @@ pub(crate) struct Owner<S: Shard> {
 
 impl<S: Shard> Owner<S> {
     pub(crate) fn new(
-        shared: Arc<Shared<S>>,
+        context: Arc<Context<S>>,
         partition: PartitionIndex,
         epoch: LeaderEpoch,
         commands: mpsc::Receiver<Command<S>>,
         active: Arc<AtomicBool>,
     ) -> Self {
-        Self { shared, partition, epoch, commands, active }
+        Self { context, partition, epoch, commands, active }
     }
 
     /// Runs until the handle is dropped, or until the log is led elsewhere.
@@ -121,11 +121,11 @@ impl<S: Shard> Owner<S> {
             match end {
                 End::Stopped => return,
                 End::Failed(WriteError::NotLeader) => {
-                    info!(topic = %self.shared.topic, %partition, epoch = %self.epoch, "no longer the leader");
+                    info!(topic = %self.context.topic, %partition, epoch = %self.epoch, "no longer the leader");
                     return;
                 }
                 End::Failed(error) => {
-                    error!(topic = %self.shared.topic, %partition, %error, "coordinator log failed");
+                    error!(topic = %self.context.topic, %partition, %error, "coordinator log failed");
                 }
             }
             tokio::select! {
@@ -139,9 +139,9 @@ impl<S: Shard> Owner<S> {
 
     /// Replays the log into a new shard, on the thread that reads it.
     async fn load(&self) -> Result<S, WriteError> {
-        let _permit = self.shared.loads.acquire().await.map_err(|_| WriteError::NotLeader)?;
-        let started_ms = self.shared.clock.monotonic_ms();
-        let loading = Arc::new(Mutex::new(Some(Loading { shard: (self.shared.make)(), records: 0, skipped: 0 })));
+        let _permit = self.context.loads.acquire().await.map_err(|_| WriteError::NotLeader)?;
+        let started_ms = self.context.clock.monotonic_ms();
+        let loading = Arc::new(Mutex::new(Some(Loading { shard: (self.context.make)(), records: 0, skipped: 0 })));
         let visited = loading.clone();
         let visit = move |found: Loaded| match &mut *visited.lock() {
             Some(loading) => {
@@ -152,11 +152,11 @@ impl<S: Shard> Owner<S> {
             None => ControlFlow::Break(()),
         };
         let abandon = AbandonLoad(loading);
-        self.shared.writer.load(&self.shared.topic, self.partition, Box::new(visit)).await?;
+        self.context.writer.load(&self.context.topic, self.partition, Box::new(visit)).await?;
         let Loading { shard, records, skipped } = abandon.0.lock().take().expect("only this function takes it");
-        let elapsed_ms = self.shared.clock.monotonic_ms() - started_ms;
+        let elapsed_ms = self.context.clock.monotonic_ms() - started_ms;
         info!(
-            topic = %self.shared.topic, partition = %self.partition, epoch = %self.epoch, records, skipped, elapsed_ms,
+            topic = %self.context.topic, partition = %self.partition, epoch = %self.epoch, records, skipped, elapsed_ms,
             "coordinator loaded"
         );
         Ok(shard)
@@ -164,9 +164,9 @@ impl<S: Shard> Owner<S> {
 
     /// `has_appended`: whether anything was.
     async fn serve(&mut self, shard: S, stop: &mut oneshot::Receiver<()>, has_appended: &mut bool) -> End {
-        let batch_bytes_max = self.shared.writer.batch_bytes_max(&self.shared.topic);
+        let batch_bytes_max = self.context.writer.batch_bytes_max(&self.context.topic);
         let mut serving = Serving {
-            shared: &self.shared,
+            context: &self.context,
             partition: self.partition,
             epoch: self.epoch,
             shard,
@@ -274,7 +274,7 @@ async fn ring(alarm: &mut Option<(i64, Pin<Box<Sleep>>)>) {
 
 /// A loaded shard and what is under way for it.
 struct Serving<'a, S: Shard> {
-    shared: &'a Shared<S>,
+    context: &'a Context<S>,
     partition: PartitionIndex,
     epoch: LeaderEpoch,
     shard: S,
@@ -306,14 +306,14 @@ struct Serving<'a, S: Shard> {
 
 impl<S: Shard> Serving<'_, S> {
     fn now(&self) -> Moment {
-        Moment { unix_ms: self.shared.clock.now_ms(), monotonic_ms: self.shared.clock.monotonic_ms() }
+        Moment { unix_ms: self.context.clock.now_ms(), monotonic_ms: self.context.clock.monotonic_ms() }
     }
 
     /// Sets the alarm to when the shard wants to be called; leaves it alone if that has not changed.
     fn arm(&self, alarm: &mut Option<(i64, Pin<Box<Sleep>>)>) {
         let wake_ms = self.shard.next_wake_ms().map(|at| at.max(self.put_off_until_ms));
         if alarm.as_ref().map(|(at, _)| *at) != wake_ms {
-            let now_ms = self.shared.clock.monotonic_ms();
+            let now_ms = self.context.clock.monotonic_ms();
             *alarm = wake_ms.map(|at| (at, Box::pin(sleep(Duration::from_millis((at - now_ms).max(0) as u64)))));
         }
     }
@@ -395,7 +395,7 @@ impl<S: Shard> Serving<'_, S> {
     }
 
     fn may_append(&self) -> Result<LogOpening, WriteError> {
-        self.shared.writer.may_append(&self.shared.topic, self.partition, self.epoch)
+        self.context.writer.may_append(&self.context.topic, self.partition, self.epoch)
     }
 
     /// Takes over one outcome: its records are replayed and go into the batch, its replies with them.
@@ -475,7 +475,7 @@ impl<S: Shard> Serving<'_, S> {
 
     fn say_if_unknown(&self, replayed: Result<(), ReplayError>) {
         if let Err(error) = replayed {
-            error!(topic = %self.shared.topic, %error, "a shard does not understand its own record");
+            error!(topic = %self.context.topic, %error, "a shard does not understand its own record");
         }
     }
 
@@ -516,7 +516,7 @@ impl<S: Shard> Serving<'_, S> {
             None => *self.opening.insert(self.may_append()?),
         };
         let fence = Fence { epoch: self.epoch, opening };
-        self.shared.writer.append(&self.shared.topic, self.partition, fence, entry)
+        self.context.writer.append(&self.context.topic, self.partition, fence, entry)
     }
 
     /// The oldest append has returned.
@@ -550,11 +550,11 @@ impl<S: Shard> Serving<'_, S> {
     }
 
     fn say_refused(&mut self, refused: &WriteError) {
-        let now_ms = self.shared.clock.monotonic_ms();
+        let now_ms = self.context.clock.monotonic_ms();
         if self.said_ms.is_none_or(|said_ms| now_ms - said_ms >= SAY_AGAIN_MS) {
             (self.said_ms, self.is_said) = (Some(now_ms), true);
             warn!(
-                topic = %self.shared.topic, partition = %self.partition, error = %refused,
+                topic = %self.context.topic, partition = %self.partition, error = %refused,
                 "the coordinator's log takes no records; what has to be stored is refused until it does"
             );
         }
@@ -577,7 +577,8 @@ impl<S: Shard> Serving<'_, S> {
             Err(error) => return Err(error),
         }
         if std::mem::take(&mut self.is_said) {
-            info!(topic = %self.shared.topic, partition = %self.partition, "the coordinator's log takes records again");
+            let topic = &self.context.topic;
+            info!(%topic, partition = %self.partition, "the coordinator's log takes records again");
         }
         self.refused = None;
         for entry in std::mem::take(&mut self.owed) {

@@ -12,48 +12,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::context::{Context, MakeShard, Unavailable};
 use super::owner::{Command, Owner};
 use super::shard::Shard;
-use super::writer::{SharedWriter, TransactionRefusal};
+use super::writer::SharedWriter;
 use crate::clock::SharedClock;
 use crate::task;
 use crate::types::{LeaderEpoch, PartitionIndex, TopicName, limits};
 
-/// Why a request has no answer. It may have been carried out all the same, as with any lost reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unavailable {
-    /// The partition is not led here, or no longer.
-    #[error("not the coordinator")]
-    NotCoordinator,
-    /// Its log is being replayed.
-    #[error("the coordinator is loading")]
-    Loading,
-    /// It takes nothing that has to be stored, for the time being. What Kafka answers while the log has too few
-    /// replicas (`GroupMetadataManager`, `TransactionStateManager`); for want of space, which stops a Kafka broker, the
-    /// same: every client looks the coordinator up again, finds this one and repeats, until there is space.
-    #[error("the coordinator is not available")]
-    NotAvailable,
-    /// It did not take this into a transaction, or end one so; nothing has changed.
-    #[error(transparent)]
-    Transaction(TransactionRefusal),
-}
-
-/// Makes the empty shard of a partition, before its log is replayed.
-pub(crate) type MakeShard<S> = Arc<dyn Fn() -> S + Send + Sync>;
-
-/// What all shards of a coordinator share.
-pub(crate) struct Shared<S: Shard> {
-    pub(crate) topic: TopicName,
-    pub(crate) writer: SharedWriter,
-    pub(crate) clock: SharedClock,
-    pub(crate) make: MakeShard<S>,
-    /// Bounds how many logs are read at the same time.
-    pub(crate) loads: Semaphore,
-}
-
 /// The shards of one coordinator.
 pub(crate) struct Runtime<S: Shard> {
-    shared: Arc<Shared<S>>,
+    context: Arc<Context<S>>,
     shards: RwLock<HashMap<PartitionIndex, ShardHandle<S>>>,
 }
 
@@ -67,14 +36,14 @@ struct ShardHandle<S: Shard> {
 
 impl<S: Shard> fmt::Debug for Runtime<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runtime").field("topic", &self.shared.topic).finish_non_exhaustive()
+        f.debug_struct("Runtime").field("topic", &self.context.topic).finish_non_exhaustive()
     }
 }
 
 impl<S: Shard> Runtime<S> {
     pub(crate) fn new(topic: TopicName, writer: SharedWriter, clock: SharedClock, make: MakeShard<S>) -> Self {
         let loads = Semaphore::new(limits::COORDINATOR_LOADS_MAX);
-        Self { shared: Arc::new(Shared { topic, writer, clock, make, loads }), shards: RwLock::default() }
+        Self { context: Arc::new(Context { topic, writer, clock, make, loads }), shards: RwLock::default() }
     }
 
     /// This broker leads the partition from `epoch` on: starts its shard, which loads first. An epoch that is not newer
@@ -87,7 +56,7 @@ impl<S: Shard> Runtime<S> {
         let (mailbox, commands) = mpsc::channel(limits::MAILBOX_COMMANDS_MAX);
         let (stop, stopped) = oneshot::channel();
         let active = Arc::new(AtomicBool::new(false));
-        let owner = Owner::new(self.shared.clone(), partition, epoch, commands, active.clone());
+        let owner = Owner::new(self.context.clone(), partition, epoch, commands, active.clone());
         task::spawn_owner("coordinator", owner.run(stopped));
         shards.insert(partition, ShardHandle { epoch, mailbox, active, _stop: stop });
     }

@@ -3,14 +3,17 @@
 //! Knows nothing of leaders, followers, high watermarks (it is handed one), topics' names or the network, and spawns
 //! nothing. Bytes on disk are the storage room's; what side records mean is defined here, in `side`.
 //!
-//! `partition_log` is the door for changes, `read` the one for reads, `compaction` and `ahead` are jobs beside them;
+//! `partition_log` is the door for changes, `read` the one for reads, `compaction` and `fill` are jobs beside them;
 //! the other files are pure parts: `producer_state`, `transactions`, `aborted`, `verification`, `leader_epochs`,
 //! `segments`, `timestamps`, `retention`.
 
 pub(crate) mod aborted;
-pub(crate) mod ahead;
+mod ahead;
+mod append_error;
+mod batches;
 pub(crate) mod compaction;
 pub(crate) mod config;
+mod fill;
 mod leader_epochs;
 pub(crate) mod partition_log;
 pub(crate) mod producer_state;

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::aborted::AbortedTransaction;
+pub(crate) use super::append_error::AppendError;
 use super::config::LogConfig;
 use super::leader_epochs::{EpochsChanged, LeaderEpochs};
 use super::producer_state::{ActiveProducer, BatchMeta, Checked, ProducerStates};
@@ -47,35 +48,6 @@ pub(crate) struct Appended {
     pub(crate) duplicate: bool,
     /// A virtual segment was closed before this batch, so there may be something to compact.
     pub(crate) rolled: bool,
-}
-
-/// Why a batch was not accepted. Nothing changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AppendError {
-    #[error(
-        "Out of order sequence number for producer {producer_id} with epoch {producer_epoch}: {got} (incoming seq. \
-         number), {} (current end sequence number)",
-        last_sequence.unwrap_or(-1)
-    )]
-    OutOfOrderSequence {
-        producer_id: ProducerId,
-        producer_epoch: ProducerEpoch,
-        got: i32,
-        /// `None`: the epoch is new and must begin with sequence 0.
-        last_sequence: Option<i32>,
-    },
-    #[error("Epoch of producer {producer_id} is {got}, which is smaller than the last seen epoch {current}")]
-    InvalidProducerEpoch { producer_id: ProducerId, got: ProducerEpoch, current: ProducerEpoch },
-    /// A transactional batch, though none of the producer's transactions is open here and no coordinator has said that
-    /// this partition belongs to one.
-    #[error("Record was not part of an ongoing transaction")]
-    InvalidTxnState { producer_id: ProducerId },
-    /// A batch outside of transactions, though one of the producer's is open here.
-    #[error("Expected transactional write from producer {producer_id} at offset {offset}")]
-    TransactionalExpected { producer_id: ProducerId, offset: Offset },
-    /// A marker of a coordinator that another one has replaced.
-    #[error("Invalid coordinator epoch for producerId {producer_id}: {got} (zombie), {current} (current)")]
-    TransactionCoordinatorFenced { producer_id: ProducerId, got: i32, current: i32 },
 }
 
 /// The log of one partition.

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::aborted::AbortedTransaction;
-use super::partition_log::AppendError;
+use super::append_error::AppendError;
 use super::transactions::Transactions;
 use crate::clock::UnixMs;
 use crate::record::BatchHeader;

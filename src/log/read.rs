@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use parking_lot::Mutex;
 
 use super::aborted::{AbortedIndex, AbortedTransaction};
 use super::ahead::Ahead;
+pub(crate) use super::batches::Read;
 use super::ring::RingSlot;
 use super::side::{SideKeys, SideRecord};
 use crate::clock::UnixMs;
@@ -22,31 +23,6 @@ use crate::types::{LeaderEpoch, Offset};
 
 /// Buffer that one read from storage fills before it takes the next one; a larger batch gets its own.
 const READ_CHUNK_BYTES: usize = 256 << 10;
-
-/// What a read found: one `Bytes` per batch, in offset order.
-#[derive(Debug, Default)]
-pub(crate) struct Read {
-    pub(crate) batches: Vec<Bytes>,
-    /// Sum of their lengths.
-    pub(crate) bytes: usize,
-    /// One past the last of their offsets; 0 without any.
-    pub(crate) end: Offset,
-    /// Whether they were not in the tail.
-    pub(super) behind_tail: bool,
-}
-
-impl Read {
-    /// Whether a batch of `len` bytes still fits; the first one may always come if `at_least_one` is asked for.
-    pub(super) fn admits(&self, len: usize, max_bytes: usize, at_least_one: bool) -> bool {
-        self.bytes + len <= max_bytes || (at_least_one && self.batches.is_empty())
-    }
-
-    pub(super) fn push(&mut self, batch: Bytes, last_offset: Offset) {
-        self.end = last_offset + 1;
-        self.bytes += batch.len();
-        self.batches.push(batch);
-    }
-}
 
 /// A record found by time: its timestamp, its offset, the leader epoch it was appended under.
 pub(crate) type FoundRecord = (UnixMs, Offset, LeaderEpoch);

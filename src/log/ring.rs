@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::read::Read;
+use super::batches::Read;
 use crate::types::Offset;
 
 /// What one batch costs beside its bytes: its two queue entries and the allocator's rounding.

@@ -15,8 +15,9 @@ use super::request::*;
 use super::shard::GroupShard;
 use crate::clock::SharedClock;
 use crate::cluster::image::ImagePublisher;
+use crate::coordinator::context::Unavailable;
 use crate::coordinator::partition_for;
-use crate::coordinator::runtime::{Runtime, Unavailable};
+use crate::coordinator::runtime::Runtime;
 use crate::coordinator::writer::{SharedWriter, TransactionRefusal};
 use crate::types::topic::CONSUMER_OFFSETS;
 use crate::types::{

@@ -1,6 +1,6 @@
 //! What the transaction coordinator refuses. The names are Kafka's; the api room has the numbers.
 
-use crate::coordinator::runtime::Unavailable;
+use crate::coordinator::context::Unavailable;
 
 /// A refusal. Source of the names: Kafka `Errors`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

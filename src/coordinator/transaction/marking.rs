@@ -20,8 +20,9 @@ use tracing::{info, warn};
 use super::request::{DueMarkers, Ending, TransactionReply, TransactionRequest};
 use super::shard::TransactionShard;
 use crate::cluster::image::ImagePublisher;
+use crate::coordinator::context::Unavailable;
 use crate::coordinator::markers::{MarkerError, SharedMarkers};
-use crate::coordinator::runtime::{Runtime, Unavailable};
+use crate::coordinator::runtime::Runtime;
 use crate::coordinator::writer::TransactionRefusal;
 use crate::types::{LeaderEpoch, PartitionIndex, TopicPartition, TransactionMarker};
 

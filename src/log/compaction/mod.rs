@@ -27,14 +27,13 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use self::clean::{Transactions, Verdict};
 use self::keys::KeyMap;
-pub(crate) use self::plan::CompactionPlan;
+pub(crate) use self::plan::{Compacted, CompactionPlan};
 use super::read::LogReader;
 use crate::record::{BatchHeader, for_each_record};
 use crate::storage::{StorageError, Write};
@@ -48,26 +47,6 @@ use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
 pub(crate) struct Step {
     /// To be passed through `PartitionLog::admit_compacted` and committed as one set; may be empty.
     pub(crate) writes: Vec<Write>,
-}
-
-/// What a finished job achieved.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Compacted {
-    /// Everything below is clean now, exclusive.
-    pub(crate) up_to: Offset,
-    /// When the first tombstone that was kept may go; `i64::MAX`: none is waiting.
-    pub(crate) delete_horizon_ms: i64,
-    /// Of each virtual segment that has batches below `up_to`, by base offset.
-    pub(crate) segments: BTreeMap<Offset, CleanedSegment>,
-}
-
-/// What of a virtual segment a job has seen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct CleanedSegment {
-    /// Bytes that are left. What an earlier job took away, which then broke off, is not among them.
-    pub(crate) left_bytes: u64,
-    /// Bytes that went. A first delete horizon may cost some instead.
-    pub(crate) removed_bytes: i64,
 }
 
 /// Runs a job to its end, or until `step` breaks (`None`). Blocks on the disk.

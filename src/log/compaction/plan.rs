@@ -1,9 +1,8 @@
 //! When a log is worth compacting, what may be cleaned, and what the log does with the result. Runs under the lock.
 //! Source: Kafka 3.9 `LogCleanerManager.grabFilthiestCompactedLog`, `cleanableOffsets`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use super::Compacted;
 use crate::clock::UnixMs;
 use crate::log::aborted::AbortedRanges;
 use crate::log::partition_log::PartitionLog;
@@ -35,6 +34,26 @@ pub(crate) struct CompactionPlan {
     pub(super) producers_last_offsets: HashSet<Offset>,
     /// Base offsets of the segments, in order.
     segment_bases: Vec<Offset>,
+}
+
+/// What a finished job achieved.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Compacted {
+    /// Everything below is clean now, exclusive.
+    pub(crate) up_to: Offset,
+    /// When the first tombstone that was kept may go; `i64::MAX`: none is waiting.
+    pub(crate) delete_horizon_ms: i64,
+    /// Of each virtual segment that has batches below `up_to`, by base offset.
+    pub(crate) segments: BTreeMap<Offset, CleanedSegment>,
+}
+
+/// What of a virtual segment a job has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CleanedSegment {
+    /// Bytes that are left. What an earlier job took away, which then broke off, is not among them.
+    pub(crate) left_bytes: u64,
+    /// Bytes that went. A first delete horizon may cost some instead.
+    pub(crate) removed_bytes: i64,
 }
 
 impl CompactionPlan {

@@ -28,6 +28,7 @@ mod ingest;
 mod jobs;
 mod merge;
 mod open;
+mod open_error;
 mod options;
 mod page_cache;
 mod placement;
@@ -67,7 +68,7 @@ use self::families::Families;
 use self::growing::GrowingTable;
 use self::ingest::Growing;
 use self::jobs::Jobs;
-pub(crate) use self::open::OpenError;
+pub(crate) use self::open_error::OpenError;
 pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
 use self::page_cache::PageCache;
 #[cfg(test)]

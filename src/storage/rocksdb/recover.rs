@@ -16,7 +16,7 @@ use tracing::warn;
 use super::families::Families;
 use super::growing::{self, GrowingTable, HEADER_BYTES, Header};
 use super::ingest::{self, Growing};
-use super::open::OpenError;
+use super::open_error::OpenError;
 use super::raw::{Cf, Db, Iter, ReadOptions, RocksError};
 use super::table::{self, BlockAt, HEAD_MAX};
 use crate::storage::{Family, keys};
