@@ -13,7 +13,7 @@ use tracing::warn;
 use super::boot::Boot;
 use super::meta::{MetaError, MetaProperties};
 use crate::config::Config;
-use crate::log::tail::Tail;
+use crate::log::reading::tail::Tail;
 use crate::replica::manager::ReplicaDir;
 use crate::storage::SharedLogDir;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK, RocksDirectory};

@@ -137,7 +137,7 @@ mod tests {
     use crate::coordination::embedded::test_dir::TreeDir;
     use crate::coordination::{Coordination, CreateMode, ensure_path};
     use crate::log::config::LogConfig;
-    use crate::log::tail::Tail;
+    use crate::log::reading::tail::Tail;
     use crate::replica::manager::{ReplicaConfig, ReplicaDir, WantedReplica};
     use crate::storage::LogDir;
     use crate::storage::faulty::FaultyDir;

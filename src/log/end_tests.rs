@@ -1,10 +1,10 @@
 //! Every way in which a log may end, over the directory's twin in memory: whoever reads on comes to the end, from
 //! wherever he stands, in both isolation levels, before and after a restart (I-26).
 
-use super::config::LogConfig;
-use super::tests::{Bench, batch, from_producer};
-use super::transaction_tests::transactional;
 use crate::clock::{Clock, ManualClock, UnixMs};
+use crate::log::config::LogConfig;
+use crate::log::tests::{Bench, batch, from_producer};
+use crate::log::transaction_tests::transactional;
 use crate::record::{BatchBuilder, BatchHeader};
 use crate::storage::{LogDir, Write};
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionResult};
@@ -290,7 +290,7 @@ fn a_cut_that_takes_the_side_record_of_an_older_version() {
     let mut bench = deletes_all(-1);
     bench.rest();
     let (family, end) = (bench.family, bench.log.keys().log_end());
-    let value = super::side::encode_offset(Offset(5));
+    let value = crate::log::side::encode_offset(Offset(5));
     bench.commit(vec![Write::DeleteBatch { family, last_offset: Offset(4) }, Write::Side { key: end, value }]);
     bench = bench.reopen();
     bench.change(|log, writes| log.truncate_to(Offset(2), 0, writes)).expect("readable");
@@ -309,7 +309,7 @@ fn from_an_older_version(written: impl FnOnce(&mut Bench)) -> Bench {
 fn left_by_an_older_version(bench: Bench) -> Bench {
     let end = bench.log.log_end_offset();
     let (family, key) = (bench.family, bench.log.keys().log_end());
-    let value = super::side::encode_offset(end);
+    let value = crate::log::side::encode_offset(end);
     bench.commit(vec![Write::DeleteBatch { family, last_offset: end + -1 }, Write::Side { key, value }]);
     bench.reopen()
 }
@@ -373,7 +373,7 @@ fn a_cut_while_a_job_ran() {
     bench.compact_stable(1000);
     let plan = bench.change(|log, writes| log.compaction_plan(LATER, Offset(6), 42, writes)).expect("due");
     let mut steps = Vec::new();
-    super::compaction::run(&plan, &bench.log.reader(), &mut |step| {
+    crate::log::upkeep::compaction::run(&plan, &bench.log.reader(), &mut |step| {
         steps.extend(step.writes);
         std::ops::ControlFlow::Continue(())
     })

@@ -35,9 +35,9 @@ use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 
-use super::aborted::AbortedTransaction;
-use super::producer_state::{BatchMeta, ProducerEntry};
-use super::segments::Segment;
+use crate::log::state::aborted::AbortedTransaction;
+use crate::log::state::producer_state::{BatchMeta, ProducerEntry};
+use crate::log::state::segments::Segment;
 use crate::storage::{PartitionId, keys};
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 

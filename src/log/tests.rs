@@ -5,10 +5,10 @@ use std::sync::mpsc::channel;
 
 use bytes::{Bytes, BytesMut};
 
-use super::config::LogConfig;
-use super::partition_log::{AppendError, Appended, PartitionLog};
-use super::tail::Tail;
 use crate::clock::{Clock, ManualClock, UnixMs};
+use crate::log::config::LogConfig;
+use crate::log::partition_log::{AppendError, Appended, PartitionLog};
+use crate::log::reading::tail::Tail;
 use crate::record::{BatchBuilder, BatchHeader, TimestampType, ValidBatch, for_each_record};
 use crate::storage::memory::MemoryDir;
 use crate::storage::{Family, LogDir, PartitionId, SharedLogDir, Write, WriteSet};

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::config::LogConfig;
-use super::partition_log::{AppendError, Appended};
-use super::tests::{Bench, batch, from_producer};
 use crate::clock::{Clock, ManualClock};
+use crate::log::config::LogConfig;
+use crate::log::partition_log::{AppendError, Appended};
+use crate::log::tests::{Bench, batch, from_producer};
 use crate::record::{BatchBuilder, ValidBatch};
 use crate::storage::{LogDir, Write};
 use crate::types::{

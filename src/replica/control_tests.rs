@@ -19,7 +19,7 @@ use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::{SharedBrokerEpoch, ensure_top_level_paths};
 use crate::coordination::embedded::test_dir::TreeDir;
 use crate::log::config::LogConfig;
-use crate::log::tail::Tail;
+use crate::log::reading::tail::Tail;
 use crate::record::BatchBuilder;
 use crate::storage::faulty::{Faults, FaultyDir};
 use crate::storage::memory::MemoryDir;

@@ -9,7 +9,7 @@ use super::partition::{AckAt, Partition, Upkeep};
 use super::testing;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
-use crate::log::tail::Tail;
+use crate::log::reading::tail::Tail;
 use crate::record::{BatchBuilder, ValidBatch};
 use crate::storage::contract::partition;
 use crate::storage::memory::MemoryDir;

@@ -20,7 +20,7 @@ use super::change::{ChangeError, Changed};
 use super::manager::ReplicaManager;
 use super::partition::Partition;
 use crate::clock::{SharedClock, UnixMs};
-use crate::log::compaction;
+use crate::log::upkeep::compaction;
 use crate::metrics::UNCLEANABLE_PARTITIONS;
 use crate::storage::{PartitionId, Queued};
 use crate::task;

@@ -19,7 +19,7 @@ use crate::clock::{SharedClock, UnixMs};
 use crate::cluster::control::LogInventory;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
-use crate::log::tail::Tail;
+use crate::log::reading::tail::Tail;
 use crate::storage::{self, LogDir, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
 use crate::types::{BrokerId, PartitionIndex, TopicId, TopicName};
 

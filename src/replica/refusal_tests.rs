@@ -15,7 +15,7 @@ use super::testing;
 use crate::clock::{ManualClock, SharedClock};
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
-use crate::log::tail::Tail;
+use crate::log::reading::tail::Tail;
 use crate::metrics::UNCLEANABLE_PARTITIONS;
 use crate::record::{BatchBuilder, for_each_record};
 use crate::storage::faulty::{Faults, FaultyDir};
@@ -253,7 +253,7 @@ fn a_refused_record_of_progress_is_no_progress() {
     let plan = |writes: &mut Vec<_>, log: &mut PartitionLog| log.compaction_plan(1_000_000, Offset(2), 1, writes);
     let planned = partition.change_log(|log, _, writes| plan(writes, log)).expect("sound").written().expect("written");
     let planned = planned.expect("worth it");
-    let done = crate::log::compaction::run(&planned, &partition.reader(), &mut |step| {
+    let done = crate::log::upkeep::compaction::run(&planned, &partition.reader(), &mut |step| {
         partition.rewrite(|log| log.admit_compacted(step.writes)).expect("sound").wait().expect("written");
         ControlFlow::Continue(())
     });

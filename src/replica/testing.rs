@@ -7,7 +7,7 @@ use super::flush::FlushTimer;
 use super::partition::{AckAt, Partition, Role, Upkeep};
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
-use crate::log::tail::Tail;
+use crate::log::reading::tail::Tail;
 use crate::record::BatchBuilder;
 use crate::storage::faulty::{Faults, FaultyDir};
 use crate::storage::memory::MemoryDir;

@@ -20,7 +20,7 @@ use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersRespon
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::records::list_offsets::leader_of;
-use crate::log::producer_state::ActiveProducer;
+use crate::log::state::producer_state::ActiveProducer;
 use crate::types::{Offset, TopicName};
 
 /// "Any leader epoch".

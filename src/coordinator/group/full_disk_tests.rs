@@ -14,7 +14,7 @@ use crate::cluster::image::ImagePublisher;
 use crate::coordinator::replica_writer::ReplicaWriter;
 use crate::coordinator::writer::{Appending, Entry, PartitionWriter, SharedWriter, Visitor, WriteError};
 use crate::log::config::LogConfig;
-use crate::log::tail::Tail;
+use crate::log::reading::tail::Tail;
 use crate::replica::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
 use crate::replica::testing;
 use crate::storage::faulty::{Faults, FaultyDir};

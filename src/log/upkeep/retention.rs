@@ -1,14 +1,14 @@
 //! Which virtual segments have outlived `retention.ms` or `retention.bytes`. Pure; the log moves its start.
 //! Source: Kafka 3.9 `UnifiedLog.deleteOldSegments`.
 
-use super::config::LogConfig;
-use super::segments::{Segment, Segments};
 use crate::clock::UnixMs;
+use crate::log::config::LogConfig;
+use crate::log::state::segments::{Segment, Segments};
 use crate::types::Offset;
 
 /// The new log start that retention asks for, or `None` to leave it. Only whole segments go, oldest first, never
 /// beyond the high watermark; the active one goes too if all of it has outlived its time.
-pub(super) fn new_log_start(
+pub(in crate::log) fn new_log_start(
     segments: &Segments,
     config: &LogConfig,
     now: UnixMs,

@@ -19,7 +19,7 @@
 //! Memory is bounded: when the map of keys is full, the rest of the dirty part waits for the next pass.
 //! Source: Kafka 3.9 `LogCleaner`, `Cleaner`; KIP-534 for the delete horizon.
 //!
-//! [`PartitionLog::on_compacted`]: super::partition_log::PartitionLog::on_compacted
+//! [`PartitionLog::on_compacted`]: crate::log::partition_log::PartitionLog::on_compacted
 
 mod clean;
 mod keys;
@@ -34,7 +34,7 @@ use bytes::Bytes;
 use self::clean::{Transactions, Verdict};
 use self::keys::KeyMap;
 pub(crate) use self::plan::{Compacted, CompactionPlan};
-use super::read::LogReader;
+use crate::log::reading::read::LogReader;
 use crate::record::{BatchHeader, for_each_record};
 use crate::storage::{StorageError, Write};
 use crate::types::Offset;

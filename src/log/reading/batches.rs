@@ -13,16 +13,16 @@ pub(crate) struct Read {
     /// One past the last of their offsets; 0 without any.
     pub(crate) end: Offset,
     /// Whether they were not in the tail.
-    pub(super) behind_tail: bool,
+    pub(in crate::log) behind_tail: bool,
 }
 
 impl Read {
     /// Whether a batch of `len` bytes still fits; the first one may always come if `at_least_one` is asked for.
-    pub(super) fn admits(&self, len: usize, max_bytes: usize, at_least_one: bool) -> bool {
+    pub(in crate::log) fn admits(&self, len: usize, max_bytes: usize, at_least_one: bool) -> bool {
         self.bytes + len <= max_bytes || (at_least_one && self.batches.is_empty())
     }
 
-    pub(super) fn push(&mut self, batch: Bytes, last_offset: Offset) {
+    pub(in crate::log) fn push(&mut self, batch: Bytes, last_offset: Offset) {
         self.end = last_offset + 1;
         self.bytes += batch.len();
         self.batches.push(batch);

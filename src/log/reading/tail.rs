@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use super::ring::Ring;
+use crate::log::reading::ring::Ring;
 
 /// Memory that all partitions of a log directory share for what was read ahead, or is about to be.
-pub(super) const READ_AHEAD_BYTES: usize = 32 << 20;
+pub(in crate::log) const READ_AHEAD_BYTES: usize = 32 << 20;
 
 /// The two rings of a log directory.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    pub(super) newest: Ring,
-    pub(super) ahead: Arc<Ring>,
+    pub(in crate::log) newest: Ring,
+    pub(in crate::log) ahead: Arc<Ring>,
 }
 
 impl Tail {

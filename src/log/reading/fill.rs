@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use tracing::debug;
 
-use super::batches::Read;
-use super::read::LogReader;
-use super::ring::Reserved;
+use crate::log::reading::batches::Read;
+use crate::log::reading::read::LogReader;
+use crate::log::reading::ring::Reserved;
 use crate::types::Offset;
 
 /// What one fill reads: twice what the reader may take at once, within these bounds.
@@ -60,10 +60,10 @@ impl Drop for Fill {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::LogConfig;
-    use super::super::tail::READ_AHEAD_BYTES;
-    use super::super::tests::{Bench, batch};
     use super::*;
+    use crate::log::config::LogConfig;
+    use crate::log::reading::tail::READ_AHEAD_BYTES;
+    use crate::log::tests::{Bench, batch};
 
     const ALL: usize = usize::MAX;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::batches::Read;
+use crate::log::reading::batches::Read;
 use crate::types::Offset;
 
 /// What one batch costs beside its bytes: its two queue entries and the allocator's rounding.
@@ -21,7 +21,7 @@ const COPY_BELOW_BYTES: usize = 16 << 10;
 
 /// The batches of one log directory. Owns no task.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(in crate::log) struct Ring {
     budget_bytes: usize,
     queue: Mutex<Queue>,
 }
@@ -43,7 +43,7 @@ const STALE_ENTRIES_MAX: usize = 1024;
 
 /// One partition's part of the ring.
 #[derive(Debug, Default)]
-pub(super) struct RingSlot {
+pub(in crate::log) struct RingSlot {
     inner: Mutex<Slot>,
 }
 
@@ -64,7 +64,7 @@ struct RingBatch {
 
 impl Ring {
     /// A ring that holds at most `budget_bytes`, overhead included. 0 remembers nothing.
-    pub(super) fn new(budget_bytes: usize) -> Self {
+    pub(in crate::log) fn new(budget_bytes: usize) -> Self {
         Self { budget_bytes, queue: Mutex::default() }
     }
 
@@ -76,14 +76,14 @@ impl Ring {
 
     /// Bytes charged and reserved at the moment.
     #[cfg(test)]
-    pub(super) fn claimed_bytes(&self) -> usize {
+    pub(in crate::log) fn claimed_bytes(&self) -> usize {
         let queue = self.queue.lock();
         queue.used_bytes + queue.reserved_bytes
     }
 
     /// Room for batches that are about to be read into memory, for which the oldest ones go now; `None` if so much is
     /// reserved already that the budget would not hold both.
-    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reserved> {
+    pub(in crate::log) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reserved> {
         let mut queue = self.queue.lock();
         if queue.reserved_bytes + bytes > self.budget_bytes {
             return None;
@@ -94,13 +94,13 @@ impl Ring {
     }
 
     /// Remembers a batch that became durable. Batches of one slot come in offset order; a gap forgets what was before.
-    pub(super) fn push(&self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: &Bytes) {
+    pub(in crate::log) fn push(&self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: &Bytes) {
         let bytes = if bytes.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
         self.keep(slot, base_offset, last_offset, bytes);
     }
 
     /// As [`Self::push`], but the bytes may be small and share their buffer, which they keep alive.
-    pub(super) fn keep(&self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: Bytes) {
+    pub(in crate::log) fn keep(&self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: Bytes) {
         self.put(slot, RingBatch { base_offset, last_offset, bytes }, 0);
     }
 
@@ -137,12 +137,12 @@ impl Ring {
     }
 
     /// Forgets everything of one partition. Its queue entries stay until they come to the front, but weigh nothing.
-    pub(super) fn clear(&self, slot: &RingSlot) {
+    pub(in crate::log) fn clear(&self, slot: &RingSlot) {
         self.forget_below(slot, Offset::MAX);
     }
 
     /// Forgets the batches of one partition that end below `offset`: they were deleted, or compaction replaced them.
-    pub(super) fn forget_below(&self, slot: &RingSlot, offset: Offset) {
+    pub(in crate::log) fn forget_below(&self, slot: &RingSlot, offset: Offset) {
         let mut queue = self.queue.lock();
         let (batches, charged_bytes) = slot.inner.lock().forget_below(offset);
         queue.forgot(batches.len(), charged_bytes);
@@ -153,14 +153,20 @@ impl Ring {
 
 /// Room in a ring that is given back when it is dropped, as far as it was not spent.
 #[derive(Debug)]
-pub(super) struct Reserved {
+pub(in crate::log) struct Reserved {
     ring: Arc<Ring>,
     bytes: usize,
 }
 
 impl Reserved {
     /// As [`Ring::keep`], out of what was reserved.
-    pub(super) fn keep(&mut self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: Bytes) {
+    pub(in crate::log) fn keep(
+        &mut self,
+        slot: &Arc<RingSlot>,
+        base_offset: Offset,
+        last_offset: Offset,
+        bytes: Bytes,
+    ) {
         let batch = RingBatch { base_offset, last_offset, bytes };
         let spent_bytes = batch.charge().min(self.bytes);
         self.bytes -= spent_bytes;
@@ -224,14 +230,14 @@ impl RingBatch {
 
 impl RingSlot {
     /// Whether there is a batch that contains `offset`.
-    pub(super) fn holds(&self, offset: Offset) -> bool {
+    pub(in crate::log) fn holds(&self, offset: Offset) -> bool {
         let slot = self.inner.lock();
         let ends = slot.batches.front().zip(slot.batches.back());
         ends.is_some_and(|(first, last)| first.base_offset <= offset && offset <= last.last_offset)
     }
 
     /// The bytes of the batches from `offset` on, and where they end; `offset` and 0 if it is in none of them.
-    pub(super) fn held_from(&self, offset: Offset) -> (Offset, usize) {
+    pub(in crate::log) fn held_from(&self, offset: Offset) -> (Offset, usize) {
         let slot = self.inner.lock();
         if slot.batches.front().is_none_or(|first| first.base_offset > offset) {
             return (offset, 0);
@@ -242,8 +248,14 @@ impl RingSlot {
     }
 
     /// Whole batches from the one that contains `from` to the last one that ends before `upto`. `None`: `from` lies
-    /// before what is remembered. Limits as in [`super::read::LogReader::read`].
-    pub(super) fn read(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
+    /// before what is remembered. Limits as in [`crate::log::reading::read::LogReader::read`].
+    pub(in crate::log) fn read(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Option<Read> {
         if from >= upto {
             return Some(Read::default());
         }

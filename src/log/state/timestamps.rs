@@ -9,24 +9,24 @@ use crate::types::Offset;
 
 /// The index's running end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TimeIndex {
+pub(in crate::log) struct TimeIndex {
     running_max: UnixMs,
     indexed_max: UnixMs,
 }
 
 impl TimeIndex {
     /// An index whose newest record has this timestamp; −1: it has none.
-    pub(super) fn new(indexed_max: UnixMs) -> Self {
+    pub(in crate::log) fn new(indexed_max: UnixMs) -> Self {
         Self { running_max: indexed_max, indexed_max }
     }
 
     /// The largest timestamp of all batches so far; −1 without any.
-    pub(super) fn running_max(&self) -> UnixMs {
+    pub(in crate::log) fn running_max(&self) -> UnixMs {
         self.running_max
     }
 
     /// Notes a batch's largest timestamp. True if it is the largest so far.
-    pub(super) fn on_batch(&mut self, max_timestamp: UnixMs) -> bool {
+    pub(in crate::log) fn on_batch(&mut self, max_timestamp: UnixMs) -> bool {
         let grew = max_timestamp > self.running_max;
         if grew {
             self.running_max = max_timestamp;
@@ -35,12 +35,12 @@ impl TimeIndex {
     }
 
     /// Records with the running maximum or more were removed; the next checkpoint writes one again.
-    pub(super) fn forget_newest(&mut self) {
+    pub(in crate::log) fn forget_newest(&mut self) {
         self.indexed_max = self.indexed_max.min(self.running_max.saturating_sub(1)).max(-1);
     }
 
     /// The record to write with a checkpoint at this log end, if one is due.
-    pub(super) fn due(&mut self, log_end: Offset) -> Option<(UnixMs, Offset)> {
+    pub(in crate::log) fn due(&mut self, log_end: Offset) -> Option<(UnixMs, Offset)> {
         if self.running_max <= self.indexed_max {
             return None;
         }

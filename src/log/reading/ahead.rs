@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::batches::Read;
-use super::ring::{Reserved, Ring, RingSlot};
+use crate::log::reading::batches::Read;
+use crate::log::reading::ring::{Reserved, Ring, RingSlot};
 use crate::record::BatchHeader;
 use crate::types::Offset;
 
@@ -24,8 +24,8 @@ const WASTED_MAX: u32 = 6;
 
 /// One partition's stretch.
 #[derive(Debug)]
-pub(super) struct Ahead {
-    pub(super) ring: Arc<Ring>,
+pub(in crate::log) struct Ahead {
+    pub(in crate::log) ring: Arc<Ring>,
     slot: Arc<RingSlot>,
     state: Mutex<State>,
     filled: Condvar,
@@ -46,13 +46,19 @@ struct State {
 }
 
 impl Ahead {
-    pub(super) fn new(ring: Arc<Ring>) -> Self {
+    pub(in crate::log) fn new(ring: Arc<Ring>) -> Self {
         Self { ring, slot: Arc::default(), state: Mutex::default(), filled: Condvar::new() }
     }
 
     /// As [`RingSlot::read`], and what lies below `from` is forgotten: a reader asks for an offset twice (its answer
     /// may get lost), but does not go back. Never blocks.
-    pub(super) fn read(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
+    pub(in crate::log) fn read(
+        &self,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Option<Read> {
         let read = self.slot.read(from, upto, max_bytes, at_least_one)?;
         self.ring.forget_below(&self.slot, from);
         let mut state = self.state.lock();
@@ -62,7 +68,7 @@ impl Ahead {
     }
 
     /// Waits for a fill on its way; false: there is none. Blocks.
-    pub(super) fn wait(&self) -> bool {
+    pub(in crate::log) fn wait(&self) -> bool {
         let mut state = self.state.lock();
         if !state.filling {
             return false;
@@ -72,7 +78,7 @@ impl Ahead {
     }
 
     /// Forgets everything: batches were deleted or replaced.
-    pub(super) fn clear(&self) {
+    pub(in crate::log) fn clear(&self) {
         let mut state = self.state.lock();
         state.generation += 1;
         self.ring.clear(&self.slot);
@@ -80,7 +86,7 @@ impl Ahead {
 
     /// Where to go on, with room for `fill_bytes`, if a reader that stands at `end` and takes up to `bytes` at once
     /// should find more.
-    pub(super) fn plan(&self, end: Offset, bytes: usize, fill_bytes: usize) -> Option<(Offset, u64, Reserved)> {
+    pub(in crate::log) fn plan(&self, end: Offset, bytes: usize, fill_bytes: usize) -> Option<(Offset, u64, Reserved)> {
         let (from, held_bytes) = self.slot.held_from(end);
         let mut state = self.state.lock();
         // As much again as the next read takes, so that the fill after it has begun before it is needed.
@@ -102,7 +108,7 @@ impl Ahead {
     }
 
     /// Takes what a fill of this generation has read; anything that made the stretch untrue since throws it away.
-    pub(super) fn keep(&self, generation: u64, from: Offset, read: Read, reserved: &mut Reserved) {
+    pub(in crate::log) fn keep(&self, generation: u64, from: Offset, read: Read, reserved: &mut Reserved) {
         let state = self.state.lock();
         if state.generation != generation {
             return;
@@ -117,7 +123,7 @@ impl Ahead {
     }
 
     /// A fill is over, whatever it found.
-    pub(super) fn on_fill_ended(&self) {
+    pub(in crate::log) fn on_fill_ended(&self) {
         self.state.lock().filling = false;
         self.filled.notify_all();
     }

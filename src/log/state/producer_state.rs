@@ -8,10 +8,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::aborted::AbortedTransaction;
-use super::append_error::AppendError;
-use super::transactions::Transactions;
 use crate::clock::UnixMs;
+use crate::log::state::aborted::AbortedTransaction;
+use crate::log::state::append_error::AppendError;
+use crate::log::state::transactions::Transactions;
 use crate::record::BatchHeader;
 use crate::record::batch::{NO_SEQUENCE, add_sequence};
 use crate::types::limits::PRODUCER_BATCHES_REMEMBERED;
@@ -123,7 +123,7 @@ pub(crate) struct ActiveProducer {
 
 /// What [`ProducerStates::check`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Checked {
+pub(in crate::log) enum Checked {
     /// The next batch of this producer, or a batch without producer.
     New,
     /// One of the remembered batches again.
@@ -132,15 +132,15 @@ pub(super) enum Checked {
 
 /// Producers that a cut of the log's end made unknown.
 #[derive(Debug, Default)]
-pub(super) struct Cut {
+pub(in crate::log) struct Cut {
     /// To be rebuilt from the whole log.
-    pub(super) transactional: HashSet<ProducerId>,
-    pub(super) others: HashSet<ProducerId>,
+    pub(in crate::log) transactional: HashSet<ProducerId>,
+    pub(in crate::log) others: HashSet<ProducerId>,
 }
 
 /// The producers of one partition.
 #[derive(Debug, Default)]
-pub(super) struct ProducerStates {
+pub(in crate::log) struct ProducerStates {
     entries: HashMap<ProducerId, ProducerEntry>,
     /// Whose side record is out of date.
     dirty: Vec<ProducerId>,
@@ -153,7 +153,7 @@ impl ProducerStates {
     ///
     /// A producer of which nothing is known may begin with any sequence. `log_end` is for the text of an error.
     /// Source: Kafka `UnifiedLog.analyzeAndValidateProducerState`, `ProducerAppendInfo.appendDataBatch`.
-    pub(super) fn check(
+    pub(in crate::log) fn check(
         &self,
         batch: &BatchHeader,
         verified: impl FnOnce() -> bool,
@@ -184,12 +184,12 @@ impl ProducerStates {
 
     /// Whether batches of this epoch join a transaction that is open.
     /// Source: Kafka 3.9 `UnifiedLog.hasOngoingTransaction`.
-    pub(super) fn has_ongoing_transaction(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
+    pub(in crate::log) fn has_ongoing_transaction(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
         self.entries.get(&id).is_some_and(|entry| entry.has_ongoing_transaction(epoch))
     }
 
     /// Checks the epochs of a marker. Source: Kafka `ProducerAppendInfo.appendEndTxnMarker`.
-    pub(super) fn check_marker(&self, marker: &TransactionMarker) -> Result<(), AppendError> {
+    pub(in crate::log) fn check_marker(&self, marker: &TransactionMarker) -> Result<(), AppendError> {
         let Some(entry) = self.entries.get(&marker.producer_id) else { return Ok(()) };
         check_epoch(entry, marker.producer_id, marker.producer_epoch)?;
         if marker.coordinator_epoch < entry.coordinator_epoch {
@@ -203,7 +203,7 @@ impl ProducerStates {
     }
 
     /// Notes a batch that took its offsets (or, at open, was found in the log). `now` counts for expiry.
-    pub(super) fn record(&mut self, batch: &BatchHeader, last_offset: Offset, timestamp: UnixMs, now: UnixMs) {
+    pub(in crate::log) fn record(&mut self, batch: &BatchHeader, last_offset: Offset, timestamp: UnixMs, now: UnixMs) {
         if !batch.has_producer_id() || batch.is_control() {
             return;
         }
@@ -229,7 +229,7 @@ impl ProducerStates {
 
     /// Notes a marker that took its offset (or, at open, was found in the log). Returns what it aborted, if there was
     /// anything. Source: Kafka `ProducerAppendInfo.appendEndTxnMarker`, `ProducerStateManager.lastStableOffset`.
-    pub(super) fn record_marker(
+    pub(in crate::log) fn record_marker(
         &mut self,
         marker: &TransactionMarker,
         offset: Offset,
@@ -251,17 +251,17 @@ impl ProducerStates {
     }
 
     /// The first offset that is not decided for readers of committed records.
-    pub(super) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
+    pub(in crate::log) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
         self.transactions.first_unstable(high_watermark)
     }
 
     /// First offsets, up to this one, of transactions that may not be decided for readers.
-    pub(super) fn undecided_up_to(&self, offset: Offset) -> Vec<Offset> {
+    pub(in crate::log) fn undecided_up_to(&self, offset: Offset) -> Vec<Offset> {
         self.transactions.undecided_up_to(offset)
     }
 
     /// Takes over what a side record says.
-    pub(super) fn restore(&mut self, id: ProducerId, entry: ProducerEntry) {
+    pub(in crate::log) fn restore(&mut self, id: ProducerId, entry: ProducerEntry) {
         if let Some(first) = entry.open_transaction {
             self.transactions.begin(first);
         }
@@ -269,7 +269,7 @@ impl ProducerStates {
     }
 
     /// Hands out every producer whose side record is out of date, once.
-    pub(super) fn drain_dirty(&mut self, mut put: impl FnMut(ProducerId, &ProducerEntry)) {
+    pub(in crate::log) fn drain_dirty(&mut self, mut put: impl FnMut(ProducerId, &ProducerEntry)) {
         for id in self.dirty.drain(..) {
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.dirty = false;
@@ -279,12 +279,12 @@ impl ProducerStates {
     }
 
     /// Whether a checkpoint has something to write about producers.
-    pub(super) fn has_dirty(&self) -> bool {
+    pub(in crate::log) fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
     /// Forgets producers that have not appended for `expiration_ms` and have no open transaction.
-    pub(super) fn expire(&mut self, now: UnixMs, expiration_ms: i64, mut forgotten: impl FnMut(ProducerId)) {
+    pub(in crate::log) fn expire(&mut self, now: UnixMs, expiration_ms: i64, mut forgotten: impl FnMut(ProducerId)) {
         self.entries.retain(|&id, entry| {
             let expired = entry.open_transaction.is_none() && now.saturating_sub(entry.last_seen_ms) >= expiration_ms;
             if expired {
@@ -296,7 +296,7 @@ impl ProducerStates {
 
     /// Forgets what lies at or above `log_end`. Producers of which nothing is left are forgotten and told; so are
     /// those with transactions that reach beyond it, since what a lost marker changed cannot be taken back.
-    pub(super) fn truncate(&mut self, log_end: Offset) -> Cut {
+    pub(in crate::log) fn truncate(&mut self, log_end: Offset) -> Cut {
         let mut cut = Cut::default();
         let dirty = &mut self.dirty;
         self.entries.retain(|&id, entry| {
@@ -321,7 +321,7 @@ impl ProducerStates {
     }
 
     /// Every producer that is known.
-    pub(super) fn active(&self) -> impl Iterator<Item = ActiveProducer> {
+    pub(in crate::log) fn active(&self) -> impl Iterator<Item = ActiveProducer> {
         self.entries.iter().map(|(&id, entry)| ActiveProducer {
             id,
             epoch: entry.epoch,
@@ -332,19 +332,19 @@ impl ProducerStates {
         })
     }
 
-    pub(super) fn contains(&self, id: ProducerId) -> bool {
+    pub(in crate::log) fn contains(&self, id: ProducerId) -> bool {
         self.entries.contains_key(&id)
     }
 
     /// Last offset of each producer, and its last marker: batches that compaction keeps, if need be empty, so that a
     /// replica can rebuild sequences and epochs from them.
-    pub(super) fn last_offsets(&self) -> impl Iterator<Item = Offset> {
+    pub(in crate::log) fn last_offsets(&self) -> impl Iterator<Item = Offset> {
         let lasts = |entry: &ProducerEntry| [entry.last().map(|batch| batch.last_offset), entry.last_marker];
         self.entries.values().flat_map(lasts).flatten()
     }
 
     #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::log) fn count(&self) -> usize {
         self.entries.len()
     }
 }

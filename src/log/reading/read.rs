@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 
-use super::aborted::{AbortedIndex, AbortedTransaction};
-use super::ahead::Ahead;
-pub(crate) use super::batches::Read;
-use super::ring::RingSlot;
-use super::side::{SideKeys, SideRecord};
 use crate::clock::UnixMs;
+use crate::log::reading::ahead::Ahead;
+pub(crate) use crate::log::reading::batches::Read;
+use crate::log::reading::ring::RingSlot;
+use crate::log::side::{SideKeys, SideRecord};
+use crate::log::state::aborted::{AbortedIndex, AbortedTransaction};
 use crate::record::{BatchHeader, for_each_record};
 use crate::storage::{Family, SharedLogDir, StorageError};
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
@@ -30,30 +30,30 @@ pub(crate) type FoundRecord = (UnixMs, Offset, LeaderEpoch);
 /// Reads one partition. Cheap to clone; used without the partition's lock.
 #[derive(Debug, Clone)]
 pub(crate) struct LogReader {
-    pub(super) shared: Arc<Shared>,
+    pub(in crate::log) shared: Arc<Shared>,
 }
 
 /// What the log and its readers share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) dir: SharedLogDir,
-    pub(super) family: Family,
-    pub(super) keys: SideKeys,
-    pub(super) slot: Arc<RingSlot>,
-    pub(super) ahead: Ahead,
-    pub(super) published: Mutex<Published>,
+pub(in crate::log) struct Shared {
+    pub(in crate::log) dir: SharedLogDir,
+    pub(in crate::log) family: Family,
+    pub(in crate::log) keys: SideKeys,
+    pub(in crate::log) slot: Arc<RingSlot>,
+    pub(in crate::log) ahead: Ahead,
+    pub(in crate::log) published: Mutex<Published>,
     /// Noted when the marker gets its offset: readers that stop at the last stable offset do not see it before.
-    pub(super) aborted: Mutex<AbortedIndex>,
+    pub(in crate::log) aborted: Mutex<AbortedIndex>,
     /// The family may belong to another partition by now.
-    pub(super) closed: AtomicBool,
+    pub(in crate::log) closed: AtomicBool,
 }
 
 /// Facts that readers need, moved by the log when they are durable.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Published {
-    pub(super) log_start_offset: Offset,
+pub(in crate::log) struct Published {
+    pub(in crate::log) log_start_offset: Offset,
     /// The largest timestamp and the last offset of the first batch that has it.
-    pub(super) max_timestamp: Option<(UnixMs, Offset)>,
+    pub(in crate::log) max_timestamp: Option<(UnixMs, Offset)>,
 }
 
 impl LogReader {
@@ -84,7 +84,7 @@ impl LogReader {
     }
 
     /// As [`Self::read`], but never from memory.
-    pub(super) fn read_storage(
+    pub(in crate::log) fn read_storage(
         &self,
         from: Offset,
         upto: Offset,
@@ -233,7 +233,7 @@ impl LogReader {
     }
 
     /// The error for bytes that storage returned and that cannot be what was written.
-    pub(super) fn damaged(&self, reason: impl std::fmt::Display) -> StorageError {
+    pub(in crate::log) fn damaged(&self, reason: impl std::fmt::Display) -> StorageError {
         StorageError::Read {
             dir: self.shared.dir.path(),
             reason: format!("partition family {}: {reason}", self.shared.family.0).into(),

@@ -10,7 +10,7 @@ use crate::types::Offset;
 
 /// First offsets of the transactions of one log that are not decided for readers.
 #[derive(Debug, Default)]
-pub(super) struct Transactions {
+pub(in crate::log) struct Transactions {
     open: BTreeSet<Offset>,
     /// Offset of the marker and first offset, in the order of the markers.
     ended: VecDeque<(Offset, Offset)>,
@@ -19,13 +19,13 @@ pub(super) struct Transactions {
 }
 
 impl Transactions {
-    pub(super) fn begin(&mut self, first: Offset) {
+    pub(in crate::log) fn begin(&mut self, first: Offset) {
         self.open.insert(first);
     }
 
     /// A marker was given the offset `marker`. Returns the last stable offset as the index of aborted transactions
     /// keeps it: the first of what is open now, else the offset after the marker.
-    pub(super) fn end(&mut self, first: Offset, marker: Offset) -> Offset {
+    pub(in crate::log) fn end(&mut self, first: Offset, marker: Offset) -> Offset {
         self.open.remove(&first);
         self.ended.push_back((marker, first));
         self.ended_firsts.insert(first);
@@ -33,7 +33,7 @@ impl Transactions {
     }
 
     /// The first offset of what is open, or ended by a marker at or above the high watermark.
-    pub(super) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
+    pub(in crate::log) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
         while let Some(&(marker, first)) = self.ended.front()
             && marker < high_watermark
         {
@@ -47,12 +47,12 @@ impl Transactions {
     }
 
     /// First offsets, up to this one, at which readers of committed records may have to stop.
-    pub(super) fn undecided_up_to(&self, offset: Offset) -> Vec<Offset> {
+    pub(in crate::log) fn undecided_up_to(&self, offset: Offset) -> Vec<Offset> {
         self.open.range(..=offset).chain(self.ended_firsts.range(..=offset)).copied().collect()
     }
 
     /// The log now ends at `log_end`, and these transactions are open.
-    pub(super) fn cut(&mut self, log_end: Offset, open: impl Iterator<Item = Offset>) {
+    pub(in crate::log) fn cut(&mut self, log_end: Offset, open: impl Iterator<Item = Offset>) {
         self.open = open.collect();
         self.ended.retain(|&(marker, _)| marker < log_end);
         self.ended_firsts = self.ended.iter().map(|&(_, first)| first).collect();

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::clock::UnixMs;
-use crate::log::aborted::AbortedRanges;
 use crate::log::partition_log::PartitionLog;
-use crate::log::segments::Segment;
 use crate::log::side::{self, Cleaned};
+use crate::log::state::aborted::AbortedRanges;
+use crate::log::state::segments::Segment;
 use crate::record::BatchHeader;
 use crate::storage::Write;
 use crate::types::Offset;

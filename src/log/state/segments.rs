@@ -6,12 +6,12 @@
 
 use std::collections::VecDeque;
 
-use super::config::LogConfig;
 use crate::clock::UnixMs;
+use crate::log::config::LogConfig;
 use crate::types::Offset;
 
 /// "No timestamp".
-pub(super) const NO_TIMESTAMP: UnixMs = -1;
+pub(in crate::log) const NO_TIMESTAMP: UnixMs = -1;
 
 /// Offsets `base_offset..end_offset` and what is known about the batches that lie there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn empty(base_offset: Offset, now: UnixMs) -> Self {
+    pub(in crate::log) fn empty(base_offset: Offset, now: UnixMs) -> Self {
         Self {
             base_offset,
             end_offset: base_offset,
@@ -47,12 +47,12 @@ impl Segment {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::log) fn is_empty(&self) -> bool {
         self.end_offset == self.base_offset
     }
 
     /// Adds a batch at the end.
-    pub(super) fn push(&mut self, last_offset: Offset, bytes: u64, max_timestamp: UnixMs, now: UnixMs) {
+    pub(in crate::log) fn push(&mut self, last_offset: Offset, bytes: u64, max_timestamp: UnixMs, now: UnixMs) {
         if self.bytes == 0 {
             self.first_timestamp = max_timestamp;
             self.created_ms = now;
@@ -67,14 +67,14 @@ impl Segment {
     }
 
     /// What retention and compaction compare with the clock: the largest timestamp, or without any the last append.
-    pub(super) fn largest_timestamp(&self) -> UnixMs {
+    pub(in crate::log) fn largest_timestamp(&self) -> UnixMs {
         if self.max_timestamp >= 0 { self.max_timestamp } else { self.last_append_ms }
     }
 
     /// Whether a batch of `bytes` with this largest timestamp belongs into a new segment. An empty one takes anything.
     ///
     /// Age counts in the records' own time if they have one. Source: Kafka `LogSegment.shouldRoll`.
-    pub(super) fn should_roll(&self, config: &LogConfig, bytes: u64, timestamp: UnixMs, now: UnixMs) -> bool {
+    pub(in crate::log) fn should_roll(&self, config: &LogConfig, bytes: u64, timestamp: UnixMs, now: UnixMs) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -89,7 +89,7 @@ impl Segment {
     }
 
     /// Joins the segment that follows, after compaction left little of both.
-    pub(super) fn absorb(&mut self, next: &Self) {
+    pub(in crate::log) fn absorb(&mut self, next: &Self) {
         debug_assert_eq!(self.end_offset, next.base_offset, "segments follow each other");
         self.end_offset = next.end_offset;
         self.bytes += next.bytes;
@@ -103,26 +103,26 @@ impl Segment {
 
 /// The segments of one log.
 #[derive(Debug)]
-pub(super) struct Segments {
+pub(in crate::log) struct Segments {
     /// Oldest first.
-    pub(super) closed: VecDeque<Segment>,
-    pub(super) active: Segment,
+    pub(in crate::log) closed: VecDeque<Segment>,
+    pub(in crate::log) active: Segment,
     closed_bytes: u64,
 }
 
 impl Segments {
-    pub(super) fn new(closed: VecDeque<Segment>, active: Segment) -> Self {
+    pub(in crate::log) fn new(closed: VecDeque<Segment>, active: Segment) -> Self {
         let closed_bytes = closed.iter().map(|segment| segment.bytes).sum();
         Self { closed, active, closed_bytes }
     }
 
-    pub(super) fn size_bytes(&self) -> u64 {
+    pub(in crate::log) fn size_bytes(&self) -> u64 {
         self.closed_bytes + self.active.bytes
     }
 
     /// Counts a batch without records that was put below the end into the segment it lies in; returns that if it is a
     /// closed one, for its side record.
-    pub(super) fn add_below_end(&mut self, last_offset: Offset, bytes: u64, now: UnixMs) -> Option<Segment> {
+    pub(in crate::log) fn add_below_end(&mut self, last_offset: Offset, bytes: u64, now: UnixMs) -> Option<Segment> {
         if last_offset >= self.active.base_offset {
             let end_offset = self.active.end_offset.max(last_offset + 1);
             self.active.push(last_offset, bytes, NO_TIMESTAMP, now);
@@ -136,7 +136,7 @@ impl Segments {
     }
 
     /// Closes the active segment and opens one at its end. The caller records the closed one.
-    pub(super) fn roll(&mut self, now: UnixMs) -> Segment {
+    pub(in crate::log) fn roll(&mut self, now: UnixMs) -> Segment {
         let closed = self.active;
         debug_assert!(!closed.is_empty(), "an empty segment is not closed");
         self.active = Segment::empty(closed.end_offset, now);
@@ -146,12 +146,12 @@ impl Segments {
     }
 
     /// Closed segments and the active one, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Segment> {
+    pub(in crate::log) fn iter(&self) -> impl Iterator<Item = &Segment> {
         self.closed.iter().chain(std::iter::once(&self.active))
     }
 
     /// Drops closed segments that end at or before `log_start`. They are returned for their side records.
-    pub(super) fn drop_before(&mut self, log_start: Offset) -> Vec<Segment> {
+    pub(in crate::log) fn drop_before(&mut self, log_start: Offset) -> Vec<Segment> {
         let gone = self.closed.partition_point(|segment| segment.end_offset <= log_start);
         let gone: Vec<Segment> = self.closed.drain(..gone).collect();
         self.closed_bytes -= gone.iter().map(|segment| segment.bytes).sum::<u64>();
@@ -163,7 +163,7 @@ impl Segments {
     }
 
     /// Takes out the segments that hold or follow `log_end`; the caller rebuilds the first of them as the active one.
-    pub(super) fn drop_from(&mut self, log_end: Offset) -> Vec<Segment> {
+    pub(in crate::log) fn drop_from(&mut self, log_end: Offset) -> Vec<Segment> {
         let kept = self.closed.partition_point(|segment| segment.end_offset <= log_end);
         let gone: Vec<Segment> = self.closed.drain(kept..).collect();
         self.closed_bytes -= gone.iter().map(|segment| segment.bytes).sum::<u64>();
@@ -171,13 +171,13 @@ impl Segments {
     }
 
     /// Replaces the closed segments, after compaction.
-    pub(super) fn replace_closed(&mut self, closed: VecDeque<Segment>) {
+    pub(in crate::log) fn replace_closed(&mut self, closed: VecDeque<Segment>) {
         self.closed_bytes = closed.iter().map(|segment| segment.bytes).sum();
         self.closed = closed;
     }
 
     /// The largest timestamp and the last offset of the first batch that has it.
-    pub(super) fn max_timestamp(&self) -> Option<(UnixMs, Offset)> {
+    pub(in crate::log) fn max_timestamp(&self) -> Option<(UnixMs, Offset)> {
         let mut found: Option<&Segment> = None;
         for segment in self.iter().filter(|segment| segment.max_timestamp >= 0) {
             if found.is_none_or(|found| segment.max_timestamp > found.max_timestamp) {

@@ -8,29 +8,29 @@ use crate::types::{LeaderEpoch, Offset};
 
 /// The history of terms, oldest first.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct LeaderEpochs {
+pub(in crate::log) struct LeaderEpochs {
     entries: Vec<(LeaderEpoch, Offset)>,
 }
 
 /// What changed, for the side records.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct EpochsChanged {
-    pub(super) removed: Vec<LeaderEpoch>,
-    pub(super) put: Option<(LeaderEpoch, Offset)>,
+pub(in crate::log) struct EpochsChanged {
+    pub(in crate::log) removed: Vec<LeaderEpoch>,
+    pub(in crate::log) put: Option<(LeaderEpoch, Offset)>,
 }
 
 impl LeaderEpochs {
-    pub(super) fn latest(&self) -> Option<LeaderEpoch> {
+    pub(in crate::log) fn latest(&self) -> Option<LeaderEpoch> {
         self.entries.last().map(|&(epoch, _)| epoch)
     }
 
     /// Whether `epoch` is later than all that are known, so that a batch found on disk begins it.
     /// Source: Kafka 3.9 `LogSegment.recover`.
-    pub(super) fn is_news(&self, epoch: LeaderEpoch) -> bool {
+    pub(in crate::log) fn is_news(&self, epoch: LeaderEpoch) -> bool {
         self.latest().is_none_or(|latest| epoch > latest)
     }
 
-    pub(super) fn entries(&self) -> &[(LeaderEpoch, Offset)] {
+    pub(in crate::log) fn entries(&self) -> &[(LeaderEpoch, Offset)] {
         &self.entries
     }
 
@@ -38,7 +38,7 @@ impl LeaderEpochs {
     /// those that begin there or later. The latest epoch, told again with the same start or a later one, changes
     /// nothing. Who reads batches again, oldest first, asks [`Self::is_news`] before, or would undo what came later.
     /// Source: Kafka 3.9 `LeaderEpochFileCache.assign`, `maybeTruncateNonMonotonicEntries`.
-    pub(super) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> EpochsChanged {
+    pub(in crate::log) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> EpochsChanged {
         let mut changed = EpochsChanged::default();
         let known = |&(latest, at): &(LeaderEpoch, Offset)| epoch == latest && start >= at;
         if epoch.0 < 0 || self.entries.last().is_some_and(known) {
@@ -52,7 +52,7 @@ impl LeaderEpochs {
     }
 
     /// The log now begins at `log_start`: what ended before it goes, the term it lies in begins there.
-    pub(super) fn truncate_from_start(&mut self, log_start: Offset) -> EpochsChanged {
+    pub(in crate::log) fn truncate_from_start(&mut self, log_start: Offset) -> EpochsChanged {
         let mut changed = EpochsChanged::default();
         let begun = self.entries.partition_point(|&(_, at)| at <= log_start);
         let Some(current) = begun.checked_sub(1) else { return changed };
@@ -66,7 +66,7 @@ impl LeaderEpochs {
     }
 
     /// The log now ends at `log_end`: terms that begin there or later go.
-    pub(super) fn truncate_from_end(&mut self, log_end: Offset) -> EpochsChanged {
+    pub(in crate::log) fn truncate_from_end(&mut self, log_end: Offset) -> EpochsChanged {
         let kept = self.entries.partition_point(|&(_, at)| at < log_end);
         let removed = self.entries.drain(kept..).map(|(epoch, _)| epoch).collect();
         EpochsChanged { removed, put: None }
@@ -75,7 +75,7 @@ impl LeaderEpochs {
     /// The largest epoch not above the one asked, and where it ended. `None`: nothing is known about it.
     ///
     /// An epoch older than all known ones ends where the oldest begins. Source: `LeaderEpochFileCache.endOffsetFor`.
-    pub(super) fn end_offset_for(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
+    pub(in crate::log) fn end_offset_for(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
         let latest = self.latest()?;
         if asked.0 < 0 || asked > latest {
             return None;

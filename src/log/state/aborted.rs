@@ -22,7 +22,7 @@ pub(crate) struct AbortedTransaction {
 
 /// In the order of the markers.
 #[derive(Debug, Default)]
-pub(super) struct AbortedIndex {
+pub(in crate::log) struct AbortedIndex {
     list: VecDeque<AbortedTransaction>,
     /// Below it some were forgotten.
     complete_from: Offset,
@@ -30,7 +30,7 @@ pub(super) struct AbortedIndex {
 
 impl AbortedIndex {
     /// False: it is known already.
-    pub(super) fn add(&mut self, transaction: AbortedTransaction) -> bool {
+    pub(in crate::log) fn add(&mut self, transaction: AbortedTransaction) -> bool {
         let at = self.from(transaction.last_offset);
         if self.list.get(at).is_some_and(|known| known.last_offset == transaction.last_offset) {
             return false;
@@ -41,7 +41,7 @@ impl AbortedIndex {
 
     /// What overlaps `from..upto`, by first offset. `None`: what ended at or after `from` is not all known any more.
     /// Source: Kafka `TransactionIndex.collectAbortedTxns`.
-    pub(super) fn overlapping(&self, from: Offset, upto: Offset) -> Option<Vec<AbortedTransaction>> {
+    pub(in crate::log) fn overlapping(&self, from: Offset, upto: Offset) -> Option<Vec<AbortedTransaction>> {
         if from < self.complete_from {
             return None;
         }
@@ -59,7 +59,7 @@ impl AbortedIndex {
     }
 
     /// Forgets those that end below `log_start`. True if there were any.
-    pub(super) fn drop_below(&mut self, log_start: Offset) -> bool {
+    pub(in crate::log) fn drop_below(&mut self, log_start: Offset) -> bool {
         let gone = self.from(log_start);
         if gone > 0 {
             self.list.drain(..gone);
@@ -69,7 +69,7 @@ impl AbortedIndex {
     }
 
     /// Forgets those that end at or above `log_end`. True if there were any.
-    pub(super) fn drop_from(&mut self, log_end: Offset) -> bool {
+    pub(in crate::log) fn drop_from(&mut self, log_end: Offset) -> bool {
         let kept = self.from(log_end);
         let gone = self.list.len() - kept;
         self.list.truncate(kept);
@@ -77,7 +77,7 @@ impl AbortedIndex {
     }
 
     /// Ranges of aborted offsets of each producer, for whoever goes through many batches.
-    pub(super) fn by_producer(&self) -> AbortedRanges {
+    pub(in crate::log) fn by_producer(&self) -> AbortedRanges {
         let mut ranges: HashMap<ProducerId, Vec<(Offset, Offset)>> = HashMap::new();
         for transaction in &self.list {
             let of_producer = ranges.entry(transaction.producer_id).or_default();
@@ -87,7 +87,7 @@ impl AbortedIndex {
     }
 
     #[cfg(test)]
-    pub(super) fn iter(&self) -> impl Iterator<Item = &AbortedTransaction> {
+    pub(in crate::log) fn iter(&self) -> impl Iterator<Item = &AbortedTransaction> {
         self.list.iter()
     }
 
@@ -99,11 +99,11 @@ impl AbortedIndex {
 
 /// First offset and marker of the aborted transactions of each producer, in order; they do not overlap.
 #[derive(Debug, Default)]
-pub(super) struct AbortedRanges(HashMap<ProducerId, Vec<(Offset, Offset)>>);
+pub(in crate::log) struct AbortedRanges(HashMap<ProducerId, Vec<(Offset, Offset)>>);
 
 impl AbortedRanges {
     /// Whether a transactional batch of this producer that ends at `last_offset` was aborted.
-    pub(super) fn contain(&self, producer_id: ProducerId, last_offset: Offset) -> bool {
+    pub(in crate::log) fn contain(&self, producer_id: ProducerId, last_offset: Offset) -> bool {
         let Some(ranges) = self.0.get(&producer_id) else { return false };
         let at = ranges.partition_point(|&(_, marker)| marker < last_offset);
         ranges.get(at).is_some_and(|&(first, _)| first <= last_offset)

@@ -16,7 +16,7 @@ static NEXT_GUARD: AtomicU64 = AtomicU64::new(1);
 
 /// The guards of one log that are good.
 #[derive(Debug, Default)]
-pub(super) struct Verifications {
+pub(in crate::log) struct Verifications {
     by_producer: HashMap<ProducerId, Verification>,
     by_guard: BTreeMap<u64, ProducerId>,
 }
@@ -30,7 +30,7 @@ struct Verification {
 
 impl Verifications {
     /// The producer's guard, made if there is none.
-    pub(super) fn begin(&mut self, id: ProducerId) -> TransactionGuard {
+    pub(in crate::log) fn begin(&mut self, id: ProducerId) -> TransactionGuard {
         if let Some(known) = self.by_producer.get_mut(&id) {
             known.seen_ms = None;
             return known.guard;
@@ -46,19 +46,19 @@ impl Verifications {
         guard
     }
 
-    pub(super) fn holds(&self, id: ProducerId, guard: TransactionGuard) -> bool {
+    pub(in crate::log) fn holds(&self, id: ProducerId, guard: TransactionGuard) -> bool {
         self.by_producer.get(&id).is_some_and(|known| known.guard == guard)
     }
 
     /// Withdraws the producer's guard.
-    pub(super) fn end(&mut self, id: ProducerId) {
+    pub(in crate::log) fn end(&mut self, id: ProducerId) {
         if let Some(known) = self.by_producer.remove(&id) {
             self.by_guard.remove(&known.guard.0);
         }
     }
 
     /// Forgets those that nobody has asked for in `expiration_ms`.
-    pub(super) fn expire(&mut self, now: UnixMs, expiration_ms: i64) {
+    pub(in crate::log) fn expire(&mut self, now: UnixMs, expiration_ms: i64) {
         let by_guard = &mut self.by_guard;
         self.by_producer.retain(|_, known| {
             let seen_ms = *known.seen_ms.get_or_insert(now);
