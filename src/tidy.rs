@@ -186,7 +186,7 @@ impl Source {
         Source { name: name.into(), text: text.into(), code, test_from }
     }
 
-    /// `log/reading/read.rs` → `log/read`, `log/mod.rs` → `log`.
+    /// `log/read.rs` → `log/read`, `log/mod.rs` → `log`.
     fn path(&self) -> &str {
         let path = self.name.strip_suffix(".rs").unwrap_or(&self.name);
         path.strip_suffix("/mod").unwrap_or(path)
@@ -516,16 +516,13 @@ fn the_table_of_doors_has_no_cycle() {
 #[test]
 fn a_planted_import_is_found() {
     let planted = |name: &str, text: &str| check_doors(&Source::new(name, text, false)).len();
-    assert_eq!(planted("log/reading/read.rs", "use crate::cluster::image::ClusterImage;"), 1);
-    assert_eq!(
-        planted("log/reading/read.rs", "use crate::{\n    types::{Offset, TopicName},\n    api::handler,\n};"),
-        1
-    );
+    assert_eq!(planted("log/read.rs", "use crate::cluster::image::ClusterImage;"), 1);
+    assert_eq!(planted("log/read.rs", "use crate::{\n    types::{Offset, TopicName},\n    api::handler,\n};"), 1);
     assert_eq!(planted("log/mod.rs", "use super::net;"), 1);
     assert_eq!(planted("coordination/zookeeper/session.rs", "use crate::storage;"), 1);
     assert_eq!(planted("coordination/embedded/tree.rs", "use crate::storage;"), 0);
-    assert_eq!(planted("log/reading/read.rs", "// use crate::cluster;\nuse crate::types::Offset;"), 0);
-    assert_eq!(planted("log/reading/read.rs", "#[cfg(test)]\nmod tests {\n    use crate::cluster;\n}"), 0);
+    assert_eq!(planted("log/read.rs", "// use crate::cluster;\nuse crate::types::Offset;"), 0);
+    assert_eq!(planted("log/read.rs", "#[cfg(test)]\nmod tests {\n    use crate::cluster;\n}"), 0);
     assert_eq!(planted("attic/mod.rs", ""), 1);
 }
 
@@ -544,15 +541,15 @@ fn a_planted_name_is_found() {
 #[test]
 fn a_planted_outcome_that_is_dropped_is_found() {
     let planted = |name: &str, text: &str| check_dropped(&Source::new(name, text, false)).len();
-    assert_eq!(planted("log/reading/read.rs", "fn f() {\n    let _ = write();\n    let _guard = lock();\n}"), 1);
-    assert_eq!(planted("log/reading/read.rs", "// let _ = write();\n#[cfg(test)]\nmod tests {\n    let _ = 1;\n}"), 0);
+    assert_eq!(planted("log/read.rs", "fn f() {\n    let _ = write();\n    let _guard = lock();\n}"), 1);
+    assert_eq!(planted("log/read.rs", "// let _ = write();\n#[cfg(test)]\nmod tests {\n    let _ = 1;\n}"), 0);
     assert_eq!(planted("replica/ack.rs", "let _ = wake.send(outcomes);"), 0);
     assert_eq!(planted("replica/ack.rs", "let _ = wake.send(outcomes);\nlet _ = queued;"), 1);
 }
 
 #[test]
 fn planted_faults_of_form_are_found() {
-    let planted = |text: &str| check_form(&Source::new("log/reading/read.rs", text, false)).len();
+    let planted = |text: &str| check_form(&Source::new("log/read.rs", text, false)).len();
     assert_eq!(planted("//! Reads.\n"), 0);
     assert_eq!(planted("use std::fs;\n"), 1);
     assert_eq!(planted(&format!("//! Reads.\n// {}\n", "x".repeat(120))), 1);

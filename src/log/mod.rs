@@ -4,7 +4,7 @@
 //! nothing. Bytes on disk are the storage room's; what side records mean is defined here, in `side`.
 //!
 //! `partition_log` is the door for changes. Below it: `state`, what it knows beside the batches, in pure parts;
-//! `reading`, the way to the batches; `upkeep`, what is done from time to time (recovery, retention, compaction); `side`,
+//! `reading`, the way to the batches; `upkeep`, what is done now and then (recovery, retention, compaction); `side`,
 //! how side records lie.
 
 pub(crate) mod config;

@@ -320,7 +320,10 @@ fn a_closed_directory_is_stopped<D: LogDir + ?Sized>(open: &mut dyn FnMut() -> s
     let (sender, done) = mpsc::channel();
     dir.commit(
         WriteSet::default(),
-        Box::new(move |_| drop(sender.send(taken.try_lock_for(std::time::Duration::from_secs(10)).is_some()))),
+        Box::new(move |_| {
+            let free = taken.try_lock_for(std::time::Duration::from_secs(10)).is_some();
+            sender.send(free).expect("the test waits");
+        }),
     );
     drop(guard);
     assert_eq!(done.recv(), Ok(true), "who queues may hold the lock that `done` takes");
