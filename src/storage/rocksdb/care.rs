@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::Shared;
+use super::growing::{ingest, page_cache};
 #[cfg(doc)]
 use super::jobs::Jobs;
 use super::jobs::Taken;
-use super::{Shared, ingest, page_cache};
 use crate::storage::{Family, StorageError};
 use crate::task;
 use crate::types::Offset;

@@ -312,7 +312,7 @@ fn an_empty_table_hides_nothing() {
     assert!(tables(&dir, family).is_empty());
     let (shared, id) = (shared(&dir), partition("t", 0));
     let (topic_id, index) = (id.topic_id, id.partition);
-    let header = growing::Header { family: family.0, topic_id, partition: index, follows: Offset::NONE };
+    let header = growing::table::Header { family: family.0, topic_id, partition: index, follows: Offset::NONE };
     let table = Arc::new(shared.begin_table(&header).expect("begun"));
     shared.families.state(family).tables.push(&table);
     assert_eq!(offsets(&dir, family), [0, 1, 2]);

@@ -1,12 +1,11 @@
 //! The real log directory: one RocksDB database, a column family per partition, and tables that grow beside it.
 //!
-//! `open` checks and opens, `recover` finds growing tables · `writer` is the group commit, and `placement` says what
-//! goes through RocksDB's log and what to a `growing` table · `ingest` hands those over, `page_cache` says what of
-//! them stays there · `families` gives families to partitions and wipes them · `read` · `care` does the chores in the
-//! background, of which `merge` is the longest, and `jobs` looks at their outcomes · `budget` is the memory for what
-//! is not in files · `space` keeps the disk's reserve · `failure` says what an error means · `guard` notices a
-//! database that lost its end · `directory`, `table` and [`super::keys`] say how bytes lie · `options` says how
-//! RocksDB is set up · `raw` alone is `unsafe`.
+//! `open` checks and opens · `writer` is the group commit · `growing/` are the tables to which it writes large
+//! batches · `families` gives families to partitions and wipes them · `read` · `care` does the background jobs, of
+//! which `merge` is the longest, and `jobs` looks at their outcomes · `budget` is the memory for what is not in
+//! files · `space` keeps the disk's reserve · `failure` says what an error means · `guard` notices a database that
+//! lost its end · `directory` and [`super::keys`] say how bytes lie · `options` says how RocksDB is set up · `raw`
+//! alone is `unsafe`.
 //!
 //! Threads of a directory: the writer, the one for chores, the watch, RocksDB's own for flushing and compacting,
 //! and once there are growing tables the one that hands them over and the one for the page cache.
@@ -24,23 +23,18 @@ mod growing;
 #[cfg(test)]
 mod growing_tests;
 mod guard;
-mod ingest;
 mod jobs;
 mod merge;
 mod open;
 mod open_error;
 mod options;
-mod page_cache;
-mod placement;
 #[cfg(test)]
 mod power_tests;
 mod raw;
 mod read;
-mod recover;
 #[cfg(test)]
 mod release_tests;
 mod space;
-mod table;
 #[cfg(test)]
 mod table_tests;
 #[cfg(test)]
@@ -65,12 +59,12 @@ use self::budget::Budget;
 use self::care::Chore;
 use self::failure::{NoSpace, Operation, Stop, Told};
 use self::families::Families;
-use self::growing::GrowingTable;
-use self::ingest::Growing;
+use self::growing::ingest::Growing;
+use self::growing::page_cache::PageCache;
+use self::growing::table::GrowingTable;
 use self::jobs::Jobs;
 pub(crate) use self::open_error::OpenError;
 pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
-use self::page_cache::PageCache;
 #[cfg(test)]
 use self::raw::Batch;
 use self::raw::{Cf, Db, ReadOptions, RocksError};

@@ -16,13 +16,13 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::budget::Budget;
 use super::directory::{self, Assignment, FORMAT_KEY, FORMAT_VERSION, Key};
 use super::families::{FIXED, Families, Records};
-use super::growing;
+use super::growing::ingest::Growing;
+use super::growing::recover;
+use super::growing::table;
 use super::guard;
-use super::ingest::Growing;
 use super::open_error::OpenError;
 use super::options::{self, DirectoryOptions};
 use super::raw::{Batch, BlockCache, Db, ReadOptions, RocksError};
-use super::recover;
 use super::space::Space;
 
 /// What opening yields.
@@ -53,7 +53,7 @@ pub(super) fn open(
     fs::create_dir_all(&path).map_err(io_error)?;
     if !path.join("CURRENT").exists() {
         // RocksDB syncs the names within, not that of its directory, and what is acknowledged must not go with it.
-        growing::sync_names(dir).map_err(io_error)?;
+        table::sync_names(dir).map_err(io_error)?;
     }
     let lock = lock(dir)?;
     if let Some(file) = foreign_segments(dir).map_err(io_error)? {

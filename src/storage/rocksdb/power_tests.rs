@@ -1,7 +1,7 @@
 //! Growing tables after a loss of power: whatever it took of them, the log is a beginning of what it was.
 
 use super::changing_tests::Numbers;
-use super::growing::HEADER_BYTES;
+use super::growing::table::HEADER_BYTES;
 use super::growing_tests::{
     append, copy, expect_for_ever, offsets, open_tables, stop_handing_over, tables, tables_of, value, values,
 };
@@ -33,7 +33,7 @@ fn three_tables() -> Three {
         let name = table.path().file_name().expect("a name").into();
         let bytes = std::fs::read(table.path()).expect("read");
         let mut ends = vec![HEADER_BYTES as u64];
-        while let Some(block) = ends.last().and_then(|at| table::parse_head(*at, &bytes[*at as usize..])) {
+        while let Some(block) = ends.last().and_then(|at| growing::layout::parse_head(*at, &bytes[*at as usize..])) {
             ends.push(block.end());
         }
         (name, ends)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Shared;
-use super::growing::GrowingTable;
+use super::growing::table::GrowingTable;
 use super::raw::{Cf, Iter, ReadOptions, RocksError};
 use crate::storage::{Family, StorageError, VisitBatch, VisitPair, Visited, keys};
 use crate::types::Offset;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::time::Instant;
 
-use super::table::{BlockAt, HEAD_MAX, finish, frame, is_sound, parse_head};
+use super::growing::layout::{BlockAt, HEAD_MAX, finish, frame, is_sound, parse_head};
 use super::*;
 use crate::storage::contract::{partition, scan};
 use crate::storage::keys;

@@ -33,34 +33,39 @@ const KEY_BYTES: usize = 8;
 const KEY_SUFFIX: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 const INTERNAL_KEY_BYTES: usize = KEY_BYTES + KEY_SUFFIX.len();
 /// Two lengths of one byte, the value's length in up to five, and the key.
-pub(super) const HEAD_MAX: usize = 2 + 5 + INTERNAL_KEY_BYTES;
+pub(in crate::storage::rocksdb) const HEAD_MAX: usize = 2 + 5 + INTERNAL_KEY_BYTES;
 /// One restart point at 0, and the number of them.
 const RESTARTS: [u8; 8] = [0, 0, 0, 0, 1, 0, 0, 0];
 /// Compression type and checksum, behind every block.
 const TRAILER_BYTES: usize = 5;
 /// What follows a value.
-pub(super) const TAIL_BYTES: usize = RESTARTS.len() + TRAILER_BYTES;
+pub(in crate::storage::rocksdb) const TAIL_BYTES: usize = RESTARTS.len() + TRAILER_BYTES;
 const NO_COMPRESSION: u8 = 0;
 
 /// What makes a value a data block: the bytes before it and after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(in crate::storage::rocksdb) struct Frame {
     head: [u8; HEAD_MAX],
     head_bytes: u8,
     tail: [u8; TAIL_BYTES],
 }
 
 impl Frame {
-    pub(super) fn head(&self) -> &[u8] {
+    pub(in crate::storage::rocksdb) fn head(&self) -> &[u8] {
         &self.head[..usize::from(self.head_bytes)]
     }
 
-    pub(super) fn tail(&self) -> &[u8] {
+    pub(in crate::storage::rocksdb) fn tail(&self) -> &[u8] {
         &self.tail
     }
 
     /// The block that it makes of its value at the file position `start`.
-    pub(super) fn block_at(&self, key: [u8; KEY_BYTES], start: u64, value_bytes: usize) -> BlockAt {
+    pub(in crate::storage::rocksdb) fn block_at(
+        &self,
+        key: [u8; KEY_BYTES],
+        start: u64,
+        value_bytes: usize,
+    ) -> BlockAt {
         let value_bytes = u32::try_from(value_bytes).expect(VALUE_FITS);
         BlockAt { key, start, head_bytes: self.head_bytes, value_bytes }
     }
@@ -69,7 +74,7 @@ impl Frame {
 const VALUE_FITS: &str = "a batch's length is a positive i32 in the protocol";
 
 /// Frames a value, which must be shorter than 4 GiB.
-pub(super) fn frame(key: [u8; KEY_BYTES], value: &[u8]) -> Frame {
+pub(in crate::storage::rocksdb) fn frame(key: [u8; KEY_BYTES], value: &[u8]) -> Frame {
     let value_bytes = u32::try_from(value.len()).expect(VALUE_FITS);
     let mut frame = Frame { head: [0; HEAD_MAX], head_bytes: 0, tail: [0; TAIL_BYTES] };
     frame.head[1] = INTERNAL_KEY_BYTES as u8;
@@ -86,34 +91,34 @@ pub(super) fn frame(key: [u8; KEY_BYTES], value: &[u8]) -> Frame {
 
 /// A data block of a growing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BlockAt {
-    pub(super) key: [u8; KEY_BYTES],
+pub(in crate::storage::rocksdb) struct BlockAt {
+    pub(in crate::storage::rocksdb) key: [u8; KEY_BYTES],
     /// Where it begins, as a position in the file.
-    pub(super) start: u64,
-    pub(super) head_bytes: u8,
-    pub(super) value_bytes: u32,
+    pub(in crate::storage::rocksdb) start: u64,
+    pub(in crate::storage::rocksdb) head_bytes: u8,
+    pub(in crate::storage::rocksdb) value_bytes: u32,
 }
 
 impl BlockAt {
     /// The position of its value.
-    pub(super) fn value_start(&self) -> u64 {
+    pub(in crate::storage::rocksdb) fn value_start(&self) -> u64 {
         self.start + u64::from(self.head_bytes)
     }
 
     /// The position behind it and its trailer.
-    pub(super) fn end(&self) -> u64 {
+    pub(in crate::storage::rocksdb) fn end(&self) -> u64 {
         self.start + self.block_bytes() + TRAILER_BYTES as u64
     }
 
     /// Its length without the trailer, as handles have it.
-    pub(super) fn block_bytes(&self) -> u64 {
+    pub(in crate::storage::rocksdb) fn block_bytes(&self) -> u64 {
         u64::from(self.head_bytes) + u64::from(self.value_bytes) + RESTARTS.len() as u64
     }
 }
 
 /// Reads the head of a block that begins at the file position `start` from its first bytes, of which it needs at most
 /// [`HEAD_MAX`]. `None`: no block of ours begins here, or `bytes` ends within its head.
-pub(super) fn parse_head(start: u64, bytes: &[u8]) -> Option<BlockAt> {
+pub(in crate::storage::rocksdb) fn parse_head(start: u64, bytes: &[u8]) -> Option<BlockAt> {
     let [0, key_bytes, rest @ ..] = bytes else { return None };
     if usize::from(*key_bytes) != INTERNAL_KEY_BYTES {
         return None;
@@ -129,7 +134,7 @@ pub(super) fn parse_head(start: u64, bytes: &[u8]) -> Option<BlockAt> {
 }
 
 /// Whether this is a block of ours, trailer included and nothing more, as it was written.
-pub(super) fn is_sound(block: &[u8]) -> bool {
+pub(in crate::storage::rocksdb) fn is_sound(block: &[u8]) -> bool {
     if parse_head(0, block).is_none_or(|at| at.end() != block.len() as u64) {
         return false;
     }
@@ -139,7 +144,7 @@ pub(super) fn is_sound(block: &[u8]) -> bool {
 
 /// What ends the file: everything behind the last data block's trailer, which ends at `data_end`. `blocks` are all of
 /// them, at least one, in the order of their keys.
-pub(super) fn finish(blocks: &[BlockAt], data_end: u64) -> Vec<u8> {
+pub(in crate::storage::rocksdb) fn finish(blocks: &[BlockAt], data_end: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(blocks.len() * INDEX_ENTRY_MAX + OTHERS_MAX);
     let handles =
         blocks.iter().map(|block| (block.key, Handle { start: block.start, bytes: block.block_bytes() }.encoded()));

@@ -1,7 +1,7 @@
 //! A table that grows: a partition's newest batches, written once.
 //!
 //! What goes through RocksDB's log and memtable is written twice. Where much comes for one partition, its batches are
-//! appended to a file instead that is laid out as the beginning of one of RocksDB's own tables ([`super::table`]). When
+//! appended to a file instead that is laid out as the beginning of one of its own tables ([`super::layout`]). When
 //! it is full, [`super::ingest`] appends what a table ends with and RocksDB takes the file over as it is.
 //!
 //! Layout of a file `<log.dir>/growing/<family>-<serial>.sst`: the [`Header`], then a data block for each batch. What
@@ -24,29 +24,29 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::FallocateFlags;
 use tracing::debug;
 
-use super::table::{self, BlockAt, Frame};
+use super::layout::{self, BlockAt, Frame};
 use crate::storage::{VisitBatch, Visited, keys};
 use crate::types::{Offset, PartitionIndex, TopicId};
 
 /// What a growing file begins with, 64 bytes: magic (8), layout 1 (4), family (4), topic id (16), partition (4),
 /// [`Header::follows`] (8), zeros (16), and the CRC-32C of all that (4). Numbers are big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) family: u32,
+pub(in crate::storage::rocksdb) struct Header {
+    pub(in crate::storage::rocksdb) family: u32,
     /// Whose batches they are: a family's number may be given out again.
-    pub(super) topic_id: TopicId,
-    pub(super) partition: PartitionIndex,
+    pub(in crate::storage::rocksdb) topic_id: TopicId,
+    pub(in crate::storage::rocksdb) partition: PartitionIndex,
     /// The last offset of the table before it, if that still grew when this one was begun: without it the log would
     /// have a hole. [`Offset::NONE`]: what comes before was on the disk.
-    pub(super) follows: Offset,
+    pub(in crate::storage::rocksdb) follows: Offset,
 }
 
-pub(super) const HEADER_BYTES: usize = 64;
+pub(in crate::storage::rocksdb) const HEADER_BYTES: usize = 64;
 const MAGIC: &[u8; 8] = b"klammtab";
 const LAYOUT: u32 = 1;
 
 impl Header {
-    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(in crate::storage::rocksdb) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&LAYOUT.to_be_bytes());
@@ -60,7 +60,7 @@ impl Header {
     }
 
     /// `None`: torn, or not one of ours.
-    pub(super) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    pub(in crate::storage::rocksdb) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let u32_at = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         if &bytes[..8] != MAGIC || u32_at(8) != LAYOUT || u32_at(60) != crc32c::crc32c(&bytes[..60]) {
             return None;
@@ -76,7 +76,7 @@ impl Header {
 
 /// A growing table's file and the blocks in it.
 #[derive(Debug)]
-pub(super) struct GrowingTable {
+pub(in crate::storage::rocksdb) struct GrowingTable {
     file: File,
     path: PathBuf,
     /// As its header says.
@@ -102,13 +102,13 @@ pub(super) struct GrowingTable {
 
 /// A part of a file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stretch {
+pub(in crate::storage::rocksdb) struct Stretch {
     from: u64,
     to: u64,
 }
 
 impl Stretch {
-    pub(super) fn bytes(self) -> u64 {
+    pub(in crate::storage::rocksdb) fn bytes(self) -> u64 {
         self.to - self.from
     }
 }
@@ -130,7 +130,7 @@ static ZEROS: [u8; PART_BYTES as usize] = [0; PART_BYTES as usize];
 
 impl GrowingTable {
     /// Makes the file.
-    pub(super) fn create(path: PathBuf, header: &Header) -> io::Result<Self> {
+    pub(in crate::storage::rocksdb) fn create(path: PathBuf, header: &Header) -> io::Result<Self> {
         let file = File::options().create_new(true).read(true).write(true).open(&path)?;
         if let Err(error) = file.write_all_at(&header.encode(), 0) {
             if let Err(left) = std::fs::remove_file(&path) {
@@ -143,7 +143,7 @@ impl GrowingTable {
     }
 
     /// A table that was found with these blocks, at least one. Nothing is appended to it.
-    pub(super) fn found(file: File, path: PathBuf, follows: Offset, blocks: Vec<BlockAt>) -> Self {
+    pub(in crate::storage::rocksdb) fn found(file: File, path: PathBuf, follows: Offset, blocks: Vec<BlockAt>) -> Self {
         let table = Self::with_blocks(file, path, follows, blocks);
         table.seal();
         table
@@ -167,50 +167,50 @@ impl GrowingTable {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::storage::rocksdb) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Bytes written, those not published included.
-    pub(super) fn size_bytes(&self) -> u64 {
+    pub(in crate::storage::rocksdb) fn size_bytes(&self) -> u64 {
         self.end.load(Ordering::Relaxed)
     }
 
-    pub(super) fn block_count(&self) -> usize {
+    pub(in crate::storage::rocksdb) fn block_count(&self) -> usize {
         self.blocks.read().len()
     }
 
     /// First and last key of what is published.
-    pub(super) fn bounds(&self) -> Option<(Offset, Offset)> {
+    pub(in crate::storage::rocksdb) fn bounds(&self) -> Option<(Offset, Offset)> {
         let blocks = self.blocks.read();
         Some((last_offset(blocks.first()?), last_offset(blocks.last()?)))
     }
 
     /// First and last key of what must not change while it grows: what is published, and the key before it, whose
     /// absence would tell the next start that a table was lost.
-    pub(super) fn relies_on(&self) -> Option<(Offset, Offset)> {
+    pub(in crate::storage::rocksdb) fn relies_on(&self) -> Option<(Offset, Offset)> {
         let (first, last) = self.bounds()?;
         Some((if self.follows == Offset::NONE { first } else { self.follows }, last))
     }
 
-    pub(super) fn last(&self) -> Option<Offset> {
+    pub(in crate::storage::rocksdb) fn last(&self) -> Option<Offset> {
         self.blocks.read().last().map(last_offset)
     }
 
-    pub(super) fn is_sealed(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
     }
 
-    pub(super) fn seal(&self) {
+    pub(in crate::storage::rocksdb) fn seal(&self) {
         self.sealed.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_synced(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire)
     }
 
     /// Brings what was written to the disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(in crate::storage::rocksdb) fn sync(&self) -> io::Result<()> {
         let sealed = self.is_sealed();
         self.file.sync_data()?;
         self.synced.fetch_or(sealed, Ordering::Release);
@@ -218,18 +218,18 @@ impl GrowingTable {
     }
 
     /// Whether its file still has a name: here or as one of RocksDB's.
-    pub(super) fn has_name(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn has_name(&self) -> bool {
         rustix::fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
     /// Whether nobody has asked for a [`pre_sync`](Self::pre_sync) yet.
-    pub(super) fn wants_pre_sync(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn wants_pre_sync(&self) -> bool {
         !self.pre_sync_wanted.swap(true, Ordering::Relaxed)
     }
 
     /// What was written since the last time: `None` asks for all of it, else whole parts of the file come, if that is
     /// at least so many bytes. What goes on being written need not go to the disk yet.
-    pub(super) fn take_stretch(&self, bytes_min: Option<u64>) -> Option<Stretch> {
+    pub(in crate::storage::rocksdb) fn take_stretch(&self, bytes_min: Option<u64>) -> Option<Stretch> {
         let (from, end) = (self.told.load(Ordering::Relaxed), self.size_bytes());
         let to = if bytes_min.is_some() { end - end % PART_BYTES } else { end };
         if to < from + bytes_min.unwrap_or(1) {
@@ -243,7 +243,7 @@ impl GrowingTable {
     /// Has the file system give blocks for so many bytes more once half as many are left of them, up to `bytes_max`:
     /// giving them page by page as pages are written takes a tenth of what that costs. A wish; what was not used goes
     /// back at the end.
-    pub(super) fn reserve(&self, bytes: u64, bytes_max: u64) {
+    pub(in crate::storage::rocksdb) fn reserve(&self, bytes: u64, bytes_max: u64) {
         let reserved = self.reserved.load(Ordering::Relaxed);
         if reserved < bytes_max && self.size_bytes() + bytes / 2 > reserved && !self.is_sealed() {
             let reserved = match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, reserved, bytes) {
@@ -259,32 +259,32 @@ impl GrowingTable {
 
     /// Takes a stretch out of the page cache as far as it is on the disk, and sends the rest there. A wish, which the
     /// kernel may refuse.
-    pub(super) fn uncache(&self, stretch: Stretch) {
+    pub(in crate::storage::rocksdb) fn uncache(&self, stretch: Stretch) {
         let length = NonZeroU64::new(stretch.bytes());
         if let Err(errno) = rustix::fs::fadvise(&self.file, stretch.from, length, rustix::fs::Advice::DontNeed) {
             debug!(path = %self.path.display(), %errno, "page cache not told");
         }
     }
 
-    pub(super) fn is_pre_synced(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn is_pre_synced(&self) -> bool {
         self.pre_synced.load(Ordering::Acquire)
     }
 
     /// Brings most of what is written to the disk while more is written.
-    pub(super) fn pre_sync(&self) -> io::Result<()> {
+    pub(in crate::storage::rocksdb) fn pre_sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
         self.pre_synced.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Writes batches, under their last offsets, behind what is there. They are to be [`publish`](Self::publish)ed.
-    pub(super) fn write(&self, batches: &[(Offset, Bytes)]) -> io::Result<Vec<BlockAt>> {
+    pub(in crate::storage::rocksdb) fn write(&self, batches: &[(Offset, Bytes)]) -> io::Result<Vec<BlockAt>> {
         let mut at = self.size_bytes();
         let mut blocks = Vec::with_capacity(batches.len());
         // A block has three parts, and there may be zeros behind the last.
         for some in batches.chunks((BUFFERS_MAX - 1) / 3) {
             let frames: Vec<Frame> =
-                some.iter().map(|(last_offset, batch)| table::frame(keys::batch(*last_offset), batch)).collect();
+                some.iter().map(|(last_offset, batch)| layout::frame(keys::batch(*last_offset), batch)).collect();
             let mut buffers = Vec::with_capacity(3 * some.len());
             let start = at;
             for ((last_offset, batch), frame) in some.iter().zip(&frames) {
@@ -305,12 +305,12 @@ impl GrowingTable {
     }
 
     /// Shows blocks to readers.
-    pub(super) fn publish(&self, blocks: &[BlockAt]) {
+    pub(in crate::storage::rocksdb) fn publish(&self, blocks: &[BlockAt]) {
         self.blocks.write().extend_from_slice(blocks);
     }
 
     /// Takes back what was written from `end` on and was not published.
-    pub(super) fn cut_back(&self, end: u64) -> io::Result<()> {
+    pub(in crate::storage::rocksdb) fn cut_back(&self, end: u64) -> io::Result<()> {
         for place in [&self.end, &self.filled, &self.reserved] {
             place.store(end, Ordering::Relaxed);
         }
@@ -319,25 +319,30 @@ impl GrowingTable {
 
     /// Makes a table of RocksDB's of it, to be brought to the disk with [`sync_all`](Self::sync_all). May be called
     /// again.
-    pub(super) fn finish(&self) -> io::Result<()> {
+    pub(in crate::storage::rocksdb) fn finish(&self) -> io::Result<()> {
         let end = self.size_bytes();
         // They are read from on, and no more of them come.
         self.blocks.write().shrink_to_fit();
-        let rest = table::finish(&self.blocks.read(), end);
+        let rest = layout::finish(&self.blocks.read(), end);
         self.file.write_all_at(&rest, end)?;
         // What was reserved and not used goes back.
         self.file.set_len(end + rest.len() as u64)
     }
 
     /// Brings a finished table to the disk, its length included.
-    pub(super) fn sync_all(&self) -> io::Result<()> {
+    pub(in crate::storage::rocksdb) fn sync_all(&self) -> io::Result<()> {
         self.file.sync_all()?;
         self.synced.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Visits batches from the first whose last offset is at least `from`. `wanted` as for [`LogDir::scan`].
-    pub(super) fn scan(&self, from: Offset, wanted: usize, visit: &mut VisitBatch<'_>) -> io::Result<ControlFlow<()>> {
+    pub(in crate::storage::rocksdb) fn scan(
+        &self,
+        from: Offset,
+        wanted: usize,
+        visit: &mut VisitBatch<'_>,
+    ) -> io::Result<ControlFlow<()>> {
         let mut next = self.blocks.read().partition_point(|block| last_offset(block) < from);
         let (mut wanted, mut ahead_bytes) = (wanted as u64, 0);
         loop {
@@ -347,7 +352,7 @@ impl GrowingTable {
             let buffer = self.read(first.start, length)?;
             for block in &some {
                 let bytes = &buffer[within(first, block.start)..within(first, block.end())];
-                if !table::is_sound(bytes) {
+                if !layout::is_sound(bytes) {
                     let offset = last_offset(block);
                     return Err(io::Error::other(format!("checksum mismatch at offset {offset} in {:?}", self.path)));
                 }
@@ -391,7 +396,7 @@ impl GrowingTable {
     }
 
     /// The last batch that is published.
-    pub(super) fn last_batch(&self) -> io::Result<Option<(Offset, Bytes)>> {
+    pub(in crate::storage::rocksdb) fn last_batch(&self) -> io::Result<Option<(Offset, Bytes)>> {
         let Some(last) = self.last() else { return Ok(None) };
         let mut found = None;
         let flow = self.scan(last, 0, &mut |last_offset, batch| {
@@ -404,12 +409,12 @@ impl GrowingTable {
 }
 
 /// Brings the names in a directory to the disk.
-pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
+pub(in crate::storage::rocksdb) fn sync_names(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
 /// A block's key, as the offset it is.
-pub(super) fn last_offset(block: &BlockAt) -> Offset {
+pub(in crate::storage::rocksdb) fn last_offset(block: &BlockAt) -> Offset {
     Offset(i64::from_be_bytes(block.key))
 }
 

@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::families::Families;
-use super::growing::{self, GrowingTable, HEADER_BYTES, Header};
 use super::ingest::{self, Growing};
-use super::open_error::OpenError;
-use super::raw::{Cf, Db, Iter, ReadOptions, RocksError};
-use super::table::{self, BlockAt, HEAD_MAX};
+use super::layout::{self, BlockAt, HEAD_MAX};
+use super::table::{self, GrowingTable, HEADER_BYTES, Header};
+use crate::storage::rocksdb::families::Families;
+use crate::storage::rocksdb::open_error::OpenError;
+use crate::storage::rocksdb::raw::{Cf, Db, Iter, ReadOptions, RocksError};
 use crate::storage::{Family, keys};
 use crate::types::Offset;
 
@@ -36,7 +36,7 @@ fn growing_dir(dir: &Path) -> PathBuf {
 }
 
 /// Gives its growing tables back to each family, sealed, and removes the others. `cf` answers with a family's handle.
-pub(super) fn recover<'db>(
+pub(in crate::storage::rocksdb) fn recover<'db>(
     dir: &Path,
     db: &'db Db,
     families: &Families,
@@ -79,7 +79,7 @@ pub(super) fn recover<'db>(
     }
     if removed {
         // Once keys of theirs are deleted, they must not come back after a loss of power.
-        growing::sync_names(&place).map_err(io_error)?;
+        table::sync_names(&place).map_err(io_error)?;
     }
     Ok(growing)
 }
@@ -132,9 +132,9 @@ fn sound_blocks(file: &File, length: u64) -> io::Result<Vec<BlockAt>> {
     let mut blocks: Vec<BlockAt> = Vec::new();
     let mut window = Window { file, length, start: HEADER_BYTES as u64, bytes: Vec::new() };
     let mut at = HEADER_BYTES as u64;
-    while let Some(block) = table::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
+    while let Some(block) = layout::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
         let grows = blocks.last().is_none_or(|last| last.key < block.key);
-        if !grows || block.end() > length || !table::is_sound(window.upto(at, block.end() - at)?) {
+        if !grows || block.end() > length || !layout::is_sound(window.upto(at, block.end() - at)?) {
             break;
         }
         at = block.end();
@@ -191,7 +191,7 @@ fn choose(
         if follows > reached {
             warn!(path = %found.path.display(), follows = follows.0, "growing table left out: what it follows is lost");
         } else if let (Some(first), Some(last)) = (found.blocks.first(), found.blocks.last()) {
-            let (first, last) = (growing::last_offset(first), growing::last_offset(last));
+            let (first, last) = (table::last_offset(first), table::last_offset(last));
             reached = reached.max(last);
             keep = last >= start && !taken_over(first, last)?;
         }

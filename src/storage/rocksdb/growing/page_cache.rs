@@ -15,11 +15,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 
-use super::Shared;
-use super::growing::{GrowingTable, Stretch};
+use super::table::{GrowingTable, Stretch};
+use crate::storage::rocksdb::Shared;
 
 /// A thread looks after so many bytes of a table at once.
-pub(super) const STRETCH_BYTES: u64 = 2 << 20;
+pub(in crate::storage::rocksdb) const STRETCH_BYTES: u64 = 2 << 20;
 
 /// So much is kept from the beginning, and of what is written then, one byte of so many more.
 const KEPT_AT_ONCE_BYTES: u64 = 1 << 30;
@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Stretches that were written, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct PageCache {
+pub(in crate::storage::rocksdb) struct PageCache {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -111,14 +111,14 @@ impl State {
 
 impl PageCache {
     /// Takes note of what was written to a table, if that is much.
-    pub(super) fn wrote(&self, table: &Arc<GrowingTable>) {
+    pub(in crate::storage::rocksdb) fn wrote(&self, table: &Arc<GrowingTable>) {
         let Some(stretch) = table.take_stretch(Some(STRETCH_BYTES)) else { return };
         self.state.lock().add(table, stretch);
         self.changed.notify_one();
     }
 
     /// Takes a table over that is RocksDB's now, with all that will ever be written to it.
-    pub(super) fn take_over(&self, table: &Arc<GrowingTable>) {
+    pub(in crate::storage::rocksdb) fn take_over(&self, table: &Arc<GrowingTable>) {
         let stretch = table.take_stretch(None);
         let mut state = self.state.lock();
         if let Some(stretch) = stretch {
@@ -131,7 +131,7 @@ impl PageCache {
     }
 
     /// Lets go of tables that are gone, and of files that were deleted.
-    pub(super) fn forget_deleted(&self) {
+    pub(in crate::storage::rocksdb) fn forget_deleted(&self) {
         let mut gone = HashSet::new();
         let mut owned = Vec::new();
         for (address, kept) in &self.state.lock().tables {
@@ -151,7 +151,7 @@ impl PageCache {
     }
 
     /// Ends the thread.
-    pub(super) fn close(&self) {
+    pub(in crate::storage::rocksdb) fn close(&self) {
         self.state.lock().closing = true;
         self.changed.notify_one();
     }
@@ -191,7 +191,7 @@ impl PageCache {
 }
 
 /// Body of the thread.
-pub(super) fn run(shared: &Shared) {
+pub(in crate::storage::rocksdb) fn run(shared: &Shared) {
     let cache = &shared.page_cache;
     let mut look_at = Instant::now() + LOOK_EVERY;
     loop {
@@ -224,7 +224,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::super::growing::Header;
+    use super::super::table::Header;
     use super::*;
     use crate::types::{Offset, PartitionIndex, TopicId};
 

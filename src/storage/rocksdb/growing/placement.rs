@@ -14,13 +14,13 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use super::Shared;
-use super::care::Chore;
-use super::failure::Operation;
-use super::families::FamilyState;
-use super::growing::{self, GrowingTable, Header};
 use super::ingest::FamilyTables;
-use super::table::BlockAt;
+use super::layout::BlockAt;
+use super::table::{self, GrowingTable, Header};
+use crate::storage::rocksdb::Shared;
+use crate::storage::rocksdb::care::Chore;
+use crate::storage::rocksdb::failure::Operation;
+use crate::storage::rocksdb::families::FamilyState;
 use crate::storage::{Family, StorageError, Write, WriteSet};
 use crate::types::Offset;
 
@@ -36,7 +36,7 @@ const IDLE_GROUPS: u64 = 1000;
 /// What of a family went to the log. A part of what is known of the family, so that it ends with a partition's life:
 /// the next one's first table must not rely on what was brought to the disk for another.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Logged {
+pub(in crate::storage::rocksdb) struct Logged {
     /// In large pieces, since the last table.
     large_bytes: usize,
     /// Some of it may not be on the disk.
@@ -47,7 +47,7 @@ pub(super) struct Logged {
 
 impl Logged {
     #[cfg(test)]
-    pub(super) fn is_unsynced(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn is_unsynced(&self) -> bool {
         self.unsynced
     }
 }
@@ -80,7 +80,7 @@ struct Staged {
 
 /// What the holder of the pen knows about where batches go.
 #[derive(Debug, Default)]
-pub(super) struct Placement {
+pub(in crate::storage::rocksdb) struct Placement {
     group: u64,
     /// Bytes of this group's batches, by family.
     pieces: HashMap<Family, usize>,
@@ -98,7 +98,11 @@ pub(super) struct Placement {
 
 impl Placement {
     /// Looks at a group before any of it is placed.
-    pub(super) fn begin_group<'s>(&mut self, sets: impl Iterator<Item = &'s WriteSet>, may_wait: bool) {
+    pub(in crate::storage::rocksdb) fn begin_group<'s>(
+        &mut self,
+        sets: impl Iterator<Item = &'s WriteSet>,
+        may_wait: bool,
+    ) {
         self.group += 1;
         self.may_wait = may_wait;
         self.pieces.clear();
@@ -115,31 +119,31 @@ impl Placement {
     }
 
     /// Whether a set of this group asks for a sync.
-    pub(super) fn syncs(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn syncs(&self) -> bool {
         self.syncs
     }
 
     /// Whether [`take`](Self::take) may take batches of this family, which has these tables, in this group.
-    pub(super) fn may_take(&self, shared: &Shared, family: Family, tables: &FamilyTables) -> bool {
+    pub(in crate::storage::rocksdb) fn may_take(&self, shared: &Shared, family: Family, tables: &FamilyTables) -> bool {
         self.pieces.get(&family).is_some_and(|piece| *piece >= shared.options.table_piece_bytes) || tables.has_any()
     }
 
     /// The first of this group's batches for a table of this family.
-    pub(super) fn first_staged(&self, family: Family) -> Option<Offset> {
+    pub(in crate::storage::rocksdb) fn first_staged(&self, family: Family) -> Option<Offset> {
         let staged = self.staged.get(&family)?;
-        let written = staged.written.first().map(growing::last_offset);
+        let written = staged.written.first().map(table::last_offset);
         written.or_else(|| staged.batches.first().map(|(last_offset, _)| *last_offset))
     }
 
     /// A batch goes to RocksDB's log, or what says that some are gone.
-    pub(super) fn logs(&self, state: &FamilyState) {
+    pub(in crate::storage::rocksdb) fn logs(&self, state: &FamilyState) {
         let mut logged = state.logged.lock();
         logged.unsynced = true;
         logged.group = self.group;
     }
 
     /// Takes a batch that lies behind all that its family has, unless it is for RocksDB's log.
-    pub(super) fn take(
+    pub(in crate::storage::rocksdb) fn take(
         &mut self,
         shared: &Shared,
         family: Family,
@@ -288,7 +292,7 @@ impl Placement {
     }
 
     /// Writes what was taken, and syncs what has to be.
-    pub(super) fn write(&mut self, shared: &Shared) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn write(&mut self, shared: &Shared) -> Result<(), StorageError> {
         for staged in self.staged.values_mut().filter(|staged| !staged.batches.is_empty()) {
             let (table, before) = (&staged.table, staged.table.size_bytes());
             let blocks = shared.file(Operation::WriteTable, table.path(), || table.write(&staged.batches))?;
@@ -319,7 +323,7 @@ impl Placement {
     }
 
     /// The disk has no space for this group: what of it was written to tables goes.
-    pub(super) fn take_back(&mut self, shared: &Shared) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn take_back(&mut self, shared: &Shared) -> Result<(), StorageError> {
         for (_, staged) in self.staged.drain() {
             // What was counted, which a write that failed in its middle was not.
             let counted = staged.written.last().map_or(staged.end, BlockAt::end);
@@ -331,7 +335,7 @@ impl Placement {
     }
 
     /// Shows what was written to readers, once the rest of the group is written, too.
-    pub(super) fn publish(&mut self, shared: &Shared) {
+    pub(in crate::storage::rocksdb) fn publish(&mut self, shared: &Shared) {
         for (family, staged) in self.staged.drain() {
             staged.table.publish(&staged.written);
             if let Some(live) = self.live.iter_mut().find(|live| live.family == family) {
@@ -359,7 +363,7 @@ impl Placement {
 
     /// Has RocksDB take over what the family's tables hold, this group's batches included, because what follows
     /// changes it.
-    pub(super) fn settle(&mut self, shared: &Shared, family: Family) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn settle(&mut self, shared: &Shared, family: Family) -> Result<(), StorageError> {
         self.write(shared)?;
         if let Some(staged) = self.staged.remove(&family) {
             staged.table.publish(&staged.written);

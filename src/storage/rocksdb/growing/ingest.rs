@@ -14,17 +14,17 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::Shared;
-use super::care::Chore;
-use super::failure::Operation;
-use super::growing::{self, GrowingTable, Header};
-use super::jobs::Jobs;
+use super::table::{self, GrowingTable, Header};
+use crate::storage::rocksdb::Shared;
+use crate::storage::rocksdb::care::Chore;
+use crate::storage::rocksdb::failure::Operation;
+use crate::storage::rocksdb::jobs::Jobs;
 use crate::storage::{Family, StorageError};
 use crate::types::Offset;
 
 /// The tables of a family that are not RocksDB's yet.
 #[derive(Debug, Default)]
-pub(super) struct FamilyTables {
+pub(in crate::storage::rocksdb) struct FamilyTables {
     list: ArcSwap<Vec<Arc<GrowingTable>>>,
     /// Tables before those, which are RocksDB's by now and are still read block by block.
     handed_over: ArcSwap<Vec<HandedOver>>,
@@ -47,12 +47,12 @@ struct HandedOver {
 
 impl FamilyTables {
     /// As they are now. A reader who finds the same list after he made an iterator misses nothing.
-    pub(super) fn list(&self) -> Arc<Vec<Arc<GrowingTable>>> {
+    pub(in crate::storage::rocksdb) fn list(&self) -> Arc<Vec<Arc<GrowingTable>>> {
         self.list.load_full()
     }
 
     /// A table behind the others.
-    pub(super) fn push(&self, table: &Arc<GrowingTable>) {
+    pub(in crate::storage::rocksdb) fn push(&self, table: &Arc<GrowingTable>) {
         let _changing = self.changing.lock();
         let mut list = Vec::clone(&self.list.load());
         list.push(Arc::clone(table));
@@ -60,14 +60,14 @@ impl FamilyTables {
     }
 
     /// The first table with something from `next` on that was handed over, holds what RocksDB holds, and is at hand.
-    pub(super) fn handed_over(&self, next: Offset) -> Option<Arc<GrowingTable>> {
+    pub(in crate::storage::rocksdb) fn handed_over(&self, next: Offset) -> Option<Arc<GrowingTable>> {
         let tables = self.handed_over.load();
         let first = tables.partition_point(|table| table.last < next);
         tables[first..].iter().find_map(|table| table.table.upgrade())
     }
 
     /// Leaves keys to RocksDB that are about to change.
-    pub(super) fn forget_handed_over(&self, last_offsets: RangeInclusive<Offset>) {
+    pub(in crate::storage::rocksdb) fn forget_handed_over(&self, last_offsets: RangeInclusive<Offset>) {
         let untouched = |table: &HandedOver| table.last < *last_offsets.start() || *last_offsets.end() < table.first;
         // Mostly something is added behind all of them.
         if self.handed_over.load().iter().rev().take_while(|table| *last_offsets.start() <= table.last).all(untouched) {
@@ -104,7 +104,7 @@ impl FamilyTables {
         removed
     }
 
-    pub(super) fn has_any(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn has_any(&self) -> bool {
         !self.list.load().is_empty()
     }
 
@@ -123,7 +123,7 @@ impl FamilyTables {
 
 /// What a directory knows of all its growing tables, and what is to be done with them.
 #[derive(Debug)]
-pub(super) struct Growing {
+pub(in crate::storage::rocksdb) struct Growing {
     dir: PathBuf,
     serial: AtomicU64,
     count: AtomicUsize,
@@ -148,7 +148,7 @@ enum Task {
 
 impl Growing {
     /// `serial`: the first number that no file in `dir` has.
-    pub(super) fn new(dir: PathBuf, serial: u64) -> Self {
+    pub(in crate::storage::rocksdb) fn new(dir: PathBuf, serial: u64) -> Self {
         Self {
             dir,
             serial: AtomicU64::new(serial),
@@ -162,38 +162,38 @@ impl Growing {
     }
 
     /// How many tables there are in all families.
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::storage::rocksdb) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
     /// Bytes in them.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::storage::rocksdb) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add_bytes(&self, bytes: u64) {
+    pub(in crate::storage::rocksdb) fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn take_back_bytes(&self, bytes: u64) {
+    pub(in crate::storage::rocksdb) fn take_back_bytes(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Has the writer's thread write the next group.
-    pub(super) fn want_writer(&self) {
+    pub(in crate::storage::rocksdb) fn want_writer(&self) {
         self.wants_writer.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn wants_writer(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn wants_writer(&self) -> bool {
         self.wants_writer.load(Ordering::Relaxed)
     }
 
-    pub(super) fn writer_came(&self) {
+    pub(in crate::storage::rocksdb) fn writer_came(&self) {
         self.wants_writer.store(false, Ordering::Relaxed);
     }
 
     /// Whether nobody has asked this before.
-    pub(super) fn begins_first(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn begins_first(&self) -> bool {
         !self.begun.swap(true, Ordering::Relaxed)
     }
 
@@ -204,7 +204,7 @@ impl Growing {
     }
 
     /// Counts a table that was pushed to its family's.
-    pub(super) fn added(&self, table: &GrowingTable) {
+    pub(in crate::storage::rocksdb) fn added(&self, table: &GrowingTable) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(table.size_bytes(), Ordering::Relaxed);
     }
@@ -215,28 +215,28 @@ impl Growing {
     }
 
     /// Has the sealed tables of a family handed over soon.
-    pub(super) fn ingest_soon(&self, family: Family) {
+    pub(in crate::storage::rocksdb) fn ingest_soon(&self, family: Family) {
         self.tasks.add(Task::Ingest(family));
     }
 
     /// Has what lies below a family's first table written to a file of its own. Later it would share one with what
     /// follows the tables, and that file would span them all: RocksDB would write them all anew.
-    pub(super) fn flush_soon(&self, family: Family) {
+    pub(in crate::storage::rocksdb) fn flush_soon(&self, family: Family) {
         self.tasks.add(Task::Flush(family));
     }
 
     /// Has most of a family's growing table brought to the disk.
-    pub(super) fn pre_sync_soon(&self, family: Family) {
+    pub(in crate::storage::rocksdb) fn pre_sync_soon(&self, family: Family) {
         self.tasks.add(Task::PreSync(family));
     }
 
     /// What failed is tried again at once.
-    pub(super) fn hurry(&self) {
+    pub(in crate::storage::rocksdb) fn hurry(&self) {
         self.tasks.hurry();
     }
 
     /// Ends the thread after the table at hand; the next start finds the others.
-    pub(super) fn close(&self) {
+    pub(in crate::storage::rocksdb) fn close(&self) {
         self.tasks.close();
     }
 }
@@ -253,12 +253,12 @@ fn file_name(family: u32, serial: u64) -> String {
 }
 
 /// The serial in a name.
-pub(super) fn serial_of(name: &Path) -> Option<u64> {
+pub(in crate::storage::rocksdb) fn serial_of(name: &Path) -> Option<u64> {
     name.to_str()?.strip_suffix(".sst")?.split_once('-')?.1.parse().ok()
 }
 
 /// Body of the thread.
-pub(super) fn run(shared: &Shared) {
+pub(in crate::storage::rocksdb) fn run(shared: &Shared) {
     let tasks = &shared.growing.tasks;
     while let Some(taken) = tasks.take() {
         for task in taken {
@@ -277,14 +277,14 @@ pub(super) fn run(shared: &Shared) {
 
 impl Shared {
     /// Makes an empty table, and its place if this is the first.
-    pub(super) fn begin_table(&self, header: &Header) -> Result<GrowingTable, StorageError> {
+    pub(in crate::storage::rocksdb) fn begin_table(&self, header: &Header) -> Result<GrowingTable, StorageError> {
         let dir = &self.growing.dir;
         let made = self.file(Operation::BeginTable, dir, || match fs::create_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             made => made.map(|()| true),
         })?;
         if made {
-            self.file(Operation::Sync, &self.dir, || growing::sync_names(&self.dir))?;
+            self.file(Operation::Sync, &self.dir, || table::sync_names(&self.dir))?;
         }
         let path = self.growing.next_path(header);
         self.file(Operation::BeginTable, &path, || GrowingTable::create(path.clone(), header))
@@ -308,7 +308,7 @@ impl Shared {
     }
 
     /// Has blocks of the disk ready for what comes next. May wait for the disk.
-    pub(super) fn reserve(&self, table: &GrowingTable) {
+    pub(in crate::storage::rocksdb) fn reserve(&self, table: &GrowingTable) {
         table.reserve(self.options.table_bytes / RESERVED_AT_ONCE, self.options.table_bytes);
     }
 
@@ -359,13 +359,13 @@ impl Shared {
     }
 
     /// Whether handing over cannot follow.
-    pub(super) fn tables_lag(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn tables_lag(&self) -> bool {
         self.growing.bytes() > 2 * self.options.tables_bytes_max
     }
 
-    pub(super) fn sync_growing_dir(&self) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn sync_growing_dir(&self) -> Result<(), StorageError> {
         let dir = &self.growing.dir;
-        self.file(Operation::Sync, dir, || growing::sync_names(dir))
+        self.file(Operation::Sync, dir, || table::sync_names(dir))
     }
 
     fn unlink(&self, table: &GrowingTable) -> Result<(), StorageError> {
@@ -377,7 +377,7 @@ impl Shared {
     }
 
     /// Hands over all tables of a family now. For who holds the pen and is about to change what they hold.
-    pub(super) fn settle(&self, family: Family) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn settle(&self, family: Family) -> Result<(), StorageError> {
         let state = self.families.state(family);
         state.tables.list().iter().for_each(|table| table.seal());
         self.ingest_sealed(family)?;
@@ -390,7 +390,7 @@ impl Shared {
     }
 
     /// Puts the tables below the log's start out of the list. For who holds the pen.
-    pub(super) fn drop_tables_below(&self, family: Family, start: Offset) {
+    pub(in crate::storage::rocksdb) fn drop_tables_below(&self, family: Family, start: Offset) {
         let tables = &self.families.state(family).tables;
         for table in tables.list().iter().filter(|table| table.last().is_some_and(|last| last < start)) {
             tables.put_out(table);
@@ -398,7 +398,11 @@ impl Shared {
     }
 
     /// Removes the files of what was dropped and lies below `start`, which must be on the disk as the log's.
-    pub(super) fn remove_dropped(&self, family: Family, start: Offset) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn remove_dropped(
+        &self,
+        family: Family,
+        start: Offset,
+    ) -> Result<(), StorageError> {
         let state = self.families.state(family);
         let _moving = state.tables.moving.lock();
         let lies_below = |table: &mut Arc<GrowingTable>| table.last().is_none_or(|last| last < start);
@@ -419,7 +423,7 @@ impl Shared {
     }
 
     /// Removes all tables of a deleted partition.
-    pub(super) fn remove_tables(&self, family: Family) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn remove_tables(&self, family: Family) -> Result<(), StorageError> {
         let tables = &self.families.state(family).tables;
         tables.list().iter().for_each(|table| tables.put_out(table));
         tables.forget_handed_over(Offset::ZERO..=Offset::MAX);

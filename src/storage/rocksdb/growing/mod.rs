@@ -1,0 +1,42 @@
+//! Tables that grow: a partition's newest batches, written once, to a file that RocksDB takes over as it stands.
+//!
+//! ```text
+//!             placement: much comes in large pieces
+//!                              │ begin                     on disk: a header, synced with the next sync asked for
+//!                              ▼
+//!        ┌──────────────► growing ──── write, publish      on disk: header and blocks, perhaps not yet durable
+//!        │                     │ seal: full, too fine, idle, or its keys are about to change
+//!        │ (a new one)         ▼
+//!        └──────────────── sealed ◄─── found at a start    on disk: as before; nothing is appended any more
+//!                              │                 │
+//!                finish, sync, │                 │ the log's start has passed it, or its partition is gone
+//!                     RocksDB  ▼                 ▼
+//!                  links it: ingested         dropped      on disk: a name in db/ as well, then only there; or
+//!                              │                           none, once the start that passed it is durable
+//!                              ▼
+//!                    kept by the page cache until its pages, or RocksDB's file, have gone
+//! ```
+//!
+//! **Who holds a table.** Its family, from begin until it is ingested or dropped ([`ingest::FamilyTables`]); from
+//! then on the page cache, as long as some of its pages are kept. Everybody else (placement, queues, readers
+//! between two looks) has it weakly or for the length of a call, so its descriptor and its blocks go back when its
+//! owner lets go.
+//!
+//! **A loss of power, worked out.** Family 7 went through RocksDB's log up to offset 99. Before a table is begun
+//! that log is synced, so the header names nothing that it follows. Batches 100–149 go to the table, a sync is
+//! asked for and answered; the table is full, and a second one, whose header says that it follows 149, takes
+//! 150–159; then the power goes. The next start reads each file block by block, up to the first whose checksum is
+//! wrong: of the first all are there, of the second, say, 150–153 and 154 in half. The log ends at 154, and what
+//! was promised is in it. Had the first lost its end as well (nobody asked for a sync, and it ended at 120), the
+//! second would follow what is not there, and be left out: a log ends, it never has a hole.
+//!
+//! `placement` says what goes to a table · `table` is one of them, `layout` how RocksDB wants its bytes · `ingest`
+//! which ones a family has, and how they are handed over · `recover` finds them at a start · `page_cache` says what
+//! stays there.
+
+pub(super) mod ingest;
+pub(super) mod layout;
+pub(super) mod page_cache;
+pub(super) mod placement;
+pub(super) mod recover;
+pub(super) mod table;
