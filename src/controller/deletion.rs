@@ -154,22 +154,25 @@ impl Term {
 
     /// Removes what the store holds of the topics, in one round.
     async fn finish_deletions(&mut self, done: Vec<TopicName>) -> Result<(), Interrupted> {
-        let mut batches = Vec::new();
-        // Index of the batch that removes the topic's own node.
-        let mut decisive = Vec::new();
+        let mut below = Vec::new();
         for name in &done {
-            self.push_partition_deletes(name, &mut batches);
-            decisive.push(batches.len());
-            let topic = name.as_str();
-            batches.push(vec![delete(partition_state::partitions_path(topic)), delete(topics::path(topic))]);
-            batches.push(vec![delete(Entity::Topic(topic.into()).path())]);
-            batches.push(vec![delete(admin::delete_topic_path(topic))]);
+            self.push_partition_deletes(name, &mut below);
+            below.push(vec![delete(Entity::Topic(name.as_str().into()).path())]);
         }
-        let results = self.fence.write_all(batches).await?;
-        for (name, at) in done.into_iter().zip(decisive) {
-            if results.get(at).is_none_or(Result::is_err) {
+        self.fence.write_all(below).await?;
+        // The topic's own node and the wish to delete it go together, and last: whatever fails before, the next term
+        // finds the wish and goes on.
+        let last = |name: &TopicName| {
+            let topic = name.as_str();
+            let note = delete(admin::delete_topic_path(topic));
+            vec![delete(partition_state::partitions_path(topic)), delete(topics::path(topic)), note]
+        };
+        let results = self.fence.write_all(done.iter().map(last).collect()).await?;
+        for (name, result) in done.into_iter().zip(results) {
+            if result.is_err() {
                 // Nodes that we did not know of: look at what is there.
                 self.delete_tree(topics::path(name.as_str())).await?;
+                self.delete_tree(admin::delete_topic_path(name.as_str())).await?;
             }
             info!(topic = %name, "deleted");
             self.retry.deleted(&name);
