@@ -11,6 +11,7 @@ mod first_image;
 mod leadership;
 mod meta;
 mod running;
+mod seams;
 mod sockets;
 mod strays;
 #[cfg(test)]
@@ -27,11 +28,12 @@ use uuid::Uuid;
 
 use self::dirs::Dirs;
 use self::leadership::Leadership;
+use self::seams::{Embedded, Seams};
 use self::sockets::Sockets;
 use crate::api::context::Handles;
 use crate::api::dispatch::Origin;
 use crate::api::replies::Replies;
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::auto_create::AutoCreation;
 use crate::cluster::control::{BrokerLink, LiveBroker};
@@ -117,16 +119,17 @@ impl Broker {
     /// # Errors
     /// One line that says what is wrong and where; nothing was changed that a second start would trip over.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_at(config, Arc::new(SystemClock)).await
+        Self::start_over(config, Seams::default()).await
     }
 
-    /// As [`Self::start`], by this clock.
-    async fn start_at(config: Config, clock: SharedClock) -> Result<Self, StartError> {
+    /// [`Self::start`] over seams of the caller's choice.
+    async fn start_over(config: Config, seams: Seams) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        let Seams { clock, open_dir, embedded } = seams;
         let for_dirs = Arc::clone(&config);
-        let (dirs, stored) = task::blocking(move || dirs::open(&for_dirs)).await.map_err(failed)?;
+        let (dirs, stored) = task::blocking(move || dirs::open(&for_dirs, &open_dir)).await.map_err(failed)?;
         let failures = dirs::watch_failures(&dirs.dirs, config.zookeeper.is_none());
-        let coordination = coordinate(&config, &dirs).await?;
+        let coordination = coordinate(&config, &dirs, embedded).await?;
         let identity = identify(&config, &dirs, stored, &*coordination, &clock).await?;
         let sockets = Sockets::bind(&config).await.map_err(failed)?;
         let mut parts = Parts::build(&config, &clock, &dirs, &coordination, &identity).await?;
@@ -265,11 +268,11 @@ struct Identity {
     cluster_id: Arc<str>,
 }
 
-async fn coordinate(config: &Config, dirs: &Dirs) -> Result<SharedCoordination, StartError> {
+async fn coordinate(config: &Config, dirs: &Dirs, embedded: Embedded) -> Result<SharedCoordination, StartError> {
     let Some(zookeeper) = &config.zookeeper else {
         let first = Arc::clone(&dirs.dirs[0].0);
         let opened = task::blocking(move || EmbeddedCoordination::open(first)).await;
-        return Ok(Arc::new(opened.map_err(failed)?));
+        return Ok(embedded(opened.map_err(failed)?));
     };
     let connected = ZookeeperCoordination::connect(zookeeper_settings(zookeeper)).await;
     connected.map(|store| Arc::new(store) as SharedCoordination).map_err(|error| {

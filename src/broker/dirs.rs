@@ -12,11 +12,12 @@ use tracing::warn;
 
 use super::boot::Boot;
 use super::meta::{MetaError, MetaProperties};
+use super::seams::OpenDir;
 use crate::config::Config;
 use crate::log::reading::tail::Tail;
 use crate::replica::manager::ReplicaDir;
 use crate::storage::SharedLogDir;
-use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK, RocksDirectory};
+use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
 use crate::types::BrokerId;
 
 /// Why a log directory cannot be used. Nothing in it was touched.
@@ -63,8 +64,8 @@ pub(super) struct Stored {
     pub(super) cluster_id: Option<String>,
 }
 
-/// Opens every directory of `log.dirs`. Blocking.
-pub(super) fn open(config: &Config) -> Result<(Dirs, Stored), DirError> {
+/// Opens every directory of `log.dirs` by `open_dir`. Blocking.
+pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored), DirError> {
     let mut stored = Stored::default();
     let mut dirs = Vec::with_capacity(config.log_dirs.len());
     let mut paths = Vec::with_capacity(config.log_dirs.len());
@@ -92,7 +93,7 @@ pub(super) fn open(config: &Config) -> Result<(Dirs, Stored), DirError> {
     let boot = Boot::of(config.boot_id.as_deref());
     let may_lack_ends = paths.iter().map(|path| !boot.has_written(path)).collect();
     for path in &paths {
-        let dir: SharedLogDir = RocksDirectory::open(path, options.clone())?;
+        let dir = open_dir(path, options.clone())?;
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
     }
     Ok((Dirs { paths, dirs, boot, may_lack_ends }, stored))

@@ -1,6 +1,7 @@
 //! A whole broker in this process, spoken to over a socket by raw frames.
 
 mod crowded;
+mod faults;
 mod settings;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Broker, Fatal, dirs};
+use super::{Broker, Fatal, dirs, seams};
 use crate::api;
 use crate::cluster::znodes::topics;
 use crate::config::{Config, Inputs, Machine};
@@ -116,7 +117,7 @@ fn config_of(log_dirs: &str, settings: &[&str]) -> Config {
 
 /// Changes the tree of a broker that is down. Answers which topics have logs in its directory.
 async fn while_down(dir: &Path, change: impl AsyncFnOnce(&EmbeddedCoordination)) -> Vec<String> {
-    let (opened, _) = dirs::open(&config(dir, &[])).unwrap();
+    let (opened, _) = dirs::open(&config(dir, &[]), &seams::Seams::default().open_dir).unwrap();
     let (first, _) = &opened.dirs[0];
     let tree = EmbeddedCoordination::open(first.clone()).unwrap();
     change(&tree).await;
@@ -549,7 +550,7 @@ async fn a_damaged_log_is_offline_alone_and_nothing_is_made_in_its_place() {
             .collect::<Vec<_>>()
     };
     let before = {
-        let (opened, _) = dirs::open(&config()).unwrap();
+        let (opened, _) = dirs::open(&config(), &seams::Seams::default().open_dir).unwrap();
         let opened: Vec<_> = opened.dirs.into_iter().map(|(dir, _)| dir).collect();
         let before = logs(&opened);
         for dir in opened.iter().rev() {

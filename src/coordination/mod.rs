@@ -15,6 +15,8 @@
 #[cfg(test)]
 mod contract;
 pub(crate) mod embedded;
+#[cfg(test)]
+pub(crate) mod faulty;
 pub(crate) mod zookeeper;
 
 use std::fmt::Debug;

@@ -20,7 +20,7 @@ use crate::metrics::UNCLEANABLE_PARTITIONS;
 use crate::record::{BatchBuilder, for_each_record};
 use crate::storage::faulty::{Faults, FaultyDir};
 use crate::storage::memory::MemoryDir;
-use crate::storage::{LogDir, PartitionId, SharedLogDir, StorageError};
+use crate::storage::{LogDir, PartitionId, SharedLogDir, StorageError, barrier};
 use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId};
 
 const PAUSE: Duration = Duration::from_secs(15);
@@ -166,6 +166,8 @@ fn a_deleted_key_does_not_come_back_when_the_cleaner_meets_a_full_disk() {
             bench.faults.refuse_any(1);
             clean_all(&mut cleaner);
             assert_eq!(bench.folded(0), expected);
+            // Until the refused set's `Done` has returned, those behind it are refused as well.
+            barrier(&*bench.dir).expect("not stopped");
             bench.clock.advance(20 * 60 * 1000);
         }
         for _ in 0..3 {

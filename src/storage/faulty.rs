@@ -1,9 +1,11 @@
-//! A log directory that fails on demand, around any other one. For tests of the rooms above.
+//! A log directory that fails by a script, around any other one. For tests of the rooms above.
 //!
-//! Faults are armed through [`Faults`], which stays with the test. A failed write or sync is sticky, as I-6 demands;
-//! "full" is not.
+//! A script is a list of [`Rule`]s, held by [`Faults`], which stays with the test: which calls it is about (kind of
+//! operation, topic, partition), which of them it strikes (after so many, so often, until lifted), and what becomes of
+//! them ([`Fate`]). Rules outlive the directory, so that one can be armed before a start; a stop does not, as I-6 says.
+//! What is struck keeps the contract of `LogDir`: the order of `Done`, and that sets behind a refused one are refused.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,160 +13,515 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Done, Family, LogDir, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair, WriteSet};
-use crate::types::Offset;
+use super::{
+    Done, Family, LogDir, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair, Write, WriteSet, keys,
+};
+use crate::types::{Offset, PartitionIndex, TopicName};
+
+/// What a call does, as far as a script tells calls apart. A write set is of several kinds at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Any write set, an empty one included.
+    Commit,
+    /// A set that adds batches.
+    CommitBatches,
+    /// A set that adds no batches: it deletes some, or changes side records.
+    CommitSides,
+    /// A set that changes the embedded tree.
+    CommitTree,
+    /// A set that asks for a sync.
+    CommitSync,
+    Create,
+    Delete,
+    Scan,
+    LastBatch,
+    Side,
+    ScanSides,
+    ScanTree,
+    Reclaim,
+}
+
+/// Every operation that writes.
+pub(crate) const WRITES: &[Operation] = &[Operation::Commit, Operation::Create, Operation::Delete];
+/// Every operation that reads.
+pub(crate) const READS: &[Operation] =
+    &[Operation::Scan, Operation::LastBatch, Operation::Side, Operation::ScanSides, Operation::ScanTree];
+
+/// Told once why a directory has stopped.
+type Listener = Box<dyn FnOnce(Arc<str>) + Send>;
+
+/// Why a directory fails.
+const REASON: &str = "injected fault";
+
+/// What becomes of a call that a rule strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// A write is refused for want of space; nothing of it is written.
+    Full,
+    /// A read fails.
+    Unreadable,
+    /// A write fails, and with it every later one until the directory is opened anew (I-6).
+    Stop,
+    /// It waits until the rule is lifted, and whatever is committed after it waits behind it. Then it goes on.
+    Wait,
+}
+
+impl Fate {
+    fn concerns(self, operation: Operation) -> bool {
+        let reads = READS.contains(&operation);
+        match self {
+            Self::Full | Self::Stop => !reads && operation != Operation::Reclaim,
+            Self::Unreadable => reads,
+            Self::Wait => true,
+        }
+    }
+}
+
+/// One line of a script. Without further limits it strikes every call of these kinds, from now on until it is lifted.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    fate: Fate,
+    operations: Vec<Operation>,
+    topic: Option<TopicName>,
+    partition: Option<PartitionIndex>,
+    family: Option<Family>,
+    /// Calls to let pass before.
+    pass: u64,
+    /// Calls to strike; `None`: all.
+    strikes: Option<u64>,
+}
+
+impl Rule {
+    pub(crate) fn new(fate: Fate, operations: &[Operation]) -> Self {
+        Self {
+            fate,
+            operations: operations.to_vec(),
+            topic: None,
+            partition: None,
+            family: None,
+            pass: 0,
+            strikes: None,
+        }
+    }
+
+    /// Only what touches this topic.
+    pub(crate) fn of_topic(self, topic: &str) -> Self {
+        Self { topic: Some(TopicName::new(topic)), ..self }
+    }
+
+    /// Only what touches this partition of the topic.
+    pub(crate) fn of_partition(self, topic: &str, partition: i32) -> Self {
+        Self { partition: Some(PartitionIndex(partition)), ..self.of_topic(topic) }
+    }
+
+    /// Only reads of the batches of this family.
+    fn of_family(self, family: Family) -> Self {
+        Self { family: Some(family), ..self }
+    }
+
+    /// Lets so many calls pass first.
+    pub(crate) fn after(self, pass: u64) -> Self {
+        Self { pass, ..self }
+    }
+
+    /// Strikes so many calls and no more.
+    pub(crate) fn times(self, strikes: u64) -> Self {
+        Self { strikes: Some(strikes), ..self }
+    }
+
+    /// The directory says that it is full while this rule holds, as one does that is at its reserve.
+    fn is_shown(&self) -> bool {
+        let everywhere = self.topic.is_none() && self.strikes.is_none() && self.pass == 0;
+        self.fate == Fate::Full && everywhere && self.operations == [Operation::CommitBatches]
+    }
+
+    /// Counts a call that the rule is about. True: it is struck.
+    fn strike(&mut self) -> bool {
+        if self.pass > 0 {
+            self.pass -= 1;
+            return false;
+        }
+        match &mut self.strikes {
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        }
+    }
+}
+
+/// Names a rule to [`Faults::met`] and [`Faults::lift`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RuleId(usize);
 
 /// The wrapped directory.
 #[derive(Debug)]
 pub(crate) struct FaultyDir {
     inner: SharedLogDir,
+    path: PathBuf,
     faults: Arc<Faults>,
+    /// Which opening under these faults this is. An earlier one is a process that was killed: no rule is about it.
+    opened: u64,
 }
 
 /// The switchboard of a [`FaultyDir`].
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     state: Mutex<State>,
-    reads_released: Condvar,
+    /// Signalled when a rule is lifted.
+    lifted: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// Commits to let pass before one fails; `None`: none fails.
-    commits_before_failure: Option<u64>,
-    /// Sets that ask for a sync to let pass before one fails.
-    syncs_before_failure: Option<u64>,
+    rules: Vec<Scripted>,
+    /// Openings so far.
+    opened: u64,
     stopped: bool,
-    full: bool,
-    /// The next set that adds batches is refused, as if the reserve were reached and left again in that moment.
-    refuse_next: bool,
-    /// So many of the next sets that write anything are refused, as if there were not even room for side records.
-    refuse_any: u64,
-    reads_fail: bool,
-    /// The family whose batches cannot be read.
-    unreadable: Option<Family>,
-    /// Reads wait.
-    reads_held: bool,
-    /// `Some` while commits are held back: they are queued here and go on at release.
-    held: Option<VecDeque<(WriteSet, Done)>>,
+    /// Told of the stop.
+    listener: Option<Listener>,
+    /// Refused sets that add batches and are not done yet, by family.
+    refusals: HashMap<Family, u64>,
+    /// `Some` while commits wait: they are queued here and go on in order when nothing makes them wait any more.
+    held: Option<VecDeque<Queued>>,
+}
+
+struct Scripted {
+    rule: Rule,
+    met: u64,
+    lifted: bool,
+}
+
+/// A set that waits, and where to.
+struct Queued {
+    dir: SharedLogDir,
+    set: WriteSet,
+    done: Done,
 }
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "stopped {}, full {}, held {:?}", self.stopped, self.full, self.held.as_ref().map(VecDeque::len))
+        let rules: Vec<&Rule> = self.rules.iter().filter(|line| !line.lifted).map(|line| &line.rule).collect();
+        let held = self.held.as_ref().map(VecDeque::len);
+        write!(f, "stopped {}, held {held:?}, rules {rules:?}", self.stopped)
     }
+}
+
+/// What a call touches, looked up only when a rule asks for it.
+enum Touched<'a> {
+    Set(&'a WriteSet),
+    Partitions(&'a [PartitionId]),
+    Family(Family),
+    SideKey(&'a [u8]),
+    Tree,
 }
 
 impl FaultyDir {
     /// Wraps a directory; nothing fails until it is armed.
     pub(crate) fn around(inner: SharedLogDir) -> (Arc<Self>, Arc<Faults>) {
         let faults = Arc::new(Faults::default());
-        (Arc::new(Self { inner, faults: Arc::clone(&faults) }), faults)
+        let path = inner.path();
+        (Self::under(inner, path, Arc::clone(&faults)), faults)
+    }
+
+    /// Wraps a directory that was opened anew, under the rules that are armed already. It goes by `path`.
+    pub(crate) fn under(inner: SharedLogDir, path: PathBuf, faults: Arc<Faults>) -> Arc<Self> {
+        let opened = {
+            let mut state = faults.state.lock();
+            state.stopped = false;
+            state.listener = None;
+            state.refusals.clear();
+            state.opened += 1;
+            state.opened
+        };
+        Arc::new(Self { inner, path, faults, opened })
     }
 
     fn stopped(&self) -> StorageError {
-        StorageError::Stopped { dir: self.path(), reason: "injected fault".into() }
+        StorageError::Stopped { dir: self.path(), reason: REASON.into() }
     }
 
-    fn readable(&self, family: Option<Family>) -> Result<(), StorageError> {
+    /// Stops the directory and tells of it (I-6).
+    fn stop(&self, state: &mut State) -> StorageError {
+        state.stopped = true;
+        if let Some(told) = state.listener.take() {
+            told(REASON.into());
+        }
+        self.stopped()
+    }
+
+    fn is_stopped(&self, state: &State) -> bool {
+        state.stopped && state.opened == self.opened
+    }
+
+    fn full(&self) -> StorageError {
+        StorageError::Full { dir: self.path() }
+    }
+
+    /// Whether what is touched belongs to the topic and partition of the rule.
+    fn is_within(&self, rule: &Rule, touched: &Touched<'_>) -> bool {
+        if let Some(wanted) = rule.family {
+            return matches!(touched, Touched::Family(family) if *family == wanted);
+        }
+        let Some(topic) = &rule.topic else { return true };
+        let fits = |id: &PartitionId| id.topic == *topic && rule.partition.is_none_or(|wanted| wanted == id.partition);
+        if let Touched::Partitions(ids) = touched {
+            return ids.iter().any(fits);
+        }
+        self.inner.partitions().iter().filter(|(id, _)| fits(id)).any(|(id, family)| {
+            let prefix = keys::side_prefix(id.topic_id, id.partition);
+            match touched {
+                Touched::Set(set) => set.writes.iter().any(|write| writes_to(write, *family, &prefix)),
+                Touched::Family(touched) => touched == family,
+                Touched::SideKey(key) => key.starts_with(&prefix),
+                Touched::Partitions(_) | Touched::Tree => false,
+            }
+        })
+    }
+
+    /// The fate of a call that is one of these operations, by the first rule that strikes it, waiting aside.
+    fn judge(&self, state: &mut State, operations: &[Operation], touched: &Touched<'_>) -> Option<Fate> {
+        self.judge_by(state, operations, touched, |fate| fate != Fate::Wait)
+    }
+
+    /// Whether a call that is one of these operations has to wait, whatever becomes of it then.
+    fn waits(&self, state: &mut State, operations: &[Operation], touched: &Touched<'_>) -> bool {
+        self.judge_by(state, operations, touched, |fate| fate == Fate::Wait).is_some()
+    }
+
+    fn judge_by(
+        &self,
+        state: &mut State,
+        operations: &[Operation],
+        touched: &Touched<'_>,
+        counts: fn(Fate) -> bool,
+    ) -> Option<Fate> {
+        if state.opened != self.opened {
+            return None;
+        }
+        for line in state.rules.iter_mut().filter(|line| !line.lifted && counts(line.rule.fate)) {
+            let rule = &line.rule;
+            let about = |operation: &Operation| rule.operations.contains(operation) && rule.fate.concerns(*operation);
+            if operations.iter().any(about) && self.is_within(rule, touched) && line.rule.strike() {
+                line.met += 1;
+                return Some(line.rule.fate);
+            }
+        }
+        None
+    }
+
+    /// Judges a call that blocks, and lets it wait here if it must.
+    fn admit(&self, operation: Operation, touched: &Touched<'_>) -> Result<(), StorageError> {
+        let writes = [Operation::Create, Operation::Delete].contains(&operation);
         let mut state = self.faults.state.lock();
-        while state.reads_held {
-            self.faults.reads_released.wait(&mut state);
+        while self.waits(&mut state, &[operation], touched) {
+            self.faults.lifted.wait(&mut state);
         }
-        if state.reads_fail || (family.is_some() && family == state.unreadable) {
-            return Err(StorageError::Read { dir: self.path(), reason: "injected fault".into() });
+        if writes && self.is_stopped(&state) {
+            return Err(self.stopped());
         }
-        Ok(())
+        match self.judge(&mut state, &[operation], touched) {
+            None | Some(Fate::Wait) => Ok(()),
+            Some(Fate::Full) => Err(self.full()),
+            Some(Fate::Unreadable) => Err(StorageError::Read { dir: self.path(), reason: REASON.into() }),
+            Some(Fate::Stop) => Err(self.stop(&mut state)),
+        }
     }
 
-    fn writable(&self) -> Result<(), StorageError> {
-        if self.faults.state.lock().stopped { Err(self.stopped()) } else { Ok(()) }
+    /// Commits or queues the set by `pass_on`, as the script wants it.
+    fn pass(&self, set: WriteSet, done: Done, pass_on: fn(&dyn LogDir, WriteSet, Done)) {
+        let mut state = self.faults.state.lock();
+        let kinds = kinds(&set);
+        if self.waits(&mut state, &kinds, &Touched::Set(&set)) {
+            state.held.get_or_insert_default();
+        }
+        let refused = if self.is_stopped(&state) {
+            Some(self.stopped())
+        } else {
+            match self.judge(&mut state, &kinds, &Touched::Set(&set)) {
+                Some(Fate::Stop) => Some(self.stop(&mut state)),
+                Some(Fate::Full) => Some(self.full()),
+                Some(Fate::Unreadable | Fate::Wait) | None => {
+                    families(&set).any(|family| state.refusals.contains_key(&family)).then(|| self.full())
+                }
+            }
+        };
+        let (set, done) = match refused {
+            // An empty set keeps the order of `Done`; its own outcome does not matter.
+            Some(error) => (WriteSet::default(), self.refuse(&mut state, &set, error, done)),
+            None => (set, done),
+        };
+        match &mut state.held {
+            Some(held) => held.push_back(Queued { dir: Arc::clone(&self.inner), set, done }),
+            None => pass_on(&*self.inner, set, done),
+        }
+    }
+
+    /// The `done` of a refused set. Until it has returned, sets behind it that add to the same families are refused.
+    fn refuse(&self, state: &mut State, set: &WriteSet, error: StorageError, done: Done) -> Done {
+        let touched: Vec<Family> = families(set).collect();
+        for family in &touched {
+            *state.refusals.entry(*family).or_default() += 1;
+        }
+        let faults = Arc::clone(&self.faults);
+        Box::new(move |_| {
+            done(Err(error));
+            let refusals = &mut faults.state.lock().refusals;
+            for family in touched {
+                let Some(left) = refusals.get_mut(&family) else { continue };
+                *left -= 1;
+                if *left == 0 {
+                    refusals.remove(&family);
+                }
+            }
+        })
+    }
+}
+
+/// Families that a set adds batches to.
+fn families(set: &WriteSet) -> impl Iterator<Item = Family> {
+    set.writes.iter().filter_map(|write| match write {
+        Write::Batch { family, .. } => Some(*family),
+        _ => None,
+    })
+}
+
+fn kinds(set: &WriteSet) -> Vec<Operation> {
+    let mut kinds = vec![Operation::Commit];
+    let tree = |write: &Write| matches!(write, Write::Tree { .. } | Write::DeleteTree { .. });
+    if set.sync {
+        kinds.push(Operation::CommitSync);
+    }
+    if set.adds_batches() {
+        kinds.push(Operation::CommitBatches);
+    } else if set.writes.iter().any(tree) {
+        kinds.push(Operation::CommitTree);
+    } else if !set.writes.is_empty() {
+        kinds.push(Operation::CommitSides);
+    }
+    kinds
+}
+
+fn writes_to(write: &Write, of: Family, prefix: &[u8]) -> bool {
+    match write {
+        Write::Batch { family, .. } | Write::DeleteBatch { family, .. } | Write::DeleteBatches { family, .. } => {
+            *family == of
+        }
+        Write::Side { key, .. } | Write::DeleteSide { key } => key.starts_with(prefix),
+        Write::DeleteSides { keys } => keys.start.starts_with(prefix),
+        Write::Tree { .. } | Write::DeleteTree { .. } => false,
     }
 }
 
 impl Faults {
+    /// Adds a rule to the script; it holds from now on.
+    pub(crate) fn script(&self, rule: Rule) -> RuleId {
+        let mut state = self.state.lock();
+        state.rules.push(Scripted { rule, met: 0, lifted: false });
+        RuleId(state.rules.len() - 1)
+    }
+
+    /// How many calls a rule has struck.
+    pub(crate) fn met(&self, rule: RuleId) -> u64 {
+        self.state.lock().rules[rule.0].met
+    }
+
+    /// Takes a rule back. What waits because of it goes on.
+    pub(crate) fn lift(&self, rule: RuleId) {
+        let mut state = self.state.lock();
+        state.rules[rule.0].lifted = true;
+        let waits = |line: &Scripted| !line.lifted && line.rule.fate == Fate::Wait;
+        if !state.rules.iter().any(waits) {
+            // Passed on under the lock, so that no commit called meanwhile overtakes them.
+            for Queued { dir, set, done } in state.held.take().into_iter().flatten() {
+                dir.commit(set, done);
+            }
+        }
+        drop(state);
+        self.lifted.notify_all();
+    }
+
+    /// As a kill would: what an opened directory still does is about no rule any more.
+    pub(crate) fn detach(&self) {
+        self.state.lock().opened += 1;
+    }
+
     /// The n-th commit from now, counted from 0, fails and with it every later one.
     pub(crate) fn fail_commit(&self, n: u64) {
-        self.state.lock().commits_before_failure = Some(n);
+        self.script(Rule::new(Fate::Stop, &[Operation::Commit]).after(n).times(1));
     }
 
     /// The n-th commit with `sync` from now, counted from 0, fails and with it every later commit.
     pub(crate) fn fail_sync(&self, n: u64) {
-        self.state.lock().syncs_before_failure = Some(n);
-    }
-
-    /// While set, sets that add batches are refused as if the disk's reserve were reached.
-    pub(crate) fn set_full(&self, full: bool) {
-        self.state.lock().full = full;
+        self.script(Rule::new(Fate::Stop, &[Operation::CommitSync]).after(n).times(1));
     }
 
     /// The next set that adds batches is refused as if the disk's reserve were reached, though `is_full` denies it.
     pub(crate) fn refuse_next(&self) {
-        self.state.lock().refuse_next = true;
+        self.script(Rule::new(Fate::Full, &[Operation::CommitBatches]).times(1));
     }
 
-    /// The next `n` sets that write anything are refused for want of space, also those of side records alone.
-    pub(crate) fn refuse_any(&self, n: u64) {
-        self.state.lock().refuse_any = n;
-    }
-
-    /// While set, the batches of this family cannot be read.
-    pub(crate) fn fail_reads_of(&self, family: Option<Family>) {
-        self.state.lock().unreadable = family;
-    }
-
-    /// Keeps reads waiting until it is called with false.
-    pub(crate) fn hold_reads(&self, hold: bool) {
-        self.state.lock().reads_held = hold;
-        self.reads_released.notify_all();
+    /// While set, sets that add batches are refused as if the disk's reserve were reached.
+    pub(crate) fn set_full(&self, full: bool) {
+        if full {
+            self.script(Rule::new(Fate::Full, &[Operation::CommitBatches]));
+        } else {
+            self.lift_all(Fate::Full);
+        }
     }
 
     /// Keeps commits from being written until [`Faults::release`].
     pub(crate) fn hold(&self) {
-        self.state.lock().held.get_or_insert_default();
+        self.script(Rule::new(Fate::Wait, &[Operation::Commit]));
     }
 
     /// Lets the held commits go on, in order.
-    pub(crate) fn release(&self, dir: &FaultyDir) {
-        // Pass them on under the lock, so that no commit called meanwhile overtakes them.
-        let mut state = self.state.lock();
-        for (set, done) in state.held.take().into_iter().flatten() {
-            dir.inner.commit(set, done);
+    pub(crate) fn release(&self, _: &FaultyDir) {
+        self.lift_all(Fate::Wait);
+    }
+
+    /// The next `n` sets that write anything are refused for want of space, also those of side records alone.
+    pub(crate) fn refuse_any(&self, n: u64) {
+        let sets = [Operation::CommitBatches, Operation::CommitSides, Operation::CommitTree];
+        self.script(Rule::new(Fate::Full, &sets).times(n));
+    }
+
+    /// While set, the batches of this family cannot be read.
+    pub(crate) fn fail_reads_of(&self, family: Option<Family>) {
+        match family {
+            Some(family) => {
+                self.script(Rule::new(Fate::Unreadable, READS).of_family(family));
+            }
+            None => self.lift_all(Fate::Unreadable),
         }
     }
-}
 
-impl State {
-    /// The fate of a set: `Some` error, or it passes.
-    fn judge(&mut self, set: &WriteSet, dir: &FaultyDir) -> Option<StorageError> {
-        if !self.stopped {
-            self.stopped |= count_down(&mut self.commits_before_failure);
-            self.stopped |= set.sync && count_down(&mut self.syncs_before_failure);
+    /// Keeps reads waiting until it is called with false.
+    pub(crate) fn hold_reads(&self, hold: bool) {
+        if hold {
+            self.script(Rule::new(Fate::Wait, READS));
+        } else {
+            self.lift_all(Fate::Wait);
         }
-        if self.stopped {
-            return Some(dir.stopped()); // I-6
-        }
-        let any = !set.writes.is_empty() && self.refuse_any > 0;
-        self.refuse_any -= u64::from(any);
-        let refused = any || set.adds_batches() && (std::mem::take(&mut self.refuse_next) || self.full);
-        refused.then(|| StorageError::Full { dir: dir.path() })
     }
-}
 
-fn count_down(left: &mut Option<u64>) -> bool {
-    match left {
-        Some(0) => true,
-        Some(n) => {
-            *n -= 1;
-            false
+    fn lift_all(&self, fate: Fate) {
+        let of_fate = |line: &Scripted| line.rule.fate == fate && !line.lifted;
+        let rules: Vec<usize> = {
+            let state = self.state.lock();
+            state.rules.iter().enumerate().filter(|(_, line)| of_fate(line)).map(|(at, _)| at).collect()
+        };
+        for at in rules {
+            self.lift(RuleId(at));
         }
-        None => false,
     }
 }
 
 impl LogDir for FaultyDir {
     fn path(&self) -> PathBuf {
-        self.inner.path()
+        self.path.clone()
     }
 
     fn partitions(&self) -> Vec<(PartitionId, Family)> {
@@ -172,30 +529,43 @@ impl LogDir for FaultyDir {
     }
 
     fn create(&self, wanted: &[PartitionId]) -> Result<Vec<Family>, StorageError> {
-        self.writable()?;
+        if self.is_stopped(&self.faults.state.lock()) {
+            return Err(self.stopped());
+        }
+        let known: HashSet<PartitionId> = self.inner.partitions().into_iter().map(|(id, _)| id).collect();
+        // Those that exist keep their family, and nothing is written.
+        let missing: Vec<PartitionId> = wanted.iter().filter(|id| !known.contains(id)).cloned().collect();
+        if !missing.is_empty() {
+            self.admit(Operation::Create, &Touched::Partitions(&missing))?;
+        }
         self.inner.create(wanted)
     }
 
     fn delete(&self, partitions: &[PartitionId]) -> Result<(), StorageError> {
-        self.writable()?;
+        self.admit(Operation::Delete, &Touched::Partitions(partitions))?;
         self.inner.delete(partitions)
     }
 
     fn commit(&self, set: WriteSet, done: Done) {
-        let mut state = self.faults.state.lock();
-        match (state.judge(&set, self), &mut state.held) {
-            // An empty set keeps the order of `Done`; its own outcome does not matter.
-            (Some(error), None) => self.inner.commit(WriteSet::default(), Box::new(move |_| done(Err(error)))),
-            (Some(error), Some(held)) => {
-                held.push_back((WriteSet::default(), Box::new(move |_| done(Err(error)))));
-            }
-            (None, Some(held)) => held.push_back((set, done)),
-            (None, None) => self.inner.commit(set, done),
-        }
+        self.pass(set, done, |dir, set, done| dir.commit(set, done));
     }
 
-    fn when_failed(&self, told: Box<dyn FnOnce(Arc<str>) + Send>) {
-        self.inner.when_failed(told);
+    fn queue(&self, set: WriteSet, done: Done) {
+        self.pass(set, done, |dir, set, done| dir.queue(set, done));
+    }
+
+    fn write_queued(&self) {
+        self.inner.write_queued();
+    }
+
+    fn when_failed(&self, told: Listener) {
+        let mut state = self.faults.state.lock();
+        if self.is_stopped(&state) {
+            drop(state);
+            told(REASON.into());
+        } else if state.opened == self.opened {
+            state.listener = Some(told);
+        }
     }
 
     fn queued_bytes(&self) -> usize {
@@ -207,7 +577,8 @@ impl LogDir for FaultyDir {
     }
 
     fn is_full(&self) -> bool {
-        self.faults.state.lock().full || self.inner.is_full()
+        let shown = self.faults.state.lock().rules.iter().any(|line| !line.lifted && line.rule.is_shown());
+        shown || self.inner.is_full()
     }
 
     fn scan(
@@ -217,31 +588,33 @@ impl LogDir for FaultyDir {
         wanted: usize,
         visit: &mut VisitBatch<'_>,
     ) -> Result<(), StorageError> {
-        self.readable(Some(family))?;
+        self.admit(Operation::Scan, &Touched::Family(family))?;
         self.inner.scan(family, from, wanted, visit)
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {
-        self.readable(Some(family))?;
+        self.admit(Operation::LastBatch, &Touched::Family(family))?;
         self.inner.last_batch(family)
     }
 
     fn side(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        self.readable(None)?;
+        self.admit(Operation::Side, &Touched::SideKey(key))?;
         self.inner.side(key)
     }
 
     fn scan_sides(&self, keys: Range<Bytes>, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
-        self.readable(None)?;
+        self.admit(Operation::ScanSides, &Touched::SideKey(&keys.start))?;
         self.inner.scan_sides(keys, visit)
     }
 
     fn scan_tree(&self, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
-        self.readable(None)?;
+        self.admit(Operation::ScanTree, &Touched::Tree)?;
         self.inner.scan_tree(visit)
     }
 
     fn reclaim(&self, family: Family, last_offsets: Range<Offset>) {
+        // It answers nothing, so a script can only make it wait.
+        let _waited = self.admit(Operation::Reclaim, &Touched::Family(family));
         self.inner.reclaim(family, last_offsets);
     }
 
@@ -258,6 +631,17 @@ mod tests {
     use crate::storage::contract::{self, batch, commit, partition};
     use crate::storage::memory::MemoryDir;
 
+    /// A directory with the topics `a` and `b`.
+    fn two_topics() -> (Arc<FaultyDir>, Arc<Faults>, Vec<Family>) {
+        let (dir, faults) = FaultyDir::around(MemoryDir::open());
+        let families = dir.create(&[partition("a", 0), partition("b", 0)]).expect("created");
+        (dir, faults, families)
+    }
+
+    fn is_unreadable<T>(result: &Result<T, StorageError>) -> bool {
+        matches!(result, Err(StorageError::Read { .. }))
+    }
+
     #[test]
     fn unarmed_keeps_the_contract() {
         let disk = MemoryDir::open();
@@ -265,16 +649,23 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_commit_stops_the_directory_and_writes_nothing() {
-        let (dir, faults) = FaultyDir::around(MemoryDir::open());
+    fn a_failed_commit_stops_the_directory_until_it_is_opened_anew_and_writes_nothing() {
+        let disk = MemoryDir::open();
+        let (dir, faults) = FaultyDir::around(disk.clone());
         let family = dir.create(&[partition("t", 0)]).expect("created")[0];
         faults.fail_commit(1);
+        let (tell, told) = mpsc::channel();
+        dir.when_failed(Box::new(move |reason| tell.send(reason).expect("the test listens")));
         assert!(commit(&*dir, vec![batch(family, 0, b"a")], false).is_ok());
         for _ in 0..2 {
             let refused = commit(&*dir, vec![batch(family, 1, b"b")], false);
             assert!(matches!(refused, Err(StorageError::Stopped { .. })), "{refused:?}");
         }
+        assert_eq!(told.iter().count(), 1);
+        assert!(matches!(dir.create(&[partition("u", 0)]), Err(StorageError::Stopped { .. })));
         assert_eq!(dir.last_batch(family).expect("read").map(|(last, _)| last), Some(Offset(0)));
+        let dir = FaultyDir::under(disk.reopen(), dir.path(), faults);
+        assert!(commit(&*dir, vec![batch(family, 1, b"b")], false).is_ok());
     }
 
     #[test]
@@ -287,15 +678,52 @@ mod tests {
     }
 
     #[test]
-    fn full_refuses_batches_alone_and_ends() {
-        let (dir, faults) = FaultyDir::around(MemoryDir::open());
-        let family = dir.create(&[partition("t", 0)]).expect("created")[0];
+    fn at_the_reserve_batches_alone_are_refused_until_it_is_lifted() {
+        let (dir, faults, families) = two_topics();
         faults.set_full(true);
-        let refused = commit(&*dir, vec![batch(family, 0, b"a")], false);
+        assert!(dir.is_full());
+        let refused = commit(&*dir, vec![batch(families[0], 0, b"a")], false);
         assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
         assert!(commit(&*dir, vec![contract::side(b"k", b"v")], false).is_ok());
         faults.set_full(false);
-        assert!(commit(&*dir, vec![batch(family, 0, b"a")], false).is_ok());
+        assert!(!dir.is_full());
+        assert!(commit(&*dir, vec![batch(families[0], 0, b"a")], false).is_ok());
+    }
+
+    #[test]
+    fn what_is_queued_behind_a_refused_batch_of_its_family_is_refused_as_well() {
+        let (dir, faults, families) = two_topics();
+        let wait = faults.script(Rule::new(Fate::Wait, &[Operation::Commit]).times(1));
+        dir.commit(WriteSet::default(), Box::new(|_| ()));
+        faults.refuse_next();
+        let (sender, done) = mpsc::channel();
+        for (n, family) in [families[0], families[0], families[1]].into_iter().enumerate() {
+            let sender = sender.clone();
+            let set = WriteSet { writes: vec![batch(family, n as i64, b"x")], sync: false };
+            dir.commit(set, Box::new(move |result| sender.send(result.is_ok()).expect("the test listens")));
+        }
+        faults.lift(wait);
+        drop(sender);
+        assert_eq!(done.iter().collect::<Vec<_>>(), [false, false, true]);
+        assert!(commit(&*dir, vec![batch(families[0], 0, b"x")], false).is_ok(), "all of them are done");
+    }
+
+    #[test]
+    fn a_read_fails_for_the_topic_it_was_scripted_for_and_once() {
+        let (dir, faults, families) = two_topics();
+        let rule = faults.script(Rule::new(Fate::Unreadable, READS).of_partition("b", 0).times(1));
+        assert!(dir.last_batch(families[0]).is_ok());
+        assert!(is_unreadable(&dir.last_batch(families[1])));
+        assert!(dir.last_batch(families[1]).is_ok());
+        assert_eq!(faults.met(rule), 1);
+        faults.script(Rule::new(Fate::Unreadable, &[Operation::ScanSides]).of_topic("a"));
+        let sides = |name| {
+            let id = partition(name, 0);
+            let start = keys::side(id.topic_id, id.partition, 0, &[]);
+            let end = keys::side(id.topic_id, id.partition, 255, &[]);
+            dir.scan_sides(start..end, &mut |_, _| std::ops::ControlFlow::Continue(()))
+        };
+        assert!(is_unreadable(&sides("a")) && is_unreadable(&sides("a")) && sides("b").is_ok());
     }
 
     #[test]
@@ -311,5 +739,24 @@ mod tests {
         faults.release(&dir);
         drop(sender);
         assert_eq!(done.iter().take(3).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_read_waits_until_its_rule_is_lifted() {
+        let (dir, faults, families) = two_topics();
+        let wait = faults.script(Rule::new(Fate::Wait, READS));
+        let reading = Arc::clone(&dir);
+        let (sender, read) = mpsc::channel();
+        let thread = crate::task::thread("waiting-read", move || {
+            drop(reading.last_batch(families[0]));
+            sender.send(()).expect("the test listens");
+        });
+        while faults.met(wait) == 0 {
+            std::thread::yield_now();
+        }
+        assert!(read.try_recv().is_err());
+        faults.lift(wait);
+        read.recv().expect("it goes on");
+        thread.expect("started").join().expect("no panic");
     }
 }

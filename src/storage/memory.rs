@@ -81,6 +81,13 @@ impl MemoryDir {
         Self::over(Arc::new(Mutex::new(left.clone())), left)
     }
 
+    /// What it holds now, behind a handle of its own, as a kill in this moment would leave it: nothing that is written
+    /// later is in it.
+    pub(crate) fn killed(&self) -> Arc<Self> {
+        let synced = self.synced.lock().contents.clone();
+        Self::over(Arc::new(Mutex::new(self.contents.lock().clone())), synced)
+    }
+
     fn over(contents: Arc<Mutex<Contents>>, synced: Contents) -> Arc<Self> {
         let (queue, sets) = channel::<(WriteSet, usize, Done)>();
         let queued_bytes = Arc::new(AtomicUsize::new(0));

@@ -26,6 +26,7 @@ use kafka_protocol::protocol::{Request, StrBytes};
 use tempfile::TempDir;
 
 use super::{Broker, WireClient, create, fetch, produce, topic};
+use crate::broker::seams::Seams;
 use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::config::{Config, ConfigError, Inputs, Machine};
 use crate::record::BatchBuilder;
@@ -91,7 +92,7 @@ impl Probe {
     async fn start_in(dir: TempDir, settings: &[&str]) -> Self {
         let clock = Arc::<Ahead>::default();
         let config = load(dir.path(), settings).unwrap();
-        let broker = Broker::start_at(config, clock.clone()).await.unwrap();
+        let broker = Broker::start_over(config, Seams { clock: clock.clone(), ..Seams::default() }).await.unwrap();
         let client = WireClient::connect(&broker).await;
         Self { dir, clock, broker, client }
     }
