@@ -77,12 +77,10 @@ pub(super) const OPERATIONS: &[(&str, Operation)] = &[
 const GROUP: &str = "g";
 const TRANSACTION: &str = "x";
 /// Settings with which all that is written is old enough for the cleaner at once, when it comes to compact.
-const OLD_AT_ONCE: &[(&str, &str)] = &[
-    ("segment.ms", "1"),
-    ("min.cleanable.dirty.ratio", "0.0"),
-    ("delete.retention.ms", "1"),
-    ("max.compaction.lag.ms", "1"),
-];
+const OLD_AT_ONCE: &[(&str, &str)] =
+    &[("segment.ms", "1"), ("min.cleanable.dirty.ratio", "0.0"), ("delete.retention.ms", "1")];
+/// With this one a log is more urgent for the cleaner than any without it.
+const MOST_URGENT: (&str, &str) = ("max.compaction.lag.ms", "1");
 
 impl Operation {
     /// How many log directories it is about.
@@ -149,10 +147,13 @@ impl Operation {
             }
             Compaction => {
                 for name in ["t", "pad", "u"] {
-                    rig.make(name, 1, OLD_AT_ONCE).await;
+                    // The cleaner comes to the one that the fault is about before it comes to the other.
+                    let urgent = (name == "t").then_some(MOST_URGENT);
+                    let settings: Vec<_> = OLD_AT_ONCE.iter().copied().chain(urgent).collect();
+                    rig.make(name, 1, &settings).await;
                     self.write_keys(rig, &mut client, name).await;
                 }
-                assert_eq!(rig.dir_of("u", 0), 1, "another log beside the one that the fault is about");
+                assert_eq!(rig.dir_of("u", 0), 1, "beside it, in the same directory");
                 of(rig, "t", "/brokers/topics/t")
             }
             Restart => {
