@@ -87,7 +87,8 @@ impl Column {
 
     /// Whether the answer says that another session is on its way, upon which every client asks again.
     pub(super) fn asks_again(self, answer: &str) -> bool {
-        self == Self::SessionLost && ["NOT_CONTROLLER", "REQUEST_TIMED_OUT"].contains(&answer)
+        let passing = ["NOT_CONTROLLER", "REQUEST_TIMED_OUT", "COORDINATOR_LOAD_IN_PROGRESS"];
+        self == Self::SessionLost && passing.contains(&answer)
     }
 
     /// Whether only a restart ends it.
