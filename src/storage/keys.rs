@@ -24,7 +24,6 @@ pub(crate) fn side_prefix(topic_id: TopicId, partition: PartitionIndex) -> [u8; 
 }
 
 /// A side record's key: prefix, one tag byte, the tag's own suffix.
-#[cfg_attr(not(test), allow(dead_code, reason = "the log lays out its own keys; tests and storage-perf make some"))]
 pub(crate) fn side(topic_id: TopicId, partition: PartitionIndex, tag: u8, suffix: &[u8]) -> Bytes {
     let mut key = Vec::with_capacity(21 + suffix.len());
     key.extend_from_slice(&side_prefix(topic_id, partition));
