@@ -412,6 +412,8 @@ impl Drop for OpenDb {
     }
 }
 
+// Named here, so that whatever compiles this file is linked with it: an example that includes this folder, too.
+#[link(name = "klamm_rocksdb_shim", kind = "static")]
 unsafe extern "C" {
     /// In `shim.cc`.
     fn klamm_rocksdb_drop_families(
