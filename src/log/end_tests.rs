@@ -289,7 +289,7 @@ fn a_cut_at_any_offset_of_a_compacted_log() {
 fn a_cut_that_takes_the_side_record_of_an_older_version() {
     let mut bench = deletes_all(-1);
     bench.rest();
-    let (family, end) = (bench.family, bench.log.keys().log_end());
+    let (family, end) = (bench.family, bench.log.reader().shared.keys.log_end());
     let value = crate::log::side::encode_offset(Offset(5));
     bench.commit(vec![Write::DeleteBatch { family, last_offset: Offset(4) }, Write::Side { key: end, value }]);
     bench = bench.reopen();
@@ -308,7 +308,7 @@ fn from_an_older_version(written: impl FnOnce(&mut Bench)) -> Bench {
 
 fn left_by_an_older_version(bench: Bench) -> Bench {
     let end = bench.log.log_end_offset();
-    let (family, key) = (bench.family, bench.log.keys().log_end());
+    let (family, key) = (bench.family, bench.log.reader().shared.keys.log_end());
     let value = crate::log::side::encode_offset(end);
     bench.commit(vec![Write::DeleteBatch { family, last_offset: end + -1 }, Write::Side { key, value }]);
     bench.reopen()
@@ -321,7 +321,7 @@ fn a_start_mends_what_an_older_version_left() {
     bench.change(|log, writes| log.assign_epoch(LeaderEpoch(3), writes));
     assert_eq!(bench.shape(), [(0, 1, 1), (4, 4, 0)]);
     bench.check_end("mended");
-    let stored = bench.dir.side(&bench.log.keys().log_end()).expect("readable");
+    let stored = bench.dir.side(&bench.log.reader().shared.keys.log_end()).expect("readable");
     assert_eq!(stored, None, "the batch says it now");
     let size = bench.log.size_bytes();
     bench = bench.reopen();
@@ -388,14 +388,14 @@ fn a_cut_while_a_job_ran() {
 fn a_cut_takes_back_how_far_the_log_was_cleaned() {
     let mut bench = deletes_all(-1);
     bench.rest();
-    assert_eq!(bench.log.cleaned.up_to, Offset(5));
+    assert_eq!(bench.log.state().cleaned().up_to, Offset(5));
     bench.change(|log, writes| log.truncate_to(Offset(1), 0, writes)).expect("readable");
     bench.change(|log, writes| log.truncate_to(Offset(0), 0, writes)).expect("readable");
     bench = bench.reopen();
     bench.append_verified(transactional(1, 0, 0, &[("a", "1")])).expect("accepted");
     bench.append(batch(&[(0, "a", Some("2"))]), 0).expect("accepted");
     bench = bench.reopen();
-    assert_eq!(bench.log.cleaned.up_to, Offset(0));
+    assert_eq!(bench.log.state().cleaned().up_to, Offset(0));
     bench.rest();
     assert_eq!(bench.shape(), [(0, 0, 1), (1, 1, 1)], "what is open may be aborted yet");
 }
@@ -438,7 +438,7 @@ fn whatever_happened_a_reader_comes_to_the_end() {
                 11 => bench.change(|log, writes| log.expire_producers(i64::MAX, writes)),
                 12 if start < written => {
                     let closed_end =
-                        bench.log.segments.closed.back().is_some_and(|closed| closed.end_offset == written);
+                        bench.log.state().segments().closed.back().is_some_and(|closed| closed.end_offset == written);
                     if closed_end && bench.log.last_stable_offset(written) == written {
                         bench = left_by_an_older_version(bench);
                         bench.change(|log, writes| log.assign_epoch(LeaderEpoch(3), writes));

@@ -3,9 +3,10 @@
 //! Knows nothing of leaders, followers, high watermarks (it is handed one), topics' names or the network, and spawns
 //! nothing. Bytes on disk are the storage room's; what side records mean is defined here, in `side`.
 //!
-//! `partition_log` is the door for changes. Below it: `state`, what it knows beside the batches, in pure parts;
-//! `reading`, the way to the batches; `upkeep`, what is done now and then (recovery, retention, compaction); `side`,
-//! how side records lie.
+//! `partition_log` is the door for changes, and alone writes its fields. Below it: `state`, what it knows beside the
+//! batches, in pure parts that `log_state` holds together; `reading`, the way to the batches; `upkeep`, what is done
+//! now and then (recovery, retention, compaction), as functions from one state to the next; `side`, how side records
+//! lie.
 
 pub(crate) mod config;
 pub(crate) mod partition_log;

@@ -1,5 +1,6 @@
 //! One partition's append-only sequence: gives offsets, refuses what breaks a producer's sequence, keeps boundaries,
-//! and says what to write. It does no I/O after [`PartitionLog::open`], so it may be called under a short lock.
+//! and says what to write. It does no I/O after [`PartitionLog::open`], so it may be called under a short lock; only
+//! [`PartitionLog::truncate_to`] reads.
 //!
 //! Owned by the replica, which commits the writes of each call as one set, in the order of the calls (I-1), and reports
 //! back with [`PartitionLog::on_written`]. A log knows no roles, no ISR and no high watermark but the one it is handed.
@@ -18,18 +19,17 @@ use crate::clock::UnixMs;
 use crate::log::config::LogConfig;
 use crate::log::reading::read::LogReader;
 use crate::log::reading::tail::Tail;
-use crate::log::side::{self, Checkpoint, Cleaned, SideKeys};
-use crate::log::state::aborted::AbortedTransaction;
+use crate::log::side::SideKeys;
 pub(crate) use crate::log::state::append_error::AppendError;
-use crate::log::state::leader_epochs::{EpochsChanged, LeaderEpochs};
-use crate::log::state::producer_state::{ActiveProducer, BatchMeta, Checked, ProducerStates};
-use crate::log::state::segments::{Segment, Segments};
-use crate::log::state::timestamps::TimeIndex;
+use crate::log::state::log_state::LogState;
+use crate::log::state::producer_state::{ActiveProducer, BatchMeta, Checked};
 use crate::log::state::verification::Verifications;
+use crate::log::upkeep::compaction::{Candidate, Compacted, CompactionPlan};
+use crate::log::upkeep::recovery::{self, Recovered};
 use crate::log::upkeep::retention;
 use crate::record::control::marker_batch;
 use crate::record::{TimestampType, ValidBatch, stamp};
-use crate::storage::Write;
+use crate::storage::{Family, PartitionId, SharedLogDir, StorageError, Write};
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker};
 
 /// Where an accepted batch stands.
@@ -53,32 +53,24 @@ pub(crate) struct Appended {
 /// The log of one partition.
 #[derive(Debug)]
 pub(crate) struct PartitionLog {
-    pub(super) config: LogConfig,
-    pub(super) tail: Arc<Tail>,
-    pub(super) reader: LogReader,
-    pub(super) log_start: Offset,
-    pub(super) log_end: Offset,
+    config: LogConfig,
+    tail: Arc<Tail>,
+    reader: LogReader,
+    state: LogState,
     /// End of what is durable.
-    pub(super) written_end: Offset,
-    pub(super) epochs: LeaderEpochs,
-    pub(super) producers: ProducerStates,
-    pub(super) verifications: Verifications,
-    pub(super) segments: Segments,
-    pub(super) times: TimeIndex,
-    pub(super) cleaned: Cleaned,
-    /// Bytes appended since the last checkpoint.
-    pub(super) unrecorded_bytes: u64,
+    written_end: Offset,
+    verifications: Verifications,
     /// Given out, but not yet reported as written; in offset order.
-    pub(super) pending: VecDeque<Pending>,
+    pending: VecDeque<Pending>,
     /// What opening found to be wrong in side records; goes with the next write set.
-    pub(super) repairs: Vec<Write>,
+    repairs: Vec<Write>,
     /// See [`PartitionLog::has_lost_its_end`].
-    pub(super) end_lost: bool,
+    end_lost: bool,
 }
 
 /// A batch whose write is under way.
 #[derive(Debug)]
-pub(super) struct Pending {
+struct Pending {
     base_offset: Offset,
     last_offset: Offset,
     max_timestamp: UnixMs,
@@ -86,6 +78,24 @@ pub(super) struct Pending {
 }
 
 impl PartitionLog {
+    /// Opens the log of a partition that the directory holds. Blocks on the disk. Writes nothing.
+    pub(crate) fn open(
+        dir: SharedLogDir,
+        id: PartitionId,
+        family: Family,
+        config: LogConfig,
+        tail: Arc<Tail>,
+        now: UnixMs,
+    ) -> Result<Self, StorageError> {
+        let reader = LogReader::new(dir, family, SideKeys::new(&id), &tail);
+        let Recovered { state, repairs, end_lost } = recovery::recover(&reader, now)?;
+        let written_end = state.log_end();
+        let (verifications, pending) = (Verifications::default(), VecDeque::new());
+        let log = Self { config, tail, reader, state, written_end, verifications, pending, repairs, end_lost };
+        log.publish_facts();
+        Ok(log)
+    }
+
     /// Readers get nothing from storage any more. To be called before the partition's family is given up, so that a
     /// read under way never answers with bytes of the family's next owner.
     pub(crate) fn close(&self) {
@@ -108,12 +118,12 @@ impl PartitionLog {
 
     /// First offset that may be read.
     pub(crate) fn log_start_offset(&self) -> Offset {
-        self.log_start
+        self.state.log_start()
     }
 
     /// Next offset to give.
     pub(crate) fn log_end_offset(&self) -> Offset {
-        self.log_end
+        self.state.log_end()
     }
 
     /// End of what is durable, exclusive.
@@ -130,32 +140,34 @@ impl PartitionLog {
     /// Sum of the batches' sizes, by whole virtual segments, as Kafka counts whole files.
     #[cfg(test)]
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.segments.size_bytes()
+        self.state.segments().size_bytes()
+    }
+
+    #[cfg(test)]
+    pub(super) fn state(&self) -> &LogState {
+        &self.state
     }
 
     #[cfg(test)]
     pub(crate) fn latest_epoch(&self) -> Option<LeaderEpoch> {
-        self.epochs.latest()
+        self.state.epochs().latest()
     }
 
     /// The leader epoch under which `offset` was or will be appended.
     pub(crate) fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
-        let entries = self.epochs.entries();
-        let begun = entries.partition_point(|&(_, start)| start <= offset);
-        Some(entries[begun.checked_sub(1)?].0)
+        self.state.epoch_at(offset)
     }
 
     /// The largest epoch not above the one asked and where it ended; `None`: unknown. The current one ends where the
     /// durable part ends. Source: Kafka `UnifiedLog.endOffsetForEpoch`.
     pub(crate) fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        self.epochs.end_offset_for(epoch, self.written_end)
+        self.state.epochs().end_offset_for(epoch, self.written_end)
     }
 
     /// On becoming leader: notes that `epoch` begins at the log end, even without data.
     pub(crate) fn assign_epoch(&mut self, epoch: LeaderEpoch, writes: &mut Vec<Write>) {
         writes.append(&mut self.repairs);
-        let changed = self.epochs.assign(epoch, self.log_end);
-        put_epochs(&self.keys(), changed, writes);
+        self.state.assign_epoch(epoch, writes);
     }
 
     /// Checks the producer's sequence, gives offsets, stamps the batch and pushes what to write: the batch, and now and
@@ -172,7 +184,9 @@ impl PartitionLog {
     ) -> Result<Appended, AppendError> {
         let (id, transactional) = (batch.header.producer_id, batch.header.is_transactional());
         let verified = || guard.is_some_and(|guard| self.verifications.holds(id, guard));
-        if let Checked::Duplicate(original) = self.producers.check(&batch.header, verified, self.log_end)? {
+        if let Checked::Duplicate(original) =
+            self.state.producers().check(&batch.header, verified, self.state.log_end())?
+        {
             return Ok(self.repeated(original));
         }
         if transactional {
@@ -190,7 +204,7 @@ impl PartitionLog {
         now: UnixMs,
         writes: &mut Vec<Write>,
     ) -> Result<Appended, AppendError> {
-        self.producers.check_marker(marker)?;
+        self.state.producers().check_marker(marker)?;
         self.verifications.end(marker.producer_id);
         Ok(self.put(marker_batch(marker, now), Some(marker), epoch, now, writes))
     }
@@ -199,7 +213,7 @@ impl PartitionLog {
     /// nothing need be verified. The same guard is given until a batch was appended with it, or a marker came.
     /// Source: Kafka 3.9 `UnifiedLog.maybeStartTransactionVerification`.
     pub(crate) fn begin_verification(&mut self, id: ProducerId, epoch: ProducerEpoch) -> Option<TransactionGuard> {
-        let ongoing = self.producers.has_ongoing_transaction(id, epoch);
+        let ongoing = self.state.producers().has_ongoing_transaction(id, epoch);
         (!ongoing).then(|| self.verifications.begin(id))
     }
 
@@ -217,15 +231,15 @@ impl PartitionLog {
     /// Below it every transaction is decided, and its marker lies below the high watermark.
     /// Source: Kafka `UnifiedLog.fetchLastStableOffsetMetadata`, `maybeIncrementFirstUnstableOffset`.
     pub(crate) fn last_stable_offset(&mut self, high_watermark: Offset) -> Offset {
-        match self.producers.first_unstable(high_watermark) {
+        match self.state.first_unstable(high_watermark) {
             None => high_watermark,
-            Some(first) => first.max(self.log_start).min(high_watermark),
+            Some(first) => first.max(self.state.log_start()).min(high_watermark),
         }
     }
 
     /// What is known of the producers, in no order.
     pub(crate) fn active_producers(&self) -> impl Iterator<Item = ActiveProducer> {
-        self.producers.active()
+        self.state.producers().active()
     }
 
     /// Gives offsets to a batch that was checked, or to the batch of a marker.
@@ -238,61 +252,26 @@ impl PartitionLog {
         writes: &mut Vec<Write>,
     ) -> Appended {
         let stamped_at = self.stamps_append_time().then_some(now);
-        let base_offset = self.log_end;
+        let base_offset = self.state.log_end();
         stamp(&mut batch, base_offset, epoch, stamped_at);
         let header = batch.header;
-        let last_offset = header.last_offset();
+        let (last_offset, len) = (header.last_offset(), batch.bytes.len() as u64);
         assert!(last_offset >= base_offset && header.base_offset == base_offset, "I-2: offsets go forward only");
-        let (len, timestamp) = (batch.bytes.len() as u64, header.max_timestamp);
 
         writes.append(&mut self.repairs);
-        let rolled = self.segments.active.should_roll(&self.config, len, timestamp, now);
-        if rolled {
-            self.roll(now, writes);
-        }
-        if self.epochs.latest() != Some(epoch) {
-            put_epochs(&self.keys(), self.epochs.assign(epoch, base_offset), writes);
-        }
-        match marker {
-            None => self.producers.record(&header, last_offset, timestamp, now),
-            Some(marker) => self.end_transaction(marker, last_offset, now, writes),
-        }
-        self.segments.active.push(last_offset, len, timestamp, now);
-        self.times.on_batch(timestamp);
-        self.log_end = last_offset + 1;
-        self.unrecorded_bytes += len;
-
+        let rolled = self.state.append(&header, len, marker, &self.config, now, writes);
         let bytes = batch.bytes.freeze();
-        let family = self.reader.shared.family;
-        writes.push(Write::Batch { family, last_offset, batch: bytes.clone() });
-        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp: timestamp, bytes });
-        if side::checkpoint_is_due(self.unrecorded_bytes, len) {
-            self.checkpoint(writes);
-        }
+        writes.push(Write::Batch { family: self.state.family(), last_offset, batch: bytes.clone() });
+        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp: header.max_timestamp, bytes });
+        self.state.checkpoint_if_due(len, writes);
         Appended {
             base_offset,
             last_offset,
             log_append_time: stamped_at,
-            log_start_offset: self.log_start,
-            log_end_offset: self.log_end,
+            log_start_offset: self.state.log_start(),
+            log_end_offset: self.state.log_end(),
             duplicate: false,
             rolled,
-        }
-    }
-
-    /// Notes a marker in the log, and in the index of aborted transactions what it aborted, unless it is there.
-    pub(super) fn end_transaction(
-        &mut self,
-        marker: &TransactionMarker,
-        offset: Offset,
-        now: UnixMs,
-        writes: &mut Vec<Write>,
-    ) {
-        let Some(aborted) = self.producers.record_marker(marker, offset, now) else { return };
-        if self.reader.shared.aborted.lock().add(aborted) {
-            let AbortedTransaction { last_offset, producer_id, .. } = aborted;
-            let key = self.keys().aborted(last_offset, producer_id);
-            writes.push(Write::Side { key, value: side::encode_aborted(&aborted) });
         }
     }
 
@@ -301,8 +280,8 @@ impl PartitionLog {
             base_offset: original.base_offset(),
             last_offset: original.last_offset,
             log_append_time: self.stamps_append_time().then_some(original.timestamp),
-            log_start_offset: self.log_start,
-            log_end_offset: self.log_end,
+            log_start_offset: self.state.log_start(),
+            log_end_offset: self.state.log_end(),
             duplicate: true,
             rolled: false,
         }
@@ -324,47 +303,26 @@ impl PartitionLog {
                 published.max_timestamp = Some((batch.max_timestamp, batch.last_offset));
             }
         }
-        assert!(self.log_start <= self.written_end && self.written_end <= self.log_end, "I-3");
+        let in_order = self.state.log_start() <= self.written_end && self.written_end <= self.state.log_end();
+        assert!(in_order, "I-3");
         self.written_end
     }
 
     /// Records what is rebuilt at open otherwise. For an orderly stop; appends do it by themselves now and then.
     pub(crate) fn checkpoint(&mut self, writes: &mut Vec<Write>) {
         writes.append(&mut self.repairs);
-        if self.unrecorded_bytes == 0 {
-            return;
-        }
-        self.put_checkpoint(writes);
-    }
-
-    pub(super) fn put_checkpoint(&mut self, writes: &mut Vec<Write>) {
-        let keys = self.keys();
-        self.producers.drain_dirty(|id, entry| {
-            writes.push(Write::Side { key: keys.producer(id), value: side::encode_producer(entry) });
-        });
-        if let Some((timestamp, last_offset)) = self.times.due(self.log_end) {
-            writes.push(Write::Side { key: keys.time(timestamp), value: side::encode_offset(last_offset) });
-        }
-        // The active segment ends at the log end, also when it is empty.
-        let checkpoint = Checkpoint { active: Segment { end_offset: self.log_end, ..self.segments.active } };
-        writes.push(Write::Side { key: keys.checkpoint(), value: side::encode_checkpoint(&checkpoint) });
-        self.unrecorded_bytes = 0;
-    }
-
-    /// Closes the active segment. Its record and a checkpoint go with it, so that nothing below it is ever rebuilt.
-    pub(crate) fn roll(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
-        let closed = self.segments.roll(now);
-        let key = self.keys().segment(closed.base_offset);
-        writes.push(Write::Side { key, value: side::encode_segment(&closed) });
-        self.put_checkpoint(writes);
+        self.state.checkpoint(writes);
     }
 
     /// Closes the active segment if it is older than `segment.ms` by the broker's clock, also when nobody appends.
     pub(crate) fn roll_if_old(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
-        let active = &self.segments.active;
-        if !active.is_empty() && now.saturating_sub(active.created_ms) > self.config.roll_ms() {
-            self.roll(now, writes);
-        }
+        self.state.roll_if_old(&self.config, now, writes);
+    }
+
+    /// Closes the active segment.
+    #[cfg(test)]
+    pub(crate) fn roll(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
+        self.state.roll(now, writes);
     }
 
     /// Applies `segment.ms`, `retention.ms` and `retention.bytes`. Returns the new log start if it moved; the caller
@@ -373,7 +331,7 @@ impl PartitionLog {
         writes.append(&mut self.repairs);
         self.roll_if_old(now, writes);
         let bound = high_watermark.min(self.written_end);
-        let new_start = retention::new_log_start(&self.segments, &self.config, now, bound)?;
+        let new_start = retention::new_log_start(self.state.segments(), &self.config, now, bound)?;
         self.advance_log_start(new_start, writes);
         Some(new_start)
     }
@@ -382,61 +340,105 @@ impl PartitionLog {
     /// The caller has checked that `to` is not above the high watermark; going back changes nothing.
     pub(crate) fn advance_log_start(&mut self, to: Offset, writes: &mut Vec<Write>) {
         writes.append(&mut self.repairs);
-        if to <= self.log_start {
+        if to <= self.state.log_start() {
             return;
         }
         assert!(to <= self.written_end, "I-3: the log start stays below the high watermark");
-        let (keys, family) = (self.keys(), self.reader.shared.family);
-        writes.push(Write::DeleteBatches { family, last_offsets: self.log_start..to });
-        writes.push(Write::Side { key: keys.log_start(), value: side::encode_offset(to) });
-        self.log_start = to;
         self.forget_in_memory(to);
-        self.cleaned.up_to = self.cleaned.up_to.max(to);
-        if self.reader.shared.aborted.lock().drop_below(to) {
-            writes.push(Write::DeleteSides { keys: keys.aborted_below(to) });
-        }
-        put_epochs(&keys, self.epochs.truncate_from_start(to), writes);
-        let active = self.segments.active;
-        let gone = self.segments.drop_before(to);
-        let restarted = self.segments.active.base_offset != active.base_offset;
-        for segment in &gone {
-            writes.push(Write::DeleteSide { key: keys.segment(segment.base_offset) });
-        }
-        let gone = gone.iter().chain(restarted.then_some(&active));
-        if let Some(youngest) = gone.map(|segment| segment.max_timestamp).max() {
-            writes.push(Write::DeleteSides { keys: keys.times_up_to(youngest) });
-        }
-        // What the batches that go said of producers cannot be rebuilt from them.
-        if restarted || self.producers.has_dirty() {
-            self.put_checkpoint(writes);
-        }
+        self.state.advance_log_start(to, writes);
         self.publish_facts();
+    }
+
+    /// Removes every batch that contains or follows `to`, and what is known about them. For what was never shown to
+    /// consumers: followers do this, and whoever opens a log anew after a refused write. No write may be under way.
+    /// Blocks on the disk. Source: Kafka `UnifiedLog.truncateTo`.
+    pub(crate) fn truncate_to(&mut self, to: Offset, now: UnixMs, writes: &mut Vec<Write>) -> Result<(), StorageError> {
+        assert!(self.pending.is_empty(), "a follower waits for its writes before it truncates");
+        writes.append(&mut self.repairs);
+        let (log_start, log_end) = (self.state.log_start(), self.state.log_end());
+        if to >= log_end {
+            // A leader may have begun a term here that another one ended before there was a batch. Were it kept, the
+            // logs would seem to part at the same place for ever.
+            self.state.cut_epochs(log_end, writes);
+            return Ok(());
+        }
+        let to = to.max(log_start);
+        let new_end = recovery::end_of_cut(&self.reader, to, log_start)?;
+        writes.push(Write::DeleteBatches { family: self.state.family(), last_offsets: to..log_end });
+        self.state.drop_recorded_end(writes);
+        self.forget_in_memory(Offset::MAX);
+        self.written_end = new_end;
+        recovery::cut(&self.reader, &mut self.state, new_end, now, writes)?;
+        self.publish_facts();
+        Ok(())
+    }
+
+    /// How much a compaction would be worth: the share of dirty bytes, more than 1 if it is overdue. `None`: not now.
+    pub(crate) fn compaction_urgency(&self, now: UnixMs, last_stable_offset: Offset) -> Option<f64> {
+        self.candidate(now, last_stable_offset).urgency()
+    }
+
+    /// The plan of a job that is worth doing now. Closes the active segment first if `segment.ms` or the compaction
+    /// lag asks for it. `seed` is random; at most one job per log at a time.
+    pub(crate) fn compaction_plan(
+        &mut self,
+        now: UnixMs,
+        last_stable_offset: Offset,
+        seed: u128,
+        writes: &mut Vec<Write>,
+    ) -> Option<CompactionPlan> {
+        if !self.config.compact {
+            return None;
+        }
+        writes.append(&mut self.repairs);
+        self.roll_if_old(now, writes);
+        self.candidate(now, last_stable_offset).plan(seed)
+    }
+
+    fn candidate(&self, now: UnixMs, last_stable_offset: Offset) -> Candidate<'_> {
+        let bound = last_stable_offset.min(self.written_end);
+        Candidate { state: &self.state, config: &self.config, bound, now }
+    }
+
+    /// Takes out of a job's step what the log has deleted meanwhile, so that nothing comes back to life, and what would
+    /// take the batch away with which the log ends since it was cut (I-26).
+    pub(crate) fn admit_compacted(&self, mut step: Vec<Write>) -> Vec<Write> {
+        let (log_start, log_end, written_end) = (self.state.log_start(), self.state.log_end(), self.written_end);
+        step.retain(|write| match write {
+            Write::Batch { last_offset, .. } => (log_start..log_end).contains(last_offset),
+            Write::DeleteBatch { last_offset, .. } => {
+                (log_start..written_end).contains(last_offset) && *last_offset + 1 != written_end
+            }
+            _ => true,
+        });
+        step
+    }
+
+    /// A job has run to its end and all its steps are written: notes how far it came, joins segments that are small,
+    /// and takes what was replaced out of the tail.
+    pub(crate) fn on_compacted(&mut self, done: &Compacted, writes: &mut Vec<Write>) {
+        self.forget_in_memory(done.up_to);
+        let (cleaned, left) = done.outcome(&self.state, &self.config);
+        self.state.on_compacted(cleaned, left, writes);
     }
 
     /// Forgets producers that have been silent for `producer.id.expiration.ms`.
     pub(crate) fn expire_producers(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
-        let keys = self.keys();
         self.verifications.expire(now, self.config.producer_id_expiration_ms);
-        self.producers.expire(now, self.config.producer_id_expiration_ms, |id| {
-            writes.push(Write::DeleteSide { key: keys.producer(id) });
-        });
+        self.state.expire_producers(now, self.config.producer_id_expiration_ms, writes);
     }
 
     /// Hands the readers what changed apart from appends.
-    pub(super) fn publish_facts(&self) {
+    fn publish_facts(&self) {
         let mut published = self.reader.shared.published.lock();
-        published.log_start_offset = self.log_start;
-        published.max_timestamp = self.segments.max_timestamp();
+        published.log_start_offset = self.state.log_start();
+        published.max_timestamp = self.state.segments().max_timestamp();
     }
 
     /// The batches that end below `offset` were deleted or replaced: readers must not find them in memory.
-    pub(super) fn forget_in_memory(&self, offset: Offset) {
+    fn forget_in_memory(&self, offset: Offset) {
         self.tail.newest.forget_below(&self.reader.shared.slot, offset);
         self.reader.shared.ahead.clear();
-    }
-
-    pub(super) fn keys(&self) -> SideKeys {
-        self.reader.shared.keys
     }
 }
 
@@ -444,15 +446,5 @@ impl Drop for PartitionLog {
     fn drop(&mut self) {
         self.close();
         self.forget_in_memory(Offset::MAX);
-    }
-}
-
-/// Writes what changed in the history of leader epochs.
-pub(super) fn put_epochs(keys: &SideKeys, changed: EpochsChanged, writes: &mut Vec<Write>) {
-    for epoch in changed.removed {
-        writes.push(Write::DeleteSide { key: keys.epoch(epoch) });
-    }
-    if let Some((epoch, start)) = changed.put {
-        writes.push(Write::Side { key: keys.epoch(epoch), value: side::encode_offset(start) });
     }
 }

@@ -279,9 +279,9 @@ fn expired_producers_stay_forgotten_after_a_restart() {
     bench.append(from_producer(8, 1, 0, 3), 900).expect("accepted");
     bench.change(|log, writes| log.checkpoint(writes));
     bench.change(|log, writes| log.expire_producers(1000, writes));
-    assert_eq!(bench.log.producers.count(), 1);
+    assert_eq!(bench.log.state().producers().count(), 1);
     bench = bench.reopen();
-    assert_eq!(bench.log.producers.count(), 1);
+    assert_eq!(bench.log.state().producers().count(), 1);
     assert!(!bench.append(from_producer(7, 1, 40, 3), 1000).expect("nothing is known of it").duplicate);
 }
 
@@ -390,11 +390,11 @@ fn retention_by_time_closes_and_deletes_what_nobody_appends_to() {
     let mut bench = Bench::new(config, 0);
     bench.append(batch(&[(5000, "a", Some("1"))]), 5000).expect("accepted");
     assert_eq!(bench.change(|log, writes| log.retain(5101, Offset(1), writes)), None);
-    assert_eq!(bench.log.segments.closed.len(), 1, "closed by segment.ms though nobody appended");
+    assert_eq!(bench.log.state().segments().closed.len(), 1, "closed by segment.ms though nobody appended");
     assert_eq!(bench.change(|log, writes| log.retain(6001, Offset(0), writes)), None, "high watermark");
     assert_eq!(bench.change(|log, writes| log.retain(6001, Offset(1), writes)), Some(Offset(1)));
     let bench = bench.reopen();
-    assert_eq!((bench.log.log_start_offset(), bench.log.segments.closed.len()), (Offset(1), 0));
+    assert_eq!((bench.log.log_start_offset(), bench.log.state().segments().closed.len()), (Offset(1), 0));
 }
 
 #[test]

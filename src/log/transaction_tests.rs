@@ -179,7 +179,7 @@ fn lost_side_records_of_what_was_aborted_are_written_again() {
     bench.append_verified(one(2, 0, 0)).expect("verified");
     bench.end(1, 0, 0, Abort).expect("ends");
     let before = bench.log.reader().aborted_transactions(Offset(0), Offset(9));
-    let keys = bench.log.keys();
+    let keys = bench.log.reader().shared.keys;
     bench.commit(vec![Write::DeleteSides { keys: keys.aborted_from(Offset(0)) }]);
     bench = bench.reopen();
     assert_eq!(bench.log.reader().aborted_transactions(Offset(0), Offset(9)), before);

@@ -14,6 +14,7 @@ use crate::clock::UnixMs;
 use crate::log::reading::ahead::Ahead;
 pub(crate) use crate::log::reading::batches::Read;
 use crate::log::reading::ring::RingSlot;
+use crate::log::reading::tail::Tail;
 use crate::log::side::{SideKeys, SideRecord};
 use crate::log::state::aborted::{AbortedIndex, AbortedTransaction};
 use crate::record::{BatchHeader, for_each_record};
@@ -43,7 +44,7 @@ pub(in crate::log) struct Shared {
     pub(in crate::log) ahead: Ahead,
     pub(in crate::log) published: Mutex<Published>,
     /// Noted when the marker gets its offset: readers that stop at the last stable offset do not see it before.
-    pub(in crate::log) aborted: Mutex<AbortedIndex>,
+    pub(in crate::log) aborted: Arc<Mutex<AbortedIndex>>,
     /// The family may belong to another partition by now.
     pub(in crate::log) closed: AtomicBool,
 }
@@ -57,6 +58,13 @@ pub(in crate::log) struct Published {
 }
 
 impl LogReader {
+    pub(in crate::log) fn new(dir: SharedLogDir, family: Family, keys: SideKeys, tail: &Tail) -> Self {
+        let (published, closed) = (Mutex::default(), AtomicBool::new(false));
+        let (slot, ahead) = (Arc::default(), Ahead::new(Arc::clone(&tail.ahead)));
+        let shared = Shared { dir, family, keys, slot, ahead, published, aborted: Arc::default(), closed };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Whole batches from the one that contains `from` to the last one that ends before `upto`, at most `max_bytes` of
     /// them (but one, whatever its size, if `at_least_one`). `None`: `from` is not in the tail and was not read ahead.
     /// Never blocks.

@@ -33,6 +33,7 @@ use bytes::Bytes;
 
 use self::clean::{Transactions, Verdict};
 use self::keys::KeyMap;
+pub(in crate::log) use self::plan::Candidate;
 pub(crate) use self::plan::{Compacted, CompactionPlan};
 use crate::log::reading::read::LogReader;
 use crate::record::{BatchHeader, for_each_record};

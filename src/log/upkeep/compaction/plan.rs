@@ -1,15 +1,15 @@
-//! When a log is worth compacting, what may be cleaned, and what the log does with the result. Runs under the lock.
+//! When a log is worth compacting, what may be cleaned, and what a finished job makes of the segments. Pure.
 //! Source: Kafka 3.9 `LogCleanerManager.grabFilthiestCompactedLog`, `cleanableOffsets`.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::clock::UnixMs;
-use crate::log::partition_log::PartitionLog;
-use crate::log::side::{self, Cleaned};
+use crate::log::config::LogConfig;
+use crate::log::side::Cleaned;
 use crate::log::state::aborted::AbortedRanges;
+use crate::log::state::log_state::LogState;
 use crate::log::state::segments::Segment;
 use crate::record::BatchHeader;
-use crate::storage::Write;
 use crate::types::Offset;
 use crate::types::limits::{COMPACTION_KEYS_MAX, COMPACTION_STEP_BYTES};
 
@@ -80,10 +80,20 @@ struct Cleanable {
     tombstones_due: bool,
 }
 
-impl PartitionLog {
+/// The log that is looked at, under its lock.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::log) struct Candidate<'a> {
+    pub(in crate::log) state: &'a LogState,
+    pub(in crate::log) config: &'a LogConfig,
+    /// What is open above the last stable offset may yet be aborted, and above the written end refused.
+    pub(in crate::log) bound: Offset,
+    pub(in crate::log) now: UnixMs,
+}
+
+impl Candidate<'_> {
     /// How much a compaction would be worth: the share of dirty bytes, more than 1 if it is overdue. `None`: not now.
-    pub(crate) fn compaction_urgency(&self, now: UnixMs, last_stable_offset: Offset) -> Option<f64> {
-        let cleanable = self.cleanable(now, last_stable_offset)?;
+    pub(in crate::log) fn urgency(self) -> Option<f64> {
+        let cleanable = self.cleanable()?;
         if cleanable.overdue {
             return Some(1.0 + cleanable.dirty_ratio);
         }
@@ -91,52 +101,39 @@ impl PartitionLog {
         (dirty_enough || cleanable.tombstones_due).then_some(cleanable.dirty_ratio)
     }
 
-    /// The plan of a job that is worth doing now. Closes the active segment first if `segment.ms` or the compaction
-    /// lag asks for it. `seed` is random; at most one job per log at a time.
-    pub(crate) fn compaction_plan(
-        &mut self,
-        now: UnixMs,
-        last_stable_offset: Offset,
-        seed: u128,
-        writes: &mut Vec<Write>,
-    ) -> Option<CompactionPlan> {
-        if !self.config.compact {
-            return None;
-        }
-        writes.append(&mut self.repairs);
-        self.roll_if_old(now, writes);
-        self.compaction_urgency(now, last_stable_offset)?;
-        let cleanable = self.cleanable(now, last_stable_offset)?;
+    /// The plan of a job that is worth doing now. `seed` is random.
+    pub(in crate::log) fn plan(self, seed: u128) -> Option<CompactionPlan> {
+        self.urgency()?;
+        let (state, cleanable) = (self.state, self.cleanable()?);
         Some(CompactionPlan {
-            log_start: self.log_start,
-            first_dirty: self.cleaned.up_to.max(self.log_start).min(cleanable.up_to),
+            log_start: state.log_start(),
+            first_dirty: state.cleaned().up_to.max(state.log_start()).min(cleanable.up_to),
             up_to: cleanable.up_to,
-            now,
+            now: self.now,
             delete_retention_ms: self.config.delete_retention_ms,
             keys_max: COMPACTION_KEYS_MAX,
             step_bytes: COMPACTION_STEP_BYTES,
             seed,
-            aborted: self.reader.shared.aborted.lock().by_producer(),
-            producers_last_offsets: self.producers.last_offsets().collect(),
-            segment_bases: self.segments.iter().map(|segment| segment.base_offset).collect(),
+            aborted: state.aborted_ranges(),
+            producers_last_offsets: state.producers().last_offsets().collect(),
+            segment_bases: state.segments().iter().map(|segment| segment.base_offset).collect(),
         })
     }
 
-    /// Closed segments below the last stable offset (what is open may yet be aborted) whose youngest record is older
-    /// than `min.compaction.lag.ms`.
-    fn cleanable(&self, now: UnixMs, last_stable_offset: Offset) -> Option<Cleanable> {
-        if !self.config.compact {
+    /// Closed segments below the bound whose youngest record is older than `min.compaction.lag.ms`.
+    fn cleanable(self) -> Option<Cleanable> {
+        let Self { state, config, bound, now } = self;
+        if !config.compact {
             return None;
         }
-        let bound = last_stable_offset.min(self.written_end);
-        let young_after = now.saturating_sub(self.config.min_compaction_lag_ms);
-        let overdue_before = now.saturating_sub(self.config.max_compaction_lag_ms.max(0));
+        let young_after = now.saturating_sub(config.min_compaction_lag_ms);
+        let overdue_before = now.saturating_sub(config.max_compaction_lag_ms.max(0));
         let (mut clean_bytes, mut dirty_bytes) = (0, 0);
         let mut cleanable =
-            Cleanable { up_to: self.log_start, dirty_ratio: 0.0, overdue: false, tombstones_due: false };
-        for segment in &self.segments.closed {
-            let dirty = segment.end_offset > self.cleaned.up_to;
-            let too_young = self.config.min_compaction_lag_ms > 0 && segment.largest_timestamp() > young_after;
+            Cleanable { up_to: state.log_start(), dirty_ratio: 0.0, overdue: false, tombstones_due: false };
+        for segment in &state.segments().closed {
+            let dirty = segment.end_offset > state.cleaned().up_to;
+            let too_young = config.min_compaction_lag_ms > 0 && segment.largest_timestamp() > young_after;
             if segment.end_offset > bound || (dirty && too_young) {
                 break;
             }
@@ -152,63 +149,37 @@ impl PartitionLog {
         if dirty_bytes > 0 {
             cleanable.dirty_ratio = dirty_bytes as f64 / (clean_bytes + dirty_bytes) as f64;
         }
-        cleanable.tombstones_due = clean_bytes > 0 && now >= self.cleaned.delete_horizon_ms;
-        (cleanable.up_to > self.log_start).then_some(cleanable)
+        cleanable.tombstones_due = clean_bytes > 0 && now >= state.cleaned().delete_horizon_ms;
+        (cleanable.up_to > state.log_start()).then_some(cleanable)
     }
+}
 
-    /// Takes out of a job's step what the log has deleted meanwhile, so that nothing comes back to life, and what would
-    /// take the batch away with which the log ends since it was cut (I-26).
-    pub(crate) fn admit_compacted(&self, mut step: Vec<Write>) -> Vec<Write> {
-        step.retain(|write| match write {
-            Write::Batch { last_offset, .. } => (self.log_start..self.log_end).contains(last_offset),
-            Write::DeleteBatch { last_offset, .. } => {
-                (self.log_start..self.written_end).contains(last_offset) && *last_offset + 1 != self.written_end
-            }
-            _ => true,
-        });
-        step
-    }
-
-    /// A job has run to its end and all its steps are written: notes how far it came, joins segments that are small,
-    /// and takes what was replaced out of the tail.
-    pub(crate) fn on_compacted(&mut self, done: &Compacted, writes: &mut Vec<Write>) {
-        let keys = self.keys();
-        self.forget_in_memory(done.up_to);
-        self.cleaned = Cleaned {
-            up_to: self.cleaned.up_to.max(done.up_to).min(self.log_end),
-            delete_horizon_ms: done.delete_horizon_ms,
-        };
-        writes.push(Write::Side { key: keys.cleaned(), value: side::encode_cleaned(self.cleaned) });
-        let mut joined: VecDeque<Segment> = VecDeque::with_capacity(self.segments.closed.len());
-        let mut changed: HashSet<Offset> = HashSet::new();
-        for mut segment in std::mem::take(&mut self.segments.closed) {
-            let cleaned = done.segments.get(&segment.base_offset).copied().unwrap_or_default();
-            let left_bytes = if segment.end_offset <= done.up_to {
-                cleaned.left_bytes
+impl Compacted {
+    /// How far a log is clean that a finished job has rewritten, and its closed segments: those that are small joined.
+    pub(in crate::log) fn outcome(&self, state: &LogState, config: &LogConfig) -> (Cleaned, VecDeque<Segment>) {
+        let up_to = state.cleaned().up_to.max(self.up_to).min(state.log_end());
+        let cleaned = Cleaned { up_to, delete_horizon_ms: self.delete_horizon_ms };
+        let closed = &state.segments().closed;
+        let mut left: VecDeque<Segment> = VecDeque::with_capacity(closed.len());
+        for segment in closed {
+            let seen = self.segments.get(&segment.base_offset).copied().unwrap_or_default();
+            let bytes = if segment.end_offset <= self.up_to {
+                seen.left_bytes
             } else {
-                segment.bytes.saturating_add_signed(-cleaned.removed_bytes)
+                segment.bytes.saturating_add_signed(-seen.removed_bytes)
             };
-            if left_bytes != segment.bytes {
-                segment.bytes = left_bytes;
-                changed.insert(segment.base_offset);
-            }
-            match joined.back_mut() {
+            let segment = Segment { bytes, ..*segment };
+            match left.back_mut() {
                 Some(last)
-                    if segment.end_offset <= self.cleaned.up_to
-                        && last.bytes + segment.bytes <= self.config.segment_bytes
+                    if segment.end_offset <= up_to
+                        && last.bytes + segment.bytes <= config.segment_bytes
                         && segment.end_offset - last.base_offset < i64::from(i32::MAX) =>
                 {
                     last.absorb(&segment);
-                    changed.insert(last.base_offset);
-                    changed.remove(&segment.base_offset);
-                    writes.push(Write::DeleteSide { key: keys.segment(segment.base_offset) });
                 }
-                _ => joined.push_back(segment),
+                _ => left.push_back(segment),
             }
         }
-        for segment in joined.iter().filter(|segment| changed.contains(&segment.base_offset)) {
-            writes.push(Write::Side { key: keys.segment(segment.base_offset), value: side::encode_segment(segment) });
-        }
-        self.segments.replace_closed(joined);
+        (cleaned, left)
     }
 }
