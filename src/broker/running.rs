@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{millis, sockets};
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::running_config::RunningConfig;
-use crate::config::{Config, TopicConfig};
+use crate::config::Config;
 use crate::log::config::LogConfig;
 use crate::net::listener::{ConnectionLimits, Limits};
 use crate::replica::maintenance::{Periods, PeriodsOf};
@@ -22,7 +22,7 @@ pub(super) fn topic_settings(config: &Arc<RunningConfig>, dynamic: &Arc<DynamicC
     Arc::new(move |topic: &TopicName| {
         let config = config.current();
         let overrides = dynamic.topic(topic.as_str());
-        let effective = TopicConfig::effective(&config, &overrides).unwrap_or_else(|error| {
+        let effective = config.of_topic(&overrides).unwrap_or_else(|error| {
             // Written by hand into ZooKeeper: CreateTopics and AlterConfigs refuse it.
             warn!(%topic, %error, "the topic's settings are malformed; the broker's defaults hold");
             config.topic_defaults.clone()

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::precedence::{Settings, row_of, scope_of};
 use super::setting::{Kind, Scope};
-use super::{Config, ConfigError, TopicConfig, broker, topic};
+use super::{Config, ConfigError, broker, topic};
 
 /// One line of DescribeConfigs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,9 +70,9 @@ pub fn describe_cluster_default(config: &Config) -> Vec<ConfigEntry> {
 /// Every setting of a topic that has these of its own.
 ///
 /// # Errors
-/// As [`TopicConfig::effective`].
+/// As [`Config::of_topic`].
 pub fn describe_topic(config: &Config, overrides: &BTreeMap<String, String>) -> Result<Vec<ConfigEntry>, ConfigError> {
-    TopicConfig::effective(config, overrides)?;
+    config.of_topic(overrides)?;
     let mut entries = Vec::new();
     for row in topic::rows() {
         let own = overrides.get(row.name);

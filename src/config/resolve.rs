@@ -180,6 +180,14 @@ impl Config {
         Ok(Self { cluster_id: self.cluster_id.clone(), ..config })
     }
 
+    /// What a topic has that has these settings of its own.
+    ///
+    /// # Errors
+    /// [`ConfigError::Topic`] with Kafka's text: an unknown name, a value that is not legal, or two that contradict.
+    pub fn of_topic(&self, overrides: &BTreeMap<String, String>) -> Result<TopicConfig, ConfigError> {
+        TopicConfig::over(&self.topic_values, overrides)
+    }
+
     /// A line for each given value, with its source and without secrets, in the order of names.
     pub fn given_lines(&self) -> Vec<String> {
         Settings::lines_of(self.settings.at_start())

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::precedence::Settings;
 use super::setting::{Effect, Setting, Value};
 use super::topic_rows::ROWS;
-use super::{Config, ConfigError, broker};
+use super::{ConfigError, broker};
 
 /// The effective settings of one topic.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,14 +76,10 @@ pub(crate) fn row(name: &str) -> Option<&'static Setting> {
 }
 
 impl TopicConfig {
-    /// The settings of a topic that has these of its own.
+    /// The settings of a topic that has these of its own over the broker's defaults.
     ///
     /// # Errors
     /// [`ConfigError::Topic`] with Kafka's text: an unknown name, a value that is not legal, or two that contradict.
-    pub fn effective(broker: &Config, overrides: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        Self::over(&broker.topic_values, overrides)
-    }
-
     pub(crate) fn over(defaults: &TopicValues, overrides: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let mut values = defaults.clone();
         for (name, text) in overrides {
@@ -284,7 +280,7 @@ mod tests {
     }
 
     fn refusal(pairs: &[(&str, &str)]) -> String {
-        TopicConfig::effective(&config(&[]), &overrides(pairs)).expect_err("refused").to_string()
+        config(&[]).of_topic(&overrides(pairs)).expect_err("refused").to_string()
     }
 
     #[test]
@@ -302,11 +298,10 @@ mod tests {
     fn a_topic_has_the_brokers_default_until_it_has_its_own() {
         let broker =
             config(&[("log.retention.hours", "1"), ("message.max.bytes", "5000"), ("log.cleanup.policy", "compact")]);
-        let plain = TopicConfig::effective(&broker, &overrides(&[])).expect("legal");
+        let plain = broker.of_topic(&overrides(&[])).expect("legal");
         assert_eq!((plain.retention_ms, plain.max_message_bytes), (3_600_000, 5000));
         assert!(plain.compact && !plain.delete);
-        let own =
-            TopicConfig::effective(&broker, &overrides(&[("retention.ms", "7"), ("cleanup.policy", "compact,delete")]));
+        let own = broker.of_topic(&overrides(&[("retention.ms", "7"), ("cleanup.policy", "compact,delete")]));
         let own = own.expect("legal");
         assert_eq!(own.retention_ms, 7);
         assert!(own.compact && own.delete);
@@ -338,7 +333,7 @@ mod tests {
     #[test]
     fn the_older_timestamp_bound_counts_where_the_newer_ones_are_open() {
         let pairs = [("message.timestamp.difference.max.ms", "5"), ("message.timestamp.after.max.ms", "7")];
-        let config = TopicConfig::effective(&config(&[]), &overrides(&pairs)).expect("legal");
+        let config = config(&[]).of_topic(&overrides(&pairs)).expect("legal");
         assert_eq!((config.message_timestamp_before_max_ms, config.message_timestamp_after_max_ms), (5, 7));
     }
 }

@@ -23,7 +23,7 @@ use crate::api::shared::repeated::repeated;
 use crate::cluster::admin::AdminError;
 use crate::cluster::znodes::config::{Entity, Overrides};
 use crate::config::setting::{Kind, Setting};
-use crate::config::{Config, DynamicLevel, TopicConfig, broker, topic};
+use crate::config::{Config, DynamicLevel, broker, topic};
 use crate::types::{BrokerId, TopicName};
 
 const TOPIC: i8 = 2;
@@ -158,7 +158,7 @@ fn row_for(entity: &Entity) -> RowOf {
 fn check(config: &Config, entity: &Entity, overrides: &Overrides) -> Result<(), Refusal> {
     let level = match entity {
         Entity::Topic(name) => {
-            let effective = TopicConfig::effective(config, overrides);
+            let effective = config.of_topic(overrides);
             return effective.map(drop).map_err(|error| {
                 let resource = format!("ConfigResource(type=TOPIC, name='{name}')");
                 invalid_config(format!("Invalid config value for resource {resource}: {error}"))

@@ -41,7 +41,7 @@ use crate::cluster::admin::{AdminError, NewTopic};
 use crate::cluster::image::{ClusterImage, ImagePublisher};
 use crate::cluster::placement::{self, Candidate, Start};
 use crate::cluster::znodes::topics::Assignment;
-use crate::config::{Config, ConfigError, TopicConfig, describe};
+use crate::config::{Config, ConfigError, describe};
 use crate::types::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::types::{BrokerId, PartitionIndex, TopicId, TopicName};
 
@@ -289,7 +289,7 @@ fn overrides(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal
 }
 
 fn check_overrides(config: &Config, overrides: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    match TopicConfig::effective(config, overrides) {
+    match config.of_topic(overrides) {
         Ok(_) => Ok(()),
         Err(error) => Err(invalid_config(&error)),
     }

@@ -4,7 +4,6 @@ use super::super::set;
 use super::*;
 use crate::broker::running::periods;
 use crate::cluster::running_config::RunningConfig;
-use crate::config::TopicConfig;
 use crate::log::config::LogConfig;
 use crate::record::{TimestampType, TopicCompression};
 
@@ -77,7 +76,7 @@ async fn open_logs_take_over_what_is_set_while_they_run() {
 fn what_is_set_at_the_start_is_what_topics_have() {
     let of = |settings: &[&str]| {
         let config = load(Path::new("d"), settings).unwrap();
-        LogConfig::of(&TopicConfig::effective(&config, &Default::default()).unwrap(), 0)
+        LogConfig::of(&config.of_topic(&Default::default()).unwrap(), 0)
     };
     let by_default = of(&[]);
     for (name, _, value, is_set) in WHILE_RUNNING {
