@@ -42,47 +42,28 @@ const DOORS: &[Door] = &[
     door("log", &["types", "clock", "metrics", "config"], &["record", "storage"]),
     // A task of its own follows the feed of config changes.
     door("cluster", BASE, &["coordination"]),
-    door("security", BASE, &["cluster"]),
-    door("quota", BASE, &["cluster"]),
-    door("peer", BASE, &["wire", "cluster", "security"]),
     // `storage` for the write sets that it commits; never a znode.
-    door("replica", BASE, &["log", "record", "storage", "cluster", "peer"]),
+    door("replica", BASE, &["log", "record", "storage", "cluster"]),
     // Never a log.
-    door("controller", BASE, &["cluster", "coordination", "peer"]),
+    door("controller", BASE, &["cluster", "coordination"]),
     // Never storage: `replica` through PartitionWriter.
-    door("coordinator", BASE, &["replica", "cluster", "peer", "record"]),
+    door("coordinator", BASE, &["replica", "cluster", "record"]),
     door("coordinator/replica_writer", BASE, &["replica", "log", "cluster", "record"]),
     // Never storage, znodes or sockets.
-    door(
-        "api",
-        BASE,
-        &["wire", "record", "log", "cluster", "replica", "controller", "coordinator", "security", "quota"],
-    ),
+    door("api", BASE, &["wire", "record", "log", "cluster", "replica", "controller", "coordinator"]),
     // The one map of all errors to Kafka's codes.
     door(
         "api/error_code",
         BASE,
-        &[
-            "wire",
-            "record",
-            "log",
-            "cluster",
-            "replica",
-            "controller",
-            "coordinator",
-            "security",
-            "quota",
-            "coordination",
-            "storage",
-        ],
+        &["wire", "record", "log", "cluster", "replica", "controller", "coordinator", "coordination", "storage"],
     ),
     // No domain room: it knows an API by its header.
-    door("net", BASE, &["api", "wire", "security", "quota"]),
+    door("net", BASE, &["api", "wire"]),
     door("observe", BASE, &["cluster", "replica", "controller", "coordinator"]),
 ];
 
 /// These put the house together and may import everything.
-const COMPOSITION: &[&str] = &["lib", "main", "broker", "tidy", "sim"];
+const COMPOSITION: &[&str] = &["lib", "main", "broker", "tidy"];
 
 /// A name in code, and the only paths whose code may contain it.
 struct Only {
@@ -94,7 +75,7 @@ struct Only {
 const ONLY: &[Only] = &[
     Only {
         names: &["kafka_protocol"],
-        paths: &["wire", "api", "peer"],
+        paths: &["wire", "api"],
         why: "domain rooms speak their own types, not the wire's",
     },
     Only {
@@ -131,8 +112,8 @@ const ONLY: &[Only] = &[
     Only {
         names: &["TcpListener", "TcpStream", "UdpSocket", "socket2"],
         // The broker opens the listeners, so that a taken port ends the start before anything else is touched.
-        paths: &["net", "peer", "broker"],
-        why: "sockets belong to net and peer",
+        paths: &["net", "broker"],
+        why: "sockets belong to net",
     },
 ];
 
@@ -511,6 +492,17 @@ fn the_table_of_doors_has_no_cycle() {
         }
         assert!(!reached.contains(&room), "`{room}` reaches itself");
     }
+}
+
+#[test]
+fn the_tables_name_what_is_there() {
+    let sources = sources();
+    let there = |path: &str| COMPOSITION.contains(&path) || sources.iter().any(|source| below(source.path(), path));
+    let doors = DOORS.iter().flat_map(|door| [door.path].into_iter().chain(door.rooms.iter().copied()));
+    let only = ONLY.iter().flat_map(|only| only.paths.iter().copied());
+    let dropped = DROPPED.iter().map(|(path, ..)| *path);
+    let gone: Vec<&str> = doors.chain(only).chain(dropped).filter(|path| !there(path)).collect();
+    assert!(gone.is_empty(), "no such room or file: {gone:?}");
 }
 
 #[test]
