@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::growing_tests::{
     append, copy, expect_for_ever, files, offsets, open_tables, stop_handing_over, tables, tables_of, value, values,
 };
-use super::tests::{create, eventually, shared};
+use super::tests::{create, eventually, parts};
 use super::*;
 use crate::storage::Write;
 use crate::storage::contract::{batch, commit, delete, partition, scan, side};
@@ -50,7 +50,7 @@ fn the_start_moves_past_tables() {
             write(&dir, vec![delete(family, 0..start)]);
             let left = tables(&dir, family).len();
             eventually("files go", || files(place.path()).len() == left);
-            assert_eq!(shared(&dir).growing.count(), left);
+            assert_eq!(parts(&dir).growing.count(), left);
             append(&dir, family, 11..13, BYTES);
             expect_for_ever(&place, &dir, "t", &values(start..13, BYTES));
         });
@@ -63,7 +63,7 @@ fn all_of_a_log_is_deleted_and_it_goes_on() {
         write(&dir, vec![delete(family, 0..i64::MAX)]);
         assert_eq!((offsets(&dir, family), dir.last_batch(family).expect("read")), (vec![], None));
         eventually("files go", || files(place.path()).is_empty());
-        assert_eq!((shared(&dir).growing.count(), shared(&dir).growing.bytes()), (0, 0));
+        assert_eq!((parts(&dir).growing.count(), parts(&dir).growing.bytes()), (0, 0));
         append(&dir, family, 11..20, BYTES);
         expect_for_ever(&place, &dir, "t", &values(11..20, BYTES));
     });
@@ -144,7 +144,7 @@ fn a_deleted_partitions_tables_go_and_do_not_come_back() {
             n += 1;
             dir.create(&[partition("u", n)]).expect("create") == [family]
         });
-        assert_eq!((shared(&dir).growing.count(), shared(&dir).growing.bytes()), (0, 0));
+        assert_eq!((parts(&dir).growing.count(), parts(&dir).growing.bytes()), (0, 0));
         assert_eq!((offsets(&dir, family), dir.last_batch(family).expect("read")), (vec![], None));
         append(&dir, family, 0..6, BYTES);
         // As if the files had still been there.
@@ -167,7 +167,7 @@ fn a_deleted_partitions_tables_go_and_do_not_come_back() {
 #[test]
 fn a_deletion_cut_short_is_finished_at_the_next_start() {
     let (place, dir, family) = three_tables(false);
-    shared(&dir).chores.close();
+    parts(&dir).database.jobs().close();
     dir.delete(&[partition("t", 0)]).expect("delete");
     assert_eq!(offsets(&dir, family), [0_i64; 0]);
     let killed = copy(place.path());
@@ -251,7 +251,7 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes:
             2 => stop_handing_over(&dir),
             _ => {}
         }
-        if dir.shared.load().is_none() {
+        if dir.parts.load().is_none() {
             dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
         }
         let last = dir.last_batch(family).expect("read").map(|(last, batch)| (last.0, batch.to_vec()));
@@ -301,7 +301,7 @@ fn append_to_eight(options: DirectoryOptions, mut look: impl FnMut(usize, u64)) 
     for offset in 0..40 {
         for family in &families {
             append(&dir, *family, offset..offset + 1, BYTES);
-            look(shared(&dir).growing.count(), shared(&dir).growing.bytes());
+            look(parts(&dir).growing.count(), parts(&dir).growing.bytes());
         }
     }
     for family in &families {
@@ -338,7 +338,7 @@ fn many_partitions_close_within_a_second_and_leave_nothing_when_they_are_deleted
     for offset in 0..5 {
         write(&dir, families.iter().map(|family| batch(*family, offset, &value(offset, 4000))).collect());
     }
-    assert_eq!(shared(&dir).growing.count(), 300);
+    assert_eq!(parts(&dir).growing.count(), 300);
     let begun = Instant::now();
     dir.close();
     let took = begun.elapsed();
@@ -355,8 +355,8 @@ fn many_partitions_close_within_a_second_and_leave_nothing_when_they_are_deleted
         assert_eq!(scan(&*dir, *family, 0), values(0..8, 4000));
     }
     dir.delete(&ids).expect("delete");
-    eventually("all is gone", || shared(&dir).growing.count() == 0 && files(place.path()).is_empty());
-    assert_eq!(shared(&dir).growing.bytes(), 0);
+    eventually("all is gone", || parts(&dir).growing.count() == 0 && files(place.path()).is_empty());
+    assert_eq!(parts(&dir).growing.bytes(), 0);
 }
 
 fn is_stopped(outcome: &Result<(), StorageError>) -> bool {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use rustix::io::Errno;
 
-use super::failure::Operation;
+use super::database::Operation;
 use super::growing_tests::{expect_for_ever, files, tables_of, value, values};
-use super::tests::{create, eventually, shared};
+use super::tests::{create, eventually, parts};
 use super::*;
 use crate::storage::contract::{batch, commit, delete, partition, scan, side};
 use crate::storage::{Write, contract};
@@ -80,7 +80,7 @@ fn where_there_is_no_space_writes_are_refused_and_go_on_by_themselves() {
                 true
             });
             assert!(scan(&*dir, family, 0).into_iter().eq(model.clone()), "{operation:?}, step {n}");
-            assert!(shared(&dir).stopped.get().is_none(), "{operation:?}, step {n}");
+            assert!(parts(&dir).database.stopped().is_none(), "{operation:?}, step {n}");
         }
         let by_writer = [Operation::BeginTable, Operation::WriteTable, Operation::WriteLog, Operation::FinishTable];
         assert!(refused > 0 || !by_writer.contains(&operation), "{operation:?} was met");
@@ -176,13 +176,13 @@ fn a_chore_that_fails_leaves_the_others_alone_and_is_done_later() {
         }
     }
     options.faults.set(Operation::Flush, Errno::NOSPC, None);
-    let all = shared(&dir);
+    let all = parts(&dir);
     commit(&*dir, vec![contract::side(b"in memory", b"x")], false).expect("written");
-    all.chores.add(Chore::FlushAll);
+    all.database.jobs().add(BackgroundJob::FlushAll);
     dir.delete(&[partition("doomed", 0)]).expect("delete");
     let is_doomeds = |path: &PathBuf| path.to_string_lossy().contains(&format!("growing/{}-", doomed.0));
     eventually("the deleted partition's tables go", || !files(place.path()).iter().any(is_doomeds));
-    assert!(!all.unflushed().is_empty());
+    assert!(!all.database.unflushed().is_empty());
     options.faults.clear();
-    eventually("the flush", || all.unflushed().is_empty());
+    eventually("the flush", || all.database.unflushed().is_empty());
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use super::tests::{create, eventually, options, shared};
+use super::growing::table::GrowingTable;
+use super::tests::{create, eventually, options, parts};
 use super::*;
 use crate::storage;
 use crate::storage::contract::{self, batch, commit, partition, scan, side};
@@ -33,11 +34,11 @@ pub(super) fn append(dir: &RocksDirectory, family: Family, offsets: Range<i64>, 
 
 /// Sealed tables stay where they are from now on, unless the writer needs them handed over.
 pub(super) fn stop_handing_over(dir: &RocksDirectory) {
-    shared(dir).growing.close();
+    parts(dir).database.table_jobs().close();
 }
 
 pub(super) fn tables(dir: &RocksDirectory, family: Family) -> Vec<Arc<GrowingTable>> {
-    Vec::clone(&shared(dir).families.state(family).tables.list())
+    Vec::clone(&parts(dir).families.state(family).tables().list())
 }
 
 pub(super) fn files(path: &Path) -> Vec<PathBuf> {
@@ -115,8 +116,8 @@ pub(super) fn expect_for_ever(
             assert_eq!(scan(&*dir, family, 0), expected);
             assert_eq!(last(&dir, family), expected.last().map(|(last, _)| *last));
             // Those of other partitions, too.
-            eventually("no table is left", || shared(&dir).growing.count() == 0);
-            assert_eq!((files(place), shared(&dir).growing.bytes()), (vec![], 0));
+            eventually("no table is left", || parts(&dir).growing.count() == 0);
+            assert_eq!((files(place), parts(&dir).growing.bytes()), (vec![], 0));
             dir.close();
         }
     }
@@ -161,7 +162,7 @@ fn what_was_handed_over_is_read_by_its_own_blocks_while_the_page_cache_keeps_it(
     // Else the writer has them in mind for the next sync.
     commit(&*dir, vec![side(b"x", b"")], true).expect("commit");
     let by_blocks =
-        || shared(&dir).families.state(family).tables.handed_over(Offset(0)).and_then(|table| table.bounds());
+        || parts(&dir).families.state(family).tables().handed_over(Offset(0)).and_then(|table| table.bounds());
     let grows = tables(&dir, family).pop().and_then(|table| table.bounds()).expect("something").0;
     eventually("the last full one is the only one", || {
         by_blocks().is_some_and(|(first, _)| first == Offset(grows.0 - 7))
@@ -310,11 +311,11 @@ fn an_empty_table_hides_nothing() {
     let family = create(&dir, "t");
     append(&dir, family, 0..3, 40);
     assert!(tables(&dir, family).is_empty());
-    let (shared, id) = (shared(&dir), partition("t", 0));
+    let (parts, id) = (parts(&dir), partition("t", 0));
     let (topic_id, index) = (id.topic_id, id.partition);
     let header = growing::table::Header { family: family.0, topic_id, partition: index, follows: Offset::NONE };
-    let table = Arc::new(shared.begin_table(&header).expect("begun"));
-    shared.families.state(family).tables.push(&table);
+    let table = Arc::new(parts.growing.begin_table(&header).expect("begun"));
+    parts.families.state(family).tables().push(&table);
     assert_eq!(offsets(&dir, family), [0, 1, 2]);
     assert_eq!(last(&dir, family), Some(2));
 }

@@ -1,11 +1,11 @@
 //! Growing tables after a loss of power: whatever it took of them, the log is a beginning of what it was.
 
 use super::changing_tests::Numbers;
-use super::growing::table::HEADER_BYTES;
+use super::growing::table::{GrowingTable, HEADER_BYTES};
 use super::growing_tests::{
     append, copy, expect_for_ever, offsets, open_tables, stop_handing_over, tables, tables_of, value, values,
 };
-use super::tests::{create, eventually, shared};
+use super::tests::{create, eventually, parts};
 use super::*;
 use crate::storage::Write;
 use crate::storage::contract::{commit, scan};
@@ -217,7 +217,7 @@ fn no_hole_is_left_whatever_was_not_on_the_disk() {
             if offset == 453 {
                 stop_handing_over(&dir);
             }
-            let before = shared(&dir).unsynced_tables();
+            let before = parts(&dir).growing.unsynced_tables();
             let cut = copy(place.path());
             for table in before.iter().filter(|table| !table.is_synced()) {
                 let path = cut.path().join("growing").join(table.path().file_name().expect("a name"));

@@ -8,13 +8,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Shared;
+use super::database::{Cf, Database, Iter, ReadOptions};
+use super::families::Families;
 use super::growing::table::GrowingTable;
-use super::raw::{Cf, Iter, ReadOptions, RocksError};
 use crate::storage::{Family, StorageError, VisitBatch, VisitPair, Visited, keys};
 use crate::types::Offset;
 
-impl Shared {
+/// Reads batches of families, and records beside them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) database: &'a Database,
+    pub(super) families: &'a Families,
+}
+
+impl Reader<'_> {
+    /// [`crate::storage::LogDir::scan`].
     pub(super) fn scan(
         &self,
         family: Family,
@@ -30,12 +38,12 @@ impl Shared {
             visit(last_offset, batch)
         };
         loop {
-            let tables = state.tables.list();
+            let tables = state.tables().list();
             // Asked after the tables, and again after the iterator: what is no longer there lies below this start, so
             // there is never a hole.
             next = next.max(state.start());
             let holds = |table: &&Arc<GrowingTable>| table.bounds().is_some_and(|(_, last)| next <= last);
-            let table = state.tables.handed_over(next).or_else(|| tables.iter().find(holds).cloned());
+            let table = state.tables().handed_over(next).or_else(|| tables.iter().find(holds).cloned());
             let first = table.as_ref().and_then(|table| table.bounds()).map(|(first, _)| first);
             if let (Some(table), Some(first)) = (&table, first)
                 && first <= next
@@ -43,7 +51,7 @@ impl Shared {
                 let (from, all) = (next, wanted);
                 let flow =
                     table.scan(from, all, &mut |last_offset, batch| visit(last_offset, batch, &mut next, &mut wanted));
-                match flow.map_err(|error| self.read_failed(&RocksError(error.to_string())))? {
+                match flow.map_err(|error| self.database.read_failed(&error))? {
                     ControlFlow::Break(()) => return Ok(()),
                     ControlFlow::Continue(()) => continue,
                 }
@@ -54,9 +62,9 @@ impl Shared {
                 // Whatever comes goes there.
                 return Ok(());
             }
-            let Some(cf) = self.try_cf(family) else { return Ok(()) };
-            let iter = self.db.iter(cf, &self.scan_options);
-            if !Arc::ptr_eq(&tables, &state.tables.list()) {
+            let Some(cf) = self.database.try_cf(family) else { return Ok(()) };
+            let iter = self.database.db().iter(cf, self.database.scan_options());
+            if !Arc::ptr_eq(&tables, &state.tables().list()) {
                 // A table may have gone over to RocksDB, and more have been written, before the iterator was made.
                 continue;
             }
@@ -84,9 +92,9 @@ impl Shared {
         visit: &mut VisitBatch<'_>,
     ) -> Result<ControlFlow<()>, StorageError> {
         iter.seek(&keys::batch(from));
-        while let Some((key, batch)) = iter.entry().map_err(|error| self.read_failed(&error))? {
+        while let Some((key, batch)) = iter.entry().map_err(|error| self.database.read_failed(&error))? {
             let Some(last_offset) = keys::batch_last_offset(key) else {
-                return Err(self.read_failed(&RocksError(format!("a batch under a key of {} bytes", key.len()))));
+                return Err(self.database.read_failed(&format!("a batch under a key of {} bytes", key.len())));
             };
             if to.is_some_and(|to| last_offset >= to) {
                 break;
@@ -102,17 +110,17 @@ impl Shared {
     pub(super) fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {
         let state = self.families.state(family);
         loop {
-            let (start, tables) = (state.start(), state.tables.list());
-            let Some(cf) = self.try_cf(family) else { return Ok(None) };
-            let mut iter = self.db.iter(cf, &self.scan_options);
-            if !Arc::ptr_eq(&tables, &state.tables.list()) {
+            let (start, tables) = (state.start(), state.tables().list());
+            let Some(cf) = self.database.try_cf(family) else { return Ok(None) };
+            let mut iter = self.database.db().iter(cf, self.database.scan_options());
+            if !Arc::ptr_eq(&tables, &state.tables().list()) {
                 continue;
             }
-            let failed = |error: std::io::Error| self.read_failed(&RocksError(error.to_string()));
+            let failed = |error: std::io::Error| self.database.read_failed(&error);
             let newest = tables.iter().rev().find(|table| table.last().is_some());
             let grown = newest.map_or(Ok(None), |table| table.last_batch()).map_err(failed)?;
             iter.seek_to_last();
-            let entry = iter.entry().map_err(|error| self.read_failed(&error))?;
+            let entry = iter.entry().map_err(|error| self.database.read_failed(&error))?;
             let stored = entry.and_then(|(key, batch)| Some((keys::batch_last_offset(key)?, batch)));
             let last = match (grown, stored) {
                 (Some((grown, batch)), stored) if stored.is_none_or(|(stored, _)| stored < grown) => {
@@ -130,18 +138,21 @@ impl Shared {
     }
 
     pub(super) fn side(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        self.db.get(self.side_cf(), key, &self.point_options).map_err(|error| self.read_failed(&error))
+        self.database
+            .db()
+            .get(self.database.side_cf(), key, self.database.point_options())
+            .map_err(|error| self.database.read_failed(&error))
     }
 
     pub(super) fn scan_sides(&self, keys: Range<Bytes>, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
         if keys.is_empty() {
             return Ok(());
         }
-        self.scan_pairs(self.side_cf(), &keys.start, &ReadOptions::new(true, Some(&keys.end)), visit)
+        self.scan_pairs(self.database.side_cf(), &keys.start, &ReadOptions::new(true, Some(&keys.end)), visit)
     }
 
     pub(super) fn scan_tree(&self, visit: &mut VisitPair<'_>) -> Result<(), StorageError> {
-        self.scan_pairs(self.tree_cf(), &[], &self.scan_options, visit)
+        self.scan_pairs(self.database.tree_cf(), &[], self.database.scan_options(), visit)
     }
 
     fn scan_pairs(
@@ -151,9 +162,9 @@ impl Shared {
         options: &ReadOptions,
         visit: &mut VisitPair<'_>,
     ) -> Result<(), StorageError> {
-        let mut iter = self.db.iter(cf, options);
+        let mut iter = self.database.db().iter(cf, options);
         iter.seek(from);
-        while let Some((key, value)) = iter.entry().map_err(|error| self.read_failed(&error))? {
+        while let Some((key, value)) = iter.entry().map_err(|error| self.database.read_failed(&error))? {
             if visit(key, value).is_break() {
                 break;
             }

@@ -1,7 +1,7 @@
 //! Files that were deleted give their space and their descriptors back, with nothing else going on.
 
 use super::growing_tests::{append, open_tables, stop_handing_over, tables};
-use super::tests::{create, eventually, shared};
+use super::tests::{create, eventually, parts};
 use super::*;
 use crate::storage::contract::{commit, delete, partition};
 
@@ -31,7 +31,7 @@ fn what_retention_drops_is_let_go() {
     append(&dir, family, 0..30, BYTES);
     assert!(tables(&dir, family).len() > 3);
     commit(&*dir, vec![delete(family, 0..i64::MAX)], false).expect("commit");
-    eventually("the files go", || shared(&dir).growing.count() == 0);
+    eventually("the files go", || parts(&dir).growing.count() == 0);
     let_go(place.path());
 }
 
@@ -58,7 +58,7 @@ fn a_family_forgets_what_its_former_partition_had_on_the_disk() {
     let dir = open_tables(place.path(), 64 << 10);
     let family = create(&dir, "t");
     append(&dir, family, 0..30, BYTES);
-    let relies = || !shared(&dir).families.state(family).logged.lock().is_unsynced();
+    let relies = || !parts(&dir).families.state(family).logged().is_unsynced();
     assert!(relies());
     dir.delete(&[partition("t", 0)]).expect("delete");
     let mut n = 0;
@@ -79,6 +79,6 @@ fn a_topic_that_comes_and_goes_leaves_no_file_open() {
         append(&dir, family, 0..20, 256 << 10);
         dir.delete(&[id]).expect("delete");
     }
-    eventually("the files go", || shared(&dir).growing.count() == 0);
+    eventually("the files go", || parts(&dir).growing.count() == 0);
     let_go(place.path());
 }

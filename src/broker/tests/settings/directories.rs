@@ -81,7 +81,8 @@ async fn the_newest_batches_are_in_memory_as_far_as_the_tail_reaches() {
     }
 }
 
-/// What is given back of the page cache is shown in `storage/rocksdb/page_cache.rs`; here, that the directory is told.
+/// What is given back of the page cache is shown in `storage/rocksdb/growing/page_cache.rs`; here, that the directory
+/// is told.
 #[test]
 fn a_directory_is_told_how_much_of_the_page_cache_to_keep() {
     let options = |settings: &[&str]| dirs::options(&load(Path::new("d"), settings).unwrap(), 2);

@@ -1,7 +1,7 @@
 //! Tables that grow: a partition's newest batches, written once, to a file that RocksDB takes over as it stands.
 //!
 //! ```text
-//!             placement: much comes in large pieces
+//!             routing: much comes in large pieces
 //!                              │ begin                     on disk: a header, synced with the next sync asked for
 //!                              ▼
 //!        ┌──────────────► growing ──── write, publish      on disk: header and blocks, perhaps not yet durable
@@ -17,10 +17,10 @@
 //!                    kept by the page cache until its pages, or RocksDB's file, have gone
 //! ```
 //!
-//! **Who holds a table.** Its family, from begin until it is ingested or dropped ([`ingest::FamilyTables`]); from
-//! then on the page cache, as long as some of its pages are kept. Everybody else (placement, queues, readers
-//! between two looks) has it weakly or for the length of a call, so its descriptor and its blocks go back when its
-//! owner lets go.
+//! **Who holds a table.** Its family ([`family_tables::FamilyTables`]), from begin until it is ingested or dropped;
+//! from then on the page cache, as long as some of its pages are kept. Everybody else (routing, queues, readers between
+//! two looks) has it weakly or for the length of a call, so its descriptor and its blocks go back when its owner lets
+//! go.
 //!
 //! **A loss of power, worked out.** Family 7 went through RocksDB's log up to offset 99. Before a table is begun
 //! that log is synced, so the header names nothing that it follows. Batches 100–149 go to the table, a sync is
@@ -30,13 +30,15 @@
 //! was promised is in it. Had the first lost its end as well (nobody asked for a sync, and it ended at 120), the
 //! second would follow what is not there, and be left out: a log ends, it never has a hole.
 //!
-//! `placement` says what goes to a table · `table` is one of them, `layout` how RocksDB wants its bytes · `ingest`
-//! which ones a family has, and how they are handed over · `recover` finds them at a start · `page_cache` says what
-//! stays there.
+//! `layout` is how RocksDB wants a table's bytes, `table` one of them, `family_tables` which ones a family has ·
+//! `logged` is what of a family went to the log instead · `routing` says what goes where · `ingest` hands tables over ·
+//! `recover` finds them at a start · `page_cache` says what stays there.
 
+pub(super) mod family_tables;
 pub(super) mod ingest;
 pub(super) mod layout;
+pub(super) mod logged;
 pub(super) mod page_cache;
-pub(super) mod placement;
 pub(super) mod recover;
+pub(super) mod routing;
 pub(super) mod table;

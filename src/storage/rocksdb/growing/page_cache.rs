@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 
 use super::table::{GrowingTable, Stretch};
-use crate::storage::rocksdb::Shared;
+use crate::storage::rocksdb::database::DirectoryOptions;
 
 /// A thread looks after so many bytes of a table at once.
 pub(in crate::storage::rocksdb) const STRETCH_BYTES: u64 = 2 << 20;
@@ -188,31 +188,34 @@ impl PageCache {
         let is_surplus = state.kept_bytes > bytes_max || state.tables.len() > tables_max;
         if is_surplus { state.pop() } else { None }
     }
-}
 
-/// Body of the thread.
-pub(in crate::storage::rocksdb) fn run(shared: &Shared) {
-    let cache = &shared.page_cache;
-    let mut look_at = Instant::now() + LOOK_EVERY;
-    loop {
-        match cache.take(look_at) {
-            Next::End => return,
-            Next::Look => {
-                cache.forget_deleted();
-                look_at = Instant::now() + LOOK_EVERY;
-            }
-            Next::Written((table, stretch)) => {
-                if let Some(table) = table {
-                    shared.reserve(&table);
-                    // What is dirty is sent to the disk and stays for now.
-                    table.uncache(stretch);
+    /// Body of the thread.
+    pub(in crate::storage::rocksdb) fn run(&self, options: &DirectoryOptions) {
+        let mut look_at = Instant::now() + LOOK_EVERY;
+        loop {
+            match self.take(look_at) {
+                Next::End => return,
+                Next::Look => {
+                    self.forget_deleted();
+                    look_at = Instant::now() + LOOK_EVERY;
                 }
-                let options = &shared.options;
-                while let Some((table, stretch)) = cache.take_surplus(options.cached_bytes, options.cached_tables_max) {
+                Next::Written((table, stretch)) => {
                     if let Some(table) = table {
+                        table.reserve(options.table_bytes);
+                        // What is dirty is sent to the disk and stays for now.
                         table.uncache(stretch);
                     }
+                    self.give_back(options);
                 }
+            }
+        }
+    }
+
+    /// Takes what is too much out of the page cache.
+    fn give_back(&self, options: &DirectoryOptions) {
+        while let Some((table, stretch)) = self.take_surplus(options.cached_bytes, options.cached_tables_max) {
+            if let Some(table) = table {
+                table.uncache(stretch);
             }
         }
     }

@@ -16,9 +16,10 @@ use tracing::warn;
 use super::ingest::{self, Growing};
 use super::layout::{self, BlockAt, HEAD_MAX};
 use super::table::{self, GrowingTable, HEADER_BYTES, Header};
+use crate::storage::rocksdb::database::{
+    BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, sync_names,
+};
 use crate::storage::rocksdb::families::Families;
-use crate::storage::rocksdb::open_error::OpenError;
-use crate::storage::rocksdb::raw::{Cf, Db, Iter, ReadOptions, RocksError};
 use crate::storage::{Family, keys};
 use crate::types::Offset;
 
@@ -35,22 +36,22 @@ fn growing_dir(dir: &Path) -> PathBuf {
     dir.join("growing")
 }
 
-/// Gives its growing tables back to each family, sealed, and removes the others. `cf` answers with a family's handle.
-pub(in crate::storage::rocksdb) fn recover<'db>(
-    dir: &Path,
-    db: &'db Db,
-    families: &Families,
-    cf: impl Fn(Family) -> Option<Cf<'db>>,
+/// Gives its growing tables back to each family, sealed, and removes the others.
+pub(in crate::storage::rocksdb) fn recover(
+    database: Arc<Database>,
+    families: Arc<Families>,
 ) -> Result<Growing, OpenError> {
-    let place = growing_dir(dir);
-    let io_error = |error: io::Error| OpenError::Io { dir: dir.into(), reason: error.to_string().into() };
-    let files = list(&place).map_err(io_error)?;
-    let growing = Growing::new(place.clone(), files.last_key_value().map_or(0, |(serial, _)| serial + 1));
+    let dir = database.dir().to_owned();
+    let folder = growing_dir(&dir);
+    let io_error = |error: io::Error| OpenError::io(&dir, &error);
+    let files = list(&folder).map_err(io_error)?;
+    let serial = files.last_key_value().map_or(0, |(serial, _)| serial + 1);
+    let growing = Growing::new(database, families, folder.clone(), serial);
     let mut removed = false;
     let mut found_of: BTreeMap<u32, Vec<Found>> = BTreeMap::new();
     for path in files.into_values() {
         match read(&path).map_err(io_error)? {
-            Some(found) if is_held(families, &found.header) => {
+            Some(found) if is_held(&growing.families, &found.header) => {
                 found_of.entry(found.header.family).or_default().push(found);
             }
             _ => {
@@ -60,33 +61,42 @@ pub(in crate::storage::rocksdb) fn recover<'db>(
         }
     }
     for (number, found) in found_of {
-        let family = Family(number);
-        let cf = cf(family).expect("a partition holds it");
-        let taken_over = |first, last| holds_between(db, cf.clone(), first, last);
-        let damaged = |error: RocksError| OpenError::Damaged { dir: dir.into(), reason: error.to_string().into() };
-        let last = last_key(db, cf.clone()).map_err(damaged)?;
-        let kept = choose(found, last, families.state(family).start(), taken_over).map_err(damaged)?;
-        for found in kept.left_out {
+        let left_out = give_back(&growing, Family(number), found)?;
+        removed |= !left_out.is_empty();
+        for found in left_out {
             fs::remove_file(&found.path).map_err(io_error)?;
-            removed = true;
         }
-        for found in kept.kept {
-            let table = Arc::new(GrowingTable::found(found.file, found.path, found.header.follows, found.blocks));
-            families.state(family).tables.push(&table);
-            growing.added(&table);
-        }
-        growing.ingest_soon(family);
     }
     if removed {
         // Once keys of theirs are deleted, they must not come back after a loss of power.
-        table::sync_names(&place).map_err(io_error)?;
+        sync_names(&folder).map_err(io_error)?;
+    }
+    if growing.count() > 0 {
+        growing.database.jobs().add(BackgroundJob::BeginTables);
     }
     Ok(growing)
 }
 
+/// Gives a family its tables, and answers with those that are not its own any more.
+fn give_back(growing: &Growing, family: Family, found: Vec<Found>) -> Result<Vec<Found>, OpenError> {
+    let (database, state) = (&*growing.database, growing.families.state(family));
+    let (db, cf) = (database.db(), database.cf(family));
+    let damaged = |error: RocksError| OpenError::damaged(database.dir(), error.to_string());
+    let taken_over = |first, last| holds_between(db, cf.clone(), first, last);
+    let last = last_key(db, cf.clone()).map_err(damaged)?;
+    let chosen = choose(found, last, state.start(), taken_over).map_err(damaged)?;
+    for found in chosen.kept {
+        let table = Arc::new(GrowingTable::found(found.file, found.path, found.header.follows, found.blocks));
+        state.tables().push(&table);
+        growing.added(&table);
+    }
+    growing.ingest_soon(family);
+    Ok(chosen.left_out)
+}
+
 /// Files by their serial, in which order they were begun.
-fn list(place: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
-    let entries = match fs::read_dir(place) {
+fn list(folder: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
+    let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         entries => entries?,
     };

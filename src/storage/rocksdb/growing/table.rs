@@ -8,7 +8,7 @@
 //! a kill or a loss of power leaves behind the last sound block, zeros that were to be written over among it, does not
 //! count, and [`super::recover`] cuts it off.
 //!
-//! One writes, who holds the writer's pen; any number read. A batch is found once its block was published.
+//! Whoever holds the writer lock writes; any number read. A batch is found once its block was published.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -89,7 +89,7 @@ pub(in crate::storage::rocksdb) struct GrowingTable {
     filled: AtomicU64,
     /// Up to where the file system has given blocks.
     reserved: AtomicU64,
-    /// Where the next block goes. Only who holds the pen moves it.
+    /// Where the next block goes. It moves under the writer lock only.
     end: AtomicU64,
     /// Nothing is appended any more.
     sealed: AtomicBool,
@@ -118,6 +118,9 @@ const READ_BYTES_MAX: u64 = 512 << 10;
 /// Where it is not known how much a scan wants, its second read takes so many bytes, later ones twice as many each
 /// time. The first takes one batch.
 const READ_BYTES_MIN: u64 = 64 << 10;
+
+/// So many parts of a table have blocks of the disk reserved one after the other.
+const RESERVED_AT_ONCE: u64 = 16;
 
 /// Buffers of one `pwritev`, as the kernel allows (`IOV_MAX`).
 const BUFFERS_MAX: usize = 1024;
@@ -235,15 +238,16 @@ impl GrowingTable {
         if to < from + bytes_min.unwrap_or(1) {
             return None;
         }
-        // Who holds the pen asks while it grows, and who hands it over afterwards.
+        // Asked under the writer lock while it grows, and by the thread that hands it over afterwards.
         self.told.store(to, Ordering::Relaxed);
         Some(Stretch { from, to })
     }
 
-    /// Has the file system give blocks for so many bytes more once half as many are left of them, up to `bytes_max`:
-    /// giving them page by page as pages are written takes a tenth of what that costs. A wish; what was not used goes
-    /// back at the end.
-    pub(in crate::storage::rocksdb) fn reserve(&self, bytes: u64, bytes_max: u64) {
+    /// Has the file system give blocks for what comes next, up to the size at which a table is full, once half of what
+    /// it gave last is used: giving them page by page as pages are written takes a tenth of what that costs. A wish;
+    /// what was not used goes back at the end. May wait for the disk.
+    pub(in crate::storage::rocksdb) fn reserve(&self, bytes_max: u64) {
+        let bytes = bytes_max / RESERVED_AT_ONCE;
         let reserved = self.reserved.load(Ordering::Relaxed);
         if reserved < bytes_max && self.size_bytes() + bytes / 2 > reserved && !self.is_sealed() {
             let reserved = match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, reserved, bytes) {
@@ -406,11 +410,6 @@ impl GrowingTable {
         debug_assert!(flow.is_break(), "a published block is found");
         Ok(found)
     }
-}
-
-/// Brings the names in a directory to the disk.
-pub(in crate::storage::rocksdb) fn sync_names(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 /// A block's key, as the offset it is.

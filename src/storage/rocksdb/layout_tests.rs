@@ -1,8 +1,10 @@
-//! Files of [`table`] in real databases, with the options that partitions have.
+//! Files of [`growing::layout`] in real databases, with the options that partitions have.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::Instant;
 
+use super::database::{Batch, ReadOptions};
 use super::growing::layout::{BlockAt, HEAD_MAX, finish, frame, is_sound, parse_head};
 use super::*;
 use crate::storage::contract::{partition, scan};
@@ -16,8 +18,8 @@ fn open(dir: &Path) -> Arc<RocksDirectory> {
     RocksDirectory::open(dir, DirectoryOptions { disk_reserve_bytes: 0, ..DirectoryOptions::default() }).expect("open")
 }
 
-fn shared(dir: &RocksDirectory) -> Arc<Shared> {
-    dir.shared.load_full().expect("open")
+fn parts(dir: &RocksDirectory) -> Arc<Parts> {
+    dir.parts.load_full().expect("open")
 }
 
 /// An open directory with one partition.
@@ -76,35 +78,35 @@ fn write_file(dir: &Path, batches: &Batches) -> PathBuf {
 
 fn ingest(dir: &Path, opened: &RocksDirectory, family: Family, batches: &Batches) {
     let path = write_file(dir, batches);
-    let shared = shared(opened);
-    shared.db.ingest(shared.cf(family), &path).expect("ingest");
+    let parts = parts(opened);
+    parts.database.db().ingest(parts.database.cf(family), &path).expect("ingest");
     assert!(!path.exists(), "moved");
 }
 
 /// Through the log and the memtable.
 fn put(opened: &RocksDirectory, family: Family, batches: &Batches) {
-    let shared = shared(opened);
+    let parts = parts(opened);
     let mut writes = Batch::with_capacity(64);
     for (offset, value) in batches {
-        writes.put(shared.cf(family), &keys::batch(Offset(*offset)), value);
+        writes.put(parts.database.cf(family), &keys::batch(Offset(*offset)), value);
     }
-    shared.write(&mut writes).expect("write");
+    parts.database.write(&mut writes).expect("write");
 }
 
 /// In every way there is to read.
 fn check(opened: &RocksDirectory, family: Family, expected: &Batches) {
-    let shared = shared(opened);
-    let cf = shared.cf(family);
+    let parts = parts(opened);
+    let cf = parts.database.cf(family);
     let options = ReadOptions::new(true, None);
-    let mut forward = shared.db.iter(cf.clone(), &options);
+    let mut forward = parts.database.db().iter(cf.clone(), &options);
     forward.seek_to_first();
-    let mut seeking = shared.db.iter(cf.clone(), &options);
+    let mut seeking = parts.database.db().iter(cf.clone(), &options);
     for (offset, value) in expected {
         let key = keys::batch(Offset(*offset));
         assert_eq!(forward.entry().expect("readable"), Some((&key[..], &value[..])), "forward to {offset}");
         seeking.seek(&key);
         assert_eq!(seeking.entry().expect("readable"), Some((&key[..], &value[..])), "seek to {offset}");
-        assert_eq!(shared.db.get(cf.clone(), &key, &options).expect("readable").as_deref(), Some(&value[..]));
+        assert_eq!(parts.database.db().get(cf.clone(), &key, &options).expect("readable").as_deref(), Some(&value[..]));
         forward.next();
     }
     assert_eq!(forward.entry().expect("readable"), None);
@@ -114,12 +116,12 @@ fn check(opened: &RocksDirectory, family: Family, expected: &Batches) {
     let beyond = keys::batch(Offset(expected.last().map_or(0, |(key, _)| key + 1)));
     seeking.seek(&beyond);
     assert_eq!(seeking.entry().expect("readable"), None);
-    assert_eq!(shared.db.get(cf, &beyond, &options).expect("readable"), None);
+    assert_eq!(parts.database.db().get(cf, &beyond, &options).expect("readable"), None);
 }
 
 /// Also once it was compacted, and once the directory was opened anew.
 fn check_for_good(dir: &Path, opened: &RocksDirectory, family: Family, all: &Batches) {
-    shared(opened).db.compact(shared(opened).cf(family), None);
+    parts(opened).database.db().compact(parts(opened).database.cf(family), None);
     check(opened, family, all);
     opened.close();
     check(&open(dir), family, all);
@@ -189,7 +191,8 @@ fn a_file_of_all_sizes_is_read_in_every_way_before_and_after_a_restart_and_a_com
     let (opened, family) = with_partition(dir.path());
     let mut all = batches(10, &[1, 100, 16 << 10, 1 << 20, 3 << 20, 1, 128, 100]);
     ingest(dir.path(), &opened, family, &all);
-    let files = |opened: &RocksDirectory| shared(opened).db.sorted_file_count(shared(opened).cf(family));
+    let files =
+        |opened: &RocksDirectory| parts(opened).database.db().sorted_file_count(parts(opened).database.cf(family));
     assert_eq!(files(&opened), 1, "below level 0 at once");
     check(&opened, family, &all);
     assert_eq!(scan(&*opened, family, 11).len(), 7);
@@ -203,14 +206,14 @@ fn a_file_of_all_sizes_is_read_in_every_way_before_and_after_a_restart_and_a_com
     assert_eq!(files(&opened), 2);
     check(&opened, family, &all);
 
-    let shared = shared(&opened);
-    let names = shared.db.sorted_files(shared.cf(family));
-    shared.db.merge(shared.cf(family), &names).expect("merge");
+    let parts = parts(&opened);
+    let names = parts.database.db().sorted_files(parts.database.cf(family));
+    parts.database.db().merge(parts.database.cf(family), &names).expect("merge");
     assert_eq!(files(&opened), 1);
     check(&opened, family, &all);
-    shared.db.compact(shared.cf(family), None);
+    parts.database.db().compact(parts.database.cf(family), None);
     check(&opened, family, &all);
-    drop(shared);
+    drop(parts);
     opened.close();
     check(&open(dir.path()), family, &all);
 }
@@ -227,12 +230,12 @@ fn a_hundred_thousand_small_batches_are_one_file() {
     assert!(begun.elapsed().as_millis() < 1000, "{:?} even without optimization", begun.elapsed());
     let path = dir.path().join("growing");
     std::fs::write(&path, bytes).expect("write");
-    shared(&opened).db.ingest(shared(&opened).cf(family), &path).expect("ingest");
+    parts(&opened).database.db().ingest(parts(&opened).database.cf(family), &path).expect("ingest");
     check(&opened, family, &all);
     opened.close();
     let opened = open(dir.path());
     check(&opened, family, &all);
-    shared(&opened).db.compact(shared(&opened).cf(family), None);
+    parts(&opened).database.db().compact(parts(&opened).database.cf(family), None);
     check(&opened, family, &all);
 }
 
@@ -241,7 +244,7 @@ fn ingested_files_lie_between_what_was_written_the_other_way() {
     let dir = tempfile::tempdir().expect("tempdir");
     let (opened, family) = with_partition(dir.path());
     let put = |batches: &Batches| put(&opened, family, batches);
-    let files = || shared(&opened).db.sorted_file_count(shared(&opened).cf(family));
+    let files = || parts(&opened).database.db().sorted_file_count(parts(&opened).database.cf(family));
     let mut all = batches(0, &[1000; 10]);
     put(&all);
     let ingested = batches(10, &[20_000; 10]);
@@ -253,7 +256,7 @@ fn ingested_files_lie_between_what_was_written_the_other_way() {
     all.extend(after);
     check(&opened, family, &all);
     // The memtable's file spans the ingested one, which a compaction then rewrites.
-    shared(&opened).db.flush(&[shared(&opened).cf(family)], true).expect("flush");
+    parts(&opened).database.db().flush(&[parts(&opened).database.cf(family)], true).expect("flush");
     check(&opened, family, &all);
     let above = batches(30, &[20_000; 10]);
     ingest(dir.path(), &opened, family, &above);
@@ -269,8 +272,8 @@ fn an_ingested_file_is_newer_than_what_was_written_or_deleted_before() {
     let (opened, family) = with_partition(dir.path());
     put(&opened, family, &(0..20).map(|offset| (offset, b"old".to_vec())).collect());
     let mut deletion = Batch::with_capacity(64);
-    deletion.delete_range(shared(&opened).cf(family), &keys::batch(Offset(5)), &keys::batch(Offset(15)));
-    shared(&opened).write(&mut deletion).expect("write");
+    deletion.delete_range(parts(&opened).database.cf(family), &keys::batch(Offset(5)), &keys::batch(Offset(15)));
+    parts(&opened).database.write(&mut deletion).expect("write");
     let ingested = batches(10, &[100; 20]);
     ingest(dir.path(), &opened, family, &ingested);
     let mut all: Batches = (0..5).map(|offset| (offset, b"old".to_vec())).collect();
@@ -290,10 +293,10 @@ fn an_ingested_file_is_dropped_as_a_whole() {
     ingest(dir.path(), &opened, family, &batches(0, &[10_000; 10]));
     let kept = batches(10, &[10_000; 10]);
     ingest(dir.path(), &opened, family, &kept);
-    let shared = shared(&opened);
-    let cf = shared.cf(family);
-    shared.db.delete_files(cf.clone(), &keys::batch(Offset(0)), &keys::batch(Offset(12))).expect("dropped");
-    assert_eq!(shared.db.sorted_file_count(cf), 1);
+    let parts = parts(&opened);
+    let cf = parts.database.cf(family);
+    parts.database.db().delete_files(cf.clone(), &keys::batch(Offset(0)), &keys::batch(Offset(12))).expect("dropped");
+    assert_eq!(parts.database.db().sorted_file_count(cf), 1);
     check(&opened, family, &kept);
 }
 
@@ -308,8 +311,12 @@ fn a_flipped_bit_in_a_value_is_an_error() {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("read");
     file.write_all_at(&[byte[0] ^ 4], at).expect("write");
-    let shared = shared(&opened);
-    shared.db.ingest(shared.cf(family), &path).expect("only the first and the last block are looked at");
+    let parts = parts(&opened);
+    parts
+        .database
+        .db()
+        .ingest(parts.database.cf(family), &path)
+        .expect("only the first and the last block are looked at");
     let mut seen = 0;
     let outcome = opened.scan(family, Offset(0), 0, &mut |offset, value| {
         assert_eq!(*value, all[usize::try_from(offset.0).expect("positive")].1);
@@ -318,7 +325,8 @@ fn a_flipped_bit_in_a_value_is_an_error() {
     });
     assert!(matches!(&outcome, Err(StorageError::Read { reason, .. }) if reason.contains("Corruption")), "{outcome:?}");
     assert_eq!(seen, 4);
-    let found = shared.db.get(shared.cf(family), &keys::batch(Offset(4)), &ReadOptions::new(true, None));
+    let found =
+        parts.database.db().get(parts.database.cf(family), &keys::batch(Offset(4)), &ReadOptions::new(true, None));
     assert!(found.is_err_and(|error| error.0.starts_with("Corruption")));
 }
 
@@ -326,13 +334,13 @@ fn a_flipped_bit_in_a_value_is_an_error() {
 fn what_is_no_table_is_refused_and_left_where_it_is() {
     let dir = tempfile::tempdir().expect("tempdir");
     let (opened, family) = with_partition(dir.path());
-    let shared = shared(&opened);
+    let parts = parts(&opened);
     let all = batches(0, &[1000; 10]);
     let path = dir.path().join("growing");
     std::fs::write(&path, grown(&all).0).expect("write");
-    let refused = shared.db.ingest(shared.cf(family), &path);
+    let refused = parts.database.db().ingest(parts.database.cf(family), &path);
     assert!(refused.is_err_and(|error| error.0.starts_with("Corruption")), "without an end");
-    assert!(path.exists() && shared.db.sorted_file_count(shared.cf(family)) == 0);
+    assert!(path.exists() && parts.database.db().sorted_file_count(parts.database.cf(family)) == 0);
     ingest(dir.path(), &opened, family, &all);
     check(&opened, family, &all);
 }
@@ -346,13 +354,13 @@ fn an_open_descriptor_outlives_the_move() {
     let path = write_file(dir.path(), &all);
     let file = File::open(&path).expect("open");
     let before = std::fs::read(&path).expect("read");
-    let shared = shared(&opened);
-    shared.db.ingest(shared.cf(family), &path).expect("ingest");
+    let parts = parts(&opened);
+    parts.database.db().ingest(parts.database.cf(family), &path).expect("ingest");
     assert!(!path.exists());
     let mut after = vec![0; before.len()];
     file.read_exact_at(&mut after, 0).expect("read");
     assert_eq!(after, before, "nothing was written into it");
-    shared.db.delete_files(shared.cf(family), &[0; 8], &[0xff; 8]).expect("dropped");
+    parts.database.db().delete_files(parts.database.cf(family), &[0; 8], &[0xff; 8]).expect("dropped");
     file.read_exact_at(&mut after, 0).expect("read");
 }
 
@@ -365,7 +373,7 @@ fn a_second_link_to_an_ingested_file_may_go() {
     let path = write_file(dir.path(), &all);
     let second = dir.path().join("second");
     std::fs::hard_link(&path, &second).expect("link");
-    shared(&opened).db.ingest(shared(&opened).cf(family), &path).expect("ingest");
+    parts(&opened).database.db().ingest(parts(&opened).database.cf(family), &path).expect("ingest");
     opened.close();
     let opened = open(dir.path());
     std::fs::remove_file(&second).expect("remove");

@@ -10,6 +10,7 @@
 //! which `&mut` ensures. Strings and errors that C hands out are copied and freed at once.
 #![allow(unsafe_code, reason = "RocksDB's C API; the file's header says why each use is sound")]
 
+mod error;
 mod files;
 mod ingest;
 mod options;
@@ -26,17 +27,16 @@ use librocksdb_sys as ffi;
 use parking_lot::RwLock;
 use rocksdb::{AsRawPtr, Options};
 
-pub(super) use self::files::SortedFile;
+pub(in crate::storage::rocksdb) use self::error::RocksError;
+use self::error::{c_path, c_string, chars, checked};
+pub(in crate::storage::rocksdb) use self::files::SortedFile;
 use self::options::WriteOptions;
-pub(super) use self::options::{BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery};
-
-/// What RocksDB says went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct RocksError(pub(super) String);
+pub(in crate::storage::rocksdb) use self::options::{
+    BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery,
+};
 
 /// An open database with all its column families: the fixed ones, and numbered ones that come and go.
-pub(super) struct Db {
+pub(in crate::storage::rocksdb) struct Db {
     db: Arc<OpenDb>,
     /// In the order in which they were opened.
     fixed: Vec<Handle>,
@@ -60,7 +60,7 @@ impl OpenDb {
 }
 
 /// A column family's handle; freed before its database closes.
-pub(super) struct Handle {
+pub(in crate::storage::rocksdb) struct Handle {
     handle: NonNull<ffi::rocksdb_column_family_handle_t>,
     _db: Arc<OpenDb>,
 }
@@ -87,7 +87,7 @@ impl std::fmt::Debug for Db {
 
 /// One column family of an open database.
 #[derive(Clone)]
-pub(super) enum Cf<'db> {
+pub(in crate::storage::rocksdb) enum Cf<'db> {
     Fixed(&'db Handle),
     /// Even if it is dropped meanwhile.
     Numbered(Arc<Handle>, PhantomData<&'db Db>),
@@ -102,36 +102,12 @@ impl Cf<'_> {
     }
 }
 
-/// Runs a C call that reports failure through its last argument.
-fn checked<T>(call: impl FnOnce(*mut *mut c_char) -> T) -> Result<T, RocksError> {
-    let mut error: *mut c_char = ptr::null_mut();
-    let value = call(&mut error);
-    if error.is_null() {
-        return Ok(value);
-    }
-    // SAFETY: a non-null error is a NUL-terminated string that malloc gave and that is ours to free.
-    let text = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
-    // SAFETY: as above.
-    unsafe { ffi::rocksdb_free(error.cast()) };
-    Err(RocksError(text))
-}
-
-fn c_string(text: &str) -> CString {
-    CString::new(text).expect("names and paths of ours hold no NUL")
-}
-
-fn c_path(path: &Path) -> Result<CString, RocksError> {
-    use std::os::unix::ffi::OsStrExt as _;
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| RocksError("the path holds a NUL byte".into()))
-}
-
-fn chars(bytes: &[u8]) -> *const c_char {
-    bytes.as_ptr().cast()
-}
-
 impl Db {
     /// The column families that the database at `path` holds. Fails if there is none.
-    pub(super) fn list_families(options: &Options, path: &Path) -> Result<Vec<String>, RocksError> {
+    pub(in crate::storage::rocksdb) fn list_families(
+        options: &Options,
+        path: &Path,
+    ) -> Result<Vec<String>, RocksError> {
         let path = c_path(path)?;
         let mut count = 0;
         // SAFETY: options and path outlive the call; count receives the length of the list.
@@ -150,7 +126,7 @@ impl Db {
 
     /// Opens the database with exactly these column families: fixed ones, and those with a number below the length of
     /// the list that `numbered` becomes.
-    pub(super) fn open(
+    pub(in crate::storage::rocksdb) fn open(
         options: Options,
         path: &Path,
         fixed: (&[&str], &Options),
@@ -206,7 +182,7 @@ impl Db {
     }
 
     /// Creates column families in one step. On an error the first few may exist; answers with those that do.
-    pub(super) fn create_families(
+    pub(in crate::storage::rocksdb) fn create_families(
         &self,
         options: &Options,
         wanted: &[(u32, String)],
@@ -240,7 +216,7 @@ impl Db {
     }
 
     /// Drops column families, with all that is in them. After an error some of them may be gone, and all are kept.
-    pub(super) fn drop_families(&self, numbers: &[u32]) -> Result<(), RocksError> {
+    pub(in crate::storage::rocksdb) fn drop_families(&self, numbers: &[u32]) -> Result<(), RocksError> {
         let handles: Vec<Arc<Handle>> = {
             let numbered = self.numbered.read();
             numbers.iter().filter_map(|number| numbered.get(*number as usize)?.clone()).collect()
@@ -256,43 +232,48 @@ impl Db {
     }
 
     /// How many column families there are.
-    pub(super) fn family_count(&self) -> usize {
+    pub(in crate::storage::rocksdb) fn family_count(&self) -> usize {
         self.fixed.len() + self.numbered.read().iter().flatten().count()
     }
 
     /// A fixed column family, by its place. Panics if there is none.
-    pub(super) fn fixed(&self, index: usize) -> Cf<'_> {
+    pub(in crate::storage::rocksdb) fn fixed(&self, index: usize) -> Cf<'_> {
         Cf::Fixed(&self.fixed[index])
     }
 
     /// The column family with this number, if it is there.
-    pub(super) fn cf(&self, number: u32) -> Option<Cf<'_>> {
+    pub(in crate::storage::rocksdb) fn cf(&self, number: u32) -> Option<Cf<'_>> {
         let handle = self.numbered.read().get(number as usize)?.clone()?;
         Some(Cf::Numbered(handle, PhantomData))
     }
 
     /// All of them.
-    pub(super) fn all_families(&self) -> Vec<Cf<'_>> {
+    pub(in crate::storage::rocksdb) fn all_families(&self) -> Vec<Cf<'_>> {
         let numbered = self.numbered.read();
         let numbered = numbered.iter().flatten().map(|handle| Cf::Numbered(Arc::clone(handle), PhantomData));
         self.fixed.iter().map(Cf::Fixed).chain(numbered).collect()
     }
 
     /// Writes a batch to the log and the memtables, atomically.
-    pub(super) fn write(&self, batch: &mut Batch, sync: bool) -> Result<(), RocksError> {
+    pub(in crate::storage::rocksdb) fn write(&self, batch: &mut Batch, sync: bool) -> Result<(), RocksError> {
         let options = if sync { &self.write_sync } else { &self.write };
         // SAFETY: database, options and batch are alive; the batch is not used meanwhile.
         checked(|error| unsafe { ffi::rocksdb_write(self.db.as_ptr(), options.0, batch.0.as_ptr(), error) })
     }
 
     /// Hands buffered log bytes to the kernel and, with `sync`, to the disk.
-    pub(super) fn flush_wal(&self, sync: bool) -> Result<(), RocksError> {
+    pub(in crate::storage::rocksdb) fn flush_wal(&self, sync: bool) -> Result<(), RocksError> {
         // SAFETY: the database is alive.
         checked(|error| unsafe { ffi::rocksdb_flush_wal(self.db.as_ptr(), sync.into(), error) })
     }
 
     /// One value.
-    pub(super) fn get(&self, cf: Cf<'_>, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, RocksError> {
+    pub(in crate::storage::rocksdb) fn get(
+        &self,
+        cf: Cf<'_>,
+        key: &[u8],
+        options: &ReadOptions,
+    ) -> Result<Option<Bytes>, RocksError> {
         // SAFETY: everything passed is alive during the call.
         let pinned = checked(|error| unsafe {
             ffi::rocksdb_get_pinned_cf(self.db.as_ptr(), options.options, cf.as_ptr(), chars(key), key.len(), error)
@@ -312,14 +293,14 @@ impl Db {
     }
 
     /// An iterator over a column family, not yet positioned. It sees the state of this moment.
-    pub(super) fn iter<'a>(&'a self, cf: Cf<'a>, options: &'a ReadOptions) -> Iter<'a> {
+    pub(in crate::storage::rocksdb) fn iter<'a>(&'a self, cf: Cf<'a>, options: &'a ReadOptions) -> Iter<'a> {
         // SAFETY: everything passed is alive; the borrow keeps it so as long as the iterator is.
         let iter = unsafe { ffi::rocksdb_create_iterator_cf(self.db.as_ptr(), options.options, cf.as_ptr()) };
         Iter { iter: NonNull::new(iter).expect("RocksDB always returns an iterator"), _cf: cf, options: PhantomData }
     }
 
     /// Writes the memtables of these families to files and, with `wait`, waits for that.
-    pub(super) fn flush(&self, cfs: &[Cf<'_>], wait: bool) -> Result<(), RocksError> {
+    pub(in crate::storage::rocksdb) fn flush(&self, cfs: &[Cf<'_>], wait: bool) -> Result<(), RocksError> {
         let mut handles: Vec<_> = cfs.iter().map(|cf| cf.as_ptr()).collect();
         // SAFETY: the array has the announced length; the options are freed after the call.
         unsafe {
@@ -336,7 +317,12 @@ impl Db {
     }
 
     /// Removes the files, outside level 0, whose keys all lie in the range (both ends included).
-    pub(super) fn delete_files(&self, cf: Cf<'_>, first: &[u8], last: &[u8]) -> Result<(), RocksError> {
+    pub(in crate::storage::rocksdb) fn delete_files(
+        &self,
+        cf: Cf<'_>,
+        first: &[u8],
+        last: &[u8],
+    ) -> Result<(), RocksError> {
         // SAFETY: everything passed is alive during the call.
         checked(|error| unsafe {
             ffi::rocksdb_delete_file_in_range_cf(
@@ -353,7 +339,7 @@ impl Db {
 
     /// Compacts a column family, or the files that overlap a range of it, and waits for that. Failures show in later
     /// reads.
-    pub(super) fn compact(&self, cf: Cf<'_>, range: Option<(&[u8], &[u8])>) {
+    pub(in crate::storage::rocksdb) fn compact(&self, cf: Cf<'_>, range: Option<(&[u8], &[u8])>) {
         let (first, last) = range.unwrap_or_default();
         let bound = |key: &[u8]| if range.is_some() { chars(key) } else { ptr::null() };
         // SAFETY: null bounds mean the whole range; keys are copied during the call.
@@ -370,7 +356,7 @@ impl Db {
     }
 
     /// Changes options of the running database.
-    pub(super) fn set_options(&self, options: &[(&str, String)]) -> Result<(), RocksError> {
+    pub(in crate::storage::rocksdb) fn set_options(&self, options: &[(&str, String)]) -> Result<(), RocksError> {
         let keys: Vec<CString> = options.iter().map(|(key, _)| c_string(key)).collect();
         let values: Vec<CString> = options.iter().map(|(_, value)| c_string(value)).collect();
         let key_ptrs: Vec<*const c_char> = keys.iter().map(|key| key.as_ptr()).collect();
@@ -383,7 +369,7 @@ impl Db {
     }
 
     /// A number that RocksDB knows about a column family, such as `rocksdb.cur-size-active-mem-table`.
-    pub(super) fn property(&self, cf: Cf<'_>, name: &str) -> Option<u64> {
+    pub(in crate::storage::rocksdb) fn property(&self, cf: Cf<'_>, name: &str) -> Option<u64> {
         let name = c_string(name);
         let mut value = 0;
         // SAFETY: everything passed is alive; value receives the number.
@@ -392,7 +378,7 @@ impl Db {
     }
 
     /// Makes running and later compactions give up, so that closing is quick.
-    pub(super) fn stop_compactions(&self) {
+    pub(in crate::storage::rocksdb) fn stop_compactions(&self) {
         // SAFETY: the database is alive.
         unsafe { ffi::rocksdb_disable_manual_compaction(self.db.as_ptr()) };
     }
@@ -435,7 +421,7 @@ unsafe fn bytes<'a>(start: *const c_char, length: usize) -> &'a [u8] {
 
 /// Writes that become visible together.
 #[derive(Debug)]
-pub(super) struct Batch(NonNull<ffi::rocksdb_writebatch_t>);
+pub(in crate::storage::rocksdb) struct Batch(NonNull<ffi::rocksdb_writebatch_t>);
 
 // SAFETY: a batch is plain memory; it is used from one thread at a time.
 unsafe impl Send for Batch {}
@@ -448,13 +434,13 @@ impl Default for Batch {
 
 impl Batch {
     /// An empty batch with room for so many bytes.
-    pub(super) fn with_capacity(reserved_bytes: usize) -> Self {
+    pub(in crate::storage::rocksdb) fn with_capacity(reserved_bytes: usize) -> Self {
         // SAFETY: creates an object of our own; zero means no limit, no protection, no timestamps.
         let batch = unsafe { ffi::rocksdb_writebatch_create_with_params(reserved_bytes, 0, 0, 0) };
         Self(NonNull::new(batch).expect("the allocator aborts rather than return null"))
     }
 
-    pub(super) fn put(&mut self, cf: Cf<'_>, key: &[u8], value: &[u8]) {
+    pub(in crate::storage::rocksdb) fn put(&mut self, cf: Cf<'_>, key: &[u8], value: &[u8]) {
         // SAFETY: key and value are copied during the call.
         unsafe {
             ffi::rocksdb_writebatch_put_cf(
@@ -468,13 +454,13 @@ impl Batch {
         }
     }
 
-    pub(super) fn delete(&mut self, cf: Cf<'_>, key: &[u8]) {
+    pub(in crate::storage::rocksdb) fn delete(&mut self, cf: Cf<'_>, key: &[u8]) {
         // SAFETY: the key is copied during the call.
         unsafe { ffi::rocksdb_writebatch_delete_cf(self.0.as_ptr(), cf.as_ptr(), chars(key), key.len()) };
     }
 
     /// Deletes the half-open range.
-    pub(super) fn delete_range(&mut self, cf: Cf<'_>, start: &[u8], end: &[u8]) {
+    pub(in crate::storage::rocksdb) fn delete_range(&mut self, cf: Cf<'_>, start: &[u8], end: &[u8]) {
         // SAFETY: both keys are copied during the call.
         unsafe {
             ffi::rocksdb_writebatch_delete_range_cf(
@@ -489,14 +475,14 @@ impl Batch {
     }
 
     /// Number of writes in it.
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::storage::rocksdb) fn count(&self) -> usize {
         // SAFETY: the batch is alive.
         let count = unsafe { ffi::rocksdb_writebatch_count(self.0.as_ptr()) };
         usize::try_from(count).expect("a count is not negative")
     }
 
     /// Empties it and keeps its memory.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::storage::rocksdb) fn clear(&mut self) {
         // SAFETY: the batch is alive.
         unsafe { ffi::rocksdb_writebatch_clear(self.0.as_ptr()) };
     }
@@ -510,7 +496,7 @@ impl Drop for Batch {
 }
 
 /// A cursor over a column family, in the state it had when the iterator was made.
-pub(super) struct Iter<'a> {
+pub(in crate::storage::rocksdb) struct Iter<'a> {
     iter: NonNull<ffi::rocksdb_iterator_t>,
     _cf: Cf<'a>,
     options: PhantomData<&'a ReadOptions>,
@@ -518,23 +504,23 @@ pub(super) struct Iter<'a> {
 
 impl Iter<'_> {
     /// To the first key at or after this one.
-    pub(super) fn seek(&mut self, key: &[u8]) {
+    pub(in crate::storage::rocksdb) fn seek(&mut self, key: &[u8]) {
         // SAFETY: the iterator is alive; the key is copied.
         unsafe { ffi::rocksdb_iter_seek(self.iter.as_ptr(), chars(key), key.len()) };
     }
 
-    pub(super) fn seek_to_first(&mut self) {
+    pub(in crate::storage::rocksdb) fn seek_to_first(&mut self) {
         // SAFETY: the iterator is alive.
         unsafe { ffi::rocksdb_iter_seek_to_first(self.iter.as_ptr()) };
     }
 
-    pub(super) fn seek_to_last(&mut self) {
+    pub(in crate::storage::rocksdb) fn seek_to_last(&mut self) {
         // SAFETY: the iterator is alive.
         unsafe { ffi::rocksdb_iter_seek_to_last(self.iter.as_ptr()) };
     }
 
     /// To the next key; at the end it stays there.
-    pub(super) fn next(&mut self) {
+    pub(in crate::storage::rocksdb) fn next(&mut self) {
         // SAFETY: the iterator is alive, and moves on only from an entry, as RocksDB demands.
         unsafe {
             if ffi::rocksdb_iter_valid(self.iter.as_ptr()) != 0 {
@@ -545,7 +531,7 @@ impl Iter<'_> {
 
     /// Key and value at the cursor until it moves; `None` at the end; an error if reading failed.
     #[expect(clippy::type_complexity, reason = "an entry, its absence, or an error")]
-    pub(super) fn entry(&self) -> Result<Option<(&[u8], &[u8])>, RocksError> {
+    pub(in crate::storage::rocksdb) fn entry(&self) -> Result<Option<(&[u8], &[u8])>, RocksError> {
         // SAFETY: key and value are asked for only where the iterator is valid, and live until it moves (`&mut`).
         unsafe {
             if ffi::rocksdb_iter_valid(self.iter.as_ptr()) == 0 {

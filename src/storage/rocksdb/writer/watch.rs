@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// Ticks without a write after which the thread sleeps until the next one.
 const QUIET_TICKS: u32 = 50;
 
-/// Writes on threads that are not the writer's; one at a time, since there is one pen.
+/// Writes on threads that are not the writer's; one at a time, since each holds the writer lock.
 #[derive(Debug)]
 pub(super) struct Watch {
     nudge: Nudge,

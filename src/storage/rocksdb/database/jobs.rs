@@ -1,9 +1,12 @@
-//! What one thread does in the background, one thing after the other. Each outcome is looked at: what fails is said
+//! What threads do in the background, each one thing after the other. Each outcome is looked at: what fails is said
 //! once and tried again after a pause that grows, beside everything else; only a directory that has stopped leaves it
 //! to the next start.
+//!
+//! The jobs are plain data here, so that any floor can ask for one; the floors above do them.
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
+use std::path::Path;
 use std::time::Duration;
 
 use indexmap::IndexSet;
@@ -11,7 +14,43 @@ use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Shared;
+use crate::storage::Family;
+
+/// What the background thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::storage::rocksdb) enum BackgroundJob {
+    FillPool,
+    /// Drop families that are free if there are many.
+    ShrinkPool,
+    /// There is a growing table: start the threads that look after them.
+    BeginTables,
+    /// A deleted partition's family, by number.
+    Wipe(u32),
+    /// Files below the start of this family's log.
+    DropFiles(Family),
+    /// Write the memtables to files, to shorten the write-ahead log on a disk that is nearly full.
+    FlushAll,
+    /// See whether there are too many files.
+    CountFiles,
+    /// There are too many files: make one of several.
+    MergeFiles,
+    /// Another stretch of bytes was written, to so many families: set the memory budget for that, and see whether
+    /// there are too many files.
+    WindowEnded {
+        active: usize,
+    },
+}
+
+/// What the thread does that hands growing tables over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::storage::rocksdb) enum TableJob {
+    /// Bring most of this family's growing table to the disk, so that the writer can do the rest in a moment.
+    PreSync(Family),
+    /// Write what RocksDB's log has of this family to a file.
+    Flush(Family),
+    /// Hand over the tables of this family that are sealed.
+    Ingest(Family),
+}
 
 /// The pause after a first failure; it doubles with each further one.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -19,7 +58,7 @@ const PAUSE_DOUBLINGS_MAX: u32 = 6;
 
 /// Jobs that wait, each at most once.
 #[derive(Debug)]
-pub(super) struct Jobs<T> {
+pub(in crate::storage::rocksdb) struct Jobs<T> {
     list: Mutex<List<T>>,
     changed: Condvar,
 }
@@ -41,8 +80,8 @@ struct Later<T> {
 
 /// A job to be done now.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Taken<T> {
-    pub(super) job: T,
+pub(in crate::storage::rocksdb) struct Taken<T> {
+    pub(in crate::storage::rocksdb) job: T,
     failures: u32,
 }
 
@@ -55,7 +94,7 @@ impl<T> Default for Jobs<T> {
 
 impl<T: Copy + Eq + Hash + Debug> Jobs<T> {
     /// Adds a job unless the same one waits already, be it for its next try.
-    pub(super) fn add(&self, job: T) {
+    pub(in crate::storage::rocksdb) fn add(&self, job: T) {
         let mut list = self.list.lock();
         if list.later.iter().all(|later| later.again.job != job) && list.ready.insert(job) {
             self.changed.notify_one();
@@ -63,7 +102,7 @@ impl<T: Copy + Eq + Hash + Debug> Jobs<T> {
     }
 
     /// Waits for jobs and takes all there are; `None` once closing.
-    pub(super) fn take(&self) -> Option<Vec<Taken<T>>> {
+    pub(in crate::storage::rocksdb) fn take(&self) -> Option<Vec<Taken<T>>> {
         let mut list = self.list.lock();
         loop {
             if list.closing {
@@ -85,7 +124,7 @@ impl<T: Copy + Eq + Hash + Debug> Jobs<T> {
     }
 
     /// What failed is tried again at once.
-    pub(super) fn hurry(&self) {
+    pub(in crate::storage::rocksdb) fn hurry(&self) {
         let mut list = self.list.lock();
         let now = Instant::now();
         list.later.iter_mut().for_each(|later| later.at = now);
@@ -93,43 +132,35 @@ impl<T: Copy + Eq + Hash + Debug> Jobs<T> {
     }
 
     /// Ends the thread after the job at hand; what is left is found again at the next start.
-    pub(super) fn close(&self) {
+    pub(in crate::storage::rocksdb) fn close(&self) {
         self.list.lock().closing = true;
         self.changed.notify_one();
     }
 
     /// Whether the thread is to end.
-    pub(super) fn is_closing(&self) -> bool {
+    pub(in crate::storage::rocksdb) fn is_closing(&self) -> bool {
         self.list.lock().closing
+    }
+
+    /// Looks at the outcome of a job. A directory that `has_stopped` has said so.
+    pub(super) fn settle(&self, taken: Taken<T>, outcome: Result<(), impl Display>, dir: &Path, has_stopped: bool) {
+        let (dir, job) = (dir.display(), taken.job);
+        match outcome {
+            Ok(()) if taken.failures == 0 => {}
+            Ok(()) => info!(%dir, ?job, failures = taken.failures, "background job done at last"),
+            Err(_) if has_stopped => {}
+            Err(error) => {
+                if taken.failures == 0 {
+                    warn!(%dir, ?job, %error, "background job failed; it is tried again");
+                }
+                self.again(Taken { job, failures: taken.failures.saturating_add(1) });
+            }
+        }
     }
 
     fn again(&self, again: Taken<T>) {
         let at = Instant::now() + PAUSE * (1 << (again.failures - 1).min(PAUSE_DOUBLINGS_MAX));
         self.list.lock().later.push(Later { again, at });
-    }
-}
-
-impl Shared {
-    /// Looks at the outcome of a job.
-    pub(super) fn settle_job<T: Copy + Eq + Hash + Debug>(
-        &self,
-        jobs: &Jobs<T>,
-        taken: Taken<T>,
-        outcome: Result<(), impl Display>,
-    ) {
-        let (dir, job) = (self.dir.display(), taken.job);
-        match outcome {
-            Ok(()) if taken.failures == 0 => {}
-            Ok(()) => info!(%dir, ?job, failures = taken.failures, "background job done at last"),
-            // It said so when it stopped.
-            Err(_) if self.stopped.get().is_some() => {}
-            Err(error) => {
-                if taken.failures == 0 {
-                    warn!(%dir, ?job, %error, "background job failed; it is tried again");
-                }
-                jobs.again(Taken { job, failures: taken.failures.saturating_add(1) });
-            }
-        }
     }
 }
 

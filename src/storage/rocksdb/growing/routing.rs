@@ -14,12 +14,11 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use super::ingest::FamilyTables;
+use super::family_tables::FamilyTables;
+use super::ingest::Growing;
 use super::layout::BlockAt;
 use super::table::{self, GrowingTable, Header};
-use crate::storage::rocksdb::Shared;
-use crate::storage::rocksdb::care::Chore;
-use crate::storage::rocksdb::failure::Operation;
+use crate::storage::rocksdb::database::{BackgroundJob, Operation};
 use crate::storage::rocksdb::families::FamilyState;
 use crate::storage::{Family, StorageError, Write, WriteSet};
 use crate::types::Offset;
@@ -32,32 +31,6 @@ const BATCH_BYTES_MIN: u64 = 4 << 10;
 
 /// A table at which nothing was written for so many groups gives way to a new one when there are too many.
 const IDLE_GROUPS: u64 = 1000;
-
-/// What of a family went to the log. A part of what is known of the family, so that it ends with a partition's life:
-/// the next one's first table must not rely on what was brought to the disk for another.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::storage::rocksdb) struct Logged {
-    /// In large pieces, since the last table.
-    large_bytes: usize,
-    /// Some of it may not be on the disk.
-    unsynced: bool,
-    /// The group in which something went there last.
-    group: u64,
-}
-
-impl Logged {
-    #[cfg(test)]
-    pub(in crate::storage::rocksdb) fn is_unsynced(&self) -> bool {
-        self.unsynced
-    }
-}
-
-impl Default for Logged {
-    /// What a killed process left in the log may not be on the disk.
-    fn default() -> Self {
-        Self { large_bytes: 0, unsynced: true, group: 0 }
-    }
-}
 
 /// A table that grows. It is its family's, which may drop it at any time.
 #[derive(Debug)]
@@ -78,9 +51,9 @@ struct Staged {
     written: Vec<BlockAt>,
 }
 
-/// What the holder of the pen knows about where batches go.
+/// What is known, under the writer lock, of where batches go.
 #[derive(Debug, Default)]
-pub(in crate::storage::rocksdb) struct Placement {
+pub(in crate::storage::rocksdb) struct Routing {
     group: u64,
     /// Bytes of this group's batches, by family.
     pieces: HashMap<Family, usize>,
@@ -96,7 +69,7 @@ pub(in crate::storage::rocksdb) struct Placement {
     found_are_synced: bool,
 }
 
-impl Placement {
+impl Routing {
     /// Looks at a group before any of it is placed.
     pub(in crate::storage::rocksdb) fn begin_group<'s>(
         &mut self,
@@ -124,8 +97,14 @@ impl Placement {
     }
 
     /// Whether [`take`](Self::take) may take batches of this family, which has these tables, in this group.
-    pub(in crate::storage::rocksdb) fn may_take(&self, shared: &Shared, family: Family, tables: &FamilyTables) -> bool {
-        self.pieces.get(&family).is_some_and(|piece| *piece >= shared.options.table_piece_bytes) || tables.has_any()
+    pub(in crate::storage::rocksdb) fn may_take(
+        &self,
+        growing: &Growing,
+        family: Family,
+        tables: &FamilyTables,
+    ) -> bool {
+        self.pieces.get(&family).is_some_and(|piece| *piece >= growing.database.options().table_piece_bytes)
+            || tables.has_any()
     }
 
     /// The first of this group's batches for a table of this family.
@@ -137,20 +116,18 @@ impl Placement {
 
     /// A batch goes to RocksDB's log, or what says that some are gone.
     pub(in crate::storage::rocksdb) fn logs(&self, state: &FamilyState) {
-        let mut logged = state.logged.lock();
-        logged.unsynced = true;
-        logged.group = self.group;
+        state.logged().wrote(self.group);
     }
 
     /// Takes a batch that lies behind all that its family has, unless it is for RocksDB's log.
     pub(in crate::storage::rocksdb) fn take(
         &mut self,
-        shared: &Shared,
+        growing: &Growing,
         family: Family,
         last_offset: Offset,
         batch: &Bytes,
     ) -> Result<bool, StorageError> {
-        let Some(table) = self.table_for(shared, family, batch.len())? else { return Ok(false) };
+        let Some(table) = self.table_for(growing, family, batch.len())? else { return Ok(false) };
         let staged = match self.staged.entry(family) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
@@ -165,7 +142,7 @@ impl Placement {
     /// The table that a family's next batch, of so many bytes, goes to.
     fn table_for(
         &mut self,
-        shared: &Shared,
+        growing: &Growing,
         family: Family,
         bytes: usize,
     ) -> Result<Option<Arc<GrowingTable>>, StorageError> {
@@ -173,79 +150,74 @@ impl Placement {
             // Its size changes when it is written; a group is small beside a table.
             return Ok(Some(Arc::clone(&staged.table)));
         }
-        let tables = shared.families.state(family).tables.list();
+        let tables = growing.families.state(family).tables().list();
         match tables.last() {
             Some(table) if !table.is_sealed() => {
-                let is_full = table.size_bytes() >= shared.options.table_bytes;
+                let is_full = table.size_bytes() >= growing.database.options().table_bytes;
                 if (is_full || is_too_fine(table)) && !self.may_wait {
-                    shared.growing.want_writer();
+                    growing.want_writer();
                 } else if is_full {
-                    self.seal(shared, family, table);
-                    return self.begin(shared, family, table.last());
-                } else if is_too_fine(table) && self.leave(shared, family, table)? {
+                    self.seal(growing, family, table);
+                    return self.begin(growing, family, table.last());
+                } else if is_too_fine(table) && self.leave(growing, family, table)? {
                     return Ok(None);
                 }
                 Ok(Some(Arc::clone(table)))
             }
-            Some(table) if !table.is_synced() => self.begin(shared, family, table.last()),
-            _ if self.wants_table(shared, family, bytes) => {
+            Some(table) if !table.is_synced() => self.begin(growing, family, table.last()),
+            _ if self.wants_table(growing, family, bytes) => {
                 if !self.may_wait {
-                    shared.growing.want_writer();
+                    growing.want_writer();
                     return Ok(None);
                 }
-                if shared.families.state(family).logged.lock().unsynced {
-                    shared.sync_log()?;
-                    shared.growing.flush_soon(family);
+                if growing.families.state(family).logged().is_unsynced() {
+                    growing.database.sync_log()?;
+                    growing.flush_soon(family);
                 }
-                self.begin(shared, family, None)
+                self.begin(growing, family, None)
             }
             _ => Ok(None),
         }
     }
 
     /// Whether a family that has no table should get one.
-    fn wants_table(&mut self, shared: &Shared, family: Family, bytes: usize) -> bool {
+    fn wants_table(&mut self, growing: &Growing, family: Family, bytes: usize) -> bool {
         let piece = self.pieces.get(&family).copied().unwrap_or(0);
-        if piece < shared.options.table_piece_bytes || self.syncs {
+        if piece < growing.database.options().table_piece_bytes || self.syncs {
             return false;
         }
-        let logged = {
-            let state = shared.families.state(family);
-            let mut logged = state.logged.lock();
-            logged.large_bytes = logged.large_bytes.saturating_add(bytes);
-            *logged
-        };
+        let (large_bytes, last_group) = growing.families.state(family).logged().add_large(bytes);
         // What this group logs is not written yet, and so cannot be brought to the disk before the table.
-        if logged.large_bytes < LOGGED_PIECES_MIN * shared.options.table_piece_bytes || logged.group == self.group {
+        if large_bytes < LOGGED_PIECES_MIN * growing.database.options().table_piece_bytes || last_group == self.group {
             return false;
         }
-        if shared.growing.count() < shared.options.tables_max {
+        if growing.count() < growing.database.options().tables_max {
             return true;
         }
-        self.seal_idle(shared);
+        self.seal_idle(growing);
         false
     }
 
     fn begin(
         &mut self,
-        shared: &Shared,
+        growing: &Growing,
         family: Family,
         follows: Option<Offset>,
     ) -> Result<Option<Arc<GrowingTable>>, StorageError> {
-        let Some((topic_id, partition)) = shared.families.identity(family) else { return Ok(None) };
+        let Some((topic_id, partition)) = growing.families.identity(family) else { return Ok(None) };
         let header = Header { family: family.0, topic_id, partition, follows: follows.unwrap_or(Offset::NONE) };
-        let table = Arc::new(shared.begin_table(&header)?);
-        shared.reserve(&table);
-        if shared.growing.begins_first() {
-            shared.chores.add(Chore::BeginTables);
+        let table = Arc::new(growing.begin_table(&header)?);
+        table.reserve(growing.database.options().table_bytes);
+        if growing.begins_first() {
+            growing.database.jobs().add(BackgroundJob::BeginTables);
         }
         self.names_unsynced = true;
         self.unsynced.retain(|table| table.upgrade().is_some_and(|table| !table.is_synced()));
-        shared.families.state(family).tables.push(&table);
-        shared.growing.added(&table);
+        growing.families.state(family).tables().push(&table);
+        growing.added(&table);
         self.forget_sealed();
         self.live.push(Live { family, table: Arc::downgrade(&table), group: self.group });
-        note_synced(shared, family, 0);
+        note_synced(growing, family, 0);
         Ok(Some(table))
     }
 
@@ -254,32 +226,32 @@ impl Placement {
     }
 
     /// Hands a table over; where it goes on, it goes on in a new one at once.
-    fn seal(&mut self, shared: &Shared, family: Family, table: &Arc<GrowingTable>) {
+    fn seal(&mut self, growing: &Growing, family: Family, table: &Arc<GrowingTable>) {
         table.seal();
         self.forget_sealed();
-        note_synced(shared, family, usize::MAX);
-        shared.growing.ingest_soon(family);
+        note_synced(growing, family, usize::MAX);
+        growing.ingest_soon(family);
     }
 
     /// Goes over to the log, if most of the table is on the disk already; sees to that otherwise.
-    fn leave(&mut self, shared: &Shared, family: Family, table: &Arc<GrowingTable>) -> Result<bool, StorageError> {
+    fn leave(&mut self, growing: &Growing, family: Family, table: &Arc<GrowingTable>) -> Result<bool, StorageError> {
         if !table.is_pre_synced() {
             if table.wants_pre_sync() {
-                shared.growing.pre_sync_soon(family);
+                growing.pre_sync_soon(family);
             }
             return Ok(false);
         }
         table.seal();
-        shared.file(Operation::Sync, table.path(), || table.sync())?;
+        growing.database.file(Operation::Sync, table.path(), || table.sync())?;
         if std::mem::take(&mut self.names_unsynced) {
-            shared.sync_growing_dir()?;
+            growing.sync_folder()?;
         }
-        self.seal(shared, family, table);
-        note_synced(shared, family, 0);
+        self.seal(growing, family, table);
+        note_synced(growing, family, 0);
         Ok(true)
     }
 
-    fn seal_idle(&mut self, shared: &Shared) {
+    fn seal_idle(&mut self, growing: &Growing) {
         self.forget_sealed();
         let unused = self.live.iter().filter(|live| !self.staged.contains_key(&live.family));
         let stalest = unused.min_by_key(|live| live.group);
@@ -287,17 +259,17 @@ impl Placement {
             && let Some(table) = live.table.upgrade()
         {
             let family = live.family;
-            self.seal(shared, family, &table);
+            self.seal(growing, family, &table);
         }
     }
 
     /// Writes what was taken, and syncs what has to be.
-    pub(in crate::storage::rocksdb) fn write(&mut self, shared: &Shared) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn write(&mut self, growing: &Growing) -> Result<(), StorageError> {
         for staged in self.staged.values_mut().filter(|staged| !staged.batches.is_empty()) {
             let (table, before) = (&staged.table, staged.table.size_bytes());
-            let blocks = shared.file(Operation::WriteTable, table.path(), || table.write(&staged.batches))?;
-            shared.growing.add_bytes(table.size_bytes() - before);
-            shared.page_cache.wrote(table);
+            let blocks = growing.database.file(Operation::WriteTable, table.path(), || table.write(&staged.batches))?;
+            growing.add_bytes(table.size_bytes() - before);
+            growing.page_cache().wrote(table);
             staged.written.extend(blocks);
             staged.batches.clear();
             if !self.unsynced.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(table))) {
@@ -305,80 +277,82 @@ impl Placement {
             }
         }
         if self.syncs {
-            shared.sync_left_logs()?;
+            growing.database.sync_left_logs()?;
             if !std::mem::replace(&mut self.found_are_synced, true) {
                 // What a killed process left counts as written before, names included.
-                let found = shared.unsynced_tables();
+                let found = growing.unsynced_tables();
                 self.names_unsynced |= !found.is_empty();
                 self.unsynced.extend(found.iter().map(Arc::downgrade));
             }
             if std::mem::take(&mut self.names_unsynced) {
-                shared.sync_growing_dir()?;
+                growing.sync_folder()?;
             }
             for table in self.unsynced.drain(..).filter_map(|table| table.upgrade()) {
-                shared.file(Operation::Sync, table.path(), || table.sync())?;
+                growing.database.file(Operation::Sync, table.path(), || table.sync())?;
             }
         }
         Ok(())
     }
 
     /// The disk has no space for this group: what of it was written to tables goes.
-    pub(in crate::storage::rocksdb) fn take_back(&mut self, shared: &Shared) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn take_back(&mut self, growing: &Growing) -> Result<(), StorageError> {
         for (_, staged) in self.staged.drain() {
             // What was counted, which a write that failed in its middle was not.
             let counted = staged.written.last().map_or(staged.end, BlockAt::end);
-            shared.growing.take_back_bytes(counted - staged.end);
+            growing.take_back_bytes(counted - staged.end);
             let table = &staged.table;
-            shared.file(Operation::CutTable, table.path(), || table.cut_back(staged.end))?;
+            growing.database.file(Operation::CutTable, table.path(), || table.cut_back(staged.end))?;
         }
         Ok(())
     }
 
     /// Shows what was written to readers, once the rest of the group is written, too.
-    pub(in crate::storage::rocksdb) fn publish(&mut self, shared: &Shared) {
+    pub(in crate::storage::rocksdb) fn publish(&mut self, growing: &Growing) {
         for (family, staged) in self.staged.drain() {
             staged.table.publish(&staged.written);
             if let Some(live) = self.live.iter_mut().find(|live| live.family == family) {
                 live.group = self.group;
             }
         }
-        if shared.growing.bytes() > shared.options.tables_bytes_max {
-            self.seal_largest(shared);
+        if growing.bytes() > growing.database.options().tables_bytes_max {
+            self.seal_largest(growing);
         }
     }
 
-    fn seal_largest(&mut self, shared: &Shared) {
+    fn seal_largest(&mut self, growing: &Growing) {
         self.forget_sealed();
         let live: Vec<_> =
             self.live.iter().filter_map(|live| live.table.upgrade().map(|table| (live.family, table))).collect();
         let bytes: u64 = live.iter().map(|(_, table)| table.size_bytes()).sum();
-        if bytes < shared.options.tables_bytes_max / 2 {
+        if bytes < growing.database.options().tables_bytes_max / 2 {
             // Those that are sealed already wait for the disk; more of them would not help.
             return;
         }
         if let Some((family, table)) = live.iter().max_by_key(|(_, table)| table.size_bytes()) {
-            self.seal(shared, *family, table);
+            self.seal(growing, *family, table);
         }
     }
 
     /// Has RocksDB take over what the family's tables hold, this group's batches included, because what follows
     /// changes it.
-    pub(in crate::storage::rocksdb) fn settle(&mut self, shared: &Shared, family: Family) -> Result<(), StorageError> {
-        self.write(shared)?;
+    pub(in crate::storage::rocksdb) fn settle(
+        &mut self,
+        growing: &Growing,
+        family: Family,
+    ) -> Result<(), StorageError> {
+        self.write(growing)?;
         if let Some(staged) = self.staged.remove(&family) {
             staged.table.publish(&staged.written);
         }
-        shared.settle(family)?;
+        growing.settle(family)?;
         self.forget_sealed();
         Ok(())
     }
 }
 
 /// Nothing of the family's batches is in the log alone.
-fn note_synced(shared: &Shared, family: Family, large_bytes: usize) {
-    let state = shared.families.state(family);
-    let mut logged = state.logged.lock();
-    *logged = Logged { large_bytes, unsynced: false, group: logged.group };
+fn note_synced(growing: &Growing, family: Family, large_bytes: usize) {
+    growing.families.state(family).logged().came_to_disk(large_bytes);
 }
 
 fn is_too_fine(table: &GrowingTable) -> bool {

@@ -9,13 +9,12 @@
 //!
 //! A number without a `p` record is free and its family empty. Example: `70 00 00 00 07` is number 7's record.
 
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
 use crate::storage::PartitionId;
+use crate::storage::rocksdb::database::{Database, OpenError, family_name};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
-
-/// The layout this code writes; 2 added growing tables. A directory with a higher one is refused.
-pub(super) const FORMAT_VERSION: u32 = 2;
-
-pub(super) const FORMAT_KEY: &[u8] = b"format";
 
 const ASSIGNED: u8 = 1;
 const WIPING: u8 = 2;
@@ -23,7 +22,7 @@ const ASSIGNED_BYTES_MIN: usize = 1 + 16 + 4;
 
 /// What a number's record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Assignment {
+pub(in crate::storage::rocksdb) enum Assignment {
     Partition(PartitionId),
     Wiping,
 }
@@ -35,11 +34,11 @@ pub(super) enum Key {
     Start(u32),
 }
 
-pub(super) fn assignment_key(number: u32) -> [u8; 5] {
+pub(in crate::storage::rocksdb) fn assignment_key(number: u32) -> [u8; 5] {
     key(b'p', number)
 }
 
-pub(super) fn start_key(number: u32) -> [u8; 5] {
+pub(in crate::storage::rocksdb) fn start_key(number: u32) -> [u8; 5] {
     key(b'f', number)
 }
 
@@ -61,7 +60,7 @@ pub(super) fn parse_key(key: &[u8]) -> Option<Key> {
 }
 
 impl Assignment {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::storage::rocksdb) fn encode(&self) -> Vec<u8> {
         match self {
             Self::Partition(id) => {
                 let mut value = vec![ASSIGNED];
@@ -95,13 +94,53 @@ pub(super) fn decode_start(value: &[u8]) -> Option<Offset> {
     Some(Offset(i64::from_be_bytes(value.try_into().ok()?)))
 }
 
-/// Name of the column family with this number.
-pub(super) fn family_name(number: u32) -> String {
-    format!("p{number}")
+/// What the records say.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) assignments: HashMap<u32, Assignment>,
+    pub(super) starts: HashMap<u32, Offset>,
 }
 
-pub(super) fn family_number(name: &str) -> Option<u32> {
-    name.strip_prefix('p')?.parse().ok()
+impl Records {
+    /// Reads all of them.
+    pub(super) fn read(database: &Database) -> Result<Self, OpenError> {
+        let dir = database.dir();
+        let mut records = Self::default();
+        let mut seen = HashMap::new();
+        let mut iter = database.db().iter(database.default_cf(), database.scan_options());
+        iter.seek_to_first();
+        while let Some((key, value)) = iter.entry().map_err(|error| OpenError::rocks(dir, &error))? {
+            let readable = match parse_key(key) {
+                Some(Key::Assignment(number)) => Assignment::decode(value).map(|assignment| {
+                    if let Assignment::Partition(id) = &assignment
+                        && seen.insert(id.clone(), number).is_some()
+                    {
+                        let reason = format!("two families for {}-{}", id.topic, id.partition);
+                        return Err(OpenError::damaged(dir, reason));
+                    }
+                    records.assignments.insert(number, assignment);
+                    Ok(())
+                }),
+                Some(Key::Start(number)) => decode_start(value).map(|start| {
+                    records.starts.insert(number, start);
+                    Ok(())
+                }),
+                None => Some(Ok(())),
+            };
+            let unreadable = || OpenError::damaged(dir, format!("unreadable directory record under {key:02x?}"));
+            readable.ok_or_else(unreadable)??;
+            iter.next();
+        }
+        Ok(records)
+    }
+
+    /// A family goes only when what says that it is free is on the disk.
+    pub(super) fn check_families(&self, dir: &Path, numbers: &BTreeSet<u32>) -> Result<(), OpenError> {
+        match self.assignments.keys().find(|number| !numbers.contains(number)) {
+            Some(number) => Err(OpenError::damaged(dir, format!("family {} is missing", family_name(*number)))),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +165,7 @@ mod tests {
     fn what_is_written_is_read_back_and_rubbish_is_not() {
         assert_eq!(parse_key(&assignment_key(9)), Some(Key::Assignment(9)));
         assert_eq!(parse_key(&start_key(9)), Some(Key::Start(9)));
-        assert_eq!(parse_key(FORMAT_KEY), None);
+        assert_eq!(parse_key(b"format"), None);
         for assignment in [Assignment::Partition(partition("t", 1)), Assignment::Wiping] {
             assert_eq!(Assignment::decode(&assignment.encode()), Some(assignment));
         }
@@ -134,7 +173,5 @@ mod tests {
             assert_eq!(Assignment::decode(rubbish), None);
         }
         assert_eq!(decode_start(&5_i64.to_be_bytes()), Some(Offset(5)));
-        assert_eq!(family_number(&family_name(12)), Some(12));
-        assert_eq!(family_number("side"), None);
     }
 }

@@ -5,13 +5,14 @@ use std::ptr;
 
 use librocksdb_sys as ffi;
 
-use super::{Cf, Db, RocksError, c_string, checked};
+use super::error::{RocksError, c_string, checked};
+use super::{Cf, Db};
 
 /// A file below level 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct SortedFile {
-    pub(in super::super) name: CString,
-    pub(in super::super) bytes: u64,
+pub(in crate::storage::rocksdb) struct SortedFile {
+    pub(in crate::storage::rocksdb) name: CString,
+    pub(in crate::storage::rocksdb) bytes: u64,
 }
 
 /// Where the files of a family with two levels end up.
@@ -19,7 +20,7 @@ const LOWEST_LEVEL: i32 = 1;
 
 impl Db {
     /// How many files a column family has below level 0.
-    pub(in super::super) fn sorted_file_count(&self, cf: Cf<'_>) -> usize {
+    pub(in crate::storage::rocksdb) fn sorted_file_count(&self, cf: Cf<'_>) -> usize {
         let name = c_string("rocksdb.num-files-at-level1");
         // SAFETY: everything passed is alive.
         let text = unsafe { ffi::rocksdb_property_value_cf(self.db.as_ptr(), cf.as_ptr(), name.as_ptr()) };
@@ -28,7 +29,7 @@ impl Db {
     }
 
     /// The files of a column family below level 0, in the order of their keys.
-    pub(in super::super) fn sorted_files(&self, cf: Cf<'_>) -> Vec<SortedFile> {
+    pub(in crate::storage::rocksdb) fn sorted_files(&self, cf: Cf<'_>) -> Vec<SortedFile> {
         let mut files = Vec::new();
         // SAFETY: each object is destroyed once, before the one it came from; indexes are below the counts told.
         unsafe {
@@ -51,7 +52,7 @@ impl Db {
 
     /// Rewrites files of a column family as one, on this thread. Fails if one of them is being compacted or is gone;
     /// what is wrong with the disk or a file, later writes tell as well.
-    pub(in super::super) fn merge(&self, cf: Cf<'_>, files: &[SortedFile]) -> Result<(), RocksError> {
+    pub(in crate::storage::rocksdb) fn merge(&self, cf: Cf<'_>, files: &[SortedFile]) -> Result<(), RocksError> {
         let names: Vec<*const c_char> = files.iter().map(|file| file.name.as_ptr()).collect();
         // SAFETY: the array has the announced length and outlives the call; null options are the defaults, and nothing
         // is asked to be told of the outcome.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use librocksdb_sys as ffi;
 
-use super::{Cf, Db, RocksError, c_path, checked};
+use super::error::{RocksError, c_path, checked};
+use super::{Cf, Db};
 
 impl Db {
     /// Makes the table at `path` one of a column family's files: synced, linked into the database's directory, and then
@@ -15,7 +16,7 @@ impl Db {
     /// After an error the file is still where it was, and the family does not have it unless the error came of writing
     /// the MANIFEST, in which case the database takes no more writes. A crash may leave a file that was taken with both
     /// names: nothing may be written through the old one.
-    pub(in super::super) fn ingest(&self, cf: Cf<'_>, path: &Path) -> Result<(), RocksError> {
+    pub(in crate::storage::rocksdb) fn ingest(&self, cf: Cf<'_>, path: &Path) -> Result<(), RocksError> {
         let path = c_path(path)?;
         // SAFETY: the options are ours, and freed once; everything else passed outlives the call.
         unsafe {

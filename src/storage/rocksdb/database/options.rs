@@ -3,7 +3,6 @@
 use rocksdb::{DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options};
 use tracing::{debug, warn};
 
-use super::budget::WAL_PER_BUDGET;
 use super::raw::{self, BlockCache, TableFormat, WriteBuffer};
 
 /// What the broker decides about a directory.
@@ -43,6 +42,10 @@ pub(crate) struct DirectoryOptions {
     #[cfg(test)]
     pub(crate) faults: std::sync::Arc<super::failure::DiskFaults>,
 }
+
+/// The write-ahead log may hold this many times the budget: enough that memory, not the log, decides when a family is
+/// flushed, and little enough that replaying it takes a moment.
+pub(super) const WAL_PER_BUDGET: usize = 2;
 
 /// A reserve that follows from the size of the file system.
 pub(crate) const RESERVE_BY_DISK: u64 = u64::MAX;

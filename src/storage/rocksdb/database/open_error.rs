@@ -1,7 +1,10 @@
 //! Why a log directory does not open.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use super::raw::RocksError;
 
 /// Why a log directory cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -19,4 +22,26 @@ pub(crate) enum OpenError {
     Damaged { dir: PathBuf, reason: Arc<str> },
     #[error("log directory {dir}: {reason}")]
     Io { dir: PathBuf, reason: Arc<str> },
+}
+
+impl OpenError {
+    pub(in crate::storage::rocksdb) fn io(dir: &Path, error: &io::Error) -> Self {
+        Self::Io { dir: dir.into(), reason: error.to_string().into() }
+    }
+
+    pub(in crate::storage::rocksdb) fn damaged(dir: &Path, reason: impl Into<Arc<str>>) -> Self {
+        Self::Damaged { dir: dir.into(), reason: reason.into() }
+    }
+
+    /// What RocksDB says, by how it begins.
+    pub(in crate::storage::rocksdb) fn rocks(dir: &Path, error: &RocksError) -> Self {
+        let text = &error.0;
+        if text.contains("/LOCK: ") {
+            Self::Taken { dir: dir.into() }
+        } else if text.starts_with("Corruption") {
+            Self::damaged(dir, text.as_str())
+        } else {
+            Self::Io { dir: dir.into(), reason: text.as_str().into() }
+        }
+    }
 }

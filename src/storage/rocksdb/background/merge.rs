@@ -11,9 +11,8 @@ use std::ops::{Range, RangeInclusive};
 
 use tracing::debug;
 
-use super::Shared;
-use super::care::Chore;
-use super::raw::SortedFile;
+use crate::storage::rocksdb::database::{BackgroundJob, Database, SortedFile};
+use crate::storage::rocksdb::families::Families;
 use crate::storage::{Family, StorageError};
 use crate::types::Offset;
 
@@ -69,16 +68,23 @@ struct Merge {
     price: u64,
 }
 
-impl Shared {
+/// Merges files of partitions' families.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Merger<'a> {
+    pub(super) database: &'a Database,
+    pub(super) families: &'a Families,
+}
+
+impl Merger<'_> {
     /// Begins to merge if there are too many files.
     pub(super) fn look_after_files(&self) {
         let files = self.count_files();
-        if files > self.options.files_allowed && files > self.files_allowed() {
-            self.chores.add(Chore::MergeFiles);
+        if files > self.database.options().files_allowed && files > self.files_allowed() {
+            self.database.jobs().add(BackgroundJob::MergeFiles);
         }
     }
 
-    /// Merges for a moment, so that other chores get their turn, and comes back for more until there are few enough.
+    /// Merges for a moment, so that other jobs get their turn, and comes back for more until there are few enough.
     pub(super) fn merge_files(&self) -> Result<(), StorageError> {
         let allowed = self.files_allowed();
         let enough = allowed - allowed / SLACK_DIVISOR;
@@ -87,25 +93,25 @@ impl Shared {
         merges.sort_by_key(|merge| merge.price);
         let mut left_bytes = MERGED_BYTES_MAX;
         for merge in merges {
-            if surplus == 0 || merge.bytes > left_bytes || self.chores.is_closing() {
+            if surplus == 0 || merge.bytes > left_bytes || self.database.jobs().is_closing() {
                 break;
             }
-            self.writable()?;
-            if !self.space.has_room(self.budget.used_bytes() as u64 + merge.bytes) {
+            self.database.writable()?;
+            if !self.database.has_room_for(merge.bytes) {
                 return Ok(());
             }
             // A family that was wiped meanwhile, or whose files were dropped. What is wrong with the disk stops the
             // directory at its next write.
-            let Some(cf) = self.try_cf(merge.family) else { continue };
-            if let Err(error) = self.db.merge(cf, &merge.files) {
-                debug!(dir = %self.dir.display(), family = merge.family.0, %error, "files not merged");
+            let Some(cf) = self.database.try_cf(merge.family) else { continue };
+            if let Err(error) = self.database.db().merge(cf, &merge.files) {
+                debug!(dir = %self.database.dir().display(), family = merge.family.0, %error, "files not merged");
                 continue;
             }
             surplus = surplus.saturating_sub(merge.files.len() - 1);
             left_bytes -= merge.bytes;
         }
         if surplus > 0 && left_bytes < MERGED_BYTES_MAX {
-            self.chores.add(Chore::MergeFiles);
+            self.database.jobs().add(BackgroundJob::MergeFiles);
         }
         Ok(())
     }
@@ -113,7 +119,7 @@ impl Shared {
     /// For each family its cheapest merge.
     fn plan_merges(&self) -> Vec<Merge> {
         let of_family = |family| {
-            let files = self.db.sorted_files(self.try_cf(family)?);
+            let files = self.database.db().sorted_files(self.database.try_cf(family)?);
             let bytes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
             let run = cheapest_run(&bytes)?;
             Some(Merge { family, bytes: run.bytes, price: run.price(), files: files[run.files].to_vec() })
@@ -127,13 +133,15 @@ impl Shared {
     }
 
     fn count_files(&self) -> usize {
-        self.kept_families().filter_map(|family| Some(self.db.sorted_file_count(self.try_cf(family)?))).sum()
+        self.kept_families()
+            .filter_map(|family| Some(self.database.db().sorted_file_count(self.database.try_cf(family)?)))
+            .sum()
     }
 
     fn files_allowed(&self) -> usize {
-        let bytes = |family| self.db.property(self.try_cf(family)?, "rocksdb.live-sst-files-size");
+        let bytes = |family| self.database.db().property(self.database.try_cf(family)?, "rocksdb.live-sst-files-size");
         let stored: u64 = self.kept_families().filter_map(bytes).sum();
-        self.options.files_allowed + usize::try_from(stored / BYTES_PER_FILE_ALLOWED).unwrap_or(usize::MAX)
+        self.database.options().files_allowed + usize::try_from(stored / BYTES_PER_FILE_ALLOWED).unwrap_or(usize::MAX)
     }
 }
 
@@ -144,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::storage::contract::{commit, delete, partition, scan};
-    use crate::storage::rocksdb::{DirectoryOptions, RocksDirectory};
+    use crate::storage::rocksdb::{DirectoryOptions, Parts, RocksDirectory};
     use crate::storage::{LogDir as _, contract};
 
     const MIB: u64 = 1 << 20;
@@ -180,7 +188,7 @@ mod tests {
                 let batch = contract::batch(*family, offset, &offset.to_be_bytes());
                 commit(&*dir, vec![batch], false).expect("written");
             }
-            dir.with(Shared::flush_all).expect("flush");
+            dir.with(|parts| parts.database.flush_all()).expect("flush");
         }
         // Files move down in the background.
         while count(&dir) < files {
@@ -189,15 +197,19 @@ mod tests {
         (dir, families)
     }
 
-    fn count(dir: &RocksDirectory) -> usize {
-        dir.with(|shared| Ok(shared.count_files())).expect("open")
+    fn merger(parts: &Parts) -> Merger<'_> {
+        Merger { database: &parts.database, families: &parts.families }
     }
 
-    /// As chores do, until nothing is left to merge.
+    fn count(dir: &RocksDirectory) -> usize {
+        dir.with(|parts| Ok(merger(parts).count_files())).expect("open")
+    }
+
+    /// As background jobs do, until nothing is left to merge.
     fn merge_all(dir: &RocksDirectory) {
-        dir.with(|shared| {
-            shared.look_after_files();
-            (0..100).try_for_each(|_| shared.merge_files())
+        dir.with(|parts| {
+            merger(parts).look_after_files();
+            (0..100).try_for_each(|_| merger(parts).merge_files())
         })
         .expect("merged");
     }

@@ -7,7 +7,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,13 +16,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::Shared;
-use super::raw::{Batch, Db, RocksError};
+use super::raw::RocksError;
 use crate::storage::StorageError;
 
 /// What is asked of the disk, as far as it matters how it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(in crate::storage::rocksdb) enum Operation {
     BeginTable,
     WriteTable,
     /// Takes back what was written to it.
@@ -61,7 +60,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Whether the disk had no space the last time something was written.
 #[derive(Debug, Default)]
-pub(super) struct NoSpace {
+struct NoSpace {
     /// So that a write with space looks at nothing else.
     is_met: AtomicBool,
     state: Mutex<Met>,
@@ -77,7 +76,7 @@ struct Met {
 
 impl NoSpace {
     /// Whether it is too soon to try again.
-    pub(super) fn is_recent(&self) -> bool {
+    fn is_recent(&self) -> bool {
         self.is_met.load(Ordering::Relaxed) && self.state.lock().last.is_some_and(|last| last + PAUSE > Instant::now())
     }
 
@@ -105,22 +104,22 @@ impl NoSpace {
 }
 
 /// What is told once when the directory stops.
-pub(super) type Told = Box<dyn FnOnce(Arc<str>) + Send>;
+pub(in crate::storage::rocksdb) type Told = Box<dyn FnOnce(Arc<str>) + Send>;
 
-/// Why the directory takes no writes any more, and who is to know it.
+/// Why the directory takes no writes any more, and whom to tell.
 #[derive(Default)]
-pub(super) struct Stop {
+struct Stop {
     reason: OnceLock<Arc<str>>,
     listeners: Mutex<Vec<Told>>,
 }
 
 impl Stop {
-    pub(super) fn get(&self) -> Option<&Arc<str>> {
+    fn get(&self) -> Option<&Arc<str>> {
         self.reason.get()
     }
 
     /// Calls it once there is a reason, now if there is one.
-    pub(super) fn tell(&self, told: Told) {
+    fn tell(&self, told: Told) {
         let mut listeners = self.listeners.lock();
         match self.reason.get() {
             None => listeners.push(told),
@@ -150,27 +149,45 @@ fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-impl RocksError {
-    /// Status and cause as RocksDB words them, `util/status.cc` and `env/io_posix.cc`.
-    fn is_no_space(&self) -> bool {
-        const NO_SPACE: &str = "IO error: No space left on device";
-        let failed_sync = ["While fsync", "While fdatasync"].iter().any(|cause| self.0.contains(cause));
-        self.0.contains(NO_SPACE) && !failed_sync
-    }
+/// Status and cause as RocksDB words them, `util/status.cc` and `env/io_posix.cc`.
+fn is_rocks_no_space(error: &RocksError) -> bool {
+    const NO_SPACE: &str = "IO error: No space left on device";
+    let failed_sync = ["While fsync", "While fdatasync"].iter().any(|cause| error.0.contains(cause));
+    error.0.contains(NO_SPACE) && !failed_sync
 }
 
-impl Shared {
+/// What a directory makes of the errors of its disk: whether it has stopped, and whether there is space.
+pub(super) struct Failures {
+    dir: PathBuf,
+    no_space: NoSpace,
+    /// Why nothing is written any more (I-6).
+    stopped: Stop,
+    #[cfg(test)]
+    faults: Arc<DiskFaults>,
+}
+
+impl Failures {
+    pub(super) fn new(dir: &Path, #[cfg(test)] faults: Arc<DiskFaults>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            no_space: NoSpace::default(),
+            stopped: Stop::default(),
+            #[cfg(test)]
+            faults,
+        }
+    }
+
     /// Does something with RocksDB that writes, and says what its error means.
     pub(super) fn rocks<T>(
         &self,
         operation: Operation,
-        call: impl FnOnce(&Db) -> Result<T, RocksError>,
+        call: impl FnOnce() -> Result<T, RocksError>,
     ) -> Result<T, StorageError> {
         let outcome = match self.fault(operation) {
-            Ok(()) => call(&self.db),
-            Err(error) => Err(RocksError::injected(operation, &error)),
+            Ok(()) => call(),
+            Err(error) => Err(injected(operation, &error)),
         };
-        outcome.map_err(|error| if error.is_no_space() { self.no_space(&error) } else { self.stop(&error) })
+        outcome.map_err(|error| if is_rocks_no_space(&error) { self.no_space(&error) } else { self.stop(&error) })
     }
 
     /// Does something with a growing table's file, or where they lie, and says what its error means. What cannot be
@@ -196,27 +213,13 @@ impl Shared {
         })
     }
 
-    /// A write besides the writer's own.
-    pub(super) fn write(&self, batch: &mut Batch) -> Result<(), StorageError> {
-        self.write_log(batch, false)
-    }
-
-    /// A write to RocksDB's log.
-    pub(super) fn write_log(&self, batch: &mut Batch, sync: bool) -> Result<(), StorageError> {
-        self.rocks(Operation::WriteLog, |db| db.write(batch, sync))?;
-        self.note_space();
-        Ok(())
-    }
-
-    /// After something was written.
-    fn note_space(&self) {
-        if let Some(say) = self.no_space.passed() {
-            if say {
-                info!(dir = %self.dir.display(), "the disk of the log directory has space again");
-            }
-            self.chores.hurry();
-            self.growing.hurry();
+    /// After something was written. Answers whether there was no space before.
+    pub(super) fn note_space(&self) -> bool {
+        let Some(say) = self.no_space.passed() else { return false };
+        if say {
+            info!(dir = %self.dir.display(), "the disk of the log directory has space again");
         }
+        true
     }
 
     /// The disk has no space. Nothing is lost, and nothing was written.
@@ -230,6 +233,11 @@ impl Shared {
         self.full()
     }
 
+    /// Whether there was no space a moment ago, so that it is too soon to try again.
+    pub(super) fn is_out_of_space(&self) -> bool {
+        self.no_space.is_recent()
+    }
+
     /// Stops the directory because of this error, the first time; answers with the reason that holds.
     pub(super) fn stop(&self, error: &RocksError) -> StorageError {
         if self.stopped.set(&error.0) {
@@ -239,8 +247,30 @@ impl Shared {
         StorageError::Stopped { dir: self.dir.clone(), reason: Arc::clone(reason) }
     }
 
+    /// Why the directory has stopped, if it has.
+    pub(super) fn stopped(&self) -> Option<&Arc<str>> {
+        self.stopped.get()
+    }
+
+    /// Has it told when the directory stops, at once if it has.
+    pub(super) fn when_stopped(&self, told: Told) {
+        self.stopped.tell(told);
+    }
+
+    /// Fails once the directory has stopped (I-6).
+    pub(super) fn writable(&self) -> Result<(), StorageError> {
+        match self.stopped.get() {
+            None => Ok(()),
+            Some(reason) => Err(StorageError::Stopped { dir: self.dir.clone(), reason: Arc::clone(reason) }),
+        }
+    }
+
     pub(super) fn full(&self) -> StorageError {
         StorageError::Full { dir: self.dir.clone() }
+    }
+
+    pub(super) fn read_failed(&self, error: &dyn Display) -> StorageError {
+        StorageError::Read { dir: self.dir.clone(), reason: error.to_string().into() }
     }
 
     /// Where tests make disks fail.
@@ -251,17 +281,15 @@ impl Shared {
 
     #[cfg(test)]
     fn fault(&self, operation: Operation) -> io::Result<()> {
-        self.options.faults.meet(operation)
+        self.faults.meet(operation)
     }
 }
 
-impl RocksError {
-    /// As RocksDB would word it.
-    fn injected(operation: Operation, error: &io::Error) -> Self {
-        let cause = if is_no_space(error) { "No space left on device: " } else { "" };
-        let call = if operation == Operation::Sync { "While fdatasync" } else { "While appending to file" };
-        Self(format!("IO error: {cause}{call}: injected: {error}"))
-    }
+/// A failure as RocksDB would word it.
+fn injected(operation: Operation, error: &io::Error) -> RocksError {
+    let cause = if is_no_space(error) { "No space left on device: " } else { "" };
+    let call = if operation == Operation::Sync { "While fdatasync" } else { "While appending to file" };
+    RocksError(format!("IO error: {cause}{call}: injected: {error}"))
 }
 
 /// A disk that fails as a test says.
@@ -272,11 +300,16 @@ pub(crate) struct DiskFaults(Mutex<Vec<(Operation, rustix::io::Errno, Option<usi
 #[cfg(test)]
 impl DiskFaults {
     /// This operation fails so many times, or until [`clear`](Self::clear).
-    pub(super) fn set(&self, operation: Operation, errno: rustix::io::Errno, times: Option<usize>) {
+    pub(in crate::storage::rocksdb) fn set(
+        &self,
+        operation: Operation,
+        errno: rustix::io::Errno,
+        times: Option<usize>,
+    ) {
         self.0.lock().push((operation, errno, times));
     }
 
-    pub(super) fn clear(&self) {
+    pub(in crate::storage::rocksdb) fn clear(&self) {
         self.0.lock().clear();
     }
 

@@ -5,12 +5,12 @@ use std::ptr::NonNull;
 use librocksdb_sys as ffi;
 use rocksdb::{AsRawPtr, Options};
 
-use super::chars;
+use super::error::chars;
 
 /// The memory that the memtables of all families share. RocksDB flushes the oldest when it is nearly used up, one at
 /// every write; it does not hold writers back.
 #[derive(Debug)]
-pub(in super::super) struct WriteBuffer(NonNull<ffi::rocksdb_write_buffer_manager_t>);
+pub(in crate::storage::rocksdb) struct WriteBuffer(NonNull<ffi::rocksdb_write_buffer_manager_t>);
 
 // SAFETY: a manager's counters are atomic and its size is changed under its own lock.
 unsafe impl Send for WriteBuffer {}
@@ -18,31 +18,31 @@ unsafe impl Send for WriteBuffer {}
 unsafe impl Sync for WriteBuffer {}
 
 impl WriteBuffer {
-    pub(in super::super) fn new(bytes: usize) -> Self {
+    pub(in crate::storage::rocksdb) fn new(bytes: usize) -> Self {
         // SAFETY: creates an object of our own.
         let manager = unsafe { ffi::rocksdb_write_buffer_manager_create(bytes, false) };
         Self(NonNull::new(manager).expect("the allocator aborts rather than return null"))
     }
 
     /// Makes a database, or a family, count against it.
-    pub(in super::super) fn attach(&self, options: &mut Options) {
+    pub(in crate::storage::rocksdb) fn attach(&self, options: &mut Options) {
         // SAFETY: both are alive; the options take a share of their own.
         unsafe { ffi::rocksdb_options_set_write_buffer_manager(options.as_raw_ptr(), self.0.as_ptr()) };
     }
 
-    pub(in super::super) fn set_size_bytes(&self, bytes: usize) {
+    pub(in crate::storage::rocksdb) fn set_size_bytes(&self, bytes: usize) {
         // SAFETY: the manager is alive.
         unsafe { ffi::rocksdb_write_buffer_manager_set_buffer_size(self.0.as_ptr(), bytes) };
     }
 
     /// What memtables take, those being flushed included.
-    pub(in super::super) fn used_bytes(&self) -> usize {
+    pub(in crate::storage::rocksdb) fn used_bytes(&self) -> usize {
         // SAFETY: the manager is alive.
         unsafe { ffi::rocksdb_write_buffer_manager_memory_usage(self.0.as_ptr()) }
     }
 
     /// What memtables take for which no flush was begun.
-    pub(in super::super) fn unflushed_bytes(&self) -> usize {
+    pub(in crate::storage::rocksdb) fn unflushed_bytes(&self) -> usize {
         // SAFETY: the manager is alive.
         unsafe { ffi::rocksdb_write_buffer_manager_mutable_memtable_memory_usage(self.0.as_ptr()) }
     }
@@ -56,17 +56,17 @@ impl Drop for WriteBuffer {
 }
 
 /// An option that the crate has no setter for: replayed writes stay in memory instead of going to files at once.
-pub(in super::super) fn avoid_flush_during_recovery(options: &mut Options) {
+pub(in crate::storage::rocksdb) fn avoid_flush_during_recovery(options: &mut Options) {
     // SAFETY: the options are alive and borrowed by nobody else.
     unsafe { ffi::rocksdb_options_set_avoid_flush_during_recovery(options.as_raw_ptr(), 1) };
 }
 
 /// Memory for blocks and indexes of files, shared by all families.
 #[derive(Debug)]
-pub(in super::super) struct BlockCache(NonNull<ffi::rocksdb_cache_t>);
+pub(in crate::storage::rocksdb) struct BlockCache(NonNull<ffi::rocksdb_cache_t>);
 
 impl BlockCache {
-    pub(in super::super) fn new(bytes: usize) -> Self {
+    pub(in crate::storage::rocksdb) fn new(bytes: usize) -> Self {
         // SAFETY: creates an object of our own.
         let cache = unsafe { ffi::rocksdb_cache_create_lru(bytes) };
         Self(NonNull::new(cache).expect("the allocator aborts rather than return null"))
@@ -82,14 +82,14 @@ impl Drop for BlockCache {
 
 /// How the files of a family are laid out.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct TableFormat {
+pub(in crate::storage::rocksdb) struct TableFormat {
     /// Entries are gathered into a block until it has so many bytes. One larger entry makes a larger block.
-    pub(in super::super) block_bytes: usize,
+    pub(in crate::storage::rocksdb) block_bytes: usize,
 }
 
 impl TableFormat {
     /// Sets the format of a family's files.
-    pub(in super::super) fn attach(self, options: &mut Options, cache: &BlockCache) {
+    pub(in crate::storage::rocksdb) fn attach(self, options: &mut Options, cache: &BlockCache) {
         // SAFETY: the table options are ours, and freed once; the factory that comes of them copies what they say and
         // takes a share of the cache.
         unsafe {
@@ -131,7 +131,7 @@ impl Drop for WriteOptions {
 }
 
 /// How to read. Checksums are always verified.
-pub(in super::super) struct ReadOptions {
+pub(in crate::storage::rocksdb) struct ReadOptions {
     pub(super) options: *mut ffi::rocksdb_readoptions_t,
     /// RocksDB keeps a pointer to the bound.
     _upper_bound: Option<Box<[u8]>>,
@@ -144,7 +144,7 @@ unsafe impl Sync for ReadOptions {}
 
 impl ReadOptions {
     /// `fill_cache`: whether blocks that are read stay in the block cache. `upper_bound`: first key not to visit.
-    pub(in super::super) fn new(fill_cache: bool, upper_bound: Option<&[u8]>) -> Self {
+    pub(in crate::storage::rocksdb) fn new(fill_cache: bool, upper_bound: Option<&[u8]>) -> Self {
         let upper_bound: Option<Box<[u8]>> = upper_bound.map(Box::from);
         // SAFETY: creates an object of our own; the bound lives in a box that moves along with it.
         let options = unsafe {
