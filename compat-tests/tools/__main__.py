@@ -6,10 +6,12 @@ a topic is made, filled, read through a group, looked at from every side, and de
 Environment: VERSIONS="3.9.1" for only that one; and what compat-tests/kit/broker.py says about the broker.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 from kit.broker import chosen, kafka_path
@@ -161,6 +163,15 @@ def every_tool(tools):
         [r"^\d{4}-\d\d-\d\d .*?, [\d.]+, [\d.]+, 20\d{3}, "],
     )  # fmt: skip
     transactions(tools, topic)
+    asked = {"partitions": [{"topic": topic, "partition": 1, "offset": -1}], "version": 1}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(asked, file)
+        file.flush()
+        tools.row("delete-records", "kafka-delete-records", ["--offset-json-file", file.name], [rf"{topic}-1\s+low_watermark: \d+"])
+    tools.row(
+        "get-offsets --time earliest after it", "kafka-get-offsets", ["--topic", topic, "--time", "earliest"],
+        [rf"^{topic}:0:0$", rf"^{topic}:1:[1-9]\d*$"],
+    )  # fmt: skip
     tools.row(
         "consumer-groups --delete", "kafka-consumer-groups", ["--delete", "--group", group],
         [r"was successful"],

@@ -14,6 +14,8 @@ use crate::coordinator::writer::TransactionRefusal;
 use crate::log::partition_log::AppendError;
 use crate::record::refused::RefusedKind;
 use crate::replica::ack::AckError;
+use crate::replica::change::ChangeError;
+use crate::replica::delete_records::DeleteRecordsError;
 use crate::replica::partition::Refusal;
 use crate::replica::sessions::SessionError;
 
@@ -63,6 +65,24 @@ pub(crate) fn of_ack_error(error: &AckError) -> ResponseError {
     match error {
         AckError::NotLeader => ResponseError::NotLeaderOrFollower,
         AckError::Storage(_) | AckError::Full => ResponseError::KafkaStorageError,
+    }
+}
+
+/// A change of a log that is no append.
+pub(crate) fn of_change_error(error: &ChangeError) -> ResponseError {
+    match error {
+        ChangeError::Closed => ResponseError::NotLeaderOrFollower,
+        ChangeError::Failed(error) => of_ack_error(error),
+        ChangeError::Unwritten(_) => ResponseError::KafkaStorageError,
+    }
+}
+
+pub(crate) fn of_delete_records_error(error: &DeleteRecordsError) -> ResponseError {
+    match error {
+        DeleteRecordsError::NotLeader => ResponseError::NotLeaderOrFollower,
+        DeleteRecordsError::PolicyViolation => ResponseError::PolicyViolation,
+        DeleteRecordsError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+        DeleteRecordsError::Unchanged(error) => of_change_error(error),
     }
 }
 

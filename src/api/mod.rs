@@ -38,6 +38,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<cluster::api_versions::ApiVersions>(),
     row::<topics::create_topics::CreateTopics>(),
     row::<topics::delete_topics::DeleteTopics>(),
+    row::<records::delete_records::DeleteRecords>(),
     row::<transactions::init_producer_id::InitProducerId>(),
     row::<records::offset_for_leader_epoch::OffsetForLeaderEpoch>(),
     row::<transactions::add_partitions_to_txn::AddPartitionsToTxn>(),

@@ -43,3 +43,10 @@ impl<T> Changed<T> {
         Ok(self.value)
     }
 }
+
+impl<T, E> Changed<Result<T, E>> {
+    /// A change that may have been refused; then it wanted nothing written.
+    pub(crate) fn transposed(self) -> Result<Changed<T>, E> {
+        self.value.map(|value| Changed { value, queued: self.queued })
+    }
+}

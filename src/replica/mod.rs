@@ -10,6 +10,7 @@ pub(crate) mod change;
 pub(crate) mod control;
 #[cfg(test)]
 mod control_tests;
+pub(crate) mod delete_records;
 pub(crate) mod flush;
 mod found;
 pub(crate) mod maintenance;

@@ -566,7 +566,7 @@ impl Partition {
     }
 
     /// As Kafka names it.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}-{}", self.id.topic, self.id.partition)
     }
 

@@ -1,5 +1,6 @@
 //! Reading and writing records: one file per API key.
 
+pub(super) mod delete_records;
 pub(super) mod fetch;
 pub(super) mod list_offsets;
 pub(super) mod offset_for_leader_epoch;

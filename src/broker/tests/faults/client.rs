@@ -9,6 +9,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -20,9 +21,9 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteTopicsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, JoinGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetFetchRequest, ProduceRequest, ProducerId, SyncGroupRequest, TransactionalId,
+    DeleteRecordsRequest, DeleteTopicsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, GroupId,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, ProducerId, SyncGroupRequest, TransactionalId,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 use tokio::net::TcpStream;
@@ -199,6 +200,15 @@ impl Client {
             }
             None => (NO_ANSWER.into(), -1),
         }
+    }
+
+    pub(super) async fn delete_records(&mut self, name: &str, below: i64) -> String {
+        let partition = DeleteRecordsPartition::default().with_offset(below);
+        let asked = DeleteRecordsTopic::default().with_name(topic(name)).with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![asked]).with_timeout_ms(15_000);
+        self.ask(&request, 2)
+            .await
+            .map_or_else(|| NO_ANSWER.into(), |answer| code(answer.topics[0].partitions[0].error_code))
     }
 
     pub(super) async fn create(&mut self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> String {

@@ -172,6 +172,7 @@ rows! {
     add_offsets_to_a_transaction: "add offsets to transaction",
     end_transaction: "end transaction",
     retention: "retention",
+    delete_records: "delete records",
     compaction: "compaction",
     restart: "restart",
     controller_election: "controller election",

@@ -40,6 +40,7 @@ pub(super) enum Operation {
     AddOffsets,
     EndTransaction,
     Retention,
+    DeleteRecords,
     Compaction,
     Restart,
     Election,
@@ -69,6 +70,7 @@ pub(super) const OPERATIONS: &[(&str, Operation)] = &[
     ("add offsets to transaction", AddOffsets),
     ("end transaction", EndTransaction),
     ("retention", Retention),
+    ("delete records", DeleteRecords),
     ("compaction", Compaction),
     ("restart", Restart),
     ("controller election", Election),
@@ -137,7 +139,7 @@ impl Operation {
             }
             InitProducer | AddOffsets | EndTransaction => self.prepare_transactions(rig, &mut client).await,
             InitIdempotentProducer => Target { dir: 0, topic: "t", path: "/latest_producer_id_block" },
-            Retention => {
+            Retention | DeleteRecords => {
                 self.make_t(rig, &mut client, 1, &[("segment.bytes", "200")]).await;
                 for _ in 0..9 {
                     assert_eq!(rig.produce(&mut client, "t", -1).await, "NONE");
@@ -274,6 +276,7 @@ impl Operation {
                 let moved = async |client: &mut Client| client.list_offset("t", -2).await.1 > 0;
                 until(client, moved, gives_up).await.map_or("kept", |()| "moved").into()
             }
+            DeleteRecords => client.delete_records("t", 4).await,
             Compaction => {
                 for name in ["t", "u"] {
                     alter(client, name, "cleanup.policy", "compact").await;
@@ -353,6 +356,7 @@ impl Operation {
                 format!("the other {}", other.map_or("kept", |()| "compacted"))
             }
             Retention => client.list_offset("t", -1).await.1.to_string(),
+            DeleteRecords => client.list_offset("t", -2).await.1.to_string(),
             Fetch
             | ListOffsets
             | JoinGroup
