@@ -121,7 +121,12 @@ fn append(dir: &RocksDirectory, families: &[Family], load: &Load) {
         let shift = (n % 4096) as usize;
         let side = keys::side(id.topic_id, PartitionIndex(family.0 as i32), 0x83, &7_u64.to_be_bytes());
         let writes = vec![
-            Write::Batch { family, last_offset: offset, batch: payload.slice(shift..shift + load.value) },
+            Write::Batch {
+                family,
+                last_offset: offset,
+                batch: payload.slice(shift..shift + load.value),
+                in_order: false,
+            },
             Write::Side { key: side, value: payload.slice(..64) },
         ];
         let mut outstanding = window.outstanding.lock().unwrap();
@@ -177,7 +182,8 @@ fn latency(dir: &Path, options: DirectoryOptions, load: &Load, per_second: u64, 
         let due = Duration::from_secs(n) / per_second as u32;
         std::thread::sleep(due.saturating_sub(begin.elapsed()));
         let family = families[n as usize % families.len()];
-        let writes = vec![Write::Batch { family, last_offset: Offset(n as i64), batch: payload.clone() }];
+        let writes =
+            vec![Write::Batch { family, last_offset: Offset(n as i64), batch: payload.clone(), in_order: false }];
         let (sender, called) = (sender.clone(), Instant::now());
         let done = Box::new(move |result: Result<(), storage::StorageError>| {
             result.expect("written");
@@ -311,8 +317,12 @@ fn full(dir: &Path, options: DirectoryOptions, rounds: u64) {
     for round in 0..rounds {
         let begin = end;
         let refused = loop {
-            let add =
-                |family: &Family| Write::Batch { family: *family, last_offset: Offset(end), batch: payload.clone() };
+            let add = |family: &Family| Write::Batch {
+                family: *family,
+                last_offset: Offset(end),
+                batch: payload.clone(),
+                in_order: false,
+            };
             match commit(families.iter().map(add).collect()) {
                 Ok(()) => end += 1,
                 Err(error) => break error,

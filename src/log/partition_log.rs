@@ -66,6 +66,9 @@ pub(crate) struct PartitionLog {
     repairs: Vec<Write>,
     /// See [`PartitionLog::has_lost_its_end`].
     end_lost: bool,
+    /// A coordinator's log. After a loss of power its decisions and the transactions that they are about must agree, so
+    /// neither may outlast what was written before it, in whatever partition.
+    in_order: bool,
 }
 
 /// A batch whose write is under way.
@@ -87,11 +90,13 @@ impl PartitionLog {
         tail: Arc<Tail>,
         now: UnixMs,
     ) -> Result<Self, StorageError> {
+        let in_order = id.topic.is_internal();
         let reader = LogReader::new(dir, family, SideKeys::new(&id), &tail);
         let Recovered { state, repairs, end_lost } = recovery::recover(&reader, now)?;
         let written_end = state.log_end();
         let (verifications, pending) = (Verifications::default(), VecDeque::new());
-        let log = Self { config, tail, reader, state, written_end, verifications, pending, repairs, end_lost };
+        let log =
+            Self { config, tail, reader, state, written_end, verifications, pending, repairs, end_lost, in_order };
         log.publish_facts();
         Ok(log)
     }
@@ -261,7 +266,8 @@ impl PartitionLog {
         writes.append(&mut self.repairs);
         let rolled = self.state.append(&header, len, marker, &self.config, now, writes);
         let bytes = batch.bytes.freeze();
-        writes.push(Write::Batch { family: self.state.family(), last_offset, batch: bytes.clone() });
+        let (family, in_order) = (self.state.family(), self.in_order || header.is_transactional());
+        writes.push(Write::Batch { family, last_offset, batch: bytes.clone(), in_order });
         self.pending.push_back(Pending { base_offset, last_offset, max_timestamp: header.max_timestamp, bytes });
         self.state.checkpoint_if_due(len, writes);
         Appended {

@@ -116,7 +116,7 @@ impl Contents {
     fn apply(&mut self, writes: Vec<Write>) {
         for write in writes {
             match write {
-                Write::Batch { family, last_offset, batch } => {
+                Write::Batch { family, last_offset, batch, .. } => {
                     self.family(family).insert(last_offset, batch);
                 }
                 Write::DeleteBatch { family, last_offset } => {

@@ -83,6 +83,9 @@ pub(crate) enum Write {
         family: Family,
         last_offset: Offset,
         batch: Bytes,
+        /// A loss of power may leave some of what was written without what was written before it. Of all that has this
+        /// mark, and all that is no batch, it leaves a beginning. Only for a batch behind all others of its family.
+        in_order: bool,
     },
     /// Removes the one batch whose last offset this is, if there is one.
     DeleteBatch {

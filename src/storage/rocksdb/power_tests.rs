@@ -239,3 +239,36 @@ fn no_hole_is_left_whatever_was_not_on_the_disk() {
         }
     }
 }
+
+/// What is in order goes to RocksDB's log, which loses its end as a whole; a table that goes on beside it must not keep
+/// what came after that.
+#[test]
+fn what_is_in_order_lies_in_the_log_even_where_a_table_grows() {
+    let in_order = |family, offset: i64| Write::Batch {
+        family,
+        last_offset: Offset(offset),
+        batch: Bytes::from(value(offset, BYTES)),
+        in_order: true,
+    };
+    for handed_over in [false, true] {
+        let place = tempfile::tempdir().expect("tempdir");
+        let dir = open_tables(place.path(), 64 << 10);
+        if !handed_over {
+            stop_handing_over(&dir);
+        }
+        let family = create(&dir, "t");
+        append(&dir, family, 0..7, BYTES);
+        assert!(!tables(&dir, family).is_empty(), "a table grows");
+        let mut next = 7;
+        for round in 0..3 {
+            commit(&*dir, vec![in_order(family, next)], false).expect("commit");
+            assert!(tables(&dir, family).iter().all(|table| table.is_synced()), "what came before it is on the disk");
+            let last = tables(&dir, family).last().and_then(|table| table.last());
+            assert!(last.is_none_or(|last| last.0 < next), "round {round}: {last:?}");
+            commit(&*dir, vec![in_order(family, next + 1), in_order(family, next + 2)], false).expect("commit");
+            append(&dir, family, next + 3..next + 8, BYTES);
+            next += 8;
+        }
+        expect_for_ever(&place, &dir, "t", &values(0..next, BYTES));
+    }
+}

@@ -93,6 +93,11 @@ impl FamilyTables {
         removed
     }
 
+    /// Whether a loss of power could take some of what they hold.
+    pub(in crate::storage::rocksdb) fn has_unsynced(&self) -> bool {
+        self.list.load().iter().any(|table| !table.is_synced())
+    }
+
     pub(in crate::storage::rocksdb) fn has_any(&self) -> bool {
         !self.list.load().is_empty()
     }

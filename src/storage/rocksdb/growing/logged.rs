@@ -35,6 +35,11 @@ impl Logged {
         *self = Self { large_bytes, unsynced: false, group: self.group };
     }
 
+    /// Something came that only the log may have. Until much has come without, a table would soon have to give way.
+    pub(in crate::storage::rocksdb) fn came_in_order(&mut self) {
+        self.large_bytes = 0;
+    }
+
     /// Counts a large piece; answers with the bytes of all since the last table, and the group of what came last.
     pub(super) fn add_large(&mut self, bytes: usize) -> (usize, u64) {
         self.large_bytes = self.large_bytes.saturating_add(bytes);

@@ -5,6 +5,9 @@
 //! A table is begun where much has come in large pieces, and left when batches have become so small that its index
 //! would take too much.
 //!
+//! What must survive a loss of power in order goes to the log in any case: what that keeps is a beginning of all that
+//! went there, and a table may keep more or less.
+//!
 //! A loss of power must leave no hole. Where a log's batches change from one way to the other, what came before is
 //! brought to the disk first; from table to table the next one's header says what must be there.
 

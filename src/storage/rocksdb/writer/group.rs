@@ -163,7 +163,9 @@ impl GroupWriter<'_> {
     fn add(&mut self, write: &Write) -> Result<(), StorageError> {
         let database = self.database;
         match write {
-            Write::Batch { family, last_offset, batch } => self.add_batch(*family, *last_offset, batch)?,
+            Write::Batch { family, last_offset, batch, in_order } => {
+                self.add_batch(*family, *last_offset, batch, *in_order)?;
+            }
             Write::DeleteBatch { family, last_offset } => {
                 if *last_offset >= self.start(*family) {
                     self.before_changing(*family, *last_offset..=*last_offset)?;
@@ -216,7 +218,13 @@ impl GroupWriter<'_> {
         self.held.routing.settle(self.growing, family)
     }
 
-    fn add_batch(&mut self, family: Family, last_offset: Offset, bytes: &Bytes) -> Result<(), StorageError> {
+    fn add_batch(
+        &mut self,
+        family: Family,
+        last_offset: Offset,
+        bytes: &Bytes,
+        in_order: bool,
+    ) -> Result<(), StorageError> {
         let state = self.families.state(family);
         let start = self.start(family);
         if start == Offset::MAX {
@@ -240,6 +248,11 @@ impl GroupWriter<'_> {
         if self.held.routing.may_take(self.growing, family, state.tables()) {
             if last_offset < self.end(family, &state)? {
                 self.before_changing(family, last_offset..=last_offset)?;
+            } else if in_order {
+                if state.tables().has_unsynced() {
+                    self.settle(family)?;
+                }
+                state.logged().came_in_order();
             } else if self.held.routing.take(self.growing, family, last_offset, bytes)? {
                 state.added(last_offset);
                 return Ok(());

@@ -24,6 +24,7 @@ use self::watch::Watch;
 use super::database::Database;
 use super::families::Families;
 use super::growing::ingest::Growing;
+use crate::storage::{Write, WriteSet};
 use crate::task;
 
 /// Writes what is queued, on its own thread and on those of requests.
@@ -67,10 +68,18 @@ impl Writer {
         if self.database.is_overdrawn() || self.growing.tables_lag() || self.growing.wants_writer() {
             return self.queue.wake();
         }
-        if let Some((mut held, mut group)) = self.queue.take_little() {
+        if let Some((mut held, mut group)) = self.queue.take_little(|set| self.waits_for_a_table(set)) {
             let write = || self.group_writer(&mut held, false).write_group(&mut group, &self.queue);
             task::as_owner("storage-writer", || self.watch.over(write));
         }
+    }
+
+    /// Whether a batch of it is for the log, of a family that has a table which must be brought to the disk first.
+    fn waits_for_a_table(&self, set: &WriteSet) -> bool {
+        set.writes.iter().any(|write| match write {
+            Write::Batch { family, in_order: true, .. } => self.families.state(*family).tables().has_unsynced(),
+            _ => false,
+        })
     }
 
     /// Lets the thread that watches end.

@@ -123,16 +123,19 @@ impl Queue {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Takes all that is queued, if the writer sleeps, nobody writes, and it is little and needs no sync. Wakes the
-    /// writer for the rest.
-    pub(super) fn take_little(&self) -> Option<(MutexGuard<'_, WriterState>, Vec<Queued>)> {
+    /// Takes all that is queued, if the writer sleeps, nobody writes, and it is little and none of it has to wait for
+    /// the disk. Wakes the writer for the rest.
+    pub(super) fn take_little(
+        &self,
+        waits: impl Fn(&WriteSet) -> bool,
+    ) -> Option<(MutexGuard<'_, WriterState>, Vec<Queued>)> {
         let mut state = self.state.lock();
         if state.sets.is_empty() || !state.writer_sleeps {
             return None;
         }
         let little = state.bytes <= INLINE_WRITE_BYTES_MAX
             && state.sets.len() <= INLINE_WRITE_SETS_MAX
-            && state.sets.iter().all(|queued| !queued.set.sync);
+            && state.sets.iter().all(|queued| !queued.set.sync && !waits(&queued.set));
         let lock = if little { self.lock.try_lock() } else { None };
         match lock {
             Some(lock) => {
