@@ -97,7 +97,8 @@ fn run(arguments: Arguments) -> Result<(), String> {
     if let Some(line) = config.note() {
         info!(target: LOGGER, "{line}");
     }
-    // One of them may write to a disk that hangs (`storage`'s pen), and the others go on: there are two at least.
+    // One of them may write to a disk that hangs, under `storage`'s writer lock, and the others go on: there are two at
+    // least.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start threads: {error}"))?;

@@ -266,7 +266,7 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     }
 
     /// Visits batches in offset order, from the first whose last offset is at least `from`, until `Break` or the end.
-    /// `wanted`: how many bytes the visitor will take, if he knows, or 0. So much may be read at once.
+    /// `wanted`: how many bytes the visitor will take, if it knows, or 0. So much may be read at once.
     fn scan(&self, family: Family, from: Offset, wanted: usize, visit: &mut VisitBatch<'_>)
     -> Result<(), StorageError>;
 
@@ -306,7 +306,7 @@ impl Drop for Unwritten {
     }
 }
 
-/// Queues a set that its caller sees to as soon as he has let his locks go.
+/// Queues a set that its caller sees to as soon as it has let its locks go.
 pub(crate) fn queue(dir: &SharedLogDir, set: WriteSet, done: Done) -> Unwritten {
     dir.queue(set, done);
     Unwritten(Arc::clone(dir))

@@ -165,7 +165,7 @@ fn all_else_stops_the_directory_and_what_was_acknowledged_stays() {
 
 /// One job that cannot be done yet holds nothing else up, and is done in the end.
 #[test]
-fn a_chore_that_fails_leaves_the_others_alone_and_is_done_later() {
+fn a_job_that_fails_leaves_the_others_alone_and_is_done_later() {
     let place = tempfile::tempdir().expect("tempdir");
     let (dir, options) = open(&place);
     let family = create(&dir, "kept");

@@ -143,7 +143,7 @@ impl<T: Copy + Eq + Hash + Debug> Jobs<T> {
     }
 
     /// Looks at the outcome of a job. A directory that `has_stopped` has said so.
-    pub(super) fn settle(&self, taken: Taken<T>, outcome: Result<(), impl Display>, dir: &Path, has_stopped: bool) {
+    pub(super) fn settle_job(&self, taken: Taken<T>, outcome: Result<(), impl Display>, dir: &Path, has_stopped: bool) {
         let (dir, job) = (dir.display(), taken.job);
         match outcome {
             Ok(()) if taken.failures == 0 => {}

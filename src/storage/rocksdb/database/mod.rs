@@ -66,7 +66,7 @@ pub(super) struct Database {
 }
 
 /// What opening yields.
-struct Parts {
+struct Opened {
     db: Db,
     /// As they fit the disk.
     options: DirectoryOptions,
@@ -84,26 +84,26 @@ impl Debug for Database {
 }
 
 impl Database {
-    fn new(dir: &Path, parts: Parts) -> Self {
+    fn new(dir: &Path, opened: Opened) -> Self {
         Self {
             dir: dir.to_owned(),
-            db: parts.db,
-            family_options: parts.family_options,
+            db: opened.db,
+            family_options: opened.family_options,
             scan_options: ReadOptions::new(false, None),
             point_options: ReadOptions::new(true, None),
-            budget: parts.budget,
-            space: Space::new(dir, parts.options.disk_reserve_bytes),
+            budget: opened.budget,
+            space: Space::new(dir, opened.options.disk_reserve_bytes),
             failures: Failures::new(
                 dir,
                 #[cfg(test)]
-                Arc::clone(&parts.options.faults),
+                Arc::clone(&opened.options.faults),
             ),
-            options: parts.options,
+            options: opened.options,
             jobs: Jobs::default(),
             table_jobs: Jobs::default(),
-            left_logs: Mutex::new(parts.left_logs),
+            left_logs: Mutex::new(opened.left_logs),
             syncs: AtomicU64::new(0),
-            _lock: parts.lock,
+            _lock: opened.lock,
         }
     }
 
@@ -176,7 +176,7 @@ impl Database {
         taken: Taken<T>,
         outcome: Result<(), impl Display>,
     ) {
-        jobs.settle(taken, outcome, &self.dir, self.stopped().is_some());
+        jobs.settle_job(taken, outcome, &self.dir, self.stopped().is_some());
     }
 }
 

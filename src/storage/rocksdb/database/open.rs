@@ -17,7 +17,7 @@ use super::open_error::OpenError;
 use super::options::{self, DirectoryOptions};
 use super::raw::{Batch, BlockCache, Db, ReadOptions, RocksError};
 use super::space::Space;
-use super::{Database, Parts};
+use super::{Database, Opened};
 
 /// The layout this code writes; 2 added growing tables. A directory with a higher one is refused.
 const FORMAT_VERSION: u32 = 2;
@@ -70,8 +70,8 @@ pub(in crate::storage::rocksdb) fn open(
         options.tables_max = 0;
     }
     let numbers = numbered.into_iter().map(|(number, _)| number).collect();
-    let parts = Parts { db, options, family_options: partition, budget, left_logs, lock };
-    Ok((Database::new(dir, parts), numbers))
+    let opened = Opened { db, options, family_options: partition, budget, left_logs, lock };
+    Ok((Database::new(dir, opened), numbers))
 }
 
 /// Whether there is a database. One that lost the file that names its parts must not be taken for a new one.

@@ -3,7 +3,7 @@
 //!
 //! A family's tables go to RocksDB in the order of their keys. All keys of a table are higher than what RocksDB holds
 //! of the family when it is begun, and what RocksDB gets meanwhile is higher still. Whoever writes to keys that a table
-//! holds has it handed over first ([`Growing::settle`]).
+//! holds has it handed over first ([`Growing::ingest_all`]).
 
 use std::fs;
 use std::io;
@@ -32,7 +32,7 @@ pub(in crate::storage::rocksdb) struct Growing {
     /// Tables that are RocksDB's now.
     handed_over: AtomicU64,
     begun: AtomicBool,
-    /// Somebody else than the writer's thread found something that only it does.
+    /// Another thread than the writer's found something that only that one does.
     wants_writer: AtomicBool,
 }
 
@@ -58,7 +58,7 @@ impl Growing {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Bytes in them.
+    /// Bytes in all of them.
     pub(in crate::storage::rocksdb) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -152,7 +152,7 @@ pub(super) fn serial_of(name: &Path) -> Option<u64> {
     name.to_str()?.strip_suffix(".sst")?.split_once('-')?.1.parse().ok()
 }
 
-/// What is done with them.
+/// What is done with tables.
 impl Growing {
     /// Body of the thread that hands them over.
     pub(in crate::storage::rocksdb) fn run(&self) {
@@ -172,7 +172,7 @@ impl Growing {
         }
     }
 
-    /// Makes an empty table, and its place if this is the first.
+    /// Makes an empty table, and the folder of all if this is the first.
     pub(in crate::storage::rocksdb) fn begin_table(&self, header: &Header) -> Result<GrowingTable, StorageError> {
         let (database, folder) = (&*self.database, &self.folder);
         let made = database.file(Operation::BeginTable, folder, || match fs::create_dir(folder) {
@@ -249,7 +249,7 @@ impl Growing {
         Ok(())
     }
 
-    /// Whether handing over cannot follow.
+    /// Whether handing over lags far behind what is written.
     pub(in crate::storage::rocksdb) fn tables_lag(&self) -> bool {
         self.bytes() > 2 * self.database.options().tables_bytes_max
     }
@@ -267,7 +267,7 @@ impl Growing {
     }
 
     /// Hands over all tables of a family now. Under the writer lock, before what they hold is changed.
-    pub(in crate::storage::rocksdb) fn settle(&self, family: Family) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn ingest_all(&self, family: Family) -> Result<(), StorageError> {
         let state = self.families.state(family);
         state.tables().list().iter().for_each(|table| table.seal());
         self.ingest_sealed(family)?;

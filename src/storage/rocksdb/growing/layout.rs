@@ -1,5 +1,6 @@
-//! The layout of a file that grows by one batch at a time and is at any moment the beginning of a block-based table:
-//! with [`finish`]'s bytes behind its last block RocksDB takes it over as it is. Nothing here does I/O.
+//! The layout of a growing table: a file that grows by one batch at a time and is at any moment the beginning of what
+//! RocksDB calls a block-based table. With [`finish`]'s bytes behind its last block RocksDB takes it over as it is.
+//! Nothing here does I/O.
 //!
 //! A batch is one data block, with one entry and so one restart point. Integers are little-endian:
 //!
@@ -224,7 +225,7 @@ fn u32_of(length: usize) -> u32 {
     u32::try_from(length).expect("a hundred million blocks do not fit a file")
 }
 
-/// What the table says of itself, in the order of the names. Readers and ingestion need the version of external files,
+/// What the file says of itself, in the order of the names. Readers and ingestion need the version of external files,
 /// the comparator, the number of entries and what the index is like; compactions check the number of entries; where the
 /// tail starts spares a guess at opening; sizes serve estimates.
 fn properties(blocks: &[BlockAt], data_end: u64, index_bytes: u64) -> Vec<(&'static str, Vec<u8>)> {

@@ -17,6 +17,9 @@
 //!                    kept by the page cache until its pages, or RocksDB's file, have gone
 //! ```
 //!
+//! In all of `rocksdb/` a *table* is a growing one; what RocksDB calls a table file is a *file* here. Klamm *hands* a
+//! table *over*, RocksDB *ingests* it.
+//!
 //! **Who holds a table.** Its family ([`family_tables::FamilyTables`]), from begin until it is ingested or dropped;
 //! from then on the page cache, as long as some of its pages are kept. Everybody else (routing, queues, readers between
 //! two looks) has it weakly or for the length of a call, so its descriptor and its blocks go back when its owner lets

@@ -26,7 +26,7 @@ use crate::storage::rocksdb::families::FamilyState;
 use crate::storage::{Family, StorageError, Write, WriteSet};
 use crate::types::Offset;
 
-/// So many large pieces' bytes go through the log before a table is begun, in pieces of the least size.
+/// So many large pieces of the least size go through the log, by their bytes, before a table is begun.
 const LOGGED_PIECES_MIN: usize = 128;
 
 /// A table is left when its batches are smaller than this on average.
@@ -35,7 +35,7 @@ const BATCH_BYTES_MIN: u64 = 4 << 10;
 /// A table at which nothing was written for so many groups gives way to a new one when there are too many.
 const IDLE_GROUPS: u64 = 1000;
 
-/// A table that grows. It is its family's, which may drop it at any time.
+/// A table that grows. Its family owns it, and may drop it at any time.
 #[derive(Debug)]
 struct Live {
     family: Family,
@@ -61,19 +61,19 @@ pub(in crate::storage::rocksdb) struct Routing {
     /// Bytes of this group's batches, by family.
     pieces: HashMap<Family, usize>,
     syncs: bool,
-    /// Written by the writer's thread. Others do nothing that waits for the disk.
+    /// The writer's thread writes this group. Other threads do nothing that waits for the disk.
     may_wait: bool,
     live: Vec<Live>,
     staged: HashMap<Family, Staged>,
     /// Written to since all tables were synced. What was dropped meanwhile need not be.
     unsynced: Vec<Weak<GrowingTable>>,
-    /// Tables were begun since their directory was synced.
+    /// Tables were begun since their folder was synced.
     names_unsynced: bool,
     found_are_synced: bool,
 }
 
 impl Routing {
-    /// Looks at a group before any of it is placed.
+    /// Looks at a group before any of it is routed.
     pub(in crate::storage::rocksdb) fn begin_group<'s>(
         &mut self,
         sets: impl Iterator<Item = &'s WriteSet>,
@@ -117,7 +117,7 @@ impl Routing {
         written.or_else(|| staged.batches.first().map(|(last_offset, _)| *last_offset))
     }
 
-    /// A batch goes to RocksDB's log, or what says that some are gone.
+    /// A batch goes to RocksDB's log, or a record that some are gone.
     pub(in crate::storage::rocksdb) fn logs(&self, state: &FamilyState) {
         state.logged().wrote(self.group);
     }
@@ -228,7 +228,7 @@ impl Routing {
         self.live.retain(|live| live.table.upgrade().is_some_and(|table| !table.is_sealed()));
     }
 
-    /// Hands a table over; where it goes on, it goes on in a new one at once.
+    /// Has a table handed over. What comes next for its family may begin a new one at once.
     fn seal(&mut self, growing: &Growing, family: Family, table: &Arc<GrowingTable>) {
         table.seal();
         self.forget_sealed();
@@ -236,7 +236,8 @@ impl Routing {
         growing.ingest_soon(family);
     }
 
-    /// Goes over to the log, if most of the table is on the disk already; sees to that otherwise.
+    /// Leaves a table for the log, if most of it is on the disk already; has it brought there otherwise. Answers
+    /// whether it was left.
     fn leave(&mut self, growing: &Growing, family: Family, table: &Arc<GrowingTable>) -> Result<bool, StorageError> {
         if !table.is_pre_synced() {
             if table.wants_pre_sync() {
@@ -297,7 +298,7 @@ impl Routing {
         Ok(())
     }
 
-    /// The disk has no space for this group: what of it was written to tables goes.
+    /// The disk has no space for this group: takes back what of it was written to tables.
     pub(in crate::storage::rocksdb) fn take_back(&mut self, growing: &Growing) -> Result<(), StorageError> {
         for (_, staged) in self.staged.drain() {
             // What was counted, which a write that failed in its middle was not.
@@ -338,7 +339,7 @@ impl Routing {
 
     /// Has RocksDB take over what the family's tables hold, this group's batches included, because what follows
     /// changes it.
-    pub(in crate::storage::rocksdb) fn settle(
+    pub(in crate::storage::rocksdb) fn ingest_all(
         &mut self,
         growing: &Growing,
         family: Family,
@@ -347,7 +348,7 @@ impl Routing {
         if let Some(staged) = self.staged.remove(&family) {
             staged.table.publish(&staged.written);
         }
-        growing.settle(family)?;
+        growing.ingest_all(family)?;
         self.forget_sealed();
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! A table that grows: a partition's newest batches, written once.
 //!
 //! What goes through RocksDB's log and memtable is written twice. Where much comes for one partition, its batches are
-//! appended to a file instead that is laid out as the beginning of one of its own tables ([`super::layout`]). When
-//! it is full, [`super::ingest`] appends what a table ends with and RocksDB takes the file over as it is.
+//! appended to a file instead that is laid out as the beginning of one of its own files ([`super::layout`]). When
+//! it is full, [`super::ingest`] appends what such a file ends with, and RocksDB takes it over as it is.
 //!
 //! Layout of a file `<log.dir>/growing/<family>-<serial>.sst`: the [`Header`], then a data block for each batch. What
 //! a kill or a loss of power leaves behind the last sound block, zeros that were to be written over among it, does not
@@ -321,8 +321,8 @@ impl GrowingTable {
         self.file.set_len(end)
     }
 
-    /// Makes a table of RocksDB's of it, to be brought to the disk with [`sync_all`](Self::sync_all). May be called
-    /// again.
+    /// Completes the file as one of RocksDB's, to be brought to the disk with [`sync_all`](Self::sync_all). May be
+    /// called again.
     pub(in crate::storage::rocksdb) fn finish(&self) -> io::Result<()> {
         let end = self.size_bytes();
         // They are read from on, and no more of them come.

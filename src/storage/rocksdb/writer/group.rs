@@ -61,7 +61,7 @@ impl GroupWriter<'_> {
         let outcome = if no_space { self.take_back(group).and(outcome) } else { outcome };
         let stopped = matches!(&outcome, Err(error) if !matches!(error, StorageError::Full { .. }));
         // Whoever is told looks at what is left.
-        queue.settle(bytes);
+        queue.done(bytes);
         for (queued, refused) in group.drain(..).zip(refused) {
             if (refused || no_space) && !stopped {
                 let families: Vec<Family> = added_to(&queued.set).collect();
@@ -85,7 +85,7 @@ impl GroupWriter<'_> {
                 self.families.state(*family).forget_end();
             }
         }
-        for (family, first) in self.held.settled.drain(..) {
+        for (family, first) in self.held.ingested.drain(..) {
             self.families.state(family).undo_from(first);
         }
         Ok(())
@@ -131,7 +131,7 @@ impl GroupWriter<'_> {
         self.database.writable()?;
         self.held.batch.clear();
         self.held.starts.clear();
-        self.held.settled.clear();
+        self.held.ingested.clear();
         self.held.routing.begin_group(sets.clone().map(|queued| &queued.set), self.may_wait);
         let sync = self.held.routing.syncs();
         for queued in sets {
@@ -207,15 +207,15 @@ impl GroupWriter<'_> {
             None => true,
         };
         if tables.has_any() && (self.held.routing.first_staged(family).is_some() || tables.list().iter().any(holds)) {
-            self.settle(family)?;
+            self.ingest_tables(family)?;
         }
         tables.forget_handed_over(last_offsets);
         Ok(())
     }
 
-    fn settle(&mut self, family: Family) -> Result<(), StorageError> {
-        self.held.settled.extend(self.held.routing.first_staged(family).map(|first| (family, first)));
-        self.held.routing.settle(self.growing, family)
+    fn ingest_tables(&mut self, family: Family) -> Result<(), StorageError> {
+        self.held.ingested.extend(self.held.routing.first_staged(family).map(|first| (family, first)));
+        self.held.routing.ingest_all(self.growing, family)
     }
 
     fn add_batch(
@@ -232,13 +232,13 @@ impl GroupWriter<'_> {
             return Ok(());
         }
         if let Some(from) = state.take_undo() {
-            self.held.settled.push((family, from));
+            self.held.ingested.push((family, from));
             self.delete_batches(family, &(from..Offset::MAX))?;
         }
         let start = self.start(family);
         if last_offset < start {
             // The log begins anew at an earlier offset. What lies hidden below the start must not come back.
-            self.settle(family)?;
+            self.ingest_tables(family)?;
             state.tables().forget_handed_over(Offset::ZERO..=Offset::MAX);
             state.keep_files();
             let cf = self.database.cf(family);
@@ -250,7 +250,7 @@ impl GroupWriter<'_> {
                 self.before_changing(family, last_offset..=last_offset)?;
             } else if in_order {
                 if state.tables().has_unsynced() {
-                    self.settle(family)?;
+                    self.ingest_tables(family)?;
                 }
                 state.logged().came_in_order();
             } else if self.held.routing.take(self.growing, family, last_offset, bytes)? {

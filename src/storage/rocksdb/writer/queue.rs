@@ -119,7 +119,7 @@ impl Queue {
     }
 
     /// So many bytes are written, or refused.
-    pub(super) fn settle(&self, bytes: usize) {
+    pub(super) fn done(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 

@@ -8,9 +8,9 @@ use super::error::{RocksError, c_path, checked};
 use super::{Cf, Db};
 
 impl Db {
-    /// Makes the table at `path` one of a column family's files: synced, linked into the database's directory, and then
-    /// removed from where it was. Its batches are newer than all that the family holds; where they overlap a memtable,
-    /// that is flushed first. On the same file system only. Nothing but the MANIFEST is written.
+    /// Makes the finished file at `path` one of a column family's: synced, linked into the database's directory, and
+    /// then removed from where it was. Its batches are newer than all that the family holds; where they overlap a
+    /// memtable, that is flushed first. On the same file system only. Nothing but the MANIFEST is written.
     ///
     /// Syncs file and directory on this thread; all writers of the database wait while the family takes the file.
     /// After an error the file is still where it was, and the family does not have it unless the error came of writing
