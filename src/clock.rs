@@ -1,7 +1,9 @@
 //! Wall time, monotonic time and randomness: the only room that asks the machine for them (I-25).
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -40,45 +42,5 @@ impl Clock for SystemClock {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the kernel's random source does not fail once it is seeded");
         u128::from_ne_bytes(bytes)
-    }
-}
-
-/// A clock that stands still until a test moves it; its random numbers follow from the seed.
-#[derive(Debug)]
-pub struct ManualClock {
-    now_ms: AtomicI64,
-    seed: AtomicU64,
-}
-
-impl ManualClock {
-    pub fn new(now_ms: UnixMs, seed: u64) -> Self {
-        Self { now_ms: AtomicI64::new(now_ms), seed: AtomicU64::new(seed) }
-    }
-
-    /// Moves time forward.
-    pub fn advance(&self, ms: i64) {
-        self.now_ms.fetch_add(ms, Ordering::SeqCst);
-    }
-
-    fn next(&self) -> u64 {
-        // SplitMix64: good enough to tell two ids apart, and the same in every run.
-        let mut z = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
-impl Clock for ManualClock {
-    fn now_ms(&self) -> UnixMs {
-        self.now_ms.load(Ordering::SeqCst)
-    }
-
-    fn monotonic_ms(&self) -> i64 {
-        self.now_ms()
-    }
-
-    fn random(&self) -> u128 {
-        (u128::from(self.next()) << 64) | u128::from(self.next())
     }
 }

@@ -4,6 +4,10 @@
 //! The tables come first; whoever changes the house changes them in the same commit. Code under `#[cfg(test)]` is free
 //! of the doors, because a test may build what it likes, but not of the rules about form. Each checker is a function
 //! from text to findings, and is shown to fail on a planted fault at the end.
+//!
+//! Tests and what they share have four names. `tests` (inline, or a file of its own) and `<subject>_tests` hold tests;
+//! `testing` holds what several files of tests share, doubles of the room's seam above all, and stands in the room whose
+//! seam it doubles: a room of doubles would have to import every other. `contract` is the suite of a seam.
 
 mod circles;
 
@@ -420,17 +424,20 @@ fn test_files(files: &[(String, String)]) -> BTreeSet<String> {
     found
 }
 
-fn sources() -> Vec<Source> {
+/// Names below `src` and texts of all source files.
+fn files() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut paths = Vec::new();
     rust_files(&root, &mut paths);
-    let files: Vec<(String, String)> = paths
-        .iter()
-        .map(|path| {
-            let name = path.strip_prefix(&root).expect("listed below the root").to_string_lossy().replace('\\', "/");
-            (name, fs::read_to_string(path).expect("a source file is readable text"))
-        })
-        .collect();
+    let file = |path: &PathBuf| {
+        let name = path.strip_prefix(&root).expect("listed below the root").to_string_lossy().replace('\\', "/");
+        (name, fs::read_to_string(path).expect("a source file is readable text"))
+    };
+    paths.iter().map(file).collect()
+}
+
+fn sources() -> Vec<Source> {
+    let files = files();
     let tests = test_files(&files);
     files
         .iter()
@@ -552,6 +559,19 @@ fn planted_faults_of_form_are_found() {
 
 #[test]
 fn a_module_that_only_tests_see_is_exempt() {
-    let files = [("log/mod.rs".to_owned(), "#[cfg(test)]\npub(crate) mod faulty;\n".to_owned())];
-    assert_eq!(test_files(&files), BTreeSet::from(["log/faulty".to_owned()]));
+    let files = [("log/mod.rs".to_owned(), "#[cfg(test)]\npub(crate) mod testing;\n".to_owned())];
+    assert_eq!(test_files(&files), BTreeSet::from(["log/testing".to_owned()]));
+}
+
+fn check_test_name(path: &str) -> Option<String> {
+    let name = path.rsplit('/').next().expect("split yields at least one part");
+    let known = ["tests", "testing", "contract"].contains(&name) || name.ends_with("_tests") || path == "tidy";
+    (!known).then(|| format!("{path}: for tests only, and neither tests, testing, contract nor …_tests"))
+}
+
+#[test]
+fn what_only_tests_see_says_so_by_its_name() {
+    let found: Vec<String> = test_files(&files()).iter().filter_map(|path| check_test_name(path)).collect();
+    assert!(found.is_empty(), "{} finding(s):\n{}", found.len(), found.join("\n"));
+    assert!(check_test_name("storage/faulty").is_some() && check_test_name("log/end_tests").is_none());
 }

@@ -131,17 +131,17 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::testing::ManualClock;
     use crate::cluster::control::LogInventory;
     use crate::coordination::embedded::EmbeddedCoordination;
-    use crate::coordination::embedded::test_dir::TreeDir;
+    use crate::coordination::embedded::testing::TreeDir;
     use crate::coordination::{Coordination, CreateMode, ensure_path};
     use crate::log::config::LogConfig;
     use crate::log::reading::tail::Tail;
     use crate::replica::manager::{ReplicaConfig, ReplicaDir, WantedReplica};
     use crate::storage::LogDir;
-    use crate::storage::faulty::FaultyDir;
-    use crate::storage::memory::MemoryDir;
+    use crate::storage::testing::faulty::FaultyDir;
+    use crate::storage::testing::memory::MemoryDir;
     use crate::types::{BrokerId, PartitionIndex};
 
     const DAY_MS: i64 = 86_400_000;

@@ -284,7 +284,7 @@ mod tests {
     use crate::cluster::registration::ensure_top_level_paths;
     use crate::coordination::Coordination;
     use crate::coordination::embedded::EmbeddedCoordination;
-    use crate::coordination::embedded::test_dir::TreeDir;
+    use crate::coordination::embedded::testing::TreeDir;
     use crate::types::{BrokerId, PartitionIndex};
     use std::sync::Arc;
 

@@ -189,13 +189,13 @@ mod tests {
     use futures_util::poll;
 
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::testing::ManualClock;
     use crate::cluster::control::{ControlHead, LiveBroker, UpdateMetadata};
     use crate::cluster::registration::ensure_top_level_paths;
     use crate::config::{Inputs, Machine};
     use crate::coordination::Coordination;
     use crate::coordination::embedded::EmbeddedCoordination;
-    use crate::coordination::embedded::test_dir::TreeDir;
+    use crate::coordination::embedded::testing::TreeDir;
     use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
     struct Kit {

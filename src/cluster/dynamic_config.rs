@@ -383,10 +383,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::testing::ManualClock;
     use crate::cluster::registration::ensure_top_level_paths;
     use crate::coordination::embedded::EmbeddedCoordination;
-    use crate::coordination::embedded::test_dir::TreeDir;
+    use crate::coordination::embedded::testing::TreeDir;
     use crate::coordination::{Coordination, CreateMode};
 
     struct Room {

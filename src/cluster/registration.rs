@@ -317,9 +317,9 @@ async fn connected(store: &dyn Coordination) -> Result<i64, CoordinationError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::testing::ManualClock;
     use crate::coordination::embedded::EmbeddedCoordination;
-    use crate::coordination::embedded::test_dir::TreeDir;
+    use crate::coordination::embedded::testing::TreeDir;
 
     fn registrar(store: &Arc<EmbeddedCoordination>, id: i32, port: u16) -> Registrar {
         let endpoint = Endpoint {

@@ -161,7 +161,7 @@ fn broker_names(name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::resolve::tests::config;
+    use super::super::testing::config;
     use super::*;
 
     fn find<'a>(entries: &'a [ConfigEntry], name: &str) -> &'a ConfigEntry {

@@ -59,7 +59,7 @@ fn voters(reader: &Reader<'_>) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::resolve::tests::{config, error};
+    use super::super::testing::{config, error};
     use crate::types::BrokerId;
 
     /// What Kafka's image and most compose files set.

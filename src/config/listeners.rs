@@ -229,7 +229,7 @@ fn inter_broker(
 
 #[cfg(test)]
 mod tests {
-    use super::super::resolve::tests::{config, error};
+    use super::super::testing::{config, error};
 
     fn shown(given: &[(&str, &str)]) -> (String, String, String) {
         let config = config(given);

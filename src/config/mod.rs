@@ -23,6 +23,8 @@ mod reader;
 pub mod resolve;
 pub mod setting;
 pub mod sources;
+#[cfg(test)]
+mod testing;
 pub mod topic;
 mod topic_rows;
 

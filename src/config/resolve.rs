@@ -441,28 +441,14 @@ fn cross_checks(reader: &Reader<'_>) -> Result<(), ConfigError> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::collections::BTreeSet;
 
     use super::super::broker;
     use super::super::setting::Effect;
     use super::super::sources::{Given, Source};
+    use super::super::testing::{config, error};
     use super::*;
-
-    fn load(given: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let overrides = given.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        Config::load(&Inputs { overrides, ..Inputs::default() }, Machine::for_test())
-    }
-
-    /// The configuration of these `--override`s.
-    pub(crate) fn config(given: &[(&str, &str)]) -> Config {
-        load(given).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// The line these `--override`s end with.
-    pub(crate) fn error(given: &[(&str, &str)]) -> String {
-        load(given).expect_err("refused").to_string()
-    }
 
     #[test]
     fn a_row_is_honoured_exactly_if_a_field_comes_from_it() {

@@ -272,7 +272,7 @@ fn default_of(row: &'static Setting, settings: &Settings) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::resolve::tests::config;
+    use super::super::testing::config;
     use super::*;
 
     fn overrides(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::testing::ManualClock;
 use crate::cluster::admin::{ClusterAdmin, NewTopic};
 use crate::cluster::control::{
     BrokerLink, ControlError, ControllerError, ControllerLink, Endpoint, LeaderAndIsr, LiveBroker, LogInventory,
@@ -23,7 +23,7 @@ use crate::cluster::znodes::config::Overrides;
 use crate::cluster::znodes::{partition_state, topics};
 use crate::config::{Config, Inputs, Machine};
 use crate::coordination::embedded::EmbeddedCoordination;
-use crate::coordination::embedded::test_dir::TreeDir;
+use crate::coordination::embedded::testing::TreeDir;
 use crate::coordination::{Coordination, CreateMode};
 use crate::types::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId, TopicName};
 

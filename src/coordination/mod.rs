@@ -16,7 +16,7 @@
 mod contract;
 pub(crate) mod embedded;
 #[cfg(test)]
-pub(crate) mod faulty;
+pub(crate) mod testing;
 pub(crate) mod zookeeper;
 
 use std::fmt::Debug;

@@ -5,13 +5,13 @@ mod context;
 mod fields;
 pub(crate) mod group;
 pub(crate) mod markers;
-#[cfg(test)]
-mod memory;
 mod owner;
 mod place;
 pub(crate) mod replica_writer;
 pub(crate) mod runtime;
 pub(crate) mod shard;
+#[cfg(test)]
+mod testing;
 pub(crate) mod transaction;
 pub(crate) mod writer;
 

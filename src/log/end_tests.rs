@@ -1,9 +1,10 @@
 //! Every way in which a log may end, over the directory's twin in memory: whoever reads on comes to the end, from
 //! wherever he stands, in both isolation levels, before and after a restart (I-26).
 
-use crate::clock::{Clock, ManualClock, UnixMs};
+use crate::clock::testing::ManualClock;
+use crate::clock::{Clock, UnixMs};
 use crate::log::config::LogConfig;
-use crate::log::tests::{Bench, batch, from_producer};
+use crate::log::testing::{Bench, batch, from_producer};
 use crate::log::transaction_tests::transactional;
 use crate::record::{BatchBuilder, BatchHeader};
 use crate::storage::{LogDir, Write};

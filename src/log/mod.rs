@@ -18,6 +18,8 @@ pub(crate) mod upkeep;
 #[cfg(test)]
 mod end_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod transaction_tests;

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::clock::{Clock, ManualClock};
+use crate::clock::Clock;
+use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::{AppendError, Appended};
-use crate::log::tests::{Bench, batch, from_producer};
+use crate::log::testing::{Bench, batch, from_producer};
 use crate::record::{BatchBuilder, ValidBatch};
 use crate::storage::{LogDir, Write};
 use crate::types::{

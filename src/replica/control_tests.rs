@@ -10,19 +10,19 @@ use super::control::{LeadershipListener, ReplicaControl};
 use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager};
 use super::partition::{AckAt, Refusal};
 use super::testing::{self, ME};
-use crate::clock::ManualClock;
+use crate::clock::testing::ManualClock;
 use crate::cluster::control::{
     BrokerLink, ControlError, ControlHead, LeaderAndIsr, LogInventory, PartitionState, StopPartition, StopReplica,
 };
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::{SharedBrokerEpoch, ensure_top_level_paths};
-use crate::coordination::embedded::test_dir::TreeDir;
+use crate::coordination::embedded::testing::TreeDir;
 use crate::log::config::LogConfig;
 use crate::log::reading::tail::Tail;
 use crate::record::BatchBuilder;
-use crate::storage::faulty::{Faults, FaultyDir};
-use crate::storage::memory::MemoryDir;
+use crate::storage::testing::faulty::{Faults, FaultyDir};
+use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{self, LogDir, PartitionId, SharedLogDir, Write, WriteSet, keys};
 use crate::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,

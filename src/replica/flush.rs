@@ -160,8 +160,8 @@ impl Unsynced {
 mod tests {
     use super::*;
     use crate::storage::LogDir;
-    use crate::storage::faulty::FaultyDir;
-    use crate::storage::memory::MemoryDir;
+    use crate::storage::testing::faulty::FaultyDir;
+    use crate::storage::testing::memory::MemoryDir;
 
     fn within(flush_ms: i64) -> LogConfig {
         LogConfig { flush_ms, ..LogConfig::default() }

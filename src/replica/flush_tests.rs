@@ -12,7 +12,7 @@ use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
 use crate::record::{BatchBuilder, ValidBatch};
 use crate::storage::contract::partition;
-use crate::storage::memory::MemoryDir;
+use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{LogDir, SharedLogDir};
 use crate::types::{BrokerId, ProducerEpoch, ProducerId};
 

@@ -12,14 +12,15 @@ use super::maintenance::{Cleaner, retain_all};
 use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
 use super::partition::{AckAt, Partition, Refusal};
 use super::testing;
-use crate::clock::{ManualClock, SharedClock};
+use crate::clock::SharedClock;
+use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
 use crate::metrics::UNCLEANABLE_PARTITIONS;
 use crate::record::{BatchBuilder, for_each_record};
-use crate::storage::faulty::{Faults, FaultyDir};
-use crate::storage::memory::MemoryDir;
+use crate::storage::testing::faulty::{Faults, FaultyDir};
+use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{LogDir, PartitionId, SharedLogDir, StorageError, barrier};
 use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId};
 

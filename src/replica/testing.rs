@@ -9,8 +9,8 @@ use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
 use crate::record::BatchBuilder;
-use crate::storage::faulty::{Faults, FaultyDir};
-use crate::storage::memory::MemoryDir;
+use crate::storage::testing::faulty::{Faults, FaultyDir};
+use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{LogDir, PartitionId, SharedLogDir};
 use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId};
 

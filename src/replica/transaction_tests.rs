@@ -11,7 +11,7 @@ use super::testing;
 use super::wait::FetchWaiter;
 use crate::log::partition_log::AppendError;
 use crate::record::{BatchBuilder, ValidBatch};
-use crate::storage::faulty::Faults;
+use crate::storage::testing::faulty::Faults;
 use crate::types::{
     LeaderEpoch, Offset, ProducerEpoch, ProducerId, TransactionGuard, TransactionMarker, TransactionResult,
 };

@@ -333,6 +333,6 @@ fn a_closed_directory_is_stopped<D: LogDir + ?Sized>(open: &mut dyn FnMut() -> s
 /// The suite over trait objects too, as rooms above see it.
 #[test]
 fn the_suite_runs_over_a_trait_object() {
-    let disk = super::memory::MemoryDir::open();
+    let disk = super::testing::memory::MemoryDir::open();
     check(&mut || -> SharedLogDir { disk.reopen() });
 }

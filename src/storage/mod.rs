@@ -1,8 +1,8 @@
 //! SEAM: one log directory. Families of batches, side records and the embedded tree, behind one ordered commit.
 //!
 //! Knows nothing of what is inside a batch, of leaders or of topics beyond their identity. RocksDB appears in no
-//! signature; `rocksdb/` is the real directory, `memory.rs` its twin for tests, `faulty.rs` a twin that fails on
-//! demand, and `contract.rs` the suite that all of them pass.
+//! signature; `rocksdb/` is the real directory, `testing/` has its twin in memory and one that fails by a script, and
+//! `contract.rs` is the suite that all of them pass.
 //!
 //! Contract
 //! - Write sets are applied in the order in which `commit` or `queue` was called, each one whole or not at all, many of
@@ -23,12 +23,10 @@
 
 #[cfg(test)]
 pub(crate) mod contract;
-#[cfg(test)]
-pub(crate) mod faulty;
 pub(crate) mod keys;
-#[cfg(test)]
-pub(crate) mod memory;
 pub(crate) mod rocksdb;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -401,8 +399,8 @@ impl Wake for Unpark {
 
 #[cfg(test)]
 mod tests {
-    use super::faulty::FaultyDir;
-    use super::memory::MemoryDir;
+    use super::testing::faulty::FaultyDir;
+    use super::testing::memory::MemoryDir;
     use super::*;
 
     #[test]

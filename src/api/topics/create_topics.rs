@@ -377,7 +377,7 @@ mod tests {
     use kafka_protocol::messages::{BrokerId as WireBrokerId, TopicName as WireTopicName};
 
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::testing::ManualClock;
     use crate::cluster::control::LiveBroker;
     use crate::config::{Inputs, Machine};
 

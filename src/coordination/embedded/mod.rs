@@ -508,6 +508,6 @@ impl Coordination for EmbeddedCoordination {
 }
 
 #[cfg(test)]
-pub(crate) mod test_dir;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::test_dir::TreeDir;
+use super::testing::TreeDir;
 use super::*;
 use crate::coordination::SharedCoordination;
 use crate::coordination::contract::{self, Two};

@@ -8,9 +8,9 @@
 //! on its way. So after an `Unknown` the next read first sends a `sync`: what it then sees is settled.
 
 mod error;
-#[cfg(test)]
-pub(crate) mod server;
 mod session;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::server::ZookeeperServer;
+use super::testing::ZookeeperServer;
 use super::*;
 use crate::coordination::SharedCoordination;
 use crate::coordination::contract::{self, Two};

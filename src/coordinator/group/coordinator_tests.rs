@@ -13,7 +13,7 @@ use super::request::*;
 use crate::clock::{Clock, UnixMs};
 use crate::cluster::control::{ControlHead, PartitionState, TopicMetadata, UpdateMetadata};
 use crate::cluster::image::ImagePublisher;
-use crate::coordinator::memory::MemoryLog;
+use crate::coordinator::testing::MemoryLog;
 use crate::coordinator::writer::{CoordinatorRecord, WriteError};
 use crate::types::topic::CONSUMER_OFFSETS;
 use crate::types::{

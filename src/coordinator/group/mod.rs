@@ -23,4 +23,4 @@ mod full_disk_tests;
 #[cfg(test)]
 mod transaction_tests;
 #[cfg(test)]
-mod transcript;
+mod transcript_tests;

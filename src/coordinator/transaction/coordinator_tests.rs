@@ -24,7 +24,7 @@ use crate::cluster::control::{
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::producer_ids::ProducerIds;
 use crate::coordinator::markers::{MarkerError, Markers};
-use crate::coordinator::memory::MemoryLog;
+use crate::coordinator::testing::MemoryLog;
 use crate::coordinator::writer::{TransactionRefusal, WriteError};
 use crate::types::topic::TRANSACTION_STATE;
 use crate::types::{

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::log::config::LogConfig;
     use crate::log::reading::tail::READ_AHEAD_BYTES;
-    use crate::log::tests::{Bench, batch};
+    use crate::log::testing::{Bench, batch};
 
     const ALL: usize = usize::MAX;
 

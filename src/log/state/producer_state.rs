@@ -537,7 +537,7 @@ pub(super) mod tests {
 
     #[test]
     fn agrees_with_a_naive_model() {
-        let clock = crate::clock::ManualClock::new(0, 42);
+        let clock = crate::clock::testing::ManualClock::new(0, 42);
         let mut accepted = 0;
         for _ in 0..50 {
             let (mut log, mut naive) = (log(), Naive::default());

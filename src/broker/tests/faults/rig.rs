@@ -16,11 +16,11 @@ use crate::broker::tests::config_of;
 use crate::broker::{Broker, Fatal, StartError};
 use crate::clock::{SharedClock, SystemClock};
 use crate::coordination::embedded::EmbeddedCoordination;
-use crate::coordination::faulty::{Faults as StoreFaults, FaultyCoordination};
+use crate::coordination::testing::{Faults as StoreFaults, FaultyCoordination};
 use crate::record::BatchBuilder;
 use crate::storage::LogDir;
-use crate::storage::faulty::{Faults as DirFaults, FaultyDir};
-use crate::storage::memory::MemoryDir;
+use crate::storage::testing::faulty::{Faults as DirFaults, FaultyDir};
+use crate::storage::testing::memory::MemoryDir;
 
 /// How long anything may take that is bound to happen.
 pub(super) const SOON: Duration = Duration::from_secs(30);

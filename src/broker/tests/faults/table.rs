@@ -6,9 +6,9 @@ use std::{fmt, fs};
 
 use super::operations::Target;
 use super::rig::Rig;
-use crate::coordination::faulty as store;
-use crate::storage::faulty as dir;
-use crate::storage::faulty::{Operation as On, READS, WRITES};
+use crate::coordination::testing as store;
+use crate::storage::testing::faulty as dir;
+use crate::storage::testing::faulty::{Operation as On, READS, WRITES};
 
 /// The table as a reader sees it, below the root of the repository.
 const FILE: &str = "src/broker/tests/faults/operations_by_faults.md";

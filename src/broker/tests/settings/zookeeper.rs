@@ -5,7 +5,7 @@ use kafka_protocol::messages::FindCoordinatorRequest;
 use super::*;
 use crate::broker::zookeeper_settings;
 use crate::coordination::Coordination;
-use crate::coordination::zookeeper::server::ZookeeperServer;
+use crate::coordination::zookeeper::testing::ZookeeperServer;
 use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::*;
-use crate::clock::{Clock, ManualClock, UnixMs};
+use crate::clock::testing::ManualClock;
+use crate::clock::{Clock, UnixMs};
 use crate::log::config::LogConfig;
-use crate::log::tests::{Bench, Stored, batch, records};
+use crate::log::testing::{Bench, Stored, batch, records};
 use crate::log::transaction_tests::transactional;
 use crate::record::{BatchBuilder, Compression};
 use crate::types::{ProducerEpoch, ProducerId, TransactionResult};

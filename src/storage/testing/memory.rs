@@ -14,7 +14,9 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, Visited, Write, WriteSet, keys};
+use crate::storage::{
+    Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, Visited, Write, WriteSet, keys,
+};
 use crate::task;
 use crate::types::Offset;
 
@@ -192,7 +194,7 @@ impl LogDir for MemoryDir {
             None => Some(done),
         };
         if let Some(done) = refused {
-            super::refuse_closed(self.path(), done);
+            crate::storage::refuse_closed(self.path(), done);
         }
     }
 

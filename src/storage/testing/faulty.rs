@@ -1,8 +1,6 @@
 //! A log directory that fails by a script, around any other one. For tests of the rooms above.
 //!
-//! A script is a list of [`Rule`]s, held by [`Faults`], which stays with the test: which calls it is about (kind of
-//! operation, topic, partition), which of them it strikes (after so many, so often, until lifted), and what becomes of
-//! them ([`Fate`]). Rules outlive the directory, so that one can be armed before a start; a stop does not, as I-6 says.
+//! The script is held by [`Faults`], which stays with the test; what a line of it can say stands in `script`. Rules outlive the directory, so that one can be armed before a start; a stop does not, as I-6 says.
 //! What is struck keeps the contract of `LogDir`: the order of `Done`, and that sets behind a refused one are refused.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -13,144 +11,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{
-    Done, Family, LogDir, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair, Write, WriteSet, keys,
-};
-use crate::types::{Offset, PartitionIndex, TopicName};
-
-/// What a call does, as far as a script tells calls apart. A write set is of several kinds at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    /// Any write set, an empty one included.
-    Commit,
-    /// A set that adds batches.
-    CommitBatches,
-    /// A set that adds no batches: it deletes some, or changes side records.
-    CommitSides,
-    /// A set that changes the embedded tree.
-    CommitTree,
-    /// A set that asks for a sync.
-    CommitSync,
-    Create,
-    Delete,
-    Scan,
-    LastBatch,
-    Side,
-    ScanSides,
-    ScanTree,
-    Reclaim,
-}
-
-/// Every operation that writes.
-pub(crate) const WRITES: &[Operation] = &[Operation::Commit, Operation::Create, Operation::Delete];
-/// Every operation that reads.
-pub(crate) const READS: &[Operation] =
-    &[Operation::Scan, Operation::LastBatch, Operation::Side, Operation::ScanSides, Operation::ScanTree];
+pub(crate) use super::script::{Fate, Operation, READS, Rule, WRITES};
+use super::script::{Touched, families, kinds};
+use crate::storage::{Done, Family, LogDir, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair, WriteSet};
+use crate::types::Offset;
 
 /// Told once why a directory has stopped.
 type Listener = Box<dyn FnOnce(Arc<str>) + Send>;
 
 /// Why a directory fails.
 const REASON: &str = "injected fault";
-
-/// What becomes of a call that a rule strikes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// A write is refused for want of space; nothing of it is written.
-    Full,
-    /// A read fails.
-    Unreadable,
-    /// A write fails, and with it every later one until the directory is opened anew (I-6).
-    Stop,
-    /// It waits until the rule is lifted, and whatever is committed after it waits behind it. Then it goes on.
-    Wait,
-}
-
-impl Fate {
-    fn concerns(self, operation: Operation) -> bool {
-        let reads = READS.contains(&operation);
-        match self {
-            Self::Full | Self::Stop => !reads && operation != Operation::Reclaim,
-            Self::Unreadable => reads,
-            Self::Wait => true,
-        }
-    }
-}
-
-/// One line of a script. Without further limits it strikes every call of these kinds, from now on until it is lifted.
-#[derive(Debug, Clone)]
-pub(crate) struct Rule {
-    fate: Fate,
-    operations: Vec<Operation>,
-    topic: Option<TopicName>,
-    partition: Option<PartitionIndex>,
-    family: Option<Family>,
-    /// Calls to let pass before.
-    pass: u64,
-    /// Calls to strike; `None`: all.
-    strikes: Option<u64>,
-}
-
-impl Rule {
-    pub(crate) fn new(fate: Fate, operations: &[Operation]) -> Self {
-        Self {
-            fate,
-            operations: operations.to_vec(),
-            topic: None,
-            partition: None,
-            family: None,
-            pass: 0,
-            strikes: None,
-        }
-    }
-
-    /// Only what touches this topic.
-    pub(crate) fn of_topic(self, topic: &str) -> Self {
-        Self { topic: Some(TopicName::new(topic)), ..self }
-    }
-
-    /// Only what touches this partition of the topic.
-    pub(crate) fn of_partition(self, topic: &str, partition: i32) -> Self {
-        Self { partition: Some(PartitionIndex(partition)), ..self.of_topic(topic) }
-    }
-
-    /// Only reads of the batches of this family.
-    fn of_family(self, family: Family) -> Self {
-        Self { family: Some(family), ..self }
-    }
-
-    /// Lets so many calls pass first.
-    pub(crate) fn after(self, pass: u64) -> Self {
-        Self { pass, ..self }
-    }
-
-    /// Strikes so many calls and no more.
-    pub(crate) fn times(self, strikes: u64) -> Self {
-        Self { strikes: Some(strikes), ..self }
-    }
-
-    /// The directory says that it is full while this rule holds, as one does that is at its reserve.
-    fn is_shown(&self) -> bool {
-        let everywhere = self.topic.is_none() && self.strikes.is_none() && self.pass == 0;
-        self.fate == Fate::Full && everywhere && self.operations == [Operation::CommitBatches]
-    }
-
-    /// Counts a call that the rule is about. True: it is struck.
-    fn strike(&mut self) -> bool {
-        if self.pass > 0 {
-            self.pass -= 1;
-            return false;
-        }
-        match &mut self.strikes {
-            Some(0) => false,
-            Some(left) => {
-                *left -= 1;
-                true
-            }
-            None => true,
-        }
-    }
-}
 
 /// Names a rule to [`Faults::met`] and [`Faults::lift`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,15 +79,6 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// What a call touches, looked up only when a rule asks for it.
-enum Touched<'a> {
-    Set(&'a WriteSet),
-    Partitions(&'a [PartitionId]),
-    Family(Family),
-    SideKey(&'a [u8]),
-    Tree,
-}
-
 impl FaultyDir {
     /// Wraps a directory; nothing fails until it is armed.
     pub(crate) fn around(inner: SharedLogDir) -> (Arc<Self>, Arc<Faults>) {
@@ -260,27 +121,6 @@ impl FaultyDir {
         StorageError::Full { dir: self.path() }
     }
 
-    /// Whether what is touched belongs to the topic and partition of the rule.
-    fn is_within(&self, rule: &Rule, touched: &Touched<'_>) -> bool {
-        if let Some(wanted) = rule.family {
-            return matches!(touched, Touched::Family(family) if *family == wanted);
-        }
-        let Some(topic) = &rule.topic else { return true };
-        let fits = |id: &PartitionId| id.topic == *topic && rule.partition.is_none_or(|wanted| wanted == id.partition);
-        if let Touched::Partitions(ids) = touched {
-            return ids.iter().any(fits);
-        }
-        self.inner.partitions().iter().filter(|(id, _)| fits(id)).any(|(id, family)| {
-            let prefix = keys::side_prefix(id.topic_id, id.partition);
-            match touched {
-                Touched::Set(set) => set.writes.iter().any(|write| writes_to(write, *family, &prefix)),
-                Touched::Family(touched) => touched == family,
-                Touched::SideKey(key) => key.starts_with(&prefix),
-                Touched::Partitions(_) | Touched::Tree => false,
-            }
-        })
-    }
-
     /// The fate of a call that is one of these operations, by the first rule that strikes it, waiting aside.
     fn judge(&self, state: &mut State, operations: &[Operation], touched: &Touched<'_>) -> Option<Fate> {
         self.judge_by(state, operations, touched, |fate| fate != Fate::Wait)
@@ -301,12 +141,11 @@ impl FaultyDir {
         if state.opened != self.opened {
             return None;
         }
-        for line in state.rules.iter_mut().filter(|line| !line.lifted && counts(line.rule.fate)) {
-            let rule = &line.rule;
-            let about = |operation: &Operation| rule.operations.contains(operation) && rule.fate.concerns(*operation);
-            if operations.iter().any(about) && self.is_within(rule, touched) && line.rule.strike() {
+        for line in state.rules.iter_mut().filter(|line| !line.lifted && counts(line.rule.fate())) {
+            let rule = &mut line.rule;
+            if rule.is_about(operations) && rule.covers(&*self.inner, touched) && rule.strike() {
                 line.met += 1;
-                return Some(line.rule.fate);
+                return Some(rule.fate());
             }
         }
         None
@@ -380,41 +219,6 @@ impl FaultyDir {
     }
 }
 
-/// Families that a set adds batches to.
-fn families(set: &WriteSet) -> impl Iterator<Item = Family> {
-    set.writes.iter().filter_map(|write| match write {
-        Write::Batch { family, .. } => Some(*family),
-        _ => None,
-    })
-}
-
-fn kinds(set: &WriteSet) -> Vec<Operation> {
-    let mut kinds = vec![Operation::Commit];
-    let tree = |write: &Write| matches!(write, Write::Tree { .. } | Write::DeleteTree { .. });
-    if set.sync {
-        kinds.push(Operation::CommitSync);
-    }
-    if set.adds_batches() {
-        kinds.push(Operation::CommitBatches);
-    } else if set.writes.iter().any(tree) {
-        kinds.push(Operation::CommitTree);
-    } else if !set.writes.is_empty() {
-        kinds.push(Operation::CommitSides);
-    }
-    kinds
-}
-
-fn writes_to(write: &Write, of: Family, prefix: &[u8]) -> bool {
-    match write {
-        Write::Batch { family, .. } | Write::DeleteBatch { family, .. } | Write::DeleteBatches { family, .. } => {
-            *family == of
-        }
-        Write::Side { key, .. } | Write::DeleteSide { key } => key.starts_with(prefix),
-        Write::DeleteSides { keys } => keys.start.starts_with(prefix),
-        Write::Tree { .. } | Write::DeleteTree { .. } => false,
-    }
-}
-
 impl Faults {
     /// Adds a rule to the script; it holds from now on.
     pub(crate) fn script(&self, rule: Rule) -> RuleId {
@@ -432,7 +236,7 @@ impl Faults {
     pub(crate) fn lift(&self, rule: RuleId) {
         let mut state = self.state.lock();
         state.rules[rule.0].lifted = true;
-        let waits = |line: &Scripted| !line.lifted && line.rule.fate == Fate::Wait;
+        let waits = |line: &Scripted| !line.lifted && line.rule.fate() == Fate::Wait;
         if !state.rules.iter().any(waits) {
             // Passed on under the lock, so that no commit called meanwhile overtakes them.
             for Queued { dir, set, done } in state.held.take().into_iter().flatten() {
@@ -508,7 +312,7 @@ impl Faults {
     }
 
     fn lift_all(&self, fate: Fate) {
-        let of_fate = |line: &Scripted| line.rule.fate == fate && !line.lifted;
+        let of_fate = |line: &Scripted| line.rule.fate() == fate && !line.lifted;
         let rules: Vec<usize> = {
             let state = self.state.lock();
             state.rules.iter().enumerate().filter(|(_, line)| of_fate(line)).map(|(at, _)| at).collect()
@@ -629,7 +433,8 @@ mod tests {
 
     use super::*;
     use crate::storage::contract::{self, batch, commit, partition};
-    use crate::storage::memory::MemoryDir;
+    use crate::storage::keys;
+    use crate::storage::testing::memory::MemoryDir;
 
     /// A directory with the topics `a` and `b`.
     fn two_topics() -> (Arc<FaultyDir>, Arc<Faults>, Vec<Family>) {

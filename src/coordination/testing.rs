@@ -238,7 +238,7 @@ impl Coordination for FaultyCoordination {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordination::embedded::test_dir::TreeDir;
+    use crate::coordination::embedded::testing::TreeDir;
 
     fn store() -> (Arc<FaultyCoordination>, Arc<EmbeddedCoordination>, Arc<Faults>) {
         let (tree, faults) = (TreeDir::new().store(), Arc::new(Faults::default()));
