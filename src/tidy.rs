@@ -6,8 +6,8 @@
 //! from text to findings, and is shown to fail on a planted fault at the end.
 //!
 //! Tests and what they share have four names. `tests` (inline, or a file of its own) and `<subject>_tests` hold tests;
-//! `testing` holds what several files of tests share, doubles of the room's seam above all, and stands in the room whose
-//! seam it doubles: a room of doubles would have to import every other. `contract` is the suite of a seam.
+//! `testing` holds what several files of tests share, doubles of the room's seam above all, and stands in the room
+//! whose seam it doubles: a room of doubles would have to import every other. `contract` is the suite of a seam.
 
 mod circles;
 

@@ -16,7 +16,7 @@ use crate::record::refused::RefusedKind;
 use crate::replica::ack::AckError;
 use crate::replica::change::ChangeError;
 use crate::replica::delete_records::DeleteRecordsError;
-use crate::replica::partition::Refusal;
+use crate::replica::partition::AppendRefused;
 use crate::replica::sessions::SessionError;
 
 /// Code of a batch that was refused before the log saw it.
@@ -31,12 +31,12 @@ pub(crate) fn of_refused_batch(kind: RefusedKind) -> ResponseError {
     }
 }
 
-pub(crate) fn of_refusal(refusal: &Refusal) -> ResponseError {
+pub(crate) fn of_refusal(refusal: &AppendRefused) -> ResponseError {
     match refusal {
-        Refusal::NotLeader => ResponseError::NotLeaderOrFollower,
-        Refusal::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
-        Refusal::Storage(_) | Refusal::Full => ResponseError::KafkaStorageError,
-        Refusal::Log(error) => of_append_error(error),
+        AppendRefused::NotLeader => ResponseError::NotLeaderOrFollower,
+        AppendRefused::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+        AppendRefused::Storage(_) | AppendRefused::Full => ResponseError::KafkaStorageError,
+        AppendRefused::Log(error) => of_append_error(error),
     }
 }
 
@@ -211,9 +211,9 @@ mod tests {
         assert_eq!(of_refused_batch(RefusedKind::InvalidTimestamp).code(), 32);
         assert_eq!(of_refused_batch(RefusedKind::UnsupportedCompressionType).code(), 76);
         assert_eq!(of_refused_batch(RefusedKind::InvalidRecord).code(), 87);
-        assert_eq!(of_refusal(&Refusal::NotLeader).code(), 6);
-        assert_eq!(of_refusal(&Refusal::NotEnoughReplicas).code(), 19);
-        assert_eq!(of_refusal(&Refusal::Full).code(), 56);
+        assert_eq!(of_refusal(&AppendRefused::NotLeader).code(), 6);
+        assert_eq!(of_refusal(&AppendRefused::NotEnoughReplicas).code(), 19);
+        assert_eq!(of_refusal(&AppendRefused::Full).code(), 56);
         assert_eq!(of_session_error(SessionError::NotFound).code(), 70);
         assert_eq!(of_session_error(SessionError::InvalidEpoch).code(), 71);
         assert_eq!(of_session_error(SessionError::TopicIdError).code(), 106);

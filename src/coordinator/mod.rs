@@ -4,11 +4,13 @@
 mod context;
 mod fields;
 pub(crate) mod group;
+mod loading;
 pub(crate) mod markers;
 mod owner;
 mod place;
 pub(crate) mod replica_writer;
 pub(crate) mod runtime;
+mod serving;
 pub(crate) mod shard;
 #[cfg(test)]
 mod testing;

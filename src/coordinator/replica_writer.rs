@@ -21,7 +21,7 @@ use crate::record::walk;
 use crate::record::{BatchError, BatchHeader, ValidBatch};
 use crate::replica::ack::{Ack, AckError, Completion};
 use crate::replica::manager::ReplicaManager;
-use crate::replica::partition::{Accepted, AckAt, Refusal};
+use crate::replica::partition::{Accepted, AckAt, AppendRefused};
 use crate::task;
 use crate::types::limits::DECOMPRESSED_BATCH_BYTES_MAX;
 use crate::types::{
@@ -45,18 +45,20 @@ impl ReplicaWriter {
     }
 }
 
-impl From<Refusal> for WriteError {
-    fn from(refusal: Refusal) -> Self {
+impl From<AppendRefused> for WriteError {
+    fn from(refusal: AppendRefused) -> Self {
         match refusal {
-            Refusal::NotLeader => Self::NotLeader,
-            Refusal::NotEnoughReplicas => Self::NotEnoughReplicas,
-            Refusal::Log(AppendError::InvalidTxnState { .. }) => TransactionRefusal::InvalidTxnState.into(),
-            Refusal::Log(AppendError::InvalidProducerEpoch { .. }) => TransactionRefusal::InvalidProducerEpoch.into(),
-            Refusal::Log(AppendError::TransactionCoordinatorFenced { .. }) => {
+            AppendRefused::NotLeader => Self::NotLeader,
+            AppendRefused::NotEnoughReplicas => Self::NotEnoughReplicas,
+            AppendRefused::Log(AppendError::InvalidTxnState { .. }) => TransactionRefusal::InvalidTxnState.into(),
+            AppendRefused::Log(AppendError::InvalidProducerEpoch { .. }) => {
+                TransactionRefusal::InvalidProducerEpoch.into()
+            }
+            AppendRefused::Log(AppendError::TransactionCoordinatorFenced { .. }) => {
                 TransactionRefusal::CoordinatorFenced.into()
             }
-            Refusal::Full => Self::Full,
-            Refusal::Storage(_) | Refusal::Log(_) => Self::Storage(refusal.to_string()),
+            AppendRefused::Full => Self::Full,
+            AppendRefused::Storage(_) | AppendRefused::Log(_) => Self::Storage(refusal.to_string()),
         }
     }
 }

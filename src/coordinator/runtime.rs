@@ -13,7 +13,8 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::context::{Context, MakeShard, Unavailable};
-use super::owner::{Command, Owner};
+use super::owner::Owner;
+use super::serving::Command;
 use super::shard::Shard;
 use super::writer::SharedWriter;
 use crate::clock::SharedClock;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::control::{LeadershipListener, ReplicaControl};
 use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager};
-use super::partition::{AckAt, Refusal};
+use super::partition::{AckAt, AppendRefused};
 use super::testing::{self, ME};
 use crate::clock::testing::ManualClock;
 use crate::cluster::control::{
@@ -242,7 +242,7 @@ async fn p5_a_stopped_replica_takes_the_next_role() {
     batch.append(0, None, Some(b"v"));
     let (completion, _acked) = super::ack::Completion::new(1);
     let ack = AckAt::Written(super::ack::Ack::new(&completion, 0));
-    assert!(matches!(partition.append(batch.finish(), ack, None, None, 0), Err(Refusal::NotLeader)));
+    assert!(matches!(partition.append(batch.finish(), ack, None, None, 0), Err(AppendRefused::NotLeader)));
     assert_eq!(bench.role(&t, led(0)).await, Ok(()), "also under the epoch it had");
     bench.produce(&t);
     assert_eq!(bench.end(&t), Offset(2));

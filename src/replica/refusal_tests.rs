@@ -10,7 +10,7 @@ use super::ack::{Ack, AckError, Completion};
 use super::change::{ChangeError, Changed};
 use super::maintenance::{Cleaner, retain_all};
 use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
-use super::partition::{AckAt, Partition, Refusal};
+use super::partition::{AckAt, AppendRefused, Partition};
 use super::testing;
 use crate::clock::SharedClock;
 use crate::clock::testing::ManualClock;
@@ -408,14 +408,14 @@ async fn a_log_is_opened_anew_beside_the_lock_and_off_the_workers() {
     assert_eq!(append().expect("accepted").all().await, [Err(AckError::Full)]);
     bench.faults.hold_reads(true);
     for _ in 0..3 {
-        assert!(matches!(append(), Err(Refusal::Full)), "refused at once");
+        assert!(matches!(append(), Err(AppendRefused::Full)), "refused at once");
         assert!(partition.view().leading && partition.with_log(PartitionLog::log_start_offset) == Offset(0));
     }
     bench.faults.hold_reads(false);
     let acked = loop {
         match append() {
             Ok(acked) => break acked,
-            Err(Refusal::Full) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(AppendRefused::Full) => tokio::time::sleep(Duration::from_millis(5)).await,
             Err(other) => panic!("{other}"),
         }
     };

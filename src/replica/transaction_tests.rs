@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::ack::{Ack, AckError, Completion};
-use super::partition::{Accepted, AckAt, Partition, Refusal};
+use super::partition::{Accepted, AckAt, AppendRefused, Partition};
 use super::testing;
 use super::wait::FetchWaiter;
 use crate::log::partition_log::AppendError;
@@ -31,7 +31,9 @@ fn data(sequence: i32) -> ValidBatch {
 }
 
 /// What became of an append: refused, or written or not.
-fn outcome(append: impl FnOnce(AckAt) -> Result<Accepted, Refusal>) -> Result<Result<(), AckError>, Refusal> {
+fn outcome(
+    append: impl FnOnce(AckAt) -> Result<Accepted, AppendRefused>,
+) -> Result<Result<(), AckError>, AppendRefused> {
     let (completion, mut acked) = Completion::new(1);
     drop(append(AckAt::HighWatermark(Ack::new(&completion, 0)))?);
     drop(completion);
@@ -47,11 +49,11 @@ fn append(
     partition: &Arc<Partition>,
     sequence: i32,
     guard: Option<TransactionGuard>,
-) -> Result<Result<(), AckError>, Refusal> {
+) -> Result<Result<(), AckError>, AppendRefused> {
     outcome(|ack| partition.append(data(sequence), ack, None, guard, 0))
 }
 
-fn end(partition: &Arc<Partition>, result: TransactionResult) -> Result<Result<(), AckError>, Refusal> {
+fn end(partition: &Arc<Partition>, result: TransactionResult) -> Result<Result<(), AckError>, AppendRefused> {
     let marker = TransactionMarker { producer_id: PRODUCER, producer_epoch: EPOCH, coordinator_epoch: 0, result };
     outcome(|ack| partition.append_marker(&marker, ack, None, 0))
 }
@@ -118,7 +120,7 @@ fn a_first_batch_that_was_not_written_has_to_be_verified_again() {
     assert!(again.is_some() && again != guard, "nothing is open on the disk");
     partition.open_anew(0).expect("there is space");
     let stale = append(&partition, 0, guard);
-    assert!(matches!(stale, Err(Refusal::Log(AppendError::InvalidTxnState { .. }))));
+    assert!(matches!(stale, Err(AppendRefused::Log(AppendError::InvalidTxnState { .. }))));
     append(&partition, 0, again).expect("verified").expect("written");
     assert_eq!(positions(&partition), (0, 1));
     assert_eq!(partition.begin_verification(ProducerId(8), EPOCH), other, "guards outlive the log that gave them");

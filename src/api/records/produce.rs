@@ -38,7 +38,7 @@ use crate::api::shared::verification::{Unverified, Verified, is_transactional, v
 use crate::clock::UnixMs;
 use crate::record::validate::validate;
 use crate::replica::ack::{Ack, AckError, Acked, Completion};
-use crate::replica::partition::{AckAt, Refusal, Unwritten};
+use crate::replica::partition::{AckAt, AppendRefused, Unwritten};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
 use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
 
@@ -243,7 +243,7 @@ fn append(
         }
         Err(refusal) => Err(Failed {
             error: error_code::of_refusal(&refusal),
-            message: matches!(refusal, Refusal::Log(_)).then(|| refusal.to_string()),
+            message: matches!(refusal, AppendRefused::Log(_)).then(|| refusal.to_string()),
             records: Vec::new(),
         }),
     }

@@ -18,7 +18,7 @@ use super::request::{
     JoinReply, JoinRequest, LeaveRequest, ListRequest, SyncReply, TxnCommitRequest,
 };
 use crate::clock::UnixMs;
-use crate::coordinator::owner::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
+use crate::coordinator::serving::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
 use crate::coordinator::shard::{Access, Moment, Outcome, ReplayError, Shard, Ticket};
 use crate::coordinator::writer::CoordinatorRecord;
 use crate::types::{PartitionIndex, ProducerId, TopicName, TransactionMarker, TransactionResult, limits};

@@ -14,7 +14,7 @@ use super::request::{
     TransactionReply, TransactionRequest,
 };
 use super::state::{self, Init, NO_PRODUCER, Transaction, TransactionValue};
-use crate::coordinator::owner::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
+use crate::coordinator::serving::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
 use crate::coordinator::shard::{Access, Moment, Outcome, ReplayError, Shard, Ticket};
 use crate::coordinator::writer::CoordinatorRecord;
 use crate::types::{LeaderEpoch, ProducerEpoch, limits};

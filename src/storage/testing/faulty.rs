@@ -1,7 +1,8 @@
 //! A log directory that fails by a script, around any other one. For tests of the rooms above.
 //!
-//! The script is held by [`Faults`], which stays with the test; what a line of it can say stands in `script`. Rules outlive the directory, so that one can be armed before a start; a stop does not, as I-6 says.
-//! What is struck keeps the contract of `LogDir`: the order of `Done`, and that sets behind a refused one are refused.
+//! The script is held by [`Faults`], which stays with the test; what a line of it can say stands in `script`. Rules
+//! outlive the directory, so that one can be armed before a start; a stop does not, as I-6 says. What is struck keeps
+//! the contract of `LogDir`: the order of `Done`, and that sets behind a refused one are refused.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;

@@ -1,5 +1,6 @@
-//! What a script for a failing directory can say: which calls a [`Rule`] is about (kind of operation, topic, partition),
-//! which of them it strikes (after so many, so often, until lifted), and what becomes of them ([`Fate`]). Pure.
+//! What a script for a failing directory can say: which calls a [`Rule`] is about (kind of operation, topic,
+//! partition), which of them it strikes (after so many, so often, until lifted), and what becomes of them ([`Fate`]).
+//! Pure.
 
 use crate::storage::{Family, LogDir, PartitionId, Write, WriteSet, keys};
 use crate::types::{PartitionIndex, TopicName};

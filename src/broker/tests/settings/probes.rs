@@ -101,13 +101,13 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("zookeeper.connection.timeout.ms", "zookeeper::zookeeper_is_asked_and_waited_for_as_is_set"),
     ("zookeeper.max.in.flight.requests", "zookeeper::requests_to_zookeeper_are_bounded_as_is_set"),
     ("klamm.tail.bytes", "directories::the_newest_batches_are_in_memory_as_far_as_the_tail_reaches"),
-    ("klamm.reply.bytes", "records_that_nobody_takes_give_way_to_those_of_another_client"),
+    ("klamm.reply.bytes", "clients::records_that_nobody_takes_give_way_to_those_of_another_client"),
     ("klamm.rocksdb.write.buffer.bytes", "directories::what_exceeds_the_write_buffer_becomes_files"),
     ("klamm.table.piece.bytes", "directories::pieces_that_are_large_enough_go_to_a_table_of_their_own"),
     ("klamm.page.cache.bytes", "directories::a_directory_is_told_how_much_of_the_page_cache_to_keep"),
     ("klamm.disk.reserve.bytes", "directories::produce_is_refused_below_the_reserve"),
-    ("klamm.stray.retention.ms", "a_topic_that_was_deleted_while_the_broker_was_down_goes_and_all_else_stays"),
-    ("klamm.boot.id", "another_boot_gives_new_leader_epochs_and_a_restart_alone_none"),
+    ("klamm.stray.retention.ms", "starts::a_topic_that_was_deleted_while_the_broker_was_down_goes_and_all_else_stays"),
+    ("klamm.boot.id", "starts::another_boot_gives_new_leader_epochs_and_a_restart_alone_none"),
 ];
 
 const INTERNAL_TOPICS: &str = "zookeeper::a_broker_meets_others_in_zookeeper_and_its_internal_topics_are_as_set";
@@ -152,9 +152,10 @@ fn faults(rows: impl Iterator<Item = &'static Setting>, probes: &[(&str, &str)])
 
 /// Whether there is such a test here and its file names the setting.
 fn names(test: &str, setting: &str) -> bool {
-    let (file, function) = match test.split_once("::") {
-        Some((module, function)) => (format!("src/broker/tests/settings/{module}.rs"), function),
-        None => ("src/broker/tests.rs".to_owned(), test),
+    let (module, function) = test.split_once("::").unwrap_or(("", test));
+    let file = match module {
+        "clients" | "starts" => format!("src/broker/tests/{module}.rs"),
+        module => format!("src/broker/tests/settings/{module}.rs"),
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let text = std::fs::read_to_string(path).unwrap_or_default();

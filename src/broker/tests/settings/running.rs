@@ -1,6 +1,6 @@
 //! Settings of a broker that its topics take over, given at the start or while it runs, and those that say how often.
 
-use super::super::set;
+use super::super::clients::set;
 use super::*;
 use crate::broker::running::periods;
 use crate::cluster::running_config::RunningConfig;

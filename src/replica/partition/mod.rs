@@ -7,95 +7,33 @@
 //! for want of space leaves memory ahead for good, so nothing more is accepted until the log has been opened anew, as
 //! the disk has it ([`Partition::open_anew`]).
 
+mod append;
+mod reopen;
+mod role;
+
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
-use super::ack::{Ack, AckError, AckQueue};
+pub(crate) use self::append::{Accepted, AckAt, AppendRefused};
+use self::role::End;
+pub(crate) use self::role::{NotTaken, Role};
+use super::ack::{AckError, AckQueue};
 use super::change::{ChangeError, Changed};
 use super::flush::{FlushTimer, Unsynced};
 use super::view::{PartitionView, Published};
 use super::wait::{Stable, Waiters};
-use crate::clock::UnixMs;
 use crate::log::config::LogConfig;
-use crate::log::partition_log::{AppendError, Appended, PartitionLog};
+use crate::log::partition_log::PartitionLog;
 use crate::log::reading::read::LogReader;
 use crate::log::reading::tail::Tail;
-use crate::record::ValidBatch;
 pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, Queued, SharedLogDir, StorageError, Write, WriteSet};
-use crate::task;
-use crate::types::{
-    BrokerId, Fence, LeaderEpoch, LogOpening, Offset, PartitionEpoch, ProducerEpoch, ProducerId, TransactionGuard,
-    TransactionMarker,
-};
-
-/// Why an append was refused before it was given an offset.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error("this broker does not lead the partition")]
-    NotLeader,
-    #[error("the ISR is smaller than min.insync.replicas")]
-    NotEnoughReplicas,
-    #[error("storage failed: {0}")]
-    Storage(String),
-    #[error("no space left above the disk reserve")]
-    Full,
-    #[error(transparent)]
-    Log(#[from] AppendError),
-}
-
-/// An append that was given its offsets.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) appended: Appended,
-    /// Its write. One who appends to several partitions keeps these until the last, so that all are written together.
-    pub(crate) unwritten: Option<Unwritten>,
-}
-
-/// How far an append must have come before it is acknowledged.
-#[derive(Debug)]
-pub(crate) enum AckAt {
-    /// acks=1, and acks=0 for the count of what is in flight: written by the leader.
-    Written(Ack),
-    /// acks=all: the high watermark has passed it (I-9).
-    HighWatermark(Ack),
-}
-
-/// What this broker is to the partition, as LeaderAndIsr said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Role {
-    pub(crate) leader: Option<BrokerId>,
-    pub(crate) leader_epoch: LeaderEpoch,
-    pub(crate) isr: Vec<BrokerId>,
-    /// Version of the state that says so.
-    pub(crate) partition_epoch: PartitionEpoch,
-    pub(crate) replicas: Vec<BrokerId>,
-}
-
-/// Why a role was not taken. Nothing changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotTaken {
-    #[error("a later version of the partition's state is known")]
-    Outdated,
-    /// The log may have lost its end, so it must not lead under an epoch in which it may have been longer: readers who
-    /// have seen more would not notice. A later epoch will do.
-    #[error("the log may have lost its end; it needs a new leader epoch")]
-    EndLost,
-}
-
-/// Whether the log may have been longer once than it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Whole,
-    InDoubt,
-    /// Asked to lead under this epoch at most, and refused.
-    Refused(LeaderEpoch),
-}
+use crate::types::{BrokerId, LeaderEpoch, LogOpening, Offset, PartitionEpoch};
 
 #[derive(Debug)]
 struct State {
@@ -275,16 +213,7 @@ impl Partition {
             return Err(NotTaken::Outdated);
         }
         let leading = role.leader == Some(self.me);
-        match state.end {
-            End::InDoubt if leading => {
-                state.end = End::Refused(role.leader_epoch);
-                return Err(NotTaken::EndLost);
-            }
-            End::Refused(refused) if leading && role.leader_epoch <= refused => return Err(NotTaken::EndLost),
-            // A follower learns from its leader where its log ends; without a leader nothing is decided.
-            End::InDoubt | End::Refused(_) if role.leader.is_none() => {}
-            End::Whole | End::InDoubt | End::Refused(_) => state.end = End::Whole,
-        }
+        state.end.take(&role, leading)?;
         let new_epoch = role.leader_epoch > state.role.leader_epoch;
         state.leading = leading;
         state.stopped = false;
@@ -304,226 +233,6 @@ impl Partition {
         drop(state);
         self.waiters.wake_all();
         Ok(recorded)
-    }
-
-    /// Gives the batch its offsets and queues its write, which begins when [`Accepted::unwritten`] is dropped. The ack
-    /// is answered after it, in offset order.
-    ///
-    /// `fence`: of an owner that has asked [`Self::may_append`] (coordinators). `guard`: of the verification that the
-    /// producer's transaction includes this partition; see [`Self::begin_verification`].
-    pub(crate) fn append(
-        self: &Arc<Self>,
-        batch: ValidBatch,
-        ack: AckAt,
-        fence: Option<Fence>,
-        guard: Option<TransactionGuard>,
-        now: UnixMs,
-    ) -> Result<Accepted, Refusal> {
-        self.append_with(ack, fence, now, |log, epoch, writes| log.append(batch, epoch, now, guard, writes))
-    }
-
-    /// Ends the open transaction of a producer, if there is one. Otherwise as [`Self::append`].
-    pub(crate) fn append_marker(
-        self: &Arc<Self>,
-        marker: &TransactionMarker,
-        ack: AckAt,
-        fence: Option<Fence>,
-        now: UnixMs,
-    ) -> Result<Accepted, Refusal> {
-        self.append_with(ack, fence, now, |log, epoch, writes| log.append_marker(marker, epoch, now, writes))
-    }
-
-    /// Before the coordinator is asked whether a producer's transaction includes this partition: what the append has to
-    /// bring. `None`: the transaction is open here, nobody need be asked.
-    pub(crate) fn begin_verification(&self, id: ProducerId, epoch: ProducerEpoch) -> Option<TransactionGuard> {
-        let mut state = self.state.lock();
-        match state.failed {
-            Some(_) => Some(state.log.require_verification(id)),
-            None => state.log.begin_verification(id, epoch),
-        }
-    }
-
-    /// Whether an append with acks=all would be taken now, as far as can be told before; the opening of the log that
-    /// its fence has to name. Source: our own; Kafka's coordinators learn it from the append.
-    pub(crate) fn may_append(self: &Arc<Self>, epoch: LeaderEpoch, now: UnixMs) -> Result<LogOpening, Refusal> {
-        let mut state = self.state.lock();
-        self.admit(&mut state, Some(epoch), now)?;
-        self.check_isr(&state)?;
-        Ok(state.opening)
-    }
-
-    /// Refuses what cannot be appended, whatever it is.
-    fn admit(self: &Arc<Self>, state: &mut State, epoch: Option<LeaderEpoch>, now: UnixMs) -> Result<(), Refusal> {
-        if !state.leading || state.closed || epoch.is_some_and(|epoch| epoch != state.role.leader_epoch) {
-            return Err(Refusal::NotLeader);
-        }
-        if self.dir.is_full() {
-            return Err(Refusal::Full);
-        }
-        match &state.failed {
-            Some(AckError::Full) => {
-                self.open_anew_in_background(state, now);
-                Err(Refusal::Full)
-            }
-            Some(failed) => Err(Refusal::Storage(failed.to_string())),
-            None => Ok(()),
-        }
-    }
-
-    fn check_isr(&self, state: &State) -> Result<(), Refusal> {
-        let enough = state.role.isr.len() >= self.needed_isr(state);
-        if enough { Ok(()) } else { Err(Refusal::NotEnoughReplicas) }
-    }
-
-    fn append_with(
-        self: &Arc<Self>,
-        ack: AckAt,
-        fence: Option<Fence>,
-        now: UnixMs,
-        give_offsets: impl FnOnce(&mut PartitionLog, LeaderEpoch, &mut Vec<Write>) -> Result<Appended, AppendError>,
-    ) -> Result<Accepted, Refusal> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        self.admit(state, fence.map(|fence| fence.epoch), now)?;
-        if fence.is_some_and(|fence| fence.opening != state.opening) {
-            // What it was to follow was refused.
-            return Err(Refusal::Full);
-        }
-        if matches!(ack, AckAt::HighWatermark(_)) {
-            self.check_isr(state)?;
-        }
-        let mut writes = Vec::with_capacity(3);
-        let appended = give_offsets(&mut state.log, state.role.leader_epoch, &mut writes)?;
-        match ack {
-            AckAt::Written(ack) => state.written.push(self.ack_offset(&appended), ack),
-            AckAt::HighWatermark(ack) => state.replicated.push(self.ack_offset(&appended), ack),
-        }
-        let sync = state.unsynced.syncs(state.log.config(), appended.log_end_offset);
-        // What an earlier process wrote before it was killed is repeated: it is acknowledged after the sync, too.
-        if appended.duplicate && !sync {
-            let end = self.view.get();
-            state.written.pass(end.log_end_offset);
-            state.replicated.pass(end.high_watermark);
-            return Ok(Accepted { appended, unwritten: None });
-        }
-        if appended.rolled && state.log.config().compact {
-            self.cleaner.notify_one();
-        }
-        let bytes = writes.iter().map(Write::batch_bytes).sum::<usize>() as i64;
-        let last_offset = self.ack_offset(&appended);
-        let partition: Weak<Self> = Arc::downgrade(self);
-        let unwritten = storage::queue(
-            &self.dir,
-            WriteSet { writes, sync },
-            Box::new(move |result| {
-                if let Some(partition) = partition.upgrade() {
-                    partition.on_committed(last_offset, bytes, result);
-                }
-            }),
-        );
-        if !sync {
-            state.unsynced.queued(state.log.config());
-        }
-        drop(guard);
-        Ok(Accepted { appended, unwritten: Some(unwritten) })
-    }
-
-    /// After a write that was refused for want of space: the log is opened as the disk has it, so that the offsets of
-    /// what was refused are given once more (I-2) and what else ran ahead in memory is taken back. A batch that was
-    /// queued behind a refused one may have been stored; nobody was told, so it goes, and a producer can repeat both in
-    /// order. Needs no space for records, so that retention can go on and free some. Blocks on the disk, without the
-    /// lock. Does nothing for a log that needs none of this.
-    pub(crate) fn open_anew(self: &Arc<Self>, now: UnixMs) -> Result<(), ChangeError> {
-        {
-            let mut state = self.state.lock();
-            match &state.failed {
-                None => return Ok(()),
-                _ if state.closed => return Err(ChangeError::Closed),
-                Some(AckError::Full) if !state.reopening => state.reopening = true,
-                Some(failed) => return Err(ChangeError::Failed(failed.clone())),
-            }
-        }
-        let opened = self.open_log(now);
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        state.reopening = false;
-        if state.closed {
-            return Err(ChangeError::Closed);
-        }
-        let mut log = match opened {
-            Ok(log) => log,
-            // There is no space after all; whoever comes next tries again.
-            Err(error @ ChangeError::Unwritten(StorageError::Full { .. })) => return Err(error),
-            Err(error) => {
-                if let ChangeError::Unwritten(failure) = &error {
-                    state.failed = Some(AckError::Storage(failure.to_string()));
-                    error!(partition = %self.name(), %failure, "the log could not be opened again; it is offline");
-                }
-                return Err(error);
-            }
-        };
-        log.set_config(*state.log.config());
-        log.keep_verifications(&mut state.log);
-        state.unsynced.refused();
-        self.reader.store(Arc::new(log.reader()));
-        state.log = log;
-        state.opening = LogOpening(state.opening.0 + 1);
-        state.failed = None;
-        info!(topic = %self.id.topic, partition = %self.id.partition, "opened anew after a refused write");
-        let mut writes = Vec::new();
-        if state.leading {
-            // The record of it may have been what was refused.
-            state.log.assign_epoch(state.role.leader_epoch, &mut writes);
-        }
-        self.publish(state);
-        let recorded = self.queue_change(state, writes);
-        drop(guard);
-        self.waiters.wake_all();
-        Ok(recorded.wait()?)
-    }
-
-    /// The log as the disk has it, without what was queued behind the write that was refused.
-    fn open_log(self: &Arc<Self>, now: UnixMs) -> Result<PartitionLog, ChangeError> {
-        // All that was queued has been answered then, and nothing is queued while the partition has failed.
-        storage::barrier(&*self.dir)?;
-        let (config, written_end) = {
-            let state = self.state.lock();
-            (*state.log.config(), state.log.written_end_offset())
-        };
-        let (dir, tail) = (Arc::clone(&self.dir), Arc::clone(&self.tail));
-        let mut log = PartitionLog::open(dir, self.id.clone(), self.family, config, tail, now)?;
-        let mut writes = Vec::new();
-        log.truncate_to(written_end, now, &mut writes)?;
-        let cut = {
-            let state = self.state.lock();
-            // The family may be on its way to another partition.
-            if state.closed {
-                return Err(ChangeError::Closed);
-            }
-            storage::commit(&*self.dir, WriteSet { writes, sync: false })
-        };
-        cut.wait()?;
-        Ok(log)
-    }
-
-    /// As [`Self::open_anew`], for who must not block: appends are refused until it is done.
-    fn open_anew_in_background(self: &Arc<Self>, state: &State, now: UnixMs) {
-        if state.reopening {
-            return;
-        }
-        let partition = Arc::clone(self);
-        task::in_background(move || {
-            // What it meets it has said and noted; the append that comes next finds it.
-            if let Err(error) = task::as_owner("log reopener", || partition.open_anew(now)) {
-                debug!(partition = %partition.name(), %error, "not opened anew yet");
-            }
-        });
-    }
-
-    /// A duplicate may repeat a batch that is still being written: its ack waits for that batch, and must not stand
-    /// before acks of later batches in the queue, so it waits for the end of what has been given out.
-    fn ack_offset(&self, appended: &Appended) -> Offset {
-        if appended.duplicate { appended.log_end_offset + -1 } else { appended.last_offset }
     }
 
     fn needed_isr(&self, state: &State) -> usize {
