@@ -56,7 +56,7 @@ use crate::coordinator::transaction::config::TransactionConfig;
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
-use crate::net::outbox::Outboxes;
+use crate::net::write_queue::WriteQueues;
 use crate::replica::control::ReplicaControl;
 use crate::replica::maintenance;
 use crate::replica::manager::ReplicaManager;
@@ -488,18 +488,18 @@ fn accept(
     stopped: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
     let admission = Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX));
-    let outboxes = Outboxes::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX));
+    let write_queues = WriteQueues::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX));
     let idle_max = config.connections_max_idle_ms.map_or(NEVER, millis);
     let frame_bytes_max = config.socket_request_max_bytes as usize;
     let mut accepting = Vec::new();
     for (name, socket) in sockets.listeners {
         let name: Arc<str> = Arc::from(name);
         let (handles, admission, stopping) = (Arc::clone(&handles), Arc::clone(&admission), stopped.clone());
-        let outboxes = Arc::clone(&outboxes);
+        let write_queues = Arc::clone(&write_queues);
         let settings_of = move |peer| Settings {
             origin: Origin { handles: Arc::clone(&handles), listener: Arc::clone(&name), peer },
             admission: Arc::clone(&admission),
-            outboxes: Arc::clone(&outboxes),
+            write_queues: Arc::clone(&write_queues),
             frame_bytes_max,
             idle_max,
             stopping: stopping.clone(),

@@ -91,10 +91,10 @@ impl Replies {
         claim: Claim,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> (T, Claim) {
-        let turn = Arc::clone(&self.reading).acquire_owned().await.expect("never closed");
+        let permit = Arc::clone(&self.reading).acquire_owned().await.expect("never closed");
         task::blocking(move || {
             let read = work();
-            drop(turn);
+            drop(permit);
             (read, claim)
         })
         .await

@@ -141,7 +141,7 @@ impl Setting {
     /// What is wrong, in Kafka's words and without the value where it is secret.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
         let value = self.kind.parse(text).map_err(|why| self.invalid(text.trim(), &why))?;
-        self.check.check(self.name, &value).map_err(|Refusal(shown, why)| self.invalid(&shown, &why))?;
+        self.check.check(self.name, &value).map_err(|NotAllowed(shown, why)| self.invalid(&shown, &why))?;
         Ok(value)
     }
 
@@ -152,7 +152,7 @@ impl Setting {
 }
 
 /// The value as Kafka shows it, and why it is refused.
-struct Refusal(String, String);
+struct NotAllowed(String, String);
 
 impl Kind {
     fn parse(self, text: &str) -> Result<Value, String> {
@@ -195,8 +195,8 @@ impl Kind {
 }
 
 impl Check {
-    fn check(self, name: &str, value: &Value) -> Result<(), Refusal> {
-        let refuse = |why: String| Err(Refusal(value.to_string(), why));
+    fn check(self, name: &str, value: &Value) -> Result<(), NotAllowed> {
+        let refuse = |why: String| Err(NotAllowed(value.to_string(), why));
         match (self, value) {
             (Check::AtLeast(least), Value::Integer(n)) if *n < least => {
                 refuse(format!("Value must be at least {least}"))
@@ -222,7 +222,7 @@ impl Check {
             (Check::EachOf(legal), Value::List(list)) => {
                 match list.iter().find(|element| !legal.contains(&element.as_str())) {
                     Some(element) => {
-                        Err(Refusal(element.clone(), format!("String must be one of: {}", legal.join(", "))))
+                        Err(NotAllowed(element.clone(), format!("String must be one of: {}", legal.join(", "))))
                     }
                     None => Ok(()),
                 }
@@ -242,7 +242,7 @@ impl Check {
                 let form = "[partitionId]:[brokerId],[partitionId]:[brokerId],...";
                 let why =
                     format!("{name} must be the literal '*' or a list of replicas in the following format: {form}");
-                Err(Refusal(shown, why))
+                Err(NotAllowed(shown, why))
             }
             _ => Ok(()),
         }

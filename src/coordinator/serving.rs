@@ -34,7 +34,8 @@ pub(crate) const BATCH_OVERHEAD_BYTES: usize = 61;
 /// Pause before the log is asked again whether it takes what it is owed.
 const OWED_PAUSE: Duration = Duration::from_millis(500);
 
-/// Least time between two lines that say that a log takes no records: a disk at its limit is full and not full in turn.
+/// Least time between two lines that say that a log takes no records: a disk at its limit is full and not full by
+/// turns.
 const SAY_AGAIN_MS: i64 = 60_000;
 
 /// How long what is due by time is put off while the log takes no records.
@@ -351,8 +352,8 @@ impl<'a, S: Shard> Serving<'a, S> {
         self.append(Entry::Records { transaction: None, records }, replies);
     }
 
-    /// Appends what the shard has replayed. A refusal is told by the flight, in its turn; what follows it is not even
-    /// tried, so that the order stays.
+    /// Appends what the shard has replayed. A refusal is told by the flight, in response order; what follows it is not
+    /// even tried, so that the order stays.
     fn append(&mut self, entry: Entry, replies: Vec<Released<S>>) {
         let appended = self.try_append(&entry).unwrap_or_else(|error| {
             if error.passes() {

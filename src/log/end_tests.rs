@@ -1,5 +1,5 @@
 //! Every way in which a log may end, over the directory's twin in memory: whoever reads on comes to the end, from
-//! wherever he stands, in both isolation levels, before and after a restart (I-26).
+//! wherever it stands, in both isolation levels, before and after a restart (I-26).
 
 use crate::clock::testing::ManualClock;
 use crate::clock::{Clock, UnixMs};

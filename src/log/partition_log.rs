@@ -444,7 +444,7 @@ impl PartitionLog {
     /// The batches that end below `offset` were deleted or replaced: readers must not find them in memory.
     fn forget_in_memory(&self, offset: Offset) {
         self.tail.newest.forget_below(&self.reader.shared.slot, offset);
-        self.reader.shared.ahead.clear();
+        self.reader.shared.read_ahead.clear();
     }
 }
 

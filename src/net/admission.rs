@@ -2,16 +2,16 @@
 //! answered, one for large frames that are still coming in. So slow senders, which fill only the second half, keep
 //! nobody's whole request from being served, and small frames never wait for either.
 //!
-//! A large frame takes its whole size at once: whoever has room can be received to its end, and no two wait for each
+//! A large frame takes its whole size at once: one that has room can be received to its end, and no two wait for each
 //! other. While others wait for room a frame that comes too slowly loses it, and its connection.
 //!
 //! Those who wait get room in the order in which they came, and only the first is woken when some is released. So that
 //! nobody waits long for the first: a request gets room as long as there is any, so the last may take more than was
 //! left; a request may be parked for minutes, and the whole half free never. The same holds for a frame above the whole
-//! half that is to come in, while those that fit into it have to fit into what is left: who is received makes room
-//! within a bounded time. A connection that writes a reply which its client does not take does nothing else, so it
-//! gives up its place meanwhile.
-//! Source of the first rule: Kafka 3.9 `SimpleMemoryPool.tryAllocate`, as `SocketServer` makes it (not strict).
+//! half that is to come in, while those that fit into it have to fit into what is left: a frame that is received makes
+//! room within a bounded time. A connection that writes a reply which its client does not take does nothing else, so it
+//! gives up its place meanwhile. Source of the first rule: Kafka 3.9 `SimpleMemoryPool.tryAllocate`, as `SocketServer`
+//! makes it (not strict).
 
 use std::future::Future;
 use std::io;
@@ -41,9 +41,9 @@ struct Budget {
     any_room: bool,
     used: AtomicUsize,
     waiting: AtomicUsize,
-    /// Whose turn it is to get room; fair.
-    turn: Semaphore,
-    /// Wakes who has the turn.
+    /// Held by the first in the queue for room; fair.
+    head: Semaphore,
+    /// Wakes the first in the queue.
     released: Notify,
 }
 
@@ -82,7 +82,7 @@ impl Admission {
 impl Budget {
     fn new(bytes_max: usize, any_room: bool) -> Arc<Self> {
         let (used, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { bytes_max, any_room, used, waiting, turn: Semaphore::new(1), released: Notify::new() })
+        Arc::new(Self { bytes_max, any_room, used, waiting, head: Semaphore::new(1), released: Notify::new() })
     }
 
     fn admits(&self, used: usize, bytes: usize) -> bool {
@@ -96,8 +96,8 @@ impl Budget {
             return charge;
         }
         let _waiting = Counted::new(&self.waiting);
-        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
-        // Who has counted himself finds what was released before, or is woken by what is released after.
+        let _head = self.head.acquire().await.expect("the semaphore is never closed");
+        // It is counted as waiting, so it finds what was released before or is woken by what is released after.
         while !self.try_take(bytes) {
             self.released.notified().await;
         }
@@ -120,7 +120,7 @@ impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::SeqCst);
         if self.budget.waiting.load(Ordering::SeqCst) > 0 {
-            // Kept for who gets the turn next, if nobody has it yet.
+            // Kept for the next first in the queue, if there is none yet.
             self.budget.released.notify_one();
         }
     }
@@ -259,7 +259,7 @@ mod tests {
         let _third = third.await;
     }
 
-    /// Issue 12, row 13: a frame above the half waited for a moment in which nobody held any, and had its turn never
+    /// Issue 12, row 13: a frame above the half waited for a moment in which nobody held any, and never came first
     /// while others kept coming, or while one request was parked.
     #[tokio::test]
     async fn a_frame_above_the_budget_needs_any_room_and_takes_all() {
@@ -320,7 +320,7 @@ mod tests {
         drop(held);
         assert!(waiting[0].is_woken() && woken(&waiting) == 1);
         let charge = waiting[0].poll().expect("the first has the room");
-        // The turn goes on; who has it finds no room and waits for the release.
+        // The next one comes first, finds no room and waits for the release.
         assert!(waiting[1].is_woken() && waiting[1].poll().is_none() && woken(&waiting) == 0);
         drop(waiting.remove(1));
         assert!(waiting[1].is_woken() && woken(&waiting) == 1, "who gave up is passed over");

@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::admission::{Admission, Charge, Charging, Receiving};
-use super::outbox::{Outbox, Outboxes, Waiting};
 use super::reply::{self, Reply, WriteError};
-use super::turn::Turn;
+use super::time_slice::TimeSlice;
+use super::write_queue::{QueuedReply, WriteQueue, WriteQueues};
 use crate::api::dispatch::{Dispatched, Origin, dispatch};
 use crate::api::handler::{CloseReason, Outcome};
 use crate::metrics;
@@ -37,7 +37,7 @@ use crate::wire::frame::{FrameReader, Readable};
 pub(crate) struct Settings {
     pub(crate) origin: Origin,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) outboxes: Arc<Outboxes>,
+    pub(crate) write_queues: Arc<WriteQueues>,
     /// `socket.request.max.bytes`.
     pub(crate) frame_bytes_max: usize,
     /// `connections.max.idle.ms`.
@@ -55,13 +55,13 @@ enum Ready {
 
 type Pending = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
-/// A reply whose turn has come.
+/// A reply that is next in response order.
 struct Finished {
     ready: Ready,
     /// Request bytes that are free once it is sent.
     _charge: Charge,
     /// What was counted while it waited.
-    _waiting: Option<Waiting>,
+    _waiting: Option<QueuedReply>,
 }
 
 /// Serves the connection until either side ends it.
@@ -71,15 +71,15 @@ pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
     let reader = FrameReader::new(settings.frame_bytes_max);
     let receiving = settings.admission.receiving();
     let pending = FuturesOrdered::new();
-    let outbox = settings.outboxes.outbox();
-    let turn = Arc::new(Turn::new());
-    let its_turn = Arc::clone(&turn);
+    let write_queue = settings.write_queues.of_connection();
+    let slice = Arc::new(TimeSlice::new());
+    let its_slice = Arc::clone(&slice);
     let (finished, next_fetch) = (VecDeque::new(), None);
     let connection =
-        Connection { read, write, reader, receiving, pending, finished, outbox, next_fetch, turn, settings };
+        Connection { read, write, reader, receiving, pending, finished, write_queue, next_fetch, slice, settings };
     let mut running = pin!(connection.run());
     let polled = poll_fn(|context| {
-        its_turn.begins();
+        its_slice.begins();
         running.as_mut().poll(context)
     });
     match polled.await {
@@ -141,13 +141,13 @@ struct Connection {
     /// Memory of a large frame that is coming in.
     receiving: Receiving,
     pending: FuturesOrdered<Pending>,
-    /// Replies whose turn came while one before them was being written.
+    /// Replies that became ready, in response order, while one before them was being written.
     finished: VecDeque<Finished>,
     /// Finished replies of both.
-    outbox: Arc<Outbox>,
+    write_queue: Arc<WriteQueue>,
     /// A fetch that begins when `pending` is empty.
     next_fetch: Option<Pending>,
-    turn: Arc<Turn>,
+    slice: Arc<TimeSlice>,
     settings: Settings,
 }
 
@@ -162,24 +162,24 @@ impl Connection {
         // Replies go on meanwhile, because they make the room that it waits for.
         let mut held: Option<HeldFrame> = None;
         loop {
-            if self.turn.is_over() {
+            if self.slice.is_over() {
                 tokio::task::yield_now().await;
             }
             if self.unsent() == 0 {
                 self.pending.extend(self.next_fetch.take());
             }
-            if self.outbox.is_full() {
+            if self.write_queue.is_full() {
                 self.receiving.step_back();
             }
             let may_read = reading
                 && held.is_none()
                 && self.next_fetch.is_none()
                 && self.unsent() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
-                && !self.outbox.is_full();
+                && !self.write_queue.is_full();
             let (unsent, judged_at) = (self.unsent(), self.receiving.judged_at());
             tokio::select! {
                 biased;
-                Some(finished) = next_in_turn(&mut self.finished, &mut self.pending), if unsent > 0 => {
+                Some(finished) = next_in_order(&mut self.finished, &mut self.pending), if unsent > 0 => {
                     self.send(finished.ready, &mut held).await?;
                     active_at = Instant::now();
                 }
@@ -229,10 +229,10 @@ impl Connection {
             dispatch(&self.settings.origin, frame).await;
         match outcome {
             Outcome::Later(later) => {
-                let outbox = Arc::clone(&self.outbox);
+                let write_queue = Arc::clone(&self.write_queue);
                 let later: Pending = Box::pin(async move {
                     let ready = ready(correlation_id, flexible_header, later.await);
-                    finished(ready, charge, &outbox)
+                    finished(ready, charge, &write_queue)
                 });
                 if is_fetch && self.unsent() > 0 {
                     self.next_fetch = Some(later);
@@ -243,7 +243,7 @@ impl Connection {
             }
             now if self.unsent() == 0 => self.send(ready(correlation_id, flexible_header, now), &mut None).await,
             now => {
-                let finished = finished(ready(correlation_id, flexible_header, now), charge, &self.outbox);
+                let finished = finished(ready(correlation_id, flexible_header, now), charge, &self.write_queue);
                 self.pending.push_back(Box::pin(std::future::ready(finished)));
                 Ok(())
             }
@@ -285,7 +285,7 @@ impl Connection {
 }
 
 /// The next reply in the order of the requests.
-async fn next_in_turn(finished: &mut VecDeque<Finished>, pending: &mut FuturesOrdered<Pending>) -> Option<Finished> {
+async fn next_in_order(finished: &mut VecDeque<Finished>, pending: &mut FuturesOrdered<Pending>) -> Option<Finished> {
     match finished.pop_front() {
         Some(finished) => Some(finished),
         None => pending.next().await,
@@ -334,10 +334,10 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await.map(drop);
 }
 
-/// A reply that waits for its turn. Records are counted elsewhere, see [`crate::api::replies`].
-fn finished(ready: Ready, charge: Charge, outbox: &Arc<Outbox>) -> Finished {
+/// A reply that waits for those before it. Records are counted elsewhere, see [`crate::api::replies`].
+fn finished(ready: Ready, charge: Charge, write_queue: &Arc<WriteQueue>) -> Finished {
     let waiting = match &ready {
-        Ready::Write(reply) if !reply.has_records() => Some(outbox.put(reply.len())),
+        Ready::Write(reply) if !reply.has_records() => Some(write_queue.put(reply.len())),
         _ => None,
     };
     Finished { ready, _charge: charge, _waiting: waiting }

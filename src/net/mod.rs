@@ -3,6 +3,6 @@
 pub(crate) mod admission;
 pub(crate) mod connection;
 pub(crate) mod listener;
-pub(crate) mod outbox;
 mod reply;
-mod turn;
+mod time_slice;
+pub(crate) mod write_queue;

@@ -42,7 +42,7 @@ const JOIN_BYTES_MAX: usize = 4096;
 /// Slices handed to one `writev`.
 const SLICES_MAX: usize = 64;
 
-/// Bytes that are copied without giving other tasks their turn.
+/// Bytes that are copied without letting other tasks run.
 const COPY_BYTES_MAX: usize = 1 << 20;
 
 const PACE: Duration = Duration::from_secs(REPLY_PACE_SECONDS);

@@ -87,7 +87,8 @@ impl FlushTimer {
         }
     }
 
-    /// Before the sync is queued: who sees the next round asks anew, and who saw this one has queued his write.
+    /// Before the sync is queued: one that sees the next round asks anew, and one that saw this one has queued its
+    /// write.
     fn end_round(&self) {
         let mut due = self.due.lock();
         *due = None;

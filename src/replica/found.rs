@@ -24,7 +24,7 @@ const VERSION: u8 = 1;
 
 /// Where a log lies that is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundLog {
     /// Index of its directory.
     pub(super) at: usize,
     pub(super) family: Family,
@@ -34,7 +34,7 @@ pub(super) struct Found {
     pub(super) may_lack_end: bool,
 }
 
-impl Found {
+impl FoundLog {
     /// One that this process made or had open.
     pub(super) fn made(at: usize, family: Family) -> Self {
         Self { at, family, stray_since: None, may_lack_end: false }
@@ -44,7 +44,7 @@ impl Found {
 /// All logs that are not open.
 #[derive(Debug, Default)]
 pub(super) struct FoundLogs {
-    pub(super) logs: HashMap<PartitionId, Found>,
+    pub(super) logs: HashMap<PartitionId, FoundLog>,
 }
 
 impl FoundLogs {
@@ -57,7 +57,7 @@ impl FoundLogs {
         })?;
         for (id, family) in dir.partitions() {
             let stray_since = marks.get(&(id.topic_id, id.partition)).copied();
-            self.logs.insert(id, Found { at, family, stray_since, may_lack_end: may_lack_ends });
+            self.logs.insert(id, FoundLog { at, family, stray_since, may_lack_end: may_lack_ends });
         }
         Ok(())
     }
@@ -76,7 +76,7 @@ impl FoundLogs {
     }
 
     /// Logs of a partition by name, whatever their topic ids, that are not strays.
-    pub(super) fn of_partition(&self, topic: &TopicName, partition: PartitionIndex) -> Vec<(PartitionId, Found)> {
+    pub(super) fn of_partition(&self, topic: &TopicName, partition: PartitionIndex) -> Vec<(PartitionId, FoundLog)> {
         let of = |id: &PartitionId| id.topic == *topic && id.partition == partition;
         let logs = self.logs.iter().filter(|(id, found)| of(id) && found.stray_since.is_none());
         logs.map(|(id, found)| (id.clone(), *found)).collect()
@@ -138,7 +138,7 @@ mod tests {
     fn strays_name_a_topic_only_where_nothing_else_does() {
         let mut found = FoundLogs::default();
         let mut add = |id: &PartitionId, stray_since| {
-            found.logs.insert(id.clone(), Found { at: 0, family: Family(0), stray_since, may_lack_end: false });
+            found.logs.insert(id.clone(), FoundLog { at: 0, family: Family(0), stray_since, may_lack_end: false });
         };
         let (old, new, other) = (id("t", 1, 0), id("t", 2, 0), id("u", 3, 0));
         add(&old, Some(5));

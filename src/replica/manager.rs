@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::change::{ChangeError, Changed};
 use super::flush::FlushTimer;
-use super::found::{self, Found, FoundLogs};
+use super::found::{self, FoundLog, FoundLogs};
 use super::partition::{Partition, Upkeep};
 use crate::clock::{SharedClock, UnixMs};
 use crate::cluster::control::LogInventory;
@@ -271,7 +271,7 @@ impl ReplicaManager {
                     Ok(families) => {
                         let mut found = self.found.lock();
                         for (id, family) in ids.into_iter().zip(families) {
-                            found.logs.insert(id.clone(), Found::made(at, family));
+                            found.logs.insert(id.clone(), FoundLog::made(at, family));
                             places.insert(id, Ok(Place { made: true }));
                         }
                     }
@@ -326,7 +326,7 @@ impl ReplicaManager {
     /// Source: Kafka 3.9 `ReplicaManager.stopPartitions`.
     pub(crate) fn delete(&self, doomed: &[(TopicName, PartitionIndex)]) -> Vec<Result<(), StorageError>> {
         let _alone = self.changing.lock();
-        let mut logs: Vec<(usize, PartitionId, Found)> = Vec::new();
+        let mut logs: Vec<(usize, PartitionId, FoundLog)> = Vec::new();
         for (asked, (topic, partition)) in doomed.iter().enumerate() {
             self.close_hosted(topic, *partition);
             let found = self.found.lock().of_partition(topic, *partition);
@@ -334,7 +334,7 @@ impl ReplicaManager {
         }
         let mut results = vec![Ok(()); doomed.len()];
         for (at, ReplicaDir { dir, .. }) in self.dirs.iter().enumerate() {
-            let here: Vec<&(usize, PartitionId, Found)> = logs.iter().filter(|(.., found)| found.at == at).collect();
+            let here: Vec<&(usize, PartitionId, FoundLog)> = logs.iter().filter(|(.., found)| found.at == at).collect();
             if here.is_empty() {
                 continue;
             }
@@ -354,7 +354,7 @@ impl ReplicaManager {
         let Some(replica) = self.get(topic.as_str(), partition) else { return };
         let at = self.dirs.iter().position(|place| place.dir.path() == replica.dir_path());
         let at = at.expect("a replica lies in one of the directories");
-        self.found.lock().logs.insert(replica.id.clone(), Found::made(at, replica.family));
+        self.found.lock().logs.insert(replica.id.clone(), FoundLog::made(at, replica.family));
         if let Some(topic) = self.partitions.write().get_mut(topic) {
             topic.insert(partition, Hosted::Offline(replica.id.topic_id));
         }
@@ -390,7 +390,7 @@ impl ReplicaManager {
     pub(crate) fn judge_strays(&self, standing: impl Fn(&PartitionId) -> Standing, retention_ms: i64) -> Strays {
         let _alone = self.changing.lock();
         let now = self.clock.now_ms();
-        let unopened: BTreeMap<PartitionId, Found> =
+        let unopened: BTreeMap<PartitionId, FoundLog> =
             self.found.lock().logs.iter().map(|(id, found)| (id.clone(), *found)).collect();
         let mut strays = Strays::default();
         for (id, found) in unopened {
@@ -428,10 +428,10 @@ impl ReplicaManager {
         strays
     }
 
-    fn put_mark(&self, id: &PartitionId, place: Found, since: Option<UnixMs>) -> Result<(), StorageError> {
+    fn put_mark(&self, id: &PartitionId, place: FoundLog, since: Option<UnixMs>) -> Result<(), StorageError> {
         let mark = since.map_or_else(|| found::unmark(id), |since| found::mark(id, since));
         write(&*self.dirs[place.at].dir, vec![mark])?;
-        self.found.lock().logs.insert(id.clone(), Found { stray_since: since, ..place });
+        self.found.lock().logs.insert(id.clone(), FoundLog { stray_since: since, ..place });
         Ok(())
     }
 

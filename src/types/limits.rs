@@ -53,12 +53,12 @@ pub const CONNECTION_REPLY_BYTES_WAITING_MAX: usize = 16 << 20;
 /// copied and summed several times over.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 1 << 20;
 
-/// Most queued bytes that the caller of an append writes himself, where nobody else is writing: one request of Java's
+/// Most queued bytes that the caller of an append writes itself, where nobody else is writing: one request of Java's
 /// producer with batches of 64 KiB for six partitions. A tenth of a millisecond or two; waking the storage writer and
 /// being woken by it takes about as much.
 pub const INLINE_WRITE_BYTES_MAX: usize = 512 << 10;
 
-/// Most sets that he writes: each costs some microseconds, however small it is.
+/// Most sets that it writes: each costs some microseconds, however small it is.
 pub const INLINE_WRITE_SETS_MAX: usize = 32;
 
 /// Commands that wait for an owner task.

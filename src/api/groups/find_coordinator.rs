@@ -60,7 +60,7 @@ fn topic_of(key_type: i8) -> Option<&'static str> {
     }
 }
 
-struct Found {
+struct CoordinatorNode {
     node: i32,
     host: String,
     port: i32,
@@ -109,12 +109,12 @@ fn respond(
     FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
 }
 
-fn find(ctx: &RequestContext, image: &ClusterImage, key_type: i8, key: &str) -> Result<Found, ResponseError> {
+fn find(ctx: &RequestContext, image: &ClusterImage, key_type: i8, key: &str) -> Result<CoordinatorNode, ResponseError> {
     let topic = topic_of(key_type).ok_or(ResponseError::InvalidRequest)?;
     let topic = image.topic(topic).ok_or(ResponseError::CoordinatorNotAvailable)?;
     let partition = partition_for(key, topic.partitions.len() as i32);
     let state = topic.partitions.get(&partition).ok_or(ResponseError::CoordinatorNotAvailable)?;
     let leader = state.leader.and_then(|id| image.brokers.get(&id)).ok_or(ResponseError::CoordinatorNotAvailable)?;
     let endpoint = endpoint(leader, &ctx.listener).ok_or(ResponseError::CoordinatorNotAvailable)?;
-    Ok(Found { node: leader.id.0, host: endpoint.host.clone(), port: i32::from(endpoint.port) })
+    Ok(CoordinatorNode { node: leader.id.0, host: endpoint.host.clone(), port: i32::from(endpoint.port) })
 }

@@ -76,11 +76,11 @@ struct Part {
     key: FetchKey,
     wanted: Wanted,
     replica: Option<Arc<Partition>>,
-    found: Found,
+    found: Fetched,
 }
 
 #[derive(Default)]
-struct Found {
+struct Fetched {
     error: Option<ResponseError>,
     high_watermark: Offset,
     last_stable_offset: Offset,
@@ -249,7 +249,7 @@ fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, refusal: Option<Res
     if let Some(error) = refusal {
         return Part { key, wanted, replica: None, found: refused(error) };
     }
-    Part { key, wanted, replica: Some(replica), found: Found::nothing() }
+    Part { key, wanted, replica: Some(replica), found: Fetched::nothing() }
 }
 
 /// Whether the replica is of another incarnation of the topic than the one asked: the image is ahead of the roles.
@@ -258,11 +258,11 @@ fn is_of_another_topic(asked: &TopicRef, replicas: TopicId) -> bool {
     matches!(asked, TopicRef::Id(id) if *id != replicas)
 }
 
-fn refused(error: ResponseError) -> Found {
-    Found { error: Some(error), ..Found::nothing() }
+fn refused(error: ResponseError) -> Fetched {
+    Fetched { error: Some(error), ..Fetched::nothing() }
 }
 
-impl Found {
+impl Fetched {
     fn nothing() -> Self {
         Self {
             high_watermark: Offset::NONE,
@@ -278,7 +278,7 @@ fn look(part: &mut Part, read_committed: bool) {
     let Some(replica) = &part.replica else { return };
     let view = replica.view();
     let found = &mut part.found;
-    *found = Found::nothing();
+    *found = Fetched::nothing();
     // The epoch first: a client that is ahead or behind must learn that, and not that it asked the wrong broker.
     let epoch = part.wanted.current_leader_epoch;
     if epoch >= 0 && epoch != view.leader_epoch.0 {
@@ -538,7 +538,7 @@ mod tests {
             log_start_offset: Offset::NONE,
         };
         let key = (TopicRef::Name("t".into()), PartitionIndex(0));
-        Part { key, wanted, replica: Some(Arc::clone(replica)), found: Found::nothing() }
+        Part { key, wanted, replica: Some(Arc::clone(replica)), found: Fetched::nothing() }
     }
 
     fn answer(replica: &Arc<Partition>, offset: i64, current: i32, last_fetched: i32) -> (i16, Option<(i32, i64)>) {

@@ -136,20 +136,20 @@ impl GroupCoordinator {
         self.clock.random()
     }
 
-    /// Asks the shard of a group and turns what it answers, or why there is no answer, into `T`.
+    /// Asks the shard of a group and maps what it answers, or why there is no answer, into `T`.
     async fn ask<T: Send + 'static>(
         &self,
         group: &str,
         request: GroupRequest,
-        turn: impl FnOnce(Result<GroupReply, GroupError>) -> T + Send + 'static,
+        map: impl FnOnce(Result<GroupReply, GroupError>) -> T + Send + 'static,
     ) -> Answer<T> {
         let asked = match self.partition_of(group) {
             Some(partition) => self.runtime.ask(partition, request).await,
             None => Err(Unavailable::NotCoordinator),
         };
         match asked {
-            Ok(answer) => async move { turn(answer.await.map_err(GroupError::from)) }.boxed(),
-            Err(why) => std::future::ready(turn(Err(why.into()))).boxed(),
+            Ok(answer) => async move { map(answer.await.map_err(GroupError::from)) }.boxed(),
+            Err(why) => std::future::ready(map(Err(why.into()))).boxed(),
         }
     }
 
@@ -160,8 +160,8 @@ impl GroupCoordinator {
             return std::future::ready(JoinReply::refused(&member_id, GroupError::InvalidGroupId)).boxed();
         }
         let group = request.group.clone();
-        let turn = move |reply| reply!(reply, Join).unwrap_or_else(|error| JoinReply::refused(&member_id, error));
-        self.ask(&group, GroupRequest::Join(request), turn).await
+        let map = move |reply| reply!(reply, Join).unwrap_or_else(|error| JoinReply::refused(&member_id, error));
+        self.ask(&group, GroupRequest::Join(request), map).await
     }
 
     /// SyncGroup. Waits for the leader's assignment.
@@ -170,14 +170,14 @@ impl GroupCoordinator {
             return std::future::ready(SyncReply::refused(GroupError::InvalidGroupId)).boxed();
         }
         let group = request.group.clone();
-        let turn = |reply| match reply!(reply, Sync) {
+        let map = |reply| match reply!(reply, Sync) {
             Ok(reply) => reply,
             // The rebalance is lost with the former coordinator, so members have to join again; old clients do not
             // expect the true error here.
             Err(GroupError::CoordinatorLoadInProgress) => SyncReply::refused(GroupError::RebalanceInProgress),
             Err(error) => SyncReply::refused(error),
         };
-        self.ask(&group, GroupRequest::Sync(request), turn).await
+        self.ask(&group, GroupRequest::Sync(request), map).await
     }
 
     /// Heartbeat.
@@ -186,13 +186,13 @@ impl GroupCoordinator {
             return std::future::ready(Err(GroupError::InvalidGroupId)).boxed();
         }
         let group = request.group.clone();
-        let turn = |reply| match reply!(reply, Heartbeat) {
+        let map = |reply| match reply!(reply, Heartbeat) {
             Ok(reply) => reply,
             // Sessions begin when loading ends; until then nobody is late.
             Err(GroupError::CoordinatorLoadInProgress) => Ok(()),
             Err(error) => Err(error),
         };
-        self.ask(&group, GroupRequest::Heartbeat(request), turn).await
+        self.ask(&group, GroupRequest::Heartbeat(request), map).await
     }
 
     /// LeaveGroup: one result per member, in order.

@@ -138,23 +138,23 @@ impl TransactionCoordinator {
         Some(partition_for(id, partitions))
     }
 
-    /// Asks the shard of a transactional id and turns what it answers, or why there is no answer, into `T`.
+    /// Asks the shard of a transactional id and maps what it answers, or why there is no answer, into `T`.
     async fn ask<T: Send + 'static>(
         &self,
         id: &str,
         request: TransactionRequest,
-        turn: impl FnOnce(Result<TransactionReply, TransactionError>) -> T + Send + 'static,
+        map: impl FnOnce(Result<TransactionReply, TransactionError>) -> T + Send + 'static,
     ) -> Answer<T> {
         if id.is_empty() {
-            return ready(turn(Err(TransactionError::InvalidRequest))).boxed();
+            return ready(map(Err(TransactionError::InvalidRequest))).boxed();
         }
         let asked = match self.partition_of(id) {
             Some(partition) => self.runtime.ask(partition, request).await,
             None => Err(Unavailable::NotCoordinator),
         };
         match asked {
-            Ok(answer) => async move { turn(answer.await.map_err(TransactionError::from)) }.boxed(),
-            Err(why) => ready(turn(Err(why.into()))).boxed(),
+            Ok(answer) => async move { map(answer.await.map_err(TransactionError::from)) }.boxed(),
+            Err(why) => ready(map(Err(why.into()))).boxed(),
         }
     }
 
@@ -172,8 +172,8 @@ impl TransactionCoordinator {
             return ready(Err(TransactionError::InvalidTransactionTimeout)).boxed();
         }
         let request = InitRequest { id: id.clone(), timeout_ms, expected, fresh: None };
-        let turn = |reply| reply!(reply, Init).and_then(|reply| reply);
-        let first = self.ask(&id, TransactionRequest::Init(request.clone()), turn).await;
+        let map = |reply| reply!(reply, Init).and_then(|reply| reply);
+        let first = self.ask(&id, TransactionRequest::Init(request.clone()), map).await;
         let Some(partition) = self.partition_of(&id) else {
             return first.map(|_| Err(TransactionError::NotCoordinator)).boxed();
         };
@@ -187,7 +187,7 @@ impl TransactionCoordinator {
             let fresh = producer_ids.next().await.map_err(|_| TransactionError::CoordinatorLoadInProgress)?;
             let request = TransactionRequest::Init(InitRequest { fresh: Some(fresh), ..request });
             let reply = async { runtime.ask(partition, request).await?.await }.await;
-            match turn(reply.map_err(TransactionError::from))? {
+            match map(reply.map_err(TransactionError::from))? {
                 InitReply::Given(producer_id, epoch) => Ok((producer_id, epoch)),
                 InitReply::NeedsProducerId => unreachable!("it was given one"),
             }
@@ -198,19 +198,19 @@ impl TransactionCoordinator {
     /// AddPartitionsToTxn, and AddOffsetsToTxn with the group's partition of `__consumer_offsets`.
     pub(crate) async fn add_partitions(&self, request: PartitionsRequest) -> Answer<Result<(), TransactionError>> {
         let id = request.id.clone();
-        let turn = |reply| reply!(reply, AddPartitions).and_then(|added| added);
-        self.ask(&id, TransactionRequest::AddPartitions(request), turn).await
+        let map = |reply| reply!(reply, AddPartitions).and_then(|added| added);
+        self.ask(&id, TransactionRequest::AddPartitions(request), map).await
     }
 
     /// Whether partitions are in the producer's open transaction: one result per partition, in their order.
     /// [`TransactionError::InvalidTxnState`] stands for one that is not; any other error is that of all of them.
     pub(crate) async fn verify(&self, request: PartitionsRequest) -> Answer<Vec<Result<(), TransactionError>>> {
         let (id, count) = (request.id.clone(), request.partitions.len());
-        let turn = move |reply| {
+        let map = move |reply| {
             let verified = reply!(reply, Verify).and_then(|verified| verified);
             verified.unwrap_or_else(|error| vec![Err(error); count])
         };
-        self.ask(&id, TransactionRequest::Verify(request), turn).await
+        self.ask(&id, TransactionRequest::Verify(request), map).await
     }
 
     /// EndTxn. Answers when the outcome is stored; the markers follow.
@@ -222,8 +222,8 @@ impl TransactionCoordinator {
     /// DescribeTransactions of one transactional id.
     pub(crate) async fn describe(&self, id: Arc<str>) -> Answer<Result<Description, TransactionError>> {
         let request = TransactionRequest::Describe { id: id.clone() };
-        let turn = |reply| reply!(reply, Describe)?.ok_or(TransactionError::TransactionalIdNotFound);
-        self.ask(&id, request, turn).await
+        let map = |reply| reply!(reply, Describe)?.ok_or(TransactionError::TransactionalIdNotFound);
+        self.ask(&id, request, map).await
     }
 
     /// ListTransactions: the transactional ids of all shards here; an error if some are still loading.

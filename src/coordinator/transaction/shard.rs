@@ -27,7 +27,7 @@ pub(super) struct TransactionShard {
     config: Arc<TransactionConfig>,
     batch_bytes_max: usize,
     transactions: HashMap<Arc<str>, Transaction>,
-    /// Who writes the markers; until he has come, nobody has to be told.
+    /// The writer of the markers; until it has come there is none to tell.
     taker: Option<Taker>,
     /// When to look for transactions that timed out, and for ids that expired; monotonic.
     abort_sweep_ms: i64,

@@ -1,4 +1,5 @@
-//! Reading ahead: what a consumer behind the tail will ask for next goes into `ahead` while its answer is on its way.
+//! Reading ahead: what a consumer behind the tail will ask for next goes into `read_ahead` while its answer is on its
+//! way.
 //!
 //! Spawns nothing: whoever reads runs the [`Fill`] that it is handed.
 
@@ -23,7 +24,7 @@ impl LogReader {
         // Neighbours are mostly of one size, and one batch is read whatever its size.
         let largest = read.batches.iter().map(Bytes::len).max().unwrap_or(0);
         let fill_bytes = bytes.saturating_mul(2).clamp(FILL_BYTES_MIN, FILL_BYTES_MAX).max(largest);
-        let (from, generation, reserved) = self.shared.ahead.plan(read.end, bytes, fill_bytes)?;
+        let (from, generation, reserved) = self.shared.read_ahead.plan(read.end, bytes, fill_bytes)?;
         Some(Fill { reader: self.clone(), from, upto, bytes: fill_bytes, generation, reserved })
     }
 }
@@ -46,7 +47,7 @@ impl Fill {
             return;
         }
         match self.reader.read_storage(self.from, self.upto, self.bytes, true) {
-            Ok(read) => self.reader.shared.ahead.keep(self.generation, self.from, read, &mut self.reserved),
+            Ok(read) => self.reader.shared.read_ahead.keep(self.generation, self.from, read, &mut self.reserved),
             Err(failure) => debug!(%failure, "reading ahead failed"),
         }
     }
@@ -54,7 +55,7 @@ impl Fill {
 
 impl Drop for Fill {
     fn drop(&mut self) {
-        self.reader.shared.ahead.on_fill_ended();
+        self.reader.shared.read_ahead.on_fill_ended();
     }
 }
 
@@ -121,17 +122,17 @@ mod tests {
         let read = reader.read(Offset(0), Offset(20), len, true).expect("readable");
         let fill = reader.fill_after(&read, Offset(20), len).expect("more to read");
         assert!(reader.fill_after(&read, Offset(20), len).is_none(), "one at a time");
-        reader.shared.ahead.clear();
+        reader.shared.read_ahead.clear();
         fill.run();
         assert!(reader.read_memory(Offset(2), Offset(20), len, true).is_none());
-        assert!(!reader.shared.ahead.wait(), "a fill that is over holds nobody up");
+        assert!(!reader.shared.read_ahead.wait(), "a fill that is over holds nobody up");
     }
 
     /// Issue 12, row 13: what fills under way had read, 2 MiB each and one for every partition, was in no bound.
     #[test]
     fn fills_under_way_count_in_the_bound_of_the_ring() {
         let (bench, len) = behind_the_tail();
-        let ring = std::sync::Arc::clone(&bench.log.reader().shared.ahead.ring);
+        let ring = std::sync::Arc::clone(&bench.log.reader().shared.read_ahead.ring);
         let reserved = ring.reserve(READ_AHEAD_BYTES - FILL_BYTES_MIN).expect("nothing else is under way");
         let reader = bench.log.reader();
         let read = reader.read(Offset(0), Offset(20), len, true).expect("readable");
@@ -140,10 +141,10 @@ mod tests {
         fill.run();
         assert!(ring.claimed_bytes() <= READ_AHEAD_BYTES);
         assert!(reader.read_memory(Offset(2), Offset(20), len, true).is_some());
-        reader.shared.ahead.clear();
+        reader.shared.read_ahead.clear();
         let _more = ring.reserve(FILL_BYTES_MIN).expect("the fill is over");
         assert!(reader.fill_after(&read, Offset(20), len).is_none(), "no room: the consumer reads by itself");
-        assert!(!reader.shared.ahead.wait(), "and waits for nobody");
+        assert!(!reader.shared.read_ahead.wait(), "and waits for nobody");
         drop(reserved);
         assert!(reader.fill_after(&read, Offset(20), len).is_some());
     }
@@ -155,12 +156,12 @@ mod tests {
         let mut fills = 0;
         for _ in 0..1000 {
             fills += usize::from(read_on(&reader, 0, len));
-            reader.shared.ahead.clear();
+            reader.shared.read_ahead.clear();
         }
         assert!((10..40).contains(&fills), "{fills}");
         assert!((0..100).any(|_| read_on(&reader, 0, len)), "but they go on");
         assert!(reader.read_memory(Offset(2), Offset(20), len, true).is_some());
-        reader.shared.ahead.clear();
+        reader.shared.read_ahead.clear();
         assert!(read_on(&reader, 2, len), "one that is read counts for all");
     }
 }

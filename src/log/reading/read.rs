@@ -11,8 +11,8 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 
 use crate::clock::UnixMs;
-use crate::log::reading::ahead::Ahead;
 pub(crate) use crate::log::reading::batches::Read;
+use crate::log::reading::read_ahead::ReadAhead;
 use crate::log::reading::ring::RingSlot;
 use crate::log::reading::tail::Tail;
 use crate::log::side::{SideKeys, SideRecord};
@@ -41,7 +41,7 @@ pub(in crate::log) struct Shared {
     pub(in crate::log) family: Family,
     pub(in crate::log) keys: SideKeys,
     pub(in crate::log) slot: Arc<RingSlot>,
-    pub(in crate::log) ahead: Ahead,
+    pub(in crate::log) read_ahead: ReadAhead,
     pub(in crate::log) published: Mutex<Published>,
     /// Noted when the marker gets its offset: readers that stop at the last stable offset do not see it before.
     pub(in crate::log) aborted: Arc<Mutex<AbortedIndex>>,
@@ -60,8 +60,8 @@ pub(in crate::log) struct Published {
 impl LogReader {
     pub(in crate::log) fn new(dir: SharedLogDir, family: Family, keys: SideKeys, tail: &Tail) -> Self {
         let (published, closed) = (Mutex::default(), AtomicBool::new(false));
-        let (slot, ahead) = (Arc::default(), Ahead::new(Arc::clone(&tail.ahead)));
-        let shared = Shared { dir, family, keys, slot, ahead, published, aborted: Arc::default(), closed };
+        let (slot, read_ahead) = (Arc::default(), ReadAhead::new(Arc::clone(&tail.read_ahead)));
+        let shared = Shared { dir, family, keys, slot, read_ahead, published, aborted: Arc::default(), closed };
         Self { shared: Arc::new(shared) }
     }
 
@@ -70,7 +70,7 @@ impl LogReader {
     /// Never blocks.
     pub(crate) fn read_memory(&self, from: Offset, upto: Offset, max_bytes: usize, at_least_one: bool) -> Option<Read> {
         let read = self.shared.slot.read(from, upto, max_bytes, at_least_one);
-        read.or_else(|| self.shared.ahead.read(from, upto, max_bytes, at_least_one))
+        read.or_else(|| self.shared.read_ahead.read(from, upto, max_bytes, at_least_one))
     }
 
     /// As [`Self::read_memory`], and from storage what is not there. May block on the disk.
@@ -84,7 +84,7 @@ impl LogReader {
         at_least_one: bool,
     ) -> Result<Read, StorageError> {
         let in_memory = || self.read_memory(from, upto, max_bytes, at_least_one);
-        let read = in_memory().or_else(|| if self.shared.ahead.wait() { in_memory() } else { None });
+        let read = in_memory().or_else(|| if self.shared.read_ahead.wait() { in_memory() } else { None });
         match read {
             Some(read) => Ok(read),
             None => self.read_storage(from, upto, max_bytes, at_least_one),

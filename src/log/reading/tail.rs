@@ -12,12 +12,12 @@ pub(in crate::log) const READ_AHEAD_BYTES: usize = 32 << 20;
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub(in crate::log) newest: Ring,
-    pub(in crate::log) ahead: Arc<Ring>,
+    pub(in crate::log) read_ahead: Arc<Ring>,
 }
 
 impl Tail {
     /// A tail whose newest batches take at most `budget_bytes`. 0 remembers none.
     pub(crate) fn new(budget_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { newest: Ring::new(budget_bytes), ahead: Arc::new(Ring::new(READ_AHEAD_BYTES)) })
+        Arc::new(Self { newest: Ring::new(budget_bytes), read_ahead: Arc::new(Ring::new(READ_AHEAD_BYTES)) })
     }
 }

@@ -8,5 +8,5 @@ pub(in crate::log) mod log_state;
 pub(crate) mod producer_state;
 pub(in crate::log) mod segments;
 pub(in crate::log) mod timestamps;
-pub(in crate::log) mod transactions;
+pub(in crate::log) mod undecided;
 pub(in crate::log) mod verification;

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use crate::clock::UnixMs;
 use crate::log::state::aborted::AbortedTransaction;
 use crate::log::state::append_error::AppendError;
-use crate::log::state::transactions::Transactions;
+use crate::log::state::undecided::UndecidedTransactions;
 use crate::record::BatchHeader;
 use crate::record::batch::{NO_SEQUENCE, add_sequence};
 use crate::types::limits::PRODUCER_BATCHES_REMEMBERED;
@@ -144,7 +144,7 @@ pub(in crate::log) struct ProducerStates {
     entries: HashMap<ProducerId, ProducerEntry>,
     /// Whose side record is out of date.
     dirty: Vec<ProducerId>,
-    transactions: Transactions,
+    transactions: UndecidedTransactions,
 }
 
 impl ProducerStates {

@@ -36,12 +36,12 @@ pub(super) enum Verdict {
 
 /// The producers of whose transactions a pass through the log has met batches, and not yet the end.
 #[derive(Debug, Default)]
-pub(super) struct Transactions {
+pub(super) struct TransactionsMet {
     met: HashSet<ProducerId>,
 }
 
-impl Transactions {
-    /// Notes a batch, each in its turn. True: it commits a transaction of which no batch is left.
+impl TransactionsMet {
+    /// Notes a batch; they come in offset order. True: it commits a transaction of which no batch is left.
     pub(super) fn meet(&mut self, header: &BatchHeader, batch: &[u8]) -> bool {
         if !header.is_transactional() {
             return false;
@@ -56,8 +56,8 @@ impl Transactions {
     }
 }
 
-/// Decides one batch. `unneeded`: it is a marker that [`Transactions::meet`] has found to end nothing; `last`: the last
-/// batch of a producer, its last marker, or the last batch of what is cleaned.
+/// Decides one batch. `unneeded`: it is a marker that [`TransactionsMet::meet`] has found to end nothing; `last`: the
+/// last batch of a producer, its last marker, or the last batch of what is cleaned.
 pub(super) fn clean(
     header: &BatchHeader,
     batch: &[u8],

@@ -31,7 +31,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use self::clean::{Transactions, Verdict};
+use self::clean::{TransactionsMet, Verdict};
 use self::keys::KeyMap;
 pub(in crate::log) use self::plan::Candidate;
 pub(crate) use self::plan::{Compacted, CompactionPlan};
@@ -58,7 +58,7 @@ pub(crate) fn run(
 ) -> Result<Option<Compacted>, StorageError> {
     let Some((keys, up_to)) = latest_offsets(plan, reader, step)? else { return Ok(None) };
     let mut done = Compacted { up_to, delete_horizon_ms: i64::MAX, ..Compacted::default() };
-    let mut transactions = Transactions::default();
+    let mut transactions = TransactionsMet::default();
     let mut next = plan.log_start;
     while next < up_to {
         let mut read_bytes = 0;

@@ -24,7 +24,7 @@ const WASTED_MAX: u32 = 6;
 
 /// One partition's stretch.
 #[derive(Debug)]
-pub(in crate::log) struct Ahead {
+pub(in crate::log) struct ReadAhead {
     pub(in crate::log) ring: Arc<Ring>,
     slot: Arc<RingSlot>,
     state: Mutex<State>,
@@ -45,7 +45,7 @@ struct State {
     pause: u32,
 }
 
-impl Ahead {
+impl ReadAhead {
     pub(in crate::log) fn new(ring: Arc<Ring>) -> Self {
         Self { ring, slot: Arc::default(), state: Mutex::default(), filled: Condvar::new() }
     }

@@ -1,10 +1,10 @@
 //! Replies that are ready and wait behind a slower one, of one connection and of all together.
 //!
 //! A connection with such replies is not read further while they are too many: its own above 16 MiB, or those of all
-//! connections above `klamm.reply.bytes`. One without any is always read, so whoever takes his replies never notices
-//! that others do not. Beyond the bound there is what the requests that were begun before answer. Fetched records do
-//! not wait here: a fetch gathers them when its turn has come. Source: ours; Kafka has one request of a connection in
-//! flight, and so at most one reply.
+//! connections above `klamm.reply.bytes`. One without any is always read, so a client that takes its replies never
+//! notices that others do not. Beyond the bound there is what the requests that were begun before answer. Fetched
+//! records do not wait here: a fetch gathers them when it is next in response order. Source: ours; Kafka has one
+//! request of a connection in flight, and so at most one reply.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,42 +13,42 @@ use crate::types::limits::CONNECTION_REPLY_BYTES_WAITING_MAX;
 
 /// Bytes that wait, over all connections.
 #[derive(Debug)]
-pub(crate) struct Outboxes {
+pub(crate) struct WriteQueues {
     bytes_max: usize,
     bytes: AtomicUsize,
 }
 
 /// Those of one connection.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    all: Arc<Outboxes>,
+pub(super) struct WriteQueue {
+    all: Arc<WriteQueues>,
     bytes: AtomicUsize,
 }
 
 /// A reply that waits; it is counted until this is dropped.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    outbox: Arc<Outbox>,
+pub(super) struct QueuedReply {
+    queue: Arc<WriteQueue>,
     bytes: usize,
 }
 
-impl Outboxes {
+impl WriteQueues {
     pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self { bytes_max, bytes: AtomicUsize::new(0) })
     }
 
     /// For one connection.
-    pub(super) fn outbox(self: &Arc<Self>) -> Arc<Outbox> {
-        Arc::new(Outbox { all: Arc::clone(self), bytes: AtomicUsize::new(0) })
+    pub(super) fn of_connection(self: &Arc<Self>) -> Arc<WriteQueue> {
+        Arc::new(WriteQueue { all: Arc::clone(self), bytes: AtomicUsize::new(0) })
     }
 }
 
-impl Outbox {
+impl WriteQueue {
     /// Counts a reply.
-    pub(super) fn put(self: &Arc<Self>, bytes: usize) -> Waiting {
+    pub(super) fn put(self: &Arc<Self>, bytes: usize) -> QueuedReply {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.all.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Waiting { outbox: Arc::clone(self), bytes }
+        QueuedReply { queue: Arc::clone(self), bytes }
     }
 
     /// Whether no more requests are to be read before some of these replies are sent.
@@ -59,10 +59,10 @@ impl Outbox {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for QueuedReply {
     fn drop(&mut self) {
-        self.outbox.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.outbox.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.queue.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.queue.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -72,19 +72,19 @@ mod tests {
 
     #[test]
     fn a_connection_is_full_with_what_is_its_own() {
-        let outbox = Outboxes::new(usize::MAX).outbox();
-        let half = outbox.put(CONNECTION_REPLY_BYTES_WAITING_MAX / 2);
-        assert!(!outbox.is_full());
-        let rest = outbox.put(CONNECTION_REPLY_BYTES_WAITING_MAX / 2);
-        assert!(outbox.is_full());
+        let queue = WriteQueues::new(usize::MAX).of_connection();
+        let half = queue.put(CONNECTION_REPLY_BYTES_WAITING_MAX / 2);
+        assert!(!queue.is_full());
+        let rest = queue.put(CONNECTION_REPLY_BYTES_WAITING_MAX / 2);
+        assert!(queue.is_full());
         drop((half, rest));
-        assert!(!outbox.is_full());
+        assert!(!queue.is_full());
     }
 
     #[test]
     fn while_all_hold_too_much_only_those_that_hold_nothing_go_on() {
-        let all = Outboxes::new(100);
-        let (unread, other) = (all.outbox(), all.outbox());
+        let all = WriteQueues::new(100);
+        let (unread, other) = (all.of_connection(), all.of_connection());
         let held = unread.put(100);
         assert!(unread.is_full() && !other.is_full());
         let _own = other.put(1);

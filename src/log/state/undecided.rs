@@ -10,7 +10,7 @@ use crate::types::Offset;
 
 /// First offsets of the transactions of one log that are not decided for readers.
 #[derive(Debug, Default)]
-pub(in crate::log) struct Transactions {
+pub(in crate::log) struct UndecidedTransactions {
     open: BTreeSet<Offset>,
     /// Offset of the marker and first offset, in the order of the markers.
     ended: VecDeque<(Offset, Offset)>,
@@ -18,7 +18,7 @@ pub(in crate::log) struct Transactions {
     ended_firsts: BTreeSet<Offset>,
 }
 
-impl Transactions {
+impl UndecidedTransactions {
     pub(in crate::log) fn begin(&mut self, first: Offset) {
         self.open.insert(first);
     }
@@ -63,13 +63,13 @@ impl Transactions {
 mod tests {
     use super::*;
 
-    fn unstable(transactions: &mut Transactions, high_watermark: i64) -> Option<i64> {
+    fn unstable(transactions: &mut UndecidedTransactions, high_watermark: i64) -> Option<i64> {
         transactions.first_unstable(Offset(high_watermark)).map(|offset| offset.0)
     }
 
     #[test]
     fn a_transaction_is_stable_once_its_marker_is_below_the_high_watermark() {
-        let mut transactions = Transactions::default();
+        let mut transactions = UndecidedTransactions::default();
         assert_eq!(unstable(&mut transactions, 0), None);
         transactions.begin(Offset(2));
         transactions.begin(Offset(5));
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_cut_opens_again_what_a_lost_marker_ended() {
-        let mut transactions = Transactions::default();
+        let mut transactions = UndecidedTransactions::default();
         for (first, marker) in [(1, 4), (2, 6)] {
             transactions.begin(Offset(first));
             transactions.end(Offset(first), Offset(marker));
