@@ -249,7 +249,7 @@ impl Broker {
 /// before its KRaft modules), the others under KRaft (testcontainers for Java and Go; for Python and Rust, Strimzi,
 /// Kafka's system tests). They cannot know which of the two they start, so all are said, in this order.
 ///
-/// Before them comes Kafka's line that tells the port, for who let the system choose one.
+/// Before them comes Kafka's line that tells the port, for callers that let the system choose one.
 fn say_ready(id: BrokerId, addresses: &[SocketAddr]) {
     for address in addresses {
         info!(target: "kafka.network.DataPlaneAcceptor", "Awaiting socket connections on {address}.");

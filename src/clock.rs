@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// Milliseconds since 1970, Kafka's unit for every timestamp.
 pub type UnixMs = i64;
 
-/// Time and chance, handed to whoever needs them.
+/// Time and chance, handed to the rooms that need them.
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Wall clock, milliseconds since 1970.
     fn now_ms(&self) -> UnixMs;

@@ -38,7 +38,7 @@ impl Drop for EndOnPanic {
     }
 }
 
-/// Spawns work whose panic concerns nobody else, such as a connection.
+/// Spawns work whose panic ends nothing else, such as a connection.
 pub(crate) fn spawn<T, F>(future: F) -> JoinHandle<T>
 where
     T: Send + 'static,
@@ -57,12 +57,12 @@ where
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(joined) if joined.is_panic() => std::panic::resume_unwind(joined.into_panic()),
-        // Nobody aborts it but a runtime that ends.
+        // Only a runtime that ends aborts it.
         Err(_) => std::future::pending().await,
     }
 }
 
-/// Starts a call that blocks on the disk and that nobody waits for. A panic in it concerns nobody else.
+/// Starts a call that blocks on the disk and is not waited for. A panic in it ends nothing else.
 pub(crate) fn in_background<F: FnOnce() + Send + 'static>(work: F) {
     tokio::task::spawn_blocking(work);
 }
@@ -92,7 +92,7 @@ where
     std::thread::Builder::new().name(name.into()).spawn(move || as_owner(name, body))
 }
 
-/// One of those who are counted, such as waiters for room, until it is dropped.
+/// Counts one, such as a waiter for room, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted<'a>(&'a AtomicUsize);
 

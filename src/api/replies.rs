@@ -3,7 +3,7 @@
 //! - A reply counts with the bytes of its records, from before they are read until the socket has taken them. Those
 //!   lent from the tail count as well: the tail turns while a slow client reads, and then the reply alone holds them.
 //! - The first [`REPLY_BYTES_UNCOUNTED`] of a reply are free: they cost less than the kernel's buffers of the same
-//!   socket, and so whoever reads small replies never notices that others do not read theirs.
+//!   socket, so a client that reads small replies never notices that others do not read theirs.
 //! - A fetch takes a quarter of what is free at most, so replies get smaller while the budget fills. Only a batch that
 //!   is larger than what was left waits, in the order of arrival; one larger than the whole budget is sent alone.
 //! - While one waits, replies that their clients take too slowly give way, and with them their connections
@@ -26,7 +26,7 @@ use crate::types::limits::REPLY_BYTES_UNCOUNTED;
 const UNIT_BYTES: usize = 1 << 10;
 /// Of what is free one reply may take this part.
 const SHARE: usize = 4;
-/// How often one who waits asks another slow reply to give way.
+/// How often a waiting fetch asks another slow reply to give way.
 const ASK_PERIOD: Duration = Duration::from_millis(100);
 
 /// The budget.
@@ -84,8 +84,8 @@ impl Replies {
     }
 
     /// Waits until one more fetch may read from storage, and runs `work`, which does, on a thread that may block. The
-    /// turn and what was claimed for it last as long as the reading does, also when nobody waits for it any more: a
-    /// client that hangs up does not take the bound away from what is read for it.
+    /// turn and what was claimed for it last as long as the reading does, also when the fetch is gone: a client that
+    /// hangs up does not take the bound away from what is read for it.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         claim: Claim,
@@ -164,7 +164,7 @@ impl Claim {
         }
         loop {
             self.replies.give_way.notified().await;
-            // Asked while nobody listened, and answered otherwise since.
+            // Asked while no reply listened, and answered otherwise since.
             if self.replies.waiting.load(Ordering::Acquire) > 0 {
                 return;
             }

@@ -67,7 +67,8 @@ pub(super) async fn await_complete(
             break;
         }
     }
-    // The controller tells everybody before it is done with the beginning of its term, and takes requests after that.
+    // The controller tells every broker before it is done with the beginning of its term, and takes requests after
+    // that.
     if publisher.current().controller == Some(me) {
         let mut status = controller.subscribe();
         all &= matches!(timeout(TOPICS_PATIENCE, status.wait_for(|status| status.active)).await, Ok(Ok(_)));

@@ -1,4 +1,4 @@
-//! Who hears of leadership: the coordinator of the internal topic it concerns.
+//! What hears of leadership: the coordinator of the internal topic it concerns.
 
 use std::sync::Arc;
 

@@ -96,7 +96,7 @@ impl MetaProperties {
             write!(file, "#\nversion=0\nbroker.id={broker_id}\ncluster.id={cluster_id}\n")?;
             file.sync_all()?;
             fs::rename(&next, &path)?;
-            // Without the name a loss of power would leave a directory of nobody.
+            // Without the name a loss of power would leave a directory without an owner.
             fs::File::open(dir)?.sync_all()
         };
         write().map_err(|error| MetaError::Io { path: path.clone(), error })

@@ -25,7 +25,7 @@ pub(crate) enum AdminError {
     /// The node would outgrow what ZooKeeper takes.
     #[error("{bytes} bytes of metadata are more than the {NODE_BYTES_MAX} that one node holds; use fewer partitions")]
     TooLarge { bytes: usize },
-    /// Somebody else changed it, `topics/T` say, at the same time.
+    /// Another writer changed it, `topics/T` say, at the same time.
     #[error("{0} was changed by somebody else meanwhile")]
     Raced(String),
     #[error(transparent)]
@@ -172,7 +172,7 @@ impl ClusterAdmin {
         }
     }
 
-    /// Somebody's overrides, for [`Self::set_overrides`].
+    /// The overrides of an entity, for [`Self::set_overrides`].
     pub(crate) async fn read_overrides(&self, entity: &Entity) -> Result<ExistingOverrides, AdminError> {
         let path = entity.path();
         Ok(match self.store.get(&path).await? {
@@ -202,7 +202,7 @@ impl ClusterAdmin {
         };
         match self.store.multi(vec![write, tell]).await.map_err(|refused| refused.error) {
             Ok(_) => Ok(()),
-            // Somebody changed them meanwhile, or deleted the topic.
+            // They were changed meanwhile, or the topic was deleted.
             Err(CoordinationError::NodeExists(_) | CoordinationError::BadVersion(_) | CoordinationError::NoNode(_)) => {
                 Err(AdminError::Raced(entity.entity_path()))
             }

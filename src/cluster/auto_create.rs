@@ -1,9 +1,9 @@
-//! Topics that come into being because somebody named them: ordinary ones with the broker's defaults, internal ones
+//! Topics that come into being because a request named them: ordinary ones with the broker's defaults, internal ones
 //! with the settings their coordinator needs. The same path as CreateTopics from the placement on, by whichever broker
 //! was asked. Source: Kafka 3.9 `DefaultAutoTopicCreationManager`.
 //!
-//! A creation runs in a task of its own, because others may wait for it: who asked first may hang up, and the topic is
-//! created all the same. Who asks holds nothing but the way to hear of the outcome.
+//! A creation runs in a task of its own, because others may wait for it: the first client may hang up, and the topic is
+//! created all the same. A request holds nothing but the way to hear of the outcome.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) enum AutoCreateError {
     Admin(#[from] AdminError),
 }
 
-/// Creates topics on demand; who asks for one that is being created waits for the same outcome.
+/// Creates topics on demand; a request for one that is being created waits for the same outcome.
 #[derive(Debug)]
 pub(crate) struct AutoCreation {
     admin: ClusterAdmin,
@@ -100,7 +100,7 @@ impl AutoCreation {
         let work = UnderWay { creation: Arc::clone(self), name: name.clone() };
         task::spawn(async move {
             let result = work.creation.create_and_say(&work.name).await;
-            // Before the outcome is known: who asks after that begins anew.
+            // Before the outcome is known: a request after that begins anew.
             drop(work);
             known.send_replace(Some(result));
         });

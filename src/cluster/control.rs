@@ -13,7 +13,7 @@ use crate::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, TopicName,
 };
 
-/// Who sends a control request and under which terms. A receiver refuses stale ones (I-14).
+/// The sender of a control request and its terms. A receiver refuses stale ones (I-14).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ControlHead {
     pub(crate) controller: BrokerId,
@@ -151,7 +151,7 @@ pub(crate) enum ControllerError {
 
 /// Broker → controller. (AlterPartition and ControlledShutdown come with replication.)
 pub(crate) trait ControllerLink: Debug + Send + Sync + 'static {
-    /// AllocateProducerIds: a block of ids nobody else will get.
+    /// AllocateProducerIds: a block of ids that no other broker gets.
     fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>>;
 }
 

@@ -1,7 +1,7 @@
 //! Overrides of topics and brokers as `/config` has them, kept in memory and fresh by the change feed.
 //!
 //! The feed says what changed, the entity is then read again. It is watched before everything is loaded, so nothing is
-//! lost in between. The creation of a topic is not in the feed: whoever opens a new partition calls
+//! lost in between. The creation of a topic is not in the feed: the replica manager, which opens new partitions, calls
 //! [`DynamicConfig::reload_topics`] first. Nor is its deletion, which comes by [`DynamicConfig::forget_topics`].
 //! Applying overrides to logs is `replica`'s work; their meaning is `config`'s.
 //! Source: Kafka 3.9 `ZkConfigManager`, `ZkNodeChangeNotificationListener`.
@@ -166,7 +166,7 @@ impl DynamicConfig {
         let this = Arc::new(Self { store, broker, known, untold, told });
         let mut feed = Feed { config: this.clone(), clock, last: -1, first_seen: BTreeMap::new(), session: None };
         let changed = feed.catch_up().await?;
-        // Nobody has asked for anything yet.
+        // Nothing was asked for yet.
         *this.untold.lock() = ConfigChanges::default();
         task::spawn_owner("dynamic-config", feed.follow(changed));
         Ok(this)

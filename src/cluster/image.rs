@@ -1,4 +1,4 @@
-//! The metadata image: what this broker knows of the cluster. Fed by UpdateMetadata alone, read by everybody.
+//! The metadata image: what this broker knows of the cluster. Fed by UpdateMetadata alone, read everywhere.
 //!
 //! Immutable snapshots behind a `watch`: a request clones one `Arc` and sees one consistent cluster. Topics are `Arc`s
 //! of their own, so an update copies what changed.

@@ -54,7 +54,7 @@ impl ProducerIds {
         Arc::new(Self { broker, controller, blocks: Mutex::default(), fetching: Semaphore::new(1) })
     }
 
-    /// An id that nobody has or had.
+    /// An id that no producer has or had.
     ///
     /// # Errors
     /// The controller gave no block; the caller may try again.
@@ -80,7 +80,7 @@ impl ProducerIds {
         }
     }
 
-    /// Fetches a block unless somebody else has done so while this call waited.
+    /// Fetches a block unless another call has done so while this one waited.
     async fn fetch(&self) -> Result<(), ControllerError> {
         let _alone = self.fetching.acquire().await.expect("the semaphore is never closed");
         if !self.blocks.lock().is_low() {

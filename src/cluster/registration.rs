@@ -1,7 +1,7 @@
 //! This broker in the cluster: the cluster's id, its own number, its ephemeral registration and its broker epoch.
 //!
 //! A broker registers once per session and never beside another one with the same number. A node left behind by an
-//! earlier session of the same log directory is ours to delete: whoever holds that directory's lock knows that the
+//! earlier session of the same log directory is ours to delete: the holder of that directory's lock knows that the
 //! process behind the old session is gone, so a restart after a crash does not wait for its expiry. That is our own
 //! addition; Kafka refuses to start until the old session has expired.
 
@@ -95,7 +95,7 @@ pub(crate) async fn sequence_id(store: &dyn Coordination, reserved_max: i32) -> 
     Ok(BrokerId(stat.version.saturating_add(reserved_max)))
 }
 
-/// The broker epoch, shared by whoever sends or checks it. A control request with a smaller one is stale.
+/// The broker epoch, shared by the rooms that send or check it. A control request with a smaller one is stale.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedBrokerEpoch(Arc<AtomicI64>);
 
@@ -144,7 +144,8 @@ impl OwnSessions {
         self.ids.lock().contains(&session)
     }
 
-    /// Must return before the session owns a node, or a crash in between would leave a node nobody knows to be ours.
+    /// Must return before the session owns a node, or a crash in between would leave a node that is not known to be
+    /// ours.
     fn remember(&self, session: i64) -> Result<(), RegistrationError> {
         let mut ids = self.ids.lock();
         if ids.contains(&session) {

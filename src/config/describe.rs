@@ -1,7 +1,7 @@
 //! Settings as DescribeConfigs shows them: value, source, synonyms, type and documentation.
 //!
 //! Source: Kafka 3.9 `ConfigHelper`, `DynamicBrokerConfig.brokerConfigSynonyms`. A secret's value is never in an entry,
-//! nor is that of a name nobody knows, since it might be one.
+//! nor is that of an unknown name, since it might be one.
 
 use std::collections::BTreeMap;
 

@@ -83,7 +83,7 @@ impl Term {
             self.channels.open(&broker.info, broker.epoch);
         }
         self.context.brokers.extend(come);
-        // I-15: everybody hears of the new brokers before one of them is named as a leader.
+        // I-15: every broker hears of the new ones before one of them is named as a leader.
         let others: Vec<_> = self.context.brokers.keys().copied().filter(|id| !ids.contains(id)).collect();
         self.send_metadata(others, &[], &[]);
         let all = self.context.select(|_, _| true);
@@ -117,7 +117,7 @@ impl Term {
         Ok(())
     }
 
-    /// Endpoints or rack changed: everybody is told.
+    /// Endpoints or rack changed: every broker is told.
     pub(super) async fn on_broker_modified(&mut self, id: BrokerId) -> Result<(), Interrupted> {
         // One that is gone, or came back, is the business of the list of brokers.
         let Some((broker, changed)) = self.read_broker(id).await? else { return Ok(()) };

@@ -164,7 +164,7 @@ impl Sender {
     /// An answer is queued without a bound: there is at most one per request that the controller made.
     fn answer(&self, outcome: Answered) {
         let Self { controller_epoch, broker, broker_epoch, .. } = *self;
-        // Nobody listens once the controller's task has ended.
+        // The queue is closed once the controller's task has ended.
         let _ = self.answers.send(Answer { controller_epoch, broker, broker_epoch, outcome });
     }
 

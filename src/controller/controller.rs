@@ -275,7 +275,7 @@ impl Controller {
                 }
                 self.resign_in_memory();
                 // Ours, but not of this term: the answer to its creation was lost, or an earlier process of this log
-                // directory left it. Nobody acts on it.
+                // directory left it. It is not acted on.
                 if stat.ephemeral_owner == session || self.parts.registrar.sessions.contains(stat.ephemeral_owner) {
                     match self.parts.store.delete(znode::PATH, stat.version).await {
                         Ok(()) | Err(CoordinationError::NoNode(_) | CoordinationError::BadVersion(_)) => continue,

@@ -26,8 +26,8 @@ pub(super) fn initial(replicas: &[BrokerId], online: impl Fn(BrokerId) -> bool) 
 
 /// Elects after the leader was lost: the first replica in assignment order that is online and in the ISR.
 ///
-/// If there is none and `unclean_allowed`, the first online replica leads alone and must recover.
-/// `None`: nobody can lead.
+/// If there is none and `unclean_allowed`, the first online replica leads alone and must recover. `None`: no replica
+/// can lead.
 pub(super) fn elect_offline(
     state: &LeaderAndIsrNode,
     replicas: &[BrokerId],
@@ -44,9 +44,9 @@ pub(super) fn elect_offline(
 
 /// What becomes of a partition when replicas have come or gone; `None` if it stays as it is.
 ///
-/// A leader that is online keeps leading, with the online part of its ISR. A lost one is replaced; if nobody can lead,
-/// the ISR stays whole, so that whoever of it comes back first may. (Kafka keeps one member of it, whichever it looked
-/// at last.)
+/// A leader that is online keeps leading, with the online part of its ISR. A lost one is replaced; if no replica can
+/// lead, the ISR stays whole, so that the replica of it that comes back first may. (Kafka keeps one member of it,
+/// whichever it looked at last.)
 pub(super) fn on_replicas_changed(
     state: &LeaderAndIsrNode,
     replicas: &[BrokerId],
@@ -71,7 +71,7 @@ pub(super) fn on_replicas_changed(
 /// What becomes of a partition whose leader says that its log may have lost its end; `None` if it leads no more.
 ///
 /// Another replica that is online and in sync leads, as it has what the leader lost. If there is none the leader stays,
-/// as nobody knows more. The epoch rises either way, so that readers notice (KIP-320).
+/// as no other replica knows more. The epoch rises either way, so that readers notice (KIP-320).
 pub(super) fn on_end_lost(
     state: &LeaderAndIsrNode,
     replicas: &[BrokerId],

@@ -17,7 +17,7 @@ use crate::types::{BrokerId, ControllerEpoch, TopicName};
 
 /// Tries to become controller: `/controller` appears and the epoch rises in one transaction, or neither.
 ///
-/// `None`: somebody else was faster, or the outcome is unknown; look at `/controller` again.
+/// `None`: another broker was faster, or the outcome is unknown; look at `/controller` again.
 pub(super) async fn claim(
     store: &SharedCoordination,
     broker: BrokerId,
@@ -76,7 +76,7 @@ async fn enable_features(store: &SharedCoordination) -> Result<Option<Op>, Inter
 }
 
 impl Term {
-    /// Takes over: arms the watches, reads everything, tells everybody, elects where a leader is missing.
+    /// Takes over: arms the watches, reads everything, tells every broker, elects where a leader is missing.
     pub(super) async fn fail_over(&mut self) -> Result<(), Interrupted> {
         for parent in [notifications::ISR_CHANGES, notifications::LOG_DIR_EVENTS] {
             let names = self.store.children(parent).await?;

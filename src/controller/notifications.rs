@@ -13,7 +13,7 @@ use crate::cluster::znodes::notifications::{self, ISR_CHANGES, LOG_DIR_EVENTS};
 use crate::coordination::Op;
 
 impl Term {
-    /// Reads the changed states again and tells everybody.
+    /// Reads the changed states again and tells every broker.
     pub(super) async fn on_isr_notified(&mut self) -> Result<(), Interrupted> {
         let (names, changed) = self.store.children_and_watch(ISR_CHANGES).await?;
         self.watch(changed, Event::IsrNotified);
@@ -55,7 +55,7 @@ impl Term {
 
     pub(super) async fn delete_notes(&self, parent: &str, names: Vec<String>) -> Result<(), Interrupted> {
         let delete = |name: &String| vec![Op::Delete { path: format!("{parent}/{name}"), version: -1 }];
-        // One that is gone already was deleted by somebody else.
+        // One that is gone already was deleted by another controller.
         self.fence.write_all(names.iter().map(delete).collect()).await?;
         Ok(())
     }

@@ -191,7 +191,7 @@ impl Term {
             }
             let (written, outdated) = self.update_states(wanted).await?;
             changed.extend(written);
-            // Somebody else wrote: decide again from what is there now.
+            // Another controller or tool wrote: decide again from what is there now.
             self.read_states(outdated.clone()).await?;
             open = outdated;
         }
@@ -225,7 +225,7 @@ impl Term {
         Ok(own.unwrap_or_else(|| self.settings.unclean_leader_election_enable()))
     }
 
-    /// Answers what was written, and what somebody else had written before.
+    /// Answers what was written, and what others had written before.
     async fn update_states(
         &mut self,
         wanted: Vec<(TopicPartition, LeaderAndIsrNode)>,

@@ -12,7 +12,7 @@ use crate::cluster::znodes::producer_ids;
 use crate::coordination::{CoordinationError, CreateMode, Op};
 use crate::types::BrokerId;
 
-/// Attempts when somebody else writes the node, which only a broker older than Kafka 3.0 does.
+/// Attempts when another broker writes the node, which only a broker older than Kafka 3.0 does.
 const ATTEMPTS_MAX: usize = 10;
 
 impl Term {
@@ -40,7 +40,8 @@ impl Term {
             };
             match self.fence.write(vec![op]).await {
                 Ok(Ok(_)) => return Ok(Ok(block)),
-                // Somebody was faster, or our own write came through although its answer was lost: the next block then.
+                // Another broker was faster, or our own write came through although its answer was lost: the next block
+                // then.
                 Ok(Err(_)) | Err(Interrupted::Store(CoordinationError::Unknown(_))) => {}
                 Err(interrupted) => return Err(interrupted),
             }

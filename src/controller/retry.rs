@@ -1,6 +1,6 @@
 //! What a broker's disk has refused is asked of it again after a while: a log that could not be made, opened or deleted
-//! for want of space can be once there is some, and nobody need do anything for that. A directory that takes no writes
-//! until the broker starts anew refuses again, which costs little.
+//! for want of space can be once there is some, without any request for that. A directory that takes no writes until
+//! the broker starts anew refuses again, which costs little.
 //!
 //! Source: ours. In Kafka 3.9 whatever a disk refuses takes its directory offline until the broker starts anew.
 

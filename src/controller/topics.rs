@@ -1,4 +1,4 @@
-//! Topics that appear, grow or vanish in `/brokers/topics`, whoever wrote them.
+//! Topics that appear, grow or vanish in `/brokers/topics`, by whichever writer.
 //!
 //! Source: Kafka 3.9 `KafkaController.processTopicChange`, `processPartitionModifications`, `processTopicIds`.
 

@@ -31,7 +31,7 @@ impl<S: Shard> Loading<S> {
                 loading.replay(&found);
                 ControlFlow::Continue(())
             }
-            // Nobody waits for this load any more.
+            // This load was given up.
             None => ControlFlow::Break(()),
         };
         (AbandonLoad(loading), Box::new(visit))

@@ -4,7 +4,7 @@
 //! panic ends the process. What it publishes: whether the shard is loaded.
 //!
 //! How it is served stands in `serving`. A failure to append that passes is made up for there; any other is not undone:
-//! the shard is dropped, who waits is told, and a new one is loaded from the log.
+//! the shard is dropped, waiting requests are told, and a new one is loaded from the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -62,7 +62,7 @@ impl<S: Shard> Runtime<S> {
         shards.insert(partition, ShardHandle { epoch, mailbox, active, _stop: stop });
     }
 
-    /// This broker no longer leads the partition: its shard ends, and who waits is told that it is elsewhere.
+    /// This broker no longer leads the partition: its shard ends, and waiting requests are told that it is elsewhere.
     pub(crate) fn on_resigned(&self, partition: PartitionIndex) {
         self.shards.write().remove(&partition);
     }

@@ -8,8 +8,8 @@
 //! While the log takes no records, for want of space or of replicas, what would have to be stored is refused before it
 //! is decided. An append that is refused all the same, because space ran out in that moment, leaves the shard ahead of
 //! its log. Its records are owed: they are appended, in their order and before any others, as soon as the log takes
-//! them, so that the shard is the fold of its log again without being loaded anew (I-17). Who waited for them is told
-//! at once to ask again, and until then nothing is shown that the log does not hold (I-18).
+//! them, so that the shard is the fold of its log again without being loaded anew (I-17). Requests that waited for them
+//! are told at once to ask again, and until then nothing is shown that the log does not hold (I-18).
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -129,10 +129,10 @@ impl<'a, S: Shard> Serving<'a, S> {
         }
     }
 
-    /// Serves until `stop`, or until nobody can ask any more.
+    /// Serves until `stop`, or until the mailbox is closed.
     ///
     /// # Errors
-    /// The shard cannot go on with this log; [`Self::fail`] tells those who wait.
+    /// The shard cannot go on with this log; [`Self::fail`] answers what waits.
     pub(super) async fn run(
         &mut self,
         commands: &mut mpsc::Receiver<Command<S>>,
@@ -195,7 +195,8 @@ impl<'a, S: Shard> Serving<'a, S> {
         Ok(())
     }
 
-    /// What the time has come for cannot be stored: who waits for such a decision does not wait for space as well.
+    /// What the time has come for cannot be stored: a request that waits for such a decision does not wait for space as
+    /// well.
     fn refuse_waiting(&mut self, error: &WriteError) {
         let why = unavailable(error);
         let writing = self.waiting.extract_if(|_, (_, access)| *access == Access::Write);
@@ -444,7 +445,7 @@ impl<'a, S: Shard> Serving<'a, S> {
         Ok(())
     }
 
-    /// Tells everybody who waits, in the mailbox too, that there will be no answer.
+    /// Tells every waiting request, in the mailbox too, that there will be no answer.
     pub(super) fn fail(self, error: &WriteError, commands: &mut mpsc::Receiver<Command<S>>) {
         let why = unavailable(error);
         let held = self.flights.into_iter().flat_map(|flight| flight.replies).chain(self.batch.replies);
@@ -489,7 +490,7 @@ fn unavailable(error: &WriteError) -> Unavailable {
 }
 
 fn answer<S: Shard>(sender: Sender<S>, answer: Result<S::Reply, Unavailable>) {
-    // Who asked may have gone away, and then nobody is owed an answer.
+    // The asker may have gone away, and then no answer is owed.
     drop(sender.send(answer));
 }
 

@@ -70,7 +70,7 @@ pub(crate) enum ReplayError {
 pub(crate) enum Access {
     /// Shows what the log holds.
     Read,
-    /// May lead to records. Who asks is refused and asks again.
+    /// May lead to records. The request is refused and comes again.
     Write,
     /// May lead to records, and is asked once: it is decided whatever the log says, and stored when the log takes it.
     WriteOnce,

@@ -136,8 +136,8 @@ impl PartitionLog {
         self.written_end
     }
 
-    /// Whether opening found that it was longer once. Its offsets will be given again, so that readers who have seen
-    /// them must be told by a new leader epoch (KIP-320). A log that ends earlier without a trace says nothing.
+    /// Whether opening found that it was longer once. Its offsets will be given again, so a new leader epoch must tell
+    /// the readers that have seen them (KIP-320). A log that ends earlier without a trace says nothing.
     pub(crate) fn has_lost_its_end(&self) -> bool {
         self.end_lost
     }
@@ -320,7 +320,7 @@ impl PartitionLog {
         self.state.checkpoint(writes);
     }
 
-    /// Closes the active segment if it is older than `segment.ms` by the broker's clock, also when nobody appends.
+    /// Closes the active segment if it is older than `segment.ms` by the broker's clock, also without appends.
     pub(crate) fn roll_if_old(&mut self, now: UnixMs, writes: &mut Vec<Write>) {
         self.state.roll_if_old(&self.config, now, writes);
     }
@@ -356,8 +356,8 @@ impl PartitionLog {
     }
 
     /// Removes every batch that contains or follows `to`, and what is known about them. For what was never shown to
-    /// consumers: followers do this, and whoever opens a log anew after a refused write. No write may be under way.
-    /// Blocks on the disk. Source: Kafka `UnifiedLog.truncateTo`.
+    /// consumers: followers do this, and the replica that opens a log anew after a refused write. No write may be under
+    /// way. Blocks on the disk. Source: Kafka `UnifiedLog.truncateTo`.
     pub(crate) fn truncate_to(&mut self, to: Offset, now: UnixMs, writes: &mut Vec<Write>) -> Result<(), StorageError> {
         assert!(self.pending.is_empty(), "a follower waits for its writes before it truncates");
         writes.append(&mut self.repairs);

@@ -1,12 +1,12 @@
 //! The request bytes this broker may hold, `queued.max.request.bytes`, in two halves: one for requests that are being
-//! answered, one for large frames that are still coming in. So slow senders, which fill only the second half, keep
-//! nobody's whole request from being served, and small frames never wait for either.
+//! answered, one for large frames that are still coming in. So slow senders, which fill only the second half, keep no
+//! whole request from being served, and small frames never wait for either.
 //!
 //! A large frame takes its whole size at once: one that has room can be received to its end, and no two wait for each
 //! other. While others wait for room a frame that comes too slowly loses it, and its connection.
 //!
-//! Those who wait get room in the order in which they came, and only the first is woken when some is released. So that
-//! nobody waits long for the first: a request gets room as long as there is any, so the last may take more than was
+//! Waiting connections get room in the order in which they came, and only the first is woken when some is released. So
+//! that none waits long for the first: a request gets room as long as there is any, so the last may take more than was
 //! left; a request may be parked for minutes, and the whole half free never. The same holds for a frame above the whole
 //! half that is to come in, while those that fit into it have to fit into what is left: a frame that is received makes
 //! room within a bounded time. A connection that writes a reply which its client does not take does nothing else, so it
@@ -104,7 +104,7 @@ impl Budget {
         Charge { budget: Arc::clone(&self), bytes }
     }
 
-    /// The room, if there is some and nobody waits for it.
+    /// The room, if there is some and no connection waits for it.
     fn try_charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
         let free = self.waiting.load(Ordering::SeqCst) == 0 && self.try_take(bytes);
         free.then(|| Charge { budget: Arc::clone(self), bytes })
@@ -179,7 +179,7 @@ impl Receiving {
         self.held = None;
     }
 
-    /// Gives up the place of a frame that waits, so that nobody waits for one whose connection is not read. It comes
+    /// Gives up the place of a frame that waits, so that no other waits for one whose connection is not read. It comes
     /// last when it asks again.
     pub(crate) fn step_back(&mut self) {
         self.waiting = None;
@@ -259,8 +259,8 @@ mod tests {
         let _third = third.await;
     }
 
-    /// Issue 12, row 13: a frame above the half waited for a moment in which nobody held any, and never came first
-    /// while others kept coming, or while one request was parked.
+    /// Issue 12, row 13: a frame above the half waited for a moment in which none was held, and never came first while
+    /// others kept coming, or while one request was parked.
     #[tokio::test]
     async fn a_frame_above_the_budget_needs_any_room_and_takes_all() {
         let admission = Admission::new(200);
@@ -309,7 +309,7 @@ mod tests {
         let _behind = behind.await;
     }
 
-    /// A release woke everybody who waited, all but one of them for nothing.
+    /// A release woke every waiting connection, all but one of them for nothing.
     #[tokio::test]
     async fn a_release_wakes_the_first_alone() {
         let admission = Admission::new(200);

@@ -195,7 +195,7 @@ impl Connection {
                                 held = Some((frame, charging));
                             }
                         },
-                        // The client is gone: nobody reads what is still pending.
+                        // The client is gone: what is still pending is not read.
                         None => return Ok(()),
                     }
                     active_at = Instant::now();
@@ -207,7 +207,7 @@ impl Connection {
                     }
                 }
                 () = reached(judged_at), if !may_read && held.is_none() => judge(&mut self.receiving)?,
-                // The client is gone: nobody reads what is still pending.
+                // The client is gone: what is still pending is not read.
                 () = hung_up(&self.write), if !may_read => return Ok(()),
                 () = stopped(&mut stopping), if reading => reading = false,
                 () = &mut idle, if unsent == 0 => {
@@ -255,8 +255,8 @@ impl Connection {
         self.pending.len() + self.finished.len()
     }
 
-    /// While the client does not take this reply the requests behind it go on: what they hold, others may wait for.
-    /// But nobody waits for a frame of this connection that waits for room, `held` or still to come, or that has its
+    /// While the client does not take this reply the requests behind it go on: what they hold, others may wait for. But
+    /// no other connection waits for a frame of this one that waits for room, `held` or still to come, or that has its
     /// room and is not read.
     async fn send(&mut self, ready: Ready, held: &mut Option<HeldFrame>) -> Result<(), End> {
         let reply = match ready {
@@ -264,7 +264,7 @@ impl Connection {
             Ready::Nothing => return Ok(()),
             Ready::Close(reason) => return Err(End::Closed(reason)),
         };
-        // Who does not read its replies is as idle as who sends nothing.
+        // A client that does not read its replies is as idle as one that sends nothing.
         let mut writing = pin!(reply::write(&mut self.write, reply, self.settings.idle_max));
         if let Poll::Ready(written) = poll!(writing.as_mut()) {
             return Ok(written?);

@@ -34,7 +34,7 @@ impl Default for BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An uncompressed batch of nobody, CreateTime, base offset 0.
+    /// An uncompressed batch without a producer id, CreateTime, base offset 0.
     pub(crate) fn new() -> Self {
         Self::with_header(
             BatchHeader {
@@ -191,7 +191,7 @@ impl BatchBuilder {
     }
 }
 
-/// A batch without records, of nobody, that takes one offset: readers pass over it.
+/// A batch without records or producer id that takes one offset: readers pass over it.
 pub(crate) fn empty_batch(at: Offset, epoch: LeaderEpoch) -> ValidBatch {
     let builder = BatchBuilder::new();
     let header = BatchHeader { base_offset: at, partition_leader_epoch: epoch, ..builder.header };

@@ -1,4 +1,4 @@
-//! Acknowledgements: who waits for which offset of a partition, and one completion per produce request.
+//! Acknowledgements: which request waits for which offset of a partition, and one completion per produce request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,13 +73,13 @@ impl Completion {
 impl CompletionState {
     fn wake(&mut self) {
         if let Some(wake) = self.wake.take() {
-            // Refused where the connection is gone: then nobody is owed an answer.
+            // Refused where the connection is gone: then no answer is owed.
             wake.send(()).unwrap_or_default();
         }
     }
 }
 
-/// Who waits for the outcomes of a request.
+/// Where the outcomes of a request go.
 #[derive(Debug)]
 pub(crate) struct Acked {
     completion: Arc<Completion>,
@@ -219,7 +219,7 @@ mod tests {
         Ack::new(&completion, 2).answer(Err(AckError::Full));
         let outcomes = acked.within(Duration::from_millis(100)).await;
         assert_eq!(outcomes, vec![Some(Ok(())), None, Some(Err(AckError::Full))]);
-        // An ack that comes too late disturbs nobody.
+        // An ack that comes too late changes nothing.
         queue.pass(Offset(5));
     }
 

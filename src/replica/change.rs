@@ -1,4 +1,4 @@
-//! What a change of a log, apart from an append, gave, and the outcome of its write. Nobody gets the one without the
+//! What a change of a log, apart from an append, gave, and the outcome of its write. No caller gets the one without the
 //! other.
 
 use super::ack::AckError;
@@ -18,7 +18,7 @@ pub(crate) enum ChangeError {
 }
 
 impl ChangeError {
-    /// Whether the disk, and not somebody's order, is the reason.
+    /// Whether the disk is the reason, and not an order to stop.
     pub(crate) fn is_failure(&self) -> bool {
         !matches!(self, Self::Closed)
     }

@@ -22,7 +22,7 @@ use crate::storage::{PartitionId, Queued, StorageError};
 use crate::task;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicName};
 
-/// Who must hear of leadership, owned by a room above.
+/// What must hear of leadership, owned by a room above.
 pub(crate) trait LeadershipListener: std::fmt::Debug + Send + Sync + 'static {
     fn on_leading(&self, topic: &TopicName, partition: PartitionIndex, epoch: LeaderEpoch);
     fn on_resigned(&self, topic: &TopicName, partition: PartitionIndex);

@@ -1,9 +1,9 @@
 //! Syncing by time and by count: what `flush.ms` and `flush.messages` promise for the case that the power is lost.
 //!
 //! By time there is one timer per log directory, because one sync serves all its partitions. A partition asks the timer
-//! once per round: with the first append that the last sync did not cover. By count the append that completes the
-//! count asks for the sync itself, and is acknowledged after it. A partition that promises neither asks nobody and
-//! counts nothing.
+//! once per round: with the first append that the last sync did not cover. By count the append that completes the count
+//! asks for the sync itself, and is acknowledged after it. A partition that promises neither asks for none and counts
+//! nothing.
 //!
 //! Source: Kafka 3.9 `UnifiedLog.append`, `LogManager.flushDirtyLogs`. Kafka's looks every
 //! `log.flush.scheduler.interval.ms`, which is for ever by default; here the sync comes when it is due.
@@ -26,9 +26,10 @@ use crate::types::Offset;
 #[derive(Debug)]
 pub(crate) struct FlushTimer {
     dir: SharedLogDir,
-    /// Syncs begun. Who asked in this round and has queued a write since is served by the sync that ends the round.
+    /// Syncs begun. A partition that asked in this round and has queued a write since is served by the sync that ends
+    /// the round.
     round: AtomicU64,
-    /// When the round ends; `None`: nobody has asked.
+    /// When the round ends; `None`: no partition has asked.
     due: Mutex<Option<Instant>>,
     sooner: Notify,
 }
@@ -59,7 +60,7 @@ impl FlushTimer {
         }
     }
 
-    /// Syncs whenever somebody's time has come, until a sync fails. The directory is offline then (I-6), so nothing
+    /// Syncs whenever a partition's time has come, until a sync fails. The directory is offline then (I-6), so nothing
     /// more is written that would have to be synced.
     pub(crate) async fn run(self: Arc<Self>) {
         loop {

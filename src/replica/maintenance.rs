@@ -189,7 +189,7 @@ impl Cleaner {
         urgencies.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, partition)| partition)
     }
 
-    /// What is deleted, led elsewhere or no longer compacted is nobody's worry.
+    /// What is deleted, led elsewhere or no longer compacted is left alone.
     fn forget_all_but(&mut self, candidates: &[Arc<Partition>]) {
         if self.set_aside.is_empty() {
             return;

@@ -38,8 +38,8 @@ pub(crate) type ConfigOf = Arc<dyn Fn(&TopicName) -> ReplicaConfig + Send + Sync
 pub(crate) struct ReplicaDir {
     pub(crate) dir: SharedLogDir,
     pub(crate) tail: Arc<Tail>,
-    /// Written to under another boot of the machine, or nobody knows under which: the ends of its logs may be lost, and
-    /// a log that simply ends earlier cannot be told from a whole one.
+    /// Written to under another boot of the machine, or under an unknown one: the ends of its logs may be lost, and a
+    /// log that simply ends earlier cannot be told from a whole one.
     pub(crate) may_lack_ends: bool,
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct Stray {
     pub(crate) until: Option<UnixMs>,
 }
 
-/// What a look at the logs that nobody opened gave.
+/// What a look at the logs that are not open gave.
 #[derive(Debug, Default)]
 pub(crate) struct Strays {
     pub(crate) kept: Vec<Stray>,
@@ -384,9 +384,9 @@ impl ReplicaManager {
         self.found.lock().logs.keys().map(|id| id.topic.clone()).collect()
     }
 
-    /// Judges the logs that nobody has opened by what the coordination tree says of their topics. A stray is deleted
-    /// once nothing has been there under its name for `retention_ms`; it comes back when its topic does. Blocking.
-    /// Source: ours; Kafka 3.9 `LogManager.addStrayLog` keeps them for ever.
+    /// Judges the logs that are not open by what the coordination tree says of their topics. A stray is deleted once
+    /// nothing has been there under its name for `retention_ms`; it comes back when its topic does. Blocking. Source:
+    /// ours; Kafka 3.9 `LogManager.addStrayLog` keeps them for ever.
     pub(crate) fn judge_strays(&self, standing: impl Fn(&PartitionId) -> Standing, retention_ms: i64) -> Strays {
         let _alone = self.changing.lock();
         let now = self.clock.now_ms();
@@ -475,7 +475,7 @@ impl ReplicaManager {
     pub(crate) fn close(&self) {
         let mut checkpoints = Vec::new();
         for partition in self.all() {
-            // What its opening found to be lost must be found again, as nobody was told.
+            // What its opening found to be lost must be found again: it was not passed on.
             if partition.waits_for_an_epoch() {
                 partition.close();
                 continue;

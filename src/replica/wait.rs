@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 pub(crate) struct FetchWaiter {
     /// Bytes still missing until `min_bytes`; at or below zero the fetch is due.
     missing: AtomicI64,
-    /// Set when nobody waits any more, so that partitions forget it.
+    /// Set when the fetch no longer waits, so that partitions forget it.
     over: AtomicBool,
     /// It reads below the last stable offset alone.
     read_committed: bool,
@@ -48,7 +48,7 @@ impl FetchWaiter {
     fn add(&self, bytes: i64, stable: Stable) {
         match stable {
             Stable::Stays if self.read_committed => return,
-            // How much it is nobody has counted: the fetch looks.
+            // The bytes of a jump are not counted: the fetch looks.
             Stable::Jumps if self.read_committed => return self.notify.notify_one(),
             Stable::Follows | Stable::Stays | Stable::Jumps => {}
         }

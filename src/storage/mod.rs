@@ -6,10 +6,10 @@
 //!
 //! Contract
 //! - Write sets are applied in the order in which `commit` or `queue` was called, each one whole or not at all, many of
-//!   them in one group commit (I-1). `Done` is called in that same order, by whoever wrote it, after the write (and, if
-//!   one of the group asked for it, the sync) has returned: it must be short and must not block.
+//!   them in one group commit (I-1). `Done` is called in that same order, by the writer of the group, after the write
+//!   (and, if one of the group asked for it, the sync) has returned: it must be short and must not block.
 //! - A kill in the middle may leave batches of a set that was not done, and nothing else of it.
-//! - Neither call calls a `Done` itself, of a closed directory neither: who queues holds a lock that it may take.
+//! - Neither call calls a `Done` itself, of a closed directory neither: the caller holds a lock that it may take.
 //! - A read begun after `Done(Ok)` sees the set.
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.
@@ -18,8 +18,9 @@
 //!   `Done` returned are refused as well: an owner that takes back its offsets inside `Done` never leaves a gap.
 //! - Everything acknowledged survives a kill of the process; with `sync` also a loss of power.
 //!
-//! Every outcome is looked at by whoever asked for the write. Rooms above commit through [`commit`], whose [`Queued`]
-//! must be consumed; the bare `Done` is for directories, and for the appends of a partition, which answer acks in it.
+//! Every outcome is looked at by the caller that asked for the write. Rooms above commit through [`commit`], whose
+//! [`Queued`] must be consumed; the bare `Done` is for directories, and for the appends of a partition, which answer
+//! acks in it.
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -163,8 +164,9 @@ impl Write {
 /// Called once per write set, in commit order, on the thread that has written it.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 
-/// Refuses a set that was queued when the directory was closed. On a thread of its own, because who queued it may hold
-/// the lock that its `Done` takes. Where there is no thread to be had the `Done` is dropped, which says the same.
+/// Refuses a set that was queued when the directory was closed. On a thread of its own, because the caller that queued
+/// it may hold the lock that its `Done` takes. Where there is no thread to be had the `Done` is dropped, which says the
+/// same.
 fn refuse_closed(dir: PathBuf, done: Done) {
     let refuse = move || done(Err(StorageError::Stopped { dir, reason: "closed".into() }));
     if let Err(error) = task::thread("storage-closed", refuse) {
@@ -185,7 +187,7 @@ impl<'a> Visited<'a> {
         Self { bytes, within: None }
     }
 
-    /// A part of a buffer that nobody writes to any more.
+    /// A part of a buffer that is not written to any more.
     pub(crate) fn within(buffer: &'a Bytes, part: Range<usize>) -> Self {
         Self { bytes: &buffer[part], within: Some(buffer) }
     }
@@ -238,7 +240,7 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
         self.commit(set, done);
     }
 
-    /// Sees to it that what is queued is written. Where that is little and nobody else is writing, it is written on the
+    /// Sees to it that what is queued is written. Where that is little and no other writes, it is written on the
     /// calling thread, which takes some tens of microseconds; so are the `done`s called.
     fn write_queued(&self) {}
 
@@ -315,7 +317,7 @@ pub(crate) fn commit(dir: &dyn LogDir, set: WriteSet) -> Queued {
     commit_noting(dir, set, |_| ())
 }
 
-/// As [`commit`]. `note` sees the outcome first, in commit order, by whoever has written: what a `Done` must not do, it
+/// As [`commit`]. `note` sees the outcome first, in commit order, called by the writer: what a `Done` must not do, it
 /// must not do either. It is for the owner of state that ran ahead of the disk; it does not replace the waiting.
 pub(crate) fn commit_noting(
     dir: &dyn LogDir,
@@ -327,7 +329,7 @@ pub(crate) fn commit_noting(
         set,
         Box::new(move |outcome| {
             note(&outcome);
-            // Nobody listens where the wait was cancelled, as when a request's connection is gone.
+            // The receiver is gone where the wait was cancelled, as when a request's connection is gone.
             drop(tell.send(outcome));
         }),
     );
@@ -340,8 +342,9 @@ pub(crate) fn barrier(dir: &dyn LogDir) -> Result<(), StorageError> {
     commit(dir, WriteSet::default()).wait()
 }
 
-/// A set that was queued, and what will have become of it. Whoever queued it looks: by [`Queued::wait`] where blocking
-/// is allowed, else by `.await`. A refused set was not written, so what rests on it must not be done or recorded.
+/// A set that was queued, and what will have become of it. The caller that queued it looks: by [`Queued::wait`] where
+/// blocking is allowed, else by `.await`. A refused set was not written, so what rests on it must not be done or
+/// recorded.
 #[derive(Debug)]
 #[must_use = "a write that nobody looks at may be missing: wait for its outcome, or hand it to the caller"]
 pub(crate) struct Queued(Waiting);

@@ -43,7 +43,7 @@ pub const REPLY_BYTES_UNCOUNTED: usize = 64 << 10;
 /// Seconds between two looks at the pace with which a client takes its reply.
 pub const REPLY_PACE_SECONDS: u64 = 1;
 
-/// Seconds that the rest of a reply may take at its present pace; a slower one gives way to those who wait for room.
+/// Seconds that the rest of a reply may take at its present pace; a slower one gives way to others that wait for room.
 pub const REPLY_REST_SECONDS_MAX: u64 = 30;
 
 /// Bytes of replies that may wait on one connection behind a slower one before the socket is no longer read.
@@ -53,7 +53,7 @@ pub const CONNECTION_REPLY_BYTES_WAITING_MAX: usize = 16 << 20;
 /// copied and summed several times over.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 1 << 20;
 
-/// Most queued bytes that the caller of an append writes itself, where nobody else is writing: one request of Java's
+/// Most queued bytes that the caller of an append writes itself, where no other thread writes: one request of Java's
 /// producer with batches of 64 KiB for six partitions. A tenth of a millisecond or two; waking the storage writer and
 /// being woken by it takes about as much.
 pub const INLINE_WRITE_BYTES_MAX: usize = 512 << 10;
@@ -68,7 +68,7 @@ pub const MAILBOX_COMMANDS_MAX: usize = 1024;
 pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
 
 /// Producers of one partition whose transaction is being verified with its coordinator at the same time; when there are
-/// more, whoever began first must begin again.
+/// more, the first that began must begin again.
 pub const VERIFICATIONS_PER_PARTITION_MAX: usize = 10_000;
 
 /// Bytes of protocol metadata that the members of one group may hold together. What is stored of it has to fit one

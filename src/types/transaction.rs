@@ -31,7 +31,7 @@ pub struct TransactionMarker {
     pub result: TransactionResult,
 }
 
-/// A verification of a transaction that is under way in one partition: who holds it may append the first batch of that
+/// A verification of a transaction that is under way in one partition: its holder may append the first batch of that
 /// transaction, unless a marker came meanwhile. Source: Kafka 3.9 `VerificationGuard`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TransactionGuard(pub u64);

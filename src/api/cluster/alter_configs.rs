@@ -3,7 +3,7 @@
 //! Behaviour
 //! - Any broker serves it.
 //! - What is not named goes back to its default.
-//! - Who may be named, what is checked and what then happens: see `alter`.
+//! - Which resources may be named, what is checked and what then happens: see `alter`.
 //! - validate_only checks everything and writes nothing.
 //!
 //! Versions: 2 flexible. Ignored: nothing.

@@ -4,8 +4,8 @@
 //! - Topic (2): what the store has now over this broker's defaults. Unknown: UNKNOWN_TOPIC_OR_PARTITION (3); an illegal
 //!   name: INVALID_TOPIC_EXCEPTION (17).
 //! - Broker (4): an empty name means what was set for all brokers while they run; this broker's number, everything;
-//!   another number: INVALID_REQUEST (42), ask that broker. Both as the broker runs: what somebody stored that is not
-//!   legal does not show.
+//!   another number: INVALID_REQUEST (42), ask that broker. Both as the broker runs: a stored value that is not legal
+//!   does not show.
 //! - Broker logger (8): this broker has no loggers whose level could be changed, so the answer is empty. Other types:
 //!   INVALID_REQUEST.
 //! - A resource that is named twice is answered once.
@@ -126,7 +126,7 @@ async fn describe_topic(handles: &Handles, name: &str) -> Result<Vec<ConfigEntry
     describe::describe_topic(&handles.config.current(), &overrides).map_err(|error| unreadable(&error))
 }
 
-/// Somebody stored what no broker would have accepted.
+/// A value was stored that no broker would have accepted.
 fn unreadable(error: &ConfigError) -> Refusal {
     Refusal::new(ResponseError::UnknownServerError, error.to_string())
 }

@@ -3,7 +3,7 @@
 //! Behaviour
 //! - Any broker serves it.
 //! - SET (0), DELETE (1); APPEND (2) and SUBTRACT (3) for lists alone, else INVALID_CONFIG (40).
-//! - Who may be named, what is checked and what then happens: see `alter`.
+//! - Which resources may be named, what is checked and what then happens: see `alter`.
 //! - validate_only checks everything and writes nothing.
 //!
 //! Versions: 1 flexible. Ignored: nothing.

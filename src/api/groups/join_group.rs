@@ -83,7 +83,7 @@ fn response(reply: JoinReply, version: i16) -> JoinGroupResponse {
         .with_protocol_type(if version >= 7 { reply.protocol_type.map(text) } else { None })
         .with_protocol_name(protocol)
         .with_leader(text(&*reply.leader))
-        // Only given to who said that it understands it.
+        // Only given to a client that said that it understands it.
         .with_skip_assignment(version >= 9 && reply.skip_assignment)
         .with_member_id(text(&*reply.member_id))
         .with_members(reply.members.into_iter().map(member).collect())

@@ -1,4 +1,4 @@
-//! Who asks: one file per API key. No listener offers SASL yet.
+//! The identity of clients: one file per API key. No listener offers SASL yet.
 
 pub(super) mod sasl_authenticate;
 pub(super) mod sasl_handshake;

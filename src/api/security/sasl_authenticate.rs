@@ -1,4 +1,4 @@
-//! SaslAuthenticate (36), versions 0–2: a step of authentication, on a listener where nobody authenticates.
+//! SaslAuthenticate (36), versions 0–2: a step of authentication, on a listener without authentication.
 //!
 //! Behaviour: ILLEGAL_SASL_STATE (34), as for [`crate::api::security::sasl_handshake`].
 //! Versions: 1 session lifetime; 2 flexible. Ignored: the token.

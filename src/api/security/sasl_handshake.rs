@@ -1,4 +1,4 @@
-//! SaslHandshake (17), versions 0–1: a client wants to authenticate, on a listener where nobody does.
+//! SaslHandshake (17), versions 0–1: a client wants to authenticate, on a listener without authentication.
 //!
 //! Behaviour: ILLEGAL_SASL_STATE (34), so that a client with the wrong `security.protocol` is told instead of cut off.
 //! Versions: 1 says that SaslAuthenticate follows. Ignored: the mechanism.

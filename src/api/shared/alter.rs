@@ -4,7 +4,7 @@
 //! - Topic (2): an empty name: INVALID_REQUEST (42); unknown: UNKNOWN_TOPIC_OR_PARTITION (3). What the change leads to
 //!   is checked as a whole: INVALID_CONFIG (40).
 //! - Broker (4): an empty name means all brokers, else this broker's number; another's, or what cannot change while a
-//!   broker runs, or a value that is not legal: INVALID_REQUEST. Names nobody knows are taken.
+//!   broker runs, or a value that is not legal: INVALID_REQUEST. Unknown names are taken.
 //! - A change is written together with the note to every broker, and holds on this one when the answer leaves; logs
 //!   that are open take it over a moment later.
 //! - Broker logger (8) and others: INVALID_REQUEST.
@@ -141,7 +141,7 @@ fn entity(handles: &Handles, resource_type: i8, name: &str) -> Result<Entity, Re
     }
 }
 
-/// The row of a setting; `None`: one that nobody knows and that is taken all the same.
+/// The row of a setting; `None`: it is unknown, and taken all the same.
 type RowOf = fn(&str) -> Result<Option<&'static Setting>, Refusal>;
 
 fn row_for(entity: &Entity) -> RowOf {

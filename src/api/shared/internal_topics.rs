@@ -1,4 +1,4 @@
-//! The topics of the coordinators, made when somebody first needs them.
+//! The topics of the coordinators, made when they are first needed.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::api::context::RequestContext;
 use crate::api::error_code::of_internal_creation;
 use crate::types::TopicName;
 
-/// How long who comes first waits for the topic; a client that is told to retry does so after 100 ms or so.
+/// How long the first request waits for the topic; a client that is told to retry does so after 100 ms or so.
 const CREATION_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// Creates the topic unless it is there, and waits for it.

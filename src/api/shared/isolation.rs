@@ -1,4 +1,4 @@
-//! The isolation level of those who read. Source: Kafka `IsolationLevel`.
+//! The isolation level of readers. Source: Kafka `IsolationLevel`.
 
 use kafka_protocol::ResponseError;
 

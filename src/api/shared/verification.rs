@@ -1,9 +1,9 @@
 //! Verifying that what a client wants to write belongs to its transaction, before the first of it is appended.
 //!
-//! A late request could otherwise open a transaction that nobody ends, or land in the producer's next one. The log
+//! A late request could otherwise open a transaction that is never ended, or land in the producer's next one. The log
 //! gives a guard, the coordinator of the transactional id says whether the partition takes part, and the log takes the
-//! guard back unless a marker came meanwhile.
-//! Source: KIP-890, Kafka 3.9 `ReplicaManager.maybeSendPartitionsToTransaction`, `AddPartitionsToTxnManager`.
+//! guard back unless a marker came meanwhile. Source: KIP-890, Kafka 3.9
+//! `ReplicaManager.maybeSendPartitionsToTransaction`, `AddPartitionsToTxnManager`.
 
 use std::collections::HashMap;
 
@@ -120,7 +120,7 @@ pub(in crate::api) async fn verify(
 }
 
 /// Asks the coordinator of a transactional id whether partitions are in its transaction: an answer for each, in order.
-/// `transaction.partition.verification.enable` false: nobody is asked.
+/// `transaction.partition.verification.enable` false: no coordinator is asked.
 pub(in crate::api) async fn ask(ctx: &RequestContext, request: PartitionsRequest) -> Vec<Result<(), TransactionError>> {
     if !ctx.handles.config.current().transaction_partition_verification_enable {
         return vec![Ok(()); request.partitions.len()];

@@ -9,7 +9,7 @@
 //!   (38).
 //! - Assignments: numbers from 0 without gaps, replica sets of one size without repetition, else
 //!   INVALID_REPLICA_ASSIGNMENT (39). Brokers that are not live are refused likewise, as in Kafka 4.1; a 3.9 controller
-//!   on ZooKeeper would make a partition that nobody leads.
+//!   on ZooKeeper would make a partition without a leader.
 //! - −1 means the broker's default. More than 10,000 partitions in one request: POLICY_VIOLATION (44), as in KRaft.
 //! - validate_only checks everything and writes nothing.
 //! - The topics are written before the connection's next request is read. The answer waits until this broker's image

@@ -1,4 +1,4 @@
-//! DescribeProducers (61), version 0: what the leaders of partitions know of their producers, for those who look for
+//! DescribeProducers (61), version 0: what the leaders of partitions know of their producers, for tools that look for
 //! transactions that hang.
 //!
 //! Behaviour

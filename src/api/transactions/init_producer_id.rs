@@ -1,11 +1,11 @@
 //! InitProducerId (22), versions 0–5: a producer id for an idempotent producer, a new epoch for a transactional one.
 //!
 //! Behaviour
-//! - Without a transactional id: a new id and epoch 0, always; ids come from blocks of 1,000, so most calls ask nobody.
-//!   A given id and epoch (3+) are not bumped: an idempotent producer gets a new id. One of them alone: INVALID_REQUEST
-//!   (42).
+//! - Without a transactional id: a new id and epoch 0, always; ids come from blocks of 1,000, so most calls ask no
+//!   controller. A given id and epoch (3+) are not bumped: an idempotent producer gets a new id. One of them alone:
+//!   INVALID_REQUEST (42).
 //! - While no controller gives a block: COORDINATOR_LOAD_IN_PROGRESS (14), which clients repeat.
-//! - With a transactional id: its producer id with a higher epoch, which fences who had the former one. While a
+//! - With a transactional id: its producer id with a higher epoch, which fences the owner of the former one. While a
 //!   transaction is open or ends: CONCURRENT_TRANSACTIONS (51), which clients repeat; an open one is aborted.
 //! - A given id and epoch (3+) have to be those of the present, or of just before: else PRODUCER_FENCED (90), below
 //!   version 4 INVALID_PRODUCER_EPOCH (47).

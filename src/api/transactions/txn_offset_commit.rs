@@ -5,8 +5,8 @@
 //! - What is committed counts, and is fetched, once the marker of the transaction is in the group's partition of
 //!   `__consumer_offsets`. That partition has to be in the transaction (AddOffsetsToTxn): else INVALID_TXN_STATE (48).
 //!   A producer with a newer epoch has written: INVALID_PRODUCER_EPOCH (47).
-//! - Whoever names a member, a generation or an instance has to be that member, of the current generation:
-//!   UNKNOWN_MEMBER_ID (25), ILLEGAL_GENERATION (22), FENCED_INSTANCE_ID (82).
+//! - A request that names a member, a generation or an instance has to come from that member, of the current
+//!   generation: UNKNOWN_MEMBER_ID (25), ILLEGAL_GENERATION (22), FENCED_INSTANCE_ID (82).
 //! - An empty group id: INVALID_GROUP_ID (24). Metadata longer than `offset.metadata.max.bytes`:
 //!   OFFSET_METADATA_TOO_LARGE (12). More than fits one batch: INVALID_COMMIT_OFFSET_SIZE (28).
 //!

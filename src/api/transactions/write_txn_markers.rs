@@ -4,7 +4,7 @@
 //! - Sent by transaction coordinators, and by Java's admin client to abort a transaction that hangs (with coordinator
 //!   epoch −1, which only wins where no coordinator has ever written).
 //! - Each partition has its own error: UNKNOWN_TOPIC_OR_PARTITION (3), NOT_LEADER_OR_FOLLOWER (6),
-//!   INVALID_PRODUCER_EPOCH (47) and TRANSACTION_COORDINATOR_FENCED (52) if somebody newer has written.
+//!   INVALID_PRODUCER_EPOCH (47) and TRANSACTION_COORDINATOR_FENCED (52) if a newer one has written.
 //! - Answers when the markers are replicated, and takes the connection's next request after that.
 //!
 //! Versions: 1 flexible; 0 is not in the codec. Ignored: nothing.

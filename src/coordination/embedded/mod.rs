@@ -334,7 +334,7 @@ impl State {
                 None => Write::DeleteTree { key: key_on_disk },
             });
         }
-        // A reservation alone need not outlive a loss of power: nobody outside this process has seen its ids.
+        // A reservation alone need not outlive a loss of power: its ids were not seen outside this process.
         set.sync = !set.writes.is_empty();
         if round.reserves {
             let value = Bytes::copy_from_slice(&self.zxid_reserved.to_be_bytes());

@@ -146,7 +146,7 @@ pub(super) struct Changes {
     pub(super) events: Vec<Event>,
 }
 
-/// Who acts, and under which transaction id.
+/// The session that acts, and its transaction id.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Transaction {
     pub(super) zxid: i64,

@@ -1,4 +1,4 @@
-//! One-shot watches of the embedded tree: who waits for what, and which of them an event wakes.
+//! One-shot watches of the embedded tree: which call waits for what, and which of them an event wakes.
 //!
 //! Only gathers the watches to fire; `mod.rs` fires them once the change can be read. Semantics are ZooKeeper's: a data
 //! watch fires when its node is created, set or deleted, a child watch when its node is deleted or a child comes or
@@ -39,7 +39,8 @@ impl Watches {
     pub(super) fn add(&mut self, kind: Kind, path: &str, session: i64) -> Changed {
         let (sender, changed) = oneshot::channel();
         let watchers = self.of(kind).entry(path.to_owned()).or_default();
-        // Whoever reads again drops the watch of the time before; those must not pile up on a node that never changes.
+        // A reader that reads again drops the watch of the time before; those must not pile up on a node that never
+        // changes.
         watchers.retain(|watcher| !watcher.sender.is_closed());
         watchers.push(Watcher { session, sender });
         changed
@@ -88,7 +89,7 @@ impl Watches {
 /// Wakes them.
 pub(super) fn wake(fired: Fired) {
     for sender in fired {
-        // Nobody may be waiting any more.
+        // The receiver may be gone.
         let _ = sender.send(());
     }
 }

@@ -89,14 +89,14 @@ fn state_of(state: zk::SessionState, id: i64) -> Session {
     }
 }
 
-/// Ends a session, and waits until the ensemble has confirmed it. Without a connection there is nobody to ask, and the
-/// session ends by itself later.
+/// Ends a session, and waits until the ensemble has confirmed it. Without a connection there is no server to ask, and
+/// the session ends by itself later.
 pub(super) async fn close(client: zk::Client, timeout: Duration) {
     let mut watcher = client.state_watcher();
     if client.state() == zk::SessionState::Disconnected || client.state().is_terminated() {
         return;
     }
-    // The session ends when nobody can make requests any more.
+    // The session ends when no request can be made any more.
     drop(client);
     let closed = async {
         loop {

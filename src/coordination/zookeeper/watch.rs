@@ -11,7 +11,7 @@ pub(super) fn changed(watcher: OneshotWatcher) -> Changed {
     task::spawn(async move {
         tokio::select! {
             _ = watcher.changed() => {
-                // Nobody may be waiting any more.
+                // The receiver may be gone.
                 let _ = sender.send(());
             }
             () = sender.closed() => {}

@@ -121,7 +121,7 @@ impl Marking {
             result,
         };
         if let Err(refusal) = try_join_all(partitions.into_iter().map(|to| self.mark(to, marker))).await {
-            // Kafka leaves it so as well: whoever has the newer epoch ends it.
+            // Kafka leaves it so as well: the owner of the newer epoch ends it.
             warn!(transactional_id = %transaction.id, ?marker, %refusal, "the transaction is left to a newer epoch");
             return transaction;
         }

@@ -53,7 +53,7 @@ pub(crate) struct InitRequest {
     pub(crate) timeout_ms: i32,
     /// What the producer believes to have (KIP-360, InitProducerId 3 and up).
     pub(crate) expected: Option<Producer>,
-    /// An id that nobody has or had, once the shard has asked for one.
+    /// An id that no producer has or had, once the shard has asked for one.
     pub(crate) fresh: Option<ProducerId>,
 }
 

@@ -219,8 +219,8 @@ impl TransactionShard {
         }
     }
 
-    /// Forgets ids that nobody uses. Answers whether there were more than one sweep takes.
-    /// Source: Kafka `TransactionStateManager.removeExpiredTransactionalIds`.
+    /// Forgets ids that are not used. Answers whether there were more than one sweep takes. Source: Kafka
+    /// `TransactionStateManager.removeExpiredTransactionalIds`.
     fn forget_expired(&mut self, now: Moment, out: &mut Out) -> bool {
         let expired = self.ids(|transaction| transaction.has_expired(now.unix_ms, self.config.expiration_ms));
         for id in expired.iter().take(limits::COORDINATOR_SWEEP_RECORDS_MAX) {

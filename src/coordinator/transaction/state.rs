@@ -158,7 +158,7 @@ impl Transaction {
         };
         match expected {
             Some(expected) if expected.1 != epoch => {
-                // A repetition: nobody came in between, who would have cleared what was before.
+                // A repetition: no request came in between, which would have cleared what was before.
                 if expected.1 == self.previous.1 {
                     return Ok(Init::Given { next: self.renewed(now_ms, timeout_ms), previous: self.previous });
                 }
@@ -178,8 +178,8 @@ impl Transaction {
         TransactionValue { producer_epoch, ..first(now_ms, self.stored.producer_id, timeout_ms) }
     }
 
-    /// The open transaction is aborted under an epoch that nobody was given.
-    /// Source: Kafka `TransactionMetadata.prepareFenceProducerEpoch`.
+    /// The open transaction is aborted under an epoch that no producer was given. Source: Kafka
+    /// `TransactionMetadata.prepareFenceProducerEpoch`.
     pub(super) fn fence(&self, now_ms: UnixMs) -> TransactionValue {
         let producer_epoch = ProducerEpoch(self.stored.producer_epoch.0.saturating_add(1));
         TransactionValue { producer_epoch, ..self.prepare(now_ms, TransactionResult::Abort) }

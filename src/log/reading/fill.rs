@@ -1,7 +1,7 @@
 //! Reading ahead: what a consumer behind the tail will ask for next goes into `read_ahead` while its answer is on its
 //! way.
 //!
-//! Spawns nothing: whoever reads runs the [`Fill`] that it is handed.
+//! Spawns nothing: the reader runs the [`Fill`] that it is handed.
 
 use bytes::Bytes;
 use tracing::debug;
@@ -41,7 +41,7 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    /// Reads the stretch. Blocks on the disk. What goes wrong is told to the consumer who comes for these records.
+    /// Reads the stretch. Blocks on the disk. The consumer that comes for these records learns what went wrong.
     pub(crate) fn run(mut self) {
         if self.from >= self.upto {
             return;

@@ -2,9 +2,9 @@
 //! way, so that it waits for the disk only once.
 //!
 //! A directory has one [`Ring`] for it, in which the oldest goes first. A partition remembers one stretch of its log;
-//! two consumers at different places take turns at it and read from storage otherwise, where the page cache has what
-//! the first of them read. `fill` reads. What a fill will read counts in the ring before it is read; where the ring is
-//! full of fills under way, nothing more is read ahead.
+//! two consumers at different places displace each other and then read from storage, where the page cache has what the
+//! first of them read. `fill` reads. What a fill will read counts in the ring before it is read; where the ring is full
+//! of fills under way, nothing more is read ahead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ struct State {
     filling: bool,
     /// Counts what made the stretch untrue; a fill that began before is thrown away.
     generation: u64,
-    /// Where the last fill began, until somebody reads it.
+    /// Where the last fill began, until it is read.
     unread: Option<Offset>,
     /// Fills in a row that were gone before they were read.
     wasted: u32,

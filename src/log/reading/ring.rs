@@ -1,8 +1,9 @@
 //! A ring of batches in memory: those of every partition of a log directory, with one budget in bytes.
 //!
-//! First in, first out: whoever adds evicts the oldest batch of the whole directory, so a busy partition keeps much and
-//! an idle one gives its memory back. Reads take one partition's lock only, for a binary search and some reference
-//! counts; bytes are never copied on a read. Does not know storage, high watermarks or what is inside a batch.
+//! First in, first out: a batch that is added evicts the oldest batch of the whole directory, so a busy partition keeps
+//! much and an idle one gives its memory back. Reads take one partition's lock only, for a binary search and some
+//! reference counts; bytes are never copied on a read. Does not know storage, high watermarks or what is inside a
+//! batch.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ pub(in crate::log) struct Ring {
     queue: Mutex<Queue>,
 }
 
-/// Whose batch is the oldest, the second oldest …. The entries of one slot stand here in the order in which the slot
-/// holds them: `stale` ones first, then its batches.
+/// The slot of the oldest batch, of the second oldest, and so on. The entries of one slot stand here in the order in
+/// which the slot holds them: `stale` ones first, then its batches.
 #[derive(Debug, Default)]
 struct Queue {
     used_bytes: usize,
@@ -129,7 +130,7 @@ impl Ring {
     fn evict_beyond_budget<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) {
         while queue.used_bytes + queue.reserved_bytes > self.budget_bytes {
             let evicted = queue.evict();
-            // Freeing a large buffer may give pages back to the kernel: not under everybody's lock.
+            // Freeing a large buffer may give pages back to the kernel: not under the shared lock.
             drop(queue);
             drop(evicted);
             queue = self.queue.lock();

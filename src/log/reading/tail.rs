@@ -1,5 +1,5 @@
-//! What a log directory keeps in memory for those who read: the newest batches of every partition, for consumers and
-//! followers at the end, and what was read ahead for consumers behind it.
+//! What a log directory keeps in memory for readers: the newest batches of every partition, for consumers and followers
+//! at the end, and what was read ahead for consumers behind it.
 
 use std::sync::Arc;
 

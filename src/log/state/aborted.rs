@@ -76,7 +76,7 @@ impl AbortedIndex {
         gone > 0
     }
 
-    /// Ranges of aborted offsets of each producer, for whoever goes through many batches.
+    /// Ranges of aborted offsets of each producer, for a pass over many batches.
     pub(in crate::log) fn by_producer(&self) -> AbortedRanges {
         let mut ranges: HashMap<ProducerId, Vec<(Offset, Offset)>> = HashMap::new();
         for transaction in &self.list {

@@ -36,8 +36,8 @@ impl LeaderEpochs {
 
     /// Notes that `epoch` begins at `start`. What contradicts it goes first: entries of the same or a later epoch, and
     /// those that begin there or later. The latest epoch, told again with the same start or a later one, changes
-    /// nothing. Who reads batches again, oldest first, asks [`Self::is_news`] before, or would undo what came later.
-    /// Source: Kafka 3.9 `LeaderEpochFileCache.assign`, `maybeTruncateNonMonotonicEntries`.
+    /// nothing. Recovery, which reads batches again, oldest first, asks [`Self::is_news`] before: it would undo what
+    /// came later. Source: Kafka 3.9 `LeaderEpochFileCache.assign`, `maybeTruncateNonMonotonicEntries`.
     pub(in crate::log) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> EpochsChanged {
         let mut changed = EpochsChanged::default();
         let known = |&(latest, at): &(LeaderEpoch, Offset)| epoch == latest && start >= at;

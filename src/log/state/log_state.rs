@@ -287,7 +287,7 @@ impl LogState {
         self.put_checkpoint(writes);
     }
 
-    /// Closes the active segment if it is older than `segment.ms` by the broker's clock, also when nobody appends.
+    /// Closes the active segment if it is older than `segment.ms` by the broker's clock, also without appends.
     pub(in crate::log) fn roll_if_old(&mut self, config: &LogConfig, now: UnixMs, writes: &mut Vec<Write>) {
         let active = &self.segments.active;
         if !active.is_empty() && now.saturating_sub(active.created_ms) > config.roll_ms() {

@@ -57,7 +57,7 @@ impl Verifications {
         }
     }
 
-    /// Forgets those that nobody has asked for in `expiration_ms`.
+    /// Forgets those that were not asked for in `expiration_ms`.
     pub(in crate::log) fn expire(&mut self, now: UnixMs, expiration_ms: i64) {
         let by_guard = &mut self.by_guard;
         self.by_producer.retain(|_, known| {

@@ -31,7 +31,8 @@ pub(crate) enum AppendRefused {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) appended: Appended,
-    /// Its write. One who appends to several partitions keeps these until the last, so that all are written together.
+    /// Its write. A caller that appends to several partitions keeps these until the last, so that all are written
+    /// together.
     pub(crate) unwritten: Option<Unwritten>,
 }
 
@@ -73,7 +74,7 @@ impl Partition {
     }
 
     /// Before the coordinator is asked whether a producer's transaction includes this partition: what the append has to
-    /// bring. `None`: the transaction is open here, nobody need be asked.
+    /// bring. `None`: the transaction is open here, no coordinator need be asked.
     pub(crate) fn begin_verification(&self, id: ProducerId, epoch: ProducerEpoch) -> Option<TransactionGuard> {
         let mut state = self.state.lock();
         match state.failed {

@@ -1,7 +1,7 @@
-//! One partition replica: its log behind a short lock, its role, its published view, and who waits for it.
+//! One partition replica: its log behind a short lock, its role, its published view, and what waits for it.
 //!
 //! Order of effects is the order in which the lock was taken: offsets are given, the write is queued and the ack is
-//! registered under it. Whoever writes calls back in that same order, and only then does the view move (I-5).
+//! registered under it. The writer calls back in that same order, and only then does the view move (I-5).
 //!
 //! What is in memory runs ahead of what was queued. A write that fails takes the partition offline; one that is refused
 //! for want of space leaves memory ahead for good, so nothing more is accepted until the log has been opened anew, as
@@ -50,7 +50,7 @@ struct State {
     /// A write failed: nothing more is accepted (I-6). If only space was missing the log is opened anew once there
     /// is some.
     failed: Option<AckError>,
-    /// Somebody opens the log anew.
+    /// The log is being opened anew.
     reopening: bool,
     /// The partition is being deleted or the broker stops.
     closed: bool,
@@ -74,7 +74,7 @@ pub(crate) struct Partition {
     pub(crate) waiters: Waiters,
 }
 
-/// Whom a partition tells what it leaves for later.
+/// What a partition tells of the work it leaves for later.
 #[derive(Debug, Clone)]
 pub(crate) struct Upkeep {
     /// Wakes the log cleaner.
@@ -239,7 +239,7 @@ impl Partition {
         state.min_insync_replicas.min(state.role.replicas.len()).max(1)
     }
 
-    /// A write has returned; called by who has written, in commit order.
+    /// A write has returned; called by the writer, in commit order.
     fn on_committed(&self, last_offset: Offset, bytes: i64, result: Result<(), StorageError>) {
         let mut state = self.state.lock();
         match result {
@@ -279,7 +279,7 @@ impl Partition {
         format!("{}-{}", self.id.topic, self.id.partition)
     }
 
-    /// The one place where positions are published (and whoever waits for them is answered).
+    /// The one place where positions are published and waiting acks are answered.
     fn publish(&self, state: &mut State) -> Stable {
         let before = self.view.get();
         let log_end_offset = state.log.written_end_offset();
@@ -306,7 +306,8 @@ impl Partition {
     }
 
     /// Queues what a change of the log wants written. Memory is ahead of it already, so a refusal marks the partition,
-    /// whoever waits. Nothing is written for a closed partition: its family may be on its way to another one.
+    /// whether or not a caller waits. Nothing is written for a closed partition: its family may be on its way to
+    /// another one.
     fn queue_change(self: &Arc<Self>, state: &State, writes: Vec<Write>) -> Queued {
         if writes.is_empty() || state.closed {
             return Queued::nothing();
@@ -362,7 +363,7 @@ impl Partition {
         look(&self.state.lock().log)
     }
 
-    /// Waits until everything queued so far is written, and whoever waited for it was woken. Blocking.
+    /// Waits until everything queued so far is written and its waiters were woken. Blocking.
     #[cfg(test)]
     pub(crate) fn wait_for_writes(&self) -> Result<(), StorageError> {
         storage::barrier(&*self.dir)
@@ -373,14 +374,14 @@ impl Partition {
         self.dir.reclaim(self.family, Offset::ZERO..log_start_offset);
     }
 
-    /// StopReplica without deletion: neither leads nor follows until the next role. Whoever waits is answered.
+    /// StopReplica without deletion: neither leads nor follows until the next role. Waiting acks are answered.
     pub(crate) fn stop_following(&self) {
         let mut state = self.state.lock();
         state.stopped = true;
         self.resign(state);
     }
 
-    /// No more appends, for ever; whoever waits is answered. First step of deletion and of an orderly stop.
+    /// No more appends, for ever; waiting acks are answered. First step of deletion and of an orderly stop.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;

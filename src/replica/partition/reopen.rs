@@ -16,9 +16,9 @@ use crate::types::LogOpening;
 impl Partition {
     /// After a write that was refused for want of space: the log is opened as the disk has it, so that the offsets of
     /// what was refused are given once more (I-2) and what else ran ahead in memory is taken back. A batch that was
-    /// queued behind a refused one may have been stored; nobody was told, so it goes, and a producer can repeat both in
-    /// order. Needs no space for records, so that retention can go on and free some. Blocks on the disk, without the
-    /// lock. Does nothing for a log that needs none of this.
+    /// queued behind a refused one may have been stored; no producer was told, so it goes, and a producer can repeat
+    /// both in order. Needs no space for records, so that retention can go on and free some. Blocks on the disk,
+    /// without the lock. Does nothing for a log that needs none of this.
     pub(crate) fn open_anew(self: &Arc<Self>, now: UnixMs) -> Result<(), ChangeError> {
         {
             let mut state = self.state.lock();
@@ -38,7 +38,7 @@ impl Partition {
         }
         let mut log = match opened {
             Ok(log) => log,
-            // There is no space after all; whoever comes next tries again.
+            // There is no space after all; the next caller tries again.
             Err(error @ ChangeError::Unwritten(StorageError::Full { .. })) => return Err(error),
             Err(error) => {
                 if let ChangeError::Unwritten(failure) = &error {
@@ -92,14 +92,14 @@ impl Partition {
         Ok(log)
     }
 
-    /// As [`Self::open_anew`], for who must not block: appends are refused until it is done.
+    /// As [`Self::open_anew`], for a caller that must not block: appends are refused until it is done.
     pub(super) fn open_anew_in_background(self: &Arc<Self>, state: &State, now: UnixMs) {
         if state.reopening {
             return;
         }
         let partition = Arc::clone(self);
         task::in_background(move || {
-            // What it meets it has said and noted; the append that comes next finds it.
+            // A failure is logged and noted there; the next append finds it.
             if let Err(error) = task::as_owner("log reopener", || partition.open_anew(now)) {
                 debug!(partition = %partition.name(), %error, "not opened anew yet");
             }

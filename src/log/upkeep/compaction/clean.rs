@@ -6,8 +6,8 @@
 //! - A batch keeps its offsets, its leader epoch and its producer fields however many records are left. Without any it
 //!   goes, unless it is the last one of a producer or the last one of what is cleaned: then its header stays.
 //! - A marker that commits a transaction of which no batch is left stays for `delete.retention.ms` more, counted like a
-//!   tombstone's, and as long as it is the last one of a producer or of what is cleaned. Deviation: markers
-//!   that abort stay for ever, because readers who are told of the transaction would look for its end.
+//!   tombstone's, and as long as it is the last one of a producer or of what is cleaned. Deviation: markers that abort
+//!   stay for ever, because readers that are told of the transaction look for its end.
 //! - What cannot be read stays as it is.
 //!
 //! Source: Kafka 3.9 `Cleaner.shouldRetainRecord`, `CleanedTransactionMetadata`, `MemoryRecords.filterTo`.
@@ -34,7 +34,7 @@ pub(super) enum Verdict {
     Drop,
 }
 
-/// The producers of whose transactions a pass through the log has met batches, and not yet the end.
+/// The producers whose transactions a pass through the log has met batches of, and not yet the end.
 #[derive(Debug, Default)]
 pub(super) struct TransactionsMet {
     met: HashSet<ProducerId>,

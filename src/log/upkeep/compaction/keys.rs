@@ -1,7 +1,7 @@
 //! The latest offset of each key, by a 128-bit hash: 25 bytes per key, whatever its length.
 //!
 //! The hash is keyed with a random seed, because a client chooses the keys: two keys that collide would delete each
-//! other's values, and without the seed nobody can construct such a pair. By chance it takes 2⁶⁴ keys.
+//! other's values, and without the seed no client can construct such a pair. By chance it takes 2⁶⁴ keys.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};

@@ -141,7 +141,7 @@ fn latest_offsets(
                     }
                     ControlFlow::Continue(())
                 });
-                // The job ends: older values must not go for the sake of records that nobody can read.
+                // The job ends: older values must not go for the sake of records that cannot be read.
                 bad = walked.err();
             }
             if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
