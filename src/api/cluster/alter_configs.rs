@@ -18,8 +18,7 @@ use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
-use crate::api::shared::alter::{Base, Change, Resource, SET, alter};
-use crate::api::shared::refusal::{Refusal, wire_outcome};
+use crate::api::shared::alter::{Answered, Base, Change, Resource, SET, alter};
 
 pub(crate) struct AlterConfigs;
 
@@ -28,9 +27,8 @@ impl Handler for AlterConfigs {
     const VERSIONS: RangeInclusive<i16> = 0..=2;
 
     async fn handle(ctx: RequestContext, req: AlterConfigsRequest) -> Reply<AlterConfigsResponse> {
-        let resources: Vec<Resource<'_>> = req.resources.iter().map(resource).collect();
-        let results = alter(&ctx.handles, &resources, Base::Nothing, req.validate_only).await;
-        let responses = resources.iter().zip(results).map(|(resource, result)| respond(resource, result)).collect();
+        let resources = req.resources.iter().map(resource).collect();
+        let responses = alter(&ctx.handles, resources, Base::Nothing, req.validate_only, respond).await;
         Reply::Now(AlterConfigsResponse::default().with_responses(responses))
     }
 }
@@ -44,11 +42,10 @@ fn resource(asked: &AlterConfigsResource) -> Resource<'_> {
     Resource { kind: asked.resource_type, name: &asked.resource_name, changes: set.collect() }
 }
 
-fn respond(resource: &Resource<'_>, result: Result<(), Refusal>) -> AlterConfigsResourceResponse {
-    let (error_code, message) = wire_outcome(result);
+fn respond((kind, name, error_code, message): Answered) -> AlterConfigsResourceResponse {
     AlterConfigsResourceResponse::default()
-        .with_resource_type(resource.kind)
-        .with_resource_name(resource.name.clone())
+        .with_resource_type(kind)
+        .with_resource_name(name)
         .with_error_code(error_code)
         .with_error_message(message)
 }

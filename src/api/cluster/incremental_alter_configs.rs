@@ -17,8 +17,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
-use crate::api::shared::alter::{Base, Change, Resource, alter};
-use crate::api::shared::refusal::{Refusal, wire_outcome};
+use crate::api::shared::alter::{Answered, Base, Change, Resource, alter};
 
 pub(crate) struct IncrementalAlterConfigs;
 
@@ -30,9 +29,8 @@ impl Handler for IncrementalAlterConfigs {
         ctx: RequestContext,
         req: IncrementalAlterConfigsRequest,
     ) -> Reply<IncrementalAlterConfigsResponse> {
-        let resources: Vec<Resource<'_>> = req.resources.iter().map(resource).collect();
-        let results = alter(&ctx.handles, &resources, Base::Existing, req.validate_only).await;
-        let responses = resources.iter().zip(results).map(|(resource, result)| respond(resource, result)).collect();
+        let resources = req.resources.iter().map(resource).collect();
+        let responses = alter(&ctx.handles, resources, Base::Existing, req.validate_only, respond).await;
         Reply::Now(IncrementalAlterConfigsResponse::default().with_responses(responses))
     }
 }
@@ -46,11 +44,10 @@ fn resource(asked: &AlterConfigsResource) -> Resource<'_> {
     Resource { kind: asked.resource_type, name: &asked.resource_name, changes: changes.collect() }
 }
 
-fn respond(resource: &Resource<'_>, result: Result<(), Refusal>) -> AlterConfigsResourceResponse {
-    let (error_code, message) = wire_outcome(result);
+fn respond((kind, name, error_code, message): Answered) -> AlterConfigsResourceResponse {
     AlterConfigsResourceResponse::default()
-        .with_resource_type(resource.kind)
-        .with_resource_name(resource.name.clone())
+        .with_resource_type(kind)
+        .with_resource_name(name)
         .with_error_code(error_code)
         .with_error_message(message)
 }

@@ -21,7 +21,7 @@ use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_group_error;
 use crate::api::handler::{Handler, Reply};
-use crate::api::shared::committed::{self, codes};
+use crate::api::shared::committed;
 use crate::api::shared::strings::{opt_str, str_arc};
 use crate::coordinator::group::request::{CommitReply, CommitRequest, CommittedOffset};
 use crate::types::limits;
@@ -70,16 +70,12 @@ fn known_offsets(ctx: &RequestContext, req: &OffsetCommitRequest) -> Vec<Option<
 
 /// `known`: which partitions were asked to be committed; the reply counts only those.
 fn response(req: &OffsetCommitRequest, known: &[bool], reply: &CommitReply) -> OffsetCommitResponse {
-    let mut codes = codes(known, |index| reply.error_of(index).map(of_group_error));
-    let mut error = || codes.next().expect("one for each partition");
-    let mut topics = Vec::with_capacity(req.topics.len());
-    for topic in &req.topics {
-        let partition = |index: i32, error_code: i16| {
-            OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(error_code)
-        };
-        let partitions = topic.partitions.iter().map(|p| partition(p.partition_index, error())).collect();
-        topics.push(OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions));
-    }
+    let requested = req.topics.iter().map(|topic| (&topic.name, topic.partitions.iter().map(|p| p.partition_index)));
+    let partition =
+        |index, code| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code);
+    let topic = |name, partitions| OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions);
+    let topics =
+        committed::answers(requested, known, |index| reply.error_of(index).map(of_group_error), partition, topic);
     OffsetCommitResponse::default().with_topics(topics)
 }
 

@@ -18,7 +18,7 @@ use kafka_protocol::protocol::StrBytes;
 use tracing::warn;
 
 use crate::api::context::Handles;
-use crate::api::shared::refusal::Refusal;
+use crate::api::shared::refusal::{Refusal, wire_outcome};
 use crate::api::shared::repeated::repeated;
 use crate::cluster::admin::AdminError;
 use crate::cluster::znodes::config::{Entity, Overrides};
@@ -68,8 +68,26 @@ pub(in crate::api) enum Base {
     Nothing,
 }
 
-/// Changes the settings of every resource, or says why not, in order.
-pub(in crate::api) async fn alter(
+/// Kind, name, error code and text of a resource's answer.
+pub(in crate::api) type Answered = (i8, StrBytes, i16, Option<StrBytes>);
+
+/// Changes the settings of every resource and answers for each, in order.
+pub(in crate::api) async fn alter<A>(
+    handles: &Handles,
+    resources: Vec<Resource<'_>>,
+    base: Base,
+    validate_only: bool,
+    answer: impl Fn(Answered) -> A,
+) -> Vec<A> {
+    let results = alter_all(handles, &resources, base, validate_only).await;
+    let answered = resources.iter().zip(results).map(|(resource, result)| {
+        let (error_code, message) = wire_outcome(result);
+        answer((resource.kind, resource.name.clone(), error_code, message))
+    });
+    answered.collect()
+}
+
+async fn alter_all(
     handles: &Handles,
     resources: &[Resource<'_>],
     base: Base,

@@ -1,8 +1,9 @@
-//! What OffsetCommit and TxnOffsetCommit share: the offsets of a request, and the code of each.
+//! What OffsetCommit and TxnOffsetCommit share: the offsets of a request, and the answer for each.
 
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::TopicName;
 
 use crate::cluster::image::{ClusterImage, TopicImage};
 use crate::coordinator::group::request::CommittedOffset;
@@ -42,12 +43,25 @@ fn known_offset(
     })
 }
 
-/// The code of each partition of a request, in order. `known`: which exist; `error_of` answers for those, by their
-/// number among them.
-pub(in crate::api) fn codes(
+/// The topics of an answer, in the order of the request. `known`: which of its partitions exist; `error_of` answers for
+/// those, by their number among them. `partition` and `topic` make the parts of the answer.
+pub(in crate::api) fn answers<'r, I, P, T>(
+    topics: impl Iterator<Item = (&'r TopicName, I)>,
     known: &[bool],
     error_of: impl Fn(usize) -> Option<ResponseError>,
-) -> impl Iterator<Item = i16> {
+    partition: impl Fn(i32, i16) -> P,
+    topic: impl Fn(TopicName, Vec<P>) -> T,
+) -> Vec<T>
+where
+    I: Iterator<Item = i32>,
+{
+    let mut codes = codes(known, error_of);
+    let mut answered = |index| partition(index, codes.next().expect("one for each partition"));
+    topics.map(|(name, indexes)| topic(name.clone(), indexes.map(&mut answered).collect())).collect()
+}
+
+/// The code of each partition, in order.
+fn codes(known: &[bool], error_of: impl Fn(usize) -> Option<ResponseError>) -> impl Iterator<Item = i16> {
     let mut committed = 0..;
     known.iter().map(move |&known| match known {
         true => committed.next().and_then(&error_of).map_or(0, |error| error.code()),

@@ -27,7 +27,7 @@ use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 use crate::api::context::RequestContext;
 use crate::api::error_code::{of_group_error, of_transaction_error};
 use crate::api::handler::{Handler, Reply};
-use crate::api::shared::committed::{self, codes};
+use crate::api::shared::committed;
 use crate::api::shared::strings::{opt_str, str_arc};
 use crate::api::shared::verification::ask;
 use crate::coordinator::group::request::{CommitReply, CommittedOffset, TxnCommitRequest};
@@ -141,16 +141,11 @@ fn response(
     known: &[bool],
     error_of: impl Fn(usize) -> Option<ResponseError>,
 ) -> TxnOffsetCommitResponse {
-    let mut codes = codes(known, error_of);
-    let mut error = || codes.next().expect("one for each partition");
-    let mut topics = Vec::with_capacity(req.topics.len());
-    for topic in &req.topics {
-        let partition = |index: i32, error_code: i16| {
-            TxnOffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(error_code)
-        };
-        let partitions = topic.partitions.iter().map(|p| partition(p.partition_index, error())).collect();
-        topics.push(TxnOffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions));
-    }
+    let requested = req.topics.iter().map(|topic| (&topic.name, topic.partitions.iter().map(|p| p.partition_index)));
+    let partition =
+        |index, code| TxnOffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code);
+    let topic = |name, partitions| TxnOffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions);
+    let topics = committed::answers(requested, known, error_of, partition, topic);
     TxnOffsetCommitResponse::default().with_topics(topics)
 }
 
