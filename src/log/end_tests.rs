@@ -439,7 +439,7 @@ fn whatever_happened_a_reader_comes_to_the_end() {
                 11 => bench.change(|log, writes| log.expire_producers(i64::MAX, writes)),
                 12 if start < written => {
                     let closed_end =
-                        bench.log.state().segments().closed.back().is_some_and(|closed| closed.end_offset == written);
+                        bench.log.state().segments().closed().back().is_some_and(|closed| closed.end_offset == written);
                     if closed_end && bench.log.last_stable_offset(written) == written {
                         bench = left_by_an_older_version(bench);
                         bench.change(|log, writes| log.assign_epoch(LeaderEpoch(3), writes));

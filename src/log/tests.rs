@@ -285,11 +285,11 @@ fn retention_by_time_closes_and_deletes_what_nobody_appends_to() {
     let mut bench = Bench::new(config, 0);
     bench.append(batch(&[(5000, "a", Some("1"))]), 5000).expect("accepted");
     assert_eq!(bench.change(|log, writes| log.retain(5101, Offset(1), writes)), None);
-    assert_eq!(bench.log.state().segments().closed.len(), 1, "closed by segment.ms though nobody appended");
+    assert_eq!(bench.log.state().segments().closed().len(), 1, "closed by segment.ms though nobody appended");
     assert_eq!(bench.change(|log, writes| log.retain(6001, Offset(0), writes)), None, "high watermark");
     assert_eq!(bench.change(|log, writes| log.retain(6001, Offset(1), writes)), Some(Offset(1)));
     let bench = bench.reopen();
-    assert_eq!((bench.log.log_start_offset(), bench.log.state().segments().closed.len()), (Offset(1), 0));
+    assert_eq!((bench.log.log_start_offset(), bench.log.state().segments().closed().len()), (Offset(1), 0));
 }
 
 #[test]

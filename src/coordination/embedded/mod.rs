@@ -96,7 +96,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedTree {
     dir: SharedLogDir,
     state: Mutex<State>,
 }
@@ -104,7 +104,7 @@ struct Shared {
 /// One session on the embedded tree.
 #[derive(Debug)]
 pub(crate) struct EmbeddedCoordination {
-    shared: Arc<Shared>,
+    shared: Arc<SharedTree>,
     session: Published,
 }
 
@@ -143,13 +143,13 @@ impl EmbeddedCoordination {
             driven: false,
             failed: None,
         };
-        Ok(Shared::connect(Arc::new(Shared { dir, state: Mutex::new(state) })))
+        Ok(SharedTree::connect(Arc::new(SharedTree { dir, state: Mutex::new(state) })))
     }
 
     /// Another session on the same tree, as if another process had connected.
     #[cfg(test)]
     pub(crate) fn connect(&self) -> EmbeddedCoordination {
-        Shared::connect(Arc::clone(&self.shared))
+        SharedTree::connect(Arc::clone(&self.shared))
     }
 
     /// Ends the session as an ensemble does that has not heard of its owner for too long.
@@ -196,7 +196,7 @@ impl EmbeddedCoordination {
                 Err(error) => Err(MultiError { index: 0, error }),
             });
         }
-        let waiter = Shared::settle(&self.shared, &mut state);
+        let waiter = SharedTree::settle(&self.shared, &mut state);
         Ok((results, state.zxid, waiter))
     }
 
@@ -242,7 +242,7 @@ impl EmbeddedCoordination {
             state.multi(&ops, session).expect("an ephemeral has no children and so can be deleted");
             let State { watches, gathering, .. } = &mut *state;
             watches.take_session(session, &mut gathering.fired);
-            Shared::settle(&self.shared, &mut state)
+            SharedTree::settle(&self.shared, &mut state)
         };
         wait(waiter).await;
     }
@@ -384,15 +384,15 @@ impl State {
     }
 }
 
-impl Shared {
-    fn connect(shared: Arc<Shared>) -> EmbeddedCoordination {
+impl SharedTree {
+    fn connect(shared: Arc<SharedTree>) -> EmbeddedCoordination {
         let session = Arc::new(published::Sender::new(Session::Expired));
         shared.state.lock().open_session(&session);
         EmbeddedCoordination { shared, session }
     }
 
     /// After changes to memory: completes them if the disk has no part in them, else sees that they are committed.
-    fn settle(shared: &Arc<Shared>, state: &mut State) -> Option<Waiter> {
+    fn settle(shared: &Arc<SharedTree>, state: &mut State) -> Option<Waiter> {
         if state.committing.is_none() && !state.driven && !state.must_commit() {
             std::mem::take(&mut state.gathering).finish(Outcome::Durable);
             return None;
@@ -400,13 +400,13 @@ impl Shared {
         let waiter = state.wait_for_pending();
         if !state.driven {
             state.driven = true;
-            task::spawn_owner("coordination-writer", Shared::drive(Arc::clone(shared)));
+            task::spawn_owner("coordination-writer", SharedTree::drive(Arc::clone(shared)));
         }
         waiter
     }
 
     /// Commits rounds until nothing has gathered.
-    async fn drive(shared: Arc<Shared>) {
+    async fn drive(shared: Arc<SharedTree>) {
         loop {
             let set = {
                 let mut state = shared.state.lock();

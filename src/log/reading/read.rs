@@ -31,12 +31,12 @@ pub(crate) type FoundRecord = (UnixMs, Offset, LeaderEpoch);
 /// Reads one partition. Cheap to clone; used without the partition's lock.
 #[derive(Debug, Clone)]
 pub(crate) struct LogReader {
-    pub(in crate::log) shared: Arc<Shared>,
+    pub(in crate::log) shared: Arc<SharedLog>,
 }
 
 /// What the log and its readers share.
 #[derive(Debug)]
-pub(in crate::log) struct Shared {
+pub(in crate::log) struct SharedLog {
     pub(in crate::log) dir: SharedLogDir,
     pub(in crate::log) family: Family,
     pub(in crate::log) keys: SideKeys,
@@ -61,7 +61,7 @@ impl LogReader {
     pub(in crate::log) fn new(dir: SharedLogDir, family: Family, keys: SideKeys, tail: &Tail) -> Self {
         let (published, closed) = (Mutex::default(), AtomicBool::new(false));
         let (slot, read_ahead) = (Arc::default(), ReadAhead::new(Arc::clone(&tail.read_ahead)));
-        let shared = Shared { dir, family, keys, slot, read_ahead, published, aborted: Arc::default(), closed };
+        let shared = SharedLog { dir, family, keys, slot, read_ahead, published, aborted: Arc::default(), closed };
         Self { shared: Arc::new(shared) }
     }
 

@@ -174,7 +174,7 @@ impl LogState {
         writes: &mut Vec<Write>,
     ) -> bool {
         let (last_offset, timestamp) = (header.last_offset(), header.max_timestamp);
-        let rolled = self.segments.active.should_roll(config, len, timestamp, now);
+        let rolled = self.segments.active().should_roll(config, len, timestamp, now);
         if rolled {
             self.roll(now, writes);
         }
@@ -222,7 +222,7 @@ impl LogState {
     }
 
     fn count(&mut self, last_offset: Offset, len: u64, timestamp: UnixMs, now: UnixMs) {
-        self.segments.active.push(last_offset, len, timestamp, now);
+        self.segments.push(last_offset, len, timestamp, now);
         self.times.on_batch(timestamp);
         self.unrecorded_bytes += len;
     }
@@ -274,7 +274,7 @@ impl LogState {
             writes.push(Write::Side { key: keys.time(timestamp), value: side::encode_offset(last_offset) });
         }
         // The active segment ends at the log end, also when it is empty.
-        let checkpoint = Checkpoint { active: Segment { end_offset: self.log_end, ..self.segments.active } };
+        let checkpoint = Checkpoint { active: Segment { end_offset: self.log_end, ..*self.segments.active() } };
         writes.push(Write::Side { key: keys.checkpoint(), value: side::encode_checkpoint(&checkpoint) });
         self.unrecorded_bytes = 0;
     }
@@ -289,7 +289,7 @@ impl LogState {
 
     /// Closes the active segment if it is older than `segment.ms` by the broker's clock, also without appends.
     pub(in crate::log) fn roll_if_old(&mut self, config: &LogConfig, now: UnixMs, writes: &mut Vec<Write>) {
-        let active = &self.segments.active;
+        let active = self.segments.active();
         if !active.is_empty() && now.saturating_sub(active.created_ms) > config.roll_ms() {
             self.roll(now, writes);
         }
@@ -307,9 +307,9 @@ impl LogState {
         }
         let changed = self.epochs.truncate_from_start(to);
         self.put_epochs(changed, writes);
-        let active = self.segments.active;
+        let active = *self.segments.active();
         let gone = self.segments.drop_before(to);
-        let restarted = self.segments.active.base_offset != active.base_offset;
+        let restarted = self.segments.active().base_offset != active.base_offset;
         for segment in &gone {
             writes.push(Write::DeleteSide { key: keys.segment(segment.base_offset) });
         }
@@ -339,10 +339,10 @@ impl LogState {
         let find = |among: &VecDeque<Segment>, base: Offset| {
             among.binary_search_by_key(&base, |segment| segment.base_offset).ok().map(|at| among[at])
         };
-        for joined in self.segments.closed.iter().filter(|segment| find(&left, segment.base_offset).is_none()) {
+        for joined in self.segments.closed().iter().filter(|segment| find(&left, segment.base_offset).is_none()) {
             writes.push(Write::DeleteSide { key: keys.segment(joined.base_offset) });
         }
-        let unchanged = |segment: &Segment| find(&self.segments.closed, segment.base_offset) == Some(*segment);
+        let unchanged = |segment: &Segment| find(self.segments.closed(), segment.base_offset) == Some(*segment);
         for segment in left.iter().filter(|segment| !unchanged(segment)) {
             writes.push(Write::Side { key: keys.segment(segment.base_offset), value: side::encode_segment(segment) });
         }
@@ -376,12 +376,12 @@ impl LogState {
         for segment in self.segments.drop_from(log_end) {
             writes.push(Write::DeleteSide { key: self.keys.segment(segment.base_offset) });
         }
-        let base = self.segments.closed.back().map_or(self.log_start, |closed| closed.end_offset).min(log_end);
-        self.segments.active = Segment::empty(base, now);
+        let base = self.segments.closed().back().map_or(self.log_start, |closed| closed.end_offset).min(log_end);
+        self.segments.restart(base, now);
         self.cut_epochs(log_end, writes);
         self.cut_aborted(writes);
         let producers = self.producers.truncate(log_end);
-        let closed_max = self.segments.closed.iter().map(|segment| segment.max_timestamp).max();
+        let closed_max = self.segments.closed().iter().map(|segment| segment.max_timestamp).max();
         self.times = TimeIndex::new(closed_max.unwrap_or(NO_TIMESTAMP));
         Cutting { base, producers }
     }

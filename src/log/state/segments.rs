@@ -105,8 +105,8 @@ impl Segment {
 #[derive(Debug)]
 pub(in crate::log) struct Segments {
     /// Oldest first.
-    pub(in crate::log) closed: VecDeque<Segment>,
-    pub(in crate::log) active: Segment,
+    closed: VecDeque<Segment>,
+    active: Segment,
     closed_bytes: u64,
 }
 
@@ -114,6 +114,25 @@ impl Segments {
     pub(in crate::log) fn new(closed: VecDeque<Segment>, active: Segment) -> Self {
         let closed_bytes = closed.iter().map(|segment| segment.bytes).sum();
         Self { closed, active, closed_bytes }
+    }
+
+    /// Oldest first.
+    pub(in crate::log) fn closed(&self) -> &VecDeque<Segment> {
+        &self.closed
+    }
+
+    pub(in crate::log) fn active(&self) -> &Segment {
+        &self.active
+    }
+
+    /// Adds a batch at the end.
+    pub(in crate::log) fn push(&mut self, last_offset: Offset, bytes: u64, max_timestamp: UnixMs, now: UnixMs) {
+        self.active.push(last_offset, bytes, max_timestamp, now);
+    }
+
+    /// Begins the active segment again, empty.
+    pub(in crate::log) fn restart(&mut self, base_offset: Offset, now: UnixMs) {
+        self.active = Segment::empty(base_offset, now);
     }
 
     pub(in crate::log) fn size_bytes(&self) -> u64 {

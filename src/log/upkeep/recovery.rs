@@ -47,7 +47,7 @@ pub(in crate::log) fn recover(reader: &LogReader, now: UnixMs) -> Result<Recover
     let (shared, sides) = (&reader.shared, read_sides(reader)?);
     let last = shared.dir.last_batch(shared.family)?.map_or(Offset::NONE, |(last_offset, _)| last_offset);
     let mut state = LogState::restore(shared.keys, shared.family, Arc::clone(&shared.aborted), sides, last, now);
-    let (log_end, recorded_end) = (state.log_end(), state.segments().active.end_offset);
+    let (log_end, recorded_end) = (state.log_end(), state.segments().active().end_offset);
     let mut repairs = Vec::new();
     // A term that begins at the end, without a batch, is nothing odd.
     let term_lost = state.cut_epochs(log_end + 1, &mut repairs);

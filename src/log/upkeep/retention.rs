@@ -50,10 +50,10 @@ mod tests {
     fn segments() -> Segments {
         let mut segments = Segments::new(VecDeque::new(), Segment::empty(Offset(0), 0));
         for (base, timestamp) in [(0, 1000), (10, 2000), (20, 3000)] {
-            segments.active.push(Offset(base + 9), 100, timestamp, 0);
+            segments.push(Offset(base + 9), 100, timestamp, 0);
             segments.roll(0);
         }
-        segments.active.push(Offset(34), 50, 4000, 0);
+        segments.push(Offset(34), 50, 4000, 0);
         segments
     }
 

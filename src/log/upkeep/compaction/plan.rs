@@ -131,7 +131,7 @@ impl Candidate<'_> {
         let (mut clean_bytes, mut dirty_bytes) = (0, 0);
         let mut cleanable =
             Cleanable { up_to: state.log_start(), dirty_ratio: 0.0, overdue: false, tombstones_due: false };
-        for segment in &state.segments().closed {
+        for segment in state.segments().closed() {
             let dirty = segment.end_offset > state.cleaned().up_to;
             let too_young = config.min_compaction_lag_ms > 0 && segment.largest_timestamp() > young_after;
             if segment.end_offset > bound || (dirty && too_young) {
@@ -159,7 +159,7 @@ impl Compacted {
     pub(in crate::log) fn outcome(&self, state: &LogState, config: &LogConfig) -> (Cleaned, VecDeque<Segment>) {
         let up_to = state.cleaned().up_to.max(self.up_to).min(state.log_end());
         let cleaned = Cleaned { up_to, delete_horizon_ms: self.delete_horizon_ms };
-        let closed = &state.segments().closed;
+        let closed = state.segments().closed();
         let mut left: VecDeque<Segment> = VecDeque::with_capacity(closed.len());
         for segment in closed {
             let seen = self.segments.get(&segment.base_offset).copied().unwrap_or_default();

@@ -260,7 +260,7 @@ fn a_full_map_leaves_the_rest_for_the_next_pass() {
     assert!(passes > 10, "{passes}");
     let expected: Vec<_> = (0..40).map(|key| (80 + key, format!("k{key}=2"))).collect();
     assert_eq!(bench.listed(), expected);
-    assert_eq!(bench.log.state().segments().closed.len(), 3, "small segments are joined up to segment.bytes");
+    assert_eq!(bench.log.state().segments().closed().len(), 3, "small segments are joined up to segment.bytes");
     let size = bench.log.size_bytes();
     let read = bench.log.reader().read(Offset(0), Offset(120), ALL, true).expect("readable");
     assert_eq!(size, read.bytes as u64);
