@@ -173,6 +173,8 @@ impl Families {
         outcome?;
         self.pool.lock().vacant.extend(surplus);
         self.database.jobs().add(BackgroundJob::ShrinkPool);
+        // What was written about so many partitions, to say that they are gone, need not stay in memory.
+        self.database.jobs().add(BackgroundJob::FlushAll);
         Ok(())
     }
 
