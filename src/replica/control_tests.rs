@@ -202,8 +202,8 @@ async fn a_partition_of_a_failed_directory_stays_offline_whatever_its_role() {
 async fn p12_a_failed_directory_fails_its_own_partitions_alone() {
     let (there, here) = (id("there", 1), id("here", 2));
     let disks = [MemoryDir::open(), MemoryDir::open()];
-    disks[0].create(&[there.clone()]).expect("made");
-    disks[1].create(&[here.clone()]).expect("made");
+    disks[0].create(std::slice::from_ref(&there)).expect("made");
+    disks[1].create(std::slice::from_ref(&here)).expect("made");
     let bench = Bench::start(disks, false).await;
     bench.faults[0].fail_commit(0);
     assert!(storage::commit(&*bench.dirs[0], WriteSet::default()).await.is_err());
@@ -362,7 +362,7 @@ async fn a_cut_that_recovery_noticed_or_a_log_that_is_missing_asks_for_a_new_epo
     assert_eq!(at, 0, "the first goes to the first directory");
     let cut = WriteSet { writes: vec![Write::DeleteBatch { family, last_offset: Offset(1) }], sync: false };
     storage::commit(&*bench.disks[0], cut).await.expect("written");
-    bench.disks[1].delete(&[lost.clone()]).expect("deleted");
+    bench.disks[1].delete(std::slice::from_ref(&lost)).expect("deleted");
     let bench = bench.restart(false).await;
     let answers = bench.roles(&[(&t, led(0)), (&lost, led(0))]).await;
     assert_eq!(answers, [Err(ControlError::EndLost), Err(ControlError::EndLost)]);

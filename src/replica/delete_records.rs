@@ -84,9 +84,9 @@ mod tests {
     fn only_a_leader_of_a_log_that_is_deleted_from_does_it() {
         let (partition, _) = testing::led(LeaderEpoch(0));
         testing::append(&partition, 2);
-        let mut config = partition.with_log(|log| log.config().clone());
+        let mut config = partition.with_log(|log| *log.config());
         (config.delete, config.compact) = (false, true);
-        partition.set_config(config.clone(), 1);
+        partition.set_config(config, 1);
         assert!(matches!(delete(&partition, Some(1)), Err(DeleteRecordsError::PolicyViolation)));
         config.delete = true;
         partition.set_config(config, 1);
