@@ -14,8 +14,7 @@ mod role;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
@@ -68,7 +67,7 @@ pub(crate) struct Partition {
     dir: SharedLogDir,
     tail: Arc<Tail>,
     cleaner: Arc<Notify>,
-    reader: ArcSwap<LogReader>,
+    reader: RwLock<Arc<LogReader>>,
     state: Mutex<State>,
     view: Published,
     pub(crate) waiters: Waiters,
@@ -154,7 +153,7 @@ impl Partition {
             dir,
             tail,
             cleaner: upkeep.cleaner,
-            reader: ArcSwap::from_pointee(reader),
+            reader: RwLock::new(Arc::new(reader)),
             state: Mutex::new(state),
             view: Published::new(view),
             waiters: Waiters::default(),
@@ -171,7 +170,7 @@ impl Partition {
     }
 
     pub(crate) fn reader(&self) -> Arc<LogReader> {
-        self.reader.load_full()
+        Arc::clone(&self.reader.read())
     }
 
     /// Current role; for control requests and tests.

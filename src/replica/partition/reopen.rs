@@ -51,7 +51,7 @@ impl Partition {
         log.set_config(*state.log.config());
         log.keep_verifications(&mut state.log);
         state.unsynced.refused();
-        self.reader.store(Arc::new(log.reader()));
+        *self.reader.write() = Arc::new(log.reader());
         state.log = log;
         state.opening = LogOpening(state.opening.0 + 1);
         state.failed = None;

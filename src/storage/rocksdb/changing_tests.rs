@@ -251,7 +251,7 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes:
             2 => stop_handing_over(&dir),
             _ => {}
         }
-        if dir.parts.load().is_none() {
+        if dir.opened().is_none() {
             dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
         }
         let last = dir.last_batch(family).expect("read").map(|(last, batch)| (last.0, batch.to_vec()));

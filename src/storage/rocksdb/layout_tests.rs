@@ -19,7 +19,7 @@ fn open(dir: &Path) -> Arc<RocksDirectory> {
 }
 
 fn parts(dir: &RocksDirectory) -> Arc<Parts> {
-    dir.parts.load_full().expect("open")
+    dir.opened().expect("open")
 }
 
 /// An open directory with one partition.

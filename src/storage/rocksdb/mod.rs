@@ -46,9 +46,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tracing::warn;
 
 use self::background::Background;
@@ -69,7 +68,7 @@ pub(crate) struct RocksDirectory {
     dir: PathBuf,
     queue: Arc<Queue>,
     /// `None` once closed; the database closes with the last reader that still holds it.
-    parts: ArcSwapOption<Parts>,
+    parts: RwLock<Option<Arc<Parts>>>,
     /// Taken by [`LogDir::close`]: the writer's, then those for background jobs and the watch.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -124,7 +123,7 @@ impl RocksDirectory {
         Ok(Arc::new(Self {
             dir: dir.to_owned(),
             queue,
-            parts: ArcSwapOption::from_pointee(Parts { database, families, growing, writer }),
+            parts: RwLock::new(Some(Arc::new(Parts { database, families, growing, writer }))),
             threads: Mutex::new(threads),
         }))
     }
@@ -133,9 +132,14 @@ impl RocksDirectory {
         StorageError::Stopped { dir: self.dir.clone(), reason: "closed".into() }
     }
 
+    /// Its parts, unless it is closed.
+    fn opened(&self) -> Option<Arc<Parts>> {
+        self.parts.read().clone()
+    }
+
     fn with<T>(&self, call: impl FnOnce(&Parts) -> Result<T, StorageError>) -> Result<T, StorageError> {
-        match &*self.parts.load() {
-            Some(parts) => call(parts),
+        match self.opened() {
+            Some(parts) => call(&parts),
             None => Err(self.closed()),
         }
     }
@@ -190,7 +194,7 @@ impl LogDir for RocksDirectory {
     }
 
     fn partitions(&self) -> Vec<(PartitionId, Family)> {
-        self.parts.load().as_ref().map_or_else(Vec::new, |parts| parts.families.partitions())
+        self.opened().map_or_else(Vec::new, |parts| parts.families.partitions())
     }
 
     fn create(&self, wanted: &[PartitionId]) -> Result<Vec<Family>, StorageError> {
@@ -213,14 +217,14 @@ impl LogDir for RocksDirectory {
     }
 
     fn write_queued(&self) {
-        match &*self.parts.load() {
+        match self.opened() {
             Some(parts) => parts.writer.write_queued(),
             None => self.queue.wake(),
         }
     }
 
     fn when_failed(&self, told: Told) {
-        if let Some(parts) = &*self.parts.load() {
+        if let Some(parts) = self.opened() {
             parts.database.when_stopped(told);
         }
     }
@@ -230,11 +234,11 @@ impl LogDir for RocksDirectory {
     }
 
     fn syncs(&self) -> u64 {
-        self.parts.load().as_ref().map_or(0, |parts| parts.database.syncs())
+        self.opened().map_or(0, |parts| parts.database.syncs())
     }
 
     fn is_full(&self) -> bool {
-        self.parts.load().as_ref().is_some_and(|parts| parts.database.is_full())
+        self.opened().is_some_and(|parts| parts.database.is_full())
     }
 
     fn scan(
@@ -265,7 +269,7 @@ impl LogDir for RocksDirectory {
 
     fn reclaim(&self, family: Family, _last_offsets: Range<Offset>) {
         // Moving a log's start adds this job already; asking again helps once more files have moved down.
-        if let Some(parts) = &*self.parts.load() {
+        if let Some(parts) = self.opened() {
             parts.database.jobs().add(BackgroundJob::DropFiles(family));
         }
     }
@@ -276,7 +280,8 @@ impl LogDir for RocksDirectory {
         let mut threads = threads.into_iter();
         join(threads.next());
         self.queue.wait_for_write();
-        let Some(parts) = self.parts.swap(None) else { return };
+        let parts = self.parts.write().take();
+        let Some(parts) = parts else { return };
         parts.database.jobs().close();
         parts.growing.close();
         parts.writer.close();

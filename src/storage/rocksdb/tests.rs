@@ -23,7 +23,7 @@ pub(super) fn create(dir: &RocksDirectory, topic: &str) -> Family {
 }
 
 pub(super) fn parts(dir: &RocksDirectory) -> Arc<Parts> {
-    dir.parts.load_full().expect("open")
+    dir.opened().expect("open")
 }
 
 /// Waits for the background.

@@ -1,12 +1,15 @@
 //! Which growing tables a family has: the list that it owns, and those that left it.
 //!
 //! They stand in the order of their keys, and only the last one grows.
+//!
+//! A list is replaced as a whole, behind a lock that is held while a pointer is copied. The crate arc-swap does without
+//! one; but in 1.9.3 a reader that is held up between two of its steps may get what lies at the old address by then,
+//! of whatever type (its issue 210), and these lists come and go all the time.
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::table::GrowingTable;
 use crate::types::Offset;
@@ -14,9 +17,9 @@ use crate::types::Offset;
 /// The tables of a family that are not RocksDB's yet.
 #[derive(Debug, Default)]
 pub(in crate::storage::rocksdb) struct FamilyTables {
-    list: ArcSwap<Vec<Arc<GrowingTable>>>,
+    list: RwLock<Arc<Vec<Arc<GrowingTable>>>>,
     /// Tables before those, which are RocksDB's by now and are still read block by block.
-    handed_over: ArcSwap<Vec<HandedOver>>,
+    handed_over: RwLock<Arc<Vec<HandedOver>>>,
     /// Held while a list changes.
     changing: Mutex<()>,
     /// Held while one of them is handed over or removed.
@@ -37,20 +40,20 @@ struct HandedOver {
 impl FamilyTables {
     /// As they are now. A reader that finds the same list after it made an iterator misses nothing.
     pub(in crate::storage::rocksdb) fn list(&self) -> Arc<Vec<Arc<GrowingTable>>> {
-        self.list.load_full()
+        Arc::clone(&self.list.read())
     }
 
     /// A table behind the others.
     pub(in crate::storage::rocksdb) fn push(&self, table: &Arc<GrowingTable>) {
         let _changing = self.changing.lock();
-        let mut list = Vec::clone(&self.list.load());
+        let mut list = Vec::clone(&self.list());
         list.push(Arc::clone(table));
-        self.list.store(Arc::new(list));
+        replace(&self.list, list);
     }
 
     /// The first table with something from `next` on that was handed over, holds what RocksDB holds, and is at hand.
     pub(in crate::storage::rocksdb) fn handed_over(&self, next: Offset) -> Option<Arc<GrowingTable>> {
-        let tables = self.handed_over.load();
+        let tables = Arc::clone(&self.handed_over.read());
         let first = tables.partition_point(|table| table.last < next);
         tables[first..].iter().find_map(|table| table.table.upgrade())
     }
@@ -59,47 +62,47 @@ impl FamilyTables {
     pub(in crate::storage::rocksdb) fn forget_handed_over(&self, last_offsets: RangeInclusive<Offset>) {
         let untouched = |table: &HandedOver| table.last < *last_offsets.start() || *last_offsets.end() < table.first;
         // Mostly something is added behind all of them.
-        if self.handed_over.load().iter().rev().take_while(|table| *last_offsets.start() <= table.last).all(untouched) {
+        if self.handed_over.read().iter().rev().take_while(|table| *last_offsets.start() <= table.last).all(untouched) {
             return;
         }
         let _changing = self.changing.lock();
-        let mut left = Vec::clone(&self.handed_over.load());
+        let mut left = Vec::clone(&self.handed_over.read());
         left.retain(untouched);
-        self.handed_over.store(Arc::new(left));
+        replace(&self.handed_over, left);
     }
 
     /// Takes a table that RocksDB has out of the list. Answers whether it was there.
     pub(super) fn hand_over(&self, table: &Arc<GrowingTable>) -> bool {
         self.remove(table, || {
-            let mut tables = Vec::clone(&self.handed_over.load());
+            let mut tables = Vec::clone(&self.handed_over.read());
             tables.retain(|table| table.table.strong_count() > 0);
             let bounds = table.bounds();
             tables.extend(bounds.map(|(first, last)| HandedOver { first, last, table: Arc::downgrade(table) }));
-            self.handed_over.store(Arc::new(tables));
+            replace(&self.handed_over, tables);
         })
     }
 
     /// Answers whether it was there. `to`: what else is done with it then, before it is gone from the list.
     fn remove(&self, table: &Arc<GrowingTable>, to: impl FnOnce()) -> bool {
         let _changing = self.changing.lock();
-        let mut list = Vec::clone(&self.list.load());
+        let mut list = Vec::clone(&self.list());
         let before = list.len();
         list.retain(|other| !Arc::ptr_eq(other, table));
         let removed = list.len() < before;
         if removed {
             to();
-            self.list.store(Arc::new(list));
+            replace(&self.list, list);
         }
         removed
     }
 
     /// Whether a loss of power could take some of what they hold.
     pub(in crate::storage::rocksdb) fn has_unsynced(&self) -> bool {
-        self.list.load().iter().any(|table| !table.is_synced())
+        self.list.read().iter().any(|table| !table.is_synced())
     }
 
     pub(in crate::storage::rocksdb) fn has_any(&self) -> bool {
-        !self.list.load().is_empty()
+        !self.list.read().is_empty()
     }
 
     /// Takes a table out of the list that is not handed over. Its file stays until it is [taken](Self::take_dropped).
@@ -132,6 +135,12 @@ impl FamilyTables {
     }
 
     pub(super) fn is_listed(&self, table: &Arc<GrowingTable>) -> bool {
-        self.list.load().iter().any(|other| Arc::ptr_eq(other, table))
+        self.list.read().iter().any(|other| Arc::ptr_eq(other, table))
     }
+}
+
+/// Puts a list in the place of another, which is freed without the lock: a file may be closed along with it.
+fn replace<T>(place: &RwLock<Arc<Vec<T>>>, list: Vec<T>) {
+    let before = std::mem::replace(&mut *place.write(), Arc::new(list));
+    drop(before);
 }
