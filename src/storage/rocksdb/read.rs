@@ -68,9 +68,12 @@ impl Reader<'_> {
                 // A table may have gone over to RocksDB, and more have been written, before the iterator was made.
                 continue;
             }
-            next = next.max(state.start());
+            if next < state.start() {
+                // It may have moved past all that the iterator sees, and all that these tables held.
+                continue;
+            }
             if table.is_none() && tables.iter().any(|table| table.last().is_some_and(|last| next <= last)) {
-                // A table shows something since, and the start may have moved past all that RocksDB has.
+                // A table shows something since, and RocksDB may have what came after it.
                 continue;
             }
             let flow = self.scan_keys(iter, next, first, &mut |last_offset, batch| {
