@@ -245,6 +245,9 @@ impl GroupWriter<'_> {
             self.held.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));
             self.set_start(family, Offset::ZERO);
         }
+        if in_order {
+            state.logged().came_in_order();
+        }
         if self.held.routing.may_take(self.growing, family, state.tables()) {
             if last_offset < self.end(family, &state)? {
                 self.before_changing(family, last_offset..=last_offset)?;
@@ -252,7 +255,6 @@ impl GroupWriter<'_> {
                 if state.tables().has_unsynced() {
                     self.ingest_tables(family)?;
                 }
-                state.logged().came_in_order();
             } else if self.held.routing.take(self.growing, family, last_offset, bytes)? {
                 state.added(last_offset);
                 return Ok(());
