@@ -1,6 +1,7 @@
 //! Growing tables after a loss of power: whatever it took of them, the log is a beginning of what it was.
 
 use super::changing_tests::Numbers;
+use super::database::Operation;
 use super::growing::table::{GrowingTable, HEADER_BYTES};
 use super::growing_tests::{
     append, copy, expect_for_ever, offsets, open_tables, stop_handing_over, tables, tables_of, value, values,
@@ -271,4 +272,43 @@ fn what_is_in_order_lies_in_the_log_even_where_a_table_grows() {
         }
         expect_for_ever(&place, &dir, "t", &values(0..next, BYTES));
     }
+}
+
+/// What comes in order now and then keeps a table from being begun: it would have to be handed over at once.
+#[test]
+fn no_table_is_begun_between_batches_in_order() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let options = DirectoryOptions { table_piece_bytes: 1000, ..tables_of(64 << 20) };
+    let dir = RocksDirectory::open(place.path(), options).expect("open");
+    let family = create(&dir, "t");
+    for round in 0..20 {
+        append(&dir, family, 6 * round..6 * round + 5, BYTES);
+        let batch = Bytes::from(value(6 * round + 5, 56));
+        let in_order = Write::Batch { family, last_offset: Offset(6 * round + 5), batch, in_order: true };
+        commit(&*dir, vec![in_order], false).expect("commit");
+        assert!(tables(&dir, family).is_empty(), "round {round}");
+    }
+    append(&dir, family, 120..130, BYTES);
+    assert_eq!(tables(&dir, family).len(), 1, "enough came without");
+}
+
+/// The name of a table that cannot be handed over may be missing on the disk, so nothing may rely on it yet.
+#[test]
+fn a_table_counts_as_synced_only_with_its_name() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let options = tables_of(64 << 10);
+    let dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
+    let family = create(&dir, "t");
+    append(&dir, family, 0..3, BYTES);
+    assert_eq!(tables(&dir, family).len(), 1);
+    options.faults.set(Operation::IngestTable, rustix::io::Errno::NOSPC, None);
+    let batch = Bytes::from(value(3, BYTES));
+    let in_order = Write::Batch { family, last_offset: Offset(3), batch, in_order: true };
+    let refused = commit(&*dir, vec![in_order.clone()], false);
+    assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
+    assert!(tables(&dir, family).iter().all(|table| table.is_sealed() && !table.is_synced()));
+    options.faults.clear();
+    eventually("there is space", || commit(&*dir, vec![in_order.clone()], false).is_ok());
+    assert!(tables(&dir, family).is_empty());
+    expect_for_ever(&place, &dir, "t", &values(0..4, BYTES));
 }

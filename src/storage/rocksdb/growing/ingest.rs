@@ -231,6 +231,7 @@ impl Growing {
             self.database.rocks(Operation::IngestTable, |db| db.ingest(self.database.cf(family), table.path()))?;
             // Once its keys may be deleted, it must not come back after a loss of power.
             self.sync_folder()?;
+            table.note_synced();
             if first < state.start() {
                 self.database.jobs().add(BackgroundJob::DropFiles(family));
             }

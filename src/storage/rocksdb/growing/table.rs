@@ -93,7 +93,7 @@ pub(in crate::storage::rocksdb) struct GrowingTable {
     end: AtomicU64,
     /// Nothing is appended any more.
     sealed: AtomicBool,
-    /// Sealed, and all of it has reached the disk.
+    /// Sealed, and all of it has reached the disk, its name included.
     synced: AtomicBool,
     /// Most of it has.
     pre_synced: AtomicBool,
@@ -333,11 +333,14 @@ impl GrowingTable {
         self.file.set_len(end + rest.len() as u64)
     }
 
-    /// Brings a finished table to the disk, its length included.
+    /// Brings a finished table to the disk, its length included. Its name may be missing there still.
     pub(in crate::storage::rocksdb) fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()?;
+        self.file.sync_all()
+    }
+
+    /// All of it has reached the disk, as RocksDB's.
+    pub(in crate::storage::rocksdb) fn note_synced(&self) {
         self.synced.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// Visits batches from the first whose last offset is at least `from`. `wanted` as for [`LogDir::scan`].
