@@ -312,3 +312,21 @@ fn a_table_counts_as_synced_only_with_its_name() {
     assert!(tables(&dir, family).is_empty());
     expect_for_ever(&place, &dir, "t", &values(0..4, BYTES));
 }
+
+/// RocksDB reads an old log that lost its end at the edge of a record, and the next one, as one: a hole.
+#[test]
+fn what_a_killed_process_left_is_on_the_disk_before_anything_follows_it() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let log_only = || DirectoryOptions { table_piece_bytes: 1 << 30, ..tables_of(64 << 10) };
+    let dir = RocksDirectory::open(place.path(), log_only()).expect("open");
+    let family = create(&dir, "t");
+    append(&dir, family, 0..3, 56);
+    let killed = copy(place.path());
+    let options = log_only();
+    let dir = RocksDirectory::open(killed.path(), options.clone()).expect("open");
+    let family = create(&dir, "t");
+    options.faults.set(Operation::Sync, rustix::io::Errno::IO, None);
+    let batch = Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), in_order: false };
+    let outcome = commit(&*dir, vec![batch], false);
+    assert!(matches!(outcome, Err(StorageError::Stopped { .. })), "not without a sync: {outcome:?}");
+}

@@ -206,8 +206,10 @@ impl Database {
         self.write_log(batch, false)
     }
 
-    /// A write to RocksDB's log.
+    /// A write to RocksDB's log. The first one waits until what processes before left there is on the disk: else a loss
+    /// of power could take the end of that and leave this, and RocksDB would read both as one.
     pub(super) fn write_log(&self, batch: &mut Batch, sync: bool) -> Result<(), StorageError> {
+        self.sync_left_logs()?;
         self.rocks(Operation::WriteLog, |db| db.write(batch, sync))?;
         if self.failures.note_space() {
             self.hurry();
@@ -222,6 +224,11 @@ impl Database {
         self.rocks(Operation::Sync, |db| db.flush_wal(true))?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether what processes before left may not be on the disk. Does not wait while it is brought there.
+    pub(super) fn has_left_logs(&self) -> bool {
+        self.left_logs.try_lock().is_none_or(|left| !left.is_empty())
     }
 
     /// As [`sync_log`](Self::sync_log), of what processes before left.

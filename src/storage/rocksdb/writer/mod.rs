@@ -65,7 +65,8 @@ impl Writer {
     /// be called under a lock that a `Done` may take.
     pub(super) fn write_queued(&self) {
         // The writer's thread alone waits for the disk.
-        if self.database.is_overdrawn() || self.growing.tables_lag() || self.growing.wants_writer() {
+        let waits = self.database.is_overdrawn() || self.database.has_left_logs();
+        if waits || self.growing.tables_lag() || self.growing.wants_writer() {
             return self.queue.wake();
         }
         if let Some((mut held, mut group)) = self.queue.take_little(|set| self.waits_for_a_table(set)) {
