@@ -25,11 +25,12 @@ use tracing::{debug, info};
 use crate::api::context::RequestContext;
 use crate::api::error_code;
 use crate::api::handler::{Handler, Reply};
+use crate::api::shared::leader::{ANY_EPOCH, leader_of};
 use crate::replica::change::Changed;
 use crate::replica::delete_records::delete_records;
 use crate::replica::partition::Partition;
 use crate::task;
-use crate::types::{Offset, PartitionIndex, TopicName};
+use crate::types::{Offset, TopicName};
 
 /// As an offset: the high watermark.
 const HIGH_WATERMARK: i64 = -1;
@@ -85,10 +86,7 @@ fn change(ctx: &RequestContext, topic: &TopicName, index: i32, offset: i64) -> R
     if topic.is_internal() {
         return Err(ResponseError::InvalidTopicException);
     }
-    let index = PartitionIndex(index);
-    let Some(partition) = ctx.handles.replicas.get(topic.as_str(), index) else {
-        return Err(ctx.without_replica(topic.as_str(), index));
-    };
+    let partition = leader_of(ctx, topic.as_str(), index, ANY_EPOCH)?;
     let to = (offset != HIGH_WATERMARK).then_some(Offset(offset));
     match delete_records(&partition, to, ctx.handles.clock.now_ms()) {
         Ok(start) => Ok(Change { partition, start }),

@@ -37,6 +37,7 @@ use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row};
 use crate::api::replies::{Claim, Replies};
 use crate::api::shared::isolation::read_committed;
+use crate::api::shared::leader;
 use crate::log::reading::read::Read;
 use crate::log::state::aborted::AbortedTransaction;
 use crate::replica::partition::Partition;
@@ -279,15 +280,8 @@ fn look(part: &mut Part, read_committed: bool) {
     let view = replica.view();
     let found = &mut part.found;
     *found = Fetched::nothing();
-    // The epoch first: a client that is ahead or behind must learn that, and not that it asked the wrong broker.
-    let epoch = part.wanted.current_leader_epoch;
-    if epoch >= 0 && epoch != view.leader_epoch.0 {
-        let fenced = epoch < view.leader_epoch.0;
-        found.error = Some(if fenced { ResponseError::FencedLeaderEpoch } else { ResponseError::UnknownLeaderEpoch });
-        return;
-    }
-    if !view.leading {
-        found.error = Some(ResponseError::NotLeaderOrFollower);
+    if let Err(error) = leader::check(&view, part.wanted.current_leader_epoch) {
+        found.error = Some(error);
         return;
     }
     found.high_watermark = view.high_watermark;

@@ -15,7 +15,6 @@
 //! Source: Kafka 3.9 `KafkaApis.handleListOffsetRequestV1AndAbove`, `ReplicaManager.fetchOffset`.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
 use futures_util::FutureExt;
 use kafka_protocol::ResponseError;
@@ -26,10 +25,10 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::isolation::read_committed;
+use crate::api::shared::leader::leader_of;
 use crate::api::shared::repeated::repeated;
-use crate::replica::partition::Partition;
 use crate::task;
-use crate::types::{LeaderEpoch, Offset, PartitionIndex};
+use crate::types::{LeaderEpoch, Offset};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -113,30 +112,6 @@ fn find(
             Err(ResponseError::KafkaStorageError)
         }
     }
-}
-
-/// The replica, if this broker leads it under the epoch the client knows (−1: any).
-pub(crate) fn leader_of(
-    ctx: &RequestContext,
-    topic: &str,
-    partition: i32,
-    epoch: i32,
-) -> Result<Arc<Partition>, ResponseError> {
-    let index = PartitionIndex(partition);
-    let Some(replica) = ctx.handles.replicas.get(topic, index) else {
-        return Err(ctx.without_replica(topic, index));
-    };
-    let view = replica.view();
-    if epoch >= 0 && epoch < view.leader_epoch.0 {
-        return Err(ResponseError::FencedLeaderEpoch);
-    }
-    if epoch > view.leader_epoch.0 {
-        return Err(ResponseError::UnknownLeaderEpoch);
-    }
-    if !view.leading {
-        return Err(ResponseError::NotLeaderOrFollower);
-    }
-    Ok(replica)
 }
 
 fn partition_response(

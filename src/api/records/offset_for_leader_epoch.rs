@@ -15,7 +15,7 @@ use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpoch
 
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
-use crate::api::records::list_offsets::leader_of;
+use crate::api::shared::leader::leader_of;
 use crate::types::LeaderEpoch;
 
 pub(crate) struct OffsetForLeaderEpoch;

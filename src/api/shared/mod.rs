@@ -4,6 +4,7 @@ pub(super) mod alter;
 pub(super) mod committed;
 pub(super) mod internal_topics;
 pub(super) mod isolation;
+pub(super) mod leader;
 pub(super) mod refusal;
 pub(super) mod repeated;
 pub(super) mod strings;

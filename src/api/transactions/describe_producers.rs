@@ -19,12 +19,9 @@ use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersRespon
 
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
-use crate::api::records::list_offsets::leader_of;
+use crate::api::shared::leader::{ANY_EPOCH, leader_of};
 use crate::log::state::producer_state::ActiveProducer;
 use crate::types::{Offset, TopicName};
-
-/// "Any leader epoch".
-const ANY_EPOCH: i32 = -1;
 
 pub(crate) struct DescribeProducers;
 

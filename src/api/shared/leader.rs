@@ -1,0 +1,43 @@
+//! The replica that a request is about, if this broker leads it.
+
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+
+use crate::api::context::RequestContext;
+use crate::replica::partition::Partition;
+use crate::replica::view::PartitionView;
+use crate::types::PartitionIndex;
+
+/// A client that does not know the leader epoch.
+pub(in crate::api) const ANY_EPOCH: i32 = -1;
+
+/// The replica, if this broker leads it under the epoch the client knows ([`ANY_EPOCH`]: any).
+pub(in crate::api) fn leader_of(
+    ctx: &RequestContext,
+    topic: &str,
+    partition: i32,
+    epoch: i32,
+) -> Result<Arc<Partition>, ResponseError> {
+    let index = PartitionIndex(partition);
+    let Some(replica) = ctx.handles.replicas.get(topic, index) else {
+        return Err(ctx.without_replica(topic, index));
+    };
+    check(&replica.view(), epoch)?;
+    Ok(replica)
+}
+
+/// Whether this broker leads the replica, under the epoch the client knows. The epoch comes first: a client that is
+/// ahead or behind must learn that, and not that it asked the wrong broker.
+/// Source: Kafka 3.9 `Partition.checkCurrentLeaderEpoch`, `Partition.localLogWithEpochOrThrow`.
+pub(in crate::api) fn check(view: &PartitionView, epoch: i32) -> Result<(), ResponseError> {
+    let current = view.leader_epoch.0;
+    if epoch >= 0 && epoch != current {
+        let fenced = epoch < current;
+        return Err(if fenced { ResponseError::FencedLeaderEpoch } else { ResponseError::UnknownLeaderEpoch });
+    }
+    if !view.leading {
+        return Err(ResponseError::NotLeaderOrFollower);
+    }
+    Ok(())
+}
