@@ -126,6 +126,14 @@ impl Cluster {
         Self { dir, store, links: Arc::default() }
     }
 
+    /// Has a topic deleted, and waits until it is gone from the tree.
+    async fn delete(&self, name: &str) {
+        let admin = ClusterAdmin::new(self.store.clone());
+        let name = TopicName::new(name);
+        admin.mark_for_deletion(std::slice::from_ref(&name)).await.remove(0).unwrap();
+        assert!(admin.await_gone(&name, Duration::from_secs(60)).await);
+    }
+
     async fn start(&self, id: i32) -> Member {
         self.start_with(id, |_| ()).await
     }
@@ -274,10 +282,7 @@ async fn deleted_topic_leaves_the_image_the_disks_and_the_store() {
     let one = cluster.start(1).await;
     cluster.create("t", &[&[1], &[1]]).await;
     one.sees(|image| image.topic("t").is_some()).await;
-    let admin = ClusterAdmin::new(cluster.store.clone());
-    let name = TopicName::new("t");
-    admin.mark_for_deletion(std::slice::from_ref(&name)).await.remove(0).unwrap();
-    assert!(admin.await_gone(&name, Duration::from_secs(60)).await);
+    cluster.delete("t").await;
     one.sees(|image| image.topic("t").is_none()).await;
     let stops: Vec<_> =
         one.broker.heard.lock().iter().filter(|heard| matches!(heard, Heard::Stop(_))).cloned().collect();
@@ -418,10 +423,7 @@ async fn a_deletion_that_a_disk_refused_is_begun_again() {
     cluster.create("t", &[&[1], &[1]]).await;
     one.sees(|image| image.topic("t").is_some()).await;
     *one.broker.deletions_refused.lock() = 3;
-    let admin = ClusterAdmin::new(cluster.store.clone());
-    let name = TopicName::new("t");
-    admin.mark_for_deletion(std::slice::from_ref(&name)).await.remove(0).unwrap();
-    assert!(admin.await_gone(&name, Duration::from_secs(60)).await);
+    cluster.delete("t").await;
     let stops = one.broker.heard.lock().iter().filter(|heard| matches!(heard, Heard::Stop(_))).count();
     assert_eq!(stops, 4);
 }
@@ -555,8 +557,5 @@ async fn a_topic_with_a_failed_replica_can_be_deleted() {
     *one.broker.refuses.lock() = Some(ControlError::Storage("damaged".into()));
     cluster.create("t", &[&[1]]).await;
     one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_none())).await;
-    let admin = ClusterAdmin::new(cluster.store.clone());
-    let name = TopicName::new("t");
-    admin.mark_for_deletion(std::slice::from_ref(&name)).await.remove(0).unwrap();
-    assert!(admin.await_gone(&name, Duration::from_secs(60)).await);
+    cluster.delete("t").await;
 }
