@@ -1,14 +1,15 @@
 //! The control requests of Kafka 3.9's ZooKeeper mode as plain types, and the two links they travel on.
 //!
 //! The controller speaks to every broker, its own included, through [`BrokerLink`]; a broker speaks to the controller
-//! through [`ControllerLink`]. On one node both are in process and keep the order of a connection; remote ones, over
-//! LeaderAndIsr 7, UpdateMetadata 8 and StopReplica 4, come with the cluster.
+//! through [`ControllerLink`], [`IsrLink`] and [`ShutdownLink`]. In process or over a connection, both keep the order in
+//! which they are called.
 
 use std::fmt::Debug;
 use std::ops::Range;
 
 use futures_util::future::BoxFuture;
 
+use super::znodes::partition_state::Recovery;
 use crate::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, TopicName,
 };
@@ -34,6 +35,11 @@ pub(crate) struct PartitionState {
     pub(crate) isr: Vec<BrokerId>,
     pub(crate) partition_epoch: PartitionEpoch,
     pub(crate) replicas: Vec<BrokerId>,
+    /// LeaderAndIsr only: replicas that a reassignment adds and takes away; all of them are in `replicas`, too.
+    pub(crate) adding: Vec<BrokerId>,
+    pub(crate) removing: Vec<BrokerId>,
+    /// LeaderAndIsr only. KIP-704.
+    pub(crate) recovery: Recovery,
     pub(crate) offline_replicas: Vec<BrokerId>,
     /// LeaderAndIsr only: the replica is made anew.
     pub(crate) is_new: bool,
@@ -149,10 +155,91 @@ pub(crate) enum ControllerError {
     Unavailable(String),
 }
 
-/// Broker → controller. (AlterPartition and ControlledShutdown come with replication.)
+/// Broker → controller, AllocateProducerIds.
 pub(crate) trait ControllerLink: Debug + Send + Sync + 'static {
-    /// AllocateProducerIds: a block of ids that no other broker gets.
+    /// A block of ids that no other broker gets.
     fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>>;
+}
+
+/// AlterPartition 3: what a leader wants the ISRs of its partitions to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AlterPartition {
+    pub(crate) broker: BrokerId,
+    /// Of its registration; another one is refused.
+    pub(crate) broker_epoch: BrokerEpoch,
+    pub(crate) partitions: Vec<IsrProposal>,
+}
+
+/// One partition of [`AlterPartition`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IsrProposal {
+    pub(crate) topic: TopicName,
+    pub(crate) topic_id: TopicId,
+    pub(crate) partition: PartitionIndex,
+    /// The leader's own.
+    pub(crate) leader_epoch: LeaderEpoch,
+    /// Each with the epoch of the registration under which it fetches, or [`BrokerEpoch::NONE`] (KIP-903).
+    pub(crate) isr: Vec<(BrokerId, BrokerEpoch)>,
+    pub(crate) recovery: Recovery,
+    /// Version of the state that this is to replace.
+    pub(crate) partition_epoch: PartitionEpoch,
+}
+
+/// A partition's state as the controller has stored it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredIsr {
+    pub(crate) leader: Option<BrokerId>,
+    pub(crate) leader_epoch: LeaderEpoch,
+    pub(crate) isr: Vec<BrokerId>,
+    pub(crate) recovery: Recovery,
+    pub(crate) partition_epoch: PartitionEpoch,
+}
+
+/// Why the controller did not store an ISR. Source: Kafka 3.9 `KafkaController.processAlterPartition`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IsrRefused {
+    /// UNKNOWN_TOPIC_OR_PARTITION (3)
+    #[error("unknown partition")]
+    UnknownPartition,
+    /// UNKNOWN_TOPIC_ID (100)
+    #[error("unknown topic id")]
+    UnknownTopicId,
+    /// FENCED_LEADER_EPOCH (74)
+    #[error("fenced leader epoch")]
+    FencedLeaderEpoch,
+    /// INVALID_UPDATE_VERSION (95)
+    #[error("the state has another version by now")]
+    InvalidUpdateVersion,
+    /// INVALID_REQUEST (42)
+    #[error("invalid request")]
+    InvalidRequest,
+    /// INELIGIBLE_REPLICA (107): a member is not live, or not under this epoch.
+    #[error("a replica of the ISR may not be in it")]
+    IneligibleReplica,
+    /// OPERATION_NOT_ATTEMPTED (55)
+    #[error("not attempted")]
+    NotAttempted,
+    /// Any other code: worth another attempt.
+    #[error("error code {0}")]
+    Other(i16),
+}
+
+/// Outcomes of [`AlterPartition`], one per partition that was asked, in any order.
+pub(crate) type IsrResults = Vec<(TopicId, PartitionIndex, Result<StoredIsr, IsrRefused>)>;
+
+/// Broker → controller, AlterPartition.
+pub(crate) trait IsrLink: Debug + Send + Sync + 'static {
+    fn alter_partition(&self, request: AlterPartition) -> BoxFuture<'_, Result<IsrResults, ControllerError>>;
+}
+
+/// Broker → controller, ControlledShutdown 3.
+pub(crate) trait ShutdownLink: Debug + Send + Sync + 'static {
+    /// Moves what this broker leads elsewhere. Answers what it still leads; it may stop when that is nothing.
+    fn controlled_shutdown(
+        &self,
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    ) -> BoxFuture<'_, Result<Vec<(TopicName, PartitionIndex)>, ControllerError>>;
 }
 
 /// What lies in this broker's log directories, for its own controller.

@@ -100,6 +100,9 @@ impl Context {
             isr: node.isr.clone(),
             partition_epoch: *epoch,
             replicas: found.replicas.clone(),
+            adding: Vec::new(),
+            removing: Vec::new(),
+            recovery: node.recovery,
             offline_replicas: offline.collect(),
             is_new,
         })

@@ -144,6 +144,9 @@ fn led(epoch: i32) -> PartitionState {
         isr: vec![ME],
         partition_epoch: PartitionEpoch(epoch),
         replicas: vec![ME],
+        adding: vec![],
+        removing: vec![],
+        recovery: Default::default(),
         offline_replicas: Vec::new(),
         is_new: false,
     }

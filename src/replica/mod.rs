@@ -14,6 +14,7 @@ pub(crate) mod delete_records;
 pub(crate) mod flush;
 mod found;
 pub(crate) mod maintenance;
+pub(crate) mod leader_link;
 pub(crate) mod manager;
 pub(crate) mod partition;
 pub(crate) mod sessions;
