@@ -132,6 +132,13 @@ pub(crate) enum ControlError {
     /// elected again.
     #[error("the log may have lost its end; it needs a new leader epoch")]
     EndLost,
+    /// Any other code that a broker answered with.
+    #[error("error code {0}")]
+    Other(i16),
+    /// No answer: whether the request took effect is not known, and it may be made again. Everything else is what a
+    /// broker answered.
+    #[error("no answer: {0}")]
+    Unreachable(String),
 }
 
 /// Per partition outcome of LeaderAndIsr or StopReplica.

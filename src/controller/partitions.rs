@@ -365,11 +365,13 @@ impl Term {
                 Err(error @ (ControlError::UnknownPartition | ControlError::InconsistentTopicId { .. })) => {
                     warn!(%broker, topic = %name.topic, partition = %name.partition, %error, "the role was refused");
                 }
-                // It knows this epoch, or a later one.
+                // It knows this epoch, or a later one; or nothing is known of it.
                 Err(
                     ControlError::StaleControllerEpoch
                     | ControlError::StaleBrokerEpoch
-                    | ControlError::FencedLeaderEpoch,
+                    | ControlError::FencedLeaderEpoch
+                    | ControlError::Other(_)
+                    | ControlError::Unreachable(_),
                 ) => {}
             }
         }
