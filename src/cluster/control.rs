@@ -1,8 +1,8 @@
 //! The control requests of Kafka 3.9's ZooKeeper mode as plain types, and the two links they travel on.
 //!
 //! The controller speaks to every broker, its own included, through [`BrokerLink`]; a broker speaks to the controller
-//! through [`ControllerLink`], [`IsrLink`] and [`ShutdownLink`]. In process or over a connection, both keep the order in
-//! which they are called.
+//! through [`ControllerLink`], [`IsrLink`] and [`ShutdownLink`]. In process or over a connection, both keep the order
+//! in which they are called.
 
 use std::fmt::Debug;
 use std::ops::Range;
