@@ -35,7 +35,7 @@ const NEVER: i16 = i16::MAX;
 #[rustfmt::skip]
 static FLEXIBLE_FROM: [i16; 93] = [
     //  0      1      2      3      4      5      6      7      8      9
-        9,    12,     6,     9, NEVER, NEVER, NEVER, NEVER,     8,     6, //  0 Produce
+        9,    12,     6,     9,     4,     2,     6,     3,     8,     6, //  0 Produce
         3,     6,     4,     4,     4,     5,     3, NEVER,     3,     5, // 10 FindCoordinator
         4,     2,     2,     4,     3,     3,     3,     1,     3,     2, // 20 DeleteTopics
         2,     2,     4,     2,     2,     2,     2,     2,     2,     2, // 30 CreateAcls
@@ -63,7 +63,7 @@ mod tests {
             }
         }
         assert!(is_flexible(18, 99), "a client of the future asks for our versions");
-        for unknown in [i16::MIN, -1, 4, 88, 93, i16::MAX] {
+        for unknown in [i16::MIN, -1, 88, 93, i16::MAX] {
             assert!(!is_flexible(unknown, i16::MAX - 1));
         }
     }

@@ -10,6 +10,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::segments::Segments;
+use super::write::{put_compact, put_uvarint};
 use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId, TopicName};
 
 /// A whole response. Fields that a version lacks are left out.
@@ -254,25 +255,6 @@ impl Writer {
             self.head.put_u8(0);
         }
     }
-}
-
-fn put_compact(out: &mut BytesMut, text: Option<&str>) {
-    match text {
-        None => out.put_u8(0),
-        Some(text) => {
-            put_uvarint(out, text.len() + 1);
-            out.put_slice(text.as_bytes());
-        }
-    }
-}
-
-fn put_uvarint(out: &mut BytesMut, value: usize) {
-    let mut left = value;
-    while left >= 0x80 {
-        out.put_u8(left as u8 | 0x80);
-        left >>= 7;
-    }
-    out.put_u8(left as u8);
 }
 
 #[cfg(test)]

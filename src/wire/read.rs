@@ -31,6 +31,19 @@ impl Reader {
         self.array().map(i32::from_be_bytes)
     }
 
+    pub(crate) fn i64(&mut self) -> Result<i64, Malformed> {
+        self.array().map(i64::from_be_bytes)
+    }
+
+    pub(crate) fn i8(&mut self) -> Result<i8, Malformed> {
+        self.array().map(i8::from_be_bytes)
+    }
+
+    /// Any other byte than 0 is true, as for Kafka.
+    pub(crate) fn bool(&mut self) -> Result<bool, Malformed> {
+        Ok(self.i8()? != 0)
+    }
+
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let value = *self.rest.first_chunk().ok_or(Malformed("fewer bytes than a field needs"))?;
         self.rest.advance(N);
@@ -70,6 +83,11 @@ impl Reader {
         Ok(Some(self.rest.split_to(length)))
     }
 
+    /// A string that is not null, split off without copying.
+    pub(crate) fn string(&mut self) -> Result<StrBytes, Malformed> {
+        self.nullable_string()?.ok_or(Malformed("null string"))
+    }
+
     /// A string, split off without copying.
     pub(crate) fn nullable_string(&mut self) -> Result<Option<StrBytes>, Malformed> {
         let length = if self.flexible { self.compact_length()? } else { self.short_length()? };
@@ -83,16 +101,24 @@ impl Reader {
 
     /// Skips tagged fields, in flexible versions.
     pub(crate) fn skip_tags(&mut self) -> Result<(), Malformed> {
+        self.tags(|_, _| Ok(()))
+    }
+
+    /// Hands each tagged field to `take`, in flexible versions.
+    pub(crate) fn tags(
+        &mut self,
+        mut take: impl FnMut(u32, &mut Self) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
         if !self.flexible {
             return Ok(());
         }
         for _ in 0..self.uvarint()? {
-            let _tag = self.uvarint()?;
+            let tag = self.uvarint()?;
             let length = self.uvarint()? as usize;
             if length > self.rest.len() {
                 return Err(Malformed("tagged field is longer than the frame"));
             }
-            self.rest.advance(length);
+            take(tag, &mut Self { rest: self.rest.split_to(length), flexible: true })?;
         }
         Ok(())
     }
