@@ -11,6 +11,16 @@ pub(crate) fn decode_request<R: Decodable>(body: Bytes, version: i16) -> Result<
     guard::decode(body, version)
 }
 
+/// Decodes a response body, in the same way: another broker is trusted no more than a client.
+pub(crate) fn decode_response<R: Decodable>(body: Bytes, version: i16) -> Result<R, CodecError> {
+    guard::decode(body, version)
+}
+
+/// Encodes a request body.
+pub(crate) fn encode_request<R: Encodable>(request: &R, version: i16) -> Result<Bytes, CodecError> {
+    encode(request, version)
+}
+
 /// Encodes a response body.
 pub(crate) fn encode_response<R: Encodable>(response: &R, version: i16) -> Result<Bytes, CodecError> {
     encode(response, version)

@@ -14,7 +14,7 @@ use super::write::{put_compact, put_uvarint};
 use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId, TopicName};
 
 /// A whole response. Fields that a version lacks are left out.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FetchResponse {
     pub(crate) throttle_time_ms: i32,
     pub(crate) error_code: i16,
@@ -25,20 +25,20 @@ pub(crate) struct FetchResponse {
     pub(crate) node_endpoints: Vec<NodeEndpoint>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchedTopic {
     pub(crate) topic: FetchedTopicRef,
     pub(crate) partitions: Vec<FetchedPartition>,
 }
 
 /// How the request named the topic: up to version 12 by name, then by id.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum FetchedTopicRef {
     Name(TopicName),
     Id(TopicId),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchedPartition {
     pub(crate) index: PartitionIndex,
     pub(crate) error_code: i16,
@@ -258,7 +258,7 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use kafka_protocol::messages::FetchResponse as CrateResponse;
     use kafka_protocol::messages::fetch_response as theirs;
     use kafka_protocol::protocol::{Encodable, StrBytes};
@@ -280,7 +280,7 @@ mod tests {
         }
     }
 
-    fn full(version: i16) -> FetchResponse {
+    pub(in crate::wire) fn full(version: i16) -> FetchResponse {
         let aborted = AbortedTransaction { producer_id: ProducerId(4), first_offset: Offset(55) };
         let later = version >= 12;
         let topic = |name, id, partitions| FetchedTopic {
@@ -328,7 +328,7 @@ mod tests {
         }
     }
 
-    fn by_the_crate(response: &FetchResponse, version: i16) -> Bytes {
+    pub(in crate::wire) fn by_the_crate(response: &FetchResponse, version: i16) -> Bytes {
         let partition = |p: &FetchedPartition| {
             let mut partition = theirs::PartitionData::default()
                 .with_partition_index(p.index.0)

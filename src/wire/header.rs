@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use crate::types::limits::REQUEST_HEADER_BYTES_MAX;
 
@@ -24,11 +24,11 @@ pub(crate) struct RequestHeader {
 /// Why a header cannot be read. The connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
-    #[error("the request header is cut off")]
+    #[error("the header is cut off")]
     Short,
-    #[error("a tagged field of the request header is malformed")]
+    #[error("a tagged field of the header is malformed")]
     Tags,
-    #[error("the request header is longer than {REQUEST_HEADER_BYTES_MAX} bytes")]
+    #[error("the header is longer than {REQUEST_HEADER_BYTES_MAX} bytes")]
     TooLong,
 }
 
@@ -60,6 +60,40 @@ impl RequestHeader {
         }
         Ok(Self { key, version, correlation_id, client_id })
     }
+}
+
+/// What stands before the body of a request to another broker: the length of the frame, and the header. The client id
+/// is ours, and short.
+pub(crate) fn put_request(
+    key: i16,
+    version: i16,
+    correlation_id: i32,
+    client_id: &str,
+    flexible: bool,
+    body_bytes: usize,
+) -> BytesMut {
+    let header_bytes = 10 + client_id.len() + usize::from(flexible);
+    let mut head = BytesMut::with_capacity(4 + header_bytes);
+    head.put_u32((header_bytes + body_bytes) as u32);
+    head.put_i16(key);
+    head.put_i16(version);
+    head.put_i32(correlation_id);
+    head.put_i16(client_id.len() as i16);
+    head.put_slice(client_id.as_bytes());
+    if flexible {
+        head.put_u8(0);
+    }
+    head
+}
+
+/// Takes the header off another broker's response and leaves the body: its correlation id.
+pub(crate) fn take_response(frame: &mut BytesMut, flexible: bool) -> Result<i32, HeaderError> {
+    let bytes_before = frame.remaining();
+    let correlation_id = frame.try_get_i32().map_err(|_| HeaderError::Short)?;
+    if flexible {
+        skip_tags(frame, bytes_before)?;
+    }
+    Ok(correlation_id)
 }
 
 /// `bytes_before` is the length of the frame; the header's bound is the loop's as well.

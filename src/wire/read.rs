@@ -65,9 +65,13 @@ impl Reader {
 
     /// Length of an array whose elements take at least `element_bytes_min` on the wire each. Null arrays are refused.
     pub(crate) fn count(&mut self, element_bytes_min: usize) -> Result<usize, Malformed> {
+        self.nullable_count(element_bytes_min)?.ok_or(Malformed("null array"))
+    }
+
+    /// The same; `None` for a null array.
+    pub(crate) fn nullable_count(&mut self, element_bytes_min: usize) -> Result<Option<usize>, Malformed> {
         let count = if self.flexible { self.compact_length()? } else { self.plain_length()? };
-        let count = count.ok_or(Malformed("null array"))?;
-        if count.saturating_mul(element_bytes_min) > self.rest.len() {
+        if count.is_some_and(|count| count.saturating_mul(element_bytes_min) > self.rest.len()) {
             return Err(Malformed("array is longer than the frame"));
         }
         Ok(count)

@@ -18,7 +18,8 @@ pub(crate) use controlled_shutdown::{ControlledShutdown, ControlledShutdownAnswe
 pub(crate) use leader_and_isr::{LeaderAndIsr, LeaderAndIsrAnswer, PartitionRole, RoleAnswer, TopicRoles};
 pub(crate) use stop_replica::{StopPartition, StopReplica, StopReplicaAnswer};
 pub(crate) use update_metadata::{
-    Broker, BrokerEndpoint, PartitionMetadata, TopicMetadata, UpdateMetadata, UpdateMetadataAnswer,
+    Broker, BrokerEndpoint, PartitionMetadata, TopicMetadata, UpdateMetadata, UpdateMetadataAnswer, protocol_name,
+    protocol_number,
 };
 
 use super::read::{Malformed, Reader};

@@ -56,6 +56,20 @@ pub(crate) struct BrokerEndpoint {
     pub(crate) security_protocol: i16,
 }
 
+/// Security protocols by their number. Source: Kafka `SecurityProtocol`.
+const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+
+/// `None`: there is no such protocol.
+pub(crate) fn protocol_number(name: &str) -> Option<i16> {
+    PROTOCOLS.iter().position(|known| *known == name).map(|number| number as i16)
+}
+
+/// `None`: there is no such protocol.
+#[allow(dead_code, reason = "the serving side comes next")]
+pub(crate) fn protocol_name(number: i16) -> Option<&'static str> {
+    PROTOCOLS.get(usize::try_from(number).ok()?).copied()
+}
+
 /// What a partition takes at least.
 const PARTITION_BYTES_MIN: usize = 24;
 
