@@ -25,6 +25,8 @@ pub(crate) mod coordinator;
 pub(crate) mod api;
 
 pub(crate) mod net;
+#[allow(dead_code, reason = "the broker is wired to it next")]
+pub(crate) mod peer;
 
 pub mod broker;
 pub mod observe;

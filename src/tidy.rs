@@ -63,6 +63,8 @@ const DOORS: &[Door] = &[
     ),
     // No domain room: it knows an API by its header.
     door("net", BASE, &["api", "wire"]),
+    // The wire below, the seams of the rooms above: the far ends of what `cluster` and `replica` know as links.
+    door("peer", BASE, &["wire", "cluster", "replica"]),
     door("observe", BASE, &["cluster", "replica", "controller", "coordinator"]),
 ];
 
@@ -79,7 +81,7 @@ struct Only {
 const ONLY: &[Only] = &[
     Only {
         names: &["kafka_protocol"],
-        paths: &["wire", "api"],
+        paths: &["wire", "api", "peer"],
         why: "domain rooms speak their own types, not the wire's",
     },
     Only {
@@ -116,8 +118,8 @@ const ONLY: &[Only] = &[
     Only {
         names: &["TcpListener", "TcpStream", "UdpSocket", "socket2"],
         // The broker opens the listeners, so that a taken port ends the start before anything else is touched.
-        paths: &["net", "broker"],
-        why: "sockets belong to net",
+        paths: &["net", "broker", "peer/connection"],
+        why: "sockets belong to net, and those to other brokers to peer",
     },
 ];
 

@@ -5,6 +5,7 @@ use kafka_protocol::ResponseError;
 
 use crate::cluster::admin::AdminError;
 use crate::cluster::auto_create::AutoCreateError;
+use crate::cluster::control::{ControlError, ControllerError, IsrRefused};
 use crate::cluster::placement::PlacementError;
 use crate::coordination::CoordinationError;
 use crate::coordinator::group::error::GroupError;
@@ -16,6 +17,7 @@ use crate::record::refused::RefusedKind;
 use crate::replica::ack::AckError;
 use crate::replica::change::ChangeError;
 use crate::replica::delete_records::DeleteRecordsError;
+use crate::replica::leader_link::FetchRefused;
 use crate::replica::partition::AppendRefused;
 use crate::replica::sessions::SessionError;
 
@@ -196,6 +198,61 @@ pub(crate) fn of_transaction_error_for(knows_fencing: bool, error: TransactionEr
     match of_transaction_error(error) {
         ResponseError::ProducerFenced if !knows_fencing => ResponseError::InvalidProducerEpoch,
         error => error,
+    }
+}
+
+/// What a controller hears of its request, or of one partition of it. The way back is `peer/codes.rs`, as for the next
+/// three.
+pub(crate) fn of_control_error(error: &ControlError) -> i16 {
+    match error {
+        ControlError::StaleControllerEpoch => ResponseError::StaleControllerEpoch.code(),
+        ControlError::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch.code(),
+        ControlError::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch.code(),
+        ControlError::UnknownPartition => ResponseError::UnknownTopicOrPartition.code(),
+        ControlError::InconsistentTopicId { .. } => ResponseError::InconsistentTopicId.code(),
+        // The answer says beside the code that an end was lost.
+        ControlError::Storage(_) | ControlError::EndLost => ResponseError::KafkaStorageError.code(),
+        ControlError::Other(code) => *code,
+        // Of this broker's own end nothing is out of reach.
+        ControlError::Unreachable(_) => ResponseError::UnknownServerError.code(),
+    }
+}
+
+/// What another broker hears of the controller here.
+pub(crate) fn of_controller_error(error: &ControllerError) -> i16 {
+    match error {
+        ControllerError::NotController => ResponseError::NotController.code(),
+        ControllerError::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch.code(),
+        ControllerError::Unavailable(_) => ResponseError::UnknownServerError.code(),
+    }
+}
+
+/// What a leader hears of one partition of its AlterPartition.
+pub(crate) fn of_isr_refused(error: &IsrRefused) -> i16 {
+    match error {
+        IsrRefused::UnknownPartition => ResponseError::UnknownTopicOrPartition.code(),
+        IsrRefused::UnknownTopicId => ResponseError::UnknownTopicId.code(),
+        IsrRefused::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch.code(),
+        IsrRefused::InvalidUpdateVersion => ResponseError::InvalidUpdateVersion.code(),
+        IsrRefused::InvalidRequest => ResponseError::InvalidRequest.code(),
+        IsrRefused::IneligibleReplica => ResponseError::IneligibleReplica.code(),
+        IsrRefused::NotAttempted => ResponseError::OperationNotAttempted.code(),
+        IsrRefused::Other(code) => *code,
+    }
+}
+
+/// What a follower hears of one partition of its fetch.
+pub(crate) fn of_fetch_refused(error: FetchRefused) -> i16 {
+    match error {
+        FetchRefused::OffsetOutOfRange => ResponseError::OffsetOutOfRange.code(),
+        FetchRefused::UnknownPartition => ResponseError::UnknownTopicOrPartition.code(),
+        FetchRefused::NotLeader => ResponseError::NotLeaderOrFollower.code(),
+        FetchRefused::Storage => ResponseError::KafkaStorageError.code(),
+        FetchRefused::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch.code(),
+        FetchRefused::UnknownLeaderEpoch => ResponseError::UnknownLeaderEpoch.code(),
+        FetchRefused::UnknownTopicId => ResponseError::UnknownTopicId.code(),
+        FetchRefused::InconsistentTopicId => ResponseError::InconsistentTopicId.code(),
+        FetchRefused::Other(code) => code,
     }
 }
 

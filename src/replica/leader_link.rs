@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::storage::PartitionId;
+pub(crate) use crate::storage::PartitionId;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 /// A follower's fetch.

@@ -1,0 +1,219 @@
+//! Broker → controller: AllocateProducerIds 0, AlterPartition 3 and ControlledShutdown 3.
+//!
+//! The controller is the broker that the last UpdateMetadata named. If that is this one, the call goes to its own
+//! controller, in process. Each call is made once: on NOT_CONTROLLER, or without an answer, the caller makes it again
+//! when it likes, and by then the image may name another.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use kafka_protocol::messages::{
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest, AlterPartitionResponse,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, Request};
+
+use super::Peers;
+use super::codes;
+use super::connection::{Ask, Connection};
+use crate::cluster::control::{
+    AlterPartition, ControllerError, ControllerLink, IsrLink, IsrProposal, IsrResults, ShutdownLink, StoredIsr,
+};
+use crate::cluster::znodes::partition_state::Recovery;
+use crate::types::limits::CONTROL_FRAME_BYTES_MAX;
+use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, TopicName};
+use crate::wire::codec;
+use crate::wire::control::{Control, ControlledShutdown, ControlledShutdownAnswer, Message};
+
+const ALLOCATE_PRODUCER_IDS_VERSION: i16 = 0;
+/// 3 has the epochs of the ISR's members; 2 brought topic ids.
+const ALTER_PARTITION_VERSION: i16 = 3;
+
+/// The links to the controller, wherever it runs.
+#[derive(Debug)]
+pub(crate) struct RoutedController {
+    peers: Peers,
+    /// This broker's own controller.
+    local: LocalController,
+    /// One for each purpose: an AlterPartition does not wait for a block of ids.
+    ids: Connection,
+    isr: Connection,
+    shutdown: Connection,
+}
+
+/// A controller in this process, elected or not.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalController {
+    pub(crate) ids: Arc<dyn ControllerLink>,
+    pub(crate) isr: Arc<dyn IsrLink>,
+    pub(crate) shutdown: Arc<dyn ShutdownLink>,
+}
+
+/// Where a call goes.
+enum Route {
+    Local,
+    To(super::address::Address),
+}
+
+fn unavailable(error: impl std::fmt::Display) -> ControllerError {
+    ControllerError::Unavailable(error.to_string())
+}
+
+impl RoutedController {
+    pub(crate) fn new(peers: &Peers, local: LocalController) -> Arc<Self> {
+        let connection = |purpose| peers.connection(purpose, CONTROL_FRAME_BYTES_MAX);
+        Arc::new(Self {
+            peers: peers.clone(),
+            local,
+            ids: connection("producer-ids"),
+            isr: connection("alter-partition"),
+            shutdown: connection("controlled-shutdown"),
+        })
+    }
+
+    fn route(&self) -> Result<Route, ControllerError> {
+        let addresses = &self.peers.addresses;
+        let controller = addresses.controller().map_err(unavailable)?;
+        if controller == self.peers.me {
+            return Ok(Route::Local);
+        }
+        addresses.of(controller).map(Route::To).map_err(unavailable)
+    }
+
+    async fn allocate(&self, broker: BrokerId) -> Result<Range<i64>, ControllerError> {
+        let to = match self.route()? {
+            Route::Local => return self.local.ids.allocate_producer_ids(broker).await,
+            Route::To(to) => to,
+        };
+        let request = AllocateProducerIdsRequest::default()
+            .with_broker_id(broker.0.into())
+            .with_broker_epoch(self.peers.epoch.get().0);
+        let ask = ask(&request, ALLOCATE_PRODUCER_IDS_VERSION)?;
+        let decode = |body| decode::<AllocateProducerIdsResponse>(body, ALLOCATE_PRODUCER_IDS_VERSION);
+        let answer = self.ids.call(&to, ask, self.peers.patience.request, decode).await.map_err(unavailable)?;
+        codes::controller(answer.error_code)?;
+        let start = answer.producer_id_start.0;
+        match start.checked_add(i64::from(answer.producer_id_len)) {
+            Some(end) if 0 <= start && start < end => Ok(start..end),
+            _ => Err(unavailable(format!("a block of {} producer ids from {start} on", answer.producer_id_len))),
+        }
+    }
+
+    async fn alter(&self, request: AlterPartition) -> Result<IsrResults, ControllerError> {
+        let to = match self.route()? {
+            Route::Local => return self.local.isr.alter_partition(request).await,
+            Route::To(to) => to,
+        };
+        let ask = ask(&of_proposals(&request), ALTER_PARTITION_VERSION)?;
+        let decode = |body| decode::<AlterPartitionResponse>(body, ALTER_PARTITION_VERSION);
+        let answer = self.isr.call(&to, ask, self.peers.patience.request, decode).await.map_err(unavailable)?;
+        codes::controller(answer.error_code)?;
+        Ok(stored(answer))
+    }
+
+    async fn shut_down(
+        &self,
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    ) -> Result<Vec<(TopicName, PartitionIndex)>, ControllerError> {
+        let to = match self.route()? {
+            Route::Local => return self.local.shutdown.controlled_shutdown(broker, broker_epoch).await,
+            Route::To(to) => to,
+        };
+        let request = ControlledShutdown { broker, broker_epoch };
+        let ask = Ask { key: ControlledShutdown::KEY, version: ControlledShutdown::VERSION, body: request.encode() };
+        let decode = |body| Ok(ControlledShutdownAnswer::decode(body)?);
+        let answer = self.shutdown.call(&to, ask, self.peers.patience.controller, decode).await.map_err(unavailable)?;
+        codes::controller(answer.error_code)?;
+        Ok(answer.remaining)
+    }
+}
+
+impl ControllerLink for RoutedController {
+    fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
+        self.allocate(broker).boxed()
+    }
+}
+
+impl IsrLink for RoutedController {
+    fn alter_partition(&self, request: AlterPartition) -> BoxFuture<'_, Result<IsrResults, ControllerError>> {
+        self.alter(request).boxed()
+    }
+}
+
+impl ShutdownLink for RoutedController {
+    fn controlled_shutdown(
+        &self,
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    ) -> BoxFuture<'_, Result<Vec<(TopicName, PartitionIndex)>, ControllerError>> {
+        self.shut_down(broker, broker_epoch).boxed()
+    }
+}
+
+fn ask<R: Request + Encodable>(request: &R, version: i16) -> Result<Ask, ControllerError> {
+    let body = codec::encode_request(request, version).map_err(unavailable)?;
+    Ok(Ask { key: R::KEY, version, body })
+}
+
+fn decode<R: Decodable>(body: BytesMut, version: i16) -> Result<R, crate::wire::error::CodecError> {
+    codec::decode_response(body.freeze(), version)
+}
+
+/// Neighbours of one topic share its head.
+fn of_proposals(request: &AlterPartition) -> AlterPartitionRequest {
+    let mut topics: Vec<TopicData> = Vec::new();
+    for proposal in &request.partitions {
+        let partition = of_proposal(proposal);
+        match topics.last_mut() {
+            Some(topic) if topic.topic_id == proposal.topic_id.0 => topic.partitions.push(partition),
+            _ => topics.push(TopicData::default().with_topic_id(proposal.topic_id.0).with_partitions(vec![partition])),
+        }
+    }
+    AlterPartitionRequest::default()
+        .with_broker_id(request.broker.0.into())
+        .with_broker_epoch(request.broker_epoch.0)
+        .with_topics(topics)
+}
+
+fn of_proposal(proposal: &IsrProposal) -> PartitionData {
+    let member = |&(broker, epoch): &(BrokerId, BrokerEpoch)| {
+        BrokerState::default().with_broker_id(broker.0.into()).with_broker_epoch(epoch.0)
+    };
+    PartitionData::default()
+        .with_partition_index(proposal.partition.0)
+        .with_leader_epoch(proposal.leader_epoch.0)
+        .with_new_isr_with_epochs(proposal.isr.iter().map(member).collect())
+        .with_leader_recovery_state(match proposal.recovery {
+            Recovery::Recovered => 0,
+            Recovery::Recovering => 1,
+        })
+        .with_partition_epoch(proposal.partition_epoch.0)
+}
+
+fn stored(answer: AlterPartitionResponse) -> IsrResults {
+    let mut results = Vec::new();
+    for topic in answer.topics {
+        let id = TopicId(topic.topic_id);
+        results.extend(topic.partitions.into_iter().map(|partition| {
+            let result = match codes::isr(partition.error_code) {
+                Some(refused) => Err(refused),
+                None => Ok(StoredIsr {
+                    leader: Some(BrokerId(partition.leader_id.0)).filter(|leader| leader.0 >= 0),
+                    leader_epoch: LeaderEpoch(partition.leader_epoch),
+                    isr: partition.isr.iter().map(|member| BrokerId(member.0)).collect(),
+                    recovery: match partition.leader_recovery_state {
+                        1 => Recovery::Recovering,
+                        _ => Recovery::Recovered,
+                    },
+                    partition_epoch: PartitionEpoch(partition.partition_epoch),
+                }),
+            };
+            (id, PartitionIndex(partition.partition_index), result)
+        }));
+    }
+    results
+}

@@ -1,0 +1,515 @@
+//! Connections and links against a broker that answers by a script, over real sockets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::alter_partition_response as altered;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest, AlterPartitionResponse,
+    FetchRequest, ListOffsetsRequest, ListOffsetsResponse,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+
+use super::address::AddressError;
+use super::broker_link::RemoteBroker;
+use super::connection::{Ask, CallError, Connection};
+use super::controller_link::{LocalController, RoutedController};
+use super::fetch::RemoteLeaders;
+use super::testing::{Act, Other, peers};
+use super::*;
+use crate::clock::SystemClock;
+use crate::cluster::control::{
+    AlterPartition, BrokerLink, ControlError, ControlHead, ControllerError, ControllerLink, IsrLink, IsrProposal,
+    IsrRefused, IsrResults, LeaderAndIsr, PartitionState, ShutdownLink, StopPartition, StopReplica, StoredIsr,
+    TopicMetadata, UpdateMetadata,
+};
+use crate::cluster::znodes::partition_state::Recovery;
+use crate::replica::leader_link::{FetchAsk, FetchRefused, Fetched, LeaderLinks, LogEnd, PartitionAsk, PartitionId};
+use crate::types::{
+    BrokerEpoch, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,
+};
+use crate::wire::control::{self as wire, Message};
+use crate::wire::fetch::{FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef, encode};
+
+/// UpdateMetadata's key: a request with the simplest of answers.
+const KEY: i16 = 6;
+const LONG: Duration = Duration::from_secs(20);
+
+fn connection() -> Connection {
+    Connection::new("test".into(), 1 << 20, Arc::new(SystemClock))
+}
+
+fn done(code: i16) -> Bytes {
+    wire::UpdateMetadataAnswer { error_code: code }.encode()
+}
+
+async fn call(connection: &Connection, other: &Other, patience: Duration) -> Result<i16, CallError> {
+    let ask = Ask { key: KEY, version: 8, body: Bytes::from_static(b"asked") };
+    let decode = |body| Ok(wire::UpdateMetadataAnswer::decode(body)?.error_code);
+    connection.call(&other.address, ask, patience, decode).await
+}
+
+fn connections(other: &Other) -> Vec<usize> {
+    other.came().iter().map(|came| came.connection).collect()
+}
+
+#[tokio::test]
+async fn requests_follow_each_other_on_one_socket() {
+    let other = Other::start([1, 2, 3].map(|code| Act::Answer(done(code)))).await;
+    let connection = connection();
+    let calls = (0..3).map(|_| call(&connection, &other, LONG));
+    let answers: Vec<i16> =
+        futures_util::future::join_all(calls).await.into_iter().map(|answer| answer.expect("answered")).collect();
+    assert_eq!(answers, [1, 2, 3]);
+    let came = other.came();
+    assert_eq!(connections(&other), [1, 1, 1]);
+    assert_eq!((came[0].header.key, came[0].header.version, &came[0].body[..]), (KEY, 8, &b"asked"[..]));
+    assert_eq!(came[0].header.client_id.as_deref(), Some("test"));
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_not_taken_for_the_next_one() {
+    let late = Act::AnswerAfter(Duration::from_millis(300), done(1));
+    let other = Other::start([late, Act::AnswerAfter(Duration::from_millis(400), done(2))]).await;
+    let connection = connection();
+    let first = call(&connection, &other, Duration::from_millis(100)).await;
+    assert!(matches!(first, Err(CallError::TimedOut { .. })), "{first:?}");
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 2);
+    assert_eq!(connections(&other), [1, 2], "the first socket is gone");
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_takes_its_socket_with_it() {
+    let other = Other::start([Act::Silence, Act::Answer(done(2))]).await;
+    let connection = connection();
+    let dropped = tokio::time::timeout(Duration::from_millis(100), call(&connection, &other, LONG)).await;
+    assert!(dropped.is_err());
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 2);
+    assert_eq!(connections(&other), [1, 2]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_ends_the_socket() {
+    let acts = [
+        Act::AnswerAnother(done(0)),
+        Act::Answer(Bytes::from_static(&[0])),
+        Act::Announce((1 << 20) + 1),
+        Act::Announce(-1),
+        Act::Close,
+        Act::Answer(done(7)),
+    ];
+    let other = Other::start(acts).await;
+    let connection = connection();
+    for expected in ["correlation id", "fewer bytes", "announces 1048577 bytes", "announces -1 bytes", "lost"] {
+        let error = call(&connection, &other, LONG).await.expect_err("refused").to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 7);
+    assert_eq!(connections(&other), [1, 2, 3, 4, 5, 6]);
+}
+
+/// A broker closes connections that were idle for `connections.max.idle.ms`.
+#[tokio::test]
+async fn a_socket_that_was_closed_while_it_was_idle_costs_no_call() {
+    let other = Other::start([Act::AnswerAndClose(done(1)), Act::Answer(done(2))]).await;
+    let connection = connection();
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 2);
+    assert_eq!(connections(&other), [1, 2]);
+}
+
+#[tokio::test]
+async fn another_address_is_another_socket() {
+    let one = Other::start([Act::Answer(done(1))]).await;
+    let two = Other::start([Act::Answer(done(2))]).await;
+    let connection = connection();
+    assert_eq!(call(&connection, &one, LONG).await.expect("answered"), 1);
+    assert_eq!(call(&connection, &two, LONG).await.expect("answered"), 2);
+}
+
+#[tokio::test]
+async fn nobody_there_is_an_error_within_the_deadline() {
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
+    let to = address::Address { host: "127.0.0.1".into(), port: gone.port() };
+    let ask = || Ask { key: KEY, version: 8, body: Bytes::new() };
+    let connection = connection();
+    for _ in 0..3 {
+        let called = connection.call(&to, ask(), LONG, |_| Ok(())).await;
+        assert!(matches!(called, Err(CallError::Connect { .. })), "{called:?}");
+    }
+}
+
+fn id(number: u64) -> TopicId {
+    TopicId(uuid::Uuid::from_u64_pair(number, 7))
+}
+
+fn head() -> ControlHead {
+    ControlHead { controller: BrokerId(1), controller_epoch: ControllerEpoch(4), broker_epoch: BrokerEpoch(9) }
+}
+
+fn state(partition: i32, leader: Option<i32>) -> PartitionState {
+    PartitionState {
+        partition: PartitionIndex(partition),
+        controller_epoch: ControllerEpoch(3),
+        leader: leader.map(BrokerId),
+        leader_epoch: LeaderEpoch(5),
+        isr: vec![BrokerId(2)],
+        partition_epoch: PartitionEpoch(6),
+        replicas: vec![BrokerId(2), BrokerId(1)],
+        adding: vec![BrokerId(1)],
+        removing: vec![BrokerId(2)],
+        recovery: Recovery::Recovering,
+        offline_replicas: vec![BrokerId(1)],
+        is_new: true,
+    }
+}
+
+#[tokio::test]
+async fn roles_are_asked_by_id_and_answered_by_name() {
+    let answer = |partition, error_code, end_lost| wire::RoleAnswer {
+        partition: PartitionIndex(partition),
+        error_code,
+        end_lost,
+    };
+    let topics = vec![
+        (id(2), vec![answer(0, 56, true), answer(1, 56, false)]),
+        (id(1), vec![answer(0, 0, false), answer(1, 103, false), answer(2, 29, false)]),
+        (id(3), vec![answer(0, 0, false)]),
+    ];
+    let answer = wire::LeaderAndIsrAnswer { error_code: 0, topics }.encode();
+    let refused = wire::LeaderAndIsrAnswer { error_code: 11, topics: vec![] }.encode();
+    let other = Other::start([Act::Answer(answer), Act::Answer(refused)]).await;
+    let link = RemoteBroker::new(&peers(&[], 1), &other.registered(2));
+    let request = LeaderAndIsr {
+        head: head(),
+        topics: vec![
+            ("a".into(), id(1), vec![state(0, Some(2)), state(1, None)]),
+            ("b".into(), id(2), vec![state(0, Some(1))]),
+        ],
+    };
+    let results = link.leader_and_isr(request.clone()).await.expect("answered");
+    let (a, b): (TopicName, TopicName) = ("a".into(), "b".into());
+    let expected = vec![
+        (b.clone(), PartitionIndex(0), Err(ControlError::EndLost)),
+        (b, PartitionIndex(1), Err(ControlError::Storage("its storage failed".into()))),
+        (a.clone(), PartitionIndex(0), Ok(())),
+        (a.clone(), PartitionIndex(1), Err(ControlError::InconsistentTopicId { here: TopicId::ZERO })),
+        (a, PartitionIndex(2), Err(ControlError::Other(29))),
+    ];
+    assert_eq!(results, expected);
+    assert_eq!(link.leader_and_isr(request).await, Err(ControlError::StaleControllerEpoch));
+    let came = wire::LeaderAndIsr::decode(BytesMut::from(&other.came()[0].body[..])).expect("it decodes");
+    assert_eq!((came.head.controller_epoch, came.head.broker_epoch), (ControllerEpoch(4), BrokerEpoch(9)));
+    let [first, second] = &came.topics[0].partitions[..] else { panic!("two partitions") };
+    assert_eq!((first.leader, second.leader), (BrokerId(2), BrokerId::NONE));
+    assert_eq!((first.recovery_state, first.is_new, first.adding.len()), (1, true, 1));
+}
+
+#[tokio::test]
+async fn metadata_says_deletion_and_stop_says_it_by_its_epoch() {
+    let stopped = wire::StopReplicaAnswer { error_code: 0, partitions: vec![("a".into(), PartitionIndex(0), 74)] };
+    let other = Other::start([Act::Answer(done(0)), Act::Answer(done(77)), Act::Answer(stopped.encode())]).await;
+    let link = RemoteBroker::new(&peers(&[], 1), &other.registered(2));
+    let deleted = vec![PartitionIndex(4)];
+    let topic = TopicMetadata { name: "a".into(), id: id(1), partitions: vec![state(0, None)], deleted };
+    let mut strange = other.registered(2);
+    strange.endpoints[0].security_protocol = "CARRIER_PIGEON".into();
+    let request = UpdateMetadata { head: head(), topics: vec![topic], live_brokers: vec![strange] };
+    assert_eq!(link.update_metadata(request.clone()).await, Ok(()));
+    assert_eq!(link.update_metadata(request).await, Err(ControlError::StaleBrokerEpoch));
+    let stop = |partition, epoch: Option<i32>, delete| StopPartition {
+        topic: "a".into(),
+        partition: PartitionIndex(partition),
+        leader_epoch: epoch.map(LeaderEpoch),
+        delete,
+    };
+    let partitions = vec![stop(0, Some(3), false), stop(1, None, true)];
+    let results = link.stop_replica(StopReplica { head: head(), partitions }).await.expect("answered");
+    assert_eq!(results, [("a".into(), PartitionIndex(0), Err(ControlError::FencedLeaderEpoch))]);
+    let came = other.came();
+    let metadata = wire::UpdateMetadata::decode(BytesMut::from(&came[0].body[..])).expect("it decodes");
+    let leaders: Vec<i32> = metadata.topics[0].partitions.iter().map(|partition| partition.leader.0).collect();
+    assert_eq!(leaders, [-1, -2]);
+    assert_eq!(metadata.live_brokers[0].endpoints.len(), 1, "what has no number is not said");
+    let stop = wire::StopReplica::decode(BytesMut::from(&came[2].body[..])).expect("it decodes");
+    let epochs: Vec<i32> = stop.topics[0].1.iter().map(|stop| stop.leader_epoch.0).collect();
+    assert_eq!(epochs, [3, -2]);
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_reached_has_not_refused() {
+    let other = Other::start([]).await;
+    let mut nowhere = other.registered(2);
+    nowhere.endpoints.truncate(1);
+    let link = RemoteBroker::new(&peers(&[], 1), &nowhere);
+    let request = UpdateMetadata { head: head(), topics: vec![], live_brokers: vec![] };
+    let error = link.update_metadata(request.clone()).await.expect_err("there is no way");
+    assert!(matches!(&error, ControlError::Unreachable(why) if why.contains("has no listener BROKERS")), "{error}");
+    let other = Other::start([Act::Close]).await;
+    let link = RemoteBroker::new(&peers(&[], 1), &other.registered(2));
+    assert!(matches!(link.update_metadata(request).await, Err(ControlError::Unreachable(_))));
+}
+
+#[test]
+fn addresses_are_those_of_the_listener_between_brokers() {
+    let endpoint = |listener: &str, protocol: &str| crate::cluster::control::Endpoint {
+        listener: listener.into(),
+        security_protocol: protocol.into(),
+        host: "h".into(),
+        port: 1,
+    };
+    let broker = |endpoints| crate::cluster::control::LiveBroker { id: BrokerId(2), endpoints, rack: None };
+    let good = broker(vec![endpoint("X", "SSL"), endpoint("BROKERS", "PLAINTEXT")]);
+    let peers = peers(&[good], 2);
+    assert_eq!(peers.addresses.of(BrokerId(2)).expect("known").to_string(), "h:1");
+    assert_eq!(peers.addresses.of(BrokerId(3)), Err(AddressError::NotLive(BrokerId(3))));
+    let sealed = peers.addresses.of_live(&broker(vec![endpoint("BROKERS", "SSL")]));
+    assert!(matches!(sealed, Err(AddressError::Protocol { .. })), "{sealed:?}");
+}
+
+/// This broker's own controller, which knows its calls.
+#[derive(Debug)]
+struct Own;
+
+impl ControllerLink for Own {
+    fn allocate_producer_ids(
+        &self,
+        _: BrokerId,
+    ) -> futures_util::future::BoxFuture<'_, Result<std::ops::Range<i64>, ControllerError>> {
+        Box::pin(std::future::ready(Ok(5..6)))
+    }
+}
+
+impl IsrLink for Own {
+    fn alter_partition(
+        &self,
+        _: AlterPartition,
+    ) -> futures_util::future::BoxFuture<'_, Result<IsrResults, ControllerError>> {
+        Box::pin(std::future::ready(Ok(vec![])))
+    }
+}
+
+impl ShutdownLink for Own {
+    fn controlled_shutdown(
+        &self,
+        _: BrokerId,
+        _: BrokerEpoch,
+    ) -> futures_util::future::BoxFuture<'_, Result<Vec<(TopicName, PartitionIndex)>, ControllerError>> {
+        Box::pin(std::future::ready(Ok(vec![("own".into(), PartitionIndex(0))])))
+    }
+}
+
+fn routed(peers: &Peers) -> Arc<RoutedController> {
+    let own = Arc::new(Own);
+    RoutedController::new(peers, LocalController { ids: own.clone(), isr: own.clone(), shutdown: own })
+}
+
+fn body<M: Encodable>(message: &M, version: i16) -> Bytes {
+    let mut body = BytesMut::new();
+    message.encode(&mut body, version).expect("it encodes");
+    body.freeze()
+}
+
+fn read<M: Decodable>(came: &Bytes, version: i16) -> M {
+    M::decode(&mut came.clone(), version).expect("it decodes")
+}
+
+fn proposal(topic: &str, number: u64, partition: i32) -> IsrProposal {
+    IsrProposal {
+        topic: topic.into(),
+        topic_id: id(number),
+        partition: PartitionIndex(partition),
+        leader_epoch: LeaderEpoch(5),
+        isr: vec![(BrokerId(1), BrokerEpoch(9)), (BrokerId(2), BrokerEpoch::NONE)],
+        recovery: Recovery::Recovered,
+        partition_epoch: PartitionEpoch(6),
+    }
+}
+
+fn alter() -> AlterPartition {
+    let partitions = vec![proposal("a", 1, 0), proposal("a", 1, 1), proposal("b", 2, 0)];
+    AlterPartition { broker: BrokerId(1), broker_epoch: BrokerEpoch(9), partitions }
+}
+
+#[tokio::test]
+async fn the_own_controller_is_called_in_process_and_another_one_over_a_socket() {
+    let block = AllocateProducerIdsResponse::default().with_producer_id_start(7000.into()).with_producer_id_len(1000);
+    let moved = AllocateProducerIdsResponse::default().with_error_code(41);
+    let absurd = AllocateProducerIdsResponse::default().with_producer_id_start(i64::MAX.into()).with_producer_id_len(9);
+    let answers = [block, moved, absurd].map(|answer| Act::Answer(body(&answer, 0)));
+    let other = Other::start(answers).await;
+    let routed_here = routed(&peers(&[other.registered(2)], 1));
+    assert_eq!(routed_here.allocate_producer_ids(BrokerId(1)).await, Ok(5..6));
+    assert_eq!(routed_here.alter_partition(alter()).await, Ok(vec![]));
+    assert_eq!(routed_here.controlled_shutdown(BrokerId(1), BrokerEpoch(9)).await.expect("own").len(), 1);
+    assert!(other.came().is_empty());
+    let routed = routed(&peers(&[other.registered(2)], 2));
+    assert_eq!(routed.allocate_producer_ids(BrokerId(1)).await, Ok(7000..8000));
+    assert_eq!(routed.allocate_producer_ids(BrokerId(1)).await, Err(ControllerError::NotController));
+    assert!(matches!(routed.allocate_producer_ids(BrokerId(1)).await, Err(ControllerError::Unavailable(_))));
+    assert_eq!(read::<AllocateProducerIdsRequest>(&other.came()[0].body, 0).broker_id.0, 1);
+    let nobody = super::testing::peers(&[], 3);
+    let error = self::routed(&nobody).alter_partition(alter()).await.expect_err("not live");
+    assert_eq!(error, ControllerError::Unavailable("broker 3 is not live".into()));
+}
+
+#[tokio::test]
+async fn isrs_are_proposed_with_epochs_and_come_back_by_id() {
+    let good = altered::PartitionData::default()
+        .with_partition_index(0)
+        .with_leader_id((-1).into())
+        .with_leader_epoch(5)
+        .with_isr(vec![1.into(), 2.into()])
+        .with_leader_recovery_state(1)
+        .with_partition_epoch(7);
+    let bad = altered::PartitionData::default().with_partition_index(1).with_error_code(107);
+    let topic = altered::TopicData::default().with_topic_id(id(1).0).with_partitions(vec![good, bad]);
+    let answer = AlterPartitionResponse::default().with_topics(vec![topic]);
+    let stale = AlterPartitionResponse::default().with_error_code(77);
+    let remaining = wire::ControlledShutdownAnswer { error_code: 0, remaining: vec![("a".into(), PartitionIndex(3))] };
+    let acts = [body(&answer, 3), body(&stale, 3), remaining.encode()].map(Act::Answer);
+    let other = Other::start(acts).await;
+    let routed = routed(&peers(&[other.registered(2)], 2));
+    let stored = StoredIsr {
+        leader: None,
+        leader_epoch: LeaderEpoch(5),
+        isr: vec![BrokerId(1), BrokerId(2)],
+        recovery: Recovery::Recovering,
+        partition_epoch: PartitionEpoch(7),
+    };
+    let expected =
+        vec![(id(1), PartitionIndex(0), Ok(stored)), (id(1), PartitionIndex(1), Err(IsrRefused::IneligibleReplica))];
+    assert_eq!(routed.alter_partition(alter()).await, Ok(expected));
+    assert_eq!(routed.alter_partition(alter()).await, Err(ControllerError::StaleBrokerEpoch));
+    let left = routed.controlled_shutdown(BrokerId(1), BrokerEpoch(9)).await;
+    assert_eq!(left, Ok(vec![("a".into(), PartitionIndex(3))]));
+    let came = read::<AlterPartitionRequest>(&other.came()[0].body, 3);
+    assert_eq!((came.broker_id.0, came.broker_epoch, came.topics.len()), (1, 9, 2));
+    let first = &came.topics[0].partitions;
+    assert_eq!(first.len(), 2);
+    let members: Vec<(i32, i64)> =
+        first[0].new_isr_with_epochs.iter().map(|member| (member.broker_id.0, member.broker_epoch)).collect();
+    assert_eq!(members, [(1, 9), (2, -1)]);
+    let shutdown = wire::ControlledShutdown::decode(BytesMut::from(&other.came()[2].body[..])).expect("it decodes");
+    assert_eq!((shutdown.broker, shutdown.broker_epoch), (BrokerId(1), BrokerEpoch(9)));
+}
+
+fn wanted(topic: &str, number: Option<u64>, partition: i32, offset: i64) -> PartitionAsk {
+    let topic_id = number.map_or(TopicId::ZERO, id);
+    PartitionAsk {
+        id: PartitionId { topic: topic.into(), topic_id, partition: PartitionIndex(partition) },
+        fetch_offset: Offset(offset),
+        last_fetched_epoch: (offset > 0).then_some(LeaderEpoch(4)),
+        leader_epoch: Some(LeaderEpoch(5)),
+        log_start_offset: Offset(0),
+        max_bytes: 1 << 20,
+    }
+}
+
+fn fetch(partitions: Vec<PartitionAsk>) -> FetchAsk {
+    FetchAsk {
+        replica: BrokerId(1),
+        replica_epoch: BrokerEpoch(9),
+        max_wait_ms: 500,
+        min_bytes: 1,
+        max_bytes: 10 << 20,
+        partitions,
+    }
+}
+
+fn found(partition: i32, records: &[&'static [u8]]) -> FetchedPartition {
+    FetchedPartition {
+        high_watermark: Offset(8),
+        log_start_offset: Offset(2),
+        records: records.iter().map(|piece| Bytes::from_static(piece)).collect(),
+        ..FetchedPartition::failed(PartitionIndex(partition), 0)
+    }
+}
+
+fn response(topics: Vec<(FetchedTopicRef, Vec<FetchedPartition>)>, version: i16) -> Bytes {
+    let topics = topics.into_iter().map(|(topic, partitions)| FetchedTopic { topic, partitions }).collect();
+    Bytes::from(encode(FetchResponse { topics, ..FetchResponse::default() }, version).into_parts().concat())
+}
+
+#[tokio::test]
+async fn a_follower_fetches_by_id_and_gets_what_it_asked_for() {
+    let diverging = FetchedPartition { diverging_epoch: Some((LeaderEpoch(3), Offset(7))), ..found(1, &[]) };
+    let refused = FetchedPartition::failed(PartitionIndex(0), 75);
+    let answer = response(
+        vec![
+            (FetchedTopicRef::Id(id(2)), vec![refused]),
+            (FetchedTopicRef::Id(id(1)), vec![found(0, &[b"two ", b"batches"]), diverging]),
+            (FetchedTopicRef::Id(id(9)), vec![found(0, &[b"unasked"])]),
+        ],
+        17,
+    );
+    let gone = FetchResponse { error_code: 70, ..FetchResponse::default() };
+    let gone = Bytes::from(encode(gone, 17).into_parts().concat());
+    let other = Other::start([Act::Answer(answer), Act::Answer(gone)]).await;
+    let link = RemoteLeaders::new(&peers(&[other.registered(2)], 2)).link(BrokerId(2), 0);
+    let ask = fetch(vec![wanted("a", Some(1), 0, 5), wanted("a", Some(1), 1, 9), wanted("b", Some(2), 0, 0)]);
+    let answered = link.fetch(ask.clone()).await.expect("answered").partitions;
+    let by_name: BTreeMap<String, _> =
+        answered.into_iter().map(|(id, result)| (format!("{}-{}", id.topic, id.partition), result)).collect();
+    assert_eq!(by_name.len(), 3);
+    let good = |diverging, records: &'static [u8]| Fetched {
+        high_watermark: Offset(8),
+        log_start_offset: Offset(2),
+        diverging,
+        records: if records.is_empty() { vec![] } else { vec![Bytes::from_static(records)] },
+    };
+    assert_eq!(by_name["a-0"], Ok(good(None, b"two batches")));
+    assert_eq!(by_name["a-1"], Ok(good(Some((LeaderEpoch(3), Offset(7))), b"")));
+    assert_eq!(by_name["b-0"], Err(FetchRefused::UnknownLeaderEpoch));
+    assert!(link.fetch(ask).await.is_err(), "an error of the whole");
+    let came = &other.came()[0];
+    assert_eq!((came.header.version, came.header.client_id.as_deref()), (17, Some("broker-1-fetcher-0")));
+    let request = read::<FetchRequest>(&came.body, 17);
+    let state = &request.replica_state;
+    assert_eq!((state.replica_id.0, state.replica_epoch, request.session_id, request.session_epoch), (1, 9, 0, -1));
+    assert_eq!(request.topics.len(), 2);
+    let first = &request.topics[0].partitions[0];
+    assert_eq!((first.fetch_offset, first.current_leader_epoch, first.last_fetched_epoch), (5, 5, 4));
+    assert_eq!(request.topics[1].partitions[0].last_fetched_epoch, -1);
+}
+
+#[tokio::test]
+async fn a_topic_without_an_id_is_fetched_by_name() {
+    let topics = vec![(FetchedTopicRef::Name("old".into()), vec![found(0, &[b"x"])])];
+    let other = Other::start([Act::Answer(response(topics, 12))]).await;
+    let link = RemoteLeaders::new(&peers(&[other.registered(2)], 2)).link(BrokerId(2), 0);
+    let answer = link.fetch(fetch(vec![wanted("old", None, 0, 5), wanted("new", Some(1), 0, 5)])).await;
+    assert_eq!(answer.expect("answered").partitions.len(), 1);
+    let came = &other.came()[0];
+    let request = read::<FetchRequest>(&came.body, 12);
+    assert_eq!((came.header.version, request.replica_id.0), (12, 1));
+    let names: Vec<&str> = request.topics.iter().map(|topic| topic.topic.as_str()).collect();
+    assert_eq!(names, ["old", "new"]);
+}
+
+#[tokio::test]
+async fn ends_of_a_log_are_asked_as_a_replica_does() {
+    let answer = |index, offset, code| {
+        let partition = ListOffsetsPartitionResponse::default()
+            .with_partition_index(index)
+            .with_offset(offset)
+            .with_error_code(code);
+        let topic = ListOffsetsTopicResponse::default()
+            .with_name(StrBytes::from_static_str("a").into())
+            .with_partitions(vec![partition]);
+        Act::Answer(body(&ListOffsetsResponse::default().with_topics(vec![topic]), 9))
+    };
+    let other = Other::start([answer(3, 42, 0), answer(3, -1, 74), answer(4, 1, 0)]).await;
+    let link = RemoteLeaders::new(&peers(&[other.registered(2)], 2)).link(BrokerId(2), 0);
+    let id = wanted("a", Some(1), 3, 0).id;
+    let ask = |end| link.list_offset(id.clone(), LeaderEpoch(5), end);
+    assert_eq!(ask(LogEnd::Latest).await, Ok(Ok(Offset(42))));
+    assert_eq!(ask(LogEnd::Earliest).await, Ok(Err(FetchRefused::FencedLeaderEpoch)));
+    assert!(ask(LogEnd::Earliest).await.is_err(), "another partition's answer is none");
+    let requests: Vec<ListOffsetsRequest> = other.came().iter().map(|came| read(&came.body, 9)).collect();
+    let times: Vec<i64> = requests.iter().map(|request| request.topics[0].partitions[0].timestamp).collect();
+    assert_eq!((requests[0].replica_id.0, times), (1, vec![-1, -2, -2]));
+}
