@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools transactions log-ends bench crash soak disk-full zookeeper-faults disk-faults hostile
+.PHONY: help setup run build test lint check compat clients tools transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -63,6 +63,16 @@ log-ends: ## every way in which a log may end, read to its end by four stock cli
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/run log_ends
+
+cluster: ## three brokers and a ZooKeeper under kills, pauses, cuts and rolls; a history checker decides, one row a scenario (QUICK=1; AGAINST=3.9.1 asks Kafka; ONLY=R5; SEED=n; cuts need root and nft); 60 minutes, quick 10
+	@scripts/setup.sh build test compat cluster
+	@$(if $(AGAINST),:,$(CARGO) build --release --locked)
+	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST="$(AGAINST)" compat-tests/run cluster $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
+
+run-cluster: ## build, then a ZooKeeper and three brokers on this machine until Ctrl-C, on ports 9092 to 9094; data in ./data-cluster
+	@scripts/setup.sh build test
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) exec scripts/cluster
 
 bench: ## klamm beside Apache Kafka 3.9.1, both warm, driven in turn by stock clients, one table (BENCH="produce latency" for parts); an hour or two
 	@scripts/setup.sh build test compat

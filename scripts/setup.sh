@@ -4,6 +4,7 @@
 #   build    what the broker needs to compile (make run, make build)
 #   test     what `make test` uses besides: kcat, ZooKeeper and its Java, a word list, Python's venv, what librdkafka is
 #            built with
+#   cluster  what cuts networks: nft, ip, unshare
 #   compat   what the other suites and clients of others need: Maven, npm, a JDK
 #
 # Usage: scripts/setup.sh [GROUP …]        without a group: build test
@@ -38,6 +39,11 @@ maven                  mvn
 npm                    npm
 default-jdk-headless   javac
 "
+cluster="
+nftables    nft
+iproute2    ip
+util-linux  unshare
+"
 
 there() {
   case $1 in
@@ -61,7 +67,7 @@ there() {
 [ $# -gt 0 ] || set -- build test
 missing=()
 for group in "$@"; do
-  case $group in build | test | compat) ;; *)
+  case $group in build | test | compat | cluster) ;; *)
     say "setup: unknown group '$group'"
     exit 1
     ;;

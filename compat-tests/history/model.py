@@ -1,27 +1,31 @@
 """A history: JSON lines, one event each, in any order. Times are seconds of one host's monotonic clock.
 
-    {"e": "producer", "p", "idempotent": bool, "acks": -1 | 1}
-        a producer, before its sends; without one it is idempotent with acks=all
-    {"e": "send", "p", "s", "n", "part", "t0", "t1", "res": "ok" | "fail" | "unknown", "off", "txn"}
-        record number `n` of session `s`, whose value is `P/S/N/PART`. `fail`: it was surely not appended. `off` is -1
-        where none was told, `txn` the id of its transaction, if any. One that was never answered is `unknown`.
-    {"e": "txn", "id", "end": "commit" | "abort", "t0", "t1", "res"}
-        a transaction's end; `fail` counts as aborted. One without such an event has an unknown end.
-    {"e": "poll", "c", "iso": "rc" | "ru", "t", "g", "recs": [[part, off, value], …]}
-        what consumer `c`, of group `g` if any, was given. A value that is damaged begins with `!`.
-    {"e": "moved", "c", "parts": [part, …]}
-        assigned, revoked, sought: the next record of these may have any offset
-    {"e": "commit", "g", "part", "off", "t0", "t1", "res"}, {"e": "committed", "g", "part", "off", "t0", "t1"}
-        offsets written and read
-    {"e": "end", "part", "off", "t0", "t1"}
-        the end of the log as ListOffsets tells it
-    {"e": "final", "reader", "iso", "part", "begin", "end", "recs": [[off, value], …]}
-        all of a partition between two offsets, read when everything had come to rest. The first of each level decides,
-        the others must agree. Long ones may come in pieces.
-    {"e": "copied", "recs": [value, …]}
-        the values, in the order read, that an exactly-once copy of everything committed has written
-    {"e": "exempt", "rule", "why"}
-        a class of breaches that this scenario allows
+{"e": "producer", "p", "idempotent": bool, "acks": -1 | 1}
+    a producer, before its sends; without one it is idempotent with acks=all
+{"e": "send", "p", "s", "n", "part", "t0", "t1", "res": "ok" | "fail" | "unknown", "off", "txn"}
+    record number `n` of session `s`, whose value is `P/S/N/PART`. `fail`: it was surely not appended. `off` is -1
+    where none was told, `txn` the id of its transaction, if any. One that was never answered is `unknown`.
+{"e": "txn", "id", "end": "commit" | "abort", "t0", "t1", "res"}
+    a transaction's end; `fail` counts as aborted. One without such an event has an unknown end.
+{"e": "poll", "c", "iso": "rc" | "ru", "t", "g", "recs": [[part, off, value], …]}
+    what consumer `c`, of group `g` if any, was given. A value that is damaged begins with `!`.
+{"e": "moved", "c", "parts": [part, …]}
+    assigned, revoked, sought: the next record of these may have any offset
+{"e": "reset", "c", "part", "why"}
+    a consumer was told that its offset is out of range, or that the log was truncated
+{"e": "commit", "g", "part", "off", "t0", "t1", "res"}, {"e": "committed", "g", "part", "off", "t0", "t1"}
+    offsets written and read
+{"e": "end", "part", "off", "t0", "t1"}
+    the end of the log as ListOffsets tells it
+{"e": "final", "reader", "iso", "part", "begin", "end", "recs": [[off, value], …]}
+    all of a partition between two offsets, read when everything had come to rest. The first of each level decides,
+    the others must agree. Long ones may come in pieces.
+{"e": "origin", "part", "recs": [[off, producer id, producer epoch, sequence], …]}
+    of the records of idempotent producers, as their batches say; in the order of offsets
+{"e": "copied", "recs": [value, …]}
+    the values, in the order read, that an exactly-once copy of everything committed has written
+{"e": "exempt", "rule", "why"}
+    a class of breaches that this scenario allows
 """
 
 import collections
@@ -64,7 +68,9 @@ class History:
         # Of each consumer: ("poll", level, group, time, records) and ("moved", parts), in order.
         self.consumers = collections.defaultdict(list)
         self.commits, self.committed = collections.defaultdict(list), collections.defaultdict(list)
-        self.ends = collections.defaultdict(list)
+        # {(part, offset): (producer id, epoch)}, and the sequences in the order of offsets.
+        self.origins, self.sequences = {}, collections.defaultdict(list)
+        self.resets, self.ends = [], collections.defaultdict(list)
         # {(level, reader, part): Final}, the deciding ones first.
         self.finals, self.copied, self.exempt = {}, None, {}
         for event in events:
@@ -85,7 +91,9 @@ class History:
         value = value_of(e["p"], e["s"], e["n"], e["part"])
         if value in self.sends:
             raise ValueError(f"two sends of {value}: the history itself is wrong")
-        self.sends[value] = Send(value, e["p"], e["s"], e["n"], e["part"], e["t0"], e["t1"], e["res"], e.get("off", -1), e.get("txn"))
+        self.sends[value] = Send(
+            value, e["p"], e["s"], e["n"], e["part"], e["t0"], e["t1"], e["res"], e.get("off", -1), e.get("txn")
+        )
 
     def _txn(self, e):
         self.txns[e["id"]] = e
@@ -95,6 +103,9 @@ class History:
 
     def _moved(self, e):
         self.consumers[e["c"]].append(("moved", e["parts"]))
+
+    def _reset(self, e):
+        self.resets.append(e)
 
     def _commit(self, e):
         self.commits[e["g"], e["part"]].append(e)
@@ -115,6 +126,11 @@ class History:
             self.finals[key].records.update(records)
         else:
             self.finals[key] = Final(e["begin"], e["end"], records)
+
+    def _origin(self, e):
+        for offset, producer, epoch, sequence in e["recs"]:
+            self.origins[e["part"], offset] = (producer, epoch)
+            self.sequences[e["part"], producer, epoch].append((sequence, offset))
 
     def _copied(self, e):
         self.copied = (self.copied or []) + e["recs"]

@@ -2,14 +2,14 @@
 
     C1   one value an offset                            INCONSISTENT_OFFSET, READERS_DISAGREE
     C2   only what was sent, where it was sent          PHANTOM, CORRUPT, WRONG_PARTITION
-    C3   an idempotent producer's value once            DUPLICATE
+    C3   an idempotent producer's value once            DUPLICATE, SEQUENCE
     C4   what failed is never seen                      FAILED_VISIBLE
     C5   what was aborted is never seen by read_committed    ABORTED_READ
     C6   what acks=all acknowledged is there            LOST_WRITE
     C7   at the offset that was told                    WRONG_OFFSET
     C8   an idempotent session's records in its order   REORDER
     C9   what was sent after an answer lies behind it   STALE_LEADER_ORDER
-    C10  a consumer's offsets rise, without a gap       NONMONOTONIC_POLL, POLL_SKIP
+    C10  a consumer's offsets rise, without a gap       NONMONOTONIC_POLL, POLL_SKIP, OFFSET_RESET
     C11  what a consumer was given stays                VANISHED
     C12  the end of a log does not go back              HW_REGRESS
     C13  a transaction is there whole or not at all     TORN_TXN
@@ -20,7 +20,8 @@
 
 Not here: what compaction keeps, offsets by timestamp, fenced producers, one owner a generation, and what lies behind an
 open transaction. Records of an acks=1 producer may be lost, so C1, C6, C7 and C9 ask only for
-acks=all. Records of a producer that is not idempotent may be doubled and out of order; that is counted.
+acks=all. Records of a producer that is not idempotent may be doubled and out of order; that is counted. So is what an idempotent one
+sends again under another producer id or epoch, as librdkafka does after OUT_OF_ORDER_SEQUENCE_NUMBER.
 """
 
 import bisect
@@ -85,11 +86,25 @@ def places(h):
     return found
 
 
+def resent(h, at):
+    """Whether a value lies at several places because its producer has sent it again under another id or epoch."""
+    origins = [h.origins.get(place) for place in at]
+    return None not in origins and len(set(origins)) == len(origins)
+
+
 @rule
 def once(h):
     for value, at in places(h).items():
-        if len(at) > 1 and value in h.sends and h.idempotent(h.sends[value]):
+        if len(at) > 1 and value in h.sends and h.idempotent(h.sends[value]) and not resent(h, at):
             yield Breach("DUPLICATE", f"{value} at {sorted(at)}")
+
+
+@rule
+def sequences_are_gapless(h):
+    for (part, producer, epoch), entries in h.sequences.items():
+        for (before, _), (sequence, offset) in zip(entries, entries[1:]):
+            if sequence != before + 1:
+                yield Breach("SEQUENCE", f"{part}@{offset}: {sequence} after {before} of producer {producer}, epoch {epoch}")
 
 
 @rule
@@ -126,7 +141,9 @@ def acknowledged_is_there(h):
 @rule
 def told_offset_is_true(h):
     level = level_of(h)
-    at = {value: (part, offset) for (l, part), final in h.main.items() if l == level for offset, value in final.records.items()}
+    at = {
+        value: (part, offset) for (l, part), final in h.main.items() if l == level for offset, value in final.records.items()
+    }
     for send in h.durable():
         final = h.main.get((level, send.part))
         if send.offset >= 0 and final and send.value in at and final.records.get(send.offset) != send.value:
@@ -136,13 +153,14 @@ def told_offset_is_true(h):
 @rule
 def session_order(h):
     for (level, part), final in h.main.items():
-        last = {}
+        last, seen = {}, set()
         for offset in sorted(final.records):
             send = h.sends.get(final.records[offset])
-            if send is None or not h.idempotent(send):
-                continue
-            before = last.get((send.producer, send.session))
             # A value that is there twice is rule C3's.
+            if send is None or not h.idempotent(send) or send.value in seen:
+                continue
+            seen.add(send.value)
+            before = last.get((send.producer, send.session))
             if before is not None and send.number < before[0]:
                 yield Breach("REORDER", f"{level} {part}@{offset}: {send.value} behind number {before[0]} at {before[1]}")
             last[send.producer, send.session] = (send.number, offset)
@@ -162,7 +180,10 @@ def real_time_order(h):
                     highest, of = answered[at].offset, answered[at]
                 at += 1
             if send.offset <= highest:
-                yield Breach("STALE_LEADER_ORDER", f"{part}: {send.value} at {send.offset}, sent after the answer {highest} to {of.value}")
+                yield Breach(
+                    "STALE_LEADER_ORDER",
+                    f"{part}: {send.value} at {send.offset}, sent after the answer {highest} to {of.value}",
+                )
 
 
 @rule
@@ -188,7 +209,15 @@ def polls_rise(h):
                 skipped = bisect.bisect_left(there, offset) - bisect.bisect_right(there, before)
                 if skipped > 0:
                     missing = there[bisect.bisect_right(there, before)]
-                    yield Breach("POLL_SKIP", f"{consumer}: {part}@{offset} after {before}, {skipped} between, first {missing}")
+                    yield Breach(
+                        "POLL_SKIP", f"{consumer}: {part}@{offset} after {before}, {skipped} between, first {missing}"
+                    )
+
+
+@rule
+def positions_are_kept(h):
+    for event in h.resets:
+        yield Breach("OFFSET_RESET", f"{event['c']}, partition {event['part']}: {event['why']}")
 
 
 @rule
@@ -217,7 +246,9 @@ def ends_rise(h):
                 highest = max(highest, acked[j].offset + 1)
                 j += 1
             if event["off"] < highest:
-                yield Breach("HW_REGRESS", f"{part}: the end is {event['off']} at {event['t0']:.3f} s, it was {highest} before")
+                yield Breach(
+                    "HW_REGRESS", f"{part}: the end is {event['off']} at {event['t0']:.3f} s, it was {highest} before"
+                )
 
 
 @rule
@@ -257,9 +288,14 @@ def groups_do_not_go_back(h):
             before = [c for c in commits if c["res"] == "ok" and c["t1"] < fetch["t0"]]
             if not before:
                 continue
-            allowed = {c["off"] for c in commits if c["res"] != "fail" and c["t1"] >= before[-1]["t0"] and c["t0"] <= fetch["t1"]}
+            allowed = {
+                c["off"] for c in commits if c["res"] != "fail" and c["t1"] >= before[-1]["t0"] and c["t0"] <= fetch["t1"]
+            }
             if fetch["off"] not in allowed:
-                yield Breach("STALE_COMMIT", f"{key[0]}, partition {key[1]}: {fetch['off']} at {fetch['t0']:.3f} s, after {before[-1]['off']}")
+                yield Breach(
+                    "STALE_COMMIT",
+                    f"{key[0]}, partition {key[1]}: {fetch['off']} at {fetch['t0']:.3f} s, after {before[-1]['off']}",
+                )
 
 
 @rule

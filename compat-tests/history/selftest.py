@@ -51,7 +51,7 @@ class Model:
         txn, before = f"{producer}/{number}", {p: len(log) for p, log in self.logs.items()}
         for i in range(6):
             self.send(producer, number * 10 + i, txn=txn)
-        end, result = self.rng.choice([("commit", "ok"), ("commit", "ok"), ("abort", "ok"), ("commit", "unknown")])
+        end, result = [("commit", "ok"), ("abort", "ok"), ("commit", "unknown"), ("commit", "ok")][number // 40 % 4]
         begun = self.tick()
         committed = end == "commit" and (result == "ok" or self.rng.random() < 0.5)
         self.events.append({"e": "txn", "id": txn, "end": end, "t0": begun, "t1": self.tick(), "res": result})
@@ -115,7 +115,9 @@ class Model:
     def commit_and_look(self, recs):
         part, offset, _ = recs[-1]
         begun = self.tick()
-        self.events.append({"e": "commit", "g": "group", "part": part, "off": offset + 1, "t0": begun, "t1": self.tick(), "res": "ok"})
+        self.events.append(
+            {"e": "commit", "g": "group", "part": part, "off": offset + 1, "t0": begun, "t1": self.tick(), "res": "ok"}
+        )
         begun = self.tick()
         self.events.append({"e": "committed", "g": "group", "part": part, "off": offset + 1, "t0": begun, "t1": self.tick()})
 
@@ -211,6 +213,35 @@ def idempotent_record_doubled(events, rng):
             e["end"] += 1
 
 
+@plant("SEQUENCE")
+def sequence_with_a_hole(events, rng):
+    """A broker took a batch whose predecessor it does not have."""
+    events.append({"e": "origin", "part": 0, "recs": [[0, 7, 0, 0], [1, 7, 0, 1], [2, 7, 0, 3]]})
+
+
+@plant("SEQUENCE", "DUPLICATE")
+def sequence_twice(events, rng):
+    idempotent_record_doubled(events, rng)
+    send = sends(events)[-1]
+    events.append(
+        {"e": "origin", "part": send["part"], "recs": [[send["off"], 7, 0, 5], [end_of(events, send["part"]), 7, 0, 5]]}
+    )
+
+
+def end_of(events, part):
+    return max(r[0] for e in of(events, "final", part=part) for r in e["recs"])
+
+
+@plant()
+def sent_again_under_a_new_id(events, rng):
+    """No fault: the broker cannot know."""
+    idempotent_record_doubled(events, rng)
+    send = sends(events)[-1]
+    events.append(
+        {"e": "origin", "part": send["part"], "recs": [[send["off"], 7, 0, 5], [end_of(events, send["part"]), 9, 0, 0]]}
+    )
+
+
 @plant("REORDER")
 def session_out_of_order(events, rng):
     seen = {v for e in of(events, "final", iso="rc") for _, v in e["recs"]}
@@ -271,7 +302,9 @@ def aborted_record_shown(events, rng):
     """A reader of committed records is given one of an aborted transaction, and copies it."""
     aborted = {e["id"] for e in of(events, "txn") if e["end"] == "abort"}
     send = next(s for s in of(events, "send", p="transactional") if s["txn"] in aborted)
-    events.append({"e": "poll", "c": "other", "iso": "rc", "g": None, "t": 1e6, "recs": [[send["part"], send["off"], value(send)]]})
+    events.append(
+        {"e": "poll", "c": "other", "iso": "rc", "g": None, "t": 1e6, "recs": [[send["part"], send["off"], value(send)]]}
+    )
     of(events, "copied")[0]["recs"].append(value(send))
 
 
@@ -285,7 +318,9 @@ def transaction_torn(events, rng):
 def stale_leader_answers(events, rng):
     """Two records lie in one order and were answered in the other."""
     for part in range(PARTS):
-        ordered = sorted((s for s in of(events, "send", res="ok", part=part) if s["p"] in ("idempotent", "plain")), key=lambda s: s["off"])
+        ordered = sorted(
+            (s for s in of(events, "send", res="ok", part=part) if s["p"] in ("idempotent", "plain")), key=lambda s: s["off"]
+        )
         for first, second in zip(ordered[9:], ordered[10:]):
             if first["p"] != second["p"]:
                 # As if the first had been sent when all was over.
@@ -304,6 +339,11 @@ def consumer_skips(events, rng):
     poll = next(e for e in of(events, "poll", c="reader")[3:] if len(e["recs"]) > 6)
     part = poll["recs"][0][0]
     poll["recs"] = [r for i, r in enumerate(poll["recs"]) if r[0] != part or i not in (1, 2)]
+
+
+@plant("OFFSET_RESET")
+def consumer_is_out_of_range(events, rng):
+    events.append({"e": "reset", "c": "reader", "part": 0, "why": "a test"})
 
 
 @plant("HW_REGRESS")
@@ -384,7 +424,9 @@ def planted(seed, kinds, function):
         function(events, random.Random(seed + n))
         verdict = check(History(events))
         extra, missing = verdict.counts.keys() - kinds, kinds - verdict.counts.keys()
-        assert not missing and not extra, f"seed {seed + n}: missing {sorted(missing)}, extra {sorted(extra)}: {verdict.examples}"
+        assert not missing and not extra, (
+            f"seed {seed + n}: missing {sorted(missing)}, extra {sorted(extra)}: {verdict.examples}"
+        )
         found += sum(verdict.counts.values())
     return f"{' '.join(sorted(kinds))}: {found}"
 

@@ -41,6 +41,7 @@ class Broker(Process):
     """A broker of one node. Port, folder and data stay the same over restarts; `settings` go before the usual ones."""
 
     title = "?"
+    host = "127.0.0.1"
 
     def __init__(self, settings=None, folder=None, port=None):
         super().__init__(folder)
@@ -49,7 +50,7 @@ class Broker(Process):
 
     @property
     def bootstrap(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def usual(self):
         listener = f"PLAINTEXT://{self.bootstrap}"
@@ -58,7 +59,7 @@ class Broker(Process):
 
     def ready(self):
         """Whether Metadata is answered and names a broker."""
-        with contextlib.suppress(OSError, AssertionError, struct.error), wire.Client(self.port, timeout=5) as client:
+        with contextlib.suppress(OSError, AssertionError, struct.error), wire.Client(self.port, timeout=5, host=self.host) as client:
             return bool(client.metadata([])[0])
         return False
 

@@ -83,8 +83,8 @@ class Reader:
 class Client:
     """One connection; one request at a time, unless `send` and `receive` are called apart."""
 
-    def __init__(self, port, timeout=30.0):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    def __init__(self, port, timeout=30.0, host="127.0.0.1"):
+        self.socket = socket.create_connection((host, port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation = self.received = 0
 

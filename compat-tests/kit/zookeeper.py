@@ -1,4 +1,4 @@
-"""ZooKeeper on a free loopback port, by default 3.8 from the Debian package, and a small client of its wire protocol.
+"""ZooKeeper on a free port of loopback (or another address), by default 3.8 from the Debian package, and a small client of its wire protocol.
 
 The client opens a session for each call, so it survives whatever a test does to the
 server in between.
@@ -34,42 +34,45 @@ class Server(Process):
 
     name = "zookeeper"
 
-    def __init__(self, folder, classpath=JAR, force_sync=False):
+    def __init__(self, folder, classpath=JAR, force_sync=False, host="127.0.0.1", wrap=list):
         super().__init__(folder)
-        self.port = free_port()
+        self.port, self.host = free_port(), host
+        # Makes the command that runs a command where the server shall run.
+        self.wrap = wrap
         self.classpath, self.force_sync = classpath, force_sync
         self.start()
 
     def command(self):
         settings = {
             "tickTime": TICK_MS, "dataDir": self.folder / "zookeeper", "clientPort": self.port,
-            "clientPortAddress": "127.0.0.1", "admin.enableServer": "false", "4lw.commands.whitelist": "*",
+            "clientPortAddress": self.host, "admin.enableServer": "false", "4lw.commands.whitelist": "*",
             "maxClientCnxns": 0, "minSessionTimeout": 2 * TICK_MS, "maxSessionTimeout": 60_000,
         }  # fmt: skip
         file = write_properties(self.folder / "zoo.cfg", settings)
         jvm = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         sync = f"-Dzookeeper.forceSync={'yes' if self.force_sync else 'no'}"
-        return ["java", *jvm, sync, "-cp", self.classpath, "org.apache.zookeeper.server.ZooKeeperServerMain", str(file)]
+        main = "org.apache.zookeeper.server.ZooKeeperServerMain"
+        return self.wrap(["java", *jvm, sync, "-cp", self.classpath, main, str(file)])
 
     def ready(self):
         return "Mode:" in self.word("srvr")
 
     def word(self, command):
         """The answer to a four-letter command; empty if there is none."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), timeout=2) as connection:
             connection.sendall(command.encode())
             return b"".join(iter(lambda: connection.recv(4096), b"")).decode(errors="replace")
         return ""
 
     def tree(self, root):
-        return Tree(self.port, root)
+        return Tree(self.port, root, self.host)
 
 
 class Tree:
     """The nodes below `root`. Every call is a session of its own."""
 
-    def __init__(self, port, root=""):
-        self.port, self.root = port, root
+    def __init__(self, port, root="", host="127.0.0.1"):
+        self.port, self.root, self.host = port, root, host
 
     def _call(self, kind, path, body=b""):
         def exactly(stream, count):
@@ -83,7 +86,7 @@ class Tree:
 
         full = (self.root + path) or "/"
         name = full.encode()
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection((self.host, self.port), timeout=10) as connection:
             stream = connection.makefile("rb")
             hello = struct.pack(">iqiqi", 0, 0, 10_000, 0, 16) + bytes(16)
             connection.sendall(struct.pack(">i", len(hello)) + hello)
