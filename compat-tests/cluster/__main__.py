@@ -1,6 +1,6 @@
 """Faults over a cluster of real processes, one row a scenario; the history checker decides.
 
-    compat-tests/run cluster [--quick | --short] [--only WORD] [--seed N] [--against "3.9.1"]
+    compat-tests/run cluster [--quick | --short] [--only WORD,WORD] [--seed N] [--against "3.9.1"]
 
 Three brokers on one ZooKeeper: klamm, or Apache Kafka of KLAMM_AGAINST (or --against; a word for each broker makes a mixed
 cluster: "3.9.1 3.9.1 klamm"). With root, or where user namespaces are allowed, each process has a network of its own
@@ -20,7 +20,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="rows whose name holds one of these, with commas between")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--against", default=os.environ.get("KLAMM_AGAINST", ""))
     parser.add_argument("--keep", action="store_true", help="keep the folder whatever happens")

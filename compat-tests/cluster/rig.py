@@ -279,13 +279,15 @@ class Cluster:
             if node.wanted and not node.alive():
                 if isinstance(node, Klamm):
                     raise Failed(f"{node.label} ended by itself with {node.child.returncode}\n{node.tail(15)}")
-                # Its old session still lives, mostly.
-                if node.registered() is None:
-                    node.launch()
+                # Its old session still lives, mostly; without ZooKeeper it could not start.
+                with contextlib.suppress(*NO_FAULT):
+                    if node.registered() is None:
+                        node.launch()
 
     def heal(self, seconds=180):
         """Takes every fault away and waits until all brokers are up and know each other; the seconds that took."""
         began = time.monotonic()
+        self.tend()
         self.network.heal()
         if not self.server.alive():
             self.server.start()

@@ -8,6 +8,7 @@ its own. Messages per second tell as much about the client as about the broker, 
 
     make bench                          everything (an hour or two, most of it warm-up)
     make bench BENCH="produce consume"  some of: start partitions restart commits produce latency many consume java
+    make bench BENCH=cluster            three brokers of each (`cluster.py`), not part of everything
     compat-tests/run perf --quick …                  less warm-up and shorter rounds, for working on the code
     compat-tests/run perf --round-mib 4 --warm-gib 0.1 …  so little that only the logic is shown
 
@@ -58,9 +59,9 @@ class Table:
 
     def cells(self, row):
         name, unit, klamm, kafka, at_most, at_least, absolute = row
-        ratio = statistics.median(klamm) / statistics.median(kafka) if kafka and statistics.median(kafka) else None
+        ratio = statistics.median(klamm) / statistics.median(kafka) if klamm and kafka and statistics.median(kafka) else None
         goal, verdict = "", ""
-        if absolute is not None:
+        if absolute is not None and klamm:
             goal, verdict = f"≤ {absolute:g} {unit}", "yes" if statistics.median(klamm) <= absolute else "NO"
         elif at_most is not None and ratio is not None:
             goal, verdict = f"≤ {at_most:g} ×", "yes" if ratio <= at_most else "NO"
@@ -98,7 +99,7 @@ class Load:
 
     def produce(self, broker, topic, size, count, *more):
         """Messages per second."""
-        out = self.run("-P", "-t", topic, "-b", f"127.0.0.1:{broker.port}", "-s", size, "-c", count, "-a", -1,
+        out = self.run("-P", "-t", topic, "-b", broker.bootstrap, "-s", size, "-c", count, "-a", -1,
                        "-X", "linger.ms=5", "-X", "queue.buffering.max.messages=500000", *more, "-q")
         return rate(out)
 
@@ -112,7 +113,7 @@ class Load:
         paths = [broker.folder / f"latency-{n}.txt" for n in range(producers)]
         with ThreadPoolExecutor(producers) as threads:
             list(threads.map(lambda path: self.run(
-                "-P", "-l", "-t", topic, "-b", f"127.0.0.1:{broker.port}", "-s", 100, "-r", per_second, "-c",
+                "-P", "-l", "-t", topic, "-b", broker.bootstrap, "-s", 100, "-r", per_second, "-c",
                 per_second * seconds, "-a", -1, "-X", "linger.ms=0", "-A", path, "-q"), paths))
         lines = [line for path in paths for line in path.read_text().split()]
         return sorted(float(line) / 1000 for line in lines if re.fullmatch(r"[\d.]+", line))
@@ -503,11 +504,11 @@ def java_tools(brokers, rows, size_of):
 def main():
     every = ["start", "partitions", "restart", "commits", "produce", "latency", "many", "consume", "java"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help=f"some of: {' '.join(every)}")
+    parser.add_argument("parts", nargs="*", help=f"some of: {' '.join(every)} cluster")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--round-mib", type=float, help="bytes of one round (512)")
     parser.add_argument("--warm-gib", type=float, help="bound of a row's warm-up for each broker (10)")
-    parser.add_argument("--only", choices=["klamm", "kafka"], help="commits: one of the two brokers")
+    parser.add_argument("--only", choices=["klamm", "kafka"], help="commits, cluster: one of the two")
     parser.add_argument("--json", help="writes the figures there as well")
     args = parser.parse_args()
     parts = args.parts or every
@@ -520,6 +521,11 @@ def main():
         restart_after_kill(make, load, rows, args.quick)
     if "commits" in parts:
         restart_after_commits([kind for kind in make if args.only in (None, kind.name)], rows, args.quick)
+    if "cluster" in parts:
+        # It needs the package confluent-kafka, which the others do not.
+        from perf import cluster
+
+        cluster.measure(load, rows, size_of, args.only)
     if {"produce", "latency", "many", "consume", "java"} & set(parts):
         brokers = [kind({"group.initial.rebalance.delay.ms": "0"}) for kind in make]
         try:

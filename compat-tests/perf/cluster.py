@@ -1,0 +1,237 @@
+"""Three klamm brokers beside three Apache Kafka 3.9.1 on ZooKeepers of the same kind, driven in turn (`make bench BENCH=cluster`).
+
+Replication factor 3, min.insync.replicas 2, session 6 s, tickTime 500 ms, heaps of 512 MiB. A cluster's CPU is that of its three
+brokers, until they use no more than they do at rest. The rows with kills are judged by the history checker as well, so a figure of
+a cluster that lost something is not told.
+"""
+
+import contextlib
+import shutil
+import statistics
+import time
+
+from kit.wire import batch
+
+KIB, GIB = 1 << 10, 1 << 30
+PARTITIONS, MANY = 6, 1000
+ALLOWED_AT_REST = 0.10
+
+
+class Side:
+    """One of the two clusters; `rows` speaks of it as `name`."""
+
+    def __init__(self, name, cluster):
+        self.name, self.cluster = name, cluster
+        self.round = 0
+
+    def cpu(self):
+        return sum(node.cpu_seconds() for node in self.cluster.nodes.values())
+
+    def cpu_at_rest(self, settle=1.5, seconds=60):
+        """CPU seconds so far, once all three together use little."""
+        end, before = time.monotonic() + seconds, self.cpu()
+        while time.monotonic() < end:
+            time.sleep(settle)
+            now = self.cpu()
+            if now - before <= ALLOWED_AT_REST * settle:
+                break
+            before = now
+        return before
+
+    def topic(self, what, partitions=PARTITIONS, replication=3, **configs):
+        self.round += 1
+        name = f"{what}-{self.round}"
+        return name, self.cluster.topic(name, partitions, replication, 180, **configs)
+
+
+class Target:
+    """What the load generator takes for a broker."""
+
+    def __init__(self, side):
+        self.bootstrap, self.folder = side.cluster.bootstrap, side.cluster.folder
+
+
+def produce(side, load, bytes_, replication):
+    """(messages per second, CPU seconds of all brokers for each GiB)."""
+    name, _ = side.topic(f"produce{replication}", replication=replication, min_insync_replicas=min(2, replication))
+    before = side.cpu_at_rest()
+    speed = load.produce(Target(side), name, KIB, bytes_ // KIB)
+    return speed, (side.cpu_at_rest() - before) * GIB / bytes_
+
+
+def rounds_of_produce(sides, load, rows, size_of):
+    bytes_ = size_of.round_bytes
+    for replication in (3, 1):
+        speed, cpu = {s.name: [] for s in sides}, {s.name: [] for s in sides}
+        # The first round of each is for warmth.
+        for n in range(size_of.rounds + 1):
+            for side in sides:
+                fast, used = produce(side, load, bytes_, replication)
+                if n:
+                    speed[side.name].append(fast)
+                    cpu[side.name].append(used)
+        goals = {"at_most": 0.4} if replication == 3 else {}
+        rows.add(
+            f"produce 1 KiB, RF {replication}, acks=all: CPU of all brokers", "s/GiB", cpu["klamm"], cpu["kafka"], **goals
+        )
+        goals = {"at_least": 1.5} if replication == 3 else {}
+        rows.add(f"produce 1 KiB, RF {replication}: throughput", "msg/s", speed["klamm"], speed["kafka"], **goals)
+        if replication == 3:
+            three = cpu["klamm"]
+        elif three:
+            rows.add(
+                "klamm's own RF 3 over RF 1: CPU",
+                "×",
+                [statistics.median(three) / statistics.median(cpu["klamm"])],
+                [],
+                absolute=3.5,
+            )
+
+
+def rounds_of_latency(sides, load, rows, size_of):
+    p50, p99 = {s.name: [] for s in sides}, {s.name: [] for s in sides}
+    names = {side.name: side.topic("latency")[0] for side in sides}
+    for n in range(size_of.rounds + 1):
+        for side in sides:
+            values = load.latency(Target(side), names[side.name], 10 if size_of.quick else 30)
+            if n:
+                p50[side.name].append(values[len(values) // 2])
+                p99[side.name].append(values[int(len(values) * 0.99)])
+    rows.add("ack latency, 1,000 msg/s, RF 3: p50", "ms", p50["klamm"], p50["kafka"], at_most=0.6)
+    rows.add("ack latency, 1,000 msg/s, RF 3: p99", "ms", p99["klamm"], p99["kafka"], at_most=0.5)
+
+
+def gaps(sides, rows, size_of):
+    """The longest time without an acknowledgement in some partition, under each fault."""
+    from cluster.load import COMMIT
+    from cluster.rig import SESSION_S
+    from cluster.run import Run
+    from cluster.scenarios import gap_between
+
+    def kill(run, side):
+        victim = side.cluster.broker(side.cluster.leader(run.topic))
+        run.rest(2)
+        victim.kill9()
+        run.flowing(60)
+        run.rest(2)
+        found = gap_between(run, run.began, time.monotonic())
+        victim.restart()
+        run.in_sync()
+        return {"kill -9": found}
+
+    def term(run, side):
+        victim = side.cluster.broker(side.cluster.leader(run.topic))
+        run.rest(2)
+        victim.term()
+        run.rest(3)
+        found = gap_between(run, run.began, time.monotonic())
+        errors = sum(count for name, count in run.record.errors.items() if not name.startswith(COMMIT))
+        victim.restart()
+        run.in_sync()
+        return {"SIGTERM": found, "SIGTERM, errors": errors}
+
+    def zookeeper(run, side):
+        run.rest(2)
+        began = time.monotonic()
+        side.cluster.server.kill()
+        run.rest(15)
+        back = time.monotonic()
+        side.cluster.server.start()
+        run.rest(2 * SESSION_S)
+        return {"ZooKeeper gone": gap_between(run, began, back), "ZooKeeper back": gap_between(run, back, time.monotonic())}
+
+    found = {side.name: {} for side in sides}
+    for n in range(size_of.rounds):
+        for fault in (kill, term, zookeeper):
+            for side in sides:
+                run = Run(
+                    side.cluster, f"{fault.__name__}{n}-{side.round}", int(time.time()) % 100_000, weak=False, group=False
+                )
+                side.round += 1
+                for name, value in fault(run, side).items():
+                    found[side.name].setdefault(name, []).append(value)
+                run.finish()
+    for name, unit, goal in [("kill -9", "s", SESSION_S + 1), ("SIGTERM", "s", 0.5), ("SIGTERM, errors", "", 0),
+                             ("ZooKeeper gone", "s", 0.5), ("ZooKeeper back", "s", 1)]:  # fmt: skip
+        of = [found[side].get(name, []) for side in ("klamm", "kafka")]
+        rows.add(f"{name}: longest time without an acknowledgement" if unit else name, unit, *of, absolute=goal)
+
+
+def many_partitions(sides, rows, size_of):
+    created, led, back, rss, cpu = ({s.name: [] for s in sides} for _ in range(5))
+    for side in sides:
+        name, seconds = side.topic("many", MANY)
+        created[side.name].append(seconds)
+        time.sleep(10)
+        before, span = side.cpu(), 15 if size_of.quick else 60
+        time.sleep(span)
+        cpu[side.name].append((side.cpu() - before) / span / len(side.cluster.nodes) * 100)
+        rss[side.name] += [node.memory_mib()[0] for node in side.cluster.nodes.values()]
+        victim = next(node for node in side.cluster.nodes.values() if node.number != side.cluster.controller())
+        victim.kill9()
+        side.cluster.until(30, lambda v=victim: v.registered() is None, "the dead broker's session to end")
+        led[side.name].append(acknowledged_everywhere(side.cluster, name))
+        began = time.monotonic()
+        victim.start(180)
+        side.cluster.in_sync([name], 180)
+        back[side.name].append(time.monotonic() - began)
+    rows.add("1,000 partitions × 3: created and in sync", "s", created["klamm"], created["kafka"], absolute=3)
+    rows.add("1,000 partitions: session's end to an acknowledgement of each", "s", led["klamm"], led["kafka"], absolute=1)
+    rows.add("1,000 partitions: killed broker back and in sync", "s", back["klamm"], back["kafka"], absolute=3)
+    rows.add("1,000 partitions, idle: RSS of a broker", "MiB", rss["klamm"], rss["kafka"], absolute=120)
+    rows.add("1,000 partitions, idle: CPU of a broker", "% of a core", cpu["klamm"], cpu["kafka"], absolute=0.5)
+
+
+def acknowledged_everywhere(cluster, topic, seconds=120):
+    """Seconds until every partition has acknowledged a record under acks=all, asked in requests of a hundred."""
+    began, left, one = time.monotonic(), None, batch([b"x" * 100], int(time.time() * 1000))
+    with contextlib.ExitStack() as stack:
+        clients = {node.number: stack.enter_context(cluster.admin(node.number, 30)) for node in cluster.alive()}
+        while left is None or left:
+            found = clients[min(clients)].describe([topic])[2][topic]
+            left = set(found) if left is None else left
+            for number, client in clients.items():
+                mine = sorted(p for p in left if found[p].leader == number)
+                for first in range(0, len(mine), 100):
+                    answer = client.produce(topic, {p: one for p in mine[first : first + 100]}, timeout_ms=5000)
+                    left -= {p for p, (error, _) in answer.items() if error == 0}
+            if time.monotonic() - began > seconds:
+                raise TimeoutError(f"{len(left)} of {len(found)} partitions acknowledge nothing after {seconds} s")
+    return time.monotonic() - began
+
+
+def empty_replica(sides, load, rows, size_of):
+    """A follower whose directory was emptied fetches everything anew."""
+    bytes_, took = GIB // 4 if size_of.quick else 2 * GIB, {s.name: [] for s in sides}
+    for side in sides:
+        name, _ = side.topic("empty")
+        load.produce(Target(side), name, KIB, bytes_ // KIB)
+        side.cluster.in_sync()
+        victim = next(node for node in side.cluster.nodes.values() if node.number != side.cluster.controller())
+        victim.term()
+        shutil.rmtree(victim.folder / "data")
+        began = time.monotonic()
+        victim.restart()
+        side.cluster.in_sync([name], 600)
+        took[side.name].append(time.monotonic() - began)
+    rows.add(f"an empty replica of {bytes_ / GIB:g} GiB in sync again", "s", took["klamm"], took["kafka"], at_most=0.5)
+
+
+def measure(load, rows, size_of, only=None):
+    """Adds the rows. `only`: one of the two clusters, for working on the code."""
+    from cluster.network import Loopback
+    from cluster.rig import Cluster
+
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for name, against in (("klamm", ""), ("kafka", "3.9.1")):
+            if only in (None, name):
+                cluster = Cluster(against, net=Loopback())
+                stack.callback(cluster.remove)
+                cluster.start()
+                sides.append(Side(name, cluster))
+        rounds_of_produce(sides, load, rows, size_of)
+        rounds_of_latency(sides, load, rows, size_of)
+        gaps(sides, rows, size_of)
+        many_partitions(sides, rows, size_of)
+        empty_replica(sides, load, rows, size_of)
