@@ -73,7 +73,7 @@ pub(crate) fn of_ack_error(error: &AckError) -> ResponseError {
 /// A change of a log that is no append.
 pub(crate) fn of_change_error(error: &ChangeError) -> ResponseError {
     match error {
-        ChangeError::Closed => ResponseError::NotLeaderOrFollower,
+        ChangeError::Closed | ChangeError::Truncating | ChangeError::Leads => ResponseError::NotLeaderOrFollower,
         ChangeError::Failed(error) => of_ack_error(error),
         ChangeError::Unwritten(_) => ResponseError::KafkaStorageError,
     }

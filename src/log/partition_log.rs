@@ -17,6 +17,8 @@ use bytes::Bytes;
 
 use crate::clock::UnixMs;
 use crate::log::config::LogConfig;
+use crate::log::fetched::{self, FetchedBatch};
+pub(crate) use crate::log::fetched::{FetchedAppend, FetchedError};
 use crate::log::reading::read::LogReader;
 use crate::log::reading::tail::Tail;
 use crate::log::side::SideKeys;
@@ -27,6 +29,7 @@ use crate::log::state::verification::Verifications;
 use crate::log::upkeep::compaction::{Candidate, Compacted, CompactionPlan};
 use crate::log::upkeep::recovery::{self, Recovered};
 use crate::log::upkeep::retention;
+pub(crate) use crate::log::upkeep::truncation::Truncation;
 use crate::record::control::marker_batch;
 use crate::record::{TimestampType, ValidBatch, stamp};
 use crate::storage::{Family, PartitionId, SharedLogDir, StorageError, Write};
@@ -66,6 +69,10 @@ pub(crate) struct PartitionLog {
     repairs: Vec<Write>,
     /// See [`PartitionLog::has_lost_its_end`].
     end_lost: bool,
+    /// Its end is being cut off: see [`PartitionLog::announce_truncation`].
+    truncating: bool,
+    /// See [`PartitionLog::cuts`].
+    cuts: u64,
     /// A coordinator's log. After a loss of power its decisions and the transactions that they are about must agree, so
     /// neither may outlast what was written before it, in whatever partition.
     in_order: bool,
@@ -77,7 +84,9 @@ struct Pending {
     base_offset: Offset,
     last_offset: Offset,
     max_timestamp: UnixMs,
-    bytes: Bytes,
+    /// For the tail; `None` for what was fetched: no consumer reads the newest from a follower, and the tail is for
+    /// those who do.
+    bytes: Option<Bytes>,
 }
 
 impl PartitionLog {
@@ -95,8 +104,20 @@ impl PartitionLog {
         let Recovered { state, repairs, end_lost } = recovery::recover(&reader, now)?;
         let written_end = state.log_end();
         let (verifications, pending) = (Verifications::default(), VecDeque::new());
-        let log =
-            Self { config, tail, reader, state, written_end, verifications, pending, repairs, end_lost, in_order };
+        let log = Self {
+            config,
+            tail,
+            reader,
+            state,
+            written_end,
+            verifications,
+            pending,
+            repairs,
+            end_lost,
+            truncating: false,
+            cuts: 0,
+            in_order,
+        };
         log.publish_facts();
         Ok(log)
     }
@@ -228,9 +249,10 @@ impl PartitionLog {
         self.verifications.begin(id)
     }
 
-    /// Takes over the guards of the log that this one replaces.
-    pub(crate) fn keep_verifications(&mut self, replaced: &mut Self) {
+    /// Takes over the guards of the log that this one replaces, and counts on from its cuts.
+    pub(crate) fn take_over(&mut self, replaced: &mut Self) {
         self.verifications = std::mem::take(&mut replaced.verifications);
+        self.cuts = replaced.cuts + 1;
     }
 
     /// Below it every transaction is decided, and its marker lies below the high watermark.
@@ -268,7 +290,8 @@ impl PartitionLog {
         let bytes = batch.bytes.freeze();
         let (family, in_order) = (self.state.family(), self.in_order || header.is_transactional());
         writes.push(Write::Batch { family, last_offset, batch: bytes.clone(), in_order });
-        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp: header.max_timestamp, bytes });
+        let max_timestamp = header.max_timestamp;
+        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp, bytes: Some(bytes) });
         self.state.checkpoint_if_due(len, writes);
         Appended {
             base_offset,
@@ -279,6 +302,53 @@ impl PartitionLog {
             duplicate: false,
             rolled,
         }
+    }
+
+    /// A follower's append: whole batches of its leader's, one after the other, the last of which may be cut short.
+    /// They are kept as they are, in slices of `records`; `epoch` is the leader's, and what has a later one waits.
+    /// Pushes what to write. Either all of them are taken or none; nothing changes on an error.
+    ///
+    /// What is known besides the batches becomes what the leader's own append made it: transactions open and end,
+    /// epochs begin, segments are closed. Source: Kafka 3.9 `UnifiedLog.appendAsFollower`.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the follower calls it"))]
+    pub(crate) fn append_fetched(
+        &mut self,
+        records: Bytes,
+        epoch: LeaderEpoch,
+        now: UnixMs,
+        writes: &mut Vec<Write>,
+    ) -> Result<FetchedAppend, FetchedError> {
+        let batches = fetched::batches(records, epoch, self.state.log_end())?;
+        let mut appended = FetchedAppend {
+            last_offset: batches.last().map(|batch| batch.header.last_offset()),
+            log_end_offset: self.state.log_end(),
+            rolled: false,
+            bytes: 0,
+        };
+        let Some(last) = batches.last() else { return Ok(appended) };
+        let last_len = last.bytes.len() as u64;
+        writes.append(&mut self.repairs);
+        for batch in batches {
+            appended.bytes += batch.bytes.len() as u64;
+            appended.rolled |= self.put_fetched(batch, now, writes);
+        }
+        self.state.checkpoint_if_due(last_len, writes);
+        appended.log_end_offset = self.state.log_end();
+        Ok(appended)
+    }
+
+    /// True: the active segment was closed before it.
+    fn put_fetched(&mut self, batch: FetchedBatch, now: UnixMs, writes: &mut Vec<Write>) -> bool {
+        let FetchedBatch { header, bytes, marker } = batch;
+        let (base_offset, last_offset) = (header.base_offset, header.last_offset());
+        if header.is_transactional() {
+            self.verifications.end(header.producer_id);
+        }
+        let rolled = self.state.append(&header, bytes.len() as u64, marker.as_ref(), &self.config, now, writes);
+        let (family, in_order) = (self.state.family(), self.in_order || header.is_transactional());
+        writes.push(Write::Batch { family, last_offset, batch: bytes, in_order });
+        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp: header.max_timestamp, bytes: None });
+        rolled
     }
 
     fn repeated(&self, original: BatchMeta) -> Appended {
@@ -301,8 +371,9 @@ impl PartitionLog {
     pub(crate) fn on_written(&mut self, last_offset: Offset) -> Offset {
         while self.pending.front().is_some_and(|batch| batch.last_offset <= last_offset) {
             let Some(batch) = self.pending.pop_front() else { break };
-            let slot = &self.reader.shared.slot;
-            self.tail.newest.push(slot, batch.base_offset, batch.last_offset, &batch.bytes);
+            if let Some(bytes) = &batch.bytes {
+                self.tail.newest.push(&self.reader.shared.slot, batch.base_offset, batch.last_offset, bytes);
+            }
             self.written_end = batch.last_offset + 1;
             let mut published = self.reader.shared.published.lock();
             if batch.max_timestamp > published.max_timestamp.map_or(-1, |(max, _)| max) {
@@ -356,27 +427,70 @@ impl PartitionLog {
     }
 
     /// Removes every batch that contains or follows `to`, and what is known about them. For what was never shown to
-    /// consumers: followers do this, and the replica that opens a log anew after a refused write. No write may be under
-    /// way. Blocks on the disk. Source: Kafka `UnifiedLog.truncateTo`.
+    /// consumers: the replica that opens a log anew after a refused write does this. No write may be under way. Blocks
+    /// on the disk. Source: Kafka `UnifiedLog.truncateTo`.
     pub(crate) fn truncate_to(&mut self, to: Offset, now: UnixMs, writes: &mut Vec<Write>) -> Result<(), StorageError> {
-        assert!(self.pending.is_empty(), "a follower waits for its writes before it truncates");
-        writes.append(&mut self.repairs);
-        let (log_start, log_end) = (self.state.log_start(), self.state.log_end());
-        if to >= log_end {
-            // A leader may have begun a term here that another one ended before there was a batch. Were it kept, the
-            // logs would seem to part at the same place for ever.
-            self.state.cut_epochs(log_end, writes);
-            return Ok(());
-        }
-        let to = to.max(log_start);
-        let new_end = recovery::end_of_cut(&self.reader, to, log_start)?;
-        writes.push(Write::DeleteBatches { family: self.state.family(), last_offsets: to..log_end });
-        self.state.drop_recorded_end(writes);
-        self.forget_in_memory(Offset::MAX);
-        self.written_end = new_end;
-        recovery::cut(&self.reader, &mut self.state, new_end, now, writes)?;
-        self.publish_facts();
+        let mut truncation = self.begin_truncation();
+        truncation.cut(to, now)?;
+        writes.append(&mut truncation.take_writes());
+        self.end_truncation(truncation);
         Ok(())
+    }
+
+    /// A truncation is to come: until it is ended or abandoned, the log may be read but not changed in any other way.
+    pub(crate) fn announce_truncation(&mut self) {
+        self.truncating = true;
+        self.cuts += 1;
+    }
+
+    /// Begins to cut the end off. No write may be under way. What [`Truncation`] works out, off the lock, is written by
+    /// the caller; only then [`Self::end_truncation`] makes it true here.
+    pub(crate) fn begin_truncation(&mut self) -> Truncation {
+        assert!(self.pending.is_empty(), "a follower waits for its writes before it truncates");
+        // What is read ahead from here on goes when the cut is made.
+        self.forget_in_memory(Offset::MAX);
+        Truncation::new(self.reader.clone(), self.state.detached(), self.repairs.clone())
+    }
+
+    /// The truncation is written.
+    pub(crate) fn end_truncation(&mut self, truncation: Truncation) {
+        // All of it was in what was written.
+        self.repairs.clear();
+        self.state.adopt(truncation.into_state());
+        self.written_end = self.state.log_end();
+        self.forget_in_memory(Offset::MAX);
+        self.publish_facts();
+    }
+
+    /// The announced truncation was ended, or was not written and everything is as before.
+    pub(crate) fn abandon_truncation(&mut self) {
+        self.truncating = false;
+    }
+
+    /// Whether its end is being cut off, so that nothing else may change it.
+    pub(crate) fn is_being_truncated(&self) -> bool {
+        self.truncating
+    }
+
+    /// How often its end was cut off. What was read before, to be written back, must not be written after.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cuts
+    }
+
+    /// Records that everything below `high_watermark` is replicated, as far as this replica knows, unless that is what
+    /// was recorded last.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the leader and the follower call it"))]
+    pub(crate) fn checkpoint_high_watermark(&mut self, high_watermark: Offset, writes: &mut Vec<Write>) {
+        writes.append(&mut self.repairs);
+        self.state.checkpoint_high_watermark(high_watermark, writes);
+    }
+
+    /// What was recorded last, not below the log start nor above the log end. `None`: nothing was, as in logs of
+    /// earlier versions. Source: Kafka 3.9 `OffsetCheckpointFile`, `Partition.createLog`.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a partition asks when it is opened"))]
+    pub(crate) fn checkpointed_high_watermark(&self) -> Option<Offset> {
+        let recorded = self.state.recorded_high_watermark()?;
+        Some(recorded.max(self.state.log_start()).min(self.state.log_end()))
     }
 
     /// How much a compaction would be worth: the share of dirty bytes, more than 1 if it is overdue. `None`: not now.

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | 0x80 | `start` | log start offset i64 |
 //! | 0x80 | `end` | log end offset i64, see below |
+//! | 0x80 | `hwm` | high watermark i64: everything below was replicated, as far as this replica knew |
 //! | 0x80 | `clean` | compaction: cleaned up to (exclusive) i64, earliest delete horizon i64 (`i64::MAX`: none) |
 //! | 0x80 | `check` | a checkpoint |
 //! | 0x81 | leader epoch i32 | its start offset i64 |
@@ -89,6 +90,10 @@ impl SideKeys {
         self.key(FACT, b"end")
     }
 
+    pub(super) fn high_watermark(&self) -> Bytes {
+        self.key(FACT, b"hwm")
+    }
+
     pub(super) fn cleaned(&self) -> Bytes {
         self.key(FACT, b"clean")
     }
@@ -127,6 +132,11 @@ impl SideKeys {
         self.key(ABORTED, &offset.0.to_be_bytes())..self.key(SEGMENT, &[])
     }
 
+    /// All side records of the log.
+    pub(super) fn all(&self) -> Range<Bytes> {
+        self.key(FACT, &[])..self.key(SEGMENT + 1, &[])
+    }
+
     /// Facts and leader epochs.
     pub(super) fn facts_and_epochs(&self) -> Range<Bytes> {
         self.key(FACT, &[])..self.key(TIME, &[])
@@ -154,6 +164,7 @@ impl SideKeys {
 pub(super) enum SideRecord {
     LogStart(Offset),
     LogEnd(Offset),
+    HighWatermark(Offset),
     Cleaned(Cleaned),
     Checkpoint(Checkpoint),
     Epoch(LeaderEpoch, Offset),
@@ -216,6 +227,7 @@ impl SideRecord {
         Ok(match (*tag, suffix) {
             (FACT, b"start") => Self::LogStart(Offset(value.try_get_i64()?)),
             (FACT, b"end") => Self::LogEnd(Offset(value.try_get_i64()?)),
+            (FACT, b"hwm") => Self::HighWatermark(Offset(value.try_get_i64()?)),
             (FACT, b"clean") => {
                 Self::Cleaned(Cleaned { up_to: Offset(value.try_get_i64()?), delete_horizon_ms: value.try_get_i64()? })
             }
@@ -240,7 +252,7 @@ impl SideRecord {
     }
 }
 
-/// Value of `start`, `end`, an epoch's start and a time index record.
+/// Value of `start`, `end`, `hwm`, an epoch's start and a time index record.
 pub(super) fn encode_offset(offset: Offset) -> Bytes {
     let mut value = BytesMut::with_capacity(9);
     value.put_u8(VERSION);
@@ -375,6 +387,7 @@ mod tests {
     fn layouts_are_pinned() {
         let suffix = |key: Bytes| key[20..].to_vec();
         assert_eq!(suffix(keys().log_start()), b"\x80start");
+        assert_eq!(suffix(keys().high_watermark()), b"\x80hwm");
         assert_eq!(suffix(keys().epoch(LeaderEpoch(5))), [0x81, 0, 0, 0, 5]);
         assert_eq!(suffix(keys().time(-1)), [0x82, 0x80, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(suffix(keys().time(0)), [0x82, 0x7f, 255, 255, 255, 255, 255, 255, 255]);
@@ -420,6 +433,8 @@ mod tests {
         let checkpoint = Checkpoint { active: segment() };
         let read = SideRecord::decode(&keys().checkpoint(), &encode_checkpoint(&checkpoint)).expect("readable");
         assert!(matches!(read, SideRecord::Checkpoint(read) if read == checkpoint));
+        let read = SideRecord::decode(&keys().high_watermark(), &encode_offset(Offset(8))).expect("readable");
+        assert!(matches!(read, SideRecord::HighWatermark(Offset(8))));
         let read = SideRecord::decode(&keys().time(-5), &encode_offset(Offset(3))).expect("readable");
         assert!(matches!(read, SideRecord::Time(Offset(3))));
     }

@@ -33,11 +33,15 @@ pub(crate) fn marker_batch(marker: &TransactionMarker, now: UnixMs) -> ValidBatc
     builder.finish()
 }
 
-/// The marker that a control batch is; `None` for a control record of another kind.
+/// The marker that a control batch is; `None` for a control record of another kind, and where compaction took the
+/// record because all of the transaction is gone. Source of the latter: Kafka `ProducerAppendInfo.append`.
 ///
 /// # Errors
-/// The batch has no readable record.
+/// The record cannot be read.
 pub(crate) fn read_marker(header: &BatchHeader, batch: &[u8]) -> Result<Option<TransactionMarker>, BatchError> {
+    if header.record_count == 0 {
+        return Ok(None);
+    }
     let mut read = Err(BatchError::Malformed("a control batch without a record"));
     for_each_record(batch, DECOMPRESSED_BATCH_BYTES_MAX, |record| {
         read = read_record(header, record.key.unwrap_or_default(), record.value.unwrap_or_default());

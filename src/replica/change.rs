@@ -12,15 +12,21 @@ pub(crate) enum ChangeError {
     /// An earlier write failed. After `Full` the log waits to be opened anew; else it is offline.
     #[error("{0}")]
     Failed(AckError),
+    /// The end of the log is being cut off; it takes changes again soon.
+    #[error("the log is being truncated")]
+    Truncating,
+    /// Only a follower's log is truncated.
+    #[error("the replica leads")]
+    Leads,
     /// The write of this change.
     #[error(transparent)]
     Unwritten(#[from] StorageError),
 }
 
 impl ChangeError {
-    /// Whether the disk is the reason, and not an order to stop.
+    /// Whether the disk is the reason, and not an order to stop or to follow.
     pub(crate) fn is_failure(&self) -> bool {
-        !matches!(self, Self::Closed)
+        !matches!(self, Self::Closed | Self::Truncating | Self::Leads)
     }
 }
 

@@ -20,6 +20,7 @@ use super::change::{ChangeError, Changed};
 use super::manager::ReplicaManager;
 use super::partition::Partition;
 use crate::clock::{SharedClock, UnixMs};
+use crate::log::partition_log::PartitionLog;
 use crate::log::upkeep::compaction;
 use crate::metrics::UNCLEANABLE_PARTITIONS;
 use crate::storage::{PartitionId, Queued};
@@ -237,19 +238,22 @@ impl Drop for Cleaner {
 /// A step is queued only when the one before it is written, so that a refused one is the last: what follows in the log
 /// (such as a tombstone whose time has come) rests on it. How far the job came is recorded after all of them.
 fn clean(partition: &Arc<Partition>, now: UnixMs, seed: u128) -> Result<bool, ChangeError> {
-    let plan = partition
-        .change_log(|log, view, writes| log.compaction_plan(now, view.last_stable_offset, seed, writes))?
-        .written()?;
-    let Some(plan) = plan else { return Ok(false) };
+    let planned = partition.change_log(|log, view, writes| {
+        (log.compaction_plan(now, view.last_stable_offset, seed, writes), log.cuts())
+    })?;
+    let (Some(plan), cuts) = planned.written()? else { return Ok(false) };
+    // Where the log is cut, others come to stand under the offsets of what was read before.
+    let is_whole = |log: &PartitionLog| log.cuts() == cuts;
     let mut before = Queued::nothing();
     let mut refused = None;
     let done = compaction::run(&plan, &partition.reader(), &mut |step| {
-        if !partition.view().leading {
+        if !partition.view().leading || !partition.with_log(is_whole) {
             return ControlFlow::Break(());
         }
         // The next step was read while this one was being written.
         let written = std::mem::replace(&mut before, Queued::nothing()).wait().map_err(ChangeError::from);
-        match written.and_then(|()| partition.rewrite(|log| log.admit_compacted(step.writes))) {
+        let admit = |log: &PartitionLog| if is_whole(log) { log.admit_compacted(step.writes) } else { Vec::new() };
+        match written.and_then(|()| partition.rewrite(admit)) {
             Ok(queued) => {
                 before = queued;
                 ControlFlow::Continue(())
@@ -265,7 +269,12 @@ fn clean(partition: &Arc<Partition>, now: UnixMs, seed: u128) -> Result<bool, Ch
     }
     before.wait()?;
     let Some(done) = done else { return Ok(false) };
-    partition.change_log(|log, _, writes| log.on_compacted(&done, writes))?.written()?;
+    let noted = partition.change_log(|log, _, writes| {
+        if is_whole(log) {
+            log.on_compacted(&done, writes);
+        }
+    });
+    noted?.written()?;
     Ok(true)
 }
 

@@ -20,6 +20,8 @@ pub(crate) fn check<D: LogDir + ?Sized>(open: &mut dyn FnMut() -> std::sync::Arc
     a_set_that_was_queued_is_written_once_it_is_seen_to(dir);
     deleted_ranges_are_gone_and_may_be_written_again(dir);
     the_start_of_a_log_may_move_forward_and_back(dir);
+    a_log_that_begins_anew_shows_nothing_of_before(dir);
+    what_is_settled_is_cut_and_written_again(dir);
     deletes_and_batches_of_one_set_apply_in_order(dir);
     side_records_are_ordered_and_deleted_by_range(dir);
     the_tree_is_visited_in_key_order(dir);
@@ -204,6 +206,50 @@ fn the_start_of_a_log_may_move_forward_and_back<D: LogDir + ?Sized>(dir: &D) {
     assert_eq!(scan(dir, family, 0), [(4, b"new".to_vec())]);
     commit(dir, vec![batch(family, 2, b"new")], false).expect("commit");
     assert_eq!(offsets(dir, family), [2, 4]);
+}
+
+/// A follower whose leader has deleted what it would need next, and later has another leader with more.
+fn a_log_that_begins_anew_shows_nothing_of_before<D: LogDir + ?Sized>(dir: &D) {
+    for settles in [false, true] {
+        let family = create(dir, if settles { "anew settled" } else { "anew" });
+        commit(dir, (0..10).map(|n| batch(family, n, &[b'o'; 300])).collect(), false).expect("commit");
+        let begin = |start: i64, value: u8| {
+            if settles {
+                dir.settle(family).expect("settled");
+            }
+            commit(dir, vec![delete(family, 0..i64::MAX)], true).expect("commit");
+            assert_eq!((offsets(dir, family), dir.last_batch(family).expect("read")), (vec![], None));
+            for n in start..start + 8 {
+                commit(dir, vec![batch(family, n, &[value; 300])], false).expect("commit");
+                let expected: Vec<_> = (start..=n).map(|n| (n, vec![value; 300])).collect();
+                assert_eq!(scan(dir, family, 0), expected);
+            }
+            assert_eq!(dir.last_batch(family).expect("read").map(|(last, _)| last.0), Some(start + 7));
+        };
+        begin(0, b'a');
+        begin(500, b'b');
+        begin(200, b'c');
+        begin(203, b'd');
+    }
+}
+
+fn what_is_settled_is_cut_and_written_again<D: LogDir + ?Sized>(dir: &D) {
+    let family = create(dir, "settled");
+    dir.settle(family).expect("there is nothing to do");
+    let mut expected = Vec::new();
+    for (round, from) in [0_i64, 6, 3, 9, 9].into_iter().enumerate() {
+        commit(dir, vec![delete(family, from..i64::MAX)], true).expect("commit");
+        expected.truncate(from as usize);
+        assert_eq!(scan(dir, family, 0), expected);
+        for n in from..from + 7 {
+            let value = vec![round as u8; 300];
+            commit(dir, vec![batch(family, n, &value)], false).expect("commit");
+            expected.push((n, value));
+        }
+        dir.settle(family).expect("settled");
+        assert_eq!(scan(dir, family, 0), expected);
+        dir.settle(family).expect("again");
+    }
 }
 
 fn deletes_and_batches_of_one_set_apply_in_order<D: LogDir + ?Sized>(dir: &D) {

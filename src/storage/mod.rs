@@ -286,6 +286,11 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// Hints that a range of batches was deleted, so that whole files can go at once. Returns when the hint was taken.
     fn reclaim(&self, family: Family, last_offsets: Range<Offset>);
 
+    /// Brings a family's batches to where the last of them can be removed at once; else the next write that removes
+    /// them makes all other writes wait. Blocks on the disk for as long, and others write meanwhile. All that was
+    /// queued for the family must have been done, and nothing may be queued until this returns.
+    fn settle(&self, family: Family) -> Result<(), StorageError>;
+
     /// Orderly end: waits for queued commits, flushes what shortens the next start, closes. Later commits are
     /// `Stopped`.
     fn close(&self);

@@ -139,5 +139,8 @@ impl LogDir for TreeDir {
         Ok(())
     }
     fn reclaim(&self, _: Family, _: Range<Offset>) {}
+    fn settle(&self, _: Family) -> Result<(), StorageError> {
+        unreachable!("the tree has no batches")
+    }
     fn close(&self) {}
 }

@@ -21,7 +21,7 @@ pub(crate) struct AbortedTransaction {
 }
 
 /// In the order of the markers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(in crate::log) struct AbortedIndex {
     list: VecDeque<AbortedTransaction>,
     /// Below it some were forgotten.
@@ -74,6 +74,11 @@ impl AbortedIndex {
         let gone = self.list.len() - kept;
         self.list.truncate(kept);
         gone > 0
+    }
+
+    /// Forgets all: the log begins anew here.
+    pub(in crate::log) fn restart_at(&mut self, log_start: Offset) {
+        *self = Self { list: VecDeque::new(), complete_from: log_start };
     }
 
     /// Ranges of aborted offsets of each producer, for a pass over many batches.

@@ -14,7 +14,7 @@ use crate::log::config::LogConfig;
 use crate::log::side::{self, Checkpoint, Cleaned, SideKeys, SideRecord};
 use crate::log::state::aborted::{AbortedIndex, AbortedRanges, AbortedTransaction};
 use crate::log::state::leader_epochs::{EpochsChanged, LeaderEpochs};
-use crate::log::state::producer_state::{Cut, ProducerStates};
+use crate::log::state::producer_state::ProducerStates;
 use crate::log::state::segments::{NO_TIMESTAMP, Segment, Segments};
 use crate::log::state::timestamps::TimeIndex;
 use crate::record::BatchHeader;
@@ -27,6 +27,7 @@ use crate::types::{LeaderEpoch, Offset, ProducerId, TransactionMarker};
 pub(in crate::log) struct Sides {
     log_start: Offset,
     log_end: Offset,
+    high_watermark: Option<Offset>,
     cleaned: Cleaned,
     checkpoint: Option<Checkpoint>,
     epochs: LeaderEpochs,
@@ -41,6 +42,7 @@ impl Sides {
         match record {
             SideRecord::LogStart(offset) => self.log_start = offset,
             SideRecord::LogEnd(offset) => self.log_end = offset,
+            SideRecord::HighWatermark(offset) => self.high_watermark = Some(offset),
             SideRecord::Cleaned(cleaned) => self.cleaned = cleaned,
             SideRecord::Checkpoint(checkpoint) => self.checkpoint = Some(checkpoint),
             SideRecord::Epoch(epoch, start) => drop(self.epochs.assign(epoch, start)),
@@ -57,11 +59,12 @@ impl Sides {
 pub(in crate::log) struct Cutting {
     /// Where the segment begins that was cut; its batches are to be replayed.
     pub(in crate::log) base: Offset,
-    pub(in crate::log) producers: Cut,
+    /// Those that lost something.
+    pub(in crate::log) lost: HashSet<ProducerId>,
 }
 
-/// The state of one log.
-#[derive(Debug)]
+/// The state of one log. A clone shares the index of aborted transactions; see [`Self::detached`].
+#[derive(Debug, Clone)]
 pub(in crate::log) struct LogState {
     keys: SideKeys,
     family: Family,
@@ -74,6 +77,8 @@ pub(in crate::log) struct LogState {
     segments: Segments,
     times: TimeIndex,
     cleaned: Cleaned,
+    /// As it was recorded last; not above the log end.
+    high_watermark: Option<Offset>,
     /// Bytes appended since the last checkpoint.
     unrecorded_bytes: u64,
 }
@@ -106,8 +111,22 @@ impl LogState {
             times: TimeIndex::new(indexed_max.unwrap_or(NO_TIMESTAMP)),
             segments: Segments::new(sides.segments, active),
             cleaned: Cleaned { up_to: sides.cleaned.up_to.max(sides.log_start), ..sides.cleaned },
+            high_watermark: sides.high_watermark,
             unrecorded_bytes: 0,
         }
+    }
+
+    /// A copy that shares nothing with the readers, to be [adopted](Self::adopt) or thrown away.
+    pub(in crate::log) fn detached(&self) -> Self {
+        let aborted = Arc::new(Mutex::new(self.aborted.lock().clone()));
+        Self { aborted, ..self.clone() }
+    }
+
+    /// Becomes what a copy was made to be; so do the readers' parts.
+    pub(in crate::log) fn adopt(&mut self, copy: Self) {
+        let aborted = Arc::clone(&self.aborted);
+        *aborted.lock() = std::mem::take(&mut *copy.aborted.lock());
+        *self = Self { aborted, ..copy };
     }
 
     pub(in crate::log) fn family(&self) -> Family {
@@ -132,6 +151,11 @@ impl LogState {
 
     pub(in crate::log) fn segments(&self) -> &Segments {
         &self.segments
+    }
+
+    /// The high watermark as it was recorded last.
+    pub(in crate::log) fn recorded_high_watermark(&self) -> Option<Offset> {
+        self.high_watermark
     }
 
     /// How far compaction has come.
@@ -162,8 +186,8 @@ impl LogState {
         self.put_epochs(changed, writes);
     }
 
-    /// Notes the batch that is being appended at the log end, a marker's if there is one. True: the active segment was
-    /// closed before it.
+    /// Notes the batch that is being appended at the log end or, by a follower, beyond it; a marker's if there is one.
+    /// True: the active segment was closed before it.
     pub(in crate::log) fn append(
         &mut self,
         header: &BatchHeader,
@@ -179,7 +203,9 @@ impl LogState {
             self.roll(now, writes);
         }
         if self.epochs.latest() != Some(header.partition_leader_epoch) {
-            self.assign_epoch(header.partition_leader_epoch, writes);
+            // A follower's batch may begin behind a gap.
+            let changed = self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+            self.put_epochs(changed, writes);
         }
         match marker {
             None => self.producers.record(header, last_offset, timestamp, now),
@@ -277,6 +303,22 @@ impl LogState {
         let checkpoint = Checkpoint { active: Segment { end_offset: self.log_end, ..*self.segments.active() } };
         writes.push(Write::Side { key: keys.checkpoint(), value: side::encode_checkpoint(&checkpoint) });
         self.unrecorded_bytes = 0;
+    }
+
+    pub(in crate::log) fn checkpoint_high_watermark(&mut self, high_watermark: Offset, writes: &mut Vec<Write>) {
+        let high_watermark = high_watermark.min(self.log_end);
+        if self.high_watermark != Some(high_watermark) {
+            self.high_watermark = Some(high_watermark);
+            let value = side::encode_offset(high_watermark);
+            writes.push(Write::Side { key: self.keys.high_watermark(), value });
+        }
+    }
+
+    /// What is recorded of the high watermark does not outlast the batches it speaks of: others may come there.
+    pub(in crate::log) fn cut_high_watermark(&mut self, writes: &mut Vec<Write>) {
+        if let Some(recorded) = self.high_watermark {
+            self.checkpoint_high_watermark(recorded, writes);
+        }
     }
 
     /// Closes the active segment. Its record and a checkpoint go with it, so that nothing below it is ever rebuilt.
@@ -380,22 +422,48 @@ impl LogState {
         self.segments.restart(base, now);
         self.cut_epochs(log_end, writes);
         self.cut_aborted(writes);
-        let producers = self.producers.truncate(log_end);
+        self.cut_high_watermark(writes);
+        let lost = self.producers.truncate(log_end);
         let closed_max = self.segments.closed().iter().map(|segment| segment.max_timestamp).max();
         self.times = TimeIndex::new(closed_max.unwrap_or(NO_TIMESTAMP));
-        Cutting { base, producers }
+        Cutting { base, lost }
     }
 
-    /// What lies from `base` on was replayed, and what `cut` is left with.
-    pub(in crate::log) fn end_cut(&mut self, base: Offset, cut: HashSet<ProducerId>, writes: &mut Vec<Write>) {
+    /// What lies from `base` on was replayed, and all that is left of the producers that were `lost`.
+    pub(in crate::log) fn end_cut(&mut self, base: Offset, lost: HashSet<ProducerId>, writes: &mut Vec<Write>) {
         let keys = self.keys;
-        for id in cut.into_iter().filter(|&id| !self.producers.contains(id)) {
+        for id in lost.into_iter().filter(|&id| !self.producers.contains(id)) {
             writes.push(Write::DeleteSide { key: keys.producer(id) });
         }
         writes.push(Write::DeleteSides { keys: keys.times_from(self.times.running_max()) });
         self.times.forget_newest();
         self.cleaned.up_to = self.cleaned.up_to.min(base.max(self.log_start));
         writes.push(Write::Side { key: keys.cleaned(), value: side::encode_cleaned(self.cleaned) });
+        self.put_checkpoint(writes);
+    }
+
+    /// All goes; the log begins anew at `offset`, empty.
+    pub(in crate::log) fn restart_at(&mut self, offset: Offset, now: UnixMs, writes: &mut Vec<Write>) {
+        let keys = self.keys;
+        writes.push(Write::DeleteBatches { family: self.family, last_offsets: Offset::ZERO..Offset::MAX });
+        writes.push(Write::DeleteSides { keys: keys.all() });
+        self.aborted.lock().restart_at(offset);
+        *self = Self {
+            keys,
+            family: self.family,
+            log_start: offset,
+            log_end: offset,
+            epochs: LeaderEpochs::default(),
+            producers: ProducerStates::default(),
+            aborted: Arc::clone(&self.aborted),
+            segments: Segments::new(VecDeque::new(), Segment::empty(offset, now)),
+            times: TimeIndex::new(NO_TIMESTAMP),
+            cleaned: Cleaned { up_to: offset, ..Cleaned::default() },
+            high_watermark: None,
+            unrecorded_bytes: 0,
+        };
+        writes.push(Write::Side { key: keys.log_start(), value: side::encode_offset(offset) });
+        self.checkpoint_high_watermark(offset, writes);
         self.put_checkpoint(writes);
     }
 

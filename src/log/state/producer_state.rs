@@ -130,16 +130,8 @@ pub(in crate::log) enum Checked {
     Duplicate(BatchMeta),
 }
 
-/// Producers that a cut of the log's end made unknown.
-#[derive(Debug, Default)]
-pub(in crate::log) struct Cut {
-    /// To be rebuilt from the whole log.
-    pub(in crate::log) transactional: HashSet<ProducerId>,
-    pub(in crate::log) others: HashSet<ProducerId>,
-}
-
 /// The producers of one partition.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(in crate::log) struct ProducerStates {
     entries: HashMap<ProducerId, ProducerEntry>,
     /// Whose side record is out of date.
@@ -294,30 +286,20 @@ impl ProducerStates {
         });
     }
 
-    /// Forgets what lies at or above `log_end`. Producers of which nothing is left are forgotten and told; so are
-    /// those with transactions that reach beyond it, since what a lost marker changed cannot be taken back.
-    pub(in crate::log) fn truncate(&mut self, log_end: Offset) -> Cut {
-        let mut cut = Cut::default();
-        let dirty = &mut self.dirty;
+    /// Forgets the producers that wrote something at or above `log_end`, and tells them: what that took the place of
+    /// (an epoch, older batches, an open transaction) has to be read again.
+    pub(in crate::log) fn truncate(&mut self, log_end: Offset) -> HashSet<ProducerId> {
+        let mut lost = HashSet::new();
         self.entries.retain(|&id, entry| {
-            if !entry.reaches(log_end) {
-                return true;
+            let reaches = entry.reaches(log_end);
+            if reaches {
+                lost.insert(id);
             }
-            if entry.last_marker.is_some() || entry.open_transaction.is_some() {
-                cut.transactional.insert(id);
-                return false;
-            }
-            entry.count = entry.batches().partition_point(|batch| batch.last_offset < log_end) as u8;
-            if entry.count == 0 {
-                cut.others.insert(id);
-            } else if !std::mem::replace(&mut entry.dirty, true) {
-                dirty.push(id);
-            }
-            entry.count > 0
+            !reaches
         });
         let open = self.entries.values().filter_map(|entry| entry.open_transaction);
         self.transactions.cut(log_end, open);
-        cut
+        lost
     }
 
     /// Every producer that is known.
@@ -341,6 +323,21 @@ impl ProducerStates {
     pub(in crate::log) fn last_offsets(&self) -> impl Iterator<Item = Offset> {
         let lasts = |entry: &ProducerEntry| [entry.last().map(|batch| batch.last_offset), entry.last_marker];
         self.entries.values().flat_map(lasts).flatten()
+    }
+
+    /// Every producer by its id, apart from what is yet to be recorded and from each replica's own clock.
+    #[cfg(test)]
+    pub(in crate::log) fn entries(&self) -> std::collections::BTreeMap<ProducerId, ProducerEntry> {
+        self.entries
+            .iter()
+            .map(|(&id, entry)| {
+                let mut entry = entry.clone();
+                (entry.dirty, entry.last_seen_ms) = (false, 0);
+                // What lies behind does not count.
+                entry.batches[usize::from(entry.count)..].fill(BatchMeta::default());
+                (id, entry)
+            })
+            .collect()
     }
 
     #[cfg(test)]
@@ -492,16 +489,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_cut_forgets_the_batches_above_it() {
+    fn a_cut_forgets_who_wrote_above_it() {
         let mut states = ProducerStates::default();
         for (sequence, offset) in [(0, 0), (1, 1), (2, 5)] {
             states.record(&header(1, 0, sequence, 1), Offset(offset), 0, 0);
         }
         states.record(&header(2, 0, 0, 1), Offset(4), 0, 0);
-        let cut = states.truncate(Offset(2));
-        assert_eq!((cut.others, cut.transactional), ([ProducerId(2)].into(), HashSet::new()));
-        assert_eq!(states.check(&header(1, 0, 2, 1), || false, Offset(2)), Ok(Checked::New));
-        assert!(matches!(states.check(&header(1, 0, 1, 1), || false, Offset(2)), Ok(Checked::Duplicate(_))));
+        states.record(&header(3, 0, 0, 1), Offset(1), 0, 0);
+        assert_eq!(states.truncate(Offset(2)), [ProducerId(1), ProducerId(2)].into());
+        assert!(!states.contains(ProducerId(1)) && states.contains(ProducerId(3)));
     }
 
     /// Keeps every batch of every producer and looks through them all.

@@ -102,7 +102,7 @@ impl Segment {
 }
 
 /// The segments of one log.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::log) struct Segments {
     /// Oldest first.
     closed: VecDeque<Segment>,

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::types::Offset;
 
 /// First offsets of the transactions of one log that are not decided for readers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(in crate::log) struct UndecidedTransactions {
     open: BTreeSet<Offset>,
     /// Offset of the marker and first offset, in the order of the markers.
@@ -23,11 +23,15 @@ impl UndecidedTransactions {
         self.open.insert(first);
     }
 
-    /// A marker was given the offset `marker`. Returns the last stable offset as the index of aborted transactions
-    /// keeps it: the first of what is open now, else the offset after the marker.
+    /// A marker was given the offset `marker`, or is read again after a cut, though it may be known. Returns the last
+    /// stable offset as the index of aborted transactions keeps it: the first of what is open now, else the offset
+    /// after the marker.
     pub(in crate::log) fn end(&mut self, first: Offset, marker: Offset) -> Offset {
         self.open.remove(&first);
-        self.ended.push_back((marker, first));
+        let at = self.ended.partition_point(|&(known, _)| known < marker);
+        if self.ended.get(at).is_none_or(|&(known, _)| known != marker) {
+            self.ended.insert(at, (marker, first));
+        }
         self.ended_firsts.insert(first);
         self.open.first().copied().unwrap_or(marker + 1)
     }
@@ -80,6 +84,24 @@ mod tests {
         assert_eq!(transactions.end(Offset(5), Offset(10)), Offset(11));
         assert_eq!(unstable(&mut transactions, 10), Some(5));
         assert_eq!(unstable(&mut transactions, 11), None);
+    }
+
+    /// What was read again stood behind later markers, and held the last stable offset back as long as those did.
+    #[test]
+    fn a_marker_that_is_read_again_holds_nothing_back_that_it_did_not() {
+        let mut transactions = UndecidedTransactions::default();
+        for (first, marker) in [(1, 4), (6, 9)] {
+            transactions.begin(Offset(first));
+            transactions.end(Offset(first), Offset(marker));
+        }
+        assert_eq!(unstable(&mut transactions, 5), Some(6));
+        transactions.cut(Offset(10), [].into_iter());
+        for (first, marker) in [(1, 4), (6, 9)] {
+            transactions.begin(Offset(first));
+            transactions.end(Offset(first), Offset(marker));
+        }
+        assert_eq!(unstable(&mut transactions, 5), Some(6));
+        assert_eq!(unstable(&mut transactions, 10), None);
     }
 
     #[test]

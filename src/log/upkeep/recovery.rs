@@ -26,7 +26,6 @@ use crate::clock::UnixMs;
 use crate::log::reading::read::LogReader;
 use crate::log::side::SideRecord;
 use crate::log::state::log_state::{Cutting, LogState, Sides};
-use crate::log::state::producer_state::Cut;
 use crate::record::BatchHeader;
 use crate::record::control::read_marker;
 use crate::storage::{StorageError, Write};
@@ -53,6 +52,7 @@ pub(in crate::log) fn recover(reader: &LogReader, now: UnixMs) -> Result<Recover
     let term_lost = state.cut_epochs(log_end + 1, &mut repairs);
     let end_lost = recorded_end > log_end || term_lost;
     state.cut_aborted(&mut repairs);
+    state.cut_high_watermark(&mut repairs);
     if recorded_end > log_end {
         cut(reader, &mut state, log_end, now, &mut repairs)?;
     } else {
@@ -85,12 +85,10 @@ pub(in crate::log) fn cut(
     now: UnixMs,
     writes: &mut Vec<Write>,
 ) -> Result<(), StorageError> {
-    let Cutting { base, producers: Cut { transactional, others } } = state.begin_cut(log_end, now, writes);
-    replay_transactions(reader, state, base, &transactional, now, writes)?;
-    // A producer that keeps some batches keeps its sequence; of the others the cut segment may know older ones.
-    let cut: HashSet<ProducerId> = transactional.union(&others).copied().collect();
-    replay_headers(reader, state, (base, log_end), Some(&cut), now, writes)?;
-    state.end_cut(base, cut, writes);
+    let Cutting { base, lost } = state.begin_cut(log_end, now, writes);
+    replay_producers(reader, state, base, &lost, now, writes)?;
+    replay_headers(reader, state, (base, log_end), Some(&lost), now, writes)?;
+    state.end_cut(base, lost, writes);
     cover_ends(reader, state, true, log_end, now, writes)
 }
 
@@ -125,9 +123,9 @@ fn holds_end(reader: &LogReader, offset: Offset) -> Result<bool, StorageError> {
     Ok(found)
 }
 
-/// Reads the whole log below `upto` again for producers whose transactions were cut: an open one may have begun
-/// anywhere. Rare, and dear where the log is large.
-fn replay_transactions(
+/// Reads the whole log below `upto` again for producers that lost something: their batches before may lie anywhere.
+/// Dear where the log is large.
+fn replay_producers(
     reader: &LogReader,
     state: &mut LogState,
     upto: Offset,

@@ -10,6 +10,7 @@
 mod append;
 mod reopen;
 mod role;
+mod truncate;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,6 +99,7 @@ fn check_changeable(state: &State) -> Result<(), ChangeError> {
     match &state.failed {
         _ if state.closed => Err(ChangeError::Closed),
         Some(failed) => Err(ChangeError::Failed(failed.clone())),
+        None if state.log.is_being_truncated() => Err(ChangeError::Truncating),
         None => Ok(()),
     }
 }

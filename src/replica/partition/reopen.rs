@@ -49,7 +49,7 @@ impl Partition {
             }
         };
         log.set_config(*state.log.config());
-        log.keep_verifications(&mut state.log);
+        log.take_over(&mut state.log);
         state.unsynced.refused();
         *self.reader.write() = Arc::new(log.reader());
         state.log = log;

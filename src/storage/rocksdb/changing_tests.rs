@@ -111,6 +111,40 @@ fn single_batches_are_replaced_and_deleted() {
 }
 
 #[test]
+fn what_is_settled_has_no_tables_and_is_cut_off() {
+    for from in [0, 1, 4, 6, 8, 10] {
+        for_both(|place, dir, family| {
+            dir.settle(family).expect("settled");
+            assert_eq!((tables(&dir, family).len(), files(place.path()).len()), (0, 0));
+            assert_eq!(offsets(&dir, family), (0..11).collect::<Vec<_>>());
+            write(&dir, vec![delete(family, from..i64::MAX)]);
+            append(&dir, family, from..16, BYTES + 8);
+            let mut expected = values(0..from, BYTES);
+            expected.extend(values(from..16, BYTES + 8));
+            expect_for_ever(&place, &dir, "t", &expected);
+        });
+    }
+}
+
+/// Many partitions are cut at once when a leader dies: no other write waits while tables of up to 64 MiB are synced.
+#[test]
+fn others_write_while_a_family_is_settled() {
+    let (_place, dir, family) = three_tables(false);
+    let other = create(&dir, "other");
+    let state = parts(&dir).families.state(family);
+    // As long as its tables are being handed over.
+    let handing_over = state.tables().lock_moves();
+    let settling = Arc::clone(&dir);
+    let settled = std::thread::spawn(move || settling.settle(family));
+    eventually("it is sealed", || tables(&dir, family).iter().all(|table| table.is_sealed()));
+    append(&dir, other, 0..20, BYTES);
+    assert!(!settled.is_finished());
+    drop(handing_over);
+    settled.join().expect("no panic").expect("settled");
+    assert!(tables(&dir, family).is_empty());
+}
+
+#[test]
 fn a_log_begins_anew_at_an_earlier_offset() {
     for start in [6, 8, i64::MAX] {
         for reopened in [false, true] {

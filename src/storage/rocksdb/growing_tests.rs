@@ -2,7 +2,6 @@
 //!
 //! What a loss of power leaves is in `power_tests`, the kill test in `tests`.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -11,6 +10,7 @@ use super::tests::{create, eventually, options, parts};
 use super::*;
 use crate::storage;
 use crate::storage::contract::{self, batch, commit, partition, scan, side};
+pub(super) use crate::storage::testing::killed::copy;
 
 /// Every batch of 128 bytes and more gets its family a table.
 pub(super) fn tables_of(table_bytes: u64) -> DirectoryOptions {
@@ -44,47 +44,6 @@ pub(super) fn tables(dir: &RocksDirectory, family: Family) -> Vec<Arc<GrowingTab
 pub(super) fn files(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(path.join("growing")) else { return Vec::new() };
     entries.map(|entry| entry.expect("entry").path()).collect()
-}
-
-/// As a kill leaves it, if nothing is written. What goes on in the background may make it begin again.
-pub(super) fn copy(from: &Path) -> tempfile::TempDir {
-    loop {
-        let to = tempfile::tempdir().expect("tempdir");
-        let (before, copied) = (lengths(from), copy_into(from, to.path()));
-        if let (Ok(before), Ok(()), Ok(after)) = (before, copied, lengths(from))
-            && before == after
-        {
-            return to;
-        }
-    }
-}
-
-/// All files below a directory, and how long they are.
-fn lengths(place: &Path) -> std::io::Result<BTreeMap<PathBuf, u64>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(place)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            found.append(&mut lengths(&path)?);
-        } else {
-            found.insert(path.clone(), path.metadata()?.len());
-        }
-    }
-    Ok(found)
-}
-
-fn copy_into(from: &Path, to: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            std::fs::create_dir(&target)?;
-            copy_into(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn offsets(dir: &RocksDirectory, family: Family) -> Vec<i64> {

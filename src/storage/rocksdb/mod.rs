@@ -274,6 +274,17 @@ impl LogDir for RocksDirectory {
         }
     }
 
+    fn settle(&self, family: Family) -> Result<(), StorageError> {
+        self.with(|parts| {
+            parts.database.writable()?;
+            if parts.families.state(family).tables().has_any() {
+                parts.writer.seal_tables(family);
+                parts.growing.ingest_sealed(family)?;
+            }
+            Ok(())
+        })
+    }
+
     fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         self.queue.close();

@@ -154,7 +154,7 @@ impl FaultyDir {
 
     /// Judges a call that blocks, and lets it wait here if it must.
     fn admit(&self, operation: Operation, touched: &Touched<'_>) -> Result<(), StorageError> {
-        let writes = [Operation::Create, Operation::Delete].contains(&operation);
+        let writes = [Operation::Create, Operation::Delete, Operation::Settle].contains(&operation);
         let mut state = self.faults.state.lock();
         while self.waits(&mut state, &[operation], touched) {
             self.faults.lifted.wait(&mut state);
@@ -421,6 +421,11 @@ impl LogDir for FaultyDir {
         // It answers nothing, so a script can only make it wait.
         let _waited = self.admit(Operation::Reclaim, &Touched::Family(family));
         self.inner.reclaim(family, last_offsets);
+    }
+
+    fn settle(&self, family: Family) -> Result<(), StorageError> {
+        self.admit(Operation::Settle, &Touched::Family(family))?;
+        self.inner.settle(family)
     }
 
     fn close(&self) {

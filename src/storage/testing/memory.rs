@@ -257,6 +257,10 @@ impl LogDir for MemoryDir {
 
     fn reclaim(&self, _family: Family, _last_offsets: Range<Offset>) {}
 
+    fn settle(&self, _family: Family) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn close(&self) {
         let writer = self.writer.lock().take();
         if let Some(Writer { queue, thread }) = writer {

@@ -26,10 +26,11 @@ pub(crate) enum Operation {
     ScanSides,
     ScanTree,
     Reclaim,
+    Settle,
 }
 
 /// Every operation that writes.
-pub(crate) const WRITES: &[Operation] = &[Operation::Commit, Operation::Create, Operation::Delete];
+pub(crate) const WRITES: &[Operation] = &[Operation::Commit, Operation::Create, Operation::Delete, Operation::Settle];
 /// Every operation that reads.
 pub(crate) const READS: &[Operation] =
     &[Operation::Scan, Operation::LastBatch, Operation::Side, Operation::ScanSides, Operation::ScanTree];

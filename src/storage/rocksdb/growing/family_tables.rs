@@ -130,7 +130,7 @@ impl FamilyTables {
     }
 
     /// Held while one of them is handed over or removed.
-    pub(super) fn lock_moves(&self) -> MutexGuard<'_, ()> {
+    pub(in crate::storage::rocksdb) fn lock_moves(&self) -> MutexGuard<'_, ()> {
         self.moving.lock()
     }
 

@@ -204,7 +204,7 @@ impl Growing {
     }
 
     /// Hands over the family's first tables, up to one that grows.
-    fn ingest_sealed(&self, family: Family) -> Result<(), StorageError> {
+    pub(in crate::storage::rocksdb) fn ingest_sealed(&self, family: Family) -> Result<(), StorageError> {
         let state = self.families.state(family);
         let _moving = state.tables().lock_moves();
         if state.start() == Offset::MAX {

@@ -236,6 +236,14 @@ impl Routing {
         growing.ingest_soon(family);
     }
 
+    /// Seals the table of a family that grows, if there is one, and has it handed over. Between two groups.
+    pub(in crate::storage::rocksdb) fn seal_last(&mut self, growing: &Growing, family: Family) {
+        let tables = growing.families.state(family).tables().list();
+        if let Some(table) = tables.last().filter(|table| !table.is_sealed()) {
+            self.seal(growing, family, table);
+        }
+    }
+
     /// Leaves a table for the log, if most of it is on the disk already; has it brought there otherwise. Answers
     /// whether it was left.
     fn leave(&mut self, growing: &Growing, family: Family, table: &Arc<GrowingTable>) -> Result<bool, StorageError> {

@@ -24,7 +24,7 @@ use self::watch::Watch;
 use super::database::Database;
 use super::families::Families;
 use super::growing::ingest::Growing;
-use crate::storage::{Write, WriteSet};
+use crate::storage::{Family, Write, WriteSet};
 use crate::task;
 
 /// Writes what is queued, on its own thread and on those of requests.
@@ -81,6 +81,11 @@ impl Writer {
             Write::Batch { family, in_order: true, .. } => self.families.state(*family).tables().has_unsynced(),
             _ => false,
         })
+    }
+
+    /// Nothing more is written to the tables that a family has. Waits for the group that is being written.
+    pub(super) fn seal_tables(&self, family: Family) {
+        self.queue.lock().routing.seal_last(&self.growing, family);
     }
 
     /// Lets the thread that watches end.
