@@ -56,6 +56,7 @@ pub(crate) fn of_append_error(error: &AppendError) -> ResponseError {
 pub(crate) fn of_marker_error(error: &MarkerError) -> ResponseError {
     match error {
         MarkerError::NotLeader => ResponseError::NotLeaderOrFollower,
+        MarkerError::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
         MarkerError::NotAvailable(_) => ResponseError::KafkaStorageError,
         MarkerError::Refused(TransactionRefusal::InvalidTxnState) => ResponseError::InvalidTxnState,
         MarkerError::Refused(TransactionRefusal::InvalidProducerEpoch) => ResponseError::InvalidProducerEpoch,

@@ -15,12 +15,13 @@ pub(crate) enum Unavailable {
     /// The partition is not led here, or no longer.
     #[error("not the coordinator")]
     NotCoordinator,
-    /// Its log is being replayed.
+    /// Its log is being replayed, or was and is not replicated yet.
     #[error("the coordinator is loading")]
     Loading,
-    /// It takes nothing that has to be stored, for the time being. What Kafka answers while the log has too few
-    /// replicas (`GroupMetadataManager`, `TransactionStateManager`); for want of space, which stops a Kafka broker, the
-    /// same: every client looks the coordinator up again, finds this one and repeats, until there is space.
+    /// It takes nothing that has to be stored, or what it would show is not replicated, for the time being. What Kafka
+    /// answers while the log has too few replicas (`GroupMetadataManager`, `TransactionStateManager`); for want of
+    /// space, which stops a Kafka broker, the same: every client looks the coordinator up again, finds this one and
+    /// repeats, until there is space.
     #[error("the coordinator is not available")]
     NotAvailable,
     /// It did not take this into a transaction, or end one so; nothing has changed.

@@ -21,6 +21,9 @@ pub(crate) enum MarkerError {
     /// Not led here, or it does not exist; the image tells which.
     #[error("not the leader")]
     NotLeader,
+    /// The ISR is smaller than min.insync.replicas: trying again helps.
+    #[error("not enough replicas")]
+    NotEnoughReplicas,
     /// It does not take it now: trying again helps.
     #[error("{0}")]
     NotAvailable(String),
@@ -34,9 +37,8 @@ impl From<WriteError> for MarkerError {
         match error {
             WriteError::NotLeader => Self::NotLeader,
             WriteError::Transaction(refusal) => Self::Refused(refusal),
-            WriteError::TooLarge | WriteError::NotEnoughReplicas | WriteError::Full | WriteError::Storage(_) => {
-                Self::NotAvailable(error.to_string())
-            }
+            WriteError::NotEnoughReplicas | WriteError::NotEnoughAfterAppend => Self::NotEnoughReplicas,
+            WriteError::TooLarge | WriteError::Full | WriteError::Storage(_) => Self::NotAvailable(error.to_string()),
         }
     }
 }

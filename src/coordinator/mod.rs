@@ -3,6 +3,7 @@
 
 mod context;
 mod fields;
+mod flight;
 pub(crate) mod group;
 mod loading;
 pub(crate) mod markers;

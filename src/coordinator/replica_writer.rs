@@ -19,7 +19,7 @@ use crate::record::build::BatchBuilder;
 use crate::record::control::read_marker;
 use crate::record::walk;
 use crate::record::{BatchError, BatchHeader, ValidBatch};
-use crate::replica::ack::{Ack, AckError, Completion};
+use crate::replica::ack::{Ack, AckError, Acked, Completion};
 use crate::replica::manager::ReplicaManager;
 use crate::replica::partition::{Accepted, AckAt, AppendRefused};
 use crate::task;
@@ -82,14 +82,15 @@ pub(super) fn append_replicated(
     let end_offset = accepted.appended.last_offset + 1;
     // Writes it, perhaps here.
     drop(accepted);
-    Ok(async move {
-        match acked.all().await.into_iter().next() {
-            Some(Ok(())) => Ok(end_offset),
-            Some(Err(error)) => Err(error.into()),
-            None => Err(WriteError::NotLeader),
-        }
+    Ok(async move { outcome_of(acked).await.map(|()| end_offset) }.boxed())
+}
+
+/// The one outcome there is.
+async fn outcome_of(acked: Acked) -> Result<(), WriteError> {
+    match acked.all().await.into_iter().next() {
+        Some(outcome) => Ok(outcome?),
+        None => Err(WriteError::NotLeader),
     }
-    .boxed())
 }
 
 /// The batch that records become.
@@ -152,6 +153,28 @@ impl PartitionWriter for ReplicaWriter {
         replica.map_or(LogConfig::default().max_message_bytes, |replica| {
             replica.with_log(|log| log.config().max_message_bytes)
         })
+    }
+
+    fn until_replicated(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        epoch: LeaderEpoch,
+        end: Offset,
+    ) -> Appending {
+        let Some(replica) = self.replicas.get(topic.as_str(), partition) else {
+            return ready(Err(WriteError::NotLeader)).boxed();
+        };
+        let (completion, acked) = Completion::new(1);
+        replica.on_replicated(epoch, end, Ack::new(&completion, 0));
+        async move {
+            match outcome_of(acked).await {
+                // How many replicas are in sync is of no interest to what was there before.
+                Ok(()) | Err(WriteError::NotEnoughAfterAppend) => Ok(end),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
     }
 
     fn load(&self, topic: &TopicName, partition: PartitionIndex, mut visit: Visitor) -> Appending {

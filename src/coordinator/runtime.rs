@@ -1,7 +1,9 @@
 //! The shards of one coordinator on this broker: which partitions are led here, and how a request reaches its shard.
 //!
 //! A shard is started when this broker becomes the leader of its partition and ends when it no longer is; in between
-//! one task owns it (`owner`). Election and resignation arrive in the order in which the replica room applies them.
+//! one task owns it (`owner`), also while leader epochs pass, as they do whenever a follower goes: what leads without a
+//! gap has lost nothing of its log. Election and resignation arrive in the order in which the replica room applies
+//! them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,8 +15,8 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::context::{Context, MakeShard, Unavailable};
+use super::flight::Command;
 use super::owner::Owner;
-use super::serving::Command;
 use super::shard::Shard;
 use super::writer::SharedWriter;
 use crate::clock::SharedClock;
@@ -29,7 +31,6 @@ pub(crate) struct Runtime<S: Shard> {
 
 /// The way to the task that owns a shard. Dropping it ends the task.
 struct ShardHandle<S: Shard> {
-    epoch: LeaderEpoch,
     mailbox: mpsc::Sender<Command<S>>,
     active: Arc<AtomicBool>,
     _stop: oneshot::Sender<()>,
@@ -47,11 +48,11 @@ impl<S: Shard> Runtime<S> {
         Self { context: Arc::new(Context { topic, writer, clock, make, loads }), shards: RwLock::default() }
     }
 
-    /// This broker leads the partition from `epoch` on: starts its shard, which loads first. An epoch that is not newer
-    /// than the shard's is ignored; a newer one starts afresh, because appends under the old one fail.
+    /// This broker leads the partition under `epoch`: starts its shard, which loads first. If there is one, it has led
+    /// without a gap, and the shard goes on: the log takes its appends as long as that is so.
     pub(crate) fn on_elected(&self, partition: PartitionIndex, epoch: LeaderEpoch) {
         let mut shards = self.shards.write();
-        if shards.get(&partition).is_some_and(|shard| shard.epoch >= epoch) {
+        if shards.get(&partition).is_some_and(|shard| !shard.mailbox.is_closed()) {
             return;
         }
         let (mailbox, commands) = mpsc::channel(limits::MAILBOX_COMMANDS_MAX);
@@ -59,7 +60,7 @@ impl<S: Shard> Runtime<S> {
         let active = Arc::new(AtomicBool::new(false));
         let owner = Owner::new(self.context.clone(), partition, epoch, commands, active.clone());
         task::spawn_owner("coordinator", owner.run(stopped));
-        shards.insert(partition, ShardHandle { epoch, mailbox, active, _stop: stop });
+        shards.insert(partition, ShardHandle { mailbox, active, _stop: stop });
     }
 
     /// This broker no longer leads the partition: its shard ends, and waiting requests are told that it is elsewhere.

@@ -10,6 +10,10 @@
 //! its log. Its records are owed: they are appended, in their order and before any others, as soon as the log takes
 //! them, so that the shard is the fold of its log again without being loaded anew (I-17). Requests that waited for them
 //! are told at once to ask again, and until then nothing is shown that the log does not hold (I-18).
+//!
+//! An append that waits for followers longer than clients do keeps its place: it is in the log, and counts when they
+//! have it, or is gone with this leadership. Requests that wait for it are told to ask again, and until the high
+//! watermark moves nothing is decided or shown that would wait as well.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -19,10 +23,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::ready;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::context::{Context, Unavailable};
+use super::flight::{Command, Flight, Released, Sender, answer, landed, release, unavailable};
 use super::shard::{Access, Moment, Outcome, ReplayError, Shard, Ticket};
 use super::writer::{Appending, CoordinatorRecord, Entry, WriteError};
 use crate::types::{Fence, LeaderEpoch, LogOpening, Offset, PartitionIndex, limits};
@@ -41,23 +46,6 @@ const SAY_AGAIN_MS: i64 = 60_000;
 /// How long what is due by time is put off while the log takes no records.
 const PUT_OFF_MS: i64 = 1000;
 
-/// A request on its way to a shard.
-pub(crate) struct Command<S: Shard> {
-    pub(crate) request: S::Request,
-    pub(crate) reply: Sender<S>,
-}
-
-type Sender<S> = oneshot::Sender<Result<<S as Shard>::Reply, Unavailable>>;
-type Released<S> = (Sender<S>, <S as Shard>::Reply);
-
-/// Records that are being appended, and the replies that wait for them.
-struct Flight<S: Shard> {
-    /// Kept until it is in the log, because the shard has it already.
-    entry: Entry,
-    appended: Appending,
-    replies: Vec<Released<S>>,
-}
-
 /// Records and replies that are not under way yet.
 struct Batch<S: Shard> {
     records: Vec<CoordinatorRecord>,
@@ -74,10 +62,14 @@ pub(super) struct Serving<'a, S: Shard> {
     /// Bytes of records that one batch takes.
     records_bytes_max: usize,
     next_ticket: u64,
+    /// What was read is not replicated yet; see [`Self::begin`].
+    unreplicated: Option<Appending>,
+    /// What is asked once, until it is.
+    deferred: Vec<Command<S>>,
     /// Requests that no decision has answered yet.
     waiting: HashMap<Ticket, (Sender<S>, Access)>,
     batch: Batch<S>,
-    /// In the order of their appends.
+    /// In the order of their appends; those that are late come first.
     flights: VecDeque<Flight<S>>,
     /// Of the log, as it was when it was asked last with nothing under way.
     opening: Option<LogOpening>,
@@ -114,6 +106,8 @@ impl<'a, S: Shard> Serving<'a, S> {
             shard,
             records_bytes_max: batch_bytes_max.saturating_sub(BATCH_OVERHEAD_BYTES),
             next_ticket: 0,
+            unreplicated: None,
+            deferred: Vec::new(),
             waiting: HashMap::new(),
             batch: Batch { records: Vec::new(), bytes: 0, replies: Vec::new() },
             flights: VecDeque::new(),
@@ -140,13 +134,20 @@ impl<'a, S: Shard> Serving<'a, S> {
     ) -> Result<(), WriteError> {
         let mut drained = Vec::new();
         let mut alarm: Option<(i64, Pin<Box<Sleep>>)> = None;
+        let mut late: Option<(Instant, Pin<Box<Sleep>>)> = None;
         loop {
             self.arm(&mut alarm);
-            let accepting = self.flights.len() < limits::COORDINATOR_APPENDS_IN_FLIGHT_MAX;
+            self.arm_late(&mut late);
+            let accepting = self.is_stalled() || self.flights.len() < limits::COORDINATOR_APPENDS_IN_FLIGHT_MAX;
             tokio::select! {
                 biased;
                 _ = &mut *stop => return Ok(()),
                 landed = landed(&mut self.flights) => self.on_landed(landed),
+                reached = reached(&mut self.unreplicated) => self.on_replicated(reached),
+                () = ring(&mut late) => {
+                    self.on_late();
+                    Ok(())
+                }
                 () = due(&mut self.owed_due) => self.append_owed(),
                 () = ring(&mut alarm), if accepting => {
                     alarm = None;
@@ -168,14 +169,41 @@ impl<'a, S: Shard> Serving<'a, S> {
 
     /// Sets the alarm to when the shard wants to be called; leaves it alone if that has not changed.
     fn arm(&self, alarm: &mut Option<(i64, Pin<Box<Sleep>>)>) {
-        let wake_ms = self.shard.next_wake_ms().map(|at| at.max(self.put_off_until_ms));
+        let wakes = self.unreplicated.is_none().then(|| self.shard.next_wake_ms()).flatten();
+        let wake_ms = wakes.map(|at| at.max(self.put_off_until_ms));
         if alarm.as_ref().map(|(at, _)| *at) != wake_ms {
             let now_ms = self.context.clock.monotonic_ms();
             *alarm = wake_ms.map(|at| (at, Box::pin(sleep(Duration::from_millis((at - now_ms).max(0) as u64)))));
         }
     }
 
-    pub(super) fn on_loaded(&mut self) {
+    /// Sets the alarm to when the next append is late.
+    fn arm_late(&self, alarm: &mut Option<(Instant, Pin<Box<Sleep>>)>) {
+        let late_at = self.flights.iter().find(|flight| !flight.is_late).map(|flight| flight.patience_ends);
+        if alarm.as_ref().map(|(at, _)| *at) != late_at {
+            *alarm = late_at.map(|at| (at, Box::pin(sleep_until(at))));
+        }
+    }
+
+    /// Before [`Self::run`]. `unreplicated`: the high watermark has not come to the end of what was read, and this
+    /// tells when it has. Until then what was read is shown, nothing is decided, and no time runs.
+    pub(super) fn begin(&mut self, unreplicated: Option<Appending>) {
+        self.unreplicated = unreplicated;
+        if self.unreplicated.is_none() {
+            self.on_loaded();
+        }
+    }
+
+    fn on_replicated(&mut self, reached: Result<Offset, WriteError>) -> Result<(), WriteError> {
+        self.unreplicated = None;
+        reached?;
+        info!(topic = %self.context.topic, partition = %self.partition, "what the coordinator has read is replicated");
+        self.on_loaded();
+        let mut deferred = std::mem::take(&mut self.deferred);
+        self.handle(&mut deferred)
+    }
+
+    fn on_loaded(&mut self) {
         let now = self.now();
         self.shard.on_loaded(now, &mut self.out);
         self.settle(None);
@@ -209,10 +237,27 @@ impl<'a, S: Shard> Serving<'a, S> {
         let mut closed: Option<Option<WriteError>> = None;
         for Command { request, reply } in commands.drain(..) {
             let access = S::access(&request);
+            if self.unreplicated.is_some() {
+                match access {
+                    Access::Read => {}
+                    Access::Presence => {
+                        answer::<S>(reply, Err(Unavailable::Loading));
+                        continue;
+                    }
+                    Access::Settled | Access::Write => {
+                        answer::<S>(reply, Err(Unavailable::NotAvailable));
+                        continue;
+                    }
+                    Access::WriteOnce => {
+                        self.deferred.push(Command { request, reply });
+                        continue;
+                    }
+                }
+            }
             let refused = match access {
                 Access::Presence | Access::WriteOnce => None,
-                Access::Read => self.refused.clone(),
-                Access::Write if self.refused.is_some() => self.refused.clone(),
+                Access::Read | Access::Settled => self.withheld(),
+                Access::Write if self.withheld().is_some() => self.withheld(),
                 Access::Write => match &closed {
                     Some(closed) => closed.clone(),
                     None => closed.insert(self.closed()?).clone(),
@@ -236,8 +281,8 @@ impl<'a, S: Shard> Serving<'a, S> {
     /// # Errors
     /// This is no longer the leader.
     fn closed(&mut self) -> Result<Option<WriteError>, WriteError> {
-        if self.refused.is_some() {
-            return Ok(self.refused.clone());
+        if let Some(why) = self.withheld() {
+            return Ok(Some(why));
         }
         match self.may_append() {
             Ok(opening) if self.flights.is_empty() => {
@@ -250,6 +295,16 @@ impl<'a, S: Shard> Serving<'a, S> {
             Err(WriteError::NotLeader) => Err(WriteError::NotLeader),
             Err(error) => Ok(Some(error)),
         }
+    }
+
+    /// Why nothing may be shown that the shard has, if so: the log does not hold it, or followers do not.
+    fn withheld(&self) -> Option<WriteError> {
+        self.refused.clone().or_else(|| self.is_stalled().then_some(WriteError::NotEnoughReplicas))
+    }
+
+    /// Followers have not taken what was appended for longer than a request waits.
+    fn is_stalled(&self) -> bool {
+        self.flights.front().is_some_and(|flight| flight.is_late)
     }
 
     fn may_append(&self) -> Result<LogOpening, WriteError> {
@@ -326,7 +381,7 @@ impl<'a, S: Shard> Serving<'a, S> {
                 Entry::Marker(marker) => self.shard.replay_marker(marker),
             };
             self.say_if_unknown(replayed);
-            self.flights.push_back(Flight { entry, appended, replies: Vec::new() });
+            self.flights.push_back(Flight::new(entry, appended, Vec::new()));
         }
         Ok(())
     }
@@ -341,9 +396,9 @@ impl<'a, S: Shard> Serving<'a, S> {
     fn flush(&mut self) {
         let replies = std::mem::take(&mut self.batch.replies);
         if self.batch.records.is_empty() {
-            match self.flights.back_mut() {
+            match self.flights.back_mut().filter(|flight| !flight.is_late) {
                 Some(flight) => flight.replies.extend(replies),
-                // While the log is owed something these show nothing of it, see `handle`.
+                // While the log is owed something, or followers are, these show nothing of it, see `handle`.
                 None => release::<S>(replies),
             }
             return;
@@ -362,7 +417,7 @@ impl<'a, S: Shard> Serving<'a, S> {
             }
             ready(Err(error)).boxed()
         });
-        self.flights.push_back(Flight { entry, appended, replies });
+        self.flights.push_back(Flight::new(entry, appended, replies));
     }
 
     fn try_append(&mut self, entry: &Entry) -> Result<Appending, WriteError> {
@@ -383,14 +438,23 @@ impl<'a, S: Shard> Serving<'a, S> {
     /// The shard cannot go on with this log.
     fn on_landed(&mut self, landed: Result<Offset, WriteError>) -> Result<(), WriteError> {
         let refused = match landed {
-            Ok(_) if self.owed.is_empty() => {
+            Ok(_) | Err(WriteError::NotEnoughAfterAppend) if !self.owed.is_empty() => {
+                return Err(WriteError::Storage("it took records behind those that it refused".into()));
+            }
+            Ok(_) => {
                 *self.has_appended = true;
                 if let Some(flight) = self.flights.pop_front() {
                     release::<S>(flight.replies);
                 }
                 return Ok(());
             }
-            Ok(_) => return Err(WriteError::Storage("it took records behind those that it refused".into())),
+            // It is stored; who asked is to know that fewer have it than were to.
+            Err(error @ WriteError::NotEnoughAfterAppend) => {
+                *self.has_appended = true;
+                let replies = self.flights.pop_front().map(|flight| flight.replies);
+                self.lose(replies.into_iter().flatten().collect(), &error);
+                return Ok(());
+            }
             Err(error) if error.passes() => error,
             Err(error) => return Err(error),
         };
@@ -399,12 +463,33 @@ impl<'a, S: Shard> Serving<'a, S> {
             self.say_refused(&refused);
         }
         self.owed.push(flight.entry);
-        let why = unavailable(&refused);
-        flight.replies.into_iter().for_each(|(sender, _)| answer::<S>(sender, Err(why)));
-        self.shard.on_replies_lost();
+        self.lose(flight.replies, &refused);
         self.refused.get_or_insert(refused);
         self.owed_due = self.flights.is_empty().then(|| Box::pin(sleep(OWED_PAUSE)));
         Ok(())
+    }
+
+    /// Those that wait for what was decided are told to ask again.
+    fn lose(&mut self, replies: Vec<Released<S>>, error: &WriteError) {
+        let why = unavailable(error);
+        replies.into_iter().for_each(|(sender, _)| answer::<S>(sender, Err(why)));
+        self.shard.on_replies_lost();
+    }
+
+    /// Followers have not taken the oldest append that was in time until now.
+    fn on_late(&mut self) {
+        let now = Instant::now();
+        let late = self.flights.iter_mut().take_while(|flight| flight.patience_ends <= now);
+        let mut replies = Vec::new();
+        for flight in late {
+            flight.is_late = true;
+            replies.append(&mut flight.replies);
+        }
+        self.lose(replies, &WriteError::NotEnoughReplicas);
+        warn!(
+            topic = %self.context.topic, partition = %self.partition,
+            "what the coordinator appends is not replicated in time; nothing is decided or shown until it is"
+        );
     }
 
     fn say_refused(&mut self, refused: &WriteError) {
@@ -451,17 +536,10 @@ impl<'a, S: Shard> Serving<'a, S> {
         let held = self.flights.into_iter().flat_map(|flight| flight.replies).chain(self.batch.replies);
         let senders = held.map(|(sender, _)| sender).chain(self.waiting.into_values().map(|(sender, _)| sender));
         senders.for_each(|sender| answer::<S>(sender, Err(why)));
+        self.deferred.into_iter().for_each(|command| answer::<S>(command.reply, Err(why)));
         while let Ok(command) = commands.try_recv() {
             answer::<S>(command.reply, Err(why));
         }
-    }
-}
-
-/// The result of the oldest append; never, if there is none.
-async fn landed<S: Shard>(flights: &mut VecDeque<Flight<S>>) -> Result<Offset, WriteError> {
-    match flights.front_mut() {
-        Some(flight) => (&mut flight.appended).await,
-        None => pending().await,
     }
 }
 
@@ -472,30 +550,17 @@ async fn due(sleep: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-async fn ring(alarm: &mut Option<(i64, Pin<Box<Sleep>>)>) {
-    match alarm {
-        Some((_, sleep)) => sleep.await,
+/// What was read is replicated; never, if it is already.
+async fn reached(unreplicated: &mut Option<Appending>) -> Result<Offset, WriteError> {
+    match unreplicated {
+        Some(unreplicated) => unreplicated.await,
         None => pending().await,
     }
 }
 
-/// What a request is told of an append that failed. Source: Kafka 3.9 `GroupMetadataManager.putCacheCallback`,
-/// `TransactionStateManager.appendTransactionToLog`; for want of space see [`Unavailable::NotAvailable`].
-fn unavailable(error: &WriteError) -> Unavailable {
-    match error {
-        WriteError::NotLeader | WriteError::Storage(_) => Unavailable::NotCoordinator,
-        WriteError::NotEnoughReplicas | WriteError::Full | WriteError::TooLarge => Unavailable::NotAvailable,
-        WriteError::Transaction(refusal) => Unavailable::Transaction(*refusal),
-    }
-}
-
-fn answer<S: Shard>(sender: Sender<S>, answer: Result<S::Reply, Unavailable>) {
-    // The asker may have gone away, and then no answer is owed.
-    drop(sender.send(answer));
-}
-
-fn release<S: Shard>(replies: Vec<Released<S>>) {
-    for (sender, reply) in replies {
-        answer::<S>(sender, Ok(reply));
+async fn ring<T>(alarm: &mut Option<(T, Pin<Box<Sleep>>)>) {
+    match alarm {
+        Some((_, sleep)) => sleep.await,
+        None => pending().await,
     }
 }

@@ -70,6 +70,8 @@ pub(crate) enum ReplayError {
 pub(crate) enum Access {
     /// Shows what the log holds.
     Read,
+    /// Shows what the log holds, and what is done with it cannot be taken back: it has to be replicated.
+    Settled,
     /// May lead to records. The request is refused and comes again.
     Write,
     /// May lead to records, and is asked once: it is decided whatever the log says, and stored when the log takes it.
@@ -110,7 +112,8 @@ pub(crate) trait Shard: Send + 'static {
     /// requests were told to ask again. The records are stored later, in their order.
     fn on_replies_lost(&mut self) {}
 
-    /// The whole log has been replayed; requests follow.
+    /// The whole log has been replayed and is replicated: time runs from here on. Before it there may have been
+    /// requests that read.
     fn on_loaded(&mut self, now: Moment, out: &mut Outcome<Self::Reply>);
 
     /// When [`Shard::on_time`] is to be called, on the monotonic clock.

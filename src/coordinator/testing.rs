@@ -42,6 +42,10 @@ struct State {
     loads: usize,
     held: bool,
     held_loads: bool,
+    /// What was read does not become replicated.
+    held_watermark: bool,
+    /// Results of the next appends when they return, which are in the log all the same.
+    outcomes: VecDeque<WriteError>,
     guard: Option<TransactionGuard>,
 }
 
@@ -60,6 +64,17 @@ impl MemoryLog {
     pub(crate) fn hold_loads(&self, held: bool) {
         self.state.lock().held_loads = held;
         self.changed.notify_waiters();
+    }
+
+    /// While held, the high watermark does not come to the end of what a load has read.
+    pub(crate) fn hold_watermark(&self, held: bool) {
+        self.state.lock().held_watermark = held;
+        self.changed.notify_waiters();
+    }
+
+    /// The next append is in the log, and returns with this error.
+    pub(crate) fn return_next(&self, error: WriteError) {
+        self.state.lock().outcomes.push_back(error);
     }
 
     /// While an error is given, nothing may be appended; `None` ends that.
@@ -153,7 +168,7 @@ impl PartitionWriter for Arc<MemoryLog> {
                 state.logs.entry(key).or_default().truncate(at - 1);
                 return Err(WriteError::Full);
             }
-            Ok(end)
+            state.outcomes.pop_front().map_or(Ok(end), Err)
         }
         .boxed())
     }
@@ -166,6 +181,15 @@ impl PartitionWriter for Arc<MemoryLog> {
         _: ProducerEpoch,
     ) -> Option<TransactionGuard> {
         self.state.lock().guard
+    }
+
+    fn until_replicated(&self, _: &TopicName, _: PartitionIndex, _: LeaderEpoch, end: Offset) -> Appending {
+        let this = self.clone();
+        async move {
+            this.until(|state| !state.held_watermark).await;
+            Ok(end)
+        }
+        .boxed()
     }
 
     fn load(&self, topic: &TopicName, partition: PartitionIndex, mut visit: Visitor) -> Appending {

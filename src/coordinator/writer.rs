@@ -61,10 +61,11 @@ pub(crate) enum Loaded {
 /// Gets what a load finds; it may end early.
 pub(crate) type Visitor = Box<dyn FnMut(Loaded) -> ControlFlow<()> + Send>;
 
-/// Why records could not be appended. Nothing is known to have been written, except after `Storage`.
+/// Why records could not be appended. Nothing is known to have been written, except after `Storage` and
+/// `NotEnoughAfterAppend`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// This broker does not lead the partition, or under another epoch.
+    /// This broker does not lead the partition, or has not without a gap since the epoch.
     #[error("not the leader")]
     NotLeader,
     /// The batch is larger than the topic's max.message.bytes.
@@ -73,6 +74,9 @@ pub(crate) enum WriteError {
     /// ISR below min.insync.replicas.
     #[error("not enough replicas")]
     NotEnoughReplicas,
+    /// It is in the log, below the high watermark; but the ISR has become smaller than min.insync.replicas meanwhile.
+    #[error("not enough replicas after the append")]
+    NotEnoughAfterAppend,
     /// The disk's reserve is reached.
     #[error("no space left above the disk reserve")]
     Full,
@@ -88,7 +92,9 @@ impl WriteError {
     pub(crate) fn passes(&self) -> bool {
         match self {
             Self::NotEnoughReplicas | Self::Full => true,
-            Self::NotLeader | Self::TooLarge | Self::Storage(_) | Self::Transaction(_) => false,
+            Self::NotLeader | Self::TooLarge | Self::NotEnoughAfterAppend | Self::Storage(_) | Self::Transaction(_) => {
+                false
+            }
         }
     }
 }
@@ -110,7 +116,8 @@ pub(crate) enum TransactionRefusal {
 /// Appends to and reads one internal topic. Implemented by `replica`.
 pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
     /// Whether an append would be taken now, and the opening of the log that its fence has to name. Asked before
-    /// something is decided that has to be stored; the append may be refused all the same.
+    /// something is decided that has to be stored; the append may be refused all the same. `epoch`: one under which
+    /// this broker has led, without a gap since.
     fn may_append(
         &self,
         topic: &TopicName,
@@ -154,9 +161,19 @@ pub(crate) trait PartitionWriter: Debug + Send + Sync + 'static {
     /// outside of transactions may be skipped if a later one of the same key follows: compaction may take it at any
     /// time, so no state may depend on it.
     fn load(&self, topic: &TopicName, partition: PartitionIndex, visit: Visitor) -> Appending;
+
+    /// Answers with `end` once the high watermark has reached it. `end` is what a load has answered with, `epoch` one
+    /// under which this broker has led without a gap since.
+    fn until_replicated(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        epoch: LeaderEpoch,
+        end: Offset,
+    ) -> Appending;
 }
 
-/// An append, or a load, that is under way: the offset it reached.
+/// An append, a load, or the wait for the high watermark: the offset it reached.
 pub(crate) type Appending = BoxFuture<'static, Result<Offset, WriteError>>;
 
 /// A shared writer.

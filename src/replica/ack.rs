@@ -163,6 +163,12 @@ impl AckQueue {
         self.waiting.push_back((last_offset, ack));
     }
 
+    /// As [`Self::push`], for an ack that may have come before those that wait already.
+    pub(crate) fn insert(&mut self, last_offset: Offset, ack: Ack) {
+        let at = self.waiting.partition_point(|(waiting, _)| *waiting <= last_offset);
+        self.waiting.insert(at, (last_offset, ack));
+    }
+
     /// Answers every ack whose last offset lies below `position`.
     pub(crate) fn pass(&mut self, position: Offset) {
         while self.waiting.front().is_some_and(|(last_offset, _)| *last_offset < position) {
@@ -200,6 +206,18 @@ mod tests {
         assert!(woken.try_all().is_none());
         queue.fail_all(&AckError::Full);
         assert_eq!(woken.try_all(), Some(vec![Ok(()), Err(AckError::Full)]));
+    }
+
+    #[test]
+    fn an_ack_that_comes_late_waits_in_its_place() {
+        let (completion, mut woken) = Completion::new(3);
+        let mut queue = AckQueue::default();
+        queue.push(Offset(4), Ack::new(&completion, 0));
+        queue.push(Offset(9), Ack::new(&completion, 1));
+        queue.insert(Offset(4), Ack::new(&completion, 2));
+        queue.pass(Offset(5));
+        queue.fail_all(&AckError::Full);
+        assert_eq!(woken.try_all(), Some(vec![Ok(()), Err(AckError::Full), Ok(())]));
     }
 
     #[test]

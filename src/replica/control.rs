@@ -24,7 +24,10 @@ use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Partitio
 
 /// What must hear of leadership, owned by a room above.
 pub(crate) trait LeadershipListener: std::fmt::Debug + Send + Sync + 'static {
+    /// This broker leads the partition under this epoch. Without a resignation in between it has led since the last
+    /// call, and nothing that it appended was undone.
     fn on_leading(&self, topic: &TopicName, partition: PartitionIndex, epoch: LeaderEpoch);
+    /// It no longer leads, or has not for a while. May be said again.
     fn on_resigned(&self, topic: &TopicName, partition: PartitionIndex);
     /// Topics that have left the cluster.
     fn on_topics_deleted(&self, topics: &[TopicName]);
@@ -158,10 +161,13 @@ impl ReplicaControl {
             Err(NotTaken::EndLost) => return Err(ControlError::EndLost),
         };
         if topic.is_internal() {
-            if partition.view().leading {
-                self.listener.on_leading(topic, partition.id.partition, state.leader_epoch);
-            } else if before.leading {
+            let leading = partition.view().leading;
+            // A StopReplica, which says nothing to the coordinator, may have ended an earlier leadership.
+            if !leading || !before.leading {
                 self.listener.on_resigned(topic, partition.id.partition);
+            }
+            if leading {
+                self.listener.on_leading(topic, partition.id.partition, state.leader_epoch);
             }
         }
         // Whatever the role, it is offline: a controller that heard otherwise would have it lead once more.

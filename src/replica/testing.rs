@@ -54,6 +54,16 @@ pub(crate) fn take(partition: &Arc<Partition>, role: Role) {
     partition.take_role(role).expect("taken").wait().expect("recorded");
 }
 
+/// Appends a batch of one record, and waits until it is written; who follows is not waited for.
+pub(crate) fn append_unacknowledged(partition: &Arc<Partition>) {
+    let mut builder = BatchBuilder::new();
+    builder.append(0, None, Some(b"v"));
+    let (completion, _) = Completion::new(1);
+    let ack = AckAt::HighWatermark(Ack::new(&completion, 0));
+    drop(partition.append(builder.finish(), ack, None, None, 0).expect("accepted"));
+    partition.wait_for_writes().expect("written");
+}
+
 /// Appends so many batches of one record, and waits until they are written.
 pub(crate) fn append(partition: &Arc<Partition>, count: usize) {
     for _ in 0..count {

@@ -10,7 +10,8 @@ pub struct LogOpening(pub u64);
 /// its way, and leave a hole that its owner does not know of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fence {
-    /// The partition is led under exactly this epoch.
+    /// The partition is led here, and has been without a gap since this epoch: a later one of the same leadership,
+    /// which any follower's death brings, takes nothing from the log.
     pub epoch: LeaderEpoch,
     /// The log has not been opened anew since the owner asked for it.
     pub opening: LogOpening,

@@ -63,6 +63,35 @@ impl Kit {
         kit
     }
 
+    /// Another broker has led meanwhile.
+    async fn elect_anew(&self, epoch: i32) {
+        self.groups.on_resigned(PARTITION);
+        self.groups.on_elected(PARTITION, LeaderEpoch(epoch));
+        settle().await;
+    }
+
+    /// The one member of group "m", which has its assignment.
+    async fn member(&self) -> Arc<str> {
+        let joined = self.join("A").await.await;
+        let sync = SyncRequest {
+            group: "m".into(),
+            member_id: joined.member_id.clone(),
+            instance_id: None,
+            generation_id: joined.generation_id,
+            protocol_type: None,
+            protocol: None,
+            assignments: vec![(joined.member_id.clone(), bytes::Bytes::from_static(b"all"))],
+        };
+        assert_eq!((self.groups.sync(sync).await.await.error, joined.error), (None, None));
+        joined.member_id
+    }
+
+    /// How many members group "m" has.
+    async fn members(&self) -> usize {
+        let described = self.groups.describe("m".into()).await.await.expect("a coordinator");
+        described.map_or(0, |group| group.members.len())
+    }
+
     pub(super) async fn commit(&self, offset: i64) -> Answer<CommitReply> {
         self.groups.commit(commit_of(offset)).await
     }
@@ -257,8 +286,7 @@ async fn what_is_refused_under_way_is_told_at_once_and_stored_in_order_when_ther
     assert_eq!(kit.log.batch_sizes(&TopicName::new(CONSUMER_OFFSETS), PARTITION), [1, 1, 1, 1]);
     assert_eq!((kit.commit(5).await.await.error, kit.log.loads()), (None, 1));
     // The state is the fold of the log.
-    kit.groups.on_elected(PARTITION, LeaderEpoch(2));
-    settle().await;
+    kit.elect_anew(2).await;
     assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(5), 2));
 }
 
@@ -346,13 +374,133 @@ async fn what_was_committed_is_there_after_a_new_election() {
     let kit = Kit::elected().await;
     assert_eq!(kit.commit(5).await.await.error, None);
     let joined = kit.join("A").await;
-    // The same epoch again changes nothing; the next one starts afresh.
-    kit.groups.on_elected(PARTITION, LeaderEpoch(1));
-    settle().await;
-    kit.groups.on_elected(PARTITION, LeaderEpoch(2));
+    kit.elect_anew(2).await;
     assert_eq!(joined.await.error, Some(GroupError::NotCoordinator));
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(5), 2));
+}
+
+/// Any follower's death is a new leader epoch for each partition that it was in the ISR of.
+#[tokio::test(start_paused = true)]
+async fn a_later_epoch_of_the_same_leadership_takes_nothing_from_the_shard() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(5).await.await.error, None);
+    let joined = kit.join("A").await;
+    kit.log.hold(true);
+    let committed = kit.commit(6).await;
     settle().await;
-    assert_eq!(kit.fetched().await, Offset(5));
+    for epoch in [1, 2, 4] {
+        kit.groups.on_elected(PARTITION, LeaderEpoch(epoch));
+        settle().await;
+    }
+    kit.log.hold(false);
+    assert_eq!((committed.await.error, joined.await.error), (None, None));
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(6), 1));
+    // Nor does a load begin anew.
+    kit.log.hold_loads(true);
+    kit.elect_anew(5).await;
+    kit.groups.on_elected(PARTITION, LeaderEpoch(6));
+    kit.log.hold_loads(false);
+    settle().await;
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(6), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_is_shown_when_it_is_replicated_and_time_runs_from_then_on() {
+    let kit = Kit::elected().await;
+    kit.member().await;
+    assert_eq!(kit.commit(5).await.await.error, None);
+    kit.log.hold_watermark(true);
+    kit.elect_anew(2).await;
+    // A follower in the ISR may be slow; its lag is bounded elsewhere.
+    for _ in 0..4 {
+        assert_eq!(kit.fetch().await.await, Err(GroupError::CoordinatorLoadInProgress));
+        assert_eq!(kit.commit(6).await.await.error, Some(GroupError::CoordinatorLoadInProgress));
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+    kit.log.hold_watermark(false);
+    settle().await;
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(5), 2));
+    assert_eq!(kit.members().await, 1, "its session begins now");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(kit.members().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_too_few_replicas_a_loaded_coordinator_is_read_from_after_a_while_and_takes_nothing() {
+    let kit = Kit::elected().await;
+    kit.member().await;
+    assert_eq!(kit.commit(5).await.await.error, None);
+    kit.log.hold_watermark(true);
+    kit.log.close(Some(WriteError::NotEnoughReplicas));
+    kit.elect_anew(2).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(kit.fetch().await.await, Err(GroupError::CoordinatorLoadInProgress));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let topics = ["u".into()];
+    let mut deleted = Box::pin(kit.groups.on_topics_deleted(&topics));
+    for _ in 0..3 {
+        assert_eq!(kit.fetched().await, Offset(5));
+        assert_eq!(kit.commit(6).await.await.error, Some(GroupError::CoordinatorNotAvailable));
+        let beat = HeartbeatRequest { group: "m".into(), member_id: "?".into(), instance_id: None, generation_id: 1 };
+        assert_eq!(kit.groups.heartbeat(beat).await.await, Ok(()), "nobody is late yet");
+        assert!((&mut deleted).now_or_never().is_none());
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    kit.log.accept();
+    kit.log.hold_watermark(false);
+    deleted.await;
+    assert_eq!((kit.commit(7).await.await.error, kit.members().await), (None, 1));
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(7), 2));
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(kit.members().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_followers_too_long_is_told_and_the_shard_stays() {
+    let kit = Kit::elected().await;
+    let member_id = kit.member().await;
+    assert_eq!(kit.commit(1).await.await.error, None);
+    kit.log.hold(true);
+    let started = Instant::now();
+    let mut answers = Vec::new();
+    for offset in 2..20 {
+        answers.push(kit.commit(offset).await);
+        settle().await;
+    }
+    let read = kit.fetch().await;
+    for answer in answers.drain(..) {
+        assert_eq!(answer.await.error, Some(GroupError::CoordinatorNotAvailable));
+    }
+    assert_eq!((read.await, started.elapsed().as_secs()), (Err(GroupError::CoordinatorNotAvailable), 5));
+    // The member that is there beats, and nobody is thrown out meanwhile.
+    for _ in 0..5 {
+        let started = Instant::now();
+        let member_id = member_id.clone();
+        let beat = HeartbeatRequest { group: "m".into(), member_id, instance_id: None, generation_id: 1 };
+        assert_eq!(kit.groups.heartbeat(beat).await.await, Ok(()));
+        assert_eq!(kit.commit(99).await.await.error, Some(GroupError::CoordinatorNotAvailable));
+        assert_eq!(kit.fetch().await.await, Err(GroupError::CoordinatorNotAvailable));
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    kit.log.hold(false);
+    settle().await;
+    // What had its place before the followers were late is there; the rest was told to come again.
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(5), 1));
+    assert_eq!((kit.commit(21).await.await.error, kit.fetched().await), (None, Offset(21)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_too_few_replicas_have_is_told_and_stored() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(1).await.await.error, None);
+    kit.log.return_next(WriteError::NotEnoughAfterAppend);
+    assert_eq!(kit.commit(2).await.await.error, Some(GroupError::CoordinatorNotAvailable));
+    assert_eq!(kit.fetched().await, Offset(2));
+    assert_eq!(kit.commit(3).await.await.error, None);
+    assert_eq!(kit.log.batch_sizes(&TopicName::new(CONSUMER_OFFSETS), PARTITION), [1, 1, 1]);
+    kit.elect_anew(2).await;
+    assert_eq!((kit.fetched().await, kit.log.loads()), (Offset(3), 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,6 +523,7 @@ async fn deleted_topics_lose_their_offsets_even_if_the_shard_is_loading() {
     let kit = Kit::elected().await;
     assert_eq!(kit.commit(5).await.await.error, None);
     kit.log.hold_loads(true);
+    kit.groups.on_resigned(PARTITION);
     kit.groups.on_elected(PARTITION, LeaderEpoch(2));
     let topics = ["t".into()];
     let mut deleted = Box::pin(kit.groups.on_topics_deleted(&topics));

@@ -1,14 +1,17 @@
-//! The group coordinator over a partition whose directory is full: what is refused before it is decided, and what on
-//! its way to the disk.
+//! The group coordinator over a partition of a directory: one that is full, where something is refused before it is
+//! decided or on its way to the disk, and one with followers that hold the high watermark back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::config::GroupConfig;
-use super::coordinator::GroupCoordinator;
+use super::coordinator::{Answer, GroupCoordinator};
 use super::coordinator_tests::{PARTITION, commit_of, fetch_of, offsets_topic};
 use super::error::GroupError;
+use super::request::CommitReply;
 use crate::clock::testing::ManualClock;
 use crate::cluster::image::ImagePublisher;
 use crate::coordinator::replica_writer::ReplicaWriter;
@@ -16,6 +19,7 @@ use crate::coordinator::writer::{Appending, Entry, PartitionWriter, SharedWriter
 use crate::log::config::LogConfig;
 use crate::log::reading::tail::Tail;
 use crate::replica::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
+use crate::replica::partition::Role;
 use crate::replica::testing;
 use crate::storage::testing::faulty::{Faults, FaultyDir};
 use crate::storage::testing::memory::MemoryDir;
@@ -66,6 +70,16 @@ impl PartitionWriter for Counted {
         self.0.writer.begin_verification(topic, partition, producer_id, producer_epoch)
     }
 
+    fn until_replicated(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        epoch: LeaderEpoch,
+        end: Offset,
+    ) -> Appending {
+        self.0.writer.until_replicated(topic, partition, epoch, end)
+    }
+
     fn load(&self, topic: &TopicName, partition: PartitionIndex, visit: Visitor) -> Appending {
         self.0.loads.fetch_add(1, Ordering::SeqCst);
         self.0.writer.load(topic, partition, visit)
@@ -109,9 +123,34 @@ impl Kit {
         let recorded = partition.take_role(testing::role(1, epoch)).expect("taken");
         recorded.await.expect("recorded");
         let loads = self.loads();
+        self.groups.on_resigned(PARTITION);
         self.groups.on_elected(PARTITION, leader_epoch);
         self.until_fetched(|fetched| fetched.is_ok()).await;
         assert_eq!(self.loads(), loads + 1);
+    }
+
+    /// Takes a role. This broker is in the ISR, alone or with another that never fetches.
+    async fn lead(&self, leader: i32, epoch: i32, is_alone: bool) {
+        let leader_alone = testing::role(leader, epoch);
+        let isr = if is_alone { vec![BrokerId(leader)] } else { vec![BrokerId(1), BrokerId(2)] };
+        let role = Role { isr, replicas: vec![BrokerId(1), BrokerId(2)], ..leader_alone };
+        let partition = self.replicas.get(CONSUMER_OFFSETS, PARTITION).expect("open");
+        partition.take_role(role).expect("taken").await.expect("recorded");
+        match leader {
+            1 => self.groups.on_elected(PARTITION, LeaderEpoch(epoch)),
+            _ => self.groups.on_resigned(PARTITION),
+        }
+    }
+
+    /// A commit that is written, and waits for the other broker.
+    async fn held_commit(&self, offset: i64) -> Answer<CommitReply> {
+        let partition = self.replicas.get(CONSUMER_OFFSETS, PARTITION).expect("open");
+        let before = partition.view().log_end_offset;
+        let answer = self.groups.commit(commit_of(offset)).await;
+        while partition.view().log_end_offset == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        answer
     }
 
     fn loads(&self) -> usize {
@@ -180,4 +219,37 @@ async fn a_disk_that_fills_again_and_again_never_makes_a_coordinator_load() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!((kit.fetch().await, kit.loads()), (Ok(Offset(1000)), 1), "{stored} were stored at once");
+}
+
+#[tokio::test]
+async fn what_followers_do_not_have_is_not_shown_and_a_later_epoch_takes_nothing_away() {
+    let kit = Kit::elected().await;
+    assert_eq!(kit.commit(1).await, None);
+    kit.lead(1, 2, false).await;
+    let mut committed = kit.held_commit(2).await;
+    let mut fetched = kit.groups.fetch(fetch_of()).await;
+    assert!((&mut committed).now_or_never().is_none() && (&mut fetched).now_or_never().is_none());
+    kit.lead(1, 3, true).await;
+    assert_eq!((committed.await.error, fetched.await.expect("a coordinator")[0].1[0].offset), (None, Offset(2)));
+    assert_eq!((kit.commit(3).await, kit.loads()), (None, 1));
+}
+
+#[tokio::test]
+async fn a_new_leader_shows_what_it_has_read_when_the_high_watermark_has_come_to_it() {
+    let kit = Kit::elected().await;
+    kit.lead(1, 2, false).await;
+    let committed = kit.held_commit(2).await;
+    kit.lead(2, 3, false).await;
+    assert_eq!(committed.await.error, Some(GroupError::NotCoordinator));
+    kit.lead(1, 4, false).await;
+    while kit.loads() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(kit.fetch().await, Err(GroupError::CoordinatorLoadInProgress), "it may yet be undone");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    kit.lead(1, 5, true).await;
+    kit.until_fetched(|fetched| fetched == Ok(Offset(2))).await;
+    assert_eq!((kit.commit(3).await, kit.loads()), (None, 2));
 }

@@ -64,6 +64,7 @@ impl Kit {
     }
 
     async fn reload(&self, epoch: i32) {
+        self.groups.on_resigned(PARTITION);
         self.groups.on_elected(PARTITION, LeaderEpoch(epoch));
         settle().await;
     }

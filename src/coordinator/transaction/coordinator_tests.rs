@@ -303,7 +303,61 @@ async fn a_later_epoch_takes_over_without_a_resignation() {
     kit.markers.hold(false);
     settle().await;
     assert_eq!(kit.markers.written(), markers(producer, 2, ABORT));
-    assert_eq!(kit.state().await, "CompleteAbort");
+    assert_eq!((kit.state().await, kit.log.loads()), ("CompleteAbort", 1));
+}
+
+/// A decision on its way to the log when a follower dies: its markers are those of the later epoch.
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_while_the_epoch_changes_is_ended_once_under_the_later_one() {
+    let kit = Kit::elected().await;
+    let producer = kit.begun().await;
+    kit.log.hold(true);
+    let ended = kit.transactions.end(EndRequest { id: "t".into(), producer, result: COMMIT }).await;
+    settle().await;
+    kit.elect(2).await;
+    kit.log.hold(false);
+    assert_eq!(ended.await, Ok(()));
+    settle().await;
+    assert_eq!((kit.state().await, kit.log.loads()), ("CompleteCommit", 1));
+    assert_eq!(kit.markers.written(), markers(producer, 2, COMMIT));
+}
+
+/// The outcome may yet be undone by an election, and the markers could not be.
+#[tokio::test(start_paused = true)]
+async fn no_marker_is_written_for_an_outcome_that_was_read_and_is_not_replicated() {
+    let kit = Kit::elected().await;
+    let producer = kit.begun().await;
+    kit.markers.hold(true);
+    assert_eq!(kit.end(producer, COMMIT).await, Ok(()));
+    settle().await;
+    kit.transactions.on_resigned(PARTITION);
+    kit.log.hold_watermark(true);
+    kit.log.close(Some(WriteError::NotEnoughReplicas));
+    kit.markers.hold(false);
+    kit.elect(2).await;
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!((kit.state().await, kit.markers.written()), ("PrepareCommit", vec![]));
+    assert_eq!(kit.transactions.verify(both(producer)).await.await, vec![Err(CoordinatorNotAvailable); 2]);
+    kit.log.accept();
+    kit.log.hold_watermark(false);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((kit.state().await, kit.markers.written()), ("CompleteCommit", markers(producer, 2, COMMIT)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_followers_do_not_take_is_told_and_its_markers_follow_when_they_do() {
+    let kit = Kit::elected().await;
+    let producer = kit.begun().await;
+    kit.log.hold(true);
+    let ended = kit.transactions.end(EndRequest { id: "t".into(), producer, result: COMMIT }).await;
+    assert_eq!(ended.await, Err(CoordinatorNotAvailable));
+    assert_eq!(kit.end(producer, COMMIT).await, Err(CoordinatorNotAvailable));
+    sleep(Duration::from_secs(60)).await;
+    assert!(kit.markers.written().is_empty());
+    kit.log.hold(false);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((kit.state().await, kit.log.loads()), ("CompleteCommit", 1));
+    assert_eq!((kit.markers.written(), kit.end(producer, COMMIT).await), (markers(producer, 1, COMMIT), Ok(())));
 }
 
 #[tokio::test(start_paused = true)]

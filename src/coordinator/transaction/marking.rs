@@ -1,8 +1,9 @@
 //! Writes the markers of the transactions whose outcome is decided, and tells the shard when all of one are written.
 //!
-//! Lifecycle: one task per partition of `__transaction_state` and leadership of it; starts with the election, ends with
-//! the resignation or when a later leadership's task has come. Owns which transactions it is ending. One that is taken
-//! is ended, however long that takes; its partitions do not wait for each other, nor do transactions.
+//! Lifecycle: one task per partition of `__transaction_state` and leader epoch of it, which is the coordinator epoch of
+//! its markers; starts with the election, ends with the resignation or when a later epoch's task has come, which begins
+//! anew with all that is not complete. Owns which transactions it is ending. One that is taken is ended, however long
+//! that takes; its partitions do not wait for each other, nor do transactions.
 //!
 //! Source: Kafka 3.9 `TransactionMarkerChannelManager`, `TransactionMarkerRequestCompletionHandler`.
 
@@ -125,7 +126,8 @@ impl Marking {
             warn!(transactional_id = %transaction.id, ?marker, %refusal, "the transaction is left to a newer epoch");
             return transaction;
         }
-        self.ask(|| TransactionRequest::MarkersWritten { transaction: transaction.clone() }).await;
+        let epoch = self.epoch;
+        self.ask(|| TransactionRequest::MarkersWritten { epoch, transaction: transaction.clone() }).await;
         transaction
     }
 

@@ -25,8 +25,9 @@ pub(crate) enum TransactionRequest {
     TakeMarkers {
         epoch: LeaderEpoch,
     },
-    /// All markers of a transaction are written.
+    /// All markers of a transaction are written, by the task that leads under this epoch.
     MarkersWritten {
+        epoch: LeaderEpoch,
         transaction: Ending,
     },
 }

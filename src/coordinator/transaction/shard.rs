@@ -191,7 +191,12 @@ impl TransactionShard {
         }
     }
 
-    fn markers_written(&mut self, now: Moment, ending: &Ending, out: &mut Out) {
+    /// A former leadership's task does not complete what the present one was told of and writes markers for: those
+    /// would come after the completion, and end the producer's next transaction.
+    fn markers_written(&mut self, now: Moment, epoch: LeaderEpoch, ending: &Ending, out: &mut Out) {
+        if self.taker.as_ref().is_some_and(|taker| taker.epoch > epoch) {
+            return;
+        }
         let Some(transaction) = self.transactions.get(&ending.id) else { return };
         let is_this =
             transaction.producer() == ending.producer && transaction.stored.last_update_ms == ending.prepared_ms;
@@ -254,10 +259,8 @@ impl Shard for TransactionShard {
             | TransactionRequest::AddPartitions(_)
             | TransactionRequest::End(_)
             | TransactionRequest::MarkersWritten { .. } => Access::Write,
-            TransactionRequest::Verify(_)
-            | TransactionRequest::Describe { .. }
-            | TransactionRequest::List(_)
-            | TransactionRequest::TakeMarkers { .. } => Access::Read,
+            TransactionRequest::Describe { .. } | TransactionRequest::List(_) => Access::Read,
+            TransactionRequest::Verify(_) | TransactionRequest::TakeMarkers { .. } => Access::Settled,
         }
     }
 
@@ -281,8 +284,8 @@ impl Shard for TransactionShard {
                 self.take_markers(ticket, epoch, out);
                 return self.hand_out(out);
             }
-            TransactionRequest::MarkersWritten { transaction } => {
-                self.markers_written(now, &transaction, out);
+            TransactionRequest::MarkersWritten { epoch, transaction } => {
+                self.markers_written(now, epoch, &transaction, out);
                 TransactionReply::MarkersWritten
             }
         };

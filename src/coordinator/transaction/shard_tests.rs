@@ -107,7 +107,7 @@ impl Bench {
             producer: (stored.0, stored.1),
             prepared_ms: self.shard.stored("t").expect("there").last_update_ms,
         };
-        self.ask(TransactionRequest::MarkersWritten { transaction });
+        self.ask(written(9, transaction));
     }
 
     fn on_time(&mut self, later_ms: i64) {
@@ -179,6 +179,10 @@ const STATES: [State; 6] = [
 ];
 const P0: Producer = producer(1, 0);
 const EPOCH_LAST: i16 = i16::MAX - 1;
+
+fn written(epoch: i32, transaction: Ending) -> TransactionRequest {
+    TransactionRequest::MarkersWritten { epoch: LeaderEpoch(epoch), transaction }
+}
 
 const fn producer(id: i64, epoch: i16) -> Producer {
     (ProducerId(id), ProducerEpoch(epoch))
@@ -372,8 +376,10 @@ fn who_takes_markers_waits_until_some_are_due() {
     // And after a load.
     let mut bench = bench.reloaded();
     assert_eq!(bench.take(3), Some(due.clone()));
-    let written = TransactionRequest::MarkersWritten { transaction: due[0].transaction.clone() };
-    bench.ask(written);
+    // What a former leadership's task has written, the present one writes as well: its markers would come too late.
+    bench.ask(written(2, due[0].transaction.clone()));
+    assert_eq!(bench.state(), State::PrepareCommit);
+    bench.ask(written(3, due[0].transaction.clone()));
     assert_eq!(bench.state(), State::CompleteCommit);
     assert!(bench.shard.stored("t").expect("there").partitions.is_empty());
 }
@@ -386,10 +392,10 @@ fn markers_of_an_earlier_transaction_complete_nothing() {
     bench.complete();
     assert_eq!(bench.add(P0, &[0]), Ok(()));
     assert_eq!(bench.end(P0, Abort), Ok(()));
-    bench.ask(TransactionRequest::MarkersWritten { transaction: earlier });
+    bench.ask(written(9, earlier));
     assert_eq!(bench.state(), State::PrepareAbort);
     let nobody = Ending { id: "nobody".into(), producer: P0, prepared_ms: 0 };
-    bench.ask(TransactionRequest::MarkersWritten { transaction: nobody });
+    bench.ask(written(9, nobody));
 }
 
 #[test]

@@ -84,7 +84,8 @@ impl Partition {
     }
 
     /// Whether an append with acks=all would be taken now, as far as can be told before; the opening of the log that
-    /// its fence has to name. Source: our own; Kafka's coordinators learn it from the append.
+    /// its fence has to name. `epoch`: one under which this broker has led, without a gap since. Source: our own;
+    /// Kafka's coordinators learn it from the append.
     pub(crate) fn may_append(self: &Arc<Self>, epoch: LeaderEpoch, now: UnixMs) -> Result<LogOpening, AppendRefused> {
         let mut state = self.state.lock();
         self.admit(&mut state, Some(epoch), now)?;
@@ -99,7 +100,7 @@ impl Partition {
         epoch: Option<LeaderEpoch>,
         now: UnixMs,
     ) -> Result<(), AppendRefused> {
-        if !state.leading || state.closed || epoch.is_some_and(|epoch| epoch != state.role.leader_epoch) {
+        if !state.leading || state.closed || epoch.is_some_and(|epoch| !state.has_led_since(epoch)) {
             return Err(AppendRefused::NotLeader);
         }
         if self.dir.is_full() {

@@ -9,6 +9,7 @@
 
 mod append;
 mod reopen;
+mod replicated;
 mod role;
 mod truncate;
 
@@ -41,6 +42,8 @@ struct State {
     opening: LogOpening,
     role: Role,
     leading: bool,
+    /// The epoch with which this broker began to lead, if it leads: there was no gap since.
+    leading_since: LeaderEpoch,
     min_insync_replicas: usize,
     unsynced: Unsynced,
     /// acks=1, waiting for their write.
@@ -138,6 +141,7 @@ impl Partition {
             opening: LogOpening(0),
             role,
             leading: false,
+            leading_since: LeaderEpoch::NONE,
             min_insync_replicas: 1,
             unsynced,
             written: AckQueue::default(),
@@ -216,6 +220,9 @@ impl Partition {
         let leading = role.leader == Some(self.me);
         state.end.take(&role, leading)?;
         let new_epoch = role.leader_epoch > state.role.leader_epoch;
+        if leading && !state.leading {
+            state.leading_since = role.leader_epoch;
+        }
         state.leading = leading;
         state.stopped = false;
         state.role = role;
