@@ -75,8 +75,8 @@ class Copier(Task):
             self.record.error(error.args[0])
             if error.args[0].fatal():
                 raise
-            return self.end(txn, False)
-        return self.end(txn, self.rng.random() >= 0.05)
+            return self.settle(txn, False)
+        return self.settle(txn, self.rng.random() >= 0.05)
 
     def copy(self, message, txn):
         part, number, session, begun = message.partition(), self.number, self.session, time.monotonic()
@@ -90,7 +90,7 @@ class Copier(Task):
         data = encode(value_of(self.name, session, number, part), 0, decode(message.value()))
         self.producer.produce(self.target, data, partition=part, on_delivery=delivered)
 
-    def end(self, txn, commit):
+    def settle(self, txn, commit):
         """Commits or aborts, again and again while that may be repeated; whether it was committed."""
         begun = time.monotonic()
         told = functools.partial(self.record, "txn", id=txn, t0=begun)

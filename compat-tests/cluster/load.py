@@ -169,7 +169,7 @@ class Reader(Task):
     def __init__(self, record, bootstrap, topic, partitions, name, level):
         super().__init__()
         self.record, self.topic, self.name, self.level = record, topic, name, level
-        self.at = [0] * partitions
+        self.at, self.told_to_reset = [0] * partitions, set()
         self.settings = consumer_settings(bootstrap, f"{topic}-{name}", level)
 
     def work(self):
@@ -177,6 +177,11 @@ class Reader(Task):
         consumer.assign([TopicPartition(self.topic, p, 0) for p in range(len(self.at))])
         while not self.ending.is_set():
             self.take(consumer.consume(500, 0.1))
+            while self.told_to_reset:
+                # Written down already; so that a run which allows it comes to its end.
+                part = self.told_to_reset.pop()
+                self.record("moved", c=self.name, parts=[part])
+                consumer.seek(TopicPartition(self.topic, part, 0))
         consumer.close()
 
     def take(self, messages, group=None):
@@ -188,6 +193,7 @@ class Reader(Task):
                 self.at[message.partition()] = message.offset() + 1
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION):
                 self.record("reset", c=self.name, part=message.partition(), why=error.str())
+                self.told_to_reset.add(message.partition())
             else:
                 self.record.error(error)
         if recs:
@@ -209,17 +215,14 @@ class Member(Reader):
 
         def moved(_consumer, partitions):
             self.rebalances += 1
+            self.uncommitted.clear()
             self.record("moved", c=self.name, parts=[one.partition for one in partitions])
 
         def revoked(consumer, partitions):
             self.commit(consumer)
             moved(consumer, partitions)
 
-        def lost(consumer, partitions):
-            self.uncommitted.clear()
-            moved(consumer, partitions)
-
-        consumer.subscribe([self.topic], on_assign=moved, on_revoke=revoked, on_lost=lost)
+        consumer.subscribe([self.topic], on_assign=moved, on_revoke=revoked, on_lost=moved)
         committed = time.monotonic()
         while not self.ending.is_set():
             for part, offset, _value in self.take(consumer.consume(200, 0.1), self.group):
@@ -245,6 +248,9 @@ class Member(Reader):
                 result[one.partition] = "ok" if one.error is None else "unknown"
         except KafkaException as error:
             self.record.error(error.args[0], COMMIT)
+        for part in wanted.keys() - {part for part, answer in result.items() if answer == "ok"}:
+            # Once more, unless there is a later one by then, or the partition has gone elsewhere.
+            self.uncommitted[part] = wanted[part]
         for part, offset in wanted.items():
             self.record(
                 "commit", g=self.group, part=part, off=offset, t0=begun, t1=time.monotonic(), res=result.get(part, "unknown")

@@ -220,7 +220,7 @@ class Run:
         verdict = check(history)
         gaps = longest_gaps(history, self.began, self.ended)
         gap = max((seconds for seconds, _ in gaps.values()), default=0.0)
-        figures = verdict.figures
+        figures = self.figures = verdict.figures
         self.gap = gap
         text = f"seed {self.seed}, acked {figures['acked']}, lost {figures['lost']}, doubled {figures['doubled']}, longest gap {gap:.2f} s"
         text += f"; unknown {figures['unknown']}, read {figures['read']}, lost of acks=1 {figures['lost of acks=1']}"

@@ -343,34 +343,68 @@ def administration(cluster, plan):
     return plan.run(cluster, "R17", lambda run: Operator(run).work(plan.pick(180, 30), plan.pick(2, 0)), rate=200)
 
 
+def isr_to_one(run):
+    """Followers die one by one, then the last leader; (leader, followers), the followers up again."""
+    cluster = run.cluster
+    leader = cluster.leader(run.topic, 0)
+    followers = [node for node in cluster.nodes.values() if node.number != leader]
+    for node in followers:
+        node.kill9()
+        run.rest(SESSION_S + 2)
+    run.flowing(30)
+    run.rest(2)
+    cluster.broker(leader).kill9()
+    for node in followers:
+        node.restart()
+    cluster.all_known(30)
+    return cluster.broker(leader), followers
+
+
 @scenario("R19-isr-dies-in-order")
 def isr_dies(cluster, plan):
     """Followers die one by one, then the last leader; the others alone may not lead, and nothing is lost."""
 
     def body(run):
-        leader = cluster.leader(run.topic, 0)
-        followers = [node for node in cluster.nodes.values() if node.number != leader]
-        for node in followers:
-            node.kill9()
-            run.rest(SESSION_S + 2)
-        run.flowing(30)
-        run.rest(2)
-        cluster.broker(leader).kill9()
-        for node in followers:
-            node.restart()
-        cluster.all_known(30)
-        # What they lack was acknowledged: whoever leads now would lose it.
+        leader, _ = isr_to_one(run)
+        # What the others lack was acknowledged: whichever leads now would lose it.
         for _ in range(20):
             found = cluster.describe([run.topic])[2][run.topic]
             led = {p: state.leader for p, state in found.items() if state.leader > 0}
             if led:
                 raise Failed(f"replicas out of sync lead: {led}")
             run.rest(0.2)
-        cluster.broker(leader).restart()
+        leader.restart()
         run.note(f"acknowledged again {run.flowing(60):.1f} s after the last leader is back")
 
-    # The one controller that is left while only one broker is, too: brokers elect it anew.
     return plan.run(cluster, "R19", body, min_insync_replicas=1)
+
+
+LOSSES = [
+    (kind, "an unclean election loses")
+    for kind in (
+        "LOST_WRITE", "VANISHED", "WRONG_OFFSET", "INCONSISTENT_OFFSET", "STALE_LEADER_ORDER", "HW_REGRESS", "OFFSET_RESET",
+        "UNPROCESSED", "POLL_SKIP", "STALE_COMMIT",
+    )
+]  # fmt: skip
+
+
+@scenario("R19-unclean-election")
+def unclean(cluster, plan):
+    """The same with unclean elections allowed: records are lost, which the checker must see, and replicas are equal after."""
+    losses = []
+
+    def body(run):
+        leader, _ = isr_to_one(run)
+        run.note(f"the others lead after {run.flowing(60):.1f} s")
+        run.rest(2)
+        leader.restart()
+        run.in_sync()
+        losses.append(run)
+
+    note = plan.run(cluster, "R19u", body, exempt=LOSSES, min_insync_replicas=1, unclean_leader_election_enable="true")
+    if not losses[0].figures["lost"]:
+        raise Failed(f"nothing was lost, so this proves nothing: {note}")
+    return note
 
 
 def short(cluster, plan):
