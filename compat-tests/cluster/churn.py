@@ -16,9 +16,8 @@ def churn(run, seconds, kills):
     cluster, count = run.cluster, 0
     end, strikes = time.monotonic() + seconds, [time.monotonic() + seconds * (n + 1) / (kills + 1) for n in range(kills)]
     here = (run.record, cluster.bootstrap, run.topic, run.partitions)
-    more = {"max.poll.interval.ms": 6000}
     # A static member leaves without a word and is expected back.
-    static = Member(*here, "static", run.group, **more, **{"group.instance.id": "static"})
+    static = Member(*here, "static", run.group, **{"group.instance.id": "static"})
     run.members.append(static)
     static.start()
     while time.monotonic() < end:
@@ -35,7 +34,7 @@ def churn(run, seconds, kills):
         what = run.rng.choice(["join", "join", "leave", "die"])
         if what == "join" and len(live) < 8:
             count += 1
-            member = Member(*here, f"guest{count}", run.group, **more)
+            member = Member(*here, f"guest{count}", run.group)
             run.members.append(member)
             member.start()
         elif what == "leave" and len(live) > 2:

@@ -178,10 +178,11 @@ class Reader(Task):
         while not self.ending.is_set():
             self.take(consumer.consume(500, 0.1))
             while self.told_to_reset:
-                # Written down already; so that a run which allows it comes to its end.
+                # Written down already; so that a run which allows it comes to its end. (No seek in that state.)
                 part = self.told_to_reset.pop()
+                self.at[part] = 0
                 self.record("moved", c=self.name, parts=[part])
-                consumer.seek(TopicPartition(self.topic, part, 0))
+                consumer.assign([TopicPartition(self.topic, p, at) for p, at in enumerate(self.at)])
         consumer.close()
 
     def take(self, messages, group=None):
@@ -209,6 +210,8 @@ class Member(Reader):
         self.group, self.uncommitted, self.rebalances = group, {}, 0
         self.dying = threading.Event()
         self.settings = {**consumer_settings(bootstrap, group, level), "auto.offset.reset": "earliest", **more}
+        # The longest of all members is how long a rebalance waits for one that is silent.
+        self.settings["max.poll.interval.ms"] = 10_000
 
     def work(self):
         consumer = self.consumer = Consumer(self.settings)

@@ -269,15 +269,17 @@ def transactions_are_whole(h):
 def copies_are_exact(h):
     if h.copied is None:
         return
-    source = {value for (level, _part), final in h.main.items() if level == "rc" for value in final.records.values()}
-    counts = collections.Counter(h.copied)
-    for value, count in counts.items():
-        if value not in source:
-            yield Breach("EOS_DUP", f"{value} was copied and is not in the source")
-        elif count > 1:
-            yield Breach("EOS_DUP", f"{value} was copied {count} times")
-    for value in source - counts.keys():
-        yield Breach("EOS_LOSS", f"{value} was not copied")
+    # What a producer that is not idempotent has doubled is there twice, and has to come twice.
+    source = collections.Counter(
+        value for (level, _), final in h.main.items() if level == "rc" for value in final.records.values()
+    )
+    copied = collections.Counter(h.copied)
+    for value in source.keys() | copied.keys():
+        there, count = source[value], copied[value]
+        if count > there:
+            yield Breach("EOS_DUP", f"{value} is {there} times in the source and was copied {count} times")
+        elif count < there:
+            yield Breach("EOS_LOSS", f"{value} is {there} times in the source and was copied {count} times")
 
 
 @rule

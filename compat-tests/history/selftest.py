@@ -85,7 +85,7 @@ class Model:
                     end = len(self.logs[part]) - (5 if reader == "follower" else 0)
                     self.events.append({"e": "final", "reader": f"{reader} {level}", "iso": level, "part": part, "begin": 0,
                                         "end": end, "recs": [[o, v] for o, v in records if o < end]})  # fmt: skip
-        source = [v for records in visible.values() for v in dict.fromkeys(v for _, v in records)]
+        source = [v for records in visible.values() for _, v in records]
         self.events.append({"e": "copied", "recs": source})
         return self.events
 
@@ -211,6 +211,7 @@ def idempotent_record_doubled(events, rng):
         if e["reader"].startswith("leader"):
             e["recs"].append([e["end"], value(send)])
             e["end"] += 1
+    of(events, "copied")[0]["recs"].append(value(send))
 
 
 @plant("SEQUENCE")
