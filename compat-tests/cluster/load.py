@@ -1,5 +1,6 @@
 """Clients of a cluster that write down all they do: the events of `history/model.py`."""
 
+import contextlib
 import functools
 import random
 import sys
@@ -119,8 +120,10 @@ class Writer(Task):
         producer, due = Producer(self.settings), time.monotonic()
         while not self.ending.is_set():
             if self.fatal:
-                producer.purge()
-                producer.flush(10)
+                # Both tell of the fatal error once more.
+                for last in (producer.purge, lambda ended=producer: ended.flush(10)):
+                    with contextlib.suppress(KafkaException):
+                        last()
                 producer, self.fatal, self.session, self.number = Producer(self.settings), False, self.session + 1, 0
             now = time.monotonic()
             if due < now - 1 or self.resting.is_set():
@@ -128,12 +131,21 @@ class Writer(Task):
             while due <= now and not self.resting.is_set():
                 due += 1 / self.rate
                 self.send(producer)
-            producer.poll(max(0.0, min(0.005, due - now)))
-        producer.flush(100)
+            self.serve(lambda wait=max(0.0, min(0.005, due - now)), now=producer: now.poll(wait))
+        self.serve(lambda: producer.flush(100))
         for (session, number), (part, begun) in list(self.pending.items()):
             self.record(
                 "send", p=self.name, s=session, n=number, part=part, t0=begun, t1=time.monotonic(), res="unknown", off=-1
             )
+
+    def serve(self, call):
+        """Lets the client call back; a fatal error is raised there as well as told."""
+        try:
+            call()
+        except KafkaException as error:
+            if not error.args[0].fatal():
+                raise
+            self.fatal = True
 
     def send(self, producer):
         part = self.number % self.partitions
