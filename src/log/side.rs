@@ -15,12 +15,14 @@
 //! | 0x83 | producer id i64 | a producer |
 //! | 0x84 | offset of the abort marker i64, producer id i64 | first offset i64, last stable offset i64 |
 //! | 0x85 | base offset i64 | a closed virtual segment |
+//! | 0x86 | offset i64 | every producer, as it was when the log ended there |
 //!
 //! - `end` was written by versions whose compaction removed the last batch, so that offsets never go back. It is read,
 //!   and goes when a batch has taken that place again.
 //! - Producer: epoch i16, coordinator epoch i32, first offset of the open transaction i64 (−1: none), last seen i64
 //!   (ms), count u8, then per batch, oldest first: last sequence i32, last offset i64, offset delta i32, timestamp i64;
 //!   then the offset of its last transaction marker i64 (−1, or left out: none).
+//! - Every producer: for each its id i64, length u16, and a producer with its own version byte.
 //! - Segment: end offset (exclusive) i64, bytes u64, largest timestamp i64, last offset of the batch that has it i64,
 //!   first timestamp i64, created i64 (ms), last append i64 (ms).
 //! - Checkpoint: log end i64, base offset of the active segment i64, then the active segment as above.
@@ -62,6 +64,7 @@ const TIME: u8 = 0x82;
 const PRODUCER: u8 = 0x83;
 const ABORTED: u8 = 0x84;
 const SEGMENT: u8 = 0x85;
+const SNAPSHOT: u8 = 0x86;
 
 /// Makes the keys of one partition.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +125,20 @@ impl SideKeys {
         self.key(ABORTED, &[marker.0.to_be_bytes(), id.0.to_be_bytes()].concat())
     }
 
+    pub(super) fn snapshot(&self, offset: Offset) -> Bytes {
+        self.key(SNAPSHOT, &offset.0.to_be_bytes())
+    }
+
+    /// Snapshots of producers from when the log ended below `offset`.
+    pub(super) fn snapshots_below(&self, offset: Offset) -> Range<Bytes> {
+        self.key(SNAPSHOT, &[])..self.snapshot(offset)
+    }
+
+    /// Snapshots of producers from when the log ended at `offset` or beyond.
+    pub(super) fn snapshots_from(&self, offset: Offset) -> Range<Bytes> {
+        self.snapshot(offset)..self.key(SNAPSHOT + 1, &[])
+    }
+
     /// Aborted transactions whose marker lies below `offset`.
     pub(super) fn aborted_below(&self, offset: Offset) -> Range<Bytes> {
         self.key(ABORTED, &[])..self.key(ABORTED, &offset.0.to_be_bytes())
@@ -134,7 +151,7 @@ impl SideKeys {
 
     /// All side records of the log.
     pub(super) fn all(&self) -> Range<Bytes> {
-        self.key(FACT, &[])..self.key(SEGMENT + 1, &[])
+        self.key(FACT, &[])..self.key(SNAPSHOT + 1, &[])
     }
 
     /// Facts and leader epochs.
@@ -354,6 +371,47 @@ fn decode_producer(value: &mut &[u8]) -> Result<ProducerEntry, BadSideRecord> {
     Ok(entry)
 }
 
+/// Producers of a log that ended at one offset.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) log_end: Offset,
+    pub(super) producers: Vec<(ProducerId, ProducerEntry)>,
+}
+
+pub(super) fn encode_snapshot<'p>(producers: impl Iterator<Item = (ProducerId, &'p ProducerEntry)>) -> Bytes {
+    let mut value = BytesMut::new();
+    value.put_u8(VERSION);
+    for (id, entry) in producers {
+        let encoded = encode_producer(entry);
+        value.put_i64(id.0);
+        value.put_u16(encoded.len() as u16);
+        value.put_slice(&encoded);
+    }
+    value.freeze()
+}
+
+/// Reads a snapshot by its whole key.
+pub(super) fn decode_snapshot(key: &[u8], mut value: &[u8]) -> Result<Snapshot, BadSideRecord> {
+    let unknown = || BadSideRecord::Key(key.to_vec());
+    let Some((&SNAPSHOT, mut suffix)) = key.get(20..).and_then(<[u8]>::split_first) else { return Err(unknown()) };
+    let log_end = Offset(suffix.try_get_i64()?);
+    let check_version = |value: &mut &[u8]| match value.try_get_u8()? {
+        VERSION => Ok(()),
+        version => Err(BadSideRecord::Version(version)),
+    };
+    check_version(&mut value)?;
+    let mut producers = Vec::new();
+    while value.has_remaining() {
+        let id = ProducerId(value.try_get_i64()?);
+        let len = usize::from(value.try_get_u16()?);
+        let (mut encoded, rest) = value.split_at_checked(len).ok_or(BadSideRecord::Short)?;
+        check_version(&mut encoded)?;
+        producers.push((id, decode_producer(&mut encoded)?));
+        value = rest;
+    }
+    Ok(Snapshot { log_end, producers })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -437,6 +495,32 @@ mod tests {
         assert!(matches!(read, SideRecord::HighWatermark(Offset(8))));
         let read = SideRecord::decode(&keys().time(-5), &encode_offset(Offset(3))).expect("readable");
         assert!(matches!(read, SideRecord::Time(Offset(3))));
+    }
+
+    #[test]
+    fn a_snapshot_reads_back_and_its_layout_is_pinned() {
+        let mut producer = ProducerEntry::new(ProducerEpoch(4));
+        producer.push(BatchMeta { last_sequence: 9, last_offset: Offset(20), offset_delta: 3, timestamp: 5 });
+        let both = [(ProducerId(258), &producer), (ProducerId(7), &producer)];
+        let (key, value) = (keys().snapshot(Offset(258)), encode_snapshot(both.into_iter()));
+        assert_eq!(key[20..], [0x86, 0, 0, 0, 0, 0, 0, 1, 2]);
+        let encoded = encode_producer(&producer);
+        let expected = [&[1, 0, 0, 0, 0, 0, 0, 1, 2, 0, encoded.len() as u8][..], &encoded].concat();
+        assert_eq!(value[..expected.len()], expected);
+        let snapshot = decode_snapshot(&key, &value).expect("readable");
+        assert_eq!(snapshot.log_end, Offset(258));
+        assert_eq!(snapshot.producers, both.map(|(id, entry)| (id, entry.clone())));
+        let cut = |len: usize| decode_snapshot(&key, &value[..len]);
+        let whole = [1, expected.len(), value.len()];
+        for len in (0..value.len()).filter(|len| !whole.contains(len)) {
+            // The last field of a producer may be left out.
+            assert!(cut(len).is_err(), "{len}");
+        }
+        assert!(decode_snapshot(&keys().segment(Offset(7)), &value).is_err());
+        assert!(keys().all().contains(&key) && !keys().producers_and_segments().contains(&key));
+        assert!(
+            keys().snapshots_from(Offset(258)).contains(&key) && !keys().snapshots_below(Offset(258)).contains(&key)
+        );
     }
 
     #[test]

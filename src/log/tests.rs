@@ -1,14 +1,15 @@
 //! A log over the directory's twin in memory: against a model, across restarts, under retention.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::clock::Clock;
 use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::AppendError;
+use crate::log::side::decode_snapshot;
 use crate::log::testing::{Bench, Stored, batch, from_producer, records};
 use crate::record::{BatchBuilder, BatchHeader, TimestampType, ValidBatch};
-use crate::storage::Write;
+use crate::storage::{LogDir, Write};
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 #[test]
@@ -309,6 +310,83 @@ fn a_cut_log_goes_on_as_if_the_rest_had_never_been() {
         }
         let next = bench.append(from_producer(7, 1, end as i32, 2), 0).expect("the next sequence");
         assert_eq!((next.duplicate, next.base_offset), (false, Offset(end)));
+    }
+}
+
+/// Producers that wrote behind a cut are read again from the last snapshot on, and no more than that.
+#[test]
+fn a_cut_reads_back_to_a_snapshot_of_the_producers() {
+    // Eleven batches each, so the last snapshots are of 88 and 99.
+    let config = LogConfig { segment_bytes: 12_000, ..LogConfig::default() };
+    let value = "x".repeat(1000);
+    let append = |bench: &mut Bench, upto: i64| {
+        for at in 0..upto {
+            let mut builder = BatchBuilder::new().producer(ProducerId(at % 3), ProducerEpoch(0), (at / 3) as i32);
+            builder.append(at, Some(b"k"), Some(value.as_bytes()));
+            bench.append(builder.finish(), 0).expect("accepted");
+        }
+    };
+    for (cut, has_snapshots) in [(88, true), (95, true), (99, true), (95, false), (61, false)] {
+        let (mut bench, mut expected) = (Bench::new(config, 0), Bench::new(config, 0));
+        append(&mut bench, 100);
+        append(&mut expected, cut);
+        let keys = bench.log.reader().shared.keys;
+        if has_snapshots {
+            // What was there before cannot be read.
+            let damaged = Bytes::from_static(b"not a batch");
+            for last_offset in [0, 20, 40].map(Offset) {
+                let batch = damaged.clone();
+                bench.commit(vec![Write::Batch { family: bench.family, last_offset, batch, in_order: false }]);
+            }
+        } else {
+            bench.commit(vec![Write::DeleteSides { keys: keys.snapshots_below(Offset::MAX) }]);
+        }
+        bench.change(|log, writes| log.truncate_to(Offset(cut), 0, writes)).expect("readable");
+        for _ in 0..2 {
+            assert_eq!(bench.log.log_end_offset(), Offset(cut));
+            let (found, expected) = (bench.log.state().producers(), expected.log.state().producers());
+            assert_eq!(found.entries(), expected.entries(), "cut to {cut}");
+            bench = bench.reopen();
+        }
+        let mut left = 0;
+        let count = &mut |_: &[u8], _: &[u8]| {
+            left += 1;
+            std::ops::ControlFlow::Continue(())
+        };
+        bench.dir.scan_sides(keys.snapshots_from(Offset(cut + 1)), count).expect("readable");
+        assert_eq!(left, 0, "of a log that was longer");
+    }
+}
+
+#[test]
+fn two_snapshots_are_kept_and_small_logs_of_many_producers_take_none() {
+    let snapshots = |bench: &Bench| {
+        let mut found = Vec::new();
+        let keys = bench.log.reader().shared.keys.snapshots_below(Offset::MAX);
+        bench
+            .dir
+            .scan_sides(keys, &mut |key, value| {
+                found.push(decode_snapshot(key, value).expect("readable").log_end.0);
+                std::ops::ControlFlow::Continue(())
+            })
+            .expect("readable");
+        found
+    };
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    let append = |bench: &mut Bench, id| {
+        let mut builder = BatchBuilder::new().producer(ProducerId(id), ProducerEpoch(0), 0);
+        builder.append(0, Some(b"k"), Some("x".repeat(4000).as_bytes()));
+        bench.append(builder.finish(), 0).expect("accepted");
+        bench.roll(0);
+    };
+    for (id, expected) in [(0, vec![1]), (1, vec![1]), (2, vec![1]), (3, vec![1, 4])] {
+        append(&mut bench, id);
+        assert_eq!(snapshots(&bench), expected);
+    }
+    bench = bench.reopen();
+    for id in 4..9 {
+        append(&mut bench, id);
+        assert_eq!(snapshots(&bench), [4, 5], "of a log that holds more");
     }
 }
 

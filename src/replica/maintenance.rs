@@ -281,6 +281,48 @@ fn clean(partition: &Arc<Partition>, now: UnixMs, seed: u128) -> Result<bool, Ch
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{BatchBuilder, BatchHeader};
+    use crate::replica::ack::{Ack, Completion};
+    use crate::replica::partition::AckAt;
+    use crate::replica::testing::{ME, led, role, take};
+    use crate::storage::testing::faulty::{Fate, Operation, Rule};
+    use crate::types::{LeaderEpoch, Offset};
+
+    /// The latest offset of a key that was found before lies beyond what is there now: nothing of the key would stay.
+    #[test]
+    fn a_compaction_that_looked_before_a_cut_takes_nothing_away_after_it() {
+        let (partition, faults) = led(LeaderEpoch(0));
+        let mut config = partition.with_log(|log| *log.config());
+        (config.compact, config.delete) = (true, false);
+        (config.segment_bytes, config.min_cleanable_dirty_ratio) = (1, 0.0);
+        partition.set_config(config, 1);
+        let put = |count| {
+            for _ in 0..count {
+                let mut builder = BatchBuilder::new();
+                builder.append(0, Some(b"k"), Some(b"v"));
+                let ack = AckAt::Written(Ack::new(&Completion::new(1).0, 0));
+                drop(partition.append(builder.finish(), ack, None, None, 0).expect("accepted"));
+                partition.wait_for_writes().expect("written");
+            }
+        };
+        put(10);
+        let second_pass = faults.script(Rule::new(Fate::Wait, &[Operation::Scan]).after(1).times(1));
+        let cleaned = Arc::clone(&partition);
+        let cleaning = std::thread::spawn(move || clean(&cleaned, 1_000_000, 7));
+        while faults.met(second_pass) == 0 {
+            std::thread::yield_now();
+        }
+        take(&partition, role(2, 1));
+        assert_eq!(partition.truncate_to(Offset(1), 0).expect("truncated"), Offset(1));
+        take(&partition, role(ME.0, 2));
+        put(3);
+        faults.lift(second_pass);
+        assert!(!cleaning.join().expect("no panic").expect("nothing failed"), "the job ends");
+        let read = partition.reader().read(Offset(0), Offset(4), usize::MAX, true).expect("readable");
+        let counts = read.batches.iter().map(|batch| BatchHeader::parse(batch).expect("a batch").record_count);
+        assert_eq!(counts.collect::<Vec<_>>(), [1; 4]);
+        assert!(clean(&partition, 1_000_000, 7).expect("nothing fails"), "and may begin anew");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_closed_segment_ends_the_cleaners_pause() {

@@ -14,7 +14,7 @@ use crate::log::config::LogConfig;
 use crate::log::side::{self, Checkpoint, Cleaned, SideKeys, SideRecord};
 use crate::log::state::aborted::{AbortedIndex, AbortedRanges, AbortedTransaction};
 use crate::log::state::leader_epochs::{EpochsChanged, LeaderEpochs};
-use crate::log::state::producer_state::ProducerStates;
+use crate::log::state::producer_state::{ProducerEntry, ProducerStates};
 use crate::log::state::segments::{NO_TIMESTAMP, Segment, Segments};
 use crate::log::state::timestamps::TimeIndex;
 use crate::record::BatchHeader;
@@ -81,7 +81,22 @@ pub(in crate::log) struct LogState {
     high_watermark: Option<Offset>,
     /// Bytes appended since the last checkpoint.
     unrecorded_bytes: u64,
+    snapshots: Snapshots,
 }
+
+/// Snapshots of producers, from which a cut begins to read. Two are kept, since a cut may reach behind the newest.
+#[derive(Debug, Clone, Copy)]
+struct Snapshots {
+    /// Where the log ended at the last two; `None`: those of an earlier opening are not known.
+    last: Option<[Offset; 2]>,
+    /// Bytes of segments that were closed since the newest.
+    closed_bytes: u64,
+}
+
+/// A snapshot saves a cut so many times its own size of reading at least.
+const SNAPSHOT_SAVES: u64 = 16;
+/// About what one producer takes in it.
+const SNAPSHOT_PRODUCER_BYTES: u64 = 190;
 
 impl LogState {
     /// What side records and the last offset of the last batch (−1: there is none) say.
@@ -99,6 +114,7 @@ impl LogState {
             (None, Some(closed)) => Segment::empty(closed.end_offset, now),
             (None, None) => Segment::empty(sides.log_start, now),
         };
+        let closed_bytes: u64 = sides.segments.iter().map(|segment| segment.bytes).sum();
         let indexed_max = sides.segments.iter().chain([&active]).map(|segment| segment.max_timestamp).max();
         Self {
             keys,
@@ -112,6 +128,7 @@ impl LogState {
             segments: Segments::new(sides.segments, active),
             cleaned: Cleaned { up_to: sides.cleaned.up_to.max(sides.log_start), ..sides.cleaned },
             high_watermark: sides.high_watermark,
+            snapshots: Snapshots { last: None, closed_bytes },
             unrecorded_bytes: 0,
         }
     }
@@ -327,6 +344,40 @@ impl LogState {
         let key = self.keys.segment(closed.base_offset);
         writes.push(Write::Side { key, value: side::encode_segment(&closed) });
         self.put_checkpoint(writes);
+        self.put_snapshot_if_due(&closed, writes);
+    }
+
+    /// Source: Kafka 3.9 `UnifiedLog.roll`, which takes one with every segment.
+    fn put_snapshot_if_due(&mut self, closed: &Segment, writes: &mut Vec<Write>) {
+        let (keys, log_end) = (self.keys, self.log_end);
+        self.snapshots.closed_bytes += closed.bytes;
+        let size_bytes = self.producers.all().len() as u64 * SNAPSHOT_PRODUCER_BYTES;
+        if self.snapshots.closed_bytes < SNAPSHOT_SAVES * size_bytes {
+            return;
+        }
+        let before = match self.snapshots.last {
+            Some([oldest, before]) => {
+                writes.push(Write::DeleteSide { key: keys.snapshot(oldest) });
+                before
+            }
+            None => {
+                writes.push(Write::DeleteSides { keys: keys.snapshots_below(closed.base_offset) });
+                closed.base_offset
+            }
+        };
+        writes.push(Write::Side { key: keys.snapshot(log_end), value: side::encode_snapshot(self.producers.all()) });
+        self.snapshots = Snapshots { last: Some([before, log_end]), closed_bytes: 0 };
+    }
+
+    /// What a snapshot says of producers that lost something.
+    pub(in crate::log) fn put_back_producers(
+        &mut self,
+        producers: Vec<(ProducerId, ProducerEntry)>,
+        lost: &HashSet<ProducerId>,
+    ) {
+        for (id, entry) in producers.into_iter().filter(|(id, _)| lost.contains(id)) {
+            self.producers.put_back(id, entry);
+        }
     }
 
     /// Closes the active segment if it is older than `segment.ms` by the broker's clock, also without appends.
@@ -435,6 +486,8 @@ impl LogState {
         for id in lost.into_iter().filter(|&id| !self.producers.contains(id)) {
             writes.push(Write::DeleteSide { key: keys.producer(id) });
         }
+        writes.push(Write::DeleteSides { keys: keys.snapshots_from(self.log_end + 1) });
+        self.snapshots.last = None;
         writes.push(Write::DeleteSides { keys: keys.times_from(self.times.running_max()) });
         self.times.forget_newest();
         self.cleaned.up_to = self.cleaned.up_to.min(base.max(self.log_start));
@@ -460,6 +513,7 @@ impl LogState {
             times: TimeIndex::new(NO_TIMESTAMP),
             cleaned: Cleaned { up_to: offset, ..Cleaned::default() },
             high_watermark: None,
+            snapshots: Snapshots { last: None, closed_bytes: 0 },
             unrecorded_bytes: 0,
         };
         writes.push(Write::Side { key: keys.log_start(), value: side::encode_offset(offset) });

@@ -252,6 +252,18 @@ impl ProducerStates {
         self.transactions.undecided_up_to(offset)
     }
 
+    /// Takes over what a snapshot says of a producer, though its own record may say something else.
+    pub(in crate::log) fn put_back(&mut self, id: ProducerId, mut entry: ProducerEntry) {
+        entry.dirty = true;
+        self.dirty.push(id);
+        self.restore(id, entry);
+    }
+
+    /// Every producer, in no order.
+    pub(in crate::log) fn all(&self) -> impl ExactSizeIterator<Item = (ProducerId, &ProducerEntry)> {
+        self.entries.iter().map(|(&id, entry)| (id, entry))
+    }
+
     /// Takes over what a side record says.
     pub(in crate::log) fn restore(&mut self, id: ProducerId, entry: ProducerEntry) {
         if let Some(first) = entry.open_transaction {

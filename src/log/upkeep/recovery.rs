@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::clock::UnixMs;
 use crate::log::reading::read::LogReader;
-use crate::log::side::SideRecord;
+use crate::log::side::{SideRecord, decode_snapshot};
 use crate::log::state::log_state::{Cutting, LogState, Sides};
 use crate::record::BatchHeader;
 use crate::record::control::read_marker;
@@ -86,8 +86,10 @@ pub(in crate::log) fn cut(
     writes: &mut Vec<Write>,
 ) -> Result<(), StorageError> {
     let Cutting { base, lost } = state.begin_cut(log_end, now, writes);
-    replay_producers(reader, state, base, &lost, now, writes)?;
-    replay_headers(reader, state, (base, log_end), Some(&lost), now, writes)?;
+    let known_up_to = restore_producers(reader, state, log_end, &lost)?;
+    let lost_from = Some((&lost, known_up_to));
+    replay_producers(reader, state, (known_up_to, base), &lost, now, writes)?;
+    replay_headers(reader, state, (base, log_end), lost_from, now, writes)?;
     state.end_cut(base, lost, writes);
     cover_ends(reader, state, true, log_end, now, writes)
 }
@@ -123,21 +125,42 @@ fn holds_end(reader: &LogReader, offset: Offset) -> Result<bool, StorageError> {
     Ok(found)
 }
 
-/// Reads the whole log below `upto` again for producers that lost something: their batches before may lie anywhere.
-/// Dear where the log is large.
+/// Takes over what the latest snapshot below the end says of these producers. Answers up to where it knows their
+/// batches: the log start where there is none, as in logs of earlier versions, so all of such a log is to be read.
+fn restore_producers(
+    reader: &LogReader,
+    state: &mut LogState,
+    log_end: Offset,
+    lost: &HashSet<ProducerId>,
+) -> Result<Offset, StorageError> {
+    if lost.is_empty() {
+        return Ok(log_end);
+    }
+    let mut latest = None;
+    reader.shared.dir.scan_sides(reader.shared.keys.snapshots_below(log_end + 1), &mut |key, value| {
+        latest = Some((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    })?;
+    let Some((key, value)) = latest else { return Ok(state.log_start()) };
+    let snapshot = decode_snapshot(&key, &value).map_err(|error| reader.damaged(error))?;
+    state.put_back_producers(snapshot.producers, lost);
+    Ok(snapshot.log_end.max(state.log_start()))
+}
+
+/// Reads what lies in `from..upto` again for producers that lost something.
 fn replay_producers(
     reader: &LogReader,
     state: &mut LogState,
-    upto: Offset,
+    (from, upto): (Offset, Offset),
     lost: &HashSet<ProducerId>,
     now: UnixMs,
     writes: &mut Vec<Write>,
 ) -> Result<(), StorageError> {
-    if lost.is_empty() {
+    if lost.is_empty() || from >= upto {
         return Ok(());
     }
     let mut bad = None;
-    reader.visit_headers(state.log_start(), upto, |last_offset, header, batch| {
+    reader.visit_headers(from, upto, |last_offset, header, batch| {
         if lost.contains(&header.producer_id) {
             bad = replay_producer(reader, state, (last_offset, header, batch), now, writes).err();
         }
@@ -161,12 +184,12 @@ fn replay_producer(
 }
 
 /// Replays the headers of the batches that lie in `from..upto`. After a cut: of the producers only those that lost
-/// everything.
+/// something, from where on that is not known.
 fn replay_headers(
     reader: &LogReader,
     state: &mut LogState,
     (from, upto): (Offset, Offset),
-    lost: Option<&HashSet<ProducerId>>,
+    lost: Option<(&HashSet<ProducerId>, Offset)>,
     now: UnixMs,
     writes: &mut Vec<Write>,
 ) -> Result<(), StorageError> {
@@ -176,7 +199,9 @@ fn replay_headers(
     let mut bad = None;
     reader.visit_headers(from, upto, |last_offset, header, batch| {
         state.replay(last_offset, header, batch.len() as u64, now, writes);
-        if lost.is_none_or(|lost| lost.contains(&header.producer_id)) {
+        let wanted =
+            |(lost, from): (&HashSet<ProducerId>, Offset)| from <= last_offset && lost.contains(&header.producer_id);
+        if lost.is_none_or(wanted) {
             bad = replay_producer(reader, state, (last_offset, header, batch), now, writes).err();
         }
         if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
