@@ -51,12 +51,18 @@ use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::group::config::GroupConfig;
 use crate::coordinator::markers::LocalMarkers;
 use crate::coordinator::replica_writer::ReplicaWriter;
+use crate::coordinator::routed_markers::RoutedMarkers;
+use crate::coordinator::routed_verification::RoutedVerification;
 use crate::coordinator::transaction::TransactionCoordinator;
 use crate::coordinator::transaction::config::TransactionConfig;
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::write_queue::WriteQueues;
+use crate::peer::address::Addresses;
+use crate::peer::markers::RemoteMarkers;
+use crate::peer::verify::RemoteVerification;
+use crate::peer::{Patience, Peers};
 use crate::replica::control::ReplicaControl;
 use crate::replica::maintenance;
 use crate::replica::manager::ReplicaManager;
@@ -417,18 +423,23 @@ impl Parts {
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);
+        let epoch = SharedBrokerEpoch::default();
+        let peers = peers(config, clock, identity, &image, &epoch);
         let markers = LocalMarkers::new(Arc::clone(&replicas), Arc::clone(&groups), Arc::clone(clock));
+        let remote = RemoteMarkers::new(&peers);
+        let routed = RoutedMarkers::new(identity.broker_id, Arc::clone(&image), markers.clone(), remote);
         let (controller, seat) = controller::seat();
         let producer_ids = ProducerIds::new(identity.broker_id, Arc::new(controller.clone()));
         let transactions = Arc::new(TransactionCoordinator::new(
             transaction_config(config),
             writer,
-            markers.clone(),
+            routed,
             Arc::clone(clock),
             Arc::clone(&image),
             Arc::clone(&producer_ids),
         ));
-        let epoch = SharedBrokerEpoch::default();
+        let (remote, local) = (RemoteVerification::new(&peers), Arc::clone(&transactions));
+        let verification = RoutedVerification::new(identity.broker_id, Arc::clone(&image), local, remote);
         let (of_groups, of_transactions) = (Arc::clone(&groups), Arc::clone(&transactions));
         let listener = Arc::new(Leadership { groups: of_groups, transactions: of_transactions });
         let (manager, settings) = (Arc::clone(&replicas), Arc::clone(&dynamic_config));
@@ -451,10 +462,27 @@ impl Parts {
             groups,
             markers,
             transactions,
+            verification,
             sessions: Sessions::new(slots),
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
         });
         Ok(Self { image, dynamic_config, replicas, control, epoch, seat: Some(seat), handles })
+    }
+}
+
+fn peers(
+    config: &Config,
+    clock: &SharedClock,
+    identity: &Identity,
+    image: &Arc<ImagePublisher>,
+    epoch: &SharedBrokerEpoch,
+) -> Peers {
+    Peers {
+        me: identity.broker_id,
+        epoch: epoch.clone(),
+        addresses: Addresses::new(Arc::clone(image), &config.inter_broker_listener),
+        clock: Arc::clone(clock),
+        patience: Patience::default(),
     }
 }
 

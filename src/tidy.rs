@@ -64,7 +64,7 @@ const DOORS: &[Door] = &[
     // No domain room: it knows an API by its header.
     door("net", BASE, &["api", "wire"]),
     // The wire below, the seams of the rooms above: the far ends of what `cluster` and `replica` know as links.
-    door("peer", BASE, &["wire", "cluster", "replica"]),
+    door("peer", BASE, &["wire", "cluster", "replica", "coordinator"]),
     door("observe", BASE, &["cluster", "replica", "controller", "coordinator"]),
 ];
 

@@ -16,6 +16,7 @@ use crate::cluster::running_config::RunningConfig;
 use crate::controller::ControllerHandle;
 use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::markers::SharedMarkers;
+use crate::coordinator::routed_verification::RoutedVerification;
 use crate::coordinator::transaction::TransactionCoordinator;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
@@ -39,9 +40,12 @@ pub(crate) struct Handles {
     pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) replicas: Arc<ReplicaManager>,
     pub(crate) groups: Arc<GroupCoordinator>,
-    /// Writes the ends of transactions.
+    /// Writes the ends of transactions, where this broker leads.
     pub(crate) markers: SharedMarkers,
+    /// This broker's coordinator of transactions.
     pub(crate) transactions: Arc<TransactionCoordinator>,
+    /// All brokers' coordinators.
+    pub(crate) verification: Arc<RoutedVerification>,
     /// Fetch sessions.
     pub(crate) sessions: Sessions,
     /// Memory of fetched records.

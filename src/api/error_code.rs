@@ -58,6 +58,7 @@ pub(crate) fn of_marker_error(error: &MarkerError) -> ResponseError {
         MarkerError::NotLeader => ResponseError::NotLeaderOrFollower,
         MarkerError::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
         MarkerError::NotAvailable(_) => ResponseError::KafkaStorageError,
+        MarkerError::Unexpected(_) => ResponseError::UnknownServerError,
         MarkerError::Refused(TransactionRefusal::InvalidTxnState) => ResponseError::InvalidTxnState,
         MarkerError::Refused(TransactionRefusal::InvalidProducerEpoch) => ResponseError::InvalidProducerEpoch,
         MarkerError::Refused(TransactionRefusal::CoordinatorFenced) => ResponseError::TransactionCoordinatorFenced,
@@ -191,6 +192,10 @@ pub(crate) fn of_transaction_error(error: TransactionError) -> ResponseError {
         TransactionError::ConcurrentTransactions => ResponseError::ConcurrentTransactions,
         TransactionError::InvalidTxnState => ResponseError::InvalidTxnState,
         TransactionError::TransactionalIdNotFound => ResponseError::TransactionalIdNotFound,
+        TransactionError::NetworkException => ResponseError::NetworkException,
+        TransactionError::Other(code) => {
+            ResponseError::try_from_code(code).unwrap_or(ResponseError::UnknownServerError)
+        }
     }
 }
 
@@ -311,6 +316,8 @@ mod tests {
     fn the_codes_of_transactions_are_kafkas() {
         let codes = [
             (TransactionError::UnknownServerError, -1),
+            (TransactionError::NetworkException, 13),
+            (TransactionError::Other(53), 53),
             (TransactionError::CoordinatorLoadInProgress, 14),
             (TransactionError::CoordinatorNotAvailable, 15),
             (TransactionError::NotCoordinator, 16),

@@ -206,6 +206,10 @@ mod tests {
 
     /// A cluster of one broker whose controller never shows a topic.
     async fn kit() -> Kit {
+        kit_with(&Inputs::default()).await
+    }
+
+    async fn kit_with(inputs: &Inputs) -> Kit {
         let dir = TreeDir::new();
         let store = dir.store();
         ensure_top_level_paths(&*store, BrokerId(1)).await.expect("created");
@@ -219,7 +223,7 @@ mod tests {
             live_brokers: vec![LiveBroker { id: BrokerId(1), endpoints: Vec::new(), rack: None }],
             topics: Vec::new(),
         });
-        let config = Arc::new(Config::load(&Inputs::default(), Machine::for_test()).expect("legal"));
+        let config = Arc::new(Config::load(inputs, Machine::for_test()).expect("legal"));
         let clock = Arc::new(ManualClock::new(0, 1));
         let creation = AutoCreation::new(ClusterAdmin::new(store.clone()), image, config, clock);
         Kit { dir, store, creation }
@@ -283,6 +287,20 @@ mod tests {
         kit.dir.heal();
         assert_eq!(kit.creation.create(&name, NO_PATIENCE).await, Ok(()), "an error is not kept");
         assert!(kit.exists().await);
+    }
+
+    /// Beside others a coordinator's log has all of its replicas, or there is none yet.
+    #[tokio::test(start_paused = true)]
+    async fn internal_topics_wait_until_there_are_brokers_enough() {
+        let overrides = vec!["zookeeper.connect=localhost:2181".to_owned()];
+        let kit = kit_with(&Inputs { overrides, ..Inputs::default() }).await;
+        for topic in [CONSUMER_OFFSETS, TRANSACTION_STATE] {
+            let refused = kit.creation.create(&TopicName::new(topic), NO_PATIENCE).await;
+            let too_few = PlacementError::TooFewBrokers { wanted: 3, live: 1 };
+            assert_eq!(refused, Err(AutoCreateError::Placement(too_few)));
+            let path = format!("/brokers/topics/{topic}");
+            assert!(kit.store.get(&path).await.expect("readable").is_none());
+        }
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub(crate) enum MarkerError {
     /// It does not take it now: trying again helps.
     #[error("{0}")]
     NotAvailable(String),
+    /// An answer that no broker should give: error code of another one.
+    #[error("error code {0}")]
+    Unexpected(i16),
     /// It never will: the transaction has ended there already, by a newer producer or coordinator.
     #[error(transparent)]
     Refused(#[from] TransactionRefusal),
@@ -55,7 +58,7 @@ impl From<GroupError> for MarkerError {
     }
 }
 
-/// Writes markers, wherever the partition is led.
+/// Writes markers: here, or wherever the partition is led ([`super::routed_markers`]). One attempt each.
 pub(crate) trait Markers: Debug + Send + Sync + 'static {
     /// Answers once the marker is replicated.
     fn write(&self, to: TopicPartition, marker: TransactionMarker) -> BoxFuture<'static, Result<(), MarkerError>>;

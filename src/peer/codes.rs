@@ -6,11 +6,13 @@ use crate::types::TopicId;
 
 /// Codes with a meaning of their own between brokers. Source: Kafka `Errors`.
 pub(super) mod code {
+    pub(crate) const UNKNOWN_SERVER_ERROR: i16 = -1;
     pub(crate) const NONE: i16 = 0;
     pub(crate) const OFFSET_OUT_OF_RANGE: i16 = 1;
     pub(crate) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
     pub(crate) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
     pub(crate) const STALE_CONTROLLER_EPOCH: i16 = 11;
+    pub(crate) const NETWORK_EXCEPTION: i16 = 13;
     pub(crate) const NOT_CONTROLLER: i16 = 41;
     pub(crate) const INVALID_REQUEST: i16 = 42;
     pub(crate) const OPERATION_NOT_ATTEMPTED: i16 = 55;

@@ -12,10 +12,15 @@ mod codes;
 pub(crate) mod connection;
 pub(crate) mod controller_link;
 pub(crate) mod fetch;
+pub(crate) mod markers;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod to_brokers;
+#[cfg(test)]
+mod transaction_tests;
+pub(crate) mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +46,7 @@ pub(crate) struct Peers {
 pub(crate) struct Patience {
     /// `controller.socket.timeout.ms`: what the controller sends to brokers, and ControlledShutdown.
     pub(crate) controller: Duration,
-    /// `request.timeout.ms`: what a broker sends to the controller.
+    /// `request.timeout.ms`: what a broker sends to the controller, and what it sends for transactions.
     pub(crate) request: Duration,
     /// `replica.socket.timeout.ms`: what a follower sends to a leader, beyond the time for which it lets it wait.
     pub(crate) replica: Duration,

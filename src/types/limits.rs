@@ -84,10 +84,13 @@ pub const COORDINATOR_APPENDS_IN_FLIGHT_MAX: usize = 4;
 /// Markers of one WriteTxnMarkers request that are being written at the same time.
 pub const REQUEST_MARKERS_IN_FLIGHT_MAX: usize = 64;
 
+/// Bytes of a request that a coordinator gathers for another broker, within the frame that brokers take of it.
+pub const PEER_REQUEST_BYTES_MAX: usize = GROUP_FRAME_BYTES_MAX / 2;
+
 /// Coordinator shards that are loaded at the same time.
 pub const COORDINATOR_LOADS_MAX: usize = 4;
 
-/// Markers that the transaction coordinator writes at the same time.
+/// Markers that the transaction coordinator writes on its own broker at the same time.
 pub const TRANSACTION_MARKERS_IN_FLIGHT_MAX: usize = 1024;
 
 /// Tombstones that one sweep of a shard writes; the next sweep follows at once if there were more.

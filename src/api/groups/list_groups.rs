@@ -1,7 +1,8 @@
 //! ListGroups (16), versions 0–5: the groups that this broker coordinates.
 //!
-//! Behaviour: groups of partitions that are still loading are missing, and COORDINATOR_LOAD_IN_PROGRESS (14) says so.
-//! Filters compare without regard to case; a state or type that does not exist matches nothing.
+//! Behaviour: groups of partitions that are still loading are missing, and COORDINATOR_LOAD_IN_PROGRESS (14) says so;
+//! as does COORDINATOR_NOT_AVAILABLE (15) of those that cannot be shown, since followers do not have what they would
+//! show. Filters compare without regard to case; a state or type that does not exist matches nothing.
 //! Versions: 1–2 throttle time; 3 flexible; 4 states (KIP-518); 5 types (KIP-848), here always `classic`. Ignored:
 //! nothing.
 //! Source: Kafka 3.9 `GroupCoordinator.handleListGroups`.

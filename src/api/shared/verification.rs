@@ -45,6 +45,7 @@ impl Unverified {
                 Self { error: known, message: "Partition was not added to the transaction".into() }
             }
             TransactionError::ConcurrentTransactions
+            | TransactionError::NetworkException
             | TransactionError::CoordinatorLoadInProgress
             | TransactionError::CoordinatorNotAvailable
             | TransactionError::NotCoordinator => Self {
@@ -119,17 +120,40 @@ pub(in crate::api) async fn verify(
     Verified { guards: partitions.into_iter().zip(verified).collect() }
 }
 
-/// Asks the coordinator of a transactional id whether partitions are in its transaction: an answer for each, in order.
+/// Asks the coordinator of a transactional id, wherever it is, whether partitions are in its transaction: an answer for
+/// each, in order.
 /// `transaction.partition.verification.enable` false: no coordinator is asked.
 pub(in crate::api) async fn ask(ctx: &RequestContext, request: PartitionsRequest) -> Vec<Result<(), TransactionError>> {
     if !ctx.handles.config.current().transaction_partition_verification_enable {
         return vec![Ok(()); request.partitions.len()];
     }
-    ctx.handles.transactions.verify(request).await.await
+    ctx.handles.verification.verify(request).await
 }
 
 /// The producer of a transactional batch.
 fn producer_of(records: Option<&[u8]>) -> Option<Producer> {
     let header = BatchHeader::parse(records?).ok()?;
     (header.is_transactional() && header.has_producer_id()).then_some((header.producer_id, header.producer_epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_repeated_and_what_does_not_is_told() {
+        let code = |error, version| Unverified::of_produce(error, version).error.code();
+        for passes in [
+            TransactionError::NetworkException,
+            TransactionError::CoordinatorLoadInProgress,
+            TransactionError::CoordinatorNotAvailable,
+            TransactionError::NotCoordinator,
+            TransactionError::ConcurrentTransactions,
+        ] {
+            assert_eq!(code(passes, 11), 19, "{passes}");
+        }
+        let told = [TransactionError::InvalidTxnState, TransactionError::ProducerFenced, TransactionError::Other(53)];
+        assert_eq!(told.map(|error| code(error, 10)), [48, 47, 53]);
+        assert_eq!(told.map(|error| code(error, 11)), [120, 47, 53]);
+    }
 }

@@ -1,8 +1,9 @@
 //! ListTransactions (66), versions 0–1: the transactional ids that this broker coordinates (KIP-664).
 //!
-//! Behaviour: while a partition is loading there is nothing but COORDINATOR_LOAD_IN_PROGRESS (14). Filters of states
-//! are names as Kafka writes them, and those that do not exist are named in the answer; a negative duration filters
-//! nothing. Ids without a transaction pass every duration, as in Kafka.
+//! Behaviour: while a partition is loading, or cannot be shown, since followers do not have what it would show, there
+//! is nothing but COORDINATOR_LOAD_IN_PROGRESS (14). Filters of states are names as Kafka writes them, and those that
+//! do not exist are named in the answer; a negative duration filters nothing. Ids without a transaction pass every
+//! duration, as in Kafka.
 //! Versions: 0; 1 durations (KIP-994). 2 (a pattern of ids) is not announced. Ignored: nothing.
 //! Source: Kafka 3.9 `TransactionStateManager.listTransactionStates`.
 

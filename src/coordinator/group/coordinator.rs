@@ -254,14 +254,14 @@ impl GroupCoordinator {
         self.ask(&group, request, |reply| reply!(reply, Delete).and_then(|deleted| deleted)).await
     }
 
-    /// ListGroups: the groups of all shards here. The error says that some are still loading.
+    /// ListGroups: the groups of all shards here. The error says that some of them are loading, or cannot be shown.
     pub(crate) async fn list(&self, request: ListRequest) -> Answer<(Vec<GroupListing>, Option<GroupError>)> {
         let mut asked = Vec::new();
-        let mut loading = None;
+        let mut missing = None;
         for partition in self.runtime.partitions() {
             match self.runtime.ask(partition, GroupRequest::List(request.clone())).await {
                 Ok(answer) => asked.push(answer),
-                Err(Unavailable::Loading) => loading = Some(GroupError::CoordinatorLoadInProgress),
+                Err(Unavailable::Loading) => missing = Some(GroupError::CoordinatorLoadInProgress),
                 // It left while we asked.
                 Err(Unavailable::NotCoordinator | Unavailable::NotAvailable | Unavailable::Transaction(_)) => {}
             }
@@ -269,11 +269,12 @@ impl GroupCoordinator {
         async move {
             let mut groups = Vec::new();
             for answer in asked {
-                if let Ok(listed) = reply!(answer.await, List) {
-                    groups.extend(listed);
+                match answer.await {
+                    Err(why @ (Unavailable::NotAvailable | Unavailable::Loading)) => missing = Some(why.into()),
+                    answer => groups.extend(reply!(answer, List).into_iter().flatten()),
                 }
             }
-            (groups, loading)
+            (groups, missing)
         }
         .boxed()
     }

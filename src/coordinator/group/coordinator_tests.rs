@@ -480,6 +480,8 @@ async fn who_waits_for_followers_too_long_is_told_and_the_shard_stays() {
         assert_eq!(kit.groups.heartbeat(beat).await.await, Ok(()));
         assert_eq!(kit.commit(99).await.await.error, Some(GroupError::CoordinatorNotAvailable));
         assert_eq!(kit.fetch().await.await, Err(GroupError::CoordinatorNotAvailable));
+        let (_, missing) = kit.groups.list(ListRequest::default()).await.await;
+        assert_eq!(missing, Some(GroupError::CoordinatorNotAvailable));
         assert_eq!(started.elapsed(), Duration::ZERO);
         tokio::time::sleep(Duration::from_secs(3)).await;
     }

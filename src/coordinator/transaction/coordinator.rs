@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::config::TransactionConfig;
 use super::error::TransactionError;
@@ -26,7 +26,7 @@ use crate::coordinator::runtime::Runtime;
 use crate::coordinator::writer::SharedWriter;
 use crate::task;
 use crate::types::topic::TRANSACTION_STATE;
-use crate::types::{LeaderEpoch, PartitionIndex, TopicName, limits};
+use crate::types::{LeaderEpoch, PartitionIndex, TopicName};
 
 /// The second stage of a request.
 pub(crate) type Answer<T> = BoxFuture<'static, T>;
@@ -43,8 +43,6 @@ pub(crate) struct TransactionCoordinator {
     image: Arc<ImagePublisher>,
     producer_ids: Arc<ProducerIds>,
     markers: SharedMarkers,
-    /// Markers that are being written.
-    permits: Arc<Semaphore>,
     marking: Mutex<HashMap<PartitionIndex, MarkingHandle>>,
     image_complete: watch::Sender<bool>,
 }
@@ -89,7 +87,6 @@ impl TransactionCoordinator {
             image,
             producer_ids,
             markers,
-            permits: Arc::new(Semaphore::new(limits::TRANSACTION_MARKERS_IN_FLIGHT_MAX)),
             marking: Mutex::default(),
             image_complete: watch::Sender::new(false),
         }
@@ -109,7 +106,6 @@ impl TransactionCoordinator {
             runtime: self.runtime.clone(),
             markers: self.markers.clone(),
             image: self.image.clone(),
-            permits: self.permits.clone(),
             image_complete: self.image_complete.subscribe(),
             partition,
             epoch,
@@ -226,7 +222,8 @@ impl TransactionCoordinator {
         self.ask(&id, request, map).await
     }
 
-    /// ListTransactions: the transactional ids of all shards here; an error if some are still loading.
+    /// ListTransactions: the transactional ids of all shards here; an error if some are loading, or cannot be shown,
+    /// that has clients ask again.
     pub(crate) async fn list(&self, request: ListRequest) -> Answer<Result<Vec<Listing>, TransactionError>> {
         let mut asked = Vec::new();
         for partition in self.runtime.partitions() {
@@ -240,8 +237,11 @@ impl TransactionCoordinator {
         async move {
             let mut listed = Vec::new();
             for answer in asked {
-                if let Ok(found) = reply!(answer.await, List) {
-                    listed.extend(found);
+                match answer.await {
+                    Err(Unavailable::NotAvailable | Unavailable::Loading) => {
+                        return Err(TransactionError::CoordinatorLoadInProgress);
+                    }
+                    answer => listed.extend(reply!(answer, List).into_iter().flatten()),
                 }
             }
             listed.sort_by(|a, b| a.id.cmp(&b.id));

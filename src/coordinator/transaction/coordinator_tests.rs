@@ -34,7 +34,7 @@ use crate::types::{
 
 /// Time as tokio pauses and advances it.
 #[derive(Debug)]
-struct PausedClock(Instant);
+pub(super) struct PausedClock(pub(super) Instant);
 
 impl Clock for PausedClock {
     fn now_ms(&self) -> UnixMs {
@@ -52,7 +52,7 @@ impl Clock for PausedClock {
 
 /// Gives blocks of producer ids.
 #[derive(Debug, Default)]
-struct Controller(AtomicI64);
+pub(super) struct Controller(AtomicI64);
 
 impl ControllerLink for Controller {
     fn allocate_producer_ids(&self, _: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
@@ -352,6 +352,7 @@ async fn an_end_that_followers_do_not_take_is_told_and_its_markers_follow_when_t
     let ended = kit.transactions.end(EndRequest { id: "t".into(), producer, result: COMMIT }).await;
     assert_eq!(ended.await, Err(CoordinatorNotAvailable));
     assert_eq!(kit.end(producer, COMMIT).await, Err(CoordinatorNotAvailable));
+    assert_eq!(kit.transactions.list(ListRequest::default()).await.await, Err(CoordinatorLoadInProgress));
     sleep(Duration::from_secs(60)).await;
     assert!(kit.markers.written().is_empty());
     kit.log.hold(false);

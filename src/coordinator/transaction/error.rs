@@ -12,6 +12,9 @@ pub(crate) enum TransactionError {
     CoordinatorLoadInProgress,
     #[error("the coordinator is not available")]
     CoordinatorNotAvailable,
+    /// It is elsewhere and did not answer.
+    #[error("the coordinator did not answer")]
+    NetworkException,
     #[error("this broker does not coordinate the transactional id")]
     NotCoordinator,
     #[error("the transactional id cannot be one")]
@@ -28,6 +31,9 @@ pub(crate) enum TransactionError {
     InvalidTxnState,
     #[error("there is no such transactional id")]
     TransactionalIdNotFound,
+    /// Of a coordinator elsewhere, passed on as it came.
+    #[error("error code {0}")]
+    Other(i16),
 }
 
 impl From<Unavailable> for TransactionError {

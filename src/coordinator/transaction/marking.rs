@@ -14,9 +14,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::request::{DueMarkers, Ending, TransactionReply, TransactionRequest};
 use super::shard::TransactionShard;
@@ -30,6 +30,9 @@ use crate::types::{LeaderEpoch, PartitionIndex, TopicPartition, TransactionMarke
 /// Pause before what did not succeed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// The same, after an answer that makes no sense.
+const UNEXPECTED_PAUSE: Duration = Duration::from_secs(1);
+
 /// What is added to it while the log takes no records.
 const UNAVAILABLE_PAUSE: Duration = Duration::from_millis(900);
 
@@ -38,8 +41,6 @@ pub(super) struct Marking {
     pub(super) runtime: Arc<Runtime<TransactionShard>>,
     pub(super) markers: SharedMarkers,
     pub(super) image: Arc<ImagePublisher>,
-    /// Bounds how many markers of all partitions are being written at the same time.
-    pub(super) permits: Arc<Semaphore>,
     /// Whether the image shows every topic there is: until then none may be taken for deleted.
     pub(super) image_complete: watch::Receiver<bool>,
     pub(super) partition: PartitionIndex,
@@ -135,11 +136,7 @@ impl Marking {
     async fn mark(&self, to: TopicPartition, marker: TransactionMarker) -> Result<(), TransactionRefusal> {
         let mut said = false;
         loop {
-            let written = {
-                let _permit = self.permits.acquire().await;
-                self.markers.write(to.clone(), marker).await
-            };
-            let error = match written {
+            let error = match self.markers.write(to.clone(), marker).await {
                 Ok(()) => return Ok(()),
                 Err(MarkerError::Refused(
                     refusal @ (TransactionRefusal::InvalidProducerEpoch | TransactionRefusal::CoordinatorFenced),
@@ -151,6 +148,11 @@ impl Marking {
             {
                 info!(partition = %to, ?marker, "no marker: the partition was deleted");
                 return Ok(());
+            }
+            if let MarkerError::Unexpected(_) = error {
+                error!(partition = %to, ?marker, %error, "a leader gives an answer that no leader should");
+                sleep(UNEXPECTED_PAUSE).await;
+                continue;
             }
             if !said {
                 warn!(partition = %to, ?marker, %error, "a marker cannot be written yet");

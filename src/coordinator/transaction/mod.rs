@@ -17,6 +17,8 @@ pub(crate) use coordinator::TransactionCoordinator;
 pub(crate) use state::state_names;
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod coordinator_tests;
 #[cfg(test)]
 mod shard_tests;
