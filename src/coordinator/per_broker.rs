@@ -11,8 +11,9 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::cluster::image::{ClusterImage, ImagePublisher};
 use crate::task;
-use crate::types::{BrokerId, limits};
+use crate::types::{BrokerId, TopicPartition, limits};
 
 /// One of those that go into a request.
 pub(super) trait Question: Send + 'static {
@@ -54,8 +55,32 @@ impl<Q: Question> PerBroker<Q> {
         Arc::new(Self { send: Box::new(send), waiting: Mutex::default() })
     }
 
-    /// Asks; what is dropped before its request begins is not sent. An error says that nothing is known of it.
-    pub(super) fn ask(self: &Arc<Self>, broker: BrokerId, question: Q) -> oneshot::Receiver<Q::Answer> {
+    /// Asks the broker that `image` has as the leader of `at`. What is dropped before its request begins is not sent.
+    /// `None`: nothing is known of it, because there is no answer, or because another broker leads by now, and it
+    /// would be idle to wait for one that hangs.
+    pub(super) fn ask_leader(
+        self: &Arc<Self>,
+        image: &ImagePublisher,
+        (leader, at): (BrokerId, TopicPartition),
+        question: Q,
+    ) -> impl Future<Output = Option<Q::Answer>> + Send + use<Q> {
+        let mut image = image.subscribe();
+        let answer = self.ask(leader, question);
+        async move {
+            let leads = |image: &ClusterImage| {
+                let state = image.partition(at.topic.as_str(), at.partition);
+                state.is_some_and(|state| state.leader == Some(leader))
+            };
+            let moved = async { drop(image.wait_for(|image| !leads(image)).await) };
+            tokio::select! {
+                biased;
+                answer = answer => answer.ok(),
+                () = moved => None,
+            }
+        }
+    }
+
+    fn ask(self: &Arc<Self>, broker: BrokerId, question: Q) -> oneshot::Receiver<Q::Answer> {
         let (answer, answered) = oneshot::channel();
         let mut waiting = self.waiting.lock();
         let begins = !waiting.contains_key(&broker);

@@ -102,8 +102,8 @@ impl Markers for RoutedMarkers {
         let image = self.image.current();
         match image.partition(to.topic.as_str(), to.partition).map(|state| state.leader) {
             Some(Some(leader)) if leader != self.me => {
-                let answer = self.remote.ask(leader, Marker(to, marker));
-                async move { answer.await.unwrap_or_else(|_| Err(MarkerError::NotAvailable("no answer".into()))) }
+                let answer = self.remote.ask_leader(&self.image, (leader, to.clone()), Marker(to, marker));
+                async move { answer.await.unwrap_or_else(|| Err(MarkerError::NotAvailable("no answer".into()))) }
                     .boxed()
             }
             Some(None) => ready(Err(MarkerError::NotAvailable("the partition has no leader now".into()))).boxed(),

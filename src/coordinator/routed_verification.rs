@@ -13,7 +13,7 @@ use super::transaction::error::TransactionError;
 use super::transaction::request::PartitionsRequest;
 use crate::cluster::image::ImagePublisher;
 use crate::types::topic::TRANSACTION_STATE;
-use crate::types::{BrokerId, TopicPartition};
+use crate::types::{BrokerId, TopicName, TopicPartition};
 
 /// The transaction coordinators of all brokers of the cluster, for verifications.
 #[derive(Debug)]
@@ -64,15 +64,15 @@ impl RoutedVerification {
     /// One result per partition, in their order; see [`TransactionCoordinator::verify`].
     pub(crate) async fn verify(&self, request: PartitionsRequest) -> Verified {
         let count = request.partitions.len();
-        let leader = self.local.partition_of(&request.id).and_then(|partition| {
-            let image = self.image.current();
-            image.partition(TRANSACTION_STATE, partition)?.leader
+        let coordinator = self.local.partition_of(&request.id).and_then(|partition| {
+            let at = TopicPartition { topic: TopicName::new(TRANSACTION_STATE), partition };
+            Some((self.image.current().partition(TRANSACTION_STATE, partition)?.leader?, at))
         });
-        match leader {
-            Some(leader) if leader == self.me => self.local.verify(request).await.await,
-            Some(leader) => {
-                let answered = self.remote.ask(leader, Verify(request)).await;
-                answered.unwrap_or_else(|_| vec![Err(TransactionError::NetworkException); count])
+        match coordinator {
+            Some((leader, _)) if leader == self.me => self.local.verify(request).await.await,
+            Some(coordinator) => {
+                let answered = self.remote.ask_leader(&self.image, coordinator, Verify(request)).await;
+                answered.unwrap_or_else(|| vec![Err(TransactionError::NetworkException); count])
             }
             None => vec![Err(TransactionError::CoordinatorNotAvailable); count],
         }

@@ -82,7 +82,7 @@ pub const GROUP_PENDING_MEMBERS_MAX: usize = 10_000;
 pub const COORDINATOR_APPENDS_IN_FLIGHT_MAX: usize = 4;
 
 /// Markers of one WriteTxnMarkers request that are being written at the same time.
-pub const REQUEST_MARKERS_IN_FLIGHT_MAX: usize = 64;
+pub const REQUEST_MARKERS_IN_FLIGHT_MAX: usize = 1024;
 
 /// Bytes of a request that a coordinator gathers for another broker, within the frame that brokers take of it.
 pub const PEER_REQUEST_BYTES_MAX: usize = GROUP_FRAME_BYTES_MAX / 2;

@@ -341,6 +341,27 @@ async fn a_leader_that_moves_while_markers_are_pending_is_found() {
     assert_eq!((cluster.world.marked(0), cluster.world.marked(1)), (vec![1], vec![1]));
 }
 
+/// A broker that hangs keeps its sockets for a while; it has lost its session and its partitions by then.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_broker_that_hangs_once_another_leads() {
+    let cluster = Cluster::start().await;
+    let producer = cluster.begun("t").await;
+    cluster.world.hold(TWO, true);
+    cluster.commit("t", producer).await;
+    cluster.lead(1, ONE);
+    cluster.show("topic", 1, Some(ONE), &[0]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.state(0, "t").await, Ok("CompleteCommit"));
+    assert_eq!(cluster.world.marked(1), [1]);
+    // The other way round: its coordinator hangs.
+    cluster.world.hold(ONE, true);
+    let (verification, asked) = (cluster.nodes[1].verification.clone(), both("t", producer));
+    let verified = crate::task::spawn(async move { verification.verify(asked).await });
+    settle().await;
+    cluster.show(TRANSACTION_STATE, 0, Some(TWO), &[1]);
+    assert_eq!(verified.await.expect("no panic"), [Err(TransactionError::NetworkException); 2]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_does_not_answer_holds_up_its_own_partitions_alone() {
     let cluster = Cluster::start().await;
@@ -445,7 +466,7 @@ async fn verifications_gather_and_none_names_an_id_twice() {
     cluster.world.hold(ONE, true);
     let verify = |id: &str, producer| {
         let (verification, asked) = (cluster.nodes[1].verification.clone(), both(id, producer));
-        tokio::spawn(async move { verification.verify(asked).await })
+        crate::task::spawn(async move { verification.verify(asked).await })
     };
     let mut asked = vec![verify("t", first)];
     settle().await;
