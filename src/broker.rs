@@ -417,8 +417,9 @@ impl Parts {
         let running = RunningConfig::new(Arc::clone(config));
         running.apply(dynamic_config.brokers());
         let config_of = running::topic_settings(&running, &dynamic_config);
-        let (of_replicas, their_clock, me) = (dirs.for_replicas(), Arc::clone(clock), identity.broker_id);
-        let replicas = task::blocking(move || ReplicaManager::new(me, of_replicas, their_clock, config_of)).await;
+        let surroundings = running::surroundings(config, identity.broker_id, clock, &image);
+        let of_replicas = dirs.for_replicas();
+        let replicas = task::blocking(move || ReplicaManager::new(surroundings, of_replicas, config_of)).await;
         let replicas = replicas.map_err(failed)?;
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));

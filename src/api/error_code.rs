@@ -69,6 +69,7 @@ pub(crate) fn of_ack_error(error: &AckError) -> ResponseError {
     match error {
         AckError::NotLeader => ResponseError::NotLeaderOrFollower,
         AckError::Storage(_) | AckError::Full => ResponseError::KafkaStorageError,
+        AckError::NotEnoughAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
     }
 }
 
@@ -277,6 +278,7 @@ mod tests {
         assert_eq!(of_refusal(&AppendRefused::NotLeader).code(), 6);
         assert_eq!(of_refusal(&AppendRefused::NotEnoughReplicas).code(), 19);
         assert_eq!(of_refusal(&AppendRefused::Full).code(), 56);
+        assert_eq!(of_ack_error(&AckError::NotEnoughAfterAppend).code(), 20);
         assert_eq!(of_session_error(SessionError::NotFound).code(), 70);
         assert_eq!(of_session_error(SessionError::InvalidEpoch).code(), 71);
         assert_eq!(of_session_error(SessionError::TopicIdError).code(), 106);

@@ -6,15 +6,18 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::{millis, sockets};
+use crate::clock::SharedClock;
 use crate::cluster::dynamic_config::DynamicConfig;
+use crate::cluster::image::ImagePublisher;
 use crate::cluster::running_config::RunningConfig;
 use crate::config::Config;
 use crate::log::config::LogConfig;
 use crate::net::listener::{ConnectionLimits, Limits};
 use crate::replica::maintenance::{Periods, PeriodsOf};
 use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
+use crate::replica::surroundings::Surroundings;
 use crate::task;
-use crate::types::TopicName;
+use crate::types::{BrokerId, TopicName};
 
 /// Effective settings of a topic, asked anew whenever a log is opened or what they depend on changes.
 pub(super) fn topic_settings(config: &Arc<RunningConfig>, dynamic: &Arc<DynamicConfig>) -> ConfigOf {
@@ -73,6 +76,17 @@ pub(super) fn connection_limits(config: &Config) -> Limits {
     }
 }
 
+/// What replicas ask of the world around them.
+pub(super) fn surroundings(
+    config: &Config,
+    me: BrokerId,
+    clock: &SharedClock,
+    image: &Arc<ImagePublisher>,
+) -> Arc<Surroundings> {
+    let (clock, image) = (Arc::clone(clock), Arc::clone(image));
+    Arc::new(Surroundings { me, clock, image, lag_max: millis(config.replica_lag_time_max_ms) })
+}
+
 /// How often maintenance is done, asked before each pause.
 pub(super) fn periods(config: Arc<RunningConfig>) -> PeriodsOf {
     Box::new(move || {
@@ -80,11 +94,12 @@ pub(super) fn periods(config: Arc<RunningConfig>) -> PeriodsOf {
         Periods {
             initial_delay: millis(config.log_initial_task_delay_ms),
             retention: millis(config.log_retention_check_interval_ms),
-            cleaner_backoff: millis(config.log_cleaner_backoff_ms).max(CLEANER_PAUSE_MIN),
+            high_watermarks: millis(config.replica_high_watermark_checkpoint_interval_ms).max(PAUSE_MIN),
+            cleaner_backoff: millis(config.log_cleaner_backoff_ms).max(PAUSE_MIN),
             cleaner_enabled: config.log_cleaner_enable,
         }
     })
 }
 
-/// A backoff of 0 must not keep a core busy with nothing to clean.
-const CLEANER_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// A pause of 0 must not keep a core busy with nothing to do.
+const PAUSE_MIN: Duration = Duration::from_millis(1);

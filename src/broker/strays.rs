@@ -157,7 +157,8 @@ mod tests {
     fn manager(dir: Arc<dyn LogDir>, clock: &Arc<ManualClock>) -> Arc<ReplicaManager> {
         let config = |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 };
         let dirs = vec![ReplicaDir { dir, tail: Tail::new(0), may_lack_ends: false }];
-        ReplicaManager::new(BrokerId(1), dirs, Arc::clone(clock) as _, Arc::new(config)).expect("readable")
+        ReplicaManager::new(crate::replica::testing::alone(BrokerId(1), Arc::clone(clock) as _), dirs, Arc::new(config))
+            .expect("readable")
     }
 
     /// A directory with a log of each topic, as a start finds it: no request has opened any, and there is no image.

@@ -102,6 +102,10 @@ pub struct Config {
     pub log_initial_task_delay_ms: i64,
     pub log_cleaner_enable: bool,
     pub log_cleaner_backoff_ms: i64,
+    /// A follower that has not been level with its leader for so long is out of sync.
+    pub replica_lag_time_max_ms: i64,
+    /// Interval at which high watermarks are recorded.
+    pub replica_high_watermark_checkpoint_interval_ms: i64,
 
     /// `klamm.reply.bytes`; where that is −1 an eighth of the memory, at most 256 MiB.
     pub reply_bytes: u64,
@@ -298,6 +302,8 @@ impl Config {
             log_initial_task_delay_ms: reader.long("log.initial.task.delay.ms"),
             log_cleaner_enable: reader.boolean("log.cleaner.enable"),
             log_cleaner_backoff_ms: reader.long("log.cleaner.backoff.ms"),
+            replica_lag_time_max_ms: reader.long("replica.lag.time.max.ms"),
+            replica_high_watermark_checkpoint_interval_ms: reader.long("replica.high.watermark.checkpoint.interval.ms"),
             reply_bytes: reply_bytes(reader, &machine),
             tail_bytes: reader.size("klamm.tail.bytes"),
             rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),

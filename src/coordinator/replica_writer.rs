@@ -69,6 +69,7 @@ impl From<AckError> for WriteError {
             AckError::NotLeader => Self::NotLeader,
             AckError::Full => Self::Full,
             AckError::Storage(_) => Self::Storage(error.to_string()),
+            AckError::NotEnoughAfterAppend => Self::NotEnoughAfterAppend,
         }
     }
 }

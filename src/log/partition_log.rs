@@ -479,7 +479,6 @@ impl PartitionLog {
 
     /// Records that everything below `high_watermark` is replicated, as far as this replica knows, unless that is what
     /// was recorded last.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the leader and the follower call it"))]
     pub(crate) fn checkpoint_high_watermark(&mut self, high_watermark: Offset, writes: &mut Vec<Write>) {
         writes.append(&mut self.repairs);
         self.state.checkpoint_high_watermark(high_watermark, writes);
@@ -487,7 +486,6 @@ impl PartitionLog {
 
     /// What was recorded last, not below the log start nor above the log end. `None`: nothing was, as in logs of
     /// earlier versions. Source: Kafka 3.9 `OffsetCheckpointFile`, `Partition.createLog`.
-    #[cfg_attr(not(test), allow(dead_code, reason = "a partition asks when it is opened"))]
     pub(crate) fn checkpointed_high_watermark(&self) -> Option<Offset> {
         let recorded = self.state.recorded_high_watermark()?;
         Some(recorded.max(self.state.log_start()).min(self.state.log_end()))

@@ -19,6 +19,9 @@ pub(crate) enum AckError {
     Storage(String),
     #[error("no space left above the disk reserve")]
     Full,
+    /// It is written and below the high watermark, but fewer than `min.insync.replicas` are in sync by now.
+    #[error("the ISR has become smaller than min.insync.replicas")]
+    NotEnoughAfterAppend,
 }
 
 impl From<StorageError> for AckError {
@@ -171,9 +174,14 @@ impl AckQueue {
 
     /// Answers every ack whose last offset lies below `position`.
     pub(crate) fn pass(&mut self, position: Offset) {
+        self.pass_with(position, &Ok(()));
+    }
+
+    /// As [`Self::pass`], with this outcome.
+    pub(crate) fn pass_with(&mut self, position: Offset, outcome: &Result<(), AckError>) {
         while self.waiting.front().is_some_and(|(last_offset, _)| *last_offset < position) {
             if let Some((_, ack)) = self.waiting.pop_front() {
-                ack.answer(Ok(()));
+                ack.answer(outcome.clone());
             }
         }
     }

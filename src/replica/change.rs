@@ -43,6 +43,12 @@ impl<T> Changed<T> {
         Self { value, queued }
     }
 
+    /// Waits until the change is written.
+    pub(crate) async fn recorded(self) -> Result<T, ChangeError> {
+        self.queued.await?;
+        Ok(self.value)
+    }
+
     /// Blocks until the change is written.
     pub(crate) fn written(self) -> Result<T, ChangeError> {
         self.queued.wait()?;

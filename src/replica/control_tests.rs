@@ -61,8 +61,8 @@ impl Bench {
             dirs.iter().map(|dir| ReplicaDir { dir: Arc::clone(dir), tail: Tail::new(0), may_lack_ends }).collect();
         let clock = Arc::new(ManualClock::new(1, 1));
         let config = |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 };
-        let replicas =
-            ReplicaManager::new(ME, for_replicas, Arc::clone(&clock) as _, Arc::new(config)).expect("readable");
+        let replicas = ReplicaManager::new(testing::alone(ME, Arc::clone(&clock) as _), for_replicas, Arc::new(config))
+            .expect("readable");
         let store = TreeDir::new().store();
         ensure_top_level_paths(&*store, ME).await.expect("made");
         let settings = DynamicConfig::start(store, ME, clock).await.expect("started");

@@ -7,6 +7,7 @@ use super::ack::{Ack, Completion};
 use super::flush::FlushTimer;
 use super::partition::{AckAt, Partition, Upkeep};
 use super::testing;
+use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
@@ -25,7 +26,8 @@ fn led(disk: &Arc<MemoryDir>, config: LogConfig) -> (Arc<Partition>, Arc<FlushTi
     let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, config, Arc::clone(&tail), 0).expect("opens");
     let (me, flush) = (BrokerId(1), FlushTimer::new(Arc::clone(&dir)));
     let upkeep = Upkeep { cleaner: Arc::default(), flush: Arc::clone(&flush) };
-    let partition = Partition::new(me, id, family, dir, tail, upkeep, log);
+    let partition =
+        Partition::new(testing::alone(me, Arc::new(ManualClock::new(0, 1))), id, family, dir, tail, upkeep, log);
     testing::take(&partition, testing::role(me.0, 0));
     (partition, flush)
 }

@@ -33,6 +33,8 @@ pub(crate) struct Periods {
     pub(crate) initial_delay: Duration,
     /// `log.retention.check.interval.ms`.
     pub(crate) retention: Duration,
+    /// `replica.high.watermark.checkpoint.interval.ms`.
+    pub(crate) high_watermarks: Duration,
     /// `log.cleaner.backoff.ms`; it may change.
     pub(crate) cleaner_backoff: Duration,
     /// `log.cleaner.enable`.
@@ -55,6 +57,14 @@ pub(crate) fn start(replicas: Arc<ReplicaManager>, clock: SharedClock, periods_o
             let (replicas, clock) = (Arc::clone(&for_retention), Arc::clone(&retention_clock));
             task::blocking(move || retain_all(&replicas, &clock)).await;
             tokio::time::sleep(at_start.retention).await;
+        }
+    });
+    let for_checkpoints = Arc::clone(&replicas);
+    task::spawn_owner("high watermark checkpoint", async move {
+        loop {
+            tokio::time::sleep(at_start.high_watermarks).await;
+            let replicas = Arc::clone(&for_checkpoints);
+            task::blocking(move || checkpoint_high_watermarks(&replicas)).await;
         }
     });
     if at_start.cleaner_enabled {
@@ -110,6 +120,23 @@ pub(crate) fn retain_all(replicas: &ReplicaManager, clock: &SharedClock) {
             }
             Ok(None) => {}
             Err(error) => debug!(partition = %partition.name(), %error, "no retention this time"),
+        }
+    }
+}
+
+/// Records the high watermarks that moved, so that a replica begins with what it knew. Blocking. What fails concerns
+/// its log alone, which has said so; the next time it is tried again.
+/// Source: Kafka 3.9 `ReplicaManager.checkpointHighWatermarks`.
+pub(crate) fn checkpoint_high_watermarks(replicas: &ReplicaManager) {
+    let mut queued = Vec::new();
+    // One that waits for an epoch must not write what its opening found to be lost, before a controller knows it.
+    for partition in replicas.all().into_iter().filter(|partition| !partition.waits_for_an_epoch()) {
+        let recorded = partition.checkpoint_high_watermark();
+        queued.push((partition, recorded));
+    }
+    for (partition, recorded) in queued {
+        if let Err(error) = recorded.and_then(Changed::written) {
+            debug!(partition = %partition.name(), %error, "its high watermark is not recorded this time");
         }
     }
 }

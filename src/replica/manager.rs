@@ -15,6 +15,7 @@ use super::change::{ChangeError, Changed};
 use super::flush::FlushTimer;
 use super::found::{self, FoundLog, FoundLogs};
 use super::partition::{Partition, Upkeep};
+use super::surroundings::Surroundings;
 use crate::clock::{SharedClock, UnixMs};
 use crate::cluster::control::LogInventory;
 use crate::log::config::LogConfig;
@@ -103,6 +104,7 @@ pub(crate) struct Strays {
 /// All partition replicas of this broker.
 pub(crate) struct ReplicaManager {
     pub(crate) me: BrokerId,
+    pub(super) surroundings: Arc<Surroundings>,
     dirs: Vec<ReplicaDir>,
     /// Those of `dirs`, in their order.
     pub(super) flush_timers: Vec<Arc<FlushTimer>>,
@@ -128,9 +130,8 @@ impl ReplicaManager {
     /// # Errors
     /// The marks of strays in a directory cannot be read.
     pub(crate) fn new(
-        me: BrokerId,
+        surroundings: Arc<Surroundings>,
         dirs: Vec<ReplicaDir>,
-        clock: SharedClock,
         config_of: ConfigOf,
     ) -> Result<Arc<Self>, StorageError> {
         let mut found = FoundLogs::default();
@@ -139,10 +140,11 @@ impl ReplicaManager {
         }
         let flush_timers = dirs.iter().map(|place| FlushTimer::new(Arc::clone(&place.dir))).collect();
         Ok(Arc::new(Self {
-            me,
+            me: surroundings.me,
+            clock: Arc::clone(&surroundings.clock),
+            surroundings,
             dirs,
             flush_timers,
-            clock,
             config_of,
             partitions: RwLock::default(),
             changing: Mutex::default(),
@@ -311,8 +313,8 @@ impl ReplicaManager {
         }
         let end_lost = lost || place.may_lack_end || log.has_lost_its_end() || place.stray_since.is_some();
         let upkeep = Upkeep { cleaner: Arc::clone(&self.cleaner), flush: Arc::clone(&self.flush_timers[place.at]) };
-        let (dir, tail) = (Arc::clone(dir), Arc::clone(tail));
-        let partition = Partition::new(self.me, id.clone(), place.family, dir, tail, upkeep, log);
+        let (dir, tail, around) = (Arc::clone(dir), Arc::clone(tail), Arc::clone(&self.surroundings));
+        let partition = Partition::new(around, id.clone(), place.family, dir, tail, upkeep, log);
         partition.set_config(config.log, config.min_insync_replicas);
         if end_lost {
             partition.doubt_its_end();
@@ -480,13 +482,15 @@ impl ReplicaManager {
                 partition.close();
                 continue;
             }
+            let high_watermark = partition.checkpoint_high_watermark();
             let recorded = partition.change_log(|log, _, writes| log.checkpoint(writes));
             partition.close();
-            checkpoints.push((partition, recorded));
+            checkpoints.push((partition, high_watermark, recorded));
         }
         let mut failures = Vec::new();
-        for (partition, recorded) in checkpoints {
-            match recorded.and_then(Changed::written) {
+        for (partition, high_watermark, recorded) in checkpoints {
+            let recorded = recorded.and_then(Changed::written);
+            match high_watermark.and_then(Changed::written).and(recorded) {
                 Ok(()) | Err(ChangeError::Closed) => {}
                 Err(error) => failures.push((partition, error)),
             }

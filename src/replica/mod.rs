@@ -6,18 +6,23 @@
 //! That saves two task switches per produce request compared with an owner task and keeps the same order of effects.
 
 pub(crate) mod ack;
+pub(crate) mod alter_partition;
 pub(crate) mod change;
 pub(crate) mod control;
 #[cfg(test)]
 mod control_tests;
 pub(crate) mod delete_records;
 pub(crate) mod flush;
+pub(crate) mod follower_fetch;
+pub(crate) mod followers;
 mod found;
+pub(crate) mod isr;
 pub(crate) mod leader_link;
 pub(crate) mod maintenance;
 pub(crate) mod manager;
 pub(crate) mod partition;
 pub(crate) mod sessions;
+pub(crate) mod surroundings;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod view;
@@ -25,6 +30,8 @@ pub(crate) mod wait;
 
 #[cfg(test)]
 mod flush_tests;
+#[cfg(test)]
+mod leading_tests;
 #[cfg(test)]
 mod refusal_tests;
 #[cfg(test)]

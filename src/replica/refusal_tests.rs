@@ -47,7 +47,8 @@ impl Bench {
         let config_of = Arc::new(move |_: &_| ReplicaConfig { log: config, min_insync_replicas: 1 });
         let (logs, tail) = (Arc::clone(&dir) as SharedLogDir, Tail::new(1 << 20));
         let dirs = vec![ReplicaDir { dir: logs, tail, may_lack_ends: false }];
-        let replicas = ReplicaManager::new(BrokerId(1), dirs, Arc::clone(&clock) as SharedClock, config_of);
+        let replicas =
+            ReplicaManager::new(testing::alone(BrokerId(1), Arc::clone(&clock) as SharedClock), dirs, config_of);
         let replicas = replicas.expect("readable");
         let wanted: Vec<_> = (0..partitions).map(|index| WantedReplica { id: id(index), is_new: true }).collect();
         let partitions: Vec<_> = replicas.open(&wanted).into_iter().map(|opened| opened.expect("opened")).collect();

@@ -1,10 +1,14 @@
 //! Partitions over the directory's twin in memory, for tests of this room and of those above it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ack::{Ack, Completion};
 use super::flush::FlushTimer;
 use super::partition::{AckAt, Partition, Role, Upkeep};
+use super::surroundings::Surroundings;
+use crate::clock::SharedClock;
+use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
@@ -16,6 +20,12 @@ use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicI
 
 /// This broker.
 pub(crate) const ME: BrokerId = BrokerId(1);
+
+/// A broker that knows of no other.
+pub(crate) fn alone(me: BrokerId, clock: SharedClock) -> Arc<Surroundings> {
+    let (image, lag_max) = (Arc::default(), Duration::from_secs(30));
+    Arc::new(Surroundings { me, clock, image, lag_max })
+}
 
 /// `leader` leads alone, this broker and it are the replicas.
 pub(crate) fn role(leader: i32, epoch: i32) -> Role {
@@ -39,7 +49,10 @@ pub(crate) fn closed() -> (Arc<Partition>, Arc<Faults>) {
     let (dir, tail): (SharedLogDir, _) = (dir, Tail::new(1 << 20));
     let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, LogConfig::default(), Arc::clone(&tail), 0);
     let upkeep = Upkeep { cleaner: Arc::default(), flush: FlushTimer::new(Arc::clone(&dir)) };
-    (Partition::new(ME, id, family, dir, tail, upkeep, log.expect("opens")), faults)
+    (
+        Partition::new(alone(ME, Arc::new(ManualClock::new(0, 1))), id, family, dir, tail, upkeep, log.expect("opens")),
+        faults,
+    )
 }
 
 /// The same, led here under this epoch.

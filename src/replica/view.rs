@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 
+use super::leader_link::FetchRefused;
 use crate::types::{LeaderEpoch, Offset};
 
 /// Positions of one partition at one moment. log start ≤ last stable ≤ high watermark ≤ log end (I-3).
@@ -21,6 +22,17 @@ pub(crate) struct PartitionView {
 }
 
 impl PartitionView {
+    /// Whether this broker leads, under the epoch that a follower follows. The epoch comes first: one that is ahead or
+    /// behind must learn that. Source: Kafka 3.9 `Partition.localLogWithEpochOrThrow`.
+    pub(crate) fn check_leading(&self, epoch: Option<LeaderEpoch>) -> Result<(), FetchRefused> {
+        match epoch {
+            Some(epoch) if epoch < self.leader_epoch => Err(FetchRefused::FencedLeaderEpoch),
+            Some(epoch) if epoch > self.leader_epoch => Err(FetchRefused::UnknownLeaderEpoch),
+            Some(_) | None if !self.leading => Err(FetchRefused::NotLeader),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn assert_ordered(&self) {
         debug_assert!(self.log_start_offset <= self.last_stable_offset, "I-3: {self:?}");
         debug_assert!(self.last_stable_offset <= self.high_watermark, "I-3: {self:?}");

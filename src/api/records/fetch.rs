@@ -40,7 +40,7 @@ use crate::api::shared::isolation::read_committed;
 use crate::api::shared::leader;
 use crate::log::reading::read::Read;
 use crate::log::state::aborted::AbortedTransaction;
-use crate::replica::partition::Partition;
+use crate::replica::partition::{OutOfRange, Partition};
 use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
 use crate::task;
@@ -287,12 +287,19 @@ fn look(part: &mut Part, read_committed: bool) {
     found.high_watermark = view.high_watermark;
     found.last_stable_offset = view.last_stable_offset;
     found.log_start_offset = view.log_start_offset;
-    if let Some(diverging) = divergence(replica, &part.wanted, view.log_start_offset) {
-        match diverging {
-            Ok(at) => found.diverging = Some(at),
-            Err(error) => found.error = Some(error),
+    if part.wanted.last_fetched_epoch >= 0 {
+        let (epoch, offset) = (LeaderEpoch(part.wanted.last_fetched_epoch), part.wanted.fetch_offset);
+        match replica.divergence(epoch, offset, view.log_start_offset) {
+            Ok(None) => {}
+            Ok(parted) => {
+                found.diverging = parted;
+                return;
+            }
+            Err(OutOfRange) => {
+                found.error = Some(ResponseError::OffsetOutOfRange);
+                return;
+            }
         }
-        return;
     }
     let offset = part.wanted.fetch_offset;
     if offset < view.log_start_offset || offset > view.log_end_offset {
@@ -300,25 +307,6 @@ fn look(part: &mut Part, read_committed: bool) {
         return;
     }
     found.upto = Some(if read_committed { view.last_stable_offset } else { view.high_watermark });
-}
-
-/// Where the client's log parts from ours. Below the log start there is nothing to compare any more, so that goes
-/// before. Source: Kafka 3.9 `Partition.readRecords`.
-fn divergence(
-    replica: &Partition,
-    wanted: &Wanted,
-    log_start: Offset,
-) -> Option<Result<(LeaderEpoch, Offset), ResponseError>> {
-    if wanted.last_fetched_epoch < 0 {
-        return None;
-    }
-    let epoch = LeaderEpoch(wanted.last_fetched_epoch);
-    match replica.with_log(|log| log.end_offset_for_epoch(epoch)) {
-        None => Some(Err(ResponseError::OffsetOutOfRange)),
-        Some(_) if wanted.fetch_offset < log_start => Some(Err(ResponseError::OffsetOutOfRange)),
-        Some((known, end)) if known < epoch || end < wanted.fetch_offset => Some(Ok((known, end))),
-        Some(_) => None,
-    }
 }
 
 /// Reads what is readable now: from memory where the tail reaches back far enough or the records were read ahead, from

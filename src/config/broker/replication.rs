@@ -19,9 +19,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Bytes asked per response when fetching from a leader.";
     "replica.fetch.wait.max.ms" Int "500" [Any] ReadOnly => NoEffect,
         "Longest wait of a follower's fetch.";
-    "replica.high.watermark.checkpoint.interval.ms" Long "5000" [Any] ReadOnly => NoEffect,
-        "Interval at which Kafka records high watermarks.";
-    "replica.lag.time.max.ms" Long "30000" [Any] ReadOnly => NoEffect,
+    "replica.high.watermark.checkpoint.interval.ms" Long "5000" [Any] ReadOnly => Honoured,
+        "Interval at which high watermarks are recorded.";
+    "replica.lag.time.max.ms" Long "30000" [Any] ReadOnly => Honoured,
         "Time after which a follower that does not catch up is out of sync.";
     "replica.selector.class" Text null [Any] ReadOnly => NoEffect,
         "Class that chooses the replica a consumer reads from.";

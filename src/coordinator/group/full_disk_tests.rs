@@ -100,7 +100,8 @@ impl Kit {
         let (me, clock) = (BrokerId(1), Arc::new(ManualClock::new(1_000_000, 1)));
         let config = |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 };
         let dirs = vec![ReplicaDir { dir, tail: Tail::new(0), may_lack_ends: false }];
-        let replicas = ReplicaManager::new(me, dirs, clock.clone(), Arc::new(config)).expect("readable");
+        let replicas =
+            ReplicaManager::new(testing::alone(me, clock.clone()), dirs, Arc::new(config)).expect("readable");
         let image = Arc::new(ImagePublisher::default());
         image.apply(&offsets_topic());
         let topic_id = image.current().topic(CONSUMER_OFFSETS).expect("there").id;

@@ -8,10 +8,14 @@
 //! the disk has it ([`Partition::open_anew`]).
 
 mod append;
+mod following;
+mod leading;
 mod reopen;
 mod replicated;
+mod replication;
 mod role;
 mod truncate;
+mod unreplicated;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,11 +25,15 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 pub(crate) use self::append::{Accepted, AckAt, AppendRefused};
+pub(crate) use self::leading::{IsrChange, OutOfRange};
+use self::replication::Replication;
 use self::role::End;
 pub(crate) use self::role::{NotTaken, Role};
+use self::unreplicated::Unreplicated;
 use super::ack::{AckError, AckQueue};
 use super::change::{ChangeError, Changed};
 use super::flush::{FlushTimer, Unsynced};
+use super::surroundings::Surroundings;
 use super::view::{PartitionView, Published};
 use super::wait::{Stable, Waiters};
 use crate::log::config::LogConfig;
@@ -34,7 +42,7 @@ use crate::log::reading::read::LogReader;
 use crate::log::reading::tail::Tail;
 pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, Queued, SharedLogDir, StorageError, Write, WriteSet};
-use crate::types::{BrokerId, LeaderEpoch, LogOpening, Offset, PartitionEpoch};
+use crate::types::{LeaderEpoch, LogOpening, Offset, PartitionEpoch};
 
 #[derive(Debug)]
 struct State {
@@ -50,6 +58,8 @@ struct State {
     written: AckQueue,
     /// acks=all, waiting for the high watermark.
     replicated: AckQueue,
+    /// As long as others follow.
+    unreplicated: Unreplicated,
     /// A write failed: nothing more is accepted (I-6). If only space was missing the log is opened anew once there
     /// is some.
     failed: Option<AckError>,
@@ -62,19 +72,31 @@ struct State {
     end: End,
 }
 
+impl State {
+    /// This broker leads others, whose positions count for the high watermark.
+    fn is_followed(&self) -> bool {
+        self.leading && self.role.replicas.len() > 1
+    }
+}
+
 /// A partition replica.
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) id: PartitionId,
     pub(crate) family: Family,
-    me: BrokerId,
+    surroundings: Arc<Surroundings>,
     dir: SharedLogDir,
     tail: Arc<Tail>,
     cleaner: Arc<Notify>,
     reader: RwLock<Arc<LogReader>>,
     state: Mutex<State>,
+    /// After `state`, where both are taken.
+    repl: Mutex<Replication>,
     view: Published,
+    /// Fetches that wait for the high watermark.
     pub(crate) waiters: Waiters,
+    /// Those of followers, which wait for the log end.
+    pub(crate) followers_waiting: Waiters,
 }
 
 /// What a partition tells of the work it leaves for later.
@@ -84,6 +106,14 @@ pub(crate) struct Upkeep {
     pub(crate) cleaner: Arc<Notify>,
     /// Of its log directory.
     pub(crate) flush: Arc<FlushTimer>,
+}
+
+/// What became readable.
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    stable: Stable,
+    /// Bytes that the high watermark passed, where others follow; `None`: not known.
+    readable: Option<i64>,
 }
 
 /// How the last stable offset moved.
@@ -110,7 +140,7 @@ fn check_changeable(state: &State) -> Result<(), ChangeError> {
 impl Partition {
     /// A replica over an open log; it leads nothing until told.
     pub(crate) fn new(
-        me: BrokerId,
+        surroundings: Arc<Surroundings>,
         id: PartitionId,
         family: Family,
         dir: SharedLogDir,
@@ -119,10 +149,12 @@ impl Partition {
         mut log: PartitionLog,
     ) -> Arc<Self> {
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        // What lies above it may be on no other replica. A leader alone has the rest as soon as it leads.
+        let high_watermark = log.checkpointed_high_watermark().unwrap_or(start);
         let view = PartitionView {
             log_start_offset: start,
-            last_stable_offset: log.last_stable_offset(end),
-            high_watermark: end,
+            last_stable_offset: log.last_stable_offset(high_watermark),
+            high_watermark,
             log_end_offset: end,
             leader_epoch: LeaderEpoch::NONE,
             leading: false,
@@ -146,6 +178,7 @@ impl Partition {
             unsynced,
             written: AckQueue::default(),
             replicated: AckQueue::default(),
+            unreplicated: Unreplicated::default(),
             failed: None,
             reopening: false,
             closed: false,
@@ -155,14 +188,16 @@ impl Partition {
         Arc::new(Self {
             id,
             family,
-            me,
+            surroundings,
             dir,
             tail,
             cleaner: upkeep.cleaner,
             reader: RwLock::new(Arc::new(reader)),
             state: Mutex::new(state),
+            repl: Mutex::new(Replication::new()),
             view: Published::new(view),
             waiters: Waiters::default(),
+            followers_waiting: Waiters::default(),
         })
     }
 
@@ -198,7 +233,7 @@ impl Partition {
     pub(crate) fn failure(&self) -> Option<String> {
         match &self.state.lock().failed {
             Some(failed @ AckError::Storage(_)) => Some(failed.to_string()),
-            Some(AckError::Full | AckError::NotLeader) | None => None,
+            Some(AckError::Full | AckError::NotLeader | AckError::NotEnoughAfterAppend) | None => None,
         }
     }
 
@@ -217,15 +252,17 @@ impl Partition {
         if role.partition_epoch < state.role.partition_epoch {
             return Err(NotTaken::Outdated);
         }
-        let leading = role.leader == Some(self.me);
+        let leading = role.leader == Some(self.surroundings.me);
         state.end.take(&role, leading)?;
         let new_epoch = role.leader_epoch > state.role.leader_epoch;
         if leading && !state.leading {
             state.leading_since = role.leader_epoch;
         }
+        let anew = new_epoch || !state.leading;
         state.leading = leading;
         state.stopped = false;
         state.role = role;
+        self.replicate(&mut state, anew);
         let mut writes = Vec::new();
         // A log that waits to be opened anew notes the epoch then.
         if leading && new_epoch && state.failed.is_none() {
@@ -239,8 +276,27 @@ impl Partition {
         self.publish(&mut state);
         let recorded = self.queue_change(&state, writes);
         drop(state);
-        self.waiters.wake_all();
+        self.wake_all();
         Ok(recorded)
+    }
+
+    /// Has the followers' side follow the role. `anew`: what was known of them is not any more.
+    fn replicate(&self, state: &mut State, anew: bool) {
+        let mut repl = self.repl.lock();
+        if !state.leading {
+            return repl.resign();
+        }
+        repl.min_isr = self.needed_isr(state);
+        repl.lead(&state.role, anew, state.log.log_end_offset(), &self.surroundings);
+        if anew {
+            state.unreplicated.begin(state.log.written_end_offset());
+        }
+    }
+
+    /// Every fetch that waits here must look again.
+    fn wake_all(&self) {
+        self.waiters.wake_all();
+        self.followers_waiting.wake_all();
     }
 
     fn needed_isr(&self, state: &State) -> usize {
@@ -255,9 +311,15 @@ impl Partition {
             Ok(()) if state.failed.is_some() => {}
             Ok(()) => {
                 state.log.on_written(last_offset);
-                let stable = self.publish(&mut state);
-                drop(state);
-                self.waiters.add(bytes, stable);
+                if state.is_followed() {
+                    state.unreplicated.push(last_offset, bytes);
+                    self.publish_and_tell(state);
+                    self.followers_waiting.add(bytes, Stable::Follows);
+                } else {
+                    let moved = self.publish(&mut state);
+                    drop(state);
+                    self.waiters.add(bytes, moved.stable);
+                }
             }
             Err(failure) => self.fail(state, failure, "an append"),
         }
@@ -279,7 +341,7 @@ impl Partition {
             state.failed = Some(failure);
         }
         drop(state);
-        self.waiters.wake_all();
+        self.wake_all();
     }
 
     /// As Kafka names it.
@@ -288,14 +350,23 @@ impl Partition {
     }
 
     /// The one place where positions are published and waiting acks are answered.
-    fn publish(&self, state: &mut State) -> Stable {
+    fn publish(&self, state: &mut State) -> Moved {
+        self.publish_following(state, Offset::ZERO)
+    }
+
+    /// [`Self::publish`]; where another leads, the high watermark rises to `told`.
+    fn publish_following(&self, state: &mut State, told: Offset) -> Moved {
         let before = self.view.get();
         let log_end_offset = state.log.written_end_offset();
-        let alone = state.role.isr.len() <= 1;
-        // The leader's own end is the high watermark as long as it is the only replica in sync; followers' positions
-        // join in with replication. It stays while the ISR is below min ISR (I-8).
-        let held_back = !state.leading || !alone || state.role.isr.len() < self.needed_isr(state);
-        let high_watermark = if held_back { before.high_watermark } else { log_end_offset };
+        // Held until the view is published: whoever joins the ISR must have what lies below the high watermark.
+        let repl = state.is_followed().then(|| self.repl.lock());
+        let high_watermark = match &repl {
+            Some(repl) => repl.high_watermark(log_end_offset, before.high_watermark, &self.surroundings),
+            // The only replica. It stays while that is not in the ISR (I-8).
+            None if state.leading && state.role.isr.len() == 1 => log_end_offset,
+            None if state.leading => before.high_watermark,
+            None => before.high_watermark.max(told),
+        };
         let log_start_offset = state.log.log_start_offset();
         let high_watermark = high_watermark.max(log_start_offset).min(log_end_offset);
         assert!(high_watermark >= before.high_watermark || before.high_watermark > log_end_offset, "I-8");
@@ -308,9 +379,12 @@ impl Partition {
             leading: state.leading,
         };
         self.view.set(view);
+        let enough = repl.is_none_or(|repl| repl.has_enough());
         state.written.pass(log_end_offset);
-        state.replicated.pass(high_watermark);
-        stable_move(&before, &view)
+        state.replicated.pass_with(high_watermark, if enough { &Ok(()) } else { &Err(AckError::NotEnoughAfterAppend) });
+        let readable =
+            if state.is_followed() { state.unreplicated.pass(before.high_watermark, high_watermark) } else { None };
+        Moved { stable: stable_move(&before, &view), readable }
     }
 
     /// Queues what a change of the log wants written. Memory is ahead of it already, so a refusal marks the partition,
@@ -335,7 +409,8 @@ impl Partition {
         state.unsynced.reconfigured(state.log.config(), &config);
         state.log.set_config(config);
         state.min_insync_replicas = min_insync_replicas;
-        self.publish(state);
+        self.repl.lock().min_isr = self.needed_isr(state);
+        self.publish_and_tell(guard);
     }
 
     /// Runs `change` on the log under the lock and queues what it wants written. The view follows at once, because
@@ -364,6 +439,18 @@ impl Partition {
             return Ok(Queued::nothing());
         }
         Ok(storage::commit(&*self.dir, WriteSet { writes, sync: false }))
+    }
+
+    /// Records the high watermark, if others have replicas: a single one has its log end for it.
+    pub(crate) fn checkpoint_high_watermark(self: &Arc<Self>) -> Result<Changed<()>, ChangeError> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        check_changeable(state)?;
+        let mut writes = Vec::new();
+        if state.role.replicas.len() > 1 {
+            state.log.checkpoint_high_watermark(self.view.get().high_watermark, &mut writes);
+        }
+        Ok(Changed::new((), self.queue_change(state, writes)))
     }
 
     /// Looks at the log under the lock.
@@ -401,8 +488,9 @@ impl Partition {
         state.leading = false;
         state.written.fail_all(&AckError::NotLeader);
         state.replicated.fail_all(&AckError::NotLeader);
+        self.repl.lock().resign();
         self.publish(&mut state);
         drop(state);
-        self.waiters.wake_all();
+        self.wake_all();
     }
 }

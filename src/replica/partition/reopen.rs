@@ -64,7 +64,7 @@ impl Partition {
         self.publish(state);
         let recorded = self.queue_change(state, writes);
         drop(guard);
-        self.waiters.wake_all();
+        self.wake_all();
         Ok(recorded.wait()?)
     }
 

@@ -53,6 +53,8 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("log.flush.interval.ms", "flush::records_are_synced_in_time_where_a_time_is_set"),
     ("log.flush.scheduler.interval.ms", "flush::records_are_synced_in_time_where_a_time_is_set"),
     ("log.initial.task.delay.ms", "running::chores_are_done_as_often_as_is_set"),
+    ("replica.lag.time.max.ms", "running::a_follower_may_lag_for_as_long_as_is_set"),
+    ("replica.high.watermark.checkpoint.interval.ms", "running::chores_are_done_as_often_as_is_set"),
     ("log.cleanup.policy", "running::open_logs_take_over_what_is_set_while_they_run"),
     ("log.cleaner.enable", "logs::without_the_cleaner_nothing_is_compacted"),
     ("log.cleaner.backoff.ms", "running::chores_are_done_as_often_as_is_set"),

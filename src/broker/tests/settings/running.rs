@@ -2,10 +2,12 @@
 
 use super::super::clients::set;
 use super::*;
-use crate::broker::running::periods;
+use crate::broker::running::{periods, surroundings};
+use crate::clock::SharedClock;
 use crate::cluster::running_config::RunningConfig;
 use crate::log::config::LogConfig;
 use crate::record::{TimestampType, TopicCompression};
+use crate::types::BrokerId;
 
 /// A broker's setting with a value that is not the default, the topic's setting that it stands behind, and what an
 /// open log has of it. The effect of each is shown in `logs` and `flush`.
@@ -99,6 +101,7 @@ fn chores_are_done_as_often_as_is_set() {
         "log.initial.task.delay.ms=1001",
         "log.retention.check.interval.ms=1002",
         "log.cleaner.backoff.ms=1003",
+        "replica.high.watermark.checkpoint.interval.ms=1004",
         "log.cleaner.enable=false",
     ];
     let config = RunningConfig::new(Arc::new(load(Path::new("d"), &settings).unwrap()));
@@ -106,7 +109,17 @@ fn chores_are_done_as_often_as_is_set() {
     assert_eq!(periods.initial_delay, Duration::from_millis(1001));
     assert_eq!(periods.retention, Duration::from_millis(1002));
     assert_eq!(periods.cleaner_backoff, Duration::from_millis(1003));
+    assert_eq!(periods.high_watermarks, Duration::from_millis(1004));
     assert!(!periods.cleaner_enabled);
+}
+
+/// What comes of it once it lags is `replica/leading_tests.rs`'.
+#[test]
+fn a_follower_may_lag_for_as_long_as_is_set() {
+    let config = load(Path::new("d"), &["replica.lag.time.max.ms=1005"]).unwrap();
+    let clock: SharedClock = Arc::new(SystemClock);
+    let around = surroundings(&config, BrokerId(1), &clock, &Arc::default());
+    assert_eq!((around.lag_max, around.lag_ms()), (Duration::from_millis(1005), 1005));
 }
 
 /// Kafka opens and closes listeners while it runs; here a restart does.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
+use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::{FetchedError, PartitionLog};
 use crate::log::reading::tail::Tail;
@@ -15,6 +16,7 @@ use crate::log::testing::{Facts, RandomProducers, expect_same, joined};
 use crate::record::BatchHeader;
 use crate::replica::flush::FlushTimer;
 use crate::replica::partition::{Role, Upkeep};
+use crate::replica::testing::alone;
 use crate::storage::rocksdb::{DirectoryOptions, RocksDirectory};
 use crate::storage::testing::faulty::{Fate, Faults, FaultyDir, Operation, Rule, RuleId};
 use crate::storage::testing::killed;
@@ -82,7 +84,8 @@ impl Replica {
         let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, config, Arc::clone(&tail), 0);
         let upkeep = Upkeep { cleaner: Arc::default(), flush: FlushTimer::new(Arc::clone(&dir)) };
         let me = BrokerId(me);
-        let partition = Partition::new(me, id, family, Arc::clone(&dir), tail, upkeep, log.expect("opens"));
+        let (around, log) = (alone(me, Arc::new(ManualClock::new(0, 1))), log.expect("opens"));
+        let partition = Partition::new(around, id, family, Arc::clone(&dir), tail, upkeep, log);
         Self { me, config, partition, faults, dir, disk }
     }
 
