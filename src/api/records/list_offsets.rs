@@ -8,11 +8,14 @@
 //! - A time: the first record at or after it; none: timestamp −1, offset −1, no error.
 //! - Leader epochs are checked as in Fetch. A partition named twice: INVALID_REQUEST (42). An isolation level that does
 //!   not exist: UNKNOWN_SERVER_ERROR (−1).
-//! - A debugging or replica id does not matter here: there is one copy.
+//! - After an election the high watermark may lie below the start of the leader's epoch, and below what consumers have
+//!   seen: −1, −3 and a time after which nothing is found are then OFFSET_NOT_AVAILABLE (78), before version 5
+//!   LEADER_NOT_AVAILABLE (5).
+//! - Another replica id than −1 reads to the log end; −2, of tools that look at every copy, also where another leads.
 //!
 //! Versions: 2 isolation; 4 leader epochs; 6 flexible; 10 a time-out that only tiered storage needs. Ignored:
 //! timeout_ms.
-//! Source: Kafka 3.9 `KafkaApis.handleListOffsetRequestV1AndAbove`, `ReplicaManager.fetchOffset`.
+//! Source: Kafka 3.9 `KafkaApis.handleListOffsetRequestV1AndAbove`, `Partition.fetchOffsetForTimestamp`.
 
 use std::ops::RangeInclusive;
 
@@ -25,8 +28,10 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::isolation::read_committed;
-use crate::api::shared::leader::leader_of;
+use crate::api::shared::leader::{leader_of, replica_of};
 use crate::api::shared::repeated::repeated;
+use crate::replica::partition::Partition;
+use crate::replica::view::PartitionView;
 use crate::task;
 use crate::types::{LeaderEpoch, Offset};
 
@@ -36,6 +41,9 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const VERSION_LEADER_EPOCH: i16 = 4;
+const VERSION_OFFSET_NOT_AVAILABLE: i16 = 5;
+const CONSUMER: i32 = -1;
+const DEBUGGING: i32 = -2;
 
 pub(crate) struct ListOffsets;
 
@@ -59,13 +67,38 @@ fn respond(ctx: &RequestContext, req: &ListOffsetsRequest) -> ListOffsetsRespons
             let answer = if twice.contains(&(topic.name.as_str(), wanted.partition_index)) {
                 Err(ResponseError::InvalidRequest)
             } else {
-                find(ctx, topic.name.as_str(), wanted, req.isolation_level)
+                find(ctx, topic.name.as_str(), wanted, &Reader::of(req))
             };
             partition_response(ctx, wanted.partition_index, answer)
         });
         ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
     });
     ListOffsetsResponse::default().with_topics(topics.collect())
+}
+
+/// Who asks.
+struct Reader {
+    replica_id: i32,
+    isolation_level: i8,
+}
+
+impl Reader {
+    fn of(req: &ListOffsetsRequest) -> Self {
+        Self { replica_id: req.replica_id.0, isolation_level: req.isolation_level }
+    }
+
+    /// Where the log ends for it.
+    fn end(&self, view: &PartitionView) -> Result<Offset, ResponseError> {
+        if self.replica_id != CONSUMER {
+            return Ok(view.log_end_offset);
+        }
+        Ok(if read_committed(self.isolation_level)? { view.last_stable_offset } else { view.high_watermark })
+    }
+}
+
+/// Whether a consumer may have seen more than this leader knows to be committed.
+fn lags(partition: &Partition, view: &PartitionView) -> bool {
+    partition.epoch_start().is_some_and(|start| view.high_watermark < start)
 }
 
 struct Position {
@@ -78,7 +111,7 @@ fn find(
     ctx: &RequestContext,
     topic: &str,
     wanted: &ListOffsetsPartition,
-    isolation_level: i8,
+    reader: &Reader,
 ) -> Result<Position, ResponseError> {
     let lowest = match ctx.version {
         ..=6 => EARLIEST,
@@ -89,12 +122,21 @@ fn find(
     if wanted.timestamp < lowest {
         return Err(ResponseError::UnsupportedVersion);
     }
-    let partition = leader_of(ctx, topic, wanted.partition_index, wanted.current_leader_epoch)?;
+    let partition = match reader.replica_id {
+        DEBUGGING => replica_of(ctx, topic, wanted.partition_index, wanted.current_leader_epoch)?,
+        _ => leader_of(ctx, topic, wanted.partition_index, wanted.current_leader_epoch)?,
+    };
     let view = partition.view();
-    let end = if read_committed(isolation_level)? { view.last_stable_offset } else { view.high_watermark };
+    let end = reader.end(&view)?;
+    let lags = reader.replica_id == CONSUMER && lags(&partition, &view);
+    let not_available = match ctx.version {
+        ..VERSION_OFFSET_NOT_AVAILABLE => ResponseError::LeaderNotAvailable,
+        _ => ResponseError::OffsetNotAvailable,
+    };
     let at = |offset| Position { timestamp: -1, offset, epoch: view.leader_epoch };
     let nowhere = Position { timestamp: -1, offset: Offset::NONE, epoch: LeaderEpoch::NONE };
     let found = match wanted.timestamp {
+        LATEST if lags => return Err(not_available),
         LATEST => return Ok(at(end)),
         EARLIEST | EARLIEST_LOCAL => {
             let epoch = partition.with_log(|log| log.epoch_at(view.log_start_offset)).unwrap_or(view.leader_epoch);
@@ -106,6 +148,7 @@ fn find(
     };
     match found {
         Ok(Some((timestamp, offset, epoch))) => Ok(Position { timestamp, offset, epoch }),
+        Ok(None) if lags => Err(not_available),
         Ok(None) => Ok(nowhere),
         Err(failure) => {
             tracing::error!(topic, partition = wanted.partition_index, %failure, "a search by time failed");
@@ -126,5 +169,46 @@ fn partition_response(
             response.with_timestamp(position.timestamp).with_offset(position.offset.0).with_leader_epoch(epoch)
         }
         Err(error) => response.with_error_code(error.code()).with_timestamp(-1).with_offset(-1).with_leader_epoch(-1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::BatchBuilder;
+    use crate::replica::ack::{Ack, Completion};
+    use crate::replica::partition::{AckAt, Role};
+    use crate::replica::testing;
+    use crate::types::{BrokerId, PartitionEpoch};
+
+    /// P21: consumers may have read up to 1 from the leader of before.
+    #[test]
+    fn p21_a_new_leader_lags_until_its_high_watermark_is_in_its_epoch() {
+        let (partition, _) = testing::closed();
+        let role = |epoch, isr: &[i32]| Role {
+            leader_epoch: LeaderEpoch(epoch),
+            isr: isr.iter().map(|&id| BrokerId(id)).collect(),
+            partition_epoch: PartitionEpoch(epoch),
+            replicas: vec![BrokerId(1), BrokerId(2)],
+            ..testing::role(1, epoch)
+        };
+        testing::take(&partition, role(1, &[1, 2]));
+        assert!(!lags(&partition, &partition.view()), "there was nothing before");
+        let mut builder = BatchBuilder::new();
+        builder.append(0, None, Some(b"v"));
+        let (completion, acked) = Completion::new(1);
+        let ack = AckAt::Written(Ack::new(&completion, 0));
+        drop(partition.append(builder.finish(), ack, None, None, 0).expect("accepted"));
+        assert_eq!(acked.wait(), [Ok(())]);
+        assert!(!lags(&partition, &partition.view()), "it is of this epoch");
+        testing::take(&partition, role(2, &[1, 2]));
+        assert!(lags(&partition, &partition.view()));
+        let ends = [CONSUMER, DEBUGGING, 2].map(|replica_id| {
+            let reader = Reader { replica_id, isolation_level: 0 };
+            reader.end(&partition.view()).expect("a level that exists").0
+        });
+        assert_eq!(ends, [0, 1, 1], "whoever is no consumer reads on");
+        testing::take(&partition, role(3, &[1]));
+        assert!(!lags(&partition, &partition.view()), "alone in sync, it knows");
     }
 }

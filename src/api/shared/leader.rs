@@ -19,25 +19,40 @@ pub(in crate::api) fn leader_of(
     partition: i32,
     epoch: i32,
 ) -> Result<Arc<Partition>, ResponseError> {
-    let index = PartitionIndex(partition);
-    let Some(replica) = ctx.handles.replicas.get(topic, index) else {
-        return Err(ctx.without_replica(topic, index));
-    };
+    let replica = find(ctx, topic, partition)?;
     check(&replica.view(), epoch)?;
     Ok(replica)
+}
+
+/// The replica, whether it leads or follows, under the epoch the client knows ([`ANY_EPOCH`]: any).
+pub(in crate::api) fn replica_of(
+    ctx: &RequestContext,
+    topic: &str,
+    partition: i32,
+    epoch: i32,
+) -> Result<Arc<Partition>, ResponseError> {
+    let replica = find(ctx, topic, partition)?;
+    check_epoch(&replica.view(), epoch)?;
+    Ok(replica)
+}
+
+fn find(ctx: &RequestContext, topic: &str, partition: i32) -> Result<Arc<Partition>, ResponseError> {
+    let index = PartitionIndex(partition);
+    ctx.handles.replicas.get(topic, index).ok_or_else(|| ctx.without_replica(topic, index))
 }
 
 /// Whether this broker leads the replica, under the epoch the client knows. The epoch comes first: a client that is
 /// ahead or behind must learn that, and not that it asked the wrong broker.
 /// Source: Kafka 3.9 `Partition.checkCurrentLeaderEpoch`, `Partition.localLogWithEpochOrThrow`.
 pub(in crate::api) fn check(view: &PartitionView, epoch: i32) -> Result<(), ResponseError> {
+    check_epoch(view, epoch)?;
+    if view.leading { Ok(()) } else { Err(ResponseError::NotLeaderOrFollower) }
+}
+
+fn check_epoch(view: &PartitionView, epoch: i32) -> Result<(), ResponseError> {
     let current = view.leader_epoch.0;
-    if epoch >= 0 && epoch != current {
-        let fenced = epoch < current;
-        return Err(if fenced { ResponseError::FencedLeaderEpoch } else { ResponseError::UnknownLeaderEpoch });
+    if epoch < 0 || epoch == current {
+        return Ok(());
     }
-    if !view.leading {
-        return Err(ResponseError::NotLeaderOrFollower);
-    }
-    Ok(())
+    Err(if epoch < current { ResponseError::FencedLeaderEpoch } else { ResponseError::UnknownLeaderEpoch })
 }
