@@ -232,6 +232,8 @@ impl Partition {
             }
             Next::Back => {
                 info!(partition = %self.name(), ?answer, "the controller refused a change of the ISR");
+                // Whoever was to join holds the high watermark back no longer.
+                self.publish_and_tell(guard);
                 false
             }
             Next::Stay => {

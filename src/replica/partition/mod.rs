@@ -8,10 +8,13 @@
 //! the disk has it ([`Partition::open_anew`]).
 
 mod append;
+#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 mod following;
+#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 mod leading;
 mod reopen;
 mod replicated;
+#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 mod replication;
 mod role;
 mod truncate;
