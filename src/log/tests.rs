@@ -390,6 +390,25 @@ fn two_snapshots_are_kept_and_small_logs_of_many_producers_take_none() {
     }
 }
 
+/// A follower had moved its log start beyond where its new leader's log ends. Were its own end kept, it would ask for
+/// what is out of range for ever. Source: Kafka 3.9 `UnifiedLog.truncateTo`.
+#[test]
+fn a_cut_below_the_log_start_lets_the_log_begin_anew_there() {
+    let mut bench = Bench::new(LogConfig::default(), 0);
+    for sequence in 0..6 {
+        bench.append(from_producer(7, 1, sequence, 1), 0).expect("accepted");
+    }
+    bench.change(|log, writes| log.advance_log_start(Offset(5), writes));
+    bench.change(|log, writes| log.truncate_to(Offset(3), 0, writes)).expect("readable");
+    for _ in 0..2 {
+        assert_eq!((bench.log.log_start_offset(), bench.log.log_end_offset()), (Offset(3), Offset(3)));
+        assert_eq!(bench.stored(), []);
+        bench = bench.reopen();
+    }
+    assert_eq!(bench.append(batch(&[(0, "a", None)]), 0).expect("accepted").base_offset, Offset(3));
+    assert_eq!(bench.reopen().stored().len(), 1);
+}
+
 #[test]
 fn a_batch_stored_behind_a_refused_one_is_cut_off_and_both_can_be_repeated() {
     let mut bench = Bench::new(LogConfig::default(), 0);

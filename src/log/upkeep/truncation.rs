@@ -29,8 +29,9 @@ impl Truncation {
         Self { reader, state, writes }
     }
 
-    /// Removes every batch that contains or follows `to`, and what is known about them; nothing below the log start.
-    /// Where no batch goes the terms still do that begin at the end. Blocks on the disk.
+    /// Removes every batch that contains or follows `to`, and what is known about them. Below the log start there is
+    /// nothing left to keep: the log begins anew at `to`, where its leader goes on. Where no batch goes the terms still
+    /// do that begin at the end. Blocks on the disk.
     pub(crate) fn cut(&mut self, to: Offset, now: UnixMs) -> Result<(), StorageError> {
         let Self { reader, state, writes } = self;
         let (log_start, log_end) = (state.log_start(), state.log_end());
@@ -40,7 +41,10 @@ impl Truncation {
             state.cut_epochs(log_end, writes);
             return Ok(());
         }
-        let to = to.max(log_start);
+        if to < log_start {
+            self.start_at(to.max(Offset::ZERO), now);
+            return Ok(());
+        }
         let new_end = recovery::end_of_cut(reader, to, log_start)?;
         writes.push(Write::DeleteBatches { family: state.family(), last_offsets: to..log_end });
         state.drop_recorded_end(writes);

@@ -38,8 +38,8 @@ enum Leaves {
 
 impl Partition {
     /// Removes every batch that contains or follows `to`; gives the new log end, which lies below `to` where a batch
-    /// contains that, and where the log was shorter. Terms that begin there go even if no batch does. For the
-    /// partition's fetcher. Blocks on the disk, perhaps for long.
+    /// contains that, and where the log was shorter. The log start goes back with the end. Terms that begin there go
+    /// even if no batch does. For the partition's fetcher. Blocks on the disk, perhaps for long.
     ///
     /// # Errors
     /// The log is as it was, but for [`ChangeError::Unwritten`] of a directory that has stopped: then the next start
