@@ -31,7 +31,7 @@ use self::leadership::Leadership;
 use self::seams::{Embedded, Seams};
 use self::sockets::Sockets;
 use crate::api::context::Handles;
-use crate::api::dispatch::Origin;
+use crate::api::dispatch::{Audience, Origin};
 use crate::api::replies::Replies;
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
@@ -458,6 +458,7 @@ impl Parts {
             admin,
             auto_creation,
             producer_ids,
+            control: Arc::clone(&control) as Arc<dyn BrokerLink>,
             controller,
             replicas: Arc::clone(&replicas),
             groups,
@@ -508,6 +509,15 @@ fn transaction_config(config: &Config) -> TransactionConfig {
     }
 }
 
+/// Who speaks through the listener of this name.
+fn audience(config: &Config, listener: &str) -> Audience {
+    match config.zookeeper {
+        None => Audience::Alone,
+        Some(_) if listener == config.inter_broker_listener => Audience::Brokers,
+        Some(_) => Audience::Clients,
+    }
+}
+
 /// Lets connections in.
 fn accept(
     config: &Config,
@@ -523,10 +533,11 @@ fn accept(
     let mut accepting = Vec::new();
     for (name, socket) in sockets.listeners {
         let name: Arc<str> = Arc::from(name);
+        let audience = audience(config, &name);
         let (handles, admission, stopping) = (Arc::clone(&handles), Arc::clone(&admission), stopped.clone());
         let write_queues = Arc::clone(&write_queues);
         let settings_of = move |peer| Settings {
-            origin: Origin { handles: Arc::clone(&handles), listener: Arc::clone(&name), peer },
+            origin: Origin { handles: Arc::clone(&handles), listener: Arc::clone(&name), audience, peer },
             admission: Arc::clone(&admission),
             write_queues: Arc::clone(&write_queues),
             frame_bytes_max,

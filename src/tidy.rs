@@ -136,6 +136,7 @@ const DROPPED: &[(&str, usize, &str)] = &[
     ("cluster/admin", 1, "a lost session counts as changed"),
     ("cluster/dynamic_config", 1, "a lost session counts as changed"),
     ("cluster/auto_create", 1, "what is shown in time is looked up afterwards"),
+    ("api/brokers", 1, "whoever asked may have gone"),
     ("api/topics/create_topics", 1, "what is shown in time is looked up afterwards"),
     ("api/topics/delete_topics", 1, "the publisher lives as long as the wait"),
     ("net/connection", 1, "a broker that is gone has stopped"),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 
+use crate::api::dispatch::Audience;
 use crate::api::replies::Replies;
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::auto_create::AutoCreation;
+use crate::cluster::control::BrokerLink;
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::{ClusterImage, ImagePublisher};
 use crate::cluster::producer_ids::ProducerIds;
@@ -34,6 +36,8 @@ pub(crate) struct Handles {
     pub(crate) dynamic_config: Arc<DynamicConfig>,
     pub(crate) admin: ClusterAdmin,
     pub(crate) auto_creation: Arc<AutoCreation>,
+    /// This broker's end of the controller's channel.
+    pub(crate) control: Arc<dyn BrokerLink>,
     /// This broker's controller, elected or not.
     pub(crate) controller: ControllerHandle,
     /// `ProducerIds::new(broker_id, Arc::new(controller.clone()))` while every broker's controller is in process.
@@ -61,6 +65,7 @@ pub(crate) struct RequestContext {
     pub(crate) client_id: Option<Arc<str>>,
     /// Name of the listener the connection came through.
     pub(crate) listener: Arc<str>,
+    pub(crate) audience: Audience,
     pub(crate) peer: SocketAddr,
 }
 

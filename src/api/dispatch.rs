@@ -13,11 +13,23 @@ use crate::api::records::fetch;
 use crate::metrics;
 use crate::wire::header::RequestHeader;
 
+/// Who speaks through a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Clients of a broker that is alone: no other broker can be.
+    Alone,
+    /// Clients of a broker of a cluster.
+    Clients,
+    /// Other brokers of the cluster, and clients if they like.
+    Brokers,
+}
+
 /// What every request of one connection shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) handles: Arc<Handles>,
     pub(crate) listener: Arc<str>,
+    pub(crate) audience: Audience,
     pub(crate) peer: SocketAddr,
 }
 
@@ -41,6 +53,10 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     let Some(row) = row(header.key) else {
         return refuse(header.correlation_id, format!("unknown API key {}", header.key));
     };
+    if row.for_brokers && origin.audience != Audience::Brokers {
+        let reason = format!("API key {} is for brokers, and not served on listener {}", header.key, origin.listener);
+        return refuse(header.correlation_id, reason);
+    }
     if !(row.min_version..=row.max_version).contains(&header.version) {
         if header.key == api_versions::KEY {
             let outcome = encoded(&api_versions::unsupported_version(), 0);
@@ -61,6 +77,7 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
         version: header.version,
         client_id: header.client_id,
         listener: Arc::clone(&origin.listener),
+        audience: origin.audience,
         peer: origin.peer,
     };
     let flexible_header = header.key != api_versions::KEY && (row.flexible)(header.version);

@@ -26,6 +26,8 @@ pub(crate) trait Handler {
     type Req: Request + Send + 'static;
     /// Versions we honour; ApiVersions announces exactly these.
     const VERSIONS: RangeInclusive<i16>;
+    /// Only brokers of the cluster ask for it.
+    const FOR_BROKERS: bool = false;
     /// Largest frame in bytes. Decoding may cost up to 16 times as much memory.
     const FRAME_BYTES_MAX: usize = limits::CONTROL_FRAME_BYTES_MAX;
 
@@ -69,6 +71,8 @@ pub(crate) struct Row {
     pub(crate) run: fn(RequestContext, BytesMut) -> BoxFuture<'static, Outcome>,
     /// Whether request header 2 and response header 1 are used in this version.
     pub(crate) flexible: fn(i16) -> bool,
+    /// Only brokers of the cluster ask for it: clients' listeners know no such key.
+    pub(crate) for_brokers: bool,
 }
 
 /// The row of a typed handler.
@@ -80,6 +84,7 @@ pub(crate) const fn row<H: Handler + 'static>() -> Row {
         frame_bytes_max: H::FRAME_BYTES_MAX,
         run: run::<H>,
         flexible: |version| codec::is_flexible(<H::Req as Request>::KEY, version),
+        for_brokers: H::FOR_BROKERS,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Everything we answer: one file per API key, by area, and one row per key in [`TABLE`], in key order. What several
 //! handlers need is in `shared`.
 //!
-//! ApiVersions is generated from the table, so that a version announced is a version honoured (I-22).
+//! ApiVersions is generated from the table, so that a version announced is a version honoured (I-22). What brokers ask
+//! of each other is announced and answered where brokers speak, alone.
 
 pub(crate) mod context;
 pub(crate) mod dispatch;
@@ -9,6 +10,7 @@ pub(crate) mod error_code;
 pub(crate) mod handler;
 pub(crate) mod replies;
 
+mod brokers;
 mod cluster;
 mod groups;
 mod records;
@@ -25,6 +27,9 @@ pub(crate) static TABLE: &[Row] = &[
     records::fetch::ROW,
     row::<records::list_offsets::ListOffsets>(),
     row::<cluster::metadata::Metadata>(),
+    brokers::row::<brokers::leader_and_isr::LeaderAndIsr>(),
+    brokers::row::<brokers::stop_replica::StopReplica>(),
+    brokers::row::<brokers::update_metadata::UpdateMetadata>(),
     row::<groups::offset_commit::OffsetCommit>(),
     row::<groups::offset_fetch::OffsetFetch>(),
     row::<groups::find_coordinator::FindCoordinator>(),
@@ -56,6 +61,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<transactions::describe_producers::DescribeProducers>(),
     row::<transactions::describe_transactions::DescribeTransactions>(),
     row::<transactions::list_transactions::ListTransactions>(),
+    row::<brokers::allocate_producer_ids::AllocateProducerIds>(),
     row::<cluster::describe_topic_partitions::DescribeTopicPartitions>(),
 ];
 

@@ -1,7 +1,6 @@
 //! Frames, headers, the guarded codec and responses that borrow record bytes. Knows no domain rule (D2, I-21).
 
 pub(crate) mod codec;
-#[allow(unused_imports, reason = "the serving side, which names the answers, comes next")]
 pub(crate) mod control;
 pub(crate) mod error;
 pub(crate) mod fetch;

@@ -8,6 +8,9 @@
 //! - Produce is announced from version 0 although 3 is the lowest that works: older librdkafka decides by it whether it
 //!   may compress (KAFKA-18659). Kafka 4.x announces the same.
 //! - No feature is finalised: clients stay on transactions version 1.
+//! - Beside an external ZooKeeper nothing above Kafka 3.9 is announced, since other brokers of the cluster may run it,
+//!   and clients move between them; alone it is the table of 4.1. What brokers ask of each other is announced where
+//!   they speak.
 //!
 //! Versions: 3 flexible (its response header stays 0), 4 allows features with minimum 0 (KAFKA-17011). Ignored:
 //! nothing.
@@ -20,7 +23,8 @@ use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
 use crate::api::context::RequestContext;
-use crate::api::handler::{Handler, Reply};
+use crate::api::dispatch::Audience;
+use crate::api::handler::{Handler, Reply, Row};
 
 /// Key of ApiVersions, which `dispatch` treats apart.
 pub(crate) const KEY: i16 = 18;
@@ -39,23 +43,51 @@ impl Handler for ApiVersions {
         if !named {
             return Reply::Now(ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code()));
         }
-        Reply::Now(ApiVersionsResponse::default().with_api_keys(announced()).with_finalized_features_epoch(-1))
+        Reply::Now(
+            ApiVersionsResponse::default().with_api_keys(announced(ctx.audience)).with_finalized_features_epoch(-1),
+        )
     }
 }
 
 /// The answer to a version we do not have, to be encoded in version 0.
 pub(crate) fn unsupported_version() -> ApiVersionsResponse {
-    let own = announced().into_iter().filter(|api| api.api_key == KEY).collect();
+    let own = announced(Audience::Alone).into_iter().filter(|api| api.api_key == KEY).collect();
     ApiVersionsResponse::default().with_error_code(ResponseError::UnsupportedVersion.code()).with_api_keys(own)
 }
 
-fn announced() -> Vec<ApiVersion> {
-    let announce = |row: &crate::api::handler::Row| {
+fn announced(audience: Audience) -> Vec<ApiVersion> {
+    let announce = |row: &Row| {
+        if row.for_brokers && audience != Audience::Brokers {
+            return None;
+        }
         let min_version = if row.key == PRODUCE_KEY { 0 } else { row.min_version };
-        ApiVersion::default().with_api_key(row.key).with_min_version(min_version).with_max_version(row.max_version)
+        let max_version = match audience {
+            Audience::Alone => row.max_version,
+            Audience::Clients | Audience::Brokers => row.max_version.min(max_of_39(row.key)?),
+        };
+        let api = ApiVersion::default().with_api_key(row.key);
+        Some(api.with_min_version(min_version).with_max_version(max_version))
     };
-    crate::api::TABLE.iter().map(announce).collect()
+    crate::api::TABLE.iter().filter_map(announce).collect()
 }
+
+/// Highest version of a key that a Kafka 3.9 broker beside ZooKeeper announces; `None`: it lacks the key. As captured
+/// from one.
+fn max_of_39(key: i16) -> Option<i16> {
+    let max = *MAX_OF_39.get(usize::try_from(key).ok()?)?;
+    (max >= 0).then_some(max)
+}
+
+#[rustfmt::skip]
+static MAX_OF_39: [i16; 70] = [
+    11, 17,  9, 12,  7,  4,  8,  3,  9,  9, //  0 Produce
+     6,  9,  4,  5,  5,  5,  5,  1,  4,  7, // 10 FindCoordinator
+     6,  2,  5,  4,  5,  4,  4,  1,  4,  3, // 20 DeleteTopics
+     3,  3,  4,  2,  2,  4,  2,  3,  3,  2, // 30 CreateAcls
+     2,  3,  2,  2,  1,  0,  0,  0,  1,  1, // 40 ExpireDelegationToken
+     0,  0, -1, -1, -1, -1,  3,  1,  0, -1, // 50 DescribeUserScramCredentials
+     1,  0, -1, -1, -1,  0,  1,  0,  0,  0, // 60 DescribeCluster
+];
 
 fn is_software_name(name: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
@@ -66,7 +98,11 @@ fn is_software_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    const KEYS_OF_BROKERS: &[i16] = &[4, 5, 6, 67];
 
     #[test]
     fn software_names_are_letters_digits_dashes_and_dots() {
@@ -76,6 +112,21 @@ mod tests {
         for bad in ["", "-a", "a.", "a b", "a_b", "ü"] {
             assert!(!is_software_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn beside_zookeeper_nothing_above_39_is_announced_and_keys_of_brokers_only_to_brokers() {
+        let of = |audience| announced(audience).into_iter().map(|api| (api.api_key, api)).collect::<BTreeMap<_, _>>();
+        let (alone, clients, brokers) = (of(Audience::Alone), of(Audience::Clients), of(Audience::Brokers));
+        let theirs: Vec<i16> = crate::api::TABLE.iter().filter(|row| row.for_brokers).map(|row| row.key).collect();
+        assert_eq!(theirs, KEYS_OF_BROKERS);
+        assert!(KEYS_OF_BROKERS.iter().all(|key| !alone.contains_key(key) && !clients.contains_key(key)));
+        assert!(KEYS_OF_BROKERS.iter().all(|key| brokers.contains_key(key)));
+        assert_eq!(brokers.len(), clients.len() + KEYS_OF_BROKERS.len());
+        assert!(alone.contains_key(&75) && !clients.contains_key(&75), "DescribeTopicPartitions is of KRaft");
+        let max = |key: i16| (alone[&key].max_version, clients[&key].max_version);
+        assert_eq!((max(0), max(1), max(2), max(3)), ((13, 11), (18, 17), (10, 9), (13, 12)));
+        assert!(brokers.values().all(|api| api.min_version <= api.max_version));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(crate) const ROW: Row = Row {
     frame_bytes_max: CONTROL_FRAME_BYTES_MAX,
     run,
     flexible: |version| version >= 12,
+    for_brokers: false,
 };
 
 /// What a request asks of all its partitions.

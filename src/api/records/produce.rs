@@ -56,6 +56,7 @@ pub(crate) const ROW: Row = Row {
     frame_bytes_max: usize::MAX,
     run,
     flexible: |version| version >= 9,
+    for_brokers: false,
 };
 
 /// What became of one partition, until its ack is known.

@@ -65,7 +65,6 @@ pub(crate) fn protocol_number(name: &str) -> Option<i16> {
 }
 
 /// `None`: there is no such protocol.
-#[allow(dead_code, reason = "the serving side comes next")]
 pub(crate) fn protocol_name(number: i16) -> Option<&'static str> {
     PROTOCOLS.get(usize::try_from(number).ok()?).copied()
 }
