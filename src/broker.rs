@@ -1,7 +1,9 @@
 //! Composition: builds the seams from settings, wires the handles, and holds the order of start and stop.
 //!
-//! Start: lock and open log directories → coordination → identity → listening sockets → register → contend for the
-//! controller → first metadata image → accept → ready. Whatever fails on the way ends the start with one line.
+//! Start: lock and open log directories → coordination → identity → listening sockets → register → accept brokers,
+//! beside an external ZooKeeper → contend for the controller → first metadata image → let clients in → ready. The image
+//! comes from a controller that may be elsewhere, so brokers are heard before it. Whatever fails on the way ends the
+//! start with one line.
 //! Stop: no more accepts → what is in flight is answered → coordinators → replicas → storage → session.
 //! Decides nothing itself.
 
@@ -9,6 +11,7 @@ mod boot;
 mod dirs;
 mod first_image;
 mod leadership;
+mod links;
 mod meta;
 mod running;
 mod seams;
@@ -17,10 +20,11 @@ mod strays;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -28,22 +32,24 @@ use uuid::Uuid;
 
 use self::dirs::Dirs;
 use self::leadership::Leadership;
+use self::links::Links;
 use self::seams::{Embedded, Seams};
 use self::sockets::Sockets;
-use crate::api::context::Handles;
-use crate::api::dispatch::{Audience, Origin};
+use crate::api::context::{Audience, Handles};
+use crate::api::dispatch::Origin;
+use crate::api::gate::Gate;
 use crate::api::replies::Replies;
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::auto_create::AutoCreation;
-use crate::cluster::control::{BrokerLink, LiveBroker};
+use crate::cluster::control::{BrokerLink, Endpoint, LiveBroker};
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::registration::{self, OwnSessions, Registrar, SharedBrokerEpoch};
 use crate::cluster::running_config::RunningConfig;
 use crate::config::{self, Config};
-use crate::controller::{self, ControllerHandle, ControllerParts, ControllerSeat, ControllerSettings, OwnLink};
+use crate::controller::{self, ControllerHandle, ControllerParts, ControllerSeat, ControllerSettings};
 use crate::coordination::SharedCoordination;
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
@@ -59,16 +65,16 @@ use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::write_queue::WriteQueues;
-use crate::peer::address::Addresses;
 use crate::peer::markers::RemoteMarkers;
 use crate::peer::verify::RemoteVerification;
-use crate::peer::{Patience, Peers};
+use crate::peer::{Peers, controller_link};
 use crate::replica::control::ReplicaControl;
 use crate::replica::maintenance;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
 use crate::storage::SharedLogDir;
 use crate::task;
+use crate::types::limits::BROKERS_REQUEST_BYTES_MAX;
 use crate::types::{BrokerId, TopicId};
 
 /// Why a broker did not start, in one line.
@@ -138,18 +144,24 @@ impl Broker {
         let coordination = coordinate(&config, &dirs, embedded).await?;
         let identity = identify(&config, &dirs, stored, &*coordination, &clock).await?;
         let sockets = Sockets::bind(&config).await.map_err(failed)?;
-        let mut parts = Parts::build(&config, &clock, &dirs, &coordination, &identity).await?;
-        let registrar = Arc::new(registrar(&config, &clock, &dirs, &coordination, &identity, &sockets, &parts.epoch));
+        let (stopping, stopped) = watch::channel(false);
+        let mut parts = Parts::build(&config, &clock, &dirs, &coordination, &identity, &stopped).await?;
+        let addresses = sockets.addresses();
+        let endpoints = sockets.endpoints(&config);
+        let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
+        let serving = Serving::new(&config, &parts.handles, &limits, &stopped);
+        let (of_brokers, of_clients) =
+            sockets.listeners.into_iter().partition(|(name, _)| audience(&config, name) == Audience::Brokers);
+        let registrar = Arc::new(registrar(&config, &clock, &dirs, &coordination, &identity, endpoints, &parts.epoch));
         registrar.register().await.map_err(failed)?;
+        // Not before: without an epoch of its own it could not tell what is meant for its former registration (I-14).
+        let mut accepting = serving.accept(of_brokers);
         let controller = parts.handles.controller.clone();
         let seat = parts.seat.take().expect("built with one, taken here alone");
         seat.start(ControllerParts {
             store: Arc::clone(&coordination),
             registrar,
-            links: Arc::new(OwnLink {
-                id: identity.broker_id,
-                link: Arc::clone(&parts.control) as Arc<dyn BrokerLink>,
-            }),
+            links: Arc::new(Links { own: Arc::clone(&parts.control) as _, peers: parts.peers.clone() }),
             image: parts.image.subscribe(),
             inventory: Arc::clone(&parts.replicas) as _,
             clock: Arc::clone(&clock),
@@ -167,14 +179,12 @@ impl Broker {
         parts.handles.transactions.on_image_complete();
         let (tree, replicas) = (Arc::clone(&coordination), Arc::clone(&parts.replicas));
         task::spawn(strays::watch(tree, replicas, Arc::clone(&clock), config.stray_retention_ms));
-        let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
         let running = Arc::clone(&parts.handles.config);
         let dynamic = Arc::clone(&parts.dynamic_config);
         running::follow(Arc::clone(&running), dynamic, Arc::clone(&parts.replicas), Arc::clone(&limits));
         maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), running::periods(running));
-        let (stopping, stopped) = watch::channel(false);
-        let addresses = sockets.addresses();
-        let accepting = accept(&config, sockets, parts.handles, &limits, &stopped);
+        parts.handles.gate.open();
+        accepting.extend(serving.accept(of_clients));
         say_ready(identity.broker_id, &addresses);
         let dirs = dirs.dirs.into_iter().map(|(dir, _)| dir).collect();
         Ok(Self {
@@ -369,7 +379,7 @@ fn registrar(
     dirs: &Dirs,
     store: &SharedCoordination,
     identity: &Identity,
-    sockets: &Sockets,
+    endpoints: Vec<Endpoint>,
     epoch: &SharedBrokerEpoch,
 ) -> Registrar {
     let sessions = match config.zookeeper {
@@ -379,11 +389,7 @@ fn registrar(
     let session_timeout_ms = config.zookeeper.as_ref().map_or(0, |zookeeper| zookeeper.session_timeout_ms);
     Registrar {
         store: Arc::clone(store),
-        broker: LiveBroker {
-            id: identity.broker_id,
-            endpoints: sockets.endpoints(config),
-            rack: config.broker_rack.clone(),
-        },
+        broker: LiveBroker { id: identity.broker_id, endpoints, rack: config.broker_rack.clone() },
         clock: Arc::clone(clock),
         session_timeout: millis(i64::from(session_timeout_ms)),
         sessions: Arc::new(sessions),
@@ -398,6 +404,7 @@ struct Parts {
     replicas: Arc<ReplicaManager>,
     control: Arc<ReplicaControl>,
     epoch: SharedBrokerEpoch,
+    peers: Peers,
     /// Taken when the controller starts.
     seat: Option<ControllerSeat>,
     handles: Arc<Handles>,
@@ -410,6 +417,7 @@ impl Parts {
         dirs: &Dirs,
         store: &SharedCoordination,
         identity: &Identity,
+        stopped: &watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
         let image = Arc::new(ImagePublisher::default());
         let dynamic_config =
@@ -425,12 +433,13 @@ impl Parts {
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);
         let epoch = SharedBrokerEpoch::default();
-        let peers = peers(config, clock, identity, &image, &epoch);
+        let peers = links::peers(config, identity.broker_id, &epoch, &image, clock);
         let markers = LocalMarkers::new(Arc::clone(&replicas), Arc::clone(&groups), Arc::clone(clock));
         let remote = RemoteMarkers::new(&peers);
         let routed = RoutedMarkers::new(identity.broker_id, Arc::clone(&image), markers.clone(), remote);
         let (controller, seat) = controller::seat();
-        let producer_ids = ProducerIds::new(identity.broker_id, Arc::new(controller.clone()));
+        let blocks = controller_link::producer_ids(&peers, Arc::new(controller.clone()));
+        let producer_ids = ProducerIds::new(identity.broker_id, blocks);
         let transactions = Arc::new(TransactionCoordinator::new(
             transaction_config(config),
             writer,
@@ -465,26 +474,11 @@ impl Parts {
             markers,
             transactions,
             verification,
+            gate: Gate::new(stopped.clone()),
             sessions: Sessions::new(slots),
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
         });
-        Ok(Self { image, dynamic_config, replicas, control, epoch, seat: Some(seat), handles })
-    }
-}
-
-fn peers(
-    config: &Config,
-    clock: &SharedClock,
-    identity: &Identity,
-    image: &Arc<ImagePublisher>,
-    epoch: &SharedBrokerEpoch,
-) -> Peers {
-    Peers {
-        me: identity.broker_id,
-        epoch: epoch.clone(),
-        addresses: Addresses::new(Arc::clone(image), &config.inter_broker_listener),
-        clock: Arc::clone(clock),
-        patience: Patience::default(),
+        Ok(Self { image, dynamic_config, replicas, control, epoch, peers, seat: Some(seat), handles })
     }
 }
 
@@ -518,37 +512,66 @@ fn audience(config: &Config, listener: &str) -> Audience {
     }
 }
 
-/// Lets connections in.
-fn accept(
-    config: &Config,
-    sockets: Sockets,
+/// Lets connections in, with one budget for all of them.
+struct Serving {
     handles: Arc<Handles>,
-    limits: &Arc<ConnectionLimits>,
-    stopped: &watch::Receiver<bool>,
-) -> Vec<JoinHandle<()>> {
-    let admission = Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX));
-    let write_queues = WriteQueues::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX));
-    let idle_max = config.connections_max_idle_ms.map_or(NEVER, millis);
-    let frame_bytes_max = config.socket_request_max_bytes as usize;
-    let mut accepting = Vec::new();
-    for (name, socket) in sockets.listeners {
-        let name: Arc<str> = Arc::from(name);
-        let audience = audience(config, &name);
-        let (handles, admission, stopping) = (Arc::clone(&handles), Arc::clone(&admission), stopped.clone());
-        let write_queues = Arc::clone(&write_queues);
-        let settings_of = move |peer| Settings {
-            origin: Origin { handles: Arc::clone(&handles), listener: Arc::clone(&name), audience, peer },
-            admission: Arc::clone(&admission),
-            write_queues: Arc::clone(&write_queues),
-            frame_bytes_max,
-            idle_max,
-            stopping: stopping.clone(),
-        };
-        let limits = Arc::clone(limits);
-        accepting.push(task::spawn(listener::accept(socket, settings_of, limits, stopped.clone())));
-    }
-    accepting
+    admission: Arc<Admission>,
+    of_brokers: Arc<Admission>,
+    write_queues: Arc<WriteQueues>,
+    limits: Arc<ConnectionLimits>,
+    config: Arc<Config>,
+    stopped: watch::Receiver<bool>,
 }
+
+impl Serving {
+    fn new(
+        config: &Arc<Config>,
+        handles: &Arc<Handles>,
+        limits: &Arc<ConnectionLimits>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            handles: Arc::clone(handles),
+            admission: Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX)),
+            of_brokers: Admission::new(BROKERS_REQUEST_BYTES_MAX),
+            write_queues: WriteQueues::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX)),
+            limits: Arc::clone(limits),
+            config: Arc::clone(config),
+            stopped: stopped.clone(),
+        }
+    }
+
+    fn accept(&self, listeners: Vec<(String, TcpListener)>) -> Vec<JoinHandle<()>> {
+        listeners.into_iter().map(|(name, socket)| self.accept_one(&name, socket)).collect()
+    }
+
+    fn accept_one(&self, name: &str, socket: TcpListener) -> JoinHandle<()> {
+        let audience = audience(&self.config, name);
+        let settings = Settings {
+            origin: Origin {
+                handles: Arc::clone(&self.handles),
+                listener: Arc::from(name),
+                audience,
+                peer: UNKNOWN_PEER,
+            },
+            admission: Arc::clone(&self.admission),
+            of_brokers: (audience == Audience::Brokers).then(|| Arc::clone(&self.of_brokers)),
+            write_queues: Arc::clone(&self.write_queues),
+            frame_bytes_max: self.config.socket_request_max_bytes as usize,
+            idle_max: self.config.connections_max_idle_ms.map_or(NEVER, millis),
+            stopping: self.stopped.clone(),
+        };
+        let settings_of = move |peer| {
+            let mut settings = settings.clone();
+            settings.origin.peer = peer;
+            settings
+        };
+        task::spawn(listener::accept(socket, settings_of, Arc::clone(&self.limits), self.stopped.clone()))
+    }
+}
+
+/// Before a connection says from where it comes.
+const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Long enough to mean "never" and short enough for the timer.
 const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);

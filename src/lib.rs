@@ -25,7 +25,7 @@ pub(crate) mod coordinator;
 pub(crate) mod api;
 
 pub(crate) mod net;
-#[allow(dead_code, reason = "the broker is wired to it next")]
+#[allow(dead_code, reason = "the links of followers, of leaders and of a broker that stops wait for their callers")]
 pub(crate) mod peer;
 
 pub mod broker;

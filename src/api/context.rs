@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 
-use crate::api::dispatch::Audience;
+use crate::api::gate::Gate;
 use crate::api::replies::Replies;
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
@@ -40,7 +40,7 @@ pub(crate) struct Handles {
     pub(crate) control: Arc<dyn BrokerLink>,
     /// This broker's controller, elected or not.
     pub(crate) controller: ControllerHandle,
-    /// `ProducerIds::new(broker_id, Arc::new(controller.clone()))` while every broker's controller is in process.
+    /// In blocks from the cluster's controller, wherever it is.
     pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) replicas: Arc<ReplicaManager>,
     pub(crate) groups: Arc<GroupCoordinator>,
@@ -50,10 +50,23 @@ pub(crate) struct Handles {
     pub(crate) transactions: Arc<TransactionCoordinator>,
     /// All brokers' coordinators.
     pub(crate) verification: Arc<RoutedVerification>,
+    /// Where clients wait while the broker starts.
+    pub(crate) gate: Gate,
     /// Fetch sessions.
     pub(crate) sessions: Sessions,
     /// Memory of fetched records.
     pub(crate) replies: Arc<Replies>,
+}
+
+/// Who speaks through a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Clients of a broker that is alone: no other broker can be.
+    Alone,
+    /// Clients of a broker of a cluster.
+    Clients,
+    /// Other brokers of the cluster, and clients if they like.
+    Brokers,
 }
 
 /// One request.

@@ -7,22 +7,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::api::cluster::api_versions;
-use crate::api::context::{Handles, RequestContext};
+use crate::api::context::{Audience, Handles, RequestContext};
 use crate::api::handler::{CloseReason, Outcome, Row, encoded};
 use crate::api::records::fetch;
 use crate::metrics;
 use crate::wire::header::RequestHeader;
-
-/// Who speaks through a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Audience {
-    /// Clients of a broker that is alone: no other broker can be.
-    Alone,
-    /// Clients of a broker of a cluster.
-    Clients,
-    /// Other brokers of the cluster, and clients if they like.
-    Brokers,
-}
 
 /// What every request of one connection shares.
 #[derive(Debug, Clone)]
@@ -41,6 +30,36 @@ pub(crate) struct Dispatched {
     /// The reply carries records, and so may be `fetch.max.bytes` long.
     pub(crate) is_fetch: bool,
     pub(crate) outcome: Outcome,
+}
+
+/// Whether the connection that this frame came on is a broker's: it asks what only brokers ask, or fetches as a
+/// follower. `None`: ApiVersions does not tell.
+///
+/// Whoever wants a broker's place can have it, on a listener of brokers; what that gives is a budget of its own.
+pub(crate) fn is_of_broker(frame: &BytesMut) -> Option<bool> {
+    let Some(&[key_high, key_low, version_high, version_low]) = frame.first_chunk() else { return Some(false) };
+    let key = i16::from_be_bytes([key_high, key_low]);
+    let version = i16::from_be_bytes([version_high, version_low]);
+    match key {
+        api_versions::KEY => None,
+        key if key == fetch::ROW.key && frame.len() <= FOLLOWER_FRAME_BYTES_MAX => {
+            let mut frame = frame.clone();
+            let header = RequestHeader::take(&mut frame, is_flexible);
+            Some(header.is_ok() && fetch::is_of_follower(frame, version))
+        }
+        key => Some(row(key).is_some_and(|row| row.for_brokers || is_between_brokers(key, version))),
+    }
+}
+
+/// A follower's fetch of 50,000 partitions.
+const FOLLOWER_FRAME_BYTES_MAX: usize = 4 << 20;
+
+/// Keys that clients may send as well, and do not.
+fn is_between_brokers(key: i16, version: i16) -> bool {
+    const ADD_PARTITIONS_TO_TXN: i16 = 24;
+    const WRITE_TXN_MARKERS: i16 = 27;
+    // AddPartitionsToTxn is asked by brokers alone from 4 on.
+    key == WRITE_TXN_MARKERS || key == ADD_PARTITIONS_TO_TXN && version >= 4
 }
 
 /// Runs stage one of the request in `frame`. The next frame of the connection may be dispatched when this returns.
@@ -72,6 +91,9 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     if frame_bytes > row.frame_bytes_max {
         return refuse(header.correlation_id, format!("a frame of {frame_bytes} bytes for API key {}", header.key));
     }
+    if !passes_the_gate(row, header.version) && !origin.handles.gate.passed().await {
+        return refuse(header.correlation_id, "the broker stops before it has started".into());
+    }
     let ctx = RequestContext {
         handles: Arc::clone(&origin.handles),
         version: header.version,
@@ -96,6 +118,13 @@ fn is_flexible(key: i16, version: i16) -> bool {
 
 fn row(key: i16) -> Option<&'static Row> {
     super::TABLE.binary_search_by_key(&key, |row| row.key).ok().map(|at| &super::TABLE[at])
+}
+
+/// Whether a request is answered while the broker starts. Those of brokers are; of the keys that both clients and
+/// followers use, the handler tells who asks, and has clients wait.
+fn passes_the_gate(row: &Row, version: i16) -> bool {
+    let fetches = row.key == fetch::ROW.key;
+    row.for_brokers || row.key == api_versions::KEY || fetches || is_between_brokers(row.key, version)
 }
 
 fn refuse(correlation_id: i32, reason: String) -> Dispatched {

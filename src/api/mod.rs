@@ -7,6 +7,7 @@
 pub(crate) mod context;
 pub(crate) mod dispatch;
 pub(crate) mod error_code;
+pub(crate) mod gate;
 pub(crate) mod handler;
 pub(crate) mod replies;
 

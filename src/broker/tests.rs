@@ -1,6 +1,7 @@
 //! A whole broker in this process, spoken to over a socket by raw frames.
 
 mod clients;
+mod cluster;
 mod crowded;
 mod faults;
 mod settings;

@@ -41,6 +41,12 @@ pub struct Config {
     pub inter_broker_listener: String,
     /// `None`: the node coordinates itself.
     pub zookeeper: Option<ZookeeperConfig>,
+    /// How long this broker waits for the controller's answers.
+    pub request_timeout_ms: i32,
+    /// How long the controller here waits for brokers' answers, and a broker that stops for the controller's.
+    pub controller_socket_timeout_ms: i32,
+    /// How long a follower waits for a leader's answer, beyond the time for which it lets it wait.
+    pub replica_socket_timeout_ms: i32,
     /// `log.dirs`, or `log.dir`; never empty.
     pub log_dirs: Vec<PathBuf>,
 
@@ -250,6 +256,9 @@ impl Config {
             advertised_listeners: listeners.advertised,
             inter_broker_listener: listeners.inter_broker,
             zookeeper,
+            request_timeout_ms: reader.int("request.timeout.ms"),
+            controller_socket_timeout_ms: reader.int("controller.socket.timeout.ms"),
+            replica_socket_timeout_ms: reader.int("replica.socket.timeout.ms"),
             log_dirs: log_dirs(reader)?,
             num_partitions: reader.int("num.partitions"),
             default_replication_factor: replication_factor(reader)?,

@@ -24,19 +24,6 @@ pub(crate) trait LinkSource: Debug + Send + Sync + 'static {
     fn link(&self, broker: &LiveBroker) -> Option<Arc<dyn BrokerLink>>;
 }
 
-/// Reaches this broker alone.
-#[derive(Debug)]
-pub(crate) struct OwnLink {
-    pub(crate) id: BrokerId,
-    pub(crate) link: Arc<dyn BrokerLink>,
-}
-
-impl LinkSource for OwnLink {
-    fn link(&self, broker: &LiveBroker) -> Option<Arc<dyn BrokerLink>> {
-        (broker.id == self.id).then(|| self.link.clone())
-    }
-}
-
 #[derive(Debug, Clone)]
 pub(super) enum ControlRequest {
     LeaderAndIsr(LeaderAndIsr),

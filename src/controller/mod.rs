@@ -29,8 +29,6 @@ mod term;
 mod tests;
 mod topics;
 
-#[cfg(test)]
 pub(crate) use channel::LinkSource;
-pub(crate) use channel::OwnLink;
 pub(crate) use controller::{ControllerHandle, ControllerParts, ControllerSeat, seat};
 pub(crate) use term::ControllerSettings;

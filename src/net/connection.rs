@@ -26,7 +26,7 @@ use super::admission::{Admission, Charge, Charging, Receiving};
 use super::reply::{self, Reply, WriteError};
 use super::time_slice::TimeSlice;
 use super::write_queue::{QueuedReply, WriteQueue, WriteQueues};
-use crate::api::dispatch::{Dispatched, Origin, dispatch};
+use crate::api::dispatch::{self, Dispatched, Origin};
 use crate::api::handler::{CloseReason, Outcome};
 use crate::metrics;
 use crate::types::limits::CONNECTION_REQUESTS_IN_FLIGHT_MAX;
@@ -37,6 +37,9 @@ use crate::wire::frame::{FrameReader, Readable};
 pub(crate) struct Settings {
     pub(crate) origin: Origin,
     pub(crate) admission: Arc<Admission>,
+    /// Where other brokers speak: what their connections are charged to instead, so that they never wait for clients
+    /// that wait for them.
+    pub(crate) of_brokers: Option<Arc<Admission>>,
     pub(crate) write_queues: Arc<WriteQueues>,
     /// `socket.request.max.bytes`.
     pub(crate) frame_bytes_max: usize,
@@ -158,7 +161,6 @@ impl Connection {
         let mut active_at = Instant::now();
         let mut stopping = self.settings.stopping.clone();
         let mut reading = true;
-        let admission = Arc::clone(&self.settings.admission);
         // Replies go on meanwhile, because they make the room that it waits for.
         let mut held: Option<HeldFrame> = None;
         loop {
@@ -185,16 +187,19 @@ impl Connection {
                 }
                 frame = self.reader.next(&mut self.read, &mut self.receiving), if may_read => {
                     match frame.map_err(|error| End::Closed(CloseReason::Malformed(error.to_string())))? {
-                        Some(frame) => match admission.try_charge(frame.len()) {
-                            Some(charge) => {
-                                self.receiving.release();
-                                self.begin(frame, charge).await?;
+                        Some(frame) => {
+                            self.recognise(&frame);
+                            match self.settings.admission.try_charge(frame.len()) {
+                                Some(charge) => {
+                                    self.receiving.release();
+                                    self.begin(frame, charge).await?;
+                                }
+                                None => {
+                                    let charging = self.settings.admission.charge(frame.len());
+                                    held = Some((frame, charging));
+                                }
                             }
-                            None => {
-                                let charging = admission.charge(frame.len());
-                                held = Some((frame, charging));
-                            }
-                        },
+                        }
                         // The client is gone: what is still pending is not read.
                         None => return Ok(()),
                     }
@@ -223,10 +228,25 @@ impl Connection {
         }
     }
 
+    /// By its first request the connection is a broker's or a client's. A broker's takes nothing from clients any more,
+    /// but for the room of a first frame that is large.
+    fn recognise(&mut self, frame: &BytesMut) {
+        let Some(of_brokers) = &self.settings.of_brokers else { return };
+        match dispatch::is_of_broker(frame) {
+            None => return,
+            Some(false) => {}
+            Some(true) => {
+                self.settings.admission = Arc::clone(of_brokers);
+                self.receiving = of_brokers.receiving();
+            }
+        }
+        self.settings.of_brokers = None;
+    }
+
     /// Stage one of one request. A reply that is there at once, with none before it, is written at once.
     async fn begin(&mut self, frame: BytesMut, charge: Charge) -> Result<(), End> {
         let Dispatched { correlation_id, flexible_header, is_fetch, outcome } =
-            dispatch(&self.settings.origin, frame).await;
+            dispatch::dispatch(&self.settings.origin, frame).await;
         match outcome {
             Outcome::Later(later) => {
                 let write_queue = Arc::clone(&self.write_queue);

@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, Request};
 
 use super::Peers;
+use super::address::Address;
 use super::codes;
 use super::connection::{Ask, Connection};
 use crate::cluster::control::{
@@ -32,46 +33,45 @@ const ALLOCATE_PRODUCER_IDS_VERSION: i16 = 0;
 /// 3 has the epochs of the ISR's members; 2 brought topic ids.
 const ALTER_PARTITION_VERSION: i16 = 3;
 
-/// The links to the controller, wherever it runs.
+/// One link to the controller, wherever it runs: `L` is the seam, and what answers for it in this process. Each has a
+/// connection of its own, so that an AlterPartition does not wait for a block of ids.
 #[derive(Debug)]
-pub(crate) struct RoutedController {
+pub(crate) struct Routed<L: ?Sized> {
     peers: Peers,
-    /// This broker's own controller.
-    local: LocalController,
-    /// One for each purpose: an AlterPartition does not wait for a block of ids.
-    ids: Connection,
-    isr: Connection,
-    shutdown: Connection,
+    /// This broker's own controller, elected or not.
+    local: Arc<L>,
+    connection: Connection,
 }
 
-/// A controller in this process, elected or not.
-#[derive(Debug, Clone)]
-pub(crate) struct LocalController {
-    pub(crate) ids: Arc<dyn ControllerLink>,
-    pub(crate) isr: Arc<dyn IsrLink>,
-    pub(crate) shutdown: Arc<dyn ShutdownLink>,
+/// AllocateProducerIds.
+pub(crate) fn producer_ids(peers: &Peers, local: Arc<dyn ControllerLink>) -> Arc<Routed<dyn ControllerLink>> {
+    Routed::new(peers, local, "producer-ids")
+}
+
+/// AlterPartition.
+pub(crate) fn isr(peers: &Peers, local: Arc<dyn IsrLink>) -> Arc<Routed<dyn IsrLink>> {
+    Routed::new(peers, local, "alter-partition")
+}
+
+/// ControlledShutdown.
+pub(crate) fn shutdown(peers: &Peers, local: Arc<dyn ShutdownLink>) -> Arc<Routed<dyn ShutdownLink>> {
+    Routed::new(peers, local, "controlled-shutdown")
 }
 
 /// Where a call goes.
 enum Route {
     Local,
-    To(super::address::Address),
+    To(Address),
 }
 
 fn unavailable(error: impl std::fmt::Display) -> ControllerError {
     ControllerError::Unavailable(error.to_string())
 }
 
-impl RoutedController {
-    pub(crate) fn new(peers: &Peers, local: LocalController) -> Arc<Self> {
-        let connection = |purpose| peers.connection(purpose, CONTROL_FRAME_BYTES_MAX);
-        Arc::new(Self {
-            peers: peers.clone(),
-            local,
-            ids: connection("producer-ids"),
-            isr: connection("alter-partition"),
-            shutdown: connection("controlled-shutdown"),
-        })
+impl<L: ?Sized> Routed<L> {
+    fn new(peers: &Peers, local: Arc<L>, purpose: &str) -> Arc<Self> {
+        let connection = peers.connection(purpose, CONTROL_FRAME_BYTES_MAX);
+        Arc::new(Self { peers: peers.clone(), local, connection })
     }
 
     fn route(&self) -> Result<Route, ControllerError> {
@@ -82,10 +82,12 @@ impl RoutedController {
         }
         addresses.of(controller).map(Route::To).map_err(unavailable)
     }
+}
 
+impl Routed<dyn ControllerLink> {
     async fn allocate(&self, broker: BrokerId) -> Result<Range<i64>, ControllerError> {
         let to = match self.route()? {
-            Route::Local => return self.local.ids.allocate_producer_ids(broker).await,
+            Route::Local => return self.local.allocate_producer_ids(broker).await,
             Route::To(to) => to,
         };
         let request = AllocateProducerIdsRequest::default()
@@ -93,7 +95,7 @@ impl RoutedController {
             .with_broker_epoch(self.peers.epoch.get().0);
         let ask = ask(&request, ALLOCATE_PRODUCER_IDS_VERSION)?;
         let decode = |body| decode::<AllocateProducerIdsResponse>(body, ALLOCATE_PRODUCER_IDS_VERSION);
-        let answer = self.ids.call(&to, ask, self.peers.patience.request, decode).await.map_err(unavailable)?;
+        let answer = self.connection.call(&to, ask, self.peers.patience.request, decode).await.map_err(unavailable)?;
         codes::controller(answer.error_code)?;
         let start = answer.producer_id_start.0;
         match start.checked_add(i64::from(answer.producer_id_len)) {
@@ -101,50 +103,55 @@ impl RoutedController {
             _ => Err(unavailable(format!("a block of {} producer ids from {start} on", answer.producer_id_len))),
         }
     }
+}
 
+impl Routed<dyn IsrLink> {
     async fn alter(&self, request: AlterPartition) -> Result<IsrResults, ControllerError> {
         let to = match self.route()? {
-            Route::Local => return self.local.isr.alter_partition(request).await,
+            Route::Local => return self.local.alter_partition(request).await,
             Route::To(to) => to,
         };
         let ask = ask(&of_proposals(&request), ALTER_PARTITION_VERSION)?;
         let decode = |body| decode::<AlterPartitionResponse>(body, ALTER_PARTITION_VERSION);
-        let answer = self.isr.call(&to, ask, self.peers.patience.request, decode).await.map_err(unavailable)?;
+        let answer = self.connection.call(&to, ask, self.peers.patience.request, decode).await.map_err(unavailable)?;
         codes::controller(answer.error_code)?;
         Ok(stored(answer))
     }
+}
 
+impl Routed<dyn ShutdownLink> {
     async fn shut_down(
         &self,
         broker: BrokerId,
         broker_epoch: BrokerEpoch,
     ) -> Result<Vec<(TopicName, PartitionIndex)>, ControllerError> {
         let to = match self.route()? {
-            Route::Local => return self.local.shutdown.controlled_shutdown(broker, broker_epoch).await,
+            Route::Local => return self.local.controlled_shutdown(broker, broker_epoch).await,
             Route::To(to) => to,
         };
-        let request = ControlledShutdown { broker, broker_epoch };
-        let ask = Ask { key: ControlledShutdown::KEY, version: ControlledShutdown::VERSION, body: request.encode() };
+        let body = ControlledShutdown { broker, broker_epoch }.encode();
+        let ask = Ask { key: ControlledShutdown::KEY, version: ControlledShutdown::VERSION, body };
         let decode = |body| Ok(ControlledShutdownAnswer::decode(body)?);
-        let answer = self.shutdown.call(&to, ask, self.peers.patience.controller, decode).await.map_err(unavailable)?;
+        let patience = self.peers.patience.controller;
+        let answer = self.connection.call(&to, ask, patience, decode).await.map_err(unavailable)?;
         codes::controller(answer.error_code)?;
         Ok(answer.remaining)
     }
 }
 
-impl ControllerLink for RoutedController {
+impl ControllerLink for Routed<dyn ControllerLink> {
     fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
         self.allocate(broker).boxed()
     }
 }
 
-impl IsrLink for RoutedController {
+impl IsrLink for Routed<dyn IsrLink> {
     fn alter_partition(&self, request: AlterPartition) -> BoxFuture<'_, Result<IsrResults, ControllerError>> {
         self.alter(request).boxed()
     }
 }
 
-impl ShutdownLink for RoutedController {
+impl ShutdownLink for Routed<dyn ShutdownLink> {
     fn controlled_shutdown(
         &self,
         broker: BrokerId,

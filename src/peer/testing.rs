@@ -49,7 +49,6 @@ pub(super) struct Came {
 #[derive(Debug)]
 pub(super) struct Other {
     pub(super) address: Address,
-    script: Arc<Mutex<VecDeque<Act>>>,
     came: Arc<Mutex<Vec<Came>>>,
 }
 
@@ -60,22 +59,18 @@ impl Other {
         let port = listener.local_addr().expect("bound").port();
         let script = Arc::new(Mutex::new(script.into_iter().collect::<VecDeque<_>>()));
         let came = Arc::<Mutex<Vec<Came>>>::default();
-        let (its_script, its_came) = (Arc::clone(&script), Arc::clone(&came));
+        let its_came = Arc::clone(&came);
         task::spawn(async move {
             for connection in 1.. {
                 let (stream, _) = listener.accept().await.expect("accepts");
-                task::spawn(serve(stream, connection, Arc::clone(&its_script), Arc::clone(&its_came)));
+                task::spawn(serve(stream, connection, Arc::clone(&script), Arc::clone(&its_came)));
             }
         });
-        Self { address: Address { host: "127.0.0.1".into(), port }, script, came }
+        Self { address: Address { host: "127.0.0.1".into(), port }, came }
     }
 
     pub(super) fn came(&self) -> Vec<Came> {
         self.came.lock().clone()
-    }
-
-    pub(super) fn then(&self, act: Act) {
-        self.script.lock().push_back(act);
     }
 
     /// As broker `id` of the cluster.

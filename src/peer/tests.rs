@@ -15,7 +15,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use super::address::AddressError;
 use super::broker_link::RemoteBroker;
 use super::connection::{Ask, CallError, Connection};
-use super::controller_link::{LocalController, RoutedController};
+use super::controller_link;
 use super::fetch::RemoteLeaders;
 use super::testing::{Act, Other, peers};
 use super::*;
@@ -302,11 +302,6 @@ impl ShutdownLink for Own {
     }
 }
 
-fn routed(peers: &Peers) -> Arc<RoutedController> {
-    let own = Arc::new(Own);
-    RoutedController::new(peers, LocalController { ids: own.clone(), isr: own.clone(), shutdown: own })
-}
-
 fn body<M: Encodable>(message: &M, version: i16) -> Bytes {
     let mut body = BytesMut::new();
     message.encode(&mut body, version).expect("it encodes");
@@ -341,18 +336,20 @@ async fn the_own_controller_is_called_in_process_and_another_one_over_a_socket()
     let absurd = AllocateProducerIdsResponse::default().with_producer_id_start(i64::MAX.into()).with_producer_id_len(9);
     let answers = [block, moved, absurd].map(|answer| Act::Answer(body(&answer, 0)));
     let other = Other::start(answers).await;
-    let routed_here = routed(&peers(&[other.registered(2)], 1));
-    assert_eq!(routed_here.allocate_producer_ids(BrokerId(1)).await, Ok(5..6));
-    assert_eq!(routed_here.alter_partition(alter()).await, Ok(vec![]));
-    assert_eq!(routed_here.controlled_shutdown(BrokerId(1), BrokerEpoch(9)).await.expect("own").len(), 1);
+    let here = peers(&[other.registered(2)], 1);
+    let own = controller_link::producer_ids(&here, Arc::new(Own));
+    assert_eq!(own.allocate_producer_ids(BrokerId(1)).await, Ok(5..6));
+    assert_eq!(controller_link::isr(&here, Arc::new(Own)).alter_partition(alter()).await, Ok(vec![]));
+    let own = controller_link::shutdown(&here, Arc::new(Own));
+    assert_eq!(own.controlled_shutdown(BrokerId(1), BrokerEpoch(9)).await.expect("own").len(), 1);
     assert!(other.came().is_empty());
-    let routed = routed(&peers(&[other.registered(2)], 2));
-    assert_eq!(routed.allocate_producer_ids(BrokerId(1)).await, Ok(7000..8000));
-    assert_eq!(routed.allocate_producer_ids(BrokerId(1)).await, Err(ControllerError::NotController));
-    assert!(matches!(routed.allocate_producer_ids(BrokerId(1)).await, Err(ControllerError::Unavailable(_))));
+    let there = controller_link::producer_ids(&peers(&[other.registered(2)], 2), Arc::new(Own));
+    assert_eq!(there.allocate_producer_ids(BrokerId(1)).await, Ok(7000..8000));
+    assert_eq!(there.allocate_producer_ids(BrokerId(1)).await, Err(ControllerError::NotController));
+    assert!(matches!(there.allocate_producer_ids(BrokerId(1)).await, Err(ControllerError::Unavailable(_))));
     assert_eq!(read::<AllocateProducerIdsRequest>(&other.came()[0].body, 0).broker_id.0, 1);
-    let nobody = super::testing::peers(&[], 3);
-    let error = self::routed(&nobody).alter_partition(alter()).await.expect_err("not live");
+    let nobody = controller_link::isr(&peers(&[], 3), Arc::new(Own));
+    let error = nobody.alter_partition(alter()).await.expect_err("not live");
     assert_eq!(error, ControllerError::Unavailable("broker 3 is not live".into()));
 }
 
@@ -372,7 +369,8 @@ async fn isrs_are_proposed_with_epochs_and_come_back_by_id() {
     let remaining = wire::ControlledShutdownAnswer { error_code: 0, remaining: vec![("a".into(), PartitionIndex(3))] };
     let acts = [body(&answer, 3), body(&stale, 3), remaining.encode()].map(Act::Answer);
     let other = Other::start(acts).await;
-    let routed = routed(&peers(&[other.registered(2)], 2));
+    let peers = peers(&[other.registered(2)], 2);
+    let isr = controller_link::isr(&peers, Arc::new(Own));
     let stored = StoredIsr {
         leader: None,
         leader_epoch: LeaderEpoch(5),
@@ -382,9 +380,10 @@ async fn isrs_are_proposed_with_epochs_and_come_back_by_id() {
     };
     let expected =
         vec![(id(1), PartitionIndex(0), Ok(stored)), (id(1), PartitionIndex(1), Err(IsrRefused::IneligibleReplica))];
-    assert_eq!(routed.alter_partition(alter()).await, Ok(expected));
-    assert_eq!(routed.alter_partition(alter()).await, Err(ControllerError::StaleBrokerEpoch));
-    let left = routed.controlled_shutdown(BrokerId(1), BrokerEpoch(9)).await;
+    assert_eq!(isr.alter_partition(alter()).await, Ok(expected));
+    assert_eq!(isr.alter_partition(alter()).await, Err(ControllerError::StaleBrokerEpoch));
+    let shutdown = controller_link::shutdown(&peers, Arc::new(Own));
+    let left = shutdown.controlled_shutdown(BrokerId(1), BrokerEpoch(9)).await;
     assert_eq!(left, Ok(vec![("a".into(), PartitionIndex(3))]));
     let came = read::<AlterPartitionRequest>(&other.came()[0].body, 3);
     assert_eq!((came.broker_id.0, came.broker_epoch, came.topics.len()), (1, 9, 2));

@@ -13,6 +13,10 @@ pub const GROUP_FRAME_BYTES_MAX: usize = 2 << 20;
 /// Largest request header, in bytes.
 pub const REQUEST_HEADER_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of requests of other brokers that may be in work at the same time, beside `queued.max.request.bytes`: clients
+/// wait for what followers and the controller ask for, so these may not wait for clients.
+pub const BROKERS_REQUEST_BYTES_MAX: usize = 64 << 20;
+
 /// Requests of one connection that may wait for their reply before the socket is no longer read.
 pub const CONNECTION_REQUESTS_IN_FLIGHT_MAX: usize = 100;
 

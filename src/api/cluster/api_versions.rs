@@ -22,8 +22,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
-use crate::api::context::RequestContext;
-use crate::api::dispatch::Audience;
+use crate::api::context::{Audience, RequestContext};
 use crate::api::handler::{Handler, Reply, Row};
 
 /// Key of ApiVersions, which `dispatch` treats apart.

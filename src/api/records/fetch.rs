@@ -108,7 +108,20 @@ fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
     .boxed()
 }
 
+/// Whether this body of a fetch is a follower's. One that cannot be read is nobody's.
+pub(crate) fn is_of_follower(body: BytesMut, version: i16) -> bool {
+    VERSIONS.contains(&version)
+        && codec::decode_request::<FetchRequest>(body.freeze(), version).is_ok_and(|request| is_follower(&request))
+}
+
+fn is_follower(request: &FetchRequest) -> bool {
+    request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0
+}
+
 async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
+    if !ctx.handles.gate.passed().await {
+        return Outcome::Close(CloseReason::Malformed("the broker stops before it has started".into()));
+    }
     let limits = Limits {
         max_bytes: (request.max_bytes.max(0) as usize).min(ctx.handles.config.current().fetch_max_bytes as usize),
         min_bytes: request.min_bytes.max(0) as usize,
@@ -134,7 +147,7 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
 
 /// Why no partition of the request is read.
 fn refusal(request: &FetchRequest) -> Option<ResponseError> {
-    if request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0 {
+    if is_follower(request) {
         return Some(ResponseError::NotLeaderOrFollower);
     }
     if request.max_bytes < 0 {

@@ -27,7 +27,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Class that chooses the replica a consumer reads from.";
     "replica.socket.receive.buffer.bytes" Int "65536" [Any] ReadOnly => NoEffect,
         "SO_RCVBUF of connections to leaders.";
-    "replica.socket.timeout.ms" Int "30000" [Any] ReadOnly => NoEffect,
+    "replica.socket.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,
         "Socket time-out of connections to leaders.";
     "auto.leader.rebalance.enable" Boolean "true" [Any] ReadOnly => NoEffect,
         "Whether leadership goes back to the preferred replicas by itself.";

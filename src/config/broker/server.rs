@@ -38,7 +38,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Level used when the topic's codec is zstd.";
     "unclean.leader.election.enable" Boolean "false" [Any] ClusterWide => Honoured,
         "Whether a replica that is not in sync may become leader, at the price of records.";
-    "request.timeout.ms" Int "30000" [Any] ReadOnly => NoEffect,
+    "request.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,
         "How long a request between brokers may take before it has failed.";
     "fetch.max.bytes" Int "57671680" [AtLeast(1024)] ReadOnly => Honoured,
         "Largest fetch response, in bytes, whatever the client asks.";
@@ -62,7 +62,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "How often handing over leadership is tried again.";
     "controlled.shutdown.retry.backoff.ms" Long "5000" [Any] ReadOnly => NoEffect,
         "Pause between two such tries.";
-    "controller.socket.timeout.ms" Int "30000" [Any] ReadOnly => NoEffect,
+    "controller.socket.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,
         "Socket time-out of the controller's requests to brokers.";
     "socket.send.buffer.bytes" Int "102400" [Any] ReadOnly => Honoured,
         "SO_SNDBUF of client sockets; -1 keeps the system's value.";

@@ -4,7 +4,18 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
 use super::*;
+use crate::broker::links;
 use crate::broker::sockets::Sockets;
+use crate::clock::SystemClock;
+use crate::cluster::control::{BrokerLink, ControlHead, ControllerLink, Endpoint, LiveBroker, UpdateMetadata};
+use crate::cluster::image::ImagePublisher;
+use crate::cluster::registration::SharedBrokerEpoch;
+use crate::controller;
+use crate::peer::broker_link::RemoteBroker;
+use crate::peer::controller_link;
+use crate::peer::fetch::RemoteLeaders;
+use crate::replica::leader_link::{LeaderLinks, LogEnd, PartitionId};
+use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId};
 
 /// Whether one more connection is let in. It stays open.
 async fn let_in(probe: &Probe, held: &mut Vec<WireClient>) -> bool {
@@ -54,4 +65,34 @@ async fn sockets_have_the_buffers_that_are_set() {
     let of_the_system = sizes(&["socket.send.buffer.bytes=-1", "socket.receive.buffer.bytes=-1"]).await;
     let by_default = sizes(&[]).await;
     assert!(of_the_system != set && by_default != set && by_default != of_the_system);
+}
+
+#[tokio::test]
+async fn requests_to_other_brokers_wait_as_long_as_is_set() {
+    // It takes connections, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = ["controller.socket.timeout.ms=300", "request.timeout.ms=400", "replica.socket.timeout.ms=500"];
+    let config = load(Path::new("d"), &settings).unwrap();
+    let endpoint = Endpoint {
+        listener: config.inter_broker_listener.clone(),
+        security_protocol: "PLAINTEXT".into(),
+        host: "127.0.0.1".into(),
+        port: silent.local_addr().unwrap().port(),
+    };
+    let other = LiveBroker { id: BrokerId(2), endpoints: vec![endpoint], rack: None };
+    let (controller_epoch, broker_epoch) = (ControllerEpoch(1), BrokerEpoch(1));
+    let head = ControlHead { controller: BrokerId(2), controller_epoch, broker_epoch };
+    let update = UpdateMetadata { head, topics: vec![], live_brokers: vec![other.clone()] };
+    let image = Arc::new(ImagePublisher::default());
+    image.apply(&update);
+    let clock: crate::clock::SharedClock = Arc::new(SystemClock);
+    let peers = links::peers(&config, BrokerId(1), &SharedBrokerEpoch::default(), &image, &clock);
+    let check = |error: String, ms: u32| assert!(error.contains(&format!("within {ms} ms")), "{error}");
+    check(RemoteBroker::new(&peers, &other).update_metadata(update).await.unwrap_err().to_string(), 300);
+    let (own, _seat) = controller::seat();
+    let ids = controller_link::producer_ids(&peers, Arc::new(own)).allocate_producer_ids(BrokerId(1)).await;
+    check(ids.unwrap_err().to_string(), 400);
+    let id = PartitionId { topic: "t".into(), topic_id: TopicId::ZERO, partition: PartitionIndex(0) };
+    let link = RemoteLeaders::new(&peers).link(BrokerId(2), 0);
+    check(link.list_offset(id, LeaderEpoch(1), LogEnd::Latest).await.unwrap_err().to_string(), 500);
 }
