@@ -14,6 +14,7 @@ from kit.wire import batch
 
 KIB, GIB = 1 << 10, 1 << 30
 PARTITIONS, MANY = 6, 1000
+NAMES = ("klamm", "kafka")
 ALLOWED_AT_REST = 0.10
 
 
@@ -62,7 +63,7 @@ def produce(side, load, bytes_, replication):
 def rounds_of_produce(sides, load, rows, size_of):
     bytes_ = size_of.round_bytes
     for replication in (3, 1):
-        speed, cpu = {s.name: [] for s in sides}, {s.name: [] for s in sides}
+        speed, cpu = {name: [] for name in NAMES}, {name: [] for name in NAMES}
         # The first round of each is for warmth.
         for n in range(size_of.rounds + 1):
             for side in sides:
@@ -89,7 +90,7 @@ def rounds_of_produce(sides, load, rows, size_of):
 
 
 def rounds_of_latency(sides, load, rows, size_of):
-    p50, p99 = {s.name: [] for s in sides}, {s.name: [] for s in sides}
+    p50, p99 = {name: [] for name in NAMES}, {name: [] for name in NAMES}
     names = {side.name: side.topic("latency")[0] for side in sides}
     for n in range(size_of.rounds + 1):
         for side in sides:
@@ -112,7 +113,7 @@ def gaps(sides, rows, size_of):
         victim = side.cluster.broker(side.cluster.leader(run.topic))
         run.rest(2)
         victim.kill9()
-        run.flowing(60)
+        run.flowing(120)
         run.rest(2)
         found = gap_between(run, run.began, time.monotonic())
         victim.restart()
@@ -140,7 +141,7 @@ def gaps(sides, rows, size_of):
         run.rest(2 * SESSION_S)
         return {"ZooKeeper gone": gap_between(run, began, back), "ZooKeeper back": gap_between(run, back, time.monotonic())}
 
-    found = {side.name: {} for side in sides}
+    found = {name: {} for name in NAMES}
     for n in range(size_of.rounds):
         for fault in (kill, term, zookeeper):
             for side in sides:
@@ -153,12 +154,12 @@ def gaps(sides, rows, size_of):
                 run.finish()
     for name, unit, goal in [("kill -9", "s", SESSION_S + 1), ("SIGTERM", "s", 0.5), ("SIGTERM, errors", "", 0),
                              ("ZooKeeper gone", "s", 0.5), ("ZooKeeper back", "s", 1)]:  # fmt: skip
-        of = [found[side].get(name, []) for side in ("klamm", "kafka")]
+        of = [found[side].get(name, []) for side in NAMES]
         rows.add(f"{name}: longest time without an acknowledgement" if unit else name, unit, *of, absolute=goal)
 
 
 def many_partitions(sides, rows, size_of):
-    created, led, back, rss, cpu = ({s.name: [] for s in sides} for _ in range(5))
+    created, led, back, rss, cpu = ({name: [] for name in NAMES} for _ in range(5))
     for side in sides:
         name, seconds = side.topic("many", MANY)
         created[side.name].append(seconds)
@@ -202,7 +203,7 @@ def acknowledged_everywhere(cluster, topic, seconds=120):
 
 def empty_replica(sides, load, rows, size_of):
     """A follower whose directory was emptied fetches everything anew."""
-    bytes_, took = GIB // 4 if size_of.quick else 2 * GIB, {s.name: [] for s in sides}
+    bytes_, took = GIB // 4 if size_of.quick else 2 * GIB, {name: [] for name in NAMES}
     for side in sides:
         name, _ = side.topic("empty")
         load.produce(Target(side), name, KIB, bytes_ // KIB)
