@@ -108,13 +108,13 @@ class Run:
         self.notes.append(text)
 
     def flowing(self, seconds=60):
-        """Waits until every partition acknowledges something sent from now on."""
+        """Waits until every partition acknowledges, under acks=all, something sent from now on."""
         since = time.monotonic()
 
         def all_acked():
             parts = set()
             for event in reversed(self.record.events):
-                if event["e"] == "send" and event["res"] == "ok" and event["t0"] >= since:
+                if event["e"] == "send" and event["res"] == "ok" and event["t0"] >= since and event["p"] != "weak":
                     parts.add(event["part"])
                 elif event["e"] == "send" and event["t1"] < since:
                     break
