@@ -64,6 +64,7 @@ impl Term {
     async fn on_brokers_gone(&mut self, gone: &BTreeSet<BrokerId>) -> Result<(), Interrupted> {
         for id in gone {
             self.context.brokers.remove(id);
+            self.context.shutting_down.remove(id);
             self.channels.close(*id);
         }
         self.context.failed_replicas.retain(|(id, _, _)| !gone.contains(id));
@@ -110,7 +111,7 @@ impl Term {
         self.announce(&created, true);
         let offline: Vec<TopicPartition> = self.context.select(|name, partition| {
             let leader = partition.state.as_ref().and_then(|led| led.node.leader);
-            !leader.is_some_and(|leader| self.context.is_online(leader, name))
+            !leader.is_some_and(|leader| self.context.is_alive(leader, name))
         });
         let elected = self.settle(offline).await?;
         self.announce(&elected, false);

@@ -46,18 +46,52 @@ pub(super) enum Deletion {
 #[derive(Debug, Default)]
 pub(super) struct Context {
     pub(super) brokers: BTreeMap<BrokerId, Broker>,
+    /// Brokers that are live and have said that they will stop.
+    pub(super) shutting_down: BTreeSet<BrokerId>,
+    /// Changed by [`Self::insert_topic`] and [`Self::remove_topic`] alone.
     pub(super) topics: BTreeMap<TopicName, Topic>,
+    names: BTreeMap<TopicId, TopicName>,
     /// Replicas in a failed log directory of a live broker.
     pub(super) failed_replicas: BTreeSet<(BrokerId, TopicName, PartitionIndex)>,
     pub(super) deletions: BTreeMap<TopicName, Deletion>,
 }
 
 impl Context {
-    /// Whether a replica can serve: its broker is live and its log directory has not failed.
-    pub(super) fn is_online(&self, broker: BrokerId, partition: &TopicPartition) -> bool {
+    /// Whether a replica can serve: its broker is live, though it may be shutting down, and its log directory has not
+    /// failed.
+    pub(super) fn is_alive(&self, broker: BrokerId, partition: &TopicPartition) -> bool {
         self.brokers.contains_key(&broker)
             && (self.failed_replicas.is_empty()
                 || !self.failed_replicas.contains(&(broker, partition.topic.clone(), partition.partition)))
+    }
+
+    /// Whether a replica may be elected: it is alive, and its broker is not shutting down.
+    pub(super) fn is_eligible(&self, broker: BrokerId, partition: &TopicPartition) -> bool {
+        !self.shutting_down.contains(&broker) && self.is_alive(broker, partition)
+    }
+
+    /// Whether a broker is live and stays so: what an ISR asks of its members. `epoch`, unless it is
+    /// [`BrokerEpoch::NONE`], is the registration that is meant.
+    pub(super) fn may_be_in_sync(&self, broker: BrokerId, epoch: BrokerEpoch) -> bool {
+        let same = |known: &Broker| epoch == BrokerEpoch::NONE || known.epoch == epoch;
+        !self.shutting_down.contains(&broker) && self.brokers.get(&broker).is_some_and(same)
+    }
+
+    pub(super) fn insert_topic(&mut self, name: TopicName, topic: Topic) {
+        self.remove_topic(&name);
+        self.names.insert(topic.id, name.clone());
+        self.topics.insert(name, topic);
+    }
+
+    pub(super) fn remove_topic(&mut self, name: &TopicName) {
+        if let Some(topic) = self.topics.remove(name) {
+            self.names.remove(&topic.id);
+        }
+    }
+
+    /// Name of the topic with this id.
+    pub(super) fn name_of(&self, id: TopicId) -> Option<&TopicName> {
+        self.names.get(&id)
     }
 
     pub(super) fn partition(&self, partition: &TopicPartition) -> Option<&Partition> {
@@ -91,7 +125,7 @@ impl Context {
     pub(super) fn wire_state(&self, partition: &TopicPartition, is_new: bool) -> Option<PartitionState> {
         let found = self.partition(partition)?;
         let Led { node, epoch } = found.state.as_ref()?;
-        let offline = found.replicas.iter().copied().filter(|id| !self.is_online(*id, partition));
+        let offline = found.replicas.iter().copied().filter(|id| !self.is_eligible(*id, partition));
         Some(PartitionState {
             partition: partition.partition,
             controller_epoch: node.controller_epoch,

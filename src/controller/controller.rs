@@ -20,12 +20,12 @@ use tracing::{error, info, warn};
 
 use super::channel::{Answer, Channels, LinkSource};
 use super::context::Context;
-use super::event::{Command, Event};
+use super::event::{Command, Event, IsrRequest};
 use super::failover;
 use super::fence::{Fence, Interrupted};
 use super::term::{ControllerSettings, Term};
 use crate::clock::SharedClock;
-use crate::cluster::control::{ControllerError, ControllerLink, LogInventory};
+use crate::cluster::control::{AlterPartition, ControllerError, ControllerLink, IsrLink, IsrResults, LogInventory};
 use crate::cluster::image::ClusterImage;
 use crate::cluster::registration::{Registrar, RegistrationError};
 use crate::cluster::znodes::controller as znode;
@@ -38,6 +38,9 @@ use crate::types::{BrokerEpoch, BrokerId};
 const ELECTION_PAUSE: Duration = Duration::from_millis(500);
 /// How often it doubles at most.
 const ELECTION_PAUSE_DOUBLINGS_MAX: u32 = 6;
+
+/// AlterPartition requests that are carried out together at most.
+const ISR_REQUESTS_PER_ROUND: usize = 256;
 
 /// What the controller is made of.
 #[derive(Debug)]
@@ -89,15 +92,27 @@ impl ControllerHandle {
     }
 }
 
+impl ControllerHandle {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, ControllerError>>) -> Command,
+    ) -> Result<T, ControllerError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || ControllerError::Unavailable("the controller has stopped".into());
+        self.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
 impl ControllerLink for ControllerHandle {
     fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
-        async move {
-            let (reply, answer) = oneshot::channel();
-            let gone = |_| ControllerError::Unavailable("the controller has stopped".into());
-            self.commands.send(Command::AllocateProducerIds { broker, reply }).await.map_err(|_| gone(()))?;
-            answer.await.map_err(|_| gone(()))?
-        }
-        .boxed()
+        self.ask(move |reply| Command::AllocateProducerIds { broker, reply }).boxed()
+    }
+}
+
+impl IsrLink for ControllerHandle {
+    fn alter_partition(&self, request: AlterPartition) -> BoxFuture<'_, Result<IsrResults, ControllerError>> {
+        self.ask(move |reply| Command::AlterPartition(IsrRequest { request, reply })).boxed()
     }
 }
 
@@ -128,6 +143,7 @@ impl ControllerSeat {
             status: self.status,
             session,
             mailbox: self.mailbox,
+            held: None,
             answers,
             answer_sender,
             term: None,
@@ -140,12 +156,26 @@ impl ControllerSeat {
     }
 }
 
+async fn next_command(held: &mut Option<Command>, mailbox: &mut mpsc::Receiver<Command>) -> Option<Command> {
+    match held.take() {
+        Some(command) => Some(command),
+        None => mailbox.recv().await,
+    }
+}
+
+fn answer<T>(reply: oneshot::Sender<T>, with: T) {
+    // Whoever asked may have gone.
+    let _ = reply.send(with);
+}
+
 struct Controller {
     parts: ControllerParts,
     settings: Arc<ControllerSettings>,
     status: watch::Sender<ControllerStatus>,
     session: watch::Receiver<Session>,
     mailbox: mpsc::Receiver<Command>,
+    /// Taken out of the mailbox, and next.
+    held: Option<Command>,
     answers: mpsc::UnboundedReceiver<Answer>,
     answer_sender: mpsc::UnboundedSender<Answer>,
     term: Option<Term>,
@@ -185,15 +215,12 @@ impl Controller {
                         self.go_on(result).await;
                     }
                 }
-                Wake::Command(Command::AllocateProducerIds { broker, reply }) => {
-                    // A broker that no longer waits asks again.
-                    let _ = reply.send(self.allocate(broker).await);
-                }
                 Wake::Command(Command::Stop { reply }) => {
                     drop(self);
                     let _ = reply.send(());
                     return;
                 }
+                Wake::Command(command) => self.obey(command).await,
                 Wake::Orphaned => return,
             }
         }
@@ -226,7 +253,51 @@ impl Controller {
             }
             Some(event) = watched => Wake::Event(event),
             Some(answer) = self.answers.recv() => Wake::Event(Event::Answered(answer)),
-            command = self.mailbox.recv() => command.map_or(Wake::Orphaned, Wake::Command),
+            command = next_command(&mut self.held, &mut self.mailbox) => command.map_or(Wake::Orphaned, Wake::Command),
+        }
+    }
+
+    /// What no longer waits for its answer asks again.
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::AllocateProducerIds { broker, reply } => answer(reply, self.allocate(broker).await),
+            Command::AlterPartition(first) => self.alter_partitions(first).await,
+            // Taken by the loop.
+            Command::Stop { .. } => {}
+        }
+    }
+
+    /// Takes the AlterPartition requests that wait behind the first one along: they cost one round together.
+    async fn alter_partitions(&mut self, first: IsrRequest) {
+        let IsrRequest { request, reply } = first;
+        let (mut requests, mut replies) = (vec![request], vec![reply]);
+        while requests.len() < ISR_REQUESTS_PER_ROUND {
+            match self.mailbox.try_recv() {
+                Ok(Command::AlterPartition(IsrRequest { request, reply })) => {
+                    requests.push(request);
+                    replies.push(reply);
+                }
+                Ok(other) => {
+                    self.held = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let answers = match &mut self.term {
+            None => Vec::new(),
+            Some(term) => match term.alter_partitions(requests).await {
+                Ok(answers) => answers,
+                Err(interrupted) => {
+                    self.go_on(Err(interrupted)).await;
+                    Vec::new()
+                }
+            },
+        };
+        // Where the term has ended, the next controller knows what came through.
+        let answers = answers.into_iter().chain(std::iter::repeat_with(|| Err(ControllerError::NotController)));
+        for (reply, result) in replies.into_iter().zip(answers) {
+            answer(reply, result);
         }
     }
 

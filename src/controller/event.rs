@@ -6,7 +6,7 @@ use std::pin::Pin;
 use tokio::sync::oneshot;
 
 use super::channel::Answer;
-use crate::cluster::control::ControllerError;
+use crate::cluster::control::{AlterPartition, ControllerError, IsrResults};
 use crate::coordination::Changed;
 use crate::types::{BrokerId, TopicName};
 
@@ -33,6 +33,13 @@ pub(super) enum Event {
     RetryDue,
 }
 
+/// An AlterPartition that waits for its outcome.
+#[derive(Debug)]
+pub(super) struct IsrRequest {
+    pub(super) request: AlterPartition,
+    pub(super) reply: oneshot::Sender<Result<IsrResults, ControllerError>>,
+}
+
 /// What others ask of the controller.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -40,6 +47,7 @@ pub(super) enum Command {
         broker: BrokerId,
         reply: oneshot::Sender<Result<Range<i64>, ControllerError>>,
     },
+    AlterPartition(IsrRequest),
     /// End the task. Nothing is written any more once it is answered.
     Stop {
         reply: oneshot::Sender<()>,

@@ -20,9 +20,11 @@ mod election;
 mod event;
 mod failover;
 mod fence;
+mod isr;
 mod notifications;
 mod partitions;
 mod producer_ids;
+mod requests;
 mod retry;
 mod term;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! States of partitions: first ones, later ones, and telling the brokers.
+//! States of partitions: first ones and later ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,27 +6,33 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tracing::{error, info, warn};
 
-use super::channel::ControlRequest;
 use super::context::Led;
 use super::election::{self, Elected};
 use super::fence::Interrupted;
 use super::term::Term;
-use crate::cluster::control::{
-    ControlError, ControlHead, LeaderAndIsr, LiveBroker, PartitionResults, PartitionState, TopicMetadata,
-    UpdateMetadata,
-};
+use crate::cluster::control::{ControlError, PartitionResults};
 use crate::cluster::znodes::config::{self, Entity};
 use crate::cluster::znodes::partition_state::{self, LeaderAndIsrNode};
 use crate::coordination::{CoordinationError, CreateMode, Op, OpResult};
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
-use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicName, TopicPartition};
+use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicName, TopicPartition};
 
 /// Bytes of paths and data that one multi of ours carries, well below what one request may.
 const MULTI_BYTES_MAX: usize = 512 << 10;
 
+/// What became of a write to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StateWrite {
+    Written,
+    /// It has another version by now.
+    Outdated,
+    /// It is not there.
+    Gone,
+}
+
 /// Why states are decided anew.
 #[derive(Debug, Clone, Copy)]
-enum Cause {
+pub(super) enum Cause {
     ReplicasChanged,
     /// This broker says that the logs it is to lead may have lost their ends.
     EndLost(BrokerId),
@@ -69,7 +75,7 @@ impl Term {
         let mut parents = BTreeSet::new();
         for name in new {
             let Some(partition) = self.context.partition(name) else { continue };
-            let Some(elected) = election::initial(&partition.replicas, |id| self.context.is_online(id, name)) else {
+            let Some(elected) = election::initial(&partition.replicas, |id| self.context.is_eligible(id, name)) else {
                 warn!(topic = %name.topic, partition = %name.partition, "no replica is online; the partition waits");
                 continue;
             };
@@ -175,7 +181,7 @@ impl Term {
         self.settle_for(Cause::ReplicasChanged, partitions).await
     }
 
-    async fn settle_for(
+    pub(super) async fn settle_for(
         &mut self,
         cause: Cause,
         partitions: Vec<TopicPartition>,
@@ -183,14 +189,26 @@ impl Term {
         let mut changed = Vec::new();
         let mut open = partitions;
         while !open.is_empty() {
+            let unclean = self.unclean_topics(cause, &open).await?;
             let mut wanted = Vec::new();
             for partition in open {
-                if let Some(node) = self.decide(cause, &partition).await? {
-                    wanted.push((partition, node));
+                let elected = self.decide(cause, &partition, unclean.contains(&partition.topic));
+                if let Some((elected, leader_epoch)) = elected {
+                    wanted.push((partition, self.node(elected, leader_epoch)));
                 }
             }
-            let (written, outdated) = self.update_states(wanted).await?;
-            changed.extend(written);
+            let mut outdated = Vec::new();
+            for (partition, node, outcome) in self.write_states(wanted).await? {
+                match outcome {
+                    StateWrite::Written => {
+                        info!(topic = %partition.topic, partition = %partition.partition, leader = ?node.leader,
+                            leader_epoch = %node.leader_epoch, isr = ?node.isr, "elected");
+                        changed.push(partition);
+                    }
+                    StateWrite::Outdated => outdated.push(partition),
+                    StateWrite::Gone => {}
+                }
+            }
             // Another controller or tool wrote: decide again from what is there now.
             self.read_states(outdated.clone()).await?;
             open = outdated;
@@ -198,20 +216,49 @@ impl Term {
         Ok(changed)
     }
 
-    async fn decide(&self, cause: Cause, name: &TopicPartition) -> Result<Option<LeaderAndIsrNode>, Interrupted> {
-        let Some(partition) = self.context.partition(name) else { return Ok(None) };
-        let Some(Led { node, .. }) = &partition.state else { return Ok(None) };
-        let online = |id| self.context.is_online(id, name);
-        let mut elected = match cause {
-            Cause::ReplicasChanged => election::on_replicas_changed(node, &partition.replicas, online, false),
+    /// What becomes of a partition, and its next leader epoch; `None` if it stays as it is.
+    fn decide(&self, cause: Cause, name: &TopicPartition, unclean: bool) -> Option<(Elected, LeaderEpoch)> {
+        let partition = self.context.partition(name)?;
+        let Led { node, .. } = partition.state.as_ref()?;
+        // A leader that is shutting down leads until another one is elected.
+        let online = |id| match node.leader == Some(id) {
+            true => self.context.is_alive(id, name),
+            false => self.context.is_eligible(id, name),
+        };
+        let elected = match cause {
+            Cause::ReplicasChanged => election::on_replicas_changed(node, &partition.replicas, online, unclean),
             Cause::EndLost(broker) => election::on_end_lost(node, &partition.replicas, online, broker),
         };
-        let leaderless = elected.as_ref().map_or(node.leader, |elected| elected.leader).is_none();
-        if leaderless && partition.replicas.iter().any(|id| online(*id)) && self.unclean_allowed(&name.topic).await? {
-            elected = election::on_replicas_changed(node, &partition.replicas, online, true);
+        Some((elected?, LeaderEpoch(node.leader_epoch.0.saturating_add(1))))
+    }
+
+    /// Topics of partitions that have no replica to lead them but an unclean one, and may be led by it.
+    async fn unclean_topics(
+        &self,
+        cause: Cause,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeSet<TopicName>, Interrupted> {
+        if !matches!(cause, Cause::ReplicasChanged) {
+            return Ok(BTreeSet::new());
         }
-        let next_epoch = LeaderEpoch(node.leader_epoch.0.saturating_add(1));
-        Ok(elected.map(|elected| self.node(elected, next_epoch)))
+        let lost = |name: &&TopicPartition| {
+            let Some(partition) = self.context.partition(name) else { return false };
+            let Some(Led { node, .. }) = &partition.state else { return false };
+            let elected = self.decide(cause, name, false);
+            elected.map_or(node.leader, |(elected, _)| elected.leader).is_none()
+                && partition.replicas.iter().any(|id| self.context.is_eligible(*id, name))
+        };
+        let topics: BTreeSet<_> = partitions.iter().filter(lost).map(|name| name.topic.clone()).collect();
+        let mut reads = stream::iter(topics)
+            .map(|topic| async move { (self.unclean_allowed(&topic).await, topic) })
+            .buffered(COORDINATION_READS_IN_FLIGHT_MAX);
+        let mut allowed = BTreeSet::new();
+        while let Some((read, topic)) = reads.next().await {
+            if read? {
+                allowed.insert(topic);
+            }
+        }
+        Ok(allowed)
     }
 
     async fn unclean_allowed(&self, topic: &TopicName) -> Result<bool, Interrupted> {
@@ -225,11 +272,12 @@ impl Term {
         Ok(own.unwrap_or_else(|| self.settings.unclean_leader_election_enable()))
     }
 
-    /// Answers what was written, and what others had written before.
-    async fn update_states(
+    /// Replaces states that are as the context has them, in one round; what was written is in the context when this
+    /// returns.
+    pub(super) async fn write_states(
         &mut self,
         wanted: Vec<(TopicPartition, LeaderAndIsrNode)>,
-    ) -> Result<(Vec<TopicPartition>, Vec<TopicPartition>), Interrupted> {
+    ) -> Result<Vec<(TopicPartition, LeaderAndIsrNode, StateWrite)>, Interrupted> {
         let mut batches = Vec::with_capacity(wanted.len());
         for (partition, node) in &wanted {
             let epoch = self.context.partition(partition).and_then(|found| found.state.as_ref()).map(|led| led.epoch);
@@ -240,97 +288,23 @@ impl Term {
             }]);
         }
         let results = self.fence.write_all(batches).await?;
-        let (mut written, mut outdated) = (Vec::new(), Vec::new());
+        let mut outcomes = Vec::with_capacity(wanted.len());
         for ((partition, node), result) in wanted.into_iter().zip(results) {
-            match result.as_deref() {
+            let outcome = match result.as_deref() {
                 Ok([OpResult::Set(stat)]) => {
-                    info!(topic = %partition.topic, partition = %partition.partition, leader = ?node.leader,
-                        leader_epoch = %node.leader_epoch, isr = ?node.isr, "elected");
-                    self.put_state(&partition, Led { node, epoch: PartitionEpoch(stat.version) });
-                    written.push(partition);
+                    self.put_state(&partition, Led { node: node.clone(), epoch: PartitionEpoch(stat.version) });
+                    StateWrite::Written
                 }
-                Err(refused) if matches!(refused.error, CoordinationError::BadVersion(_)) => outdated.push(partition),
+                Err(refused) if matches!(refused.error, CoordinationError::BadVersion(_)) => StateWrite::Outdated,
                 // The topic was removed under our feet; its own watch tells.
-                _ => warn!(topic = %partition.topic, partition = %partition.partition, "the state is gone"),
-            }
+                _ => {
+                    warn!(topic = %partition.topic, partition = %partition.partition, "the state is gone");
+                    StateWrite::Gone
+                }
+            };
+            outcomes.push((partition, node, outcome));
         }
-        Ok((written, outdated))
-    }
-
-    /// Tells the online replicas their roles, then every broker the new states.
-    pub(super) fn announce(&self, partitions: &[TopicPartition], is_new: bool) {
-        if partitions.is_empty() {
-            return;
-        }
-        let replicas = |name: &TopicPartition| {
-            let replicas = self.context.partition(name).map(|found| found.replicas.as_slice()).unwrap_or_default();
-            replicas.iter().copied().filter(|id| self.context.is_online(*id, name)).collect::<Vec<_>>()
-        };
-        let mut roles: BTreeMap<BrokerId, Vec<TopicPartition>> = BTreeMap::new();
-        for name in partitions {
-            for broker in replicas(name) {
-                roles.entry(broker).or_default().push(name.clone());
-            }
-        }
-        for (broker, partitions) in roles {
-            self.send_roles(broker, &partitions, is_new);
-        }
-        self.send_metadata(self.context.brokers.keys().copied(), partitions, &[]);
-    }
-
-    /// LeaderAndIsr to one broker. Partitions without a state are left out.
-    pub(super) fn send_roles(&self, broker: BrokerId, partitions: &[TopicPartition], is_new: bool) {
-        let Some(head) = self.head(broker) else { return };
-        let mut topics = Vec::new();
-        for (name, states) in self.by_topic(partitions, is_new) {
-            let Some(topic) = self.context.topics.get(&name) else { continue };
-            topics.push((name, topic.id, states));
-        }
-        if !topics.is_empty() {
-            self.channels.send(broker, ControlRequest::LeaderAndIsr(LeaderAndIsr { head, topics }));
-        }
-    }
-
-    /// UpdateMetadata: the states of `partitions`, without those of topics being deleted, and the topics in `gone`.
-    pub(super) fn send_metadata(
-        &self,
-        brokers: impl IntoIterator<Item = BrokerId>,
-        partitions: &[TopicPartition],
-        gone: &[TopicName],
-    ) {
-        let mut topics = Vec::new();
-        for (name, partitions) in self.by_topic(partitions, false) {
-            let Some(topic) = self.context.topics.get(&name) else { continue };
-            if !self.context.is_being_deleted(&name) {
-                topics.push(TopicMetadata { name, id: topic.id, partitions, deleted: Vec::new() });
-            }
-        }
-        for name in gone {
-            let Some(topic) = self.context.topics.get(name) else { continue };
-            let deleted = topic.partitions.keys().copied().collect();
-            topics.push(TopicMetadata { name: name.clone(), id: topic.id, partitions: Vec::new(), deleted });
-        }
-        let live_brokers: Vec<LiveBroker> = self.context.brokers.values().map(|broker| broker.info.clone()).collect();
-        for broker in brokers {
-            let Some(head) = self.head(broker) else { continue };
-            let update = UpdateMetadata { head, topics: topics.clone(), live_brokers: live_brokers.clone() };
-            self.channels.send(broker, ControlRequest::UpdateMetadata(update));
-        }
-    }
-
-    pub(super) fn head(&self, broker: BrokerId) -> Option<ControlHead> {
-        let broker_epoch: BrokerEpoch = self.context.brokers.get(&broker)?.epoch;
-        Some(ControlHead { controller: self.settings.broker, controller_epoch: self.fence.epoch, broker_epoch })
-    }
-
-    fn by_topic(&self, partitions: &[TopicPartition], is_new: bool) -> BTreeMap<TopicName, Vec<PartitionState>> {
-        let mut topics: BTreeMap<TopicName, Vec<PartitionState>> = BTreeMap::new();
-        for name in partitions {
-            if let Some(state) = self.context.wire_state(name, is_new) {
-                topics.entry(name.topic.clone()).or_default().push(state);
-            }
-        }
-        topics
+        Ok(outcomes)
     }
 
     /// A broker answered LeaderAndIsr: replicas that its disk refused are offline from now on, those that took their

@@ -25,7 +25,7 @@ impl Term {
         for name in gone {
             // By hand, or by a controller before us. As in Kafka the brokers keep what they have.
             warn!(topic = %name, "the topic's node was removed without a deletion");
-            self.context.topics.remove(&name);
+            self.context.remove_topic(&name);
         }
         let new = names.into_iter().filter(|name| !self.context.topics.contains_key(name)).collect();
         let new = self.load_topics(new).await?;
@@ -68,7 +68,7 @@ impl Term {
             match topics::decode(name.as_str(), &data) {
                 Ok(node) => {
                     let id = self.topic_id(&name, &node, version).await?;
-                    self.context.topics.insert(name.clone(), topic(id, &node));
+                    self.context.insert_topic(name.clone(), topic(id, &node));
                     loaded.insert(name);
                 }
                 Err(error) => error!(%error, "the topic is left alone"),
@@ -121,7 +121,7 @@ impl Term {
         let Some(known) = self.context.topics.get_mut(&name) else { return Ok(()) };
         if known.id != id {
             info!(topic = %name, topic_id = %id, "another topic stands under the name");
-            *known = topic(id, &node);
+            self.context.insert_topic(name.clone(), topic(id, &node));
             let partitions = self.context.select(|partition, _| partition.topic == name);
             return self.start_partitions(partitions).await;
         }
