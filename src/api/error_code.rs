@@ -230,6 +230,7 @@ pub(crate) fn of_controller_error(error: &ControllerError) -> i16 {
     match error {
         ControllerError::NotController => ResponseError::NotController.code(),
         ControllerError::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch.code(),
+        ControllerError::BrokerNotAvailable => ResponseError::BrokerNotAvailable.code(),
         ControllerError::Unavailable(_) => ResponseError::UnknownServerError.code(),
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
@@ -83,8 +84,9 @@ pub(crate) struct TopicMetadata {
 #[derive(Debug, Clone)]
 pub(crate) struct UpdateMetadata {
     pub(crate) head: ControlHead,
-    pub(crate) topics: Vec<TopicMetadata>,
-    pub(crate) live_brokers: Vec<LiveBroker>,
+    /// The same for every broker of a round, and shared by them.
+    pub(crate) topics: Arc<[TopicMetadata]>,
+    pub(crate) live_brokers: Arc<[LiveBroker]>,
 }
 
 /// StopReplica 4.
@@ -158,6 +160,9 @@ pub(crate) enum ControllerError {
     NotController,
     #[error("stale broker epoch")]
     StaleBrokerEpoch,
+    /// BROKER_NOT_AVAILABLE (8), to ControlledShutdown: the broker is not registered.
+    #[error("the broker is not registered")]
+    BrokerNotAvailable,
     #[error("{0}")]
     Unavailable(String),
 }

@@ -130,6 +130,7 @@ impl Term {
         self.watch(changed, Event::BrokerModified(id));
         if !same {
             info!(broker = %id, "the broker's endpoints changed");
+            self.channels.relink(&self.context.brokers[&id].info);
             self.send_metadata(self.context.brokers.keys().copied(), &[], &[]);
         }
         Ok(())

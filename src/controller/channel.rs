@@ -1,26 +1,31 @@
 //! How decisions reach the brokers: one FIFO per broker, one request under way.
 //!
-//! A queue has no bound of its own: what waits in it is bounded by what is decided, and a broker that does not answer
-//! loses its session and thereby its queue. Each queue has a task; it ends when the channel is dropped, after the
-//! request under way. Source: Kafka 3.9 `ControllerChannelManager`, `ControllerBrokerRequestBatch`.
+//! Only an answer ends a request: one that a broker did not answer is made again every 100 ms, until the channel is
+//! closed. Each queue has a task; it ends when the channel is dropped, after the request under way, which the broker
+//! refuses by its epochs if it comes late. Source: Kafka 3.9 `ControllerChannelManager`, `RequestSendThread`.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tracing::warn;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tracing::{info, warn};
 
+use super::queue::{Overflowed, Queue};
 use crate::cluster::control::{
     BrokerLink, ControlError, LeaderAndIsr, LiveBroker, PartitionResults, StopReplica, UpdateMetadata,
 };
 use crate::task;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
+/// Pause before a request without an answer is made again. Source: Kafka 3.9 `RequestSendThread.backoff`.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Where links to brokers come from.
 pub(crate) trait LinkSource: Debug + Send + Sync + 'static {
-    /// `None`: there is no way to reach it.
+    /// `None`: there is no way to reach it, ever. One that cannot be reached now has a link that says so.
     fn link(&self, broker: &LiveBroker) -> Option<Arc<dyn BrokerLink>>;
 }
 
@@ -47,19 +52,16 @@ pub(super) enum Answered {
     StopReplica(PartitionResults),
     /// The whole request was refused; it is not repeated.
     Refused,
+    /// Too much waited, and was forgotten.
+    Overflowed,
 }
 
 #[derive(Debug)]
 struct Channel {
     epoch: BrokerEpoch,
-    queue: mpsc::UnboundedSender<ControlRequest>,
-    open: Arc<AtomicBool>,
-}
-
-impl Drop for Channel {
-    fn drop(&mut self) {
-        self.open.store(false, Ordering::SeqCst);
-    }
+    queue: Arc<Queue>,
+    /// How the broker is reached now. Dropping it closes the channel.
+    link: watch::Sender<Arc<dyn BrokerLink>>,
 }
 
 /// The queues of one term.
@@ -87,19 +89,25 @@ impl Channels {
             warn!(broker = %broker.id, "there is no link to this broker; it gets no control requests");
             return;
         };
-        let (queue, requests) = mpsc::unbounded_channel();
-        let open = Arc::new(AtomicBool::new(true));
+        let queue = Arc::new(Queue::default());
+        let (link, current) = watch::channel(link);
         let sender = Sender {
-            link,
-            requests,
-            open: open.clone(),
+            link: current,
+            queue: Arc::clone(&queue),
             answers: self.answers.clone(),
             controller_epoch: self.controller_epoch,
             broker: broker.id,
             broker_epoch: epoch,
         };
         task::spawn_owner("controller-channel", sender.run());
-        self.channels.insert(broker.id, Channel { epoch, queue, open });
+        self.channels.insert(broker.id, Channel { epoch, queue, link });
+    }
+
+    /// The broker's addresses have changed: the next attempt goes there.
+    pub(super) fn relink(&self, broker: &LiveBroker) {
+        if let (Some(channel), Some(link)) = (self.channels.get(&broker.id), self.links.link(broker)) {
+            channel.link.send_replace(link);
+        }
     }
 
     pub(super) fn close(&mut self, broker: BrokerId) {
@@ -108,9 +116,13 @@ impl Channels {
 
     /// Queues a request; one to a broker without a queue is dropped, as it will be told everything when it comes.
     pub(super) fn send(&self, broker: BrokerId, request: ControlRequest) {
-        if let Some(channel) = self.channels.get(&broker) {
-            // The task ends only when the channel does, or the process.
-            let _ = channel.queue.send(request);
+        let Some(channel) = self.channels.get(&broker) else { return };
+        if channel.queue.push(request) == Err(Overflowed) {
+            warn!(%broker, "too much waits for this broker; it will be told everything instead");
+            let Self { controller_epoch, .. } = *self;
+            let outcome = Answered::Overflowed;
+            // The term that sends is there to receive.
+            let _ = self.answers.send(Answer { controller_epoch, broker, broker_epoch: channel.epoch, outcome });
         }
     }
 
@@ -122,9 +134,8 @@ impl Channels {
 
 /// The owner of one queue's far end.
 struct Sender {
-    link: Arc<dyn BrokerLink>,
-    requests: mpsc::UnboundedReceiver<ControlRequest>,
-    open: Arc<AtomicBool>,
+    link: watch::Receiver<Arc<dyn BrokerLink>>,
+    queue: Arc<Queue>,
     answers: mpsc::UnboundedSender<Answer>,
     controller_epoch: ControllerEpoch,
     broker: BrokerId,
@@ -133,17 +144,58 @@ struct Sender {
 
 impl Sender {
     async fn run(mut self) {
-        while let Some(request) = self.requests.recv().await {
-            if !self.open.load(Ordering::SeqCst) {
-                return;
-            }
-            match self.call(request).await {
-                Ok(None) => {}
-                Ok(Some(outcome)) => self.answer(outcome),
-                Err(error) => {
+        while let Some(request) = self.next().await {
+            match self.deliver(request).await {
+                None => return,
+                Some(Ok(None)) => {}
+                Some(Ok(Some(outcome))) => self.answer(outcome),
+                Some(Err(error)) => {
                     warn!(broker = %self.broker, %error, "a control request was refused");
                     self.answer(Answered::Refused);
                 }
+            }
+        }
+    }
+
+    /// `None`: the channel is closed.
+    async fn next(&mut self) -> Option<ControlRequest> {
+        loop {
+            if self.link.has_changed().is_err() {
+                return None;
+            }
+            if let Some(request) = self.queue.pop() {
+                return Some(request);
+            }
+            tokio::select! {
+                biased;
+                changed = self.link.changed() => changed.ok()?,
+                () = self.queue.news.notified() => {}
+            }
+        }
+    }
+
+    /// Makes the request until it is answered. `None`: the channel was closed before.
+    async fn deliver(&mut self, request: ControlRequest) -> Option<Result<Option<Answered>, ControlError>> {
+        let mut attempts = 0_u32;
+        loop {
+            let link = Arc::clone(&self.link.borrow_and_update());
+            match call(&*link, request.clone()).await {
+                Err(ControlError::Unreachable(reason)) => {
+                    if attempts == 0 {
+                        warn!(broker = %self.broker, reason, "no answer to a control request; it is made again");
+                    }
+                    attempts = attempts.saturating_add(1);
+                }
+                answered => {
+                    if attempts > 0 {
+                        info!(broker = %self.broker, attempts, "the broker answers again");
+                    }
+                    return Some(answered);
+                }
+            }
+            // Another link ends the pause as well.
+            if let Ok(Err(_)) = timeout(RETRY_PAUSE, self.link.changed()).await {
+                return None;
             }
         }
     }
@@ -154,17 +206,15 @@ impl Sender {
         // The queue is closed once the controller's task has ended.
         let _ = self.answers.send(Answer { controller_epoch, broker, broker_epoch, outcome });
     }
+}
 
-    async fn call(&self, request: ControlRequest) -> Result<Option<Answered>, ControlError> {
-        Ok(match request {
-            ControlRequest::LeaderAndIsr(request) => {
-                Some(Answered::LeaderAndIsr(self.link.leader_and_isr(request).await?))
-            }
-            ControlRequest::UpdateMetadata(request) => {
-                self.link.update_metadata(request).await?;
-                None
-            }
-            ControlRequest::StopReplica(request) => Some(Answered::StopReplica(self.link.stop_replica(request).await?)),
-        })
-    }
+async fn call(link: &dyn BrokerLink, request: ControlRequest) -> Result<Option<Answered>, ControlError> {
+    Ok(match request {
+        ControlRequest::LeaderAndIsr(request) => Some(Answered::LeaderAndIsr(link.leader_and_isr(request).await?)),
+        ControlRequest::UpdateMetadata(request) => {
+            link.update_metadata(request).await?;
+            None
+        }
+        ControlRequest::StopReplica(request) => Some(Answered::StopReplica(link.stop_replica(request).await?)),
+    })
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::control::{LiveBroker, PartitionState};
 use crate::cluster::znodes::partition_state::LeaderAndIsrNode;
+use crate::coordination::Stat;
 use crate::types::{BrokerEpoch, BrokerId, PartitionEpoch, PartitionIndex, TopicId, TopicName, TopicPartition};
 
 #[derive(Debug, Clone)]
@@ -18,6 +19,19 @@ pub(super) struct Broker {
 pub(super) struct Led {
     pub(super) node: LeaderAndIsrNode,
     pub(super) epoch: PartitionEpoch,
+    /// Transaction that wrote it last, to be compared with those that made registrations.
+    pub(super) mzxid: i64,
+}
+
+impl Led {
+    pub(super) fn new(node: LeaderAndIsrNode, stat: &Stat) -> Self {
+        Self { node, epoch: PartitionEpoch(stat.version), mzxid: stat.mzxid }
+    }
+
+    /// Just created, by a multi, which tells no transaction: later than any registration that is known.
+    pub(super) fn created(node: LeaderAndIsrNode) -> Self {
+        Self { node, epoch: PartitionEpoch(0), mzxid: i64::MAX }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -124,7 +138,7 @@ impl Context {
     /// The state as control requests carry it; `None` while there is none.
     pub(super) fn wire_state(&self, partition: &TopicPartition, is_new: bool) -> Option<PartitionState> {
         let found = self.partition(partition)?;
-        let Led { node, epoch } = found.state.as_ref()?;
+        let Led { node, epoch, .. } = found.state.as_ref()?;
         let offline = found.replicas.iter().copied().filter(|id| !self.is_eligible(*id, partition));
         Some(PartitionState {
             partition: partition.partition,

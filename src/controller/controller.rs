@@ -23,9 +23,12 @@ use super::context::Context;
 use super::event::{Command, Event, IsrRequest};
 use super::failover;
 use super::fence::{Fence, Interrupted};
+use super::shutdown::StillLed;
 use super::term::{ControllerSettings, Term};
 use crate::clock::SharedClock;
-use crate::cluster::control::{AlterPartition, ControllerError, ControllerLink, IsrLink, IsrResults, LogInventory};
+use crate::cluster::control::{
+    AlterPartition, ControllerError, ControllerLink, IsrLink, IsrResults, LogInventory, ShutdownLink,
+};
 use crate::cluster::image::ClusterImage;
 use crate::cluster::registration::{Registrar, RegistrationError};
 use crate::cluster::znodes::controller as znode;
@@ -107,6 +110,16 @@ impl ControllerHandle {
 impl ControllerLink for ControllerHandle {
     fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
         self.ask(move |reply| Command::AllocateProducerIds { broker, reply }).boxed()
+    }
+}
+
+impl ShutdownLink for ControllerHandle {
+    fn controlled_shutdown(
+        &self,
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    ) -> BoxFuture<'_, Result<StillLed, ControllerError>> {
+        self.ask(move |reply| Command::ControlledShutdown { broker, broker_epoch, reply }).boxed()
     }
 }
 
@@ -262,6 +275,9 @@ impl Controller {
         match command {
             Command::AllocateProducerIds { broker, reply } => answer(reply, self.allocate(broker).await),
             Command::AlterPartition(first) => self.alter_partitions(first).await,
+            Command::ControlledShutdown { broker, broker_epoch, reply } => {
+                answer(reply, self.shut_down_broker(broker, broker_epoch).await);
+            }
             // Taken by the loop.
             Command::Stop { .. } => {}
         }
@@ -432,10 +448,26 @@ impl Controller {
 
     async fn allocate(&mut self, broker: BrokerId) -> Result<Range<i64>, ControllerError> {
         let Some(term) = &mut self.term else { return Err(ControllerError::NotController) };
-        match term.allocate_producer_ids(broker).await {
+        let result = term.allocate_producer_ids(broker).await;
+        self.settle(result, |interrupted| ControllerError::Unavailable(interrupted.to_string())).await
+    }
+
+    async fn shut_down_broker(&mut self, broker: BrokerId, epoch: BrokerEpoch) -> Result<StillLed, ControllerError> {
+        let Some(term) = &mut self.term else { return Err(ControllerError::NotController) };
+        let result = term.shut_down_broker(broker, epoch).await;
+        self.settle(result, |_| ControllerError::NotController).await
+    }
+
+    /// The answer to a command; an interruption ends the term, and is answered as `otherwise` says.
+    async fn settle<T>(
+        &mut self,
+        result: Result<Result<T, ControllerError>, Interrupted>,
+        otherwise: impl FnOnce(&Interrupted) -> ControllerError,
+    ) -> Result<T, ControllerError> {
+        match result {
             Ok(answer) => answer,
             Err(interrupted) => {
-                let answer = Err(ControllerError::Unavailable(interrupted.to_string()));
+                let answer = Err(otherwise(&interrupted));
                 self.go_on(Err(interrupted)).await;
                 answer
             }

@@ -87,6 +87,43 @@ pub(super) fn on_end_lost(
     Some(Elected { leader: Some(leader), isr, recovery: state.recovery })
 }
 
+/// Elects in place of a leader that is about to stop: the first replica in assignment order that is in the ISR and stays.
+/// Those that stop as well leave the ISR. `None`: nobody can take over, and the leader keeps it all.
+pub(super) fn on_controlled_shutdown(
+    state: &LeaderAndIsrNode,
+    replicas: &[BrokerId],
+    stays: impl Fn(BrokerId) -> bool,
+) -> Option<Elected> {
+    let isr: Vec<_> = state.isr.iter().copied().filter(|id| stays(*id)).collect();
+    let leader = replicas.iter().copied().find(|id| isr.contains(id))?;
+    Some(Elected { leader: Some(leader), isr, recovery: state.recovery })
+}
+
+/// What becomes of a partition some of whose replicas registered again after its state was last written; `None` if that
+/// concerns neither its leader nor its ISR, or it has but one replica.
+///
+/// They may have lost what they had not synced, while nobody looked. So they leave the ISR as long as another member
+/// stayed, who leads on or is elected. If none did, nobody's end is known: the leader stays. The epoch rises either way,
+/// so that followers and readers notice. Ours; Kafka 3.9 keeps leader and epoch, which is safe only because it does not
+/// register before the old session has expired.
+pub(super) fn on_bounced(
+    state: &LeaderAndIsrNode,
+    replicas: &[BrokerId],
+    online: impl Fn(BrokerId) -> bool,
+    bounced: impl Fn(BrokerId) -> bool,
+) -> Option<Elected> {
+    let concerned = replicas.len() > 1 && state.leader.iter().chain(&state.isr).any(|id| bounced(*id));
+    if !concerned {
+        return None;
+    }
+    let there: Vec<_> = state.isr.iter().copied().filter(|id| online(*id)).collect();
+    let stayed: Vec<_> = there.iter().copied().filter(|id| !bounced(*id)).collect();
+    let isr = if stayed.is_empty() { there } else { stayed };
+    let in_sync = |id: &BrokerId| isr.contains(id);
+    let leader = state.leader.filter(in_sync).or_else(|| replicas.iter().copied().find(in_sync))?;
+    Some(Elected { leader: Some(leader), isr, recovery: state.recovery })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +198,32 @@ mod tests {
         assert_eq!(after(&state(1, &[3, 1, 2]), &[1, 2, 3]), elected(2, &[3, 2], Recovery::Recovered));
         assert_eq!(after(&state(1, &[1, 2]), &[1]), elected(1, &[1, 2], Recovery::Recovered));
         assert_eq!(after(&state(2, &[1, 2]), &[1, 2]), None, "it leads no more");
+    }
+
+    #[test]
+    fn who_shuts_down_gives_its_leadership_to_the_first_in_sync_that_stays() {
+        let after = |isr: &[i32], stay: &[i32]| on_controlled_shutdown(&state(1, isr), &ids(&[1, 2, 3]), among(stay));
+        assert_eq!(after(&[3, 1, 2], &[2, 3]), elected(2, &[3, 2], Recovery::Recovered));
+        assert_eq!(after(&[1, 2, 3], &[3]), elected(3, &[3], Recovery::Recovered), "2 shuts down as well");
+        assert_eq!(after(&[1], &[2, 3]), None, "nobody else is in sync");
+    }
+
+    #[test]
+    fn who_bounced_unseen_leaves_the_isr_if_another_stayed() {
+        let after = |leader: i32, isr: &[i32], live: &[i32], bounced: &[i32]| {
+            on_bounced(&state(leader, isr), &ids(&[1, 2, 3]), among(live), among(bounced))
+        };
+        let recovered = Recovery::Recovered;
+        assert_eq!(after(1, &[1, 2, 3], &[1, 2, 3], &[]), None);
+        assert_eq!(after(1, &[1, 2], &[1, 2, 3], &[3]), None, "it is not in sync anyway");
+        assert_eq!(after(1, &[1, 2, 3], &[1, 2, 3], &[1]), elected(2, &[2, 3], recovered));
+        assert_eq!(after(1, &[1, 2, 3], &[1, 2, 3], &[2]), elected(1, &[1, 3], recovered));
+        assert_eq!(after(1, &[3, 2, 1], &[1, 2, 3], &[1, 2]), elected(3, &[3], recovered));
+        assert_eq!(after(1, &[1, 2], &[1, 2], &[1, 2]), elected(1, &[1, 2], recovered), "nobody's end is known");
+        assert_eq!(after(1, &[1, 2], &[1], &[1]), elected(1, &[1], recovered), "who is gone is no better");
+        assert_eq!(after(2, &[2, 3], &[3], &[3]), elected(3, &[3], recovered));
+        assert_eq!(after(2, &[2, 3], &[1], &[1]), None);
+        let alone = |bounced| on_bounced(&state(1, &[1]), &ids(&[1]), among(&[1]), among(bounced));
+        assert_eq!(alone(&[1]), None, "nobody else has the partition");
     }
 }

@@ -6,9 +6,10 @@ use std::pin::Pin;
 use tokio::sync::oneshot;
 
 use super::channel::Answer;
+use super::shutdown::StillLed;
 use crate::cluster::control::{AlterPartition, ControllerError, IsrResults};
 use crate::coordination::Changed;
-use crate::types::{BrokerId, TopicName};
+use crate::types::{BrokerEpoch, BrokerId, TopicName};
 
 /// What the owner of a term reacts to. "Changed" always means "read again".
 #[derive(Debug)]
@@ -48,6 +49,11 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<Range<i64>, ControllerError>>,
     },
     AlterPartition(IsrRequest),
+    ControlledShutdown {
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+        reply: oneshot::Sender<Result<StillLed, ControllerError>>,
+    },
     /// End the task. Nothing is written any more once it is answered.
     Stop {
         reply: oneshot::Sender<()>,

@@ -2,12 +2,13 @@
 //!
 //! Everything is read before anything is decided. The order, with Kafka's reasons: watches before reads; an
 //! UpdateMetadata with the complete list of live brokers before the first LeaderAndIsr (I-15); roles before elections,
-//! so that every leader that is live goes on under the epoch it has. Source: Kafka 3.9 `KafkaController.elect`,
+//! so that every leader that was live all the time goes on under the epoch it has. Source: Kafka 3.9 `KafkaController.elect`,
 //! `onControllerFailover`, `KafkaZkClient.registerControllerAndIncrementControllerEpoch`.
 
 use tracing::{info, warn};
 
 use super::fence::{Fence, Interrupted};
+use super::partitions::Cause;
 use super::term::Term;
 use crate::clock::UnixMs;
 use crate::cluster::znodes::controller::{self, EPOCH_PATH};
@@ -95,6 +96,11 @@ impl Term {
         info!(controller_epoch = %self.fence.epoch, ?brokers, topics = self.context.topics.len(),
             partitions = partitions.len(), "elected as controller");
         self.send_metadata(brokers.iter().copied(), &[], &[]);
+        // Before anybody is told to lead: who may have lost its end must not go on under the epoch it had.
+        let bounced = self.settle_for(Cause::Bounced, partitions.clone()).await?;
+        if !bounced.is_empty() {
+            warn!(partitions = bounced.len(), "brokers were away while nobody looked; their partitions get new epochs");
+        }
         for broker in &brokers {
             self.send_hosted(*broker);
         }

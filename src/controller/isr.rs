@@ -167,11 +167,7 @@ impl Term {
     }
 }
 
-fn answer(
-    answers: &mut [Result<IsrResults, ControllerError>],
-    asked: &Asked,
-    result: Result<StoredIsr, IsrRefused>,
-) {
+fn answer(answers: &mut [Result<IsrResults, ControllerError>], asked: &Asked, result: Result<StoredIsr, IsrRefused>) {
     if let Some(Ok(results)) = answers.get_mut(asked.request) {
         results.push((asked.topic_id, asked.partition, result));
     }

@@ -4,10 +4,10 @@
 //! Events come in on one queue: watches, answers of brokers, commands. What was decided is written as a multi that
 //! begins with a check of `/controller_epoch` (I-12), then sent over one FIFO per broker, this one included.
 //!
-//! Restarting a broker alone elects nobody: a partition whose leader is live keeps it and its leader epoch, and is sent
-//! again. Any error while writing ends the term; the next one reads everything anew, which is the one way to recover.
+//! Restarting a broker alone elects nobody: a partition with one replica keeps its leader and its leader epoch, and is
+//! sent again. Any error while writing ends the term; the next one reads everything anew, which is the one way to recover.
 //!
-//! Not here: reassignment, preferred elections, AlterPartition and controlled shutdown, which come with replication.
+//! Not here: reassignment and preferred elections.
 //! Never touches a log. Source: Kafka 3.9 `kafka.controller`.
 
 mod brokers;
@@ -24,8 +24,10 @@ mod isr;
 mod notifications;
 mod partitions;
 mod producer_ids;
+mod queue;
 mod requests;
 mod retry;
+mod shutdown;
 mod term;
 #[cfg(test)]
 mod tests;

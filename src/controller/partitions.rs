@@ -15,7 +15,7 @@ use crate::cluster::znodes::config::{self, Entity};
 use crate::cluster::znodes::partition_state::{self, LeaderAndIsrNode};
 use crate::coordination::{CoordinationError, CreateMode, Op, OpResult};
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
-use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicName, TopicPartition};
+use crate::types::{BrokerId, LeaderEpoch, TopicName, TopicPartition};
 
 /// Bytes of paths and data that one multi of ours carries, well below what one request may.
 const MULTI_BYTES_MAX: usize = 512 << 10;
@@ -36,6 +36,10 @@ pub(super) enum Cause {
     ReplicasChanged,
     /// This broker says that the logs it is to lead may have lost their ends.
     EndLost(BrokerId),
+    /// Leaders are about to stop.
+    ControlledShutdown,
+    /// A new controller cannot know which brokers were away while nobody looked.
+    Bounced,
 }
 
 /// The first states of some partitions, written by one multi.
@@ -57,7 +61,7 @@ impl Term {
         for (chunk, result) in chunks.into_iter().zip(written) {
             for (partition, node) in chunk.states {
                 let led = match &result {
-                    Ok(_) => Some(Led { node, epoch: PartitionEpoch(0) }),
+                    Ok(_) => Some(Led::created(node)),
                     Err(_) => self.create_state_by_hand(&partition, node).await?,
                 };
                 if let Some(led) = led {
@@ -137,7 +141,7 @@ impl Term {
         let Some((data, stat)) = self.store.get(&path).await? else { return Ok(None) };
         match partition_state::decode(&path, &data) {
             Ok(node) if node.controller_epoch > self.fence.epoch => Err(Interrupted::Moved),
-            Ok(node) => Ok(Some(Led { node, epoch: PartitionEpoch(stat.version) })),
+            Ok(node) => Ok(Some(Led::new(node, &stat))),
             Err(error) => {
                 error!(%error, "the partition is left alone");
                 Ok(None)
@@ -219,7 +223,8 @@ impl Term {
     /// What becomes of a partition, and its next leader epoch; `None` if it stays as it is.
     fn decide(&self, cause: Cause, name: &TopicPartition, unclean: bool) -> Option<(Elected, LeaderEpoch)> {
         let partition = self.context.partition(name)?;
-        let Led { node, .. } = partition.state.as_ref()?;
+        let led = partition.state.as_ref()?;
+        let node = &led.node;
         // A leader that is shutting down leads until another one is elected.
         let online = |id| match node.leader == Some(id) {
             true => self.context.is_alive(id, name),
@@ -228,6 +233,13 @@ impl Term {
         let elected = match cause {
             Cause::ReplicasChanged => election::on_replicas_changed(node, &partition.replicas, online, unclean),
             Cause::EndLost(broker) => election::on_end_lost(node, &partition.replicas, online, broker),
+            Cause::ControlledShutdown => {
+                election::on_controlled_shutdown(node, &partition.replicas, |id| self.context.is_eligible(id, name))
+            }
+            Cause::Bounced => {
+                let bounced = |id| self.context.brokers.get(&id).is_some_and(|broker| broker.epoch.0 > led.mzxid);
+                election::on_bounced(node, &partition.replicas, online, bounced)
+            }
         };
         Some((elected?, LeaderEpoch(node.leader_epoch.0.saturating_add(1))))
     }
@@ -292,7 +304,7 @@ impl Term {
         for ((partition, node), result) in wanted.into_iter().zip(results) {
             let outcome = match result.as_deref() {
                 Ok([OpResult::Set(stat)]) => {
-                    self.put_state(&partition, Led { node: node.clone(), epoch: PartitionEpoch(stat.version) });
+                    self.put_state(&partition, Led::new(node.clone(), stat));
                     StateWrite::Written
                 }
                 Err(refused) if matches!(refused.error, CoordinationError::BadVersion(_)) => StateWrite::Outdated,

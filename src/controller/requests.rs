@@ -2,28 +2,41 @@
 //!
 //! Source: Kafka 3.9 `ControllerBrokerRequestBatch`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::channel::ControlRequest;
+use super::fence::Interrupted;
 use super::term::Term;
-use crate::cluster::control::{
-    ControlHead, LeaderAndIsr, LiveBroker, PartitionState, TopicMetadata, UpdateMetadata,
-};
+use crate::cluster::control::{ControlHead, LeaderAndIsr, LiveBroker, PartitionState, TopicMetadata, UpdateMetadata};
 use crate::types::{BrokerEpoch, BrokerId, TopicName, TopicPartition};
 
 impl Term {
-    /// Tells the online replicas their roles, then every broker the new states.
+    /// Tells the replicas that stay their roles, then every broker the new states. A broker that is shutting down has
+    /// no role to hear of, unless it leads.
     pub(super) fn announce(&self, partitions: &[TopicPartition], is_new: bool) {
+        self.announce_to(partitions, is_new, |broker, name| {
+            let partition = self.context.partition(name);
+            let leads =
+                partition.and_then(|found| found.state.as_ref()).is_some_and(|led| led.node.leader == Some(broker));
+            self.context.is_eligible(broker, name) || (leads && self.context.is_alive(broker, name))
+        });
+    }
+
+    /// [`Self::announce`] to replicas of the caller's choice.
+    pub(super) fn announce_to(
+        &self,
+        partitions: &[TopicPartition],
+        is_new: bool,
+        hears: impl Fn(BrokerId, &TopicPartition) -> bool,
+    ) {
         if partitions.is_empty() {
             return;
         }
-        let replicas = |name: &TopicPartition| {
-            let replicas = self.context.partition(name).map(|found| found.replicas.as_slice()).unwrap_or_default();
-            replicas.iter().copied().filter(|id| self.context.is_alive(*id, name)).collect::<Vec<_>>()
-        };
         let mut roles: BTreeMap<BrokerId, Vec<TopicPartition>> = BTreeMap::new();
         for name in partitions {
-            for broker in replicas(name) {
+            let replicas = self.context.partition(name).map(|found| found.replicas.as_slice()).unwrap_or_default();
+            for broker in replicas.iter().copied().filter(|id| hears(*id, name)) {
                 roles.entry(broker).or_default().push(name.clone());
             }
         }
@@ -31,6 +44,20 @@ impl Term {
             self.send_roles(broker, &partitions, is_new);
         }
         self.send_metadata(self.context.brokers.keys().copied(), partitions, &[]);
+    }
+
+    /// Everything there is to know, for a broker that is new or whose queue has forgotten what it held.
+    pub(super) fn send_everything(&self, broker: BrokerId) {
+        let all = self.context.select(|_, _| true);
+        self.send_metadata([broker], &all, &[]);
+        self.send_hosted(broker);
+    }
+
+    pub(super) async fn on_queue_overflowed(&mut self, broker: BrokerId) -> Result<(), Interrupted> {
+        self.send_everything(broker);
+        // What it was to delete was forgotten as well.
+        self.suspend_deletions(&BTreeSet::from([broker]));
+        self.resume_deletions().await
     }
 
     /// LeaderAndIsr to one broker. Partitions without a state are left out.
@@ -65,10 +92,12 @@ impl Term {
             let deleted = topic.partitions.keys().copied().collect();
             topics.push(TopicMetadata { name: name.clone(), id: topic.id, partitions: Vec::new(), deleted });
         }
-        let live_brokers: Vec<LiveBroker> = self.context.brokers.values().map(|broker| broker.info.clone()).collect();
+        let topics: Arc<[TopicMetadata]> = topics.into();
+        let live_brokers: Arc<[LiveBroker]> = self.context.brokers.values().map(|broker| broker.info.clone()).collect();
         for broker in brokers {
             let Some(head) = self.head(broker) else { continue };
-            let update = UpdateMetadata { head, topics: topics.clone(), live_brokers: live_brokers.clone() };
+            let (topics, live_brokers) = (Arc::clone(&topics), Arc::clone(&live_brokers));
+            let update = UpdateMetadata { head, topics, live_brokers };
             self.channels.send(broker, ControlRequest::UpdateMetadata(update));
         }
     }

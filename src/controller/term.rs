@@ -84,6 +84,7 @@ impl Term {
             Answered::StopReplica(results) => self.on_replicas_stopped(broker, results).await,
             // The broker knows better who the controller is, or has registered anew: either shows up in a watch.
             Answered::Refused => Ok(()),
+            Answered::Overflowed => self.on_queue_overflowed(broker).await,
         }
     }
 }

@@ -1,7 +1,13 @@
 //! The owner on a tree in memory, with links that keep what they are told: elections, topics, brokers, deletions.
 
+mod bounce;
+mod channel;
+mod isr;
+mod shutdown;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +53,10 @@ struct FakeBroker {
     refuses: Mutex<Option<ControlError>>,
     /// Refuses to lead under lower epochs than this one.
     ends_lost_below: Mutex<LeaderEpoch>,
+    /// Answers nothing, and does nothing.
+    unreachable: AtomicBool,
+    /// Requests that it did not answer.
+    unanswered: AtomicUsize,
     /// Answers so many deletions with a storage error for their first partition.
     deletions_refused: Mutex<u32>,
     inventory: Arc<Inventory>,
@@ -62,8 +72,21 @@ impl LogInventory for Inventory {
     }
 }
 
+impl FakeBroker {
+    fn is_reached(&self) -> Result<(), ControlError> {
+        if !self.unreachable.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.unanswered.fetch_add(1, Ordering::SeqCst);
+        Err(ControlError::Unreachable("cut off".into()))
+    }
+}
+
 impl BrokerLink for FakeBroker {
     fn leader_and_isr(&self, request: LeaderAndIsr) -> BoxFuture<'_, Result<PartitionResults, ControlError>> {
+        if let Err(unreachable) = self.is_reached() {
+            return ready(Err(unreachable)).boxed();
+        }
         let (refuses, ends_lost_below) = (self.refuses.lock().clone(), *self.ends_lost_below.lock());
         let outcome = |state: &PartitionState| match &refuses {
             Some(error) => Err(error.clone()),
@@ -77,12 +100,18 @@ impl BrokerLink for FakeBroker {
     }
 
     fn update_metadata(&self, request: UpdateMetadata) -> BoxFuture<'_, Result<(), ControlError>> {
+        if let Err(unreachable) = self.is_reached() {
+            return ready(Err(unreachable)).boxed();
+        }
         self.heard.lock().push(Heard::Metadata);
         self.image.apply(&request);
         ready(Ok(())).boxed()
     }
 
     fn stop_replica(&self, request: StopReplica) -> BoxFuture<'_, Result<PartitionResults, ControlError>> {
+        if let Err(unreachable) = self.is_reached() {
+            return ready(Err(unreachable)).boxed();
+        }
         self.heard.lock().push(Heard::Stop(request.clone()));
         let mut results: PartitionResults =
             request.partitions.into_iter().map(|stop| (stop.topic, stop.partition, Ok(()))).collect();
@@ -212,6 +241,21 @@ impl Member {
     async fn die(self) {
         self.controller.stop().await;
         self.store.close().await;
+    }
+
+    fn id(&self) -> BrokerId {
+        self.registrar.broker.id
+    }
+
+    fn isr(&self, topic: &str, partition: i32) -> Vec<i32> {
+        let image = self.broker.image.current();
+        let state = image.partition(topic, PartitionIndex(partition));
+        state.map(|state| state.isr.iter().map(|id| id.0).collect()).unwrap_or_default()
+    }
+
+    fn stops(&self) -> Vec<StopReplica> {
+        let heard = self.broker.heard.lock();
+        heard.iter().filter_map(|heard| if let Heard::Stop(stop) = heard { Some(stop.clone()) } else { None }).collect()
     }
 
     fn roles(&self) -> Vec<LeaderAndIsr> {

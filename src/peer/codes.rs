@@ -10,6 +10,7 @@ pub(super) mod code {
     pub(crate) const NONE: i16 = 0;
     pub(crate) const OFFSET_OUT_OF_RANGE: i16 = 1;
     pub(crate) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+    pub(crate) const BROKER_NOT_AVAILABLE: i16 = 8;
     pub(crate) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
     pub(crate) const STALE_CONTROLLER_EPOCH: i16 = 11;
     pub(crate) const NETWORK_EXCEPTION: i16 = 13;
@@ -47,6 +48,7 @@ pub(super) fn controller(error_code: i16) -> Result<(), ControllerError> {
         code::NONE => return Ok(()),
         code::NOT_CONTROLLER => ControllerError::NotController,
         code::STALE_BROKER_EPOCH => ControllerError::StaleBrokerEpoch,
+        code::BROKER_NOT_AVAILABLE => ControllerError::BrokerNotAvailable,
         other => ControllerError::Unavailable(format!("the controller answered with error code {other}")),
     })
 }
@@ -102,7 +104,9 @@ mod tests {
         ] {
             assert_eq!(control(error_code::of_control_error(&error)), Err(error));
         }
-        for error in [ControllerError::NotController, ControllerError::StaleBrokerEpoch] {
+        for error in
+            [ControllerError::NotController, ControllerError::StaleBrokerEpoch, ControllerError::BrokerNotAvailable]
+        {
             assert_eq!(controller(error_code::of_controller_error(&error)), Err(error));
         }
         for error in [

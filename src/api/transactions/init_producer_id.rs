@@ -94,9 +94,10 @@ fn refused(error: ResponseError) -> InitProducerIdResponse {
 /// Whatever keeps the controller from giving ids passes.
 fn of_controller_error(error: &ControllerError) -> ResponseError {
     match error {
-        ControllerError::NotController | ControllerError::StaleBrokerEpoch | ControllerError::Unavailable(_) => {
-            ResponseError::CoordinatorLoadInProgress
-        }
+        ControllerError::NotController
+        | ControllerError::StaleBrokerEpoch
+        | ControllerError::BrokerNotAvailable
+        | ControllerError::Unavailable(_) => ResponseError::CoordinatorLoadInProgress,
     }
 }
 
