@@ -7,6 +7,7 @@ use crate::cluster::admin::AdminError;
 use crate::cluster::auto_create::AutoCreateError;
 use crate::cluster::control::{ControlError, ControllerError, IsrRefused};
 use crate::cluster::placement::PlacementError;
+use crate::controller::{ElectionRefused, ReassignmentRefused};
 use crate::coordination::CoordinationError;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::markers::MarkerError;
@@ -235,6 +236,28 @@ pub(crate) fn of_controller_error(error: &ControllerError) -> i16 {
     }
 }
 
+/// Why a partition has no new leader.
+pub(crate) fn of_election(refused: ElectionRefused) -> ResponseError {
+    match refused {
+        ElectionRefused::NotNeeded => ResponseError::ElectionNotNeeded,
+        ElectionRefused::PreferredNotAvailable => ResponseError::PreferredLeaderNotAvailable,
+        ElectionRefused::NoneAvailable => ResponseError::EligibleLeadersNotAvailable,
+        ElectionRefused::UnknownPartition => ResponseError::UnknownTopicOrPartition,
+        ElectionRefused::BeingDeleted => ResponseError::InvalidTopicException,
+    }
+}
+
+/// Why a partition is not reassigned.
+pub(crate) fn of_reassignment(refused: &ReassignmentRefused) -> ResponseError {
+    match refused {
+        ReassignmentRefused::NotInProgress => ResponseError::NoReassignmentInProgress,
+        ReassignmentRefused::InvalidReplicas(_) => ResponseError::InvalidReplicaAssignment,
+        ReassignmentRefused::FactorChanged { .. } => ResponseError::InvalidReplicationFactor,
+        ReassignmentRefused::UnknownPartition => ResponseError::UnknownTopicOrPartition,
+        ReassignmentRefused::Unwritable(_) => ResponseError::UnknownServerError,
+    }
+}
+
 /// What a leader hears of one partition of its AlterPartition.
 pub(crate) fn of_isr_refused(error: &IsrRefused) -> i16 {
     match error {
@@ -284,6 +307,30 @@ mod tests {
         assert_eq!(of_session_error(SessionError::InvalidEpoch).code(), 71);
         assert_eq!(of_session_error(SessionError::TopicIdError).code(), 106);
     }
+    #[test]
+    fn the_codes_of_elections_and_reassignments_are_kafkas() {
+        let elections = [
+            (ElectionRefused::NotNeeded, 84),
+            (ElectionRefused::PreferredNotAvailable, 80),
+            (ElectionRefused::NoneAvailable, 83),
+            (ElectionRefused::UnknownPartition, 3),
+            (ElectionRefused::BeingDeleted, 17),
+        ];
+        for (refused, code) in elections {
+            assert_eq!(of_election(refused).code(), code, "{refused:?}");
+        }
+        let reassignments = [
+            (ReassignmentRefused::NotInProgress, 85),
+            (ReassignmentRefused::InvalidReplicas(String::new()), 39),
+            (ReassignmentRefused::FactorChanged { from: 1, to: 2 }, 38),
+            (ReassignmentRefused::UnknownPartition, 3),
+            (ReassignmentRefused::Unwritable(String::new()), -1),
+        ];
+        for (refused, code) in reassignments {
+            assert_eq!(of_reassignment(&refused).code(), code, "{refused:?}");
+        }
+    }
+
     #[test]
     fn the_codes_of_groups_are_kafkas() {
         let codes = [

@@ -54,6 +54,9 @@ pub struct Config {
     pub default_replication_factor: i16,
     pub auto_create_topics_enable: bool,
     pub delete_topic_enable: bool,
+    pub auto_leader_rebalance_enable: bool,
+    pub leader_imbalance_check_interval_seconds: i64,
+    pub leader_imbalance_per_broker_percentage: i32,
     /// What a topic without settings of its own has.
     pub topic_defaults: TopicConfig,
 
@@ -264,6 +267,9 @@ impl Config {
             default_replication_factor: replication_factor(reader)?,
             auto_create_topics_enable: reader.boolean("auto.create.topics.enable"),
             delete_topic_enable: reader.boolean("delete.topic.enable"),
+            auto_leader_rebalance_enable: reader.boolean("auto.leader.rebalance.enable"),
+            leader_imbalance_check_interval_seconds: reader.long("leader.imbalance.check.interval.seconds"),
+            leader_imbalance_per_broker_percentage: reader.int("leader.imbalance.per.broker.percentage"),
             group_min_session_timeout_ms: reader.int("group.min.session.timeout.ms"),
             group_max_session_timeout_ms: reader.int("group.max.session.timeout.ms"),
             group_initial_rebalance_delay_ms: reader.int("group.initial.rebalance.delay.ms"),

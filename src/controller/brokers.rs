@@ -69,7 +69,7 @@ impl Term {
         }
         self.context.failed_replicas.retain(|(id, _, _)| !gone.contains(id));
         self.suspend_deletions(gone);
-        let hosted = self.context.select(|_, partition| partition.replicas.iter().any(|id| gone.contains(id)));
+        let hosted = self.context.select(|_, partition| partition.replicas.all.iter().any(|id| gone.contains(id)));
         let changed = self.settle(hosted).await?;
         match changed.is_empty() {
             true => self.send_metadata(self.context.brokers.keys().copied(), &[], &[]),
@@ -93,12 +93,13 @@ impl Term {
             self.send_hosted(*id);
         }
         self.bring_online().await?;
+        self.resume_reassignments(&ids).await?;
         self.resume_deletions().await
     }
 
     /// LeaderAndIsr with every partition of a broker.
     pub(super) fn send_hosted(&self, broker: BrokerId) {
-        let hosted = self.context.select(|_, partition| partition.replicas.contains(&broker));
+        let hosted = self.context.select(|_, partition| partition.replicas.all.contains(&broker));
         self.send_roles(broker, &hosted, false);
     }
 
@@ -109,6 +110,11 @@ impl Term {
             .select(|name, partition| partition.state.is_none() && !self.context.is_being_deleted(&name.topic));
         let created = self.create_states(&new).await?;
         self.announce(&created, true);
+        self.elect_offline().await
+    }
+
+    /// Elects for the partitions whose leader is lost, as far as somebody can lead them now.
+    pub(super) async fn elect_offline(&mut self) -> Result<(), Interrupted> {
         let offline: Vec<TopicPartition> = self.context.select(|name, partition| {
             let leader = partition.state.as_ref().and_then(|led| led.node.leader);
             !leader.is_some_and(|leader| self.context.is_alive(leader, name))

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::assignment::Replicas;
 use crate::cluster::control::{LiveBroker, PartitionState};
 use crate::cluster::znodes::partition_state::LeaderAndIsrNode;
 use crate::coordination::Stat;
@@ -36,8 +37,7 @@ impl Led {
 
 #[derive(Debug, Clone)]
 pub(super) struct Partition {
-    /// In the order of the assignment.
-    pub(super) replicas: Vec<BrokerId>,
+    pub(super) replicas: Replicas,
     /// `None`: new, no replica was ever online.
     pub(super) state: Option<Led>,
 }
@@ -139,7 +139,7 @@ impl Context {
     pub(super) fn wire_state(&self, partition: &TopicPartition, is_new: bool) -> Option<PartitionState> {
         let found = self.partition(partition)?;
         let Led { node, epoch, .. } = found.state.as_ref()?;
-        let offline = found.replicas.iter().copied().filter(|id| !self.is_eligible(*id, partition));
+        let offline = found.replicas.all.iter().copied().filter(|id| !self.is_eligible(*id, partition));
         Some(PartitionState {
             partition: partition.partition,
             controller_epoch: node.controller_epoch,
@@ -147,9 +147,9 @@ impl Context {
             leader_epoch: node.leader_epoch,
             isr: node.isr.clone(),
             partition_epoch: *epoch,
-            replicas: found.replicas.clone(),
-            adding: Vec::new(),
-            removing: Vec::new(),
+            replicas: found.replicas.all.clone(),
+            adding: found.replicas.adding.clone(),
+            removing: found.replicas.removing.clone(),
             recovery: node.recovery,
             offline_replicas: offline.collect(),
             is_new,

@@ -5,6 +5,7 @@
 //! Brokers and handlers send [`Command`]s through the [`ControllerHandle`]; it publishes a [`ControllerStatus`]. A
 //! panic ends the process. Source: Kafka 3.9 `KafkaController`, `ControllerEventManager`.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use super::context::Context;
 use super::event::{Command, Event, IsrRequest};
 use super::failover;
 use super::fence::{Fence, Interrupted};
+use super::preferred::{ElectionResults, ElectionType};
+use super::reassignment::{Moving, ReassignmentResults, Wishes};
 use super::shutdown::StillLed;
 use super::term::{ControllerSettings, Term};
 use crate::clock::SharedClock;
@@ -35,7 +38,7 @@ use crate::cluster::znodes::controller as znode;
 use crate::coordination::{Changed, CoordinationError, Op, Session, SharedCoordination};
 use crate::task;
 use crate::types::limits::MAILBOX_COMMANDS_MAX;
-use crate::types::{BrokerEpoch, BrokerId};
+use crate::types::{BrokerEpoch, BrokerId, TopicPartition};
 
 /// Pause before the next election after a term ended by an error. It doubles while the store refuses every write.
 const ELECTION_PAUSE: Duration = Duration::from_millis(500);
@@ -104,6 +107,35 @@ impl ControllerHandle {
         let gone = || ControllerError::Unavailable("the controller has stopped".into());
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+}
+
+/// What administrators ask for.
+impl ControllerHandle {
+    pub(crate) async fn elect_leaders(
+        &self,
+        kind: ElectionType,
+        partitions: BTreeSet<TopicPartition>,
+    ) -> Result<ElectionResults, ControllerError> {
+        self.ask(move |reply| Command::ElectLeaders { kind, partitions, reply }).await
+    }
+
+    /// Begins reassignments and takes others back. `factor_may_change`: whether a target may have more or fewer
+    /// replicas than there are.
+    pub(crate) async fn reassign(
+        &self,
+        wishes: Wishes,
+        factor_may_change: bool,
+    ) -> Result<ReassignmentResults, ControllerError> {
+        self.ask(move |reply| Command::Reassign { wishes, factor_may_change, reply }).await
+    }
+
+    /// What is being reassigned, of these partitions or of all.
+    pub(crate) async fn reassignments(
+        &self,
+        partitions: Option<BTreeSet<TopicPartition>>,
+    ) -> Result<Vec<Moving>, ControllerError> {
+        self.ask(move |reply| Command::ListReassignments { partitions, reply }).await
     }
 }
 
@@ -278,6 +310,24 @@ impl Controller {
             Command::ControlledShutdown { broker, broker_epoch, reply } => {
                 answer(reply, self.shut_down_broker(broker, broker_epoch).await);
             }
+            Command::ElectLeaders { kind, partitions, reply } => {
+                let result = match &mut self.term {
+                    Some(term) => term.elect_leaders(kind, partitions).await.map(Ok),
+                    None => Ok(Err(ControllerError::NotController)),
+                };
+                answer(reply, self.settle(result, |_| ControllerError::NotController).await);
+            }
+            Command::Reassign { wishes, factor_may_change, reply } => {
+                let result = match &mut self.term {
+                    Some(term) => term.reassign(wishes, factor_may_change).await.map(Ok),
+                    None => Ok(Err(ControllerError::NotController)),
+                };
+                answer(reply, self.settle(result, |_| ControllerError::NotController).await);
+            }
+            Command::ListReassignments { partitions, reply } => {
+                let term = self.term.as_ref().ok_or(ControllerError::NotController);
+                answer(reply, term.map(|term| term.reassignments(partitions.as_ref())));
+            }
             // Taken by the loop.
             Command::Stop { .. } => {}
         }
@@ -300,13 +350,13 @@ impl Controller {
                 Err(_) => break,
             }
         }
-        let answers = match &mut self.term {
-            None => Vec::new(),
+        let (answers, changed) = match &mut self.term {
+            None => (Vec::new(), Vec::new()),
             Some(term) => match term.alter_partitions(requests).await {
-                Ok(answers) => answers,
+                Ok(answered) => answered,
                 Err(interrupted) => {
                     self.go_on(Err(interrupted)).await;
-                    Vec::new()
+                    (Vec::new(), Vec::new())
                 }
             },
         };
@@ -314,6 +364,10 @@ impl Controller {
         let answers = answers.into_iter().chain(std::iter::repeat_with(|| Err(ControllerError::NotController)));
         for (reply, result) in replies.into_iter().zip(answers) {
             answer(reply, result);
+        }
+        if let Some(term) = &mut self.term {
+            let result = term.on_isrs_changed(changed).await;
+            self.go_on(result).await;
         }
     }
 

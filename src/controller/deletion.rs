@@ -1,6 +1,6 @@
 //! Deleting topics: out of every image, then off every disk, then out of the store.
 //!
-//! A deletion waits until all replicas are on live brokers; one that failed on a broker is tried again after a while
+//! A deletion waits until all replicas are on live brokers and none is being reassigned; one that failed on a broker is tried again after a while
 //! (Kafka: when that broker comes back). A replica whose log cannot be opened is no reason to wait (Kafka waits):
 //! deleting it is the way out. Source: Kafka 3.9 `TopicDeletionManager`.
 
@@ -76,7 +76,7 @@ impl Term {
             let mut awaited = BTreeSet::new();
             let partitions = self.context.topics.get(name).map(|topic| &topic.partitions);
             for (index, partition) in partitions.into_iter().flatten() {
-                for broker in &partition.replicas {
+                for broker in &partition.replicas.all {
                     awaited.insert((*broker, *index));
                     stops.entry(*broker).or_default().push(StopPartition {
                         topic: name.clone(),
@@ -102,8 +102,11 @@ impl Term {
 
     fn can_delete(&self, name: &TopicName) -> bool {
         self.context.topics.get(name).is_some_and(|topic| {
-            let mut replicas = topic.partitions.values().flat_map(|partition| &partition.replicas);
-            replicas.all(|broker| self.context.brokers.contains_key(broker))
+            let live = |broker: &BrokerId| self.context.brokers.contains_key(broker);
+            topic
+                .partitions
+                .values()
+                .all(|partition| !partition.replicas.is_moving() && partition.replicas.all.iter().all(live))
         })
     }
 

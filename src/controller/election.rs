@@ -124,6 +124,31 @@ pub(super) fn on_bounced(
     Some(Elected { leader: Some(leader), isr, recovery: state.recovery })
 }
 
+/// Elects the preferred leader, the first of the replicas, under the same ISR; `None` if it leads, or may not.
+pub(super) fn on_preferred(
+    state: &LeaderAndIsrNode,
+    replicas: &[BrokerId],
+    online: impl Fn(BrokerId) -> bool,
+) -> Option<Elected> {
+    let preferred = replicas.first().copied()?;
+    let may = state.leader != Some(preferred) && state.isr.contains(&preferred) && online(preferred);
+    may.then(|| Elected { leader: Some(preferred), isr: state.isr.clone(), recovery: state.recovery })
+}
+
+/// What becomes of a partition of whose replicas `replicas` are left: the others leave the ISR, and the leadership goes
+/// to the first that is in sync and online, unless the leader stays. The epoch rises in any case, so that the leader
+/// learns its replicas. `None`: none of those that are left can lead.
+pub(super) fn on_reduced(
+    state: &LeaderAndIsrNode,
+    replicas: &[BrokerId],
+    online: impl Fn(BrokerId) -> bool,
+) -> Option<Elected> {
+    let isr: Vec<_> = state.isr.iter().copied().filter(|id| replicas.contains(id)).collect();
+    let may_lead = |id: &BrokerId| isr.contains(id) && online(*id);
+    let leader = state.leader.filter(may_lead).or_else(|| replicas.iter().copied().find(may_lead))?;
+    Some(Elected { leader: Some(leader), isr, recovery: state.recovery })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +231,25 @@ mod tests {
         assert_eq!(after(&[3, 1, 2], &[2, 3]), elected(2, &[3, 2], Recovery::Recovered));
         assert_eq!(after(&[1, 2, 3], &[3]), elected(3, &[3], Recovery::Recovered), "2 shuts down as well");
         assert_eq!(after(&[1], &[2, 3]), None, "nobody else is in sync");
+    }
+
+    #[test]
+    fn the_preferred_leader_is_elected_where_it_is_in_sync() {
+        let after =
+            |leader, isr: &[i32], live: &[i32]| on_preferred(&state(leader, isr), &ids(&[1, 2, 3]), among(live));
+        assert_eq!(after(2, &[2, 1], &[1, 2, 3]), elected(1, &[2, 1], Recovery::Recovered));
+        assert_eq!(after(1, &[2, 1], &[1, 2, 3]), None, "it leads");
+        assert_eq!(after(2, &[2, 3], &[1, 2, 3]), None, "it is not in sync");
+        assert_eq!(after(2, &[2, 1], &[2, 3]), None, "it is gone");
+    }
+
+    #[test]
+    fn replicas_that_are_none_any_more_leave_the_isr_and_the_leadership() {
+        let after = |isr: &[i32], left: &[i32], live: &[i32]| on_reduced(&state(1, isr), &ids(left), among(live));
+        assert_eq!(after(&[1, 2, 3], &[3, 2], &[1, 2, 3]), elected(3, &[2, 3], Recovery::Recovered));
+        assert_eq!(after(&[1, 2, 3], &[3, 1], &[1, 2, 3]), elected(1, &[1, 3], Recovery::Recovered));
+        assert_eq!(after(&[1, 2, 3], &[3, 2], &[1, 2]), elected(2, &[2, 3], Recovery::Recovered));
+        assert_eq!(after(&[1], &[2], &[1, 2]), None, "what is left has nothing");
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Everything that can happen to the controller.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::pin::Pin;
 
 use tokio::sync::oneshot;
 
 use super::channel::Answer;
+use super::preferred::{ElectionResults, ElectionType};
+use super::reassignment::{Moving, ReassignmentResults, Wishes};
 use super::shutdown::StillLed;
 use crate::cluster::control::{AlterPartition, ControllerError, IsrResults};
 use crate::coordination::Changed;
-use crate::types::{BrokerEpoch, BrokerId, TopicName};
+use crate::types::{BrokerEpoch, BrokerId, TopicName, TopicPartition};
 
 /// What the owner of a term reacts to. "Changed" always means "read again".
 #[derive(Debug)]
@@ -28,6 +31,16 @@ pub(super) enum Event {
     IsrNotified,
     /// Children of `/log_dir_event_notification`.
     LogDirNotified,
+    /// `/admin/preferred_replica_election`.
+    PreferredElectionAsked,
+    /// `/admin/reassign_partitions`.
+    ReassignmentAsked,
+    /// Children of `/config/changes`.
+    ConfigsChanged,
+    /// This broker's own settings.
+    SettingsChanged,
+    /// It is time to look for leaders that are not the preferred ones.
+    RebalanceDue,
     /// A broker answered a control request.
     Answered(Answer),
     /// What a disk has refused is to be asked again.
@@ -53,6 +66,22 @@ pub(super) enum Command {
         broker: BrokerId,
         broker_epoch: BrokerEpoch,
         reply: oneshot::Sender<Result<StillLed, ControllerError>>,
+    },
+    ElectLeaders {
+        kind: ElectionType,
+        partitions: BTreeSet<TopicPartition>,
+        reply: oneshot::Sender<Result<ElectionResults, ControllerError>>,
+    },
+    /// Reassigns, or takes back.
+    Reassign {
+        wishes: Wishes,
+        factor_may_change: bool,
+        reply: oneshot::Sender<Result<ReassignmentResults, ControllerError>>,
+    },
+    /// What is being reassigned, of these partitions or of all.
+    ListReassignments {
+        partitions: Option<BTreeSet<TopicPartition>>,
+        reply: oneshot::Sender<Result<Vec<Moving>, ControllerError>>,
     },
     /// End the task. Nothing is written any more once it is answered.
     Stop {

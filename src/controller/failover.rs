@@ -113,6 +113,14 @@ impl Term {
         // These read once more, now with a watch.
         self.on_isr_notified().await?;
         self.on_log_dir_notified().await?;
-        self.on_deletions_changed().await
+        self.on_deletions_changed().await?;
+        self.on_reassignment_asked().await?;
+        let brokers = self.context.brokers.keys().copied().collect();
+        self.resume_reassignments(&brokers).await?;
+        self.on_preferred_election_asked().await?;
+        self.on_configs_changed().await?;
+        self.follow_settings();
+        self.schedule_rebalance();
+        Ok(())
     }
 }

@@ -37,11 +37,11 @@ struct Asked {
 }
 
 impl Term {
-    /// Answers the requests in their order, once everything is stored.
+    /// Answers the requests in their order, once everything is stored, and the partitions whose state is another one.
     pub(super) async fn alter_partitions(
         &mut self,
         requests: Vec<AlterPartition>,
-    ) -> Result<Vec<Result<IsrResults, ControllerError>>, Interrupted> {
+    ) -> Result<(Vec<Result<IsrResults, ControllerError>>, Vec<TopicPartition>), Interrupted> {
         let mut answers: Vec<Result<IsrResults, ControllerError>> = Vec::with_capacity(requests.len());
         let mut round = BTreeMap::new();
         let mut changed = Vec::new();
@@ -82,7 +82,7 @@ impl Term {
         if !changed.is_empty() {
             self.send_metadata(self.context.brokers.keys().copied(), &changed, &[]);
         }
-        Ok(answers)
+        Ok((answers, changed))
     }
 
     /// The sender is live, and it is the present registration that speaks.
@@ -181,5 +181,7 @@ fn stored(led: &Led) -> StoredIsr {
 /// Replicas of the partition, each once, the leader among them.
 fn is_valid(isr: &[BrokerId], leader: BrokerId, partition: &Partition) -> bool {
     let once = |(at, id): (usize, &BrokerId)| !isr[..at].contains(id);
-    isr.contains(&leader) && isr.iter().enumerate().all(once) && isr.iter().all(|id| partition.replicas.contains(id))
+    isr.contains(&leader)
+        && isr.iter().enumerate().all(once)
+        && isr.iter().all(|id| partition.replicas.all.contains(id))
 }

@@ -7,9 +7,9 @@
 //! Restarting a broker alone elects nobody: a partition with one replica keeps its leader and its leader epoch, and is
 //! sent again. Any error while writing ends the term; the next one reads everything anew, which is the one way to recover.
 //!
-//! Not here: reassignment and preferred elections.
 //! Never touches a log. Source: Kafka 3.9 `kafka.controller`.
 
+mod assignment;
 mod brokers;
 mod channel;
 mod context;
@@ -23,8 +23,10 @@ mod fence;
 mod isr;
 mod notifications;
 mod partitions;
+mod preferred;
 mod producer_ids;
 mod queue;
+mod reassignment;
 mod requests;
 mod retry;
 mod shutdown;
@@ -35,4 +37,6 @@ mod topics;
 
 pub(crate) use channel::LinkSource;
 pub(crate) use controller::{ControllerHandle, ControllerParts, ControllerSeat, seat};
+pub(crate) use preferred::{ElectionRefused, ElectionType};
+pub(crate) use reassignment::{Moving, ReassignmentRefused, ReassignmentResults, Wishes};
 pub(crate) use term::ControllerSettings;

@@ -30,6 +30,7 @@ impl Term {
         if !changed.is_empty() {
             self.send_metadata(self.context.brokers.keys().copied(), &changed, &[]);
         }
+        self.on_isrs_changed(changed).await?;
         self.delete_notes(ISR_CHANGES, names).await
     }
 

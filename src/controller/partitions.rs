@@ -40,6 +40,14 @@ pub(super) enum Cause {
     ControlledShutdown,
     /// A new controller cannot know which brokers were away while nobody looked.
     Bounced,
+    /// The preferred leader is wanted.
+    Preferred,
+    /// Any leader is wanted, even one that lacks records.
+    Unclean,
+    /// The replicas are others, and all of the present ones are to know.
+    Extended,
+    /// Some are replicas no more.
+    Reduced,
 }
 
 /// The first states of some partitions, written by one multi.
@@ -79,7 +87,8 @@ impl Term {
         let mut parents = BTreeSet::new();
         for name in new {
             let Some(partition) = self.context.partition(name) else { continue };
-            let Some(elected) = election::initial(&partition.replicas, |id| self.context.is_eligible(id, name)) else {
+            let Some(elected) = election::initial(&partition.replicas.all, |id| self.context.is_eligible(id, name))
+            else {
                 warn!(topic = %name.topic, partition = %name.partition, "no replica is online; the partition waits");
                 continue;
             };
@@ -231,14 +240,18 @@ impl Term {
             false => self.context.is_eligible(id, name),
         };
         let elected = match cause {
-            Cause::ReplicasChanged => election::on_replicas_changed(node, &partition.replicas, online, unclean),
-            Cause::EndLost(broker) => election::on_end_lost(node, &partition.replicas, online, broker),
+            Cause::ReplicasChanged => election::on_replicas_changed(node, &partition.replicas.all, online, unclean),
+            Cause::EndLost(broker) => election::on_end_lost(node, &partition.replicas.all, online, broker),
             Cause::ControlledShutdown => {
-                election::on_controlled_shutdown(node, &partition.replicas, |id| self.context.is_eligible(id, name))
+                election::on_controlled_shutdown(node, &partition.replicas.all, |id| self.context.is_eligible(id, name))
             }
+            Cause::Preferred => election::on_preferred(node, &partition.replicas.all, online),
+            Cause::Unclean => election::on_replicas_changed(node, &partition.replicas.all, online, true),
+            Cause::Extended => Some(Elected { leader: node.leader, isr: node.isr.clone(), recovery: node.recovery }),
+            Cause::Reduced => election::on_reduced(node, &partition.replicas.all, online),
             Cause::Bounced => {
                 let bounced = |id| self.context.brokers.get(&id).is_some_and(|broker| broker.epoch.0 > led.mzxid);
-                election::on_bounced(node, &partition.replicas, online, bounced)
+                election::on_bounced(node, &partition.replicas.all, online, bounced)
             }
         };
         Some((elected?, LeaderEpoch(node.leader_epoch.0.saturating_add(1))))
@@ -258,7 +271,7 @@ impl Term {
             let Some(Led { node, .. }) = &partition.state else { return false };
             let elected = self.decide(cause, name, false);
             elected.map_or(node.leader, |(elected, _)| elected.leader).is_none()
-                && partition.replicas.iter().any(|id| self.context.is_eligible(*id, name))
+                && partition.replicas.all.iter().any(|id| self.context.is_eligible(*id, name))
         };
         let topics: BTreeSet<_> = partitions.iter().filter(lost).map(|name| name.topic.clone()).collect();
         let mut reads = stream::iter(topics)

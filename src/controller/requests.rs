@@ -33,9 +33,20 @@ impl Term {
         if partitions.is_empty() {
             return;
         }
+        self.send_roles_to(partitions, is_new, hears);
+        self.send_metadata(self.context.brokers.keys().copied(), partitions, &[]);
+    }
+
+    /// LeaderAndIsr to replicas of the caller's choice, one request to each broker.
+    pub(super) fn send_roles_to(
+        &self,
+        partitions: &[TopicPartition],
+        is_new: bool,
+        hears: impl Fn(BrokerId, &TopicPartition) -> bool,
+    ) {
         let mut roles: BTreeMap<BrokerId, Vec<TopicPartition>> = BTreeMap::new();
         for name in partitions {
-            let replicas = self.context.partition(name).map(|found| found.replicas.as_slice()).unwrap_or_default();
+            let replicas = self.context.partition(name).map(|found| found.replicas.all.as_slice()).unwrap_or_default();
             for broker in replicas.iter().copied().filter(|id| hears(*id, name)) {
                 roles.entry(broker).or_default().push(name.clone());
             }
@@ -43,7 +54,6 @@ impl Term {
         for (broker, partitions) in roles {
             self.send_roles(broker, &partitions, is_new);
         }
-        self.send_metadata(self.context.brokers.keys().copied(), partitions, &[]);
     }
 
     /// Everything there is to know, for a broker that is new or whose queue has forgotten what it held.

@@ -33,8 +33,8 @@ impl Term {
             info!(%broker, "shutting down");
         }
         let hosted = self.context.select(|name, partition| {
-            partition.replicas.len() > 1
-                && partition.replicas.contains(&broker)
+            partition.replicas.all.len() > 1
+                && partition.replicas.all.contains(&broker)
                 && partition.state.is_some()
                 && !self.context.is_being_deleted(&name.topic)
         });

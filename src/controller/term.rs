@@ -67,6 +67,11 @@ impl Term {
             Event::DeletionsChanged => self.on_deletions_changed().await,
             Event::IsrNotified => self.on_isr_notified().await,
             Event::LogDirNotified => self.on_log_dir_notified().await,
+            Event::PreferredElectionAsked => self.on_preferred_election_asked().await,
+            Event::ReassignmentAsked => self.on_reassignment_asked().await,
+            Event::ConfigsChanged => self.on_configs_changed().await,
+            Event::SettingsChanged => self.on_settings_changed().await,
+            Event::RebalanceDue => self.on_rebalance_due().await,
             Event::Answered(answer) => self.on_answer(answer).await,
             Event::RetryDue => self.on_retry_due().await,
         }

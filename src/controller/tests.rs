@@ -3,6 +3,9 @@
 mod bounce;
 mod channel;
 mod isr;
+mod preferred;
+mod reassignment;
+mod scale;
 mod shutdown;
 
 use std::collections::BTreeMap;
@@ -145,6 +148,7 @@ struct Member {
     broker: Arc<FakeBroker>,
     registrar: Arc<Registrar>,
     controller: ControllerHandle,
+    config: Arc<RunningConfig>,
 }
 
 impl Cluster {
@@ -190,6 +194,7 @@ impl Cluster {
         });
         registrar.register().await.unwrap();
         let (controller, seat) = seat();
+        let config = RunningConfig::new(Arc::new(defaults()));
         seat.start(ControllerParts {
             store: store.clone(),
             registrar: registrar.clone(),
@@ -200,10 +205,10 @@ impl Cluster {
             settings: ControllerSettings {
                 broker: BrokerId(id),
                 delete_topic_enable: true,
-                config: RunningConfig::new(Arc::new(defaults())),
+                config: Arc::clone(&config),
             },
         });
-        Member { store, broker, registrar, controller }
+        Member { store, broker, registrar, controller, config }
     }
 
     async fn create(&self, name: &str, assignment: &[&[i32]]) -> TopicId {

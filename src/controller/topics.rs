@@ -2,19 +2,20 @@
 //!
 //! Source: Kafka 3.9 `KafkaController.processTopicChange`, `processPartitionModifications`, `processTopicIds`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use futures_util::stream::{self, StreamExt};
 use tracing::{error, info, warn};
 
+use super::assignment::Replicas;
 use super::context::{Partition, Topic};
 use super::event::Event;
 use super::fence::Interrupted;
 use super::term::Term;
-use crate::cluster::znodes::topics::{self, TopicNode};
+use crate::cluster::znodes::topics::{self, Assignment, TopicNode};
 use crate::coordination::Op;
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
-use crate::types::{TopicId, TopicName, TopicPartition};
+use crate::types::{PartitionIndex, TopicId, TopicName, TopicPartition};
 
 impl Term {
     pub(super) async fn on_topics_changed(&mut self) -> Result<(), Interrupted> {
@@ -126,14 +127,16 @@ impl Term {
             return self.start_partitions(partitions).await;
         }
         let mut added = Vec::new();
-        for (index, replicas) in node.partitions {
+        for index in node.partitions.keys().copied() {
+            let replicas = replicas(&node, index);
             match known.partitions.get(&index) {
                 None => {
                     known.partitions.insert(index, Partition { replicas, state: None });
                     added.push(TopicPartition { topic: name.clone(), partition: index });
                 }
+                // Ours are in the context before anybody is told. A tool's are not acted on, as in Kafka.
                 Some(partition) if partition.replicas != replicas => {
-                    warn!(topic = %name, partition = %index, "a changed assignment is ignored until reassignment exists");
+                    warn!(topic = %name, partition = %index, "a changed assignment is ignored; ask for a reassignment");
                 }
                 Some(_) => {}
             }
@@ -143,8 +146,12 @@ impl Term {
 }
 
 fn topic(id: TopicId, node: &TopicNode) -> Topic {
-    let partition = |replicas: &Vec<_>| Partition { replicas: replicas.clone(), state: None };
-    let partitions: BTreeMap<_, _> =
-        node.partitions.iter().map(|(index, replicas)| (*index, partition(replicas))).collect();
-    Topic { id, partitions }
+    let partition = |index: &PartitionIndex| (*index, Partition { replicas: replicas(node, *index), state: None });
+    Topic { id, partitions: node.partitions.keys().map(partition).collect() }
+}
+
+fn replicas(node: &TopicNode, index: PartitionIndex) -> Replicas {
+    let of = |assignment: &Assignment| assignment.get(&index).cloned().unwrap_or_default();
+    let (all, adding, removing) = (of(&node.partitions), of(&node.adding_replicas), of(&node.removing_replicas));
+    Replicas { all, adding, removing }
 }

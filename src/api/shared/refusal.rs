@@ -6,6 +6,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::api::error_code;
 use crate::api::shared::strings::text;
 use crate::cluster::admin::AdminError;
+use crate::cluster::control::ControllerError;
 use crate::cluster::placement::PlacementError;
 
 /// Null stands for Kafka's own text of the code. Source: Kafka `ApiError`.
@@ -36,6 +37,15 @@ pub(in crate::api) fn wire_outcome(result: Result<(), Refusal>) -> (i16, Option<
         Ok(()) => (0, None),
         Err(refusal) => (refusal.error.code(), refusal.wire_message()),
     }
+}
+
+/// Code and text of a whole answer that the controller here could not give.
+pub(in crate::api) fn controller_outcome(error: &ControllerError) -> (i16, Option<StrBytes>) {
+    let message = match error {
+        ControllerError::NotController => "This is not the correct controller for this cluster.".to_owned(),
+        error => error.to_string(),
+    };
+    (error_code::of_controller_error(error), Some(text(&message)))
 }
 
 impl From<AdminError> for Refusal {

@@ -29,11 +29,11 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "SO_RCVBUF of connections to leaders.";
     "replica.socket.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,
         "Socket time-out of connections to leaders.";
-    "auto.leader.rebalance.enable" Boolean "true" [Any] ReadOnly => NoEffect,
+    "auto.leader.rebalance.enable" Boolean "true" [Any] ReadOnly => Honoured,
         "Whether leadership goes back to the preferred replicas by itself.";
-    "leader.imbalance.check.interval.seconds" Long "300" [AtLeast(1)] ReadOnly => NoEffect,
+    "leader.imbalance.check.interval.seconds" Long "300" [AtLeast(1)] ReadOnly => Honoured,
         "Interval of the search for misplaced leadership.";
-    "leader.imbalance.per.broker.percentage" Int "10" [Any] ReadOnly => NoEffect,
+    "leader.imbalance.per.broker.percentage" Int "10" [Any] ReadOnly => Honoured,
         "Share of misplaced leadership a broker may have.";
     "unclean.leader.election.interval.ms" Long "300000" [AtLeast(1)] ReadOnly internal => NoEffect,
         "Interval of the search for partitions that need an unclean election.";

@@ -2,14 +2,16 @@
 
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest};
+use kafka_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest, MetadataResponse};
 
 use super::*;
 use crate::broker::tests::while_down;
-use crate::cluster::znodes::partition_state;
-use crate::coordination::Coordination;
+use crate::cluster::admin::{ClusterAdmin, NewTopic};
+use crate::cluster::control::{Endpoint, LiveBroker};
+use crate::cluster::znodes::{brokers, partition_state};
+use crate::coordination::{Coordination, CreateMode};
 use crate::replica::partition::Role;
-use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch};
+use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
 
 /// Error code of a topic that is made with the broker's defaults.
 async fn made(probe: &mut Probe, name: &str) -> i16 {
@@ -95,4 +97,57 @@ async fn a_replica_out_of_sync_leads_only_where_that_is_allowed() {
     let probe = probe.restart(&[]).await;
     eventually("u is led", async || leads(&probe, "u")).await;
     probe.broker.stop().await;
+}
+
+/// Whether this broker leads a partition again that another one has led for a while, as far as the tree tells.
+async fn leads_again(settings: &[&str]) -> bool {
+    let mut probe = Probe::start(&[&["leader.imbalance.check.interval.seconds=1"], settings].concat()).await;
+    let tree = Arc::clone(&probe.broker.coordination);
+    let endpoint = Endpoint {
+        listener: "PLAINTEXT".into(),
+        security_protocol: "PLAINTEXT".into(),
+        host: "localhost".into(),
+        port: 1,
+    };
+    let two = LiveBroker { id: BrokerId(2), endpoints: vec![endpoint], rack: None };
+    tree.create("/brokers/ids/2", brokers::encode(&two, 0), CreateMode::Persistent).await.unwrap();
+    let known = |answer: MetadataResponse| answer.brokers.len() == 2;
+    while !known(probe.call(&MetadataRequest::default().with_topics(Some(vec![])), 12).await) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let new = NewTopic {
+        name: "t".into(),
+        id: TopicId::from_random(7 << 64).unwrap(),
+        assignment: [(PartitionIndex(0), vec![BrokerId(1), BrokerId(2)])].into(),
+        overrides: Default::default(),
+    };
+    ClusterAdmin::new(Arc::clone(&tree)).create_topics(&[new]).await.remove(0).unwrap();
+    let epoch =
+        |probe: &Probe| probe.broker.replicas.get("t", PartitionIndex(0)).map(|replica| replica.role().leader_epoch);
+    eventually("t is led", async || epoch(&probe) == Some(LeaderEpoch(0))).await;
+    let path = partition_state::path("t", PartitionIndex(0));
+    let (data, _) = tree.get(&path).await.unwrap().unwrap();
+    let mut state = partition_state::decode(&path, &data).unwrap();
+    (state.leader, state.leader_epoch) = (Some(BrokerId(2)), LeaderEpoch(1));
+    tree.set(&path, partition_state::encode(&state), -1).await.unwrap();
+    let note = r#"{"version":1,"partitions":[{"topic":"t","partition":0}]}"#;
+    let notes = "/isr_change_notification/isr_change_";
+    tree.create(notes, note.into(), CreateMode::PersistentSequential).await.unwrap();
+    // The first look comes 5 s after the election of the controller.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    let again = epoch(&probe) == Some(LeaderEpoch(2));
+    probe.broker.stop().await;
+    again
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_back_to_preferred_replicas_as_is_set() {
+    let (by_default, few, never) = tokio::join!(
+        leads_again(&[]),
+        leads_again(&["leader.imbalance.per.broker.percentage=100"]),
+        leads_again(&["auto.leader.rebalance.enable=false"]),
+    );
+    assert!(by_default);
+    assert!(!few, "all of them may be led elsewhere");
+    assert!(!never);
 }
