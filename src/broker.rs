@@ -12,6 +12,7 @@ mod dirs;
 mod first_image;
 mod leadership;
 mod links;
+mod lost_dir;
 mod meta;
 mod running;
 mod seams;
@@ -140,7 +141,7 @@ impl Broker {
         let Seams { clock, open_dir, embedded } = seams;
         let for_dirs = Arc::clone(&config);
         let (dirs, stored) = task::blocking(move || dirs::open(&for_dirs, &open_dir)).await.map_err(failed)?;
-        let failures = dirs::watch_failures(&dirs.dirs, config.zookeeper.is_none());
+        let (failures, mut failed_dirs) = dirs::watch_failures(&dirs.dirs, config.zookeeper.is_none());
         let coordination = coordinate(&config, &dirs, embedded).await?;
         let identity = identify(&config, &dirs, stored, &*coordination, &clock).await?;
         let sockets = Sockets::bind(&config).await.map_err(failed)?;
@@ -156,6 +157,13 @@ impl Broker {
         registrar.register().await.map_err(failed)?;
         // Not before: without an epoch of its own it could not tell what is meant for its former registration (I-14).
         let mut accepting = serving.accept(of_brokers);
+        let reporter = Arc::clone(&registrar);
+        task::spawn(async move {
+            // It ends with the directories.
+            while failed_dirs.changed().await.is_ok() {
+                reporter.report_failed_dir().await;
+            }
+        });
         let controller = parts.handles.controller.clone();
         let seat = parts.seat.take().expect("built with one, taken here alone");
         seat.start(ControllerParts {
@@ -327,6 +335,9 @@ async fn identify(
         }
         None => return Err(StartError("broker.id is not set and broker.id.generation.enable is false".into())),
     };
+    if !config.allow_empty_log_dir {
+        lost_dir::refuse(dirs, store, broker_id).await?;
+    }
     dirs.claim(broker_id, &cluster_id).map_err(failed)?;
     registration::ensure_top_level_paths(store, broker_id).await.map_err(failed)?;
     Ok(Identity { broker_id, cluster_id: Arc::from(cluster_id) })
@@ -383,7 +394,7 @@ fn registrar(
     epoch: &SharedBrokerEpoch,
 ) -> Registrar {
     let sessions = match config.zookeeper {
-        Some(_) => OwnSessions::open(&dirs.paths[0]),
+        Some(_) => OwnSessions::open(&dirs.paths[0], dirs.is_same_boot()),
         None => OwnSessions::in_memory(),
     };
     let session_timeout_ms = config.zookeeper.as_ref().map_or(0, |zookeeper| zookeeper.session_timeout_ms);

@@ -53,6 +53,8 @@ pub(super) struct Dirs {
     pub(super) paths: Vec<PathBuf>,
     pub(super) dirs: Vec<(SharedLogDir, Arc<Tail>)>,
     boot: Boot,
+    /// Which of them have never been a broker's.
+    is_new: Vec<bool>,
     /// Which of them were last written to under another boot than this one.
     may_lack_ends: Vec<bool>,
 }
@@ -69,9 +71,12 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
     let mut stored = Stored::default();
     let mut dirs = Vec::with_capacity(config.log_dirs.len());
     let mut paths = Vec::with_capacity(config.log_dirs.len());
+    let mut is_new = Vec::with_capacity(config.log_dirs.len());
     for path in &config.log_dirs {
         let path = make(path)?;
-        if let Some(meta) = MetaProperties::read(&path)? {
+        let meta = MetaProperties::read(&path)?;
+        is_new.push(meta.is_none());
+        if let Some(meta) = meta {
             if let (Some(id), Some(cluster)) = (stored.broker_id, &stored.cluster_id) {
                 meta.check(&path, id, cluster)?;
             }
@@ -96,7 +101,7 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
         let dir = open_dir(path, options.clone())?;
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
     }
-    Ok((Dirs { paths, dirs, boot, may_lack_ends }, stored))
+    Ok((Dirs { paths, dirs, boot, is_new, may_lack_ends }, stored))
 }
 
 /// Options of each of so many directories.
@@ -130,15 +135,19 @@ fn make(path: &Path) -> Result<PathBuf, DirError> {
 /// Why there is no going on, once there is none: every directory has failed, or the one that the embedded tree lies in.
 /// Source: Kafka 3.9 `LogManager.handleLogDirFailure`, which halts where no directory is left, and for the metadata
 /// log's in any case.
+///
+/// The second counts the directories that have failed.
 pub(super) fn watch_failures(
     dirs: &[(SharedLogDir, Arc<Tail>)],
     tree_in_first: bool,
-) -> watch::Receiver<Option<Arc<str>>> {
+) -> (watch::Receiver<Option<Arc<str>>>, watch::Receiver<usize>) {
     let (tell, told) = watch::channel(None);
+    let (count, counted) = watch::channel(0);
     let left = Arc::new(AtomicUsize::new(dirs.len()));
     for (at, (dir, _)) in dirs.iter().enumerate() {
-        let (tell, left, path) = (tell.clone(), Arc::clone(&left), dir.path());
+        let (tell, left, path, count) = (tell.clone(), Arc::clone(&left), dir.path(), count.clone());
         dir.when_failed(Box::new(move |reason| {
+            count.send_modify(|count| *count += 1);
             let is_last = left.fetch_sub(1, Ordering::AcqRel) == 1;
             let line = if is_last {
                 format!("all log directories have failed, {} as the last: {reason}", path.display())
@@ -154,7 +163,7 @@ pub(super) fn watch_failures(
             });
         }));
     }
-    told
+    (told, counted)
 }
 
 impl Dirs {
@@ -167,6 +176,16 @@ impl Dirs {
             may_lack_ends,
         })
         .collect()
+    }
+
+    /// The first of those that have never been a broker's.
+    pub(super) fn first_new(&self) -> Option<&Path> {
+        self.paths.iter().zip(&self.is_new).find(|(_, is_new)| **is_new).map(|(path, _)| path.as_path())
+    }
+
+    /// Whether all of them were last written to under the present boot of the machine.
+    pub(super) fn is_same_boot(&self) -> bool {
+        !self.may_lack_ends.contains(&true)
     }
 
     /// Nobody has to be told any more that logs may lack their ends. A directory that cannot note it says so again at

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::control::{Endpoint, LiveBroker};
+use super::znodes::notifications::{self, LOG_DIR_EVENT_PREFIX};
 use super::znodes::{self, ZnodeError, brokers, cluster_id, producer_ids};
 use crate::clock::SharedClock;
 use crate::coordination::{
@@ -27,6 +28,9 @@ use crate::types::{BrokerEpoch, BrokerId};
 
 /// Pause before a call whose outcome was unknown is settled by reading again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause before a note that could not be written is tried again.
+const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sessions that are remembered per log directory.
 const SESSIONS_REMEMBERED: usize = 16;
@@ -127,10 +131,15 @@ impl OwnSessions {
     /// Name of the file inside a log directory.
     pub(crate) const FILE: &'static str = "sessions.klamm";
 
-    /// Reads the file of a locked log directory; a missing or malformed one counts as empty.
-    pub(crate) fn open(log_dir: &Path) -> Self {
+    /// Reads the file of a locked log directory; a missing or malformed one counts as empty, and so does one of before
+    /// the machine's last boot. After that the end of a log may be lost, so this broker must not stand in for the one
+    /// it was before the others have seen that one go: it waits for the old session to expire, as Kafka does (B2).
+    pub(crate) fn open(log_dir: &Path, is_same_boot: bool) -> Self {
         let path = log_dir.join(Self::FILE);
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let text = match is_same_boot {
+            true => std::fs::read_to_string(&path).unwrap_or_default(),
+            false => String::new(),
+        };
         let ids = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
         Self { path: Some(path), ids: Mutex::new(ids) }
     }
@@ -232,6 +241,23 @@ impl Registrar {
                     sleep(Duration::from_secs(1)).await;
                 }
                 settled => return settled,
+            }
+        }
+    }
+
+    /// Notes for the controller that a log directory of this broker has failed; it asks for all replicas then and hears
+    /// which are lost. Tries until the note is on record; a second one does no harm.
+    /// Source: Kafka 3.9 `KafkaZkClient.propagateLogDirEvent`.
+    pub(crate) async fn report_failed_dir(&self) {
+        let data = notifications::encode_log_dir_event(self.broker.id);
+        loop {
+            match self.store.create(LOG_DIR_EVENT_PREFIX, data.clone(), CreateMode::PersistentSequential).await {
+                Ok(_) => return,
+                Err(_) if *self.store.session().borrow() == Session::Closed => return,
+                Err(error) => {
+                    warn!(%error, "a failed log directory could not be noted for the controller; trying again");
+                    sleep(REPORT_PAUSE).await;
+                }
             }
         }
     }
@@ -373,10 +399,37 @@ mod tests {
         let store = store().await;
         let dir = tempfile::tempdir().unwrap();
         let with_file =
-            |store| Registrar { sessions: Arc::new(OwnSessions::open(dir.path())), ..registrar(store, 1, 9092) };
+            |store| Registrar { sessions: Arc::new(OwnSessions::open(dir.path(), true)), ..registrar(store, 1, 9092) };
         let first = with_file(&store).register().await.unwrap();
         let second = with_file(&Arc::new(store.connect())).register().await.unwrap();
         assert!(second > first);
+    }
+
+    /// B2: after a loss of power the broker was back before anybody had seen it go, and led on with less than it had.
+    #[tokio::test(start_paused = true)]
+    async fn b2_restart_after_another_boot_waits_until_its_old_session_is_gone() {
+        let store = store().await;
+        let dir = tempfile::tempdir().unwrap();
+        let with_file = |store, is_same_boot| Registrar {
+            sessions: Arc::new(OwnSessions::open(dir.path(), is_same_boot)),
+            ..registrar(store, 1, 9092)
+        };
+        let first = with_file(&store, true).register().await.unwrap();
+        let later = Arc::new(store.connect());
+        let again = with_file(&later, false);
+        let mut waiting = pin!(again.register());
+        assert!(tokio::time::timeout(Duration::from_secs(5), &mut waiting).await.is_err());
+        store.close().await;
+        assert!(waiting.await.unwrap() > first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_directory_is_noted_for_the_controller() {
+        let store = store().await;
+        registrar(&store, 7, 9092).report_failed_dir().await;
+        let names = store.children(notifications::LOG_DIR_EVENTS).await.unwrap();
+        let (data, _) = store.get(&format!("{}/{}", notifications::LOG_DIR_EVENTS, names[0])).await.unwrap().unwrap();
+        assert_eq!((names.len(), data), (1, Bytes::from_static(br#"{"version":1,"broker":7,"event":1}"#)));
     }
 
     #[tokio::test]

@@ -130,6 +130,8 @@ pub struct Config {
     pub disk_reserve_bytes: Option<u64>,
     /// `klamm.stray.retention.ms`.
     pub stray_retention_ms: i64,
+    /// `klamm.allow.empty.log.dir`.
+    pub allow_empty_log_dir: bool,
     /// `klamm.boot.id`; `None`: the machine's.
     pub boot_id: Option<String>,
 }
@@ -326,6 +328,7 @@ impl Config {
             page_cache_bytes: page_cache_bytes(reader, &machine),
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
             stray_retention_ms: reader.long("klamm.stray.retention.ms"),
+            allow_empty_log_dir: reader.boolean("klamm.allow.empty.log.dir"),
             boot_id: reader.text("klamm.boot.id"),
             topic_values,
             topic_defaults,

@@ -136,7 +136,8 @@ impl ReplicaControl {
                 return Err(ControlError::InconsistentTopicId { here: known.id.topic_id });
             }
             if known.has_taken(state.leader_epoch) {
-                return Err(ControlError::StaleControllerEpoch);
+                // A controller that asks again wants to know what a disk has lost.
+                return Err(known.failure().map_or(ControlError::StaleControllerEpoch, ControlError::Storage));
             }
         }
         if state.replicas.contains(&me) { Ok(()) } else { Err(ControlError::UnknownPartition) }

@@ -91,6 +91,33 @@ async fn an_empty_tree_beside_logs_is_refused_and_nothing_is_deleted() {
     assert_eq!(while_down(dir.path(), async |_| ()).await, ["t"]);
 }
 
+/// B3: the broker came back without what it had led, and led on with nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b3_a_lost_directory_is_refused_unless_that_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |settings: &[&str]| {
+        let dirs = ["a", "b"].map(|name| dir.path().join(name).display().to_string()).join(",");
+        Broker::start(config_of(&dirs, &[&["num.partitions=20"], settings].concat()))
+    };
+    let broker = of(&[]).await.unwrap();
+    create(&mut WireClient::connect(&broker).await, "t").await;
+    let lost = broker.dirs[1].partitions().len();
+    assert!(lost > 0, "both directories are used");
+    broker.stop().await;
+    std::fs::rename(dir.path().join("b"), dir.path().join("unmounted")).unwrap();
+    for _ in 0..2 {
+        let refused = of(&[]).await.unwrap_err().to_string();
+        assert!(refused.contains(&format!("none of log.dirs has {lost} partitions")), "{refused}");
+    }
+    std::fs::remove_dir_all(dir.path().join("b")).unwrap();
+    std::fs::rename(dir.path().join("unmounted"), dir.path().join("b")).unwrap();
+    of(&[]).await.unwrap().stop().await;
+    std::fs::remove_dir_all(dir.path().join("b")).unwrap();
+    let broker = of(&["klamm.allow.empty.log.dir=true"]).await.unwrap();
+    assert_eq!(broker.dirs.iter().map(|dir| dir.partitions().len()).sum::<usize>(), 20);
+    broker.stop().await;
+}
+
 /// A log directory whose growing tables have no place to lie in: the first large batch stops it.
 fn break_dir(broker: &Broker, at: usize) {
     let dir = &broker.dirs[at];

@@ -5,13 +5,19 @@
 //! - `/log_dir_event_notification/log_dir_event_0000000000`: `{"version":1,"broker":1,"event":1}`, a broker lost a log
 //!   directory.
 
-use serde::Deserialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use super::{ZnodeError, from_json};
+use super::{ZnodeError, from_json, to_json};
 use crate::types::{BrokerId, TopicPartition};
 
 pub(crate) const ISR_CHANGES: &str = "/isr_change_notification";
 pub(crate) const LOG_DIR_EVENTS: &str = "/log_dir_event_notification";
+/// A sequence number follows.
+pub(crate) const LOG_DIR_EVENT_PREFIX: &str = "/log_dir_event_notification/log_dir_event_";
+
+/// The one kind of event there is: a directory has failed.
+const DIR_FAILED: i32 = 1;
 
 #[derive(Deserialize)]
 struct IsrJson {
@@ -25,9 +31,13 @@ struct PartitionJson {
     partition: i32,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct LogDirJson {
+    #[serde(default)]
+    version: i32,
     broker: i32,
+    #[serde(default)]
+    event: i32,
 }
 
 /// Partitions whose state is to be read again.
@@ -41,6 +51,10 @@ pub(crate) fn decode_log_dir_event(path: &str, data: &[u8]) -> Result<BrokerId, 
     from_json::<LogDirJson>(path, data).map(|json| BrokerId(json.broker))
 }
 
+pub(crate) fn encode_log_dir_event(broker: BrokerId) -> Bytes {
+    to_json(&LogDirJson { version: 1, broker: broker.0, event: DIR_FAILED })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +63,8 @@ mod tests {
     fn golden() {
         let isr = br#"{"version":1,"partitions":[{"topic":"T","partition":0}]}"#;
         assert_eq!(decode_isr_change("p", isr), Ok(vec![TopicPartition::new("T", 0)]));
-        assert_eq!(decode_log_dir_event("p", br#"{"version":1,"broker":1,"event":1}"#), Ok(BrokerId(1)));
+        let event = r#"{"version":1,"broker":1,"event":1}"#;
+        assert_eq!(decode_log_dir_event("p", event.as_bytes()), Ok(BrokerId(1)));
+        assert_eq!(encode_log_dir_event(BrokerId(1)), event);
     }
 }

@@ -21,6 +21,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Free disk space below which Produce is refused; -1 means 5 % of the disk, at most 1 GiB.";
     "klamm.stray.retention.ms" Long "86400000" [AtLeast(0)] ReadOnly => Honoured,
         "How long logs on disk are kept whose topic the cluster does not have; they come back when it does.";
+    "klamm.allow.empty.log.dir" Boolean "false" [Any] ReadOnly => Honoured,
+        "Whether a broker starts with a new log directory although the cluster counts on partitions that it had there.";
     "klamm.boot.id" Text null [Any] ReadOnly internal => Honoured,
         "Stands in for the id of the machine's boot, for tests: with another one a start counts as one after a power loss.";
 };
