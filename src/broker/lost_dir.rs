@@ -2,8 +2,8 @@
 //!
 //! A broker that leads a partition, or alone is in sync with it, and comes back with a directory that has never been a
 //! broker's would lead on with nothing, and the other replicas would cut what they have. So the start ends if such a
-//! directory may be the place of what is missing. Ours; Kafka 3.9 goes on and loses the data. What the tree says is read
-//! only where a directory is new.
+//! directory may be the place of what is missing. Ours; Kafka 3.9 goes on and loses the data. What the tree says is
+//! read only where a directory is new.
 
 use std::collections::BTreeSet;
 

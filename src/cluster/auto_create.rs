@@ -220,8 +220,8 @@ mod tests {
                 controller_epoch: ControllerEpoch(1),
                 broker_epoch: BrokerEpoch(1),
             },
-            live_brokers: Arc::new([LiveBroker { id: BrokerId(1), endpoints: Vec::new(), rack: None }]),
-            topics: Arc::default(),
+            live_brokers: vec![LiveBroker { id: BrokerId(1), endpoints: Vec::new(), rack: None }],
+            topics: Vec::new(),
         });
         let config = Arc::new(Config::load(inputs, Machine::for_test()).expect("legal"));
         let clock = Arc::new(ManualClock::new(0, 1));

@@ -6,7 +6,6 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
@@ -84,9 +83,8 @@ pub(crate) struct TopicMetadata {
 #[derive(Debug, Clone)]
 pub(crate) struct UpdateMetadata {
     pub(crate) head: ControlHead,
-    /// The same for every broker of a round, and shared by them.
-    pub(crate) topics: Arc<[TopicMetadata]>,
-    pub(crate) live_brokers: Arc<[LiveBroker]>,
+    pub(crate) topics: Vec<TopicMetadata>,
+    pub(crate) live_brokers: Vec<LiveBroker>,
 }
 
 /// StopReplica 4.

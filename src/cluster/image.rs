@@ -58,7 +58,7 @@ impl ClusterImage {
         next.controller = Some(update.head.controller);
         next.controller_epoch = Some(update.head.controller_epoch);
         next.brokers = Arc::new(update.live_brokers.iter().map(|broker| (broker.id, broker.clone())).collect());
-        for change in &*update.topics {
+        for change in &update.topics {
             let mut topic = match next.topics.get(&change.name) {
                 Some(known) if known.id == change.id || change.id == TopicId::ZERO => TopicImage::clone(known),
                 Some(replaced) => {

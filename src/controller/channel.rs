@@ -13,10 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::queue::{Overflowed, Queue};
-use crate::cluster::control::{
-    BrokerLink, ControlError, LeaderAndIsr, LiveBroker, PartitionResults, StopReplica, UpdateMetadata,
-};
+use super::queue::{ControlRequest, Overflowed, Queue};
+use crate::cluster::control::{BrokerLink, ControlError, LiveBroker, PartitionResults};
 use crate::task;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
@@ -27,13 +25,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) trait LinkSource: Debug + Send + Sync + 'static {
     /// `None`: there is no way to reach it, ever. One that cannot be reached now has a link that says so.
     fn link(&self, broker: &LiveBroker) -> Option<Arc<dyn BrokerLink>>;
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum ControlRequest {
-    LeaderAndIsr(LeaderAndIsr),
-    UpdateMetadata(UpdateMetadata),
-    StopReplica(StopReplica),
 }
 
 /// What a broker answered that the controller has to know.
@@ -212,7 +203,7 @@ async fn call(link: &dyn BrokerLink, request: ControlRequest) -> Result<Option<A
     Ok(match request {
         ControlRequest::LeaderAndIsr(request) => Some(Answered::LeaderAndIsr(link.leader_and_isr(request).await?)),
         ControlRequest::UpdateMetadata(request) => {
-            link.update_metadata(request).await?;
+            link.update_metadata(request.to_request()).await?;
             None
         }
         ControlRequest::StopReplica(request) => Some(Answered::StopReplica(link.stop_replica(request).await?)),

@@ -19,14 +19,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
 use tracing::{error, info, warn};
 
+use super::asked::{ElectionResults, ElectionType, Moving, ReassignmentResults, StillLed, Wishes};
 use super::channel::{Answer, Channels, LinkSource};
 use super::context::Context;
 use super::event::{Command, Event, IsrRequest};
 use super::failover;
 use super::fence::{Fence, Interrupted};
-use super::preferred::{ElectionResults, ElectionType};
-use super::reassignment::{Moving, ReassignmentResults, Wishes};
-use super::shutdown::StillLed;
 use super::term::{ControllerSettings, Term};
 use crate::clock::SharedClock;
 use crate::cluster::control::{

@@ -1,17 +1,17 @@
 //! Deleting topics: out of every image, then off every disk, then out of the store.
 //!
-//! A deletion waits until all replicas are on live brokers and none is being reassigned; one that failed on a broker is tried again after a while
-//! (Kafka: when that broker comes back). A replica whose log cannot be opened is no reason to wait (Kafka waits):
-//! deleting it is the way out. Source: Kafka 3.9 `TopicDeletionManager`.
+//! A deletion waits until all replicas are on live brokers and none is being reassigned; one that failed on a broker is
+//! tried again after a while (Kafka: when that broker comes back). A replica whose log cannot be opened is no reason to
+//! wait (Kafka waits): deleting it is the way out. Source: Kafka 3.9 `TopicDeletionManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
-use super::channel::ControlRequest;
 use super::context::Deletion;
 use super::event::Event;
 use super::fence::Interrupted;
+use super::queue::ControlRequest;
 use super::term::Term;
 use crate::cluster::control::{PartitionResults, StopPartition, StopReplica};
 use crate::cluster::znodes::config::Entity;

@@ -87,8 +87,8 @@ pub(super) fn on_end_lost(
     Some(Elected { leader: Some(leader), isr, recovery: state.recovery })
 }
 
-/// Elects in place of a leader that is about to stop: the first replica in assignment order that is in the ISR and stays.
-/// Those that stop as well leave the ISR. `None`: nobody can take over, and the leader keeps it all.
+/// Elects in place of a leader that is about to stop: the first replica in assignment order that is in the ISR and
+/// stays. Those that stop as well leave the ISR. `None`: nobody can take over, and the leader keeps it all.
 pub(super) fn on_controlled_shutdown(
     state: &LeaderAndIsrNode,
     replicas: &[BrokerId],
@@ -103,9 +103,9 @@ pub(super) fn on_controlled_shutdown(
 /// concerns neither its leader nor its ISR, or it has but one replica.
 ///
 /// They may have lost what they had not synced, while nobody looked. So they leave the ISR as long as another member
-/// stayed, who leads on or is elected. If none did, nobody's end is known: the leader stays. The epoch rises either way,
-/// so that followers and readers notice. Ours; Kafka 3.9 keeps leader and epoch, which is safe only because it does not
-/// register before the old session has expired.
+/// stayed, who leads on or is elected. If none did, nobody's end is known: the leader stays. The epoch rises either
+/// way, so that followers and readers notice. Ours; Kafka 3.9 keeps leader and epoch, which is safe only because it
+/// does not register before the old session has expired.
 pub(super) fn on_bounced(
     state: &LeaderAndIsrNode,
     replicas: &[BrokerId],

@@ -6,10 +6,8 @@ use std::pin::Pin;
 
 use tokio::sync::oneshot;
 
+use super::asked::{ElectionResults, ElectionType, Moving, ReassignmentResults, StillLed, Wishes};
 use super::channel::Answer;
-use super::preferred::{ElectionResults, ElectionType};
-use super::reassignment::{Moving, ReassignmentResults, Wishes};
-use super::shutdown::StillLed;
 use crate::cluster::control::{AlterPartition, ControllerError, IsrResults};
 use crate::coordination::Changed;
 use crate::types::{BrokerEpoch, BrokerId, TopicName, TopicPartition};

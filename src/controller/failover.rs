@@ -2,8 +2,8 @@
 //!
 //! Everything is read before anything is decided. The order, with Kafka's reasons: watches before reads; an
 //! UpdateMetadata with the complete list of live brokers before the first LeaderAndIsr (I-15); roles before elections,
-//! so that every leader that was live all the time goes on under the epoch it has. Source: Kafka 3.9 `KafkaController.elect`,
-//! `onControllerFailover`, `KafkaZkClient.registerControllerAndIncrementControllerEpoch`.
+//! so that every leader that was live all the time goes on under the epoch it has. Source: Kafka 3.9
+//! `KafkaController.elect`, `onControllerFailover`, `KafkaZkClient.registerControllerAndIncrementControllerEpoch`.
 
 use tracing::{info, warn};
 

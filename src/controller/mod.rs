@@ -5,10 +5,12 @@
 //! begins with a check of `/controller_epoch` (I-12), then sent over one FIFO per broker, this one included.
 //!
 //! Restarting a broker alone elects nobody: a partition with one replica keeps its leader and its leader epoch, and is
-//! sent again. Any error while writing ends the term; the next one reads everything anew, which is the one way to recover.
+//! sent again. Any error while writing ends the term; the next one reads everything anew, which is the one way to
+//! recover.
 //!
 //! Never touches a log. Source: Kafka 3.9 `kafka.controller`.
 
+mod asked;
 mod assignment;
 mod brokers;
 mod channel;
@@ -35,8 +37,7 @@ mod term;
 mod tests;
 mod topics;
 
+pub(crate) use asked::{ElectionRefused, ElectionType, Moving, ReassignmentRefused, ReassignmentResults, Wishes};
 pub(crate) use channel::LinkSource;
 pub(crate) use controller::{ControllerHandle, ControllerParts, ControllerSeat, seat};
-pub(crate) use preferred::{ElectionRefused, ElectionType};
-pub(crate) use reassignment::{Moving, ReassignmentRefused, ReassignmentResults, Wishes};
 pub(crate) use term::ControllerSettings;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::asked::{ElectionRefused, ElectionResults, ElectionType};
 use super::event::Event;
 use super::fence::Interrupted;
 use super::partitions::Cause;
@@ -20,38 +21,6 @@ use crate::types::{BrokerId, TopicPartition};
 
 /// From the beginning of a term to its first look for misplaced leaders. Source: Kafka 3.9 `onControllerFailover`.
 const FIRST_REBALANCE: Duration = Duration::from_secs(5);
-
-/// Which leader is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ElectionType {
-    /// The preferred one, where it is in sync.
-    Preferred,
-    /// Any, where there is none. An unclean one is better than none, whatever the topic says.
-    Unclean,
-}
-
-/// Why a partition has no new leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ElectionRefused {
-    /// ELECTION_NOT_NEEDED (84)
-    #[error("Leader election not needed for topic partition.")]
-    NotNeeded,
-    /// PREFERRED_LEADER_NOT_AVAILABLE (80)
-    #[error("the preferred leader is not in sync, or not live")]
-    PreferredNotAvailable,
-    /// ELIGIBLE_LEADERS_NOT_AVAILABLE (83)
-    #[error("no replica is live")]
-    NoneAvailable,
-    /// UNKNOWN_TOPIC_OR_PARTITION (3)
-    #[error("The partition does not exist.")]
-    UnknownPartition,
-    /// INVALID_TOPIC_EXCEPTION (17)
-    #[error("The topic is being deleted")]
-    BeingDeleted,
-}
-
-/// The new leader of each partition that was asked for, or why it has none.
-pub(crate) type ElectionResults = Vec<(TopicPartition, Result<BrokerId, ElectionRefused>)>;
 
 impl Term {
     pub(super) async fn elect_leaders(
@@ -128,7 +97,8 @@ impl Term {
         Ok(())
     }
 
-    /// Partitions that are led elsewhere than preferred, of those brokers of whose partitions more than `ratio_max` are.
+    /// Partitions that are led elsewhere than preferred, of those brokers of whose partitions more than `ratio_max`
+    /// are.
     fn misplaced(&self, ratio_max: f64) -> Vec<TopicPartition> {
         let mut by_broker: BTreeMap<BrokerId, (usize, Vec<TopicPartition>)> = BTreeMap::new();
         for (name, partition) in self.context.partitions() {

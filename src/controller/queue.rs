@@ -10,12 +10,35 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::channel::ControlRequest;
-use crate::cluster::control::{ControlHead, LiveBroker, PartitionState, TopicMetadata, UpdateMetadata};
+use crate::cluster::control::{
+    ControlHead, LeaderAndIsr, LiveBroker, PartitionState, StopReplica, TopicMetadata, UpdateMetadata,
+};
 use crate::types::{PartitionIndex, TopicId, TopicName};
 
 /// Requests that wait for one broker.
 pub(super) const QUEUE_REQUESTS_MAX: usize = 10_000;
+
+#[derive(Debug, Clone)]
+pub(super) enum ControlRequest {
+    LeaderAndIsr(LeaderAndIsr),
+    UpdateMetadata(Metadata),
+    StopReplica(StopReplica),
+}
+
+/// UpdateMetadata as it waits: what is the same for every broker is shared by their queues.
+#[derive(Debug, Clone)]
+pub(super) struct Metadata {
+    pub(super) head: ControlHead,
+    pub(super) topics: Arc<[TopicMetadata]>,
+    pub(super) live_brokers: Arc<[LiveBroker]>,
+}
+
+impl Metadata {
+    pub(super) fn to_request(&self) -> UpdateMetadata {
+        let Self { head, topics, live_brokers } = self;
+        UpdateMetadata { head: *head, topics: topics.to_vec(), live_brokers: live_brokers.to_vec() }
+    }
+}
 
 /// The queue forgot what it held; the broker is to be told everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +99,7 @@ impl Queue {
 }
 
 /// The update, unless `last` has taken it in.
-fn merge(last: Option<&mut Waiting>, update: UpdateMetadata) -> Option<UpdateMetadata> {
+fn merge(last: Option<&mut Waiting>, update: Metadata) -> Option<Metadata> {
     let Some(last) = last else { return Some(update) };
     if let Waiting::One(ControlRequest::UpdateMetadata(first)) = &*last
         && let Some(merged) = Merged::from_request(first)
@@ -100,13 +123,13 @@ fn only_deletions(waiting: Waiting) -> Option<Waiting> {
     let Waiting::One(ControlRequest::UpdateMetadata(update)) = waiting else { return None };
     let gone = |topic: &&TopicMetadata| !topic.deleted.is_empty();
     let topics: Arc<[TopicMetadata]> = update.topics.iter().filter(gone).cloned().collect();
-    let kept = UpdateMetadata { topics, ..update };
+    let kept = Metadata { topics, ..update };
     (!kept.topics.is_empty()).then_some(Waiting::One(ControlRequest::UpdateMetadata(kept)))
 }
 
 impl Merged {
     /// `None`: the update deletes something, and deletions stay what and where they are.
-    fn from_request(update: &UpdateMetadata) -> Option<Self> {
+    fn from_request(update: &Metadata) -> Option<Self> {
         let mut merged = Self { head: update.head, topics: BTreeMap::new(), live_brokers: Arc::default() };
         merged.can_take(update).then(|| {
             merged.take(update);
@@ -114,14 +137,14 @@ impl Merged {
         })
     }
 
-    fn can_take(&self, update: &UpdateMetadata) -> bool {
+    fn can_take(&self, update: &Metadata) -> bool {
         let fits = |topic: &TopicMetadata| {
             topic.deleted.is_empty() && self.topics.get(&topic.name).is_none_or(|(id, _)| *id == topic.id)
         };
         update.topics.iter().all(fits)
     }
 
-    fn take(&mut self, update: &UpdateMetadata) {
+    fn take(&mut self, update: &Metadata) {
         self.head = update.head;
         self.live_brokers = Arc::clone(&update.live_brokers);
         for topic in &*update.topics {
@@ -130,7 +153,7 @@ impl Merged {
         }
     }
 
-    fn into_request(self) -> UpdateMetadata {
+    fn into_request(self) -> Metadata {
         let topic = |(name, (id, partitions)): (_, (_, BTreeMap<_, _>))| TopicMetadata {
             name,
             id,
@@ -138,14 +161,13 @@ impl Merged {
             deleted: Vec::new(),
         };
         let topics = self.topics.into_iter().map(topic).collect();
-        UpdateMetadata { head: self.head, topics, live_brokers: self.live_brokers }
+        Metadata { head: self.head, topics, live_brokers: self.live_brokers }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::control::LeaderAndIsr;
     use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch};
 
     const HEAD: ControlHead =
@@ -177,7 +199,7 @@ mod tests {
         };
         let live = |id| LiveBroker { id: BrokerId(id), endpoints: Vec::new(), rack: None };
         let live_brokers = (1..=partitions.len() as i32).map(live).collect();
-        ControlRequest::UpdateMetadata(UpdateMetadata { head: HEAD, topics: Arc::new([topic]), live_brokers })
+        ControlRequest::UpdateMetadata(Metadata { head: HEAD, topics: Arc::new([topic]), live_brokers })
     }
 
     fn roles() -> ControlRequest {

@@ -13,52 +13,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
+use super::asked::{Moving, ReassignmentRefused, ReassignmentResults, Wishes};
 use super::assignment::{Replicas, without};
-use super::channel::ControlRequest;
 use super::event::Event;
 use super::fence::Interrupted;
 use super::partitions::Cause;
+use super::queue::ControlRequest;
 use super::term::Term;
 use crate::cluster::control::{StopPartition, StopReplica};
 use crate::cluster::znodes::{NODE_BYTES_MAX, admin, topics};
 use crate::coordination::{CoordinationError, Op};
 use crate::types::{BrokerEpoch, BrokerId, PartitionIndex, TopicName, TopicPartition};
-
-/// The replicas that partitions are to have; `None` takes a reassignment back.
-pub(crate) type Wishes = BTreeMap<TopicPartition, Option<Vec<BrokerId>>>;
-
-/// A reassignment under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Moving {
-    pub(crate) partition: TopicPartition,
-    /// The target, then what is left of the origin.
-    pub(crate) replicas: Vec<BrokerId>,
-    pub(crate) adding: Vec<BrokerId>,
-    pub(crate) removing: Vec<BrokerId>,
-}
-
-/// Why a partition is not reassigned.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ReassignmentRefused {
-    /// NO_REASSIGNMENT_IN_PROGRESS (85)
-    #[error("No partition reassignment is in progress.")]
-    NotInProgress,
-    /// INVALID_REPLICA_ASSIGNMENT (39)
-    #[error("{0}")]
-    InvalidReplicas(String),
-    /// INVALID_REPLICATION_FACTOR (38)
-    #[error("The replication factor is changed from {from} to {to}")]
-    FactorChanged { from: usize, to: usize },
-    /// UNKNOWN_TOPIC_OR_PARTITION (3)
-    #[error("The partition does not exist.")]
-    UnknownPartition,
-    /// UNKNOWN_SERVER_ERROR (−1): the topic's node cannot hold it, or cannot be read.
-    #[error("the assignment cannot be written: {0}")]
-    Unwritable(String),
-}
-
-/// One outcome per partition that was asked for. Success means begun.
-pub(crate) type ReassignmentResults = Vec<(TopicPartition, Result<(), ReassignmentRefused>)>;
 
 impl Term {
     /// Begins the reassignments, or takes them back. What `/admin/reassign_partitions` says of these partitions is

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::channel::ControlRequest;
 use super::fence::Interrupted;
+use super::queue::{ControlRequest, Metadata};
 use super::term::Term;
-use crate::cluster::control::{ControlHead, LeaderAndIsr, LiveBroker, PartitionState, TopicMetadata, UpdateMetadata};
+use crate::cluster::control::{ControlHead, LeaderAndIsr, LiveBroker, PartitionState, TopicMetadata};
 use crate::types::{BrokerEpoch, BrokerId, TopicName, TopicPartition};
 
 impl Term {
@@ -107,7 +107,7 @@ impl Term {
         for broker in brokers {
             let Some(head) = self.head(broker) else { continue };
             let (topics, live_brokers) = (Arc::clone(&topics), Arc::clone(&live_brokers));
-            let update = UpdateMetadata { head, topics, live_brokers };
+            let update = Metadata { head, topics, live_brokers };
             self.channels.send(broker, ControlRequest::UpdateMetadata(update));
         }
     }

@@ -4,15 +4,13 @@
 
 use tracing::info;
 
-use super::channel::ControlRequest;
+use super::asked::StillLed;
 use super::fence::Interrupted;
 use super::partitions::Cause;
+use super::queue::ControlRequest;
 use super::term::Term;
 use crate::cluster::control::{ControllerError, StopPartition, StopReplica};
-use crate::types::{BrokerEpoch, BrokerId, PartitionIndex, TopicName, TopicPartition};
-
-/// What a broker that wants to stop still leads.
-pub(super) type StillLed = Vec<(TopicName, PartitionIndex)>;
+use crate::types::{BrokerEpoch, BrokerId, TopicPartition};
 
 impl Term {
     /// Moves what the broker leads to others and takes it out of every ISR. Partitions with one replica stay, and are

@@ -148,8 +148,8 @@ fn of_metadata(request: UpdateMetadata) -> wire::UpdateMetadata {
         let partitions = topic.partitions.into_iter().map(state).chain(deleted).collect();
         wire::TopicMetadata { name: topic.name, id: topic.id, partitions }
     };
-    let topics = request.topics.iter().cloned().map(topic).collect();
-    wire::UpdateMetadata { head, topics, live_brokers: request.live_brokers.iter().cloned().map(of_live).collect() }
+    let topics = request.topics.into_iter().map(topic).collect();
+    wire::UpdateMetadata { head, topics, live_brokers: request.live_brokers.into_iter().map(of_live).collect() }
 }
 
 fn of_live(broker: LiveBroker) -> wire::Broker {

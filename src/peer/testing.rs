@@ -138,8 +138,8 @@ pub(super) fn peers(brokers: &[LiveBroker], controller: i32) -> Peers {
     let (controller_epoch, broker_epoch) = (ControllerEpoch(1), BrokerEpoch(1));
     image.apply(&UpdateMetadata {
         head: ControlHead { controller: BrokerId(controller), controller_epoch, broker_epoch },
-        topics: Arc::default(),
-        live_brokers: Arc::from(brokers),
+        topics: vec![],
+        live_brokers: brokers.to_vec(),
     });
     let patience = Duration::from_secs(20);
     Peers {

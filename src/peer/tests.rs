@@ -217,7 +217,7 @@ async fn metadata_says_deletion_and_stop_says_it_by_its_epoch() {
     let topic = TopicMetadata { name: "a".into(), id: id(1), partitions: vec![state(0, None)], deleted };
     let mut strange = other.registered(2);
     strange.endpoints[0].security_protocol = "CARRIER_PIGEON".into();
-    let request = UpdateMetadata { head: head(), topics: Arc::new([topic]), live_brokers: Arc::new([strange]) };
+    let request = UpdateMetadata { head: head(), topics: vec![topic], live_brokers: vec![strange] };
     assert_eq!(link.update_metadata(request.clone()).await, Ok(()));
     assert_eq!(link.update_metadata(request).await, Err(ControlError::StaleBrokerEpoch));
     let stop = |partition, epoch: Option<i32>, delete| StopPartition {
@@ -245,7 +245,7 @@ async fn a_broker_that_cannot_be_reached_has_not_refused() {
     let mut nowhere = other.registered(2);
     nowhere.endpoints.truncate(1);
     let link = RemoteBroker::new(&peers(&[], 1), &nowhere);
-    let request = UpdateMetadata { head: head(), topics: Arc::default(), live_brokers: Arc::default() };
+    let request = UpdateMetadata { head: head(), topics: vec![], live_brokers: vec![] };
     let error = link.update_metadata(request.clone()).await.expect_err("there is no way");
     assert!(matches!(&error, ControlError::Unreachable(why) if why.contains("has no listener BROKERS")), "{error}");
     let other = Other::start([Act::Close]).await;

@@ -2,14 +2,17 @@
 //!
 //! Behaviour
 //! - Only the controller serves it: NOT_CONTROLLER (41) of the whole answer from others.
-//! - Replicas that are empty, negative, repeated, or would be added without being live: INVALID_REPLICA_ASSIGNMENT (39).
-//!   Unknown partition, or its topic is being deleted: UNKNOWN_TOPIC_OR_PARTITION (3). Null takes a reassignment back,
-//!   NO_REASSIGNMENT_IN_PROGRESS (85) if there is none. What the topic's node cannot hold: UNKNOWN_SERVER_ERROR (−1).
+//! - Replicas that are empty, negative, repeated, or would be added without being live: INVALID_REPLICA_ASSIGNMENT
+//!   (39). Unknown partition, or its topic is being deleted: UNKNOWN_TOPIC_OR_PARTITION (3). Null takes a
+//!   reassignment back, NO_REASSIGNMENT_IN_PROGRESS (85) if there is none. What the topic's node cannot hold:
+//!   UNKNOWN_SERVER_ERROR (−1).
 //! - The answer says that the reassignment is on record; ListPartitionReassignments tells how far it is.
 //! - Of a partition that is named twice the last entry counts.
 //!
-//! Versions: 1 may forbid another replication factor, INVALID_REPLICATION_FACTOR (38) then (KIP-860). Ignored: timeout_ms.
-//! Source: Kafka 3.9 `KafkaApis.handleAlterPartitionReassignmentsRequest`, `KafkaController.processApiPartitionReassignment`.
+//! Versions: 1 may forbid another replication factor, INVALID_REPLICATION_FACTOR (38) then (KIP-860). Ignored:
+//! timeout_ms.
+//! Source: Kafka 3.9 `KafkaApis.handleAlterPartitionReassignmentsRequest`,
+//! `KafkaController.processApiPartitionReassignment`.
 
 use std::ops::RangeInclusive;
 

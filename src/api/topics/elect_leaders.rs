@@ -2,9 +2,9 @@
 //!
 //! Behaviour
 //! - Only the controller serves it: NOT_CONTROLLER (41) for each partition from others.
-//! - Type 0, the preferred leader: ELECTION_NOT_NEEDED (84) if it leads, PREFERRED_LEADER_NOT_AVAILABLE (80) if it is not
-//!   in sync. Type 1, unclean: ELECTION_NOT_NEEDED if there is a leader, ELIGIBLE_LEADERS_NOT_AVAILABLE (83) if no replica
-//!   is live; allowed whatever the topic says. Another type: INVALID_REQUEST (42).
+//! - Type 0, the preferred leader: ELECTION_NOT_NEEDED (84) if it leads, PREFERRED_LEADER_NOT_AVAILABLE (80) if it is
+//!   not in sync. Type 1, unclean: ELECTION_NOT_NEEDED if there is a leader, ELIGIBLE_LEADERS_NOT_AVAILABLE (83) if no
+//!   replica is live; allowed whatever the topic says. Another type: INVALID_REQUEST (42).
 //! - Unknown partition: UNKNOWN_TOPIC_OR_PARTITION (3); topic being deleted: INVALID_TOPIC_EXCEPTION (17).
 //! - Null means every partition; then those that need no election are not in the answer.
 //! - The answer waits until this broker's image has the new leaders, or until the time-out: REQUEST_TIMED_OUT (7) means
@@ -60,8 +60,8 @@ impl Handler for ElectLeaders {
         };
         let mut entries = elect(&ctx, kind, asked).await;
         if req.topic_partitions.is_none() {
-            let needed = |result: &Result<_, Refusal>| !matches!(result, Err(refusal) if refusal.error == ResponseError::ElectionNotNeeded);
-            entries.retain(|_, result| needed(result));
+            let unneeded = ResponseError::ElectionNotNeeded;
+            entries.retain(|_, result| !result.as_ref().is_err_and(|refusal| refusal.error == unneeded));
         }
         let timeout_ms = req.timeout_ms;
         Reply::Later(

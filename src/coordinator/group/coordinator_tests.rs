@@ -155,8 +155,8 @@ pub(super) fn offsets_topic() -> UpdateMetadata {
             controller_epoch: ControllerEpoch(1),
             broker_epoch: BrokerEpoch(1),
         },
-        live_brokers: Arc::default(),
-        topics: Arc::new([TopicMetadata {
+        live_brokers: Vec::new(),
+        topics: vec![TopicMetadata {
             name: TopicName::new(CONSUMER_OFFSETS),
             id: TopicId::from_random(99).expect("a legal id"),
             partitions: vec![PartitionState {
@@ -174,7 +174,7 @@ pub(super) fn offsets_topic() -> UpdateMetadata {
                 partition_epoch: PartitionEpoch(0),
             }],
             deleted: Vec::new(),
-        }]),
+        }],
     }
 }
 

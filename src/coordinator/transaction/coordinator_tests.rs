@@ -210,7 +210,7 @@ fn topics(named: &[(&str, i32)], deleted: &[(&str, i32)]) -> UpdateMetadata {
             controller_epoch: ControllerEpoch(1),
             broker_epoch: BrokerEpoch(1),
         },
-        live_brokers: Arc::default(),
+        live_brokers: Vec::new(),
         topics: named.iter().map(|t| topic(t, false)).chain(deleted.iter().map(|t| topic(t, true))).collect(),
     }
 }
