@@ -213,7 +213,9 @@ class Run:
                 if not read_replica(self.record, self.cluster, number, self.topic, part, ends[part], number == state.leader):
                     refused.add(number)
         if refused:
-            raise Failed(f"followers {sorted(refused)} do not answer a consumer's Fetch 11 (KIP-392)")
+            # A row of its own fails for that.
+            self.note(f"followers {sorted(refused)} answer no consumer, so their copies were not read")
+        self.refused = refused
 
     def judge(self):
         history = History(self.record.events)

@@ -51,6 +51,21 @@ def others(cluster, number):
     return [node.label for node in cluster.nodes.values() if node.number != number]
 
 
+@scenario("followers-serve-consumers")
+def followers_serve(cluster, plan):
+    """Every replica answers a consumer's Fetch 11 (KIP-392), which the end of every other row reads them by."""
+    runs = []
+
+    def body(run):
+        runs.append(run)
+        run.rest(3)
+
+    note = plan.run(cluster, "KIP392", body)
+    if runs[0].refused:
+        raise Failed(f"followers {sorted(runs[0].refused)} answer NOT_LEADER_OR_FOLLOWER; {note}")
+    return note
+
+
 @scenario("kill-one")
 def kill_one(cluster, plan):
     """kill -9 of one broker that leads, and nothing else: how long no acknowledgement comes."""
