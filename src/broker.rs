@@ -4,12 +4,14 @@
 //! beside an external ZooKeeper → contend for the controller → first metadata image → let clients in → ready. The image
 //! comes from a controller that may be elsewhere, so brokers are heard before it. Whatever fails on the way ends the
 //! start with one line.
-//! Stop: no more accepts → what is in flight is answered → coordinators → replicas → storage → session.
+//! Stop: the controller moves away what this broker leads → no more accepts → what is in flight is answered →
+//! coordinators → replicas → storage → session.
 //! Decides nothing itself.
 
 mod boot;
 mod dirs;
 mod first_image;
+mod hand_over;
 mod leadership;
 mod links;
 mod lost_dir;
@@ -32,6 +34,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::dirs::Dirs;
+use self::hand_over::HandOver;
 use self::leadership::Leadership;
 use self::links::Links;
 use self::seams::{Embedded, Seams};
@@ -109,6 +112,7 @@ pub struct Broker {
     dirs: Vec<SharedLogDir>,
     coordination: SharedCoordination,
     controller: ControllerHandle,
+    hand_over: Option<HandOver>,
     failures: watch::Receiver<Option<Arc<str>>>,
 }
 
@@ -204,6 +208,7 @@ impl Broker {
             dirs,
             coordination,
             controller,
+            hand_over: parts.hand_over,
             failures,
         })
     }
@@ -239,6 +244,9 @@ impl Broker {
     /// Orderly stop: answers or closes what is in flight, flushes, and gives up the session.
     pub async fn stop(self) {
         info!(target: "kafka.server.KafkaServer", "[KafkaServer id={}] shutting down", self.id);
+        if let Some(hand_over) = &self.hand_over {
+            hand_over.run().await;
+        }
         self.stopping.send_replace(true);
         for accepting in self.accepting {
             let _ = accepting.await;
@@ -416,6 +424,7 @@ struct Parts {
     control: Arc<ReplicaControl>,
     epoch: SharedBrokerEpoch,
     peers: Peers,
+    hand_over: Option<HandOver>,
     /// Taken when the controller starts.
     seat: Option<ControllerSeat>,
     handles: Arc<Handles>,
@@ -451,6 +460,8 @@ impl Parts {
         let (controller, seat) = controller::seat();
         let blocks = controller_link::producer_ids(&peers, Arc::new(controller.clone()));
         let producer_ids = ProducerIds::new(identity.broker_id, blocks);
+        let shutdown = controller_link::shutdown(&peers, Arc::new(controller.clone()));
+        let hand_over = HandOver::new(config, identity.broker_id, &epoch, &image, shutdown);
         let transactions = Arc::new(TransactionCoordinator::new(
             transaction_config(config),
             writer,
@@ -489,7 +500,7 @@ impl Parts {
             sessions: Sessions::new(slots),
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
         });
-        Ok(Self { image, dynamic_config, replicas, control, epoch, peers, seat: Some(seat), handles })
+        Ok(Self { image, dynamic_config, replicas, control, epoch, peers, hand_over, seat: Some(seat), handles })
     }
 }
 

@@ -41,6 +41,11 @@ pub struct Config {
     pub inter_broker_listener: String,
     /// `None`: the node coordinates itself.
     pub zookeeper: Option<ZookeeperConfig>,
+    /// Whether a broker that stops has the controller move away what it leads, and how long it may take: retries, each
+    /// of this pause.
+    pub controlled_shutdown_enable: bool,
+    pub controlled_shutdown_max_retries: i32,
+    pub controlled_shutdown_retry_backoff_ms: i64,
     /// How long this broker waits for the controller's answers.
     pub request_timeout_ms: i32,
     /// How long the controller here waits for brokers' answers, and a broker that stops for the controller's.
@@ -261,6 +266,9 @@ impl Config {
             advertised_listeners: listeners.advertised,
             inter_broker_listener: listeners.inter_broker,
             zookeeper,
+            controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable"),
+            controlled_shutdown_max_retries: reader.int("controlled.shutdown.max.retries"),
+            controlled_shutdown_retry_backoff_ms: reader.long("controlled.shutdown.retry.backoff.ms"),
             request_timeout_ms: reader.int("request.timeout.ms"),
             controller_socket_timeout_ms: reader.int("controller.socket.timeout.ms"),
             replica_socket_timeout_ms: reader.int("replica.socket.timeout.ms"),

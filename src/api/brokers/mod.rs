@@ -3,6 +3,8 @@
 //! elsewhere could take partitions from their leaders (CVE-2018-1288).
 
 pub(crate) mod allocate_producer_ids;
+pub(crate) mod alter_partition;
+pub(crate) mod controlled_shutdown;
 pub(crate) mod leader_and_isr;
 pub(crate) mod stop_replica;
 pub(crate) mod update_metadata;

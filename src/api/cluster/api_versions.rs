@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    const KEYS_OF_BROKERS: &[i16] = &[4, 5, 6, 67];
+    const KEYS_OF_BROKERS: &[i16] = &[4, 5, 6, 7, 56, 67];
 
     #[test]
     fn software_names_are_letters_digits_dashes_and_dots() {

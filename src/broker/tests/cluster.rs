@@ -253,7 +253,7 @@ async fn a_starting_broker_hears_the_controller_and_lets_clients_wait() {
     let mut outside = client(&broker).await;
     let versions = outside.call(&ApiVersionsRequest::default(), 0).await;
     assert!(versions.api_keys.iter().all(|api| ![4, 5, 6, 7, 56, 67].contains(&api.api_key)));
-    for header in [[0, 4, 0, 7], [0, 5, 0, 4], [0, 6, 0, 8], [0, 67, 0, 0]] {
+    for header in [[0, 4, 0, 7], [0, 5, 0, 4], [0, 6, 0, 8], [0, 7, 0, 3], [0, 56, 0, 3], [0, 67, 0, 0]] {
         let mut outside = client(&broker).await;
         let frame: Vec<u8> = header.iter().chain(&[0, 0, 0, 1, 0xff, 0xff, 0]).chain(&[0; 60]).copied().collect();
         outside.send_raw(&frame).await;

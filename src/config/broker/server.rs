@@ -56,11 +56,11 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Threads that work on requests.";
     "background.threads" Int "10" [AtLeast(1)] ClusterWide => NoEffect,
         "Threads for housekeeping.";
-    "controlled.shutdown.enable" Boolean "true" [Any] ReadOnly => NoEffect,
+    "controlled.shutdown.enable" Boolean "true" [Any] ReadOnly => Honoured,
         "Whether leadership is handed over before the broker stops.";
-    "controlled.shutdown.max.retries" Int "3" [Any] ReadOnly => NoEffect,
+    "controlled.shutdown.max.retries" Int "3" [Any] ReadOnly => Honoured,
         "How often handing over leadership is tried again.";
-    "controlled.shutdown.retry.backoff.ms" Long "5000" [Any] ReadOnly => NoEffect,
+    "controlled.shutdown.retry.backoff.ms" Long "5000" [Any] ReadOnly => Honoured,
         "Pause between two such tries.";
     "controller.socket.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,
         "Socket time-out of the controller's requests to brokers.";

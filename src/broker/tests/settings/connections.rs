@@ -4,6 +4,7 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
 use super::*;
+use crate::broker::hand_over::HandOver;
 use crate::broker::links;
 use crate::broker::sockets::Sockets;
 use crate::clock::SystemClock;
@@ -95,4 +96,21 @@ async fn requests_to_other_brokers_wait_as_long_as_is_set() {
     let id = PartitionId { topic: "t".into(), topic_id: TopicId::ZERO, partition: PartitionIndex(0) };
     let link = RemoteLeaders::new(&peers).link(BrokerId(2), 0);
     check(link.list_offset(id, LeaderEpoch(1), LogEnd::Latest).await.unwrap_err().to_string(), 500);
+}
+
+#[tokio::test]
+async fn leadership_is_handed_over_for_as_long_as_is_set() {
+    let patience = |settings: &[&str]| {
+        let config = load(Path::new("d"), settings).unwrap();
+        let image = Arc::new(ImagePublisher::default());
+        let (own, _seat) = controller::seat();
+        HandOver::new(&config, BrokerId(1), &SharedBrokerEpoch::default(), &image, Arc::new(own))
+            .map(|hand_over| hand_over.patience)
+    };
+    let cluster = "zookeeper.connect=127.0.0.1:1";
+    assert_eq!(patience(&[]), None, "alone");
+    assert_eq!(patience(&[cluster, "controlled.shutdown.enable=false"]), None);
+    assert_eq!(patience(&[cluster]), Some(Duration::from_secs(15)));
+    let both = ["controlled.shutdown.max.retries=2", "controlled.shutdown.retry.backoff.ms=7"];
+    assert_eq!(patience(&[cluster, both[0], both[1]]), Some(Duration::from_millis(14)));
 }
