@@ -72,7 +72,9 @@ use crate::net::write_queue::WriteQueues;
 use crate::peer::markers::RemoteMarkers;
 use crate::peer::verify::RemoteVerification;
 use crate::peer::{Peers, controller_link};
+use crate::replica::alter_partition::{self, IsrChanges};
 use crate::replica::control::ReplicaControl;
+use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::maintenance;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
@@ -461,6 +463,10 @@ impl Parts {
         let blocks = controller_link::producer_ids(&peers, Arc::new(controller.clone()));
         let producer_ids = ProducerIds::new(identity.broker_id, blocks);
         let shutdown = controller_link::shutdown(&peers, Arc::new(controller.clone()));
+        let changes = Arc::new(IsrChanges::default());
+        let follower_fetches = FollowerFetches::new(Arc::clone(&replicas), Arc::clone(&changes));
+        let isr = controller_link::isr(&peers, Arc::new(controller.clone()));
+        alter_partition::start(Arc::clone(&replicas), changes, isr, epoch.clone());
         let hand_over = HandOver::new(config, identity.broker_id, &epoch, &image, shutdown);
         let transactions = Arc::new(TransactionCoordinator::new(
             transaction_config(config),
@@ -492,6 +498,7 @@ impl Parts {
             control: Arc::clone(&control) as Arc<dyn BrokerLink>,
             controller,
             replicas: Arc::clone(&replicas),
+            follower_fetches,
             groups,
             markers,
             transactions,

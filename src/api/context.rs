@@ -20,6 +20,7 @@ use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::markers::SharedMarkers;
 use crate::coordinator::routed_verification::RoutedVerification;
 use crate::coordinator::transaction::TransactionCoordinator;
+use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
 use crate::types::{BrokerId, PartitionIndex};
@@ -43,6 +44,8 @@ pub(crate) struct Handles {
     /// In blocks from the cluster's controller, wherever it is.
     pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) replicas: Arc<ReplicaManager>,
+    /// The leader's end of followers' fetches.
+    pub(crate) follower_fetches: Arc<FollowerFetches>,
     pub(crate) groups: Arc<GroupCoordinator>,
     /// Writes the ends of transactions, where this broker leads.
     pub(crate) markers: SharedMarkers,

@@ -15,7 +15,8 @@
 //! - All replies together hold no more records than `replies` allows: an answer may be smaller than the limits, and one
 //!   for whose first batch there is no room in time has no records.
 //! - A negative limit, or an isolation level that does not exist: UNKNOWN_SERVER_ERROR (−1) for each partition.
-//! - Replicas (replica id ≥ 0) are refused with NOT_LEADER_OR_FOLLOWER until there is replication.
+//! - Followers (replica id ≥ 0) are answered by [`replica_fetch`], on listeners of brokers; alone there are none, and
+//!   whoever says so is refused with NOT_LEADER_OR_FOLLOWER (6).
 //!
 //! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12
 //! flexible, divergence; 13 topic ids (UNKNOWN_TOPIC_ID); 15 replica state; 16 leader hints (optional, not sent); 17,
@@ -32,9 +33,10 @@ use futures_util::future::BoxFuture;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 
-use crate::api::context::RequestContext;
+use crate::api::context::{Audience, RequestContext};
 use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row};
+use crate::api::records::replica_fetch;
 use crate::api::replies::{Claim, Replies};
 use crate::api::shared::isolation::read_committed;
 use crate::api::shared::leader;
@@ -111,14 +113,20 @@ fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
 /// Whether this body of a fetch is a follower's. One that cannot be read is nobody's.
 pub(crate) fn is_of_follower(body: BytesMut, version: i16) -> bool {
     VERSIONS.contains(&version)
-        && codec::decode_request::<FetchRequest>(body.freeze(), version).is_ok_and(|request| is_follower(&request))
-}
-
-fn is_follower(request: &FetchRequest) -> bool {
-    request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0
+        && codec::decode_request::<FetchRequest>(body.freeze(), version)
+            .is_ok_and(|request| replica_fetch::replica(&request).is_some())
 }
 
 async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
+    match (replica_fetch::replica(&request), ctx.audience) {
+        (Some(replica), Audience::Brokers) => return replica_fetch::answer(ctx, replica, request).await,
+        (Some(replica), Audience::Clients) => {
+            let reason = format!("broker {replica} fetches on listener {}, which is of clients", ctx.listener);
+            return Outcome::Close(CloseReason::Malformed(reason));
+        }
+        // Alone there is nobody to follow it: refused, partition by partition.
+        (Some(_), Audience::Alone) | (None, _) => {}
+    }
     if !ctx.handles.gate.passed().await {
         return Outcome::Close(CloseReason::Malformed("the broker stops before it has started".into()));
     }
@@ -147,7 +155,7 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
 
 /// Why no partition of the request is read.
 fn refusal(request: &FetchRequest) -> Option<ResponseError> {
-    if is_follower(request) {
+    if replica_fetch::replica(request).is_some() {
         return Some(ResponseError::NotLeaderOrFollower);
     }
     if request.max_bytes < 0 {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::super::Broker;
 use super::{WireClient, produce, topic};
 use crate::clock::SystemClock;
-use crate::cluster::control::{BrokerLink, ControlError, ControlHead, LiveBroker, UpdateMetadata};
+use crate::cluster::control::{BrokerLink, ControlError, ControlHead, Endpoint, LiveBroker, UpdateMetadata};
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::SharedBrokerEpoch;
 use crate::cluster::znodes::{brokers, controller};
@@ -28,9 +28,11 @@ use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
 use crate::coordination::{Coordination, CreateMode};
 use crate::peer::address::Addresses;
 use crate::peer::broker_link::RemoteBroker;
+use crate::peer::fetch::RemoteLeaders;
 use crate::peer::{Patience, Peers};
+use crate::replica::leader_link::{FetchAsk, FetchRefused, LeaderLinks, LogEnd, PartitionAsk, PartitionId};
 use crate::task;
-use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -177,6 +179,73 @@ async fn a_controller_in_one_process_leads_a_broker_in_another() {
     one.stop().await;
 }
 
+fn registration(broker: &Broker, id: i32) -> LiveBroker {
+    let endpoint = |listener: &str, at: usize| Endpoint {
+        listener: listener.into(),
+        security_protocol: "PLAINTEXT".into(),
+        host: "127.0.0.1".into(),
+        port: broker.addresses()[at].port(),
+    };
+    LiveBroker { id: BrokerId(id), endpoints: vec![endpoint("BROKERS", 0), endpoint("CLIENTS", 1)], rack: None }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_answers_followers_where_brokers_speak_and_nowhere_else() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let brokers =
+        [start(&server, "follow", 1, dirs[0].path()).await, start(&server, "follow", 2, dirs[1].path()).await];
+    let mut at_one = client(&brokers[0]).await;
+    until(&mut at_one, None, |answer| shows(answer, &[1, 2], 1)).await;
+    let wanted = CreatableTopic::default().with_name(topic("t")).with_num_partitions(1).with_replication_factor(2);
+    let request = CreateTopicsRequest::default().with_topics(vec![wanted]).with_timeout_ms(30_000);
+    assert_eq!(at_one.call(&request, 5).await.topics[0].error_code, 0);
+    let shown = until(&mut at_one, Some("t"), |answer| leaders(answer).values().any(|leader| *leader > 0)).await;
+    let (topic_id, partition) = (TopicId(shown.topics[0].topic_id), &shown.topics[0].partitions[0]);
+    let (leader, leader_epoch) = (partition.leader_id.0, LeaderEpoch(partition.leader_epoch));
+    let at = &brokers[usize::try_from(leader - 1).unwrap()];
+    let mut at_leader = client(at).await;
+    let deadline = Instant::now() + LONG;
+    while at_leader.call(&to_partition(0).with_acks(1), 9).await.responses[0].partition_responses[0].error_code != 0 {
+        assert!(Instant::now() < deadline, "it does not lead");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The other replica, as the test plays it.
+    let me = 3 - leader;
+    let follow =
+        |listener| RemoteLeaders::new(&peers(me, listener, vec![registration(at, leader)])).link(BrokerId(leader), 0);
+    let id = PartitionId { topic: "t".into(), topic_id, partition: PartitionIndex(0) };
+    let unknown = PartitionId { topic_id: TopicId(uuid::Uuid::from_u128(7)), ..id.clone() };
+    let wanted = |id: &PartitionId| PartitionAsk {
+        id: id.clone(),
+        fetch_offset: Offset(0),
+        last_fetched_epoch: None,
+        leader_epoch: Some(leader_epoch),
+        log_start_offset: Offset(0),
+        max_bytes: 1 << 20,
+    };
+    let ask = FetchAsk {
+        replica: BrokerId(me),
+        replica_epoch: BrokerEpoch::NONE,
+        max_wait_ms: 500,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        partitions: vec![wanted(&unknown), wanted(&id)],
+    };
+    let link = follow("BROKERS");
+    let answered = link.fetch(ask.clone()).await.unwrap().partitions;
+    assert_eq!(answered[0], (unknown, Err(FetchRefused::UnknownTopicId)));
+    let found = answered[1].1.as_ref().unwrap();
+    assert!(found.records.concat().starts_with(&[0; 8]), "a batch from offset 0: {found:?}");
+    let end = link.list_offset(id, leader_epoch, LogEnd::Latest).await;
+    assert_eq!(end, Ok(Ok(Offset(1))), "the end of the log, not the high watermark");
+    let closed = follow("CLIENTS").fetch(ask).await.unwrap_err().to_string();
+    assert!(closed.contains("lost"), "{closed}");
+    for broker in brokers {
+        broker.stop().await;
+    }
+}
+
 /// A controller that the test plays itself: its session holds `/controller`.
 struct Controller {
     store: ZookeeperCoordination,
@@ -205,15 +274,19 @@ impl Controller {
     }
 }
 
-fn link(to: &LiveBroker) -> Arc<RemoteBroker> {
-    let peers = Peers {
-        me: BrokerId(99),
+/// What the test itself, as broker `me`, reaches these brokers by.
+fn peers(me: i32, listener: &str, live: Vec<LiveBroker>) -> Peers {
+    let image = Arc::new(ImagePublisher::default());
+    let (controller_epoch, broker_epoch) = (ControllerEpoch(1), BrokerEpoch(1));
+    let head = ControlHead { controller: BrokerId(me), controller_epoch, broker_epoch };
+    image.apply(&UpdateMetadata { head, topics: vec![], live_brokers: live });
+    Peers {
+        me: BrokerId(me),
         epoch: SharedBrokerEpoch::default(),
-        addresses: Addresses::new(Arc::new(ImagePublisher::default()), "BROKERS"),
+        addresses: Addresses::new(image, listener),
         clock: Arc::new(SystemClock),
         patience: Patience::default(),
-    };
-    RemoteBroker::new(&peers, to)
+    }
 }
 
 fn said(live: &LiveBroker, broker_epoch: BrokerEpoch, controller_epoch: i32) -> UpdateMetadata {
@@ -240,7 +313,7 @@ async fn a_starting_broker_hears_the_controller_and_lets_clients_wait() {
     early.send(&MetadataRequest::default().with_topics(Some(vec![])), 12).await;
     assert!(early.frame_within(Duration::from_millis(300)).await.is_none(), "it waits");
 
-    let link = link(&live);
+    let link = RemoteBroker::new(&peers(99, "BROKERS", vec![]), &live);
     let stale = link.update_metadata(said(&live, BrokerEpoch(epoch.0 - 1), 7)).await;
     assert_eq!(stale, Err(ControlError::StaleBrokerEpoch));
     assert_eq!(link.update_metadata(said(&live, epoch, 7)).await, Ok(()));
