@@ -29,7 +29,7 @@ use crate::api::shared::refusal::{Refusal, wire_outcome};
 use crate::api::shared::strings::text;
 use crate::cluster::control::ControllerError;
 use crate::cluster::image::{ClusterImage, ImagePublisher};
-use crate::controller::ElectionType;
+use crate::controller::{ElectionRefused, ElectionType};
 use crate::types::{BrokerId, TopicPartition};
 
 pub(crate) struct ElectLeaders;
@@ -88,8 +88,8 @@ async fn elect(ctx: &RequestContext, kind: ElectionType, asked: BTreeSet<TopicPa
         Ok(results) => results
             .into_iter()
             .map(|(name, result)| {
-                let refusal = |refused| Refusal::new(error_code::of_election(refused), refused.to_string());
-                (name, result.map_err(refusal))
+                let result = result.map_err(|refused| refusal(&name, refused));
+                (name, result)
             })
             .collect(),
         Err(error) => {
@@ -100,6 +100,17 @@ async fn elect(ctx: &RequestContext, kind: ElectionType, asked: BTreeSet<TopicPa
             names.into_iter().map(|name| (name, Err(refusal.clone()))).collect()
         }
     }
+}
+
+/// With Kafka's texts, which name its classes where nobody could be elected.
+fn refusal(name: &TopicPartition, refused: ElectionRefused) -> Refusal {
+    let failed = |strategy: &str| format!("Failed to elect leader for partition {name} under strategy {strategy}");
+    let message = match refused {
+        ElectionRefused::PreferredNotAvailable => failed("PreferredReplicaPartitionLeaderElectionStrategy"),
+        ElectionRefused::NoneAvailable => failed("OfflinePartitionLeaderElectionStrategy(true)"),
+        refused => refused.to_string(),
+    };
+    Refusal::new(error_code::of_election(refused), message)
 }
 
 async fn await_leaders(image: &ImagePublisher, entries: &mut Entries, timeout_ms: i32) {
@@ -143,6 +154,21 @@ fn respond(entries: Entries) -> ElectLeadersResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_have_kafkas_texts() {
+        let text = |refused| refusal(&TopicPartition::new("t", 4), refused).message.unwrap();
+        assert_eq!(text(ElectionRefused::NotNeeded), "Leader election not needed for topic partition.");
+        assert_eq!(text(ElectionRefused::UnknownPartition), "The partition does not exist.");
+        assert_eq!(
+            text(ElectionRefused::PreferredNotAvailable),
+            "Failed to elect leader for partition t-4 under strategy PreferredReplicaPartitionLeaderElectionStrategy"
+        );
+        assert_eq!(
+            text(ElectionRefused::NoneAvailable),
+            "Failed to elect leader for partition t-4 under strategy OfflinePartitionLeaderElectionStrategy(true)"
+        );
+    }
 
     #[test]
     fn answers_are_grouped_by_topic_and_encode_in_every_version() {
