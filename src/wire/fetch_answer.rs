@@ -12,7 +12,7 @@ use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, To
 /// First version with topic ids.
 const TOPIC_IDS_FROM: i16 = 13;
 /// What a partition takes at least: numbers, three lengths and the end of its tagged fields.
-const PARTITION_BYTES_MIN: usize = 38;
+const PARTITION_BYTES_MIN: usize = 37;
 const TAG_DIVERGING_EPOCH: u32 = 0;
 const TAG_CURRENT_LEADER: u32 = 1;
 
@@ -124,6 +124,19 @@ mod tests {
                 let body = by_the_crate(&sent, version);
                 assert_eq!(read_from(&body, version), Ok(read_back(sent)), "version {version}");
             }
+        }
+    }
+
+    /// A follower that is caught up gets many partitions of the least size at once.
+    #[test]
+    fn many_partitions_without_records_are_read() {
+        for version in 12..=17 {
+            let mut sent = full(version);
+            sent.topics.truncate(1);
+            let nothing = |index| FetchedPartition::failed(PartitionIndex(index), 0);
+            sent.topics[0].partitions = (0..50).map(nothing).collect();
+            let body = by_the_crate(&sent, version);
+            assert_eq!(read_from(&body, version), Ok(read_back(sent)), "version {version}");
         }
     }
 
