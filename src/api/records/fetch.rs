@@ -54,6 +54,8 @@ use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, Fe
 const KEY: i16 = 1;
 const VERSIONS: RangeInclusive<i16> = 4..=18;
 const VERSION_TOPIC_IDS: i16 = 13;
+/// From here on consumers name their rack, and may be sent to a follower. Source: Kafka 3.9 `FetchParams`.
+const VERSION_ANY_REPLICA: i16 = 11;
 
 /// Fetch has a row of its own making: its answer borrows the record bytes.
 pub(crate) const ROW: Row = Row {
@@ -73,6 +75,8 @@ struct Limits {
     min_bytes: usize,
     max_wait: Duration,
     read_committed: bool,
+    /// A follower answers as well, as far as its own high watermark (KIP-392).
+    any_replica: bool,
 }
 
 /// One partition of the request with what was found for it.
@@ -135,6 +139,7 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
         min_bytes: request.min_bytes.max(0) as usize,
         max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
         read_committed: read_committed(request.isolation_level) == Ok(true),
+        any_replica: ctx.version >= VERSION_ANY_REPLICA,
     };
     let (usage, wanted) = match enter_session(&ctx, &request) {
         Ok(entered) => entered,
@@ -297,12 +302,16 @@ impl Fetched {
 }
 
 /// Fills in positions and errors of the moment; `upto` is set where there may be something to read.
-fn look(part: &mut Part, read_committed: bool) {
+fn look(part: &mut Part, read_committed: bool, any_replica: bool) {
     let Some(replica) = &part.replica else { return };
     let view = replica.view();
     let found = &mut part.found;
     *found = Fetched::nothing();
-    if let Err(error) = leader::check(&view, part.wanted.current_leader_epoch) {
+    let checked = match any_replica {
+        true => leader::check_epoch(&view, part.wanted.current_leader_epoch),
+        false => leader::check(&view, part.wanted.current_leader_epoch),
+    };
+    if let Err(error) = checked {
         found.error = Some(error);
         return;
     }
@@ -368,18 +377,20 @@ async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: u
 struct Room {
     left: usize,
     read_committed: bool,
+    any_replica: bool,
     /// The first batch may be larger than all limits, lest a consumer never get past it.
     empty_so_far: bool,
 }
 
 impl Room {
     fn of(limits: Limits) -> Self {
-        Self { left: limits.max_bytes, read_committed: limits.read_committed, empty_so_far: true }
+        let Limits { max_bytes: left, read_committed, any_replica, .. } = limits;
+        Self { left, read_committed, any_replica, empty_so_far: true }
     }
 
     /// Looks at a partition: its replica, where to stop and how many bytes to read; `None` if there is nothing to read.
     fn for_part(&self, part: &mut Part) -> Option<(Arc<Partition>, Offset, usize)> {
-        look(part, self.read_committed);
+        look(part, self.read_committed, self.any_replica);
         let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { return None };
         let bytes = self.left.min(part.wanted.partition_max_bytes.max(0) as usize);
         let some = part.wanted.fetch_offset < upto && (bytes > 0 || self.empty_so_far);
@@ -547,7 +558,7 @@ mod tests {
 
     fn answer(replica: &Arc<Partition>, offset: i64, current: i32, last_fetched: i32) -> (i16, Option<(i32, i64)>) {
         let mut part = part(replica, offset, current, last_fetched);
-        look(&mut part, false);
+        look(&mut part, false, false);
         let diverging = part.found.diverging.map(|(epoch, end)| (epoch.0, end.0));
         (part.found.error.map_or(0, |error| error.code()), diverging)
     }

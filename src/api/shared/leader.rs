@@ -49,7 +49,8 @@ pub(in crate::api) fn check(view: &PartitionView, epoch: i32) -> Result<(), Resp
     if view.leading { Ok(()) } else { Err(ResponseError::NotLeaderOrFollower) }
 }
 
-fn check_epoch(view: &PartitionView, epoch: i32) -> Result<(), ResponseError> {
+/// As [`check`], whether it leads or follows.
+pub(in crate::api) fn check_epoch(view: &PartitionView, epoch: i32) -> Result<(), ResponseError> {
     let current = view.leader_epoch.0;
     if epoch < 0 || epoch == current {
         return Ok(());
