@@ -69,11 +69,13 @@ use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::write_queue::WriteQueues;
+use crate::peer::fetch::RemoteLeaders;
 use crate::peer::markers::RemoteMarkers;
 use crate::peer::verify::RemoteVerification;
 use crate::peer::{Peers, controller_link};
 use crate::replica::alter_partition::{self, IsrChanges};
 use crate::replica::control::ReplicaControl;
+use crate::replica::fetcher::Fetchers;
 use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::maintenance;
 use crate::replica::manager::ReplicaManager;
@@ -115,6 +117,7 @@ pub struct Broker {
     coordination: SharedCoordination,
     controller: ControllerHandle,
     hand_over: Option<HandOver>,
+    fetchers: Arc<Fetchers>,
     failures: watch::Receiver<Option<Arc<str>>>,
 }
 
@@ -211,6 +214,7 @@ impl Broker {
             coordination,
             controller,
             hand_over: parts.hand_over,
+            fetchers: parts.fetchers,
             failures,
         })
     }
@@ -258,6 +262,7 @@ impl Broker {
         if tokio::time::timeout(CONTROLLER_PATIENCE, self.controller.stop()).await.is_err() {
             warn!("the controller waits for ZooKeeper; stopping without it");
         }
+        self.fetchers.stop_all().await;
         let (replicas, dirs) = (Arc::clone(&self.replicas), self.dirs);
         task::blocking(move || {
             replicas.close();
@@ -426,6 +431,7 @@ struct Parts {
     control: Arc<ReplicaControl>,
     epoch: SharedBrokerEpoch,
     peers: Peers,
+    fetchers: Arc<Fetchers>,
     hand_over: Option<HandOver>,
     /// Taken when the controller starts.
     seat: Option<ControllerSeat>,
@@ -481,7 +487,11 @@ impl Parts {
         let (of_groups, of_transactions) = (Arc::clone(&groups), Arc::clone(&transactions));
         let listener = Arc::new(Leadership { groups: of_groups, transactions: of_transactions });
         let (manager, settings) = (Arc::clone(&replicas), Arc::clone(&dynamic_config));
-        let control = ReplicaControl::new(manager, Arc::clone(&image), settings, listener, epoch.clone());
+        let leaders = RemoteLeaders::new(&peers);
+        let of_fetchers = running::fetcher_settings(config);
+        let fetchers = Fetchers::new(identity.broker_id, epoch.clone(), leaders, Arc::clone(clock), of_fetchers);
+        let following = Arc::clone(&fetchers);
+        let control = ReplicaControl::new(manager, Arc::clone(&image), following, settings, listener, epoch.clone());
         let admin = ClusterAdmin::new(Arc::clone(store));
         let auto_creation = AutoCreation::new(admin.clone(), Arc::clone(&image), Arc::clone(config), Arc::clone(clock));
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
@@ -507,7 +517,8 @@ impl Parts {
             sessions: Sessions::new(slots),
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
         });
-        Ok(Self { image, dynamic_config, replicas, control, epoch, peers, hand_over, seat: Some(seat), handles })
+        let seat = Some(seat);
+        Ok(Self { image, dynamic_config, replicas, control, fetchers, epoch, peers, hand_over, seat, handles })
     }
 }
 

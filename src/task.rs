@@ -15,7 +15,7 @@ pub(crate) fn spawn_owner<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    tokio::spawn(async move {
+    start(async move {
         let _guard = EndOnPanic(name);
         future.await;
     })
@@ -44,6 +44,18 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
+    start(future)
+}
+
+fn start<T, F>(future: F) -> JoinHandle<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    #[cfg(test)]
+    if let Some(process) = testing::Process::here() {
+        return process.spawn(future);
+    }
     tokio::spawn(future)
 }
 
@@ -54,6 +66,10 @@ where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
+    #[cfg(test)]
+    if testing::Process::here().is_some() {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(joined) if joined.is_panic() => std::panic::resume_unwind(joined.into_panic()),
@@ -64,6 +80,11 @@ where
 
 /// Starts a call that blocks on the disk and is not waited for. A panic in it ends nothing else.
 pub(crate) fn in_background<F: FnOnce() + Send + 'static>(work: F) {
+    #[cfg(test)]
+    if let Some(process) = testing::Process::here() {
+        // Its end is looked for nowhere.
+        return drop(process.spawn(async move { work() }));
+    }
     tokio::task::spawn_blocking(work);
 }
 
@@ -108,6 +129,9 @@ impl Drop for Counted<'_> {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {

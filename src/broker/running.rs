@@ -13,6 +13,7 @@ use crate::cluster::running_config::RunningConfig;
 use crate::config::Config;
 use crate::log::config::LogConfig;
 use crate::net::listener::{ConnectionLimits, Limits};
+use crate::replica::fetcher::FetcherSettings;
 use crate::replica::maintenance::{Periods, PeriodsOf};
 use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
 use crate::replica::surroundings::Surroundings;
@@ -103,3 +104,15 @@ pub(super) fn periods(config: Arc<RunningConfig>) -> PeriodsOf {
 
 /// A pause of 0 must not keep a core busy with nothing to do.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// How this broker fetches from its leaders.
+pub(super) fn fetcher_settings(config: &Config) -> FetcherSettings {
+    FetcherSettings {
+        fetchers: u16::try_from(config.num_replica_fetchers).unwrap_or(1),
+        response_bytes: config.replica_fetch_response_max_bytes,
+        partition_bytes: config.replica_fetch_max_bytes,
+        wait_ms: config.replica_fetch_wait_max_ms,
+        min_bytes: config.replica_fetch_min_bytes,
+        backoff: Duration::from_millis(u64::try_from(config.replica_fetch_backoff_ms).unwrap_or(0)),
+    }
+}

@@ -9,7 +9,7 @@
 //! compaction), as functions from one state to the next; `side`, how side records lie.
 
 pub(crate) mod config;
-mod fetched;
+pub(crate) mod fetched;
 pub(crate) mod partition_log;
 pub(crate) mod reading;
 mod side;

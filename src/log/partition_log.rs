@@ -174,7 +174,7 @@ impl PartitionLog {
         &self.state
     }
 
-    #[cfg(test)]
+    /// The latest leader epoch of its history.
     pub(crate) fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.state.epochs().latest()
     }
@@ -310,7 +310,6 @@ impl PartitionLog {
     ///
     /// What is known besides the batches becomes what the leader's own append made it: transactions open and end,
     /// epochs begin, segments are closed. Source: Kafka 3.9 `UnifiedLog.appendAsFollower`.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the follower calls it"))]
     pub(crate) fn append_fetched(
         &mut self,
         records: Bytes,

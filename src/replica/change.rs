@@ -44,7 +44,6 @@ impl<T> Changed<T> {
     }
 
     /// Waits until the change is written.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the follower calls it"))]
     pub(crate) async fn recorded(self) -> Result<T, ChangeError> {
         self.queued.await?;
         Ok(self.value)

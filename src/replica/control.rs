@@ -4,12 +4,14 @@
 //! All three go through one lock in arrival order, are refused under stale epochs and change nothing when repeated
 //! (I-14). Source: Kafka 3.9 `ReplicaManager.becomeLeaderOrFollower`, `stopReplicas`, `maybeUpdateMetadataCache`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tracing::{info, warn};
 
+use super::fetcher::{Fetchers, Key};
 use super::manager::{OpenError, ReplicaManager, WantedReplica};
 use super::partition::{NotTaken, Partition, Role};
 use crate::cluster::control::{
@@ -38,6 +40,7 @@ pub(crate) trait LeadershipListener: std::fmt::Debug + Send + Sync + 'static {
 pub(crate) struct ReplicaControl {
     replicas: Arc<ReplicaManager>,
     image: Arc<ImagePublisher>,
+    fetchers: Arc<Fetchers>,
     dynamic_config: Arc<DynamicConfig>,
     listener: Arc<dyn LeadershipListener>,
     broker_epoch: SharedBrokerEpoch,
@@ -50,12 +53,13 @@ impl ReplicaControl {
     pub(crate) fn new(
         replicas: Arc<ReplicaManager>,
         image: Arc<ImagePublisher>,
+        fetchers: Arc<Fetchers>,
         dynamic_config: Arc<DynamicConfig>,
         listener: Arc<dyn LeadershipListener>,
         broker_epoch: SharedBrokerEpoch,
     ) -> Arc<Self> {
         let order = tokio::sync::Mutex::new(ControllerEpoch::NONE);
-        Arc::new(Self { replicas, image, dynamic_config, listener, broker_epoch, order })
+        Arc::new(Self { replicas, image, fetchers, dynamic_config, listener, broker_epoch, order })
     }
 
     fn admit(&self, head: &ControlHead, last: &mut ControllerEpoch) -> Result<(), ControlError> {
@@ -90,6 +94,9 @@ impl ReplicaControl {
         let wanted = accepted.iter().map(|(id, state)| WantedReplica { id: id.clone(), is_new: state.is_new });
         let wanted: Vec<_> = wanted.collect();
         let opened = task::blocking(move || replicas.open(&wanted)).await;
+        // Nothing is appended or cut while the role changes.
+        let keys: Vec<Key> = accepted.iter().map(|(id, _)| (id.topic.clone(), id.partition)).collect();
+        self.fetchers.stop(&keys).await;
         let mut taken = Vec::with_capacity(accepted.len());
         for ((id, state), opened) in accepted.into_iter().zip(opened) {
             let recorded = match opened {
@@ -110,7 +117,22 @@ impl ReplicaControl {
             };
             results.push((id.topic, id.partition, result));
         }
+        self.follow(&keys);
         Ok(results)
+    }
+
+    /// Follows what is to be followed, whether a role was taken or an older one goes on.
+    fn follow(&self, keys: &[Key]) {
+        let mut by_leader: BTreeMap<BrokerId, Vec<(Arc<Partition>, LeaderEpoch)>> = BTreeMap::new();
+        for (topic, partition) in keys {
+            let Some(partition) = self.replicas.get(topic.as_str(), *partition) else { continue };
+            if let Some((leader, epoch)) = partition.follows() {
+                by_leader.entry(leader).or_default().push((partition, epoch));
+            }
+        }
+        for (leader, partitions) in by_leader {
+            self.fetchers.follow(leader, partitions);
+        }
     }
 
     /// Reads the settings of topics that are about to be opened: their creation is in no feed.
@@ -180,6 +202,8 @@ impl ReplicaControl {
         self.admit(&request.head, &mut order)?;
         let mut results = Vec::new();
         let mut doomed = Vec::new();
+        let keys: Vec<Key> = request.partitions.iter().map(|stop| (stop.topic.clone(), stop.partition)).collect();
+        self.fetchers.stop(&keys).await;
         for stop in request.partitions {
             let partition = self.replicas.get(stop.topic.as_str(), stop.partition);
             let known = partition.as_ref().map(|partition| partition.role().leader_epoch);
@@ -201,6 +225,8 @@ impl ReplicaControl {
             results.push((stop.topic, stop.partition, Ok(())));
         }
         results.extend(self.delete(doomed).await);
+        // Those that were not to be stopped, for their epoch.
+        self.follow(&keys);
         Ok(results)
     }
 

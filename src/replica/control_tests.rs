@@ -65,10 +65,12 @@ impl Bench {
             .expect("readable");
         let store = TreeDir::new().store();
         ensure_top_level_paths(&*store, ME).await.expect("made");
-        let settings = DynamicConfig::start(store, ME, clock).await.expect("started");
+        let settings = DynamicConfig::start(store, ME, Arc::clone(&clock) as _).await.expect("started");
         let told = Arc::new(Told::default());
         let (image, epoch) = (Arc::new(ImagePublisher::default()), SharedBrokerEpoch::default());
-        let control = ReplicaControl::new(Arc::clone(&replicas), image, settings, Arc::clone(&told) as _, epoch);
+        let fetchers = testing::no_fetchers(Arc::clone(&clock) as _, epoch.clone());
+        let control =
+            ReplicaControl::new(Arc::clone(&replicas), image, fetchers, settings, Arc::clone(&told) as _, epoch);
         Self { disks, faults, dirs, replicas, control, told }
     }
 

@@ -5,6 +5,7 @@
 //! or keeps a fetch session (KIP-227) is the connection's business. Source: Kafka 3.9 `LeaderEndPoint`.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -117,5 +118,5 @@ pub(crate) trait LeaderLink: Debug + Send + Sync + 'static {
 
 /// Where links to leaders come from. `fetcher` numbers the connections to one broker.
 pub(crate) trait LeaderLinks: Debug + Send + Sync + 'static {
-    fn link(&self, leader: BrokerId, fetcher: u16) -> std::sync::Arc<dyn LeaderLink>;
+    fn link(&self, leader: BrokerId, fetcher: u16) -> Arc<dyn LeaderLink>;
 }

@@ -6,20 +6,17 @@
 //! That saves two task switches per produce request compared with an owner task and keeps the same order of effects.
 
 pub(crate) mod ack;
-#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 pub(crate) mod alter_partition;
 pub(crate) mod change;
 pub(crate) mod control;
 #[cfg(test)]
 mod control_tests;
 pub(crate) mod delete_records;
+pub(crate) mod fetcher;
 pub(crate) mod flush;
-#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 pub(crate) mod follower_fetch;
-#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 pub(crate) mod followers;
 mod found;
-#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 pub(crate) mod isr;
 pub(crate) mod leader_link;
 pub(crate) mod maintenance;

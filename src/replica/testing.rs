@@ -3,12 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+
 use super::ack::{Ack, Completion};
+use super::fetcher::{FetcherSettings, Fetchers};
 use super::flush::FlushTimer;
+use super::leader_link::{FetchAnswer, FetchAsk, FetchRefused, LeaderLink, LeaderLinks, LinkError, LogEnd};
 use super::partition::{AckAt, Partition, Role, Upkeep};
 use super::surroundings::Surroundings;
 use crate::clock::SharedClock;
 use crate::clock::testing::ManualClock;
+use crate::cluster::registration::SharedBrokerEpoch;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
@@ -16,7 +22,7 @@ use crate::record::BatchBuilder;
 use crate::storage::testing::faulty::{Faults, FaultyDir};
 use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{LogDir, PartitionId, SharedLogDir};
-use crate::types::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId};
+use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId};
 
 /// This broker.
 pub(crate) const ME: BrokerId = BrokerId(1);
@@ -93,5 +99,47 @@ pub(crate) fn append(partition: &Arc<Partition>, count: usize) {
             }
         };
         outcomes.into_iter().for_each(|outcome| outcome.expect("written"));
+    }
+}
+
+/// Fetchers of a broker that is alone.
+pub(crate) fn no_fetchers(clock: SharedClock, epoch: SharedBrokerEpoch) -> Arc<Fetchers> {
+    Fetchers::new(ME, epoch, Arc::new(NoLeaders), clock, fetcher_settings())
+}
+
+/// Kafka's defaults.
+pub(crate) fn fetcher_settings() -> FetcherSettings {
+    FetcherSettings {
+        fetchers: 1,
+        response_bytes: 10 << 20,
+        partition_bytes: 1 << 20,
+        wait_ms: 500,
+        min_bytes: 1,
+        backoff: Duration::from_secs(1),
+    }
+}
+
+/// Reaches no leader.
+#[derive(Debug)]
+pub(crate) struct NoLeaders;
+
+impl LeaderLinks for NoLeaders {
+    fn link(&self, _: BrokerId, _: u16) -> Arc<dyn LeaderLink> {
+        Arc::new(Self)
+    }
+}
+
+impl LeaderLink for NoLeaders {
+    fn fetch(&self, _: FetchAsk) -> BoxFuture<'_, Result<FetchAnswer, LinkError>> {
+        ready(Err(LinkError("there is no way to another broker".into()))).boxed()
+    }
+
+    fn list_offset(
+        &self,
+        _: PartitionId,
+        _: LeaderEpoch,
+        _: LogEnd,
+    ) -> BoxFuture<'_, Result<Result<Offset, FetchRefused>, LinkError>> {
+        ready(Err(LinkError("there is no way to another broker".into()))).boxed()
     }
 }

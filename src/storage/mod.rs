@@ -329,16 +329,29 @@ pub(crate) fn commit_noting(
     set: WriteSet,
     note: impl FnOnce(&Result<(), StorageError>) + Send + 'static,
 ) -> Queued {
+    let (done, queued) = noting(dir, note);
+    dir.commit(set, done);
+    queued
+}
+
+/// [`queue`] for a caller that waits for the outcome; `note` as in [`commit_noting`].
+pub(crate) fn queue_noting(
+    dir: &SharedLogDir,
+    set: WriteSet,
+    note: impl FnOnce(&Result<(), StorageError>) + Send + 'static,
+) -> (Unwritten, Queued) {
+    let (done, queued) = noting(&**dir, note);
+    (queue(dir, set, done), queued)
+}
+
+fn noting(dir: &dyn LogDir, note: impl FnOnce(&Result<(), StorageError>) + Send + 'static) -> (Done, Queued) {
     let (tell, told) = oneshot::channel();
-    dir.commit(
-        set,
-        Box::new(move |outcome| {
-            note(&outcome);
-            // The receiver is gone where the wait was cancelled, as when a request's connection is gone.
-            drop(tell.send(outcome));
-        }),
-    );
-    Queued(Waiting::ForWriter { told, dir: dir.path() })
+    let done: Done = Box::new(move |outcome| {
+        note(&outcome);
+        // The receiver is gone where the wait was cancelled, as when a request's connection is gone.
+        drop(tell.send(outcome));
+    });
+    (done, Queued(Waiting::ForWriter { told, dir: dir.path() }))
 }
 
 /// Waits until everything queued so far is written, whatever became of it. Blocking. The outcome is that of a set
@@ -377,6 +390,8 @@ impl Queued {
         loop {
             match Pin::new(&mut self).poll(&mut context) {
                 Poll::Ready(outcome) => return outcome,
+                #[cfg(test)]
+                Poll::Pending if testing::memory::step_any() => {}
                 Poll::Pending => std::thread::park(),
             }
         }

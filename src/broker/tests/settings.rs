@@ -10,6 +10,7 @@ mod flush;
 mod identity;
 mod logs;
 mod probes;
+mod replicas;
 mod requests;
 mod running;
 mod topics;

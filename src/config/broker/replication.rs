@@ -7,17 +7,17 @@ use super::super::setting::*;
 
 /// The rows, in the order a reader looks for them.
 pub(crate) const ROWS: &[Setting] = settings! {
-    "num.replica.fetchers" Int "1" [Any] ClusterWide => NoEffect,
+    "num.replica.fetchers" Int "1" [Any] ClusterWide => Honoured,
         "Threads that fetch from one other broker.";
-    "replica.fetch.backoff.ms" Int "1000" [AtLeast(0)] ReadOnly => NoEffect,
+    "replica.fetch.backoff.ms" Int "1000" [AtLeast(0)] ReadOnly => Honoured,
         "Pause after a fetch from a leader failed.";
-    "replica.fetch.max.bytes" Int "1048576" [AtLeast(0)] ReadOnly => NoEffect,
+    "replica.fetch.max.bytes" Int "1048576" [AtLeast(0)] ReadOnly => Honoured,
         "Bytes asked per partition when fetching from a leader.";
-    "replica.fetch.min.bytes" Int "1" [Any] ReadOnly => NoEffect,
+    "replica.fetch.min.bytes" Int "1" [Any] ReadOnly => Honoured,
         "Bytes a leader gathers before it answers a follower.";
-    "replica.fetch.response.max.bytes" Int "10485760" [AtLeast(0)] ReadOnly => NoEffect,
+    "replica.fetch.response.max.bytes" Int "10485760" [AtLeast(0)] ReadOnly => Honoured,
         "Bytes asked per response when fetching from a leader.";
-    "replica.fetch.wait.max.ms" Int "500" [Any] ReadOnly => NoEffect,
+    "replica.fetch.wait.max.ms" Int "500" [Any] ReadOnly => Honoured,
         "Longest wait of a follower's fetch.";
     "replica.high.watermark.checkpoint.interval.ms" Long "5000" [Any] ReadOnly => Honoured,
         "Interval at which high watermarks are recorded.";

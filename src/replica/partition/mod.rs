@@ -8,13 +8,11 @@
 //! the disk has it ([`Partition::open_anew`]).
 
 mod append;
-#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
+mod follow;
 mod following;
-#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 mod leading;
 mod reopen;
 mod replicated;
-#[cfg_attr(not(test), allow(dead_code, reason = "the broker is wired to it next"))]
 mod replication;
 mod role;
 mod truncate;
@@ -28,6 +26,7 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 pub(crate) use self::append::{Accepted, AckAt, AppendRefused};
+pub(crate) use self::follow::{NotReplicated, Replicated};
 pub(crate) use self::leading::{IsrChange, OutOfRange};
 use self::replication::Replication;
 use self::role::End;

@@ -1,18 +1,21 @@
 //! The log directory's twin in memory, for tests and for `Broker`s that keep nothing.
 //!
 //! Same contract as the real one: sets are applied in commit order on a thread of its own, so that a caller may hold
-//! the lock that its `Done` takes. What it holds outlives the handle: [`MemoryDir::reopen`] stands for a restart.
+//! the lock that its `Done` takes. What it holds outlives the handle: [`MemoryDir::reopen`] stands for a restart. A
+//! [`MemoryDir::stepped`] handle has no thread: the simulation says when the next set is written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::{Bound, Range};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::storage::{
     Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, Visited, Write, WriteSet, keys,
@@ -28,11 +31,35 @@ pub(crate) struct MemoryDir {
     queued_bytes: Arc<AtomicUsize>,
     /// Taken by [`LogDir::close`].
     writer: Mutex<Option<Writer>>,
+    /// Told when a set was queued for a step.
+    queued: Arc<Notify>,
 }
 
-struct Writer {
-    queue: Sender<(WriteSet, usize, Done)>,
-    thread: JoinHandle<()>,
+/// A set, its bytes, and who is told.
+type Queued = (WriteSet, usize, Done);
+
+enum Writer {
+    Thread { queue: Sender<Queued>, thread: JoinHandle<()> },
+    Stepped(VecDeque<Queued>),
+}
+
+thread_local! {
+    /// The stepped handles of this thread's simulation.
+    static STEPPED: RefCell<Vec<Weak<MemoryDir>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes one set of each of this thread's stepped directories, for a caller that blocks on one of them. `false`: there
+/// is none.
+pub(in crate::storage) fn step_any() -> bool {
+    let dirs: Vec<Arc<MemoryDir>> = STEPPED.with_borrow_mut(|dirs| {
+        dirs.retain(|dir| dir.strong_count() > 0);
+        dirs.iter().filter_map(Weak::upgrade).collect()
+    });
+    let mut stepped = false;
+    for dir in dirs {
+        stepped |= dir.step();
+    }
+    stepped
 }
 
 impl std::fmt::Debug for Writer {
@@ -46,6 +73,8 @@ impl std::fmt::Debug for Writer {
 struct Synced {
     contents: Contents,
     count: u64,
+    /// What a stepped directory has written since.
+    later: Vec<Vec<Write>>,
 }
 
 /// What a disk would hold. Its batches are shared with every clone.
@@ -90,10 +119,77 @@ impl MemoryDir {
         Self::over(Arc::new(Mutex::new(self.contents.lock().clone())), synced)
     }
 
+    /// The same contents behind a handle that writes when [`Self::step`] is called.
+    pub(crate) fn stepped(&self) -> Arc<Self> {
+        let synced = {
+            let synced = self.synced.lock();
+            Synced { contents: synced.contents.clone(), count: 0, later: synced.later.clone() }
+        };
+        let stepped = Arc::new(Self {
+            contents: Arc::clone(&self.contents),
+            synced: Arc::new(Mutex::new(synced)),
+            queued_bytes: Arc::default(),
+            writer: Mutex::new(Some(Writer::Stepped(VecDeque::new()))),
+            queued: Arc::default(),
+        });
+        STEPPED.with_borrow_mut(|dirs| dirs.push(Arc::downgrade(&stepped)));
+        stepped
+    }
+
+    /// Returns once a set waits for a step.
+    pub(crate) async fn has_queued(&self) {
+        while !matches!(&*self.writer.lock(), Some(Writer::Stepped(queue)) if !queue.is_empty()) {
+            self.queued.notified().await;
+        }
+    }
+
+    /// Writes the next set of a stepped directory. `false`: none waits.
+    pub(crate) fn step(&self) -> bool {
+        let next = match &mut *self.writer.lock() {
+            Some(Writer::Stepped(queue)) => queue.pop_front(),
+            _ => None,
+        };
+        let Some((set, bytes, done)) = next else { return false };
+        {
+            let (mut contents, mut synced) = (self.contents.lock(), self.synced.lock());
+            synced.later.push(set.writes.clone());
+            contents.apply(set.writes);
+            if set.sync {
+                *synced = Synced { contents: contents.clone(), count: synced.count + 1, later: Vec::new() };
+            }
+        }
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        done(Ok(()));
+        true
+    }
+
+    /// How many sets a loss of power may take.
+    pub(crate) fn unsynced_sets(&self) -> usize {
+        self.synced.lock().later.len()
+    }
+
+    /// What a loss of power leaves that takes all but so many of the sets written since the last sync.
+    pub(crate) fn after_power_loss_but(&self, kept: usize) -> Arc<Self> {
+        let left = self.after_power_loss();
+        {
+            let mut contents = left.contents.lock();
+            for writes in self.synced.lock().later.iter().take(kept) {
+                contents.apply(writes.clone());
+            }
+            left.synced.lock().contents = contents.clone();
+        }
+        left
+    }
+
+    /// The process is gone: what was queued is not written, and nothing ever will be.
+    pub(crate) fn kill(&self) {
+        drop(self.writer.lock().take());
+    }
+
     fn over(contents: Arc<Mutex<Contents>>, synced: Contents) -> Arc<Self> {
         let (queue, sets) = channel::<(WriteSet, usize, Done)>();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let synced = Arc::new(Mutex::new(Synced { contents: synced, count: 0 }));
+        let synced = Arc::new(Mutex::new(Synced { contents: synced, ..Synced::default() }));
         let (written, queued, durable) = (Arc::clone(&contents), Arc::clone(&queued_bytes), Arc::clone(&synced));
         let thread = task::thread("memory-writer", move || {
             for (set, bytes, done) in sets {
@@ -110,7 +206,8 @@ impl MemoryDir {
             }
         })
         .expect("a twin for tests is useless where no thread can start");
-        Arc::new(Self { contents, synced, queued_bytes, writer: Mutex::new(Some(Writer { queue, thread })) })
+        let writer = Mutex::new(Some(Writer::Thread { queue, thread }));
+        Arc::new(Self { contents, synced, queued_bytes, writer, queued: Arc::default() })
     }
 }
 
@@ -186,10 +283,16 @@ impl LogDir for MemoryDir {
 
     fn commit(&self, set: WriteSet, done: Done) {
         let bytes = set.size_bytes();
-        let refused = match &*self.writer.lock() {
-            Some(writer) => {
+        let refused = match &mut *self.writer.lock() {
+            Some(Writer::Thread { queue, .. }) => {
                 self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-                writer.queue.send((set, bytes, done)).err().map(|unsent| unsent.0.2)
+                queue.send((set, bytes, done)).err().map(|unsent| unsent.0.2)
+            }
+            Some(Writer::Stepped(queue)) => {
+                self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+                queue.push_back((set, bytes, done));
+                self.queued.notify_one();
+                None
             }
             None => Some(done),
         };
@@ -262,8 +365,9 @@ impl LogDir for MemoryDir {
     }
 
     fn close(&self) {
+        while self.step() {}
         let writer = self.writer.lock().take();
-        if let Some(Writer { queue, thread }) = writer {
+        if let Some(Writer::Thread { queue, thread }) = writer {
             drop(queue);
             if thread.thread().id() != std::thread::current().id() {
                 thread.join().expect("a panic would have ended the process");

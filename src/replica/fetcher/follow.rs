@@ -1,0 +1,220 @@
+//! One partition that is followed: what is to be done next, decided from what came.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::replica::ack::AckError;
+use crate::replica::change::ChangeError;
+use crate::replica::leader_link::{FetchRefused, PartitionAsk};
+use crate::replica::partition::{NotReplicated, Partition};
+use crate::storage::StorageError;
+use crate::types::{LeaderEpoch, Offset};
+
+/// The first pause after a failure; it doubles up to the one that is set.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Pauses that grow.
+#[derive(Debug, Default)]
+pub(super) struct Backoff(u32);
+
+impl Backoff {
+    pub(super) fn next(&mut self, longest: Duration) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.0.min(10)).min(longest);
+        self.0 += 1;
+        pause
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// Where a log is to be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The leader's history parts from ours: its largest epoch that is not above our last, and where that ended.
+    Diverging(LeaderEpoch, Offset),
+    /// Down to here.
+    To(Offset),
+    /// Everything; the log goes on at this offset, where the leader's begins.
+    StartAt(Offset),
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Fetch,
+    Cut(Cut),
+    /// The leader has nothing at our end: ask it where its log begins and ends.
+    FindRange,
+    Wait(Instant),
+    /// Nothing, until another role comes.
+    Failed,
+}
+
+/// A partition that is followed.
+#[derive(Debug)]
+pub(super) struct Follow {
+    pub(super) partition: Arc<Partition>,
+    pub(super) leader_epoch: LeaderEpoch,
+    pub(super) next: Next,
+    /// Latest epoch of our history.
+    last_epoch: Option<LeaderEpoch>,
+    /// What the fetch under way asks for; an answer to another question is left.
+    asked: Option<Offset>,
+    backoff: Backoff,
+    longest_pause: Duration,
+}
+
+impl Follow {
+    /// Without an epoch history nothing can be compared with the leader's, so what the high watermark does not cover is
+    /// fetched again. Source: Kafka 3.9 `ReplicaManager.initialFetchOffset`.
+    pub(super) fn new(partition: Arc<Partition>, leader_epoch: LeaderEpoch, longest_pause: Duration) -> Self {
+        let last_epoch = partition.latest_epoch();
+        let view = partition.view();
+        let next = match last_epoch {
+            None if view.log_end_offset > view.high_watermark => Next::Cut(Cut::To(view.high_watermark)),
+            _ => Next::Fetch,
+        };
+        let (asked, backoff) = (None, Backoff::default());
+        Self { partition, leader_epoch, next, last_epoch, asked, backoff, longest_pause }
+    }
+
+    /// The partition's part of a fetch, if it is to be fetched now.
+    pub(super) fn ask(&mut self, now: Instant, max_bytes: i32) -> Option<PartitionAsk> {
+        match self.next {
+            Next::Wait(until) if until <= now => self.next = Next::Fetch,
+            Next::Fetch => {}
+            Next::Cut(_) | Next::FindRange | Next::Wait(_) | Next::Failed => return None,
+        }
+        let view = self.partition.view();
+        self.asked = Some(view.log_end_offset);
+        Some(PartitionAsk {
+            id: self.partition.id.clone(),
+            fetch_offset: view.log_end_offset,
+            last_fetched_epoch: self.last_epoch,
+            leader_epoch: Some(self.leader_epoch),
+            log_start_offset: view.log_start_offset,
+            max_bytes,
+        })
+    }
+
+    /// Whether the answer that came is to what was asked last.
+    pub(super) fn is_answered(&mut self) -> bool {
+        self.asked.take().is_some_and(|asked| asked == self.partition.view().log_end_offset)
+    }
+
+    /// The log is longer now, or cut; what was fetched is written.
+    pub(super) fn changed(&mut self) {
+        self.last_epoch = self.partition.latest_epoch();
+        self.next = Next::Fetch;
+    }
+
+    /// A fetch came through.
+    pub(super) fn succeeded(&mut self) {
+        self.backoff.reset();
+    }
+
+    pub(super) fn wait(&mut self) {
+        self.next = Next::Wait(Instant::now() + self.backoff.next(self.longest_pause));
+    }
+
+    fn fail(&mut self, why: &str) {
+        error!(partition = %self.partition.name(), why, "the partition is not followed any more");
+        self.next = Next::Failed;
+    }
+
+    /// The leader has not read the partition. Source: Kafka 3.9 `AbstractFetcherThread.processFetchRequest`.
+    pub(super) fn refused(&mut self, refused: FetchRefused) {
+        match refused {
+            FetchRefused::OffsetOutOfRange => self.next = Next::FindRange,
+            FetchRefused::FencedLeaderEpoch => {
+                info!(partition = %self.partition.name(), leader_epoch = %self.leader_epoch,
+                    "the leader has a later epoch; waiting for the controller to say so");
+                self.next = Next::Failed;
+            }
+            FetchRefused::Other(code) => {
+                warn!(partition = %self.partition.name(), code, "the leader refuses the fetch");
+                self.wait();
+            }
+            FetchRefused::UnknownPartition
+            | FetchRefused::NotLeader
+            | FetchRefused::Storage
+            | FetchRefused::UnknownLeaderEpoch
+            | FetchRefused::UnknownTopicId
+            | FetchRefused::InconsistentTopicId => self.wait(),
+        }
+    }
+
+    /// What came could not be appended.
+    pub(super) fn not_replicated(&mut self, error: &NotReplicated) {
+        match error {
+            // The order that ends it is on its way.
+            NotReplicated::Superseded => self.next = Next::Failed,
+            NotReplicated::Full => self.wait(),
+            NotReplicated::Storage(_) => self.fail(&error.to_string()),
+        }
+    }
+
+    /// The write of what came has failed.
+    pub(super) fn not_written(&mut self, error: &StorageError) {
+        match error {
+            StorageError::Full { .. } => self.wait(),
+            error => self.fail(&error.to_string()),
+        }
+    }
+
+    /// A part of what came is not as it should be.
+    pub(super) fn spoiled(&mut self, why: &dyn std::fmt::Display) {
+        error!(partition = %self.partition.name(), %why, "what the leader sent is not appended; it is asked again");
+        self.wait();
+    }
+
+    /// The log was to be cut.
+    pub(super) fn cut(&mut self, outcome: Result<(), ChangeError>) {
+        match outcome {
+            Ok(()) => self.changed(),
+            // Another role is on its way.
+            Err(ChangeError::Closed | ChangeError::Leads) => self.next = Next::Failed,
+            // Nothing has changed: the question is put again, and answered again.
+            Err(
+                ChangeError::Truncating
+                | ChangeError::Failed(AckError::Full)
+                | ChangeError::Unwritten(StorageError::Full { .. } | StorageError::Read { .. }),
+            ) => self.wait(),
+            Err(error) => self.fail(&error.to_string()),
+        }
+    }
+
+    /// Where the log is to be cut for the leader's answer; for a thread that may block.
+    /// Source: Kafka 3.9 `AbstractFetcherThread.getOffsetTruncationState`.
+    pub(super) fn truncation_offset(partition: &Partition, epoch: LeaderEpoch, leader_end: Offset) -> Offset {
+        let end = partition.view().log_end_offset;
+        match partition.with_log(|log| log.end_offset_for_epoch(epoch)) {
+            Some((known, ours)) if known == epoch => ours.min(leader_end).min(end),
+            // Our history has no such epoch: cut to where an older one ended, and ask again.
+            Some((_, ours)) => ours.min(end),
+            None => leader_end.min(end),
+        }
+    }
+
+    /// The leader's log lies between these offsets, and our end does not.
+    /// Source: Kafka 3.9 `AbstractFetcherThread.fetchOffsetAndTruncate`.
+    pub(super) fn on_range(&mut self, leader_start: Offset, leader_end: Offset) {
+        let end = self.partition.view().log_end_offset;
+        self.next = if leader_end < end {
+            warn!(partition = %self.partition.name(), log_end_offset = %end, leader_end = %leader_end,
+                "the leader's log ends before ours, after an unclean election; what lies above goes");
+            Next::Cut(Cut::To(leader_end))
+        } else if leader_start > end {
+            warn!(partition = %self.partition.name(), log_end_offset = %end, leader_start = %leader_start,
+                "the leader's log begins after ours ends; the log begins anew there");
+            Next::Cut(Cut::StartAt(leader_start))
+        } else {
+            Next::Fetch
+        };
+    }
+}
