@@ -104,6 +104,10 @@ disk-faults: ## a disk that loses power, flips bits, fails and fills up, played 
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/disk_faults/run $(if $(QUICK),--quick)
 
+sim: ## a cluster of three on one thread from a seed, with faults all the while (SEEDS=1000, FROM=1); about 100 seeds in 10 seconds
+	@scripts/setup.sh build test
+	@KLAMM_SIM_SEEDS=$(or $(SEEDS),1000) KLAMM_SIM_FROM=$(or $(FROM),1) $(CARGO) test --locked --lib sim:: -- --nocapture
+
 hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 5 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) test --locked --test hostile

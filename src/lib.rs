@@ -25,7 +25,6 @@ pub(crate) mod coordinator;
 pub(crate) mod api;
 
 pub(crate) mod net;
-#[allow(dead_code, reason = "the links of followers, of leaders and of a broker that stops wait for their callers")]
 pub(crate) mod peer;
 
 pub mod broker;
@@ -38,5 +37,7 @@ pub mod probe {
     pub use crate::wire::probe::*;
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tidy;
