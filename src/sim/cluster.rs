@@ -297,7 +297,7 @@ impl Cluster {
             }
             // While one replica may lack its end all others are needed: with them gone no protocol helps.
             Fault::Kill if !recovering => self.kill(victim),
-            Fault::PowerLoss if whole && !recovering && BROKERS.iter().all(|id| self.live.is_up(*id)) => {
+            Fault::PowerLoss if whole && !recovering && self.is_undisturbed() => {
                 self.kill(victim);
                 self.restart(victim, true);
             }
@@ -309,7 +309,9 @@ impl Cluster {
             Fault::Resets => *self.net.resets.lock() = 20,
             Fault::HealNet => self.net.heal(),
             Fault::Expire if !recovering => self.members[&victim].store.expire().await,
-            Fault::CutFromTree if !recovering => self.cut_from_tree(victim),
+            Fault::CutFromTree if !recovering && !self.members[&victim].store.is_cut_off() => {
+                self.cut_from_tree(victim);
+            }
             Fault::Stall => self.stall(victim),
             Fault::Kill | Fault::PowerLoss | Fault::Expire | Fault::CutFromTree => {}
         }
@@ -406,6 +408,11 @@ impl Cluster {
             }
         }
         true
+    }
+
+    /// Whether all brokers are up, and no session is about to be lost.
+    fn is_undisturbed(&self) -> bool {
+        BROKERS.iter().all(|id| self.live.is_up(*id) && !self.members[id].store.is_cut_off())
     }
 
     /// Whether a broker is up and has all that its leaders have shown. The tree may name it as in sync before that: it

@@ -63,6 +63,10 @@ impl SimStore {
         self.cut.send_replace(cut);
     }
 
+    pub(super) fn is_cut_off(&self) -> bool {
+        *self.cut.borrow()
+    }
+
     /// The ensemble has not heard of the broker for too long.
     pub(super) async fn expire(&self) {
         self.inner.expire().await;
