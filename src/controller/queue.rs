@@ -206,8 +206,10 @@ mod tests {
         ControlRequest::LeaderAndIsr(LeaderAndIsr { head: HEAD, topics: Vec::new() })
     }
 
-    /// What comes out: epochs by partition and the number of live brokers for an update, `None` for roles.
-    fn drain(queue: &Queue) -> Vec<Option<(Vec<(i32, i32)>, usize)>> {
+    /// Epochs by partition and the number of live brokers for an update, `None` for roles.
+    type Drained = Option<(Vec<(i32, i32)>, usize)>;
+
+    fn drain(queue: &Queue) -> Vec<Drained> {
         std::iter::from_fn(|| queue.pop())
             .map(|request| match request {
                 ControlRequest::UpdateMetadata(update) => {

@@ -57,7 +57,7 @@ async fn preferred_leaders_come_back_by_themselves() {
 #[tokio::test(start_paused = true)]
 async fn a_tenth_of_a_brokers_partitions_may_be_led_elsewhere() {
     let (cluster, one, _two) = misplaced().await;
-    cluster.create("many", &vec![&[2_i32, 1][..]; 9]).await;
+    cluster.create("many", &[&[2_i32, 1][..]; 9]).await;
     one.sees(|image| image.topic("many").is_some()).await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(one.leader("u", 0), Some((Some(1), 1)), "one of ten");

@@ -23,12 +23,12 @@ async fn ten_thousand_partitions_change_their_leaders_and_their_controller() {
         }
     };
     three.sees(all(0)).await;
-    println!("created after {:?}", begun.elapsed());
+    eprintln!("created after {:?}", begun.elapsed());
     let begun = Instant::now();
     one.die().await;
     two.sees(all(1)).await;
     three.sees(all(1)).await;
-    println!("another controller, and another leader of each, after {:?}", begun.elapsed());
+    eprintln!("another controller, and another leader of each, after {:?}", begun.elapsed());
     for member in [&two, &three] {
         let roles = member.roles();
         let last = roles.last().unwrap();
@@ -38,6 +38,6 @@ async fn ten_thousand_partitions_change_their_leaders_and_their_controller() {
     let begun = Instant::now();
     two.die().await;
     three.sees(all(2)).await;
-    println!("and once more after {:?}", begun.elapsed());
+    eprintln!("and once more after {:?}", begun.elapsed());
     assert_eq!(three.leader("t", 9_999), Some((Some(3), 2)));
 }

@@ -282,7 +282,7 @@ fn expect_equal(follower: &Replica, leader: &Replica, starts_moved: bool, what: 
 /// Appends, changes of leaders with what is not replicated, kills.
 fn run(seed: u64, new_disk: &dyn Fn() -> Disk, steps: usize) {
     let mut producers = RandomProducers::new(seed);
-    let moves_start = seed % 3 == 0;
+    let moves_start = seed.is_multiple_of(3);
     let mut replicas = [1, 2].map(|me| Replica::open(me, log_config(), new_disk()));
     let mut epoch = LeaderEpoch(0);
     let mut lead = 0;
