@@ -16,6 +16,7 @@ mod leadership;
 mod links;
 mod lost_dir;
 mod meta;
+mod moved;
 mod running;
 mod seams;
 mod sockets;
@@ -313,6 +314,7 @@ async fn coordinate(config: &Config, dirs: &Dirs, embedded: Embedded) -> Result<
         let opened = task::blocking(move || EmbeddedCoordination::open(first)).await;
         return Ok(embedded(opened.map_err(failed)?));
     };
+    moved::refuse_embedded_tree(dirs, zookeeper).await?;
     let connected = ZookeeperCoordination::connect(zookeeper_settings(zookeeper)).await;
     connected.map(|store| Arc::new(store) as SharedCoordination).map_err(|error| {
         StartError(format!("ZooKeeper at {}{} cannot be used: {error}", zookeeper.connect, zookeeper.chroot))

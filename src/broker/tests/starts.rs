@@ -159,6 +159,30 @@ async fn a_broker_does_not_outlive_the_directory_with_the_clusters_state() {
     broker.stop().await;
 }
 
+/// It would have met a tree that knows none of its topics, and its logs would have gone as strays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_coordinates_itself_is_never_half_moved_to_zookeeper() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    assert_eq!(produced(&mut client, "t", &["a"]).await, (0, 0));
+    broker.stop().await;
+    let fresh = tempfile::tempdir().unwrap();
+    let (old, other) = (dir.path().display().to_string(), fresh.path().display().to_string());
+    for dirs in [old.clone(), format!("{old},{other}"), format!("{other},{old}")] {
+        // Nobody listens there: it is refused before ZooKeeper is asked.
+        let config = config_of(&dirs, &["zookeeper.connect=127.0.0.1:1/k", "klamm.disk.reserve.bytes=0"]);
+        let refused = Broker::start(config).await.unwrap_err().to_string();
+        assert!(refused.contains("a node that coordinates itself, and zookeeper.connect=127.0.0.1:1/k"), "{refused}");
+        assert!(refused.contains(&old) && refused.contains("empty log.dirs") && !refused.contains('\n'), "{refused}");
+    }
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    assert_eq!(produced(&mut client, "t", &["b"]).await, (0, 1), "it goes on as it was");
+    broker.stop().await;
+}
+
 async fn produced(client: &mut WireClient, name: &str, values: &[&str]) -> (i16, i64) {
     let answer = client.call(&produce(name, values), 9).await;
     let answer = &answer.responses[0].partition_responses[0];
