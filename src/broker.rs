@@ -1,17 +1,18 @@
 //! Composition: builds the seams from settings, wires the handles, and holds the order of start and stop.
 //!
-//! Start: lock and open log directories → coordination → identity → listening sockets → register → accept brokers,
-//! beside an external ZooKeeper → contend for the controller → first metadata image → let clients in → ready. The image
-//! comes from a controller that may be elsewhere, so brokers are heard before it. Whatever fails on the way ends the
-//! start with one line.
+//! Start: pages over HTTP, if they are asked for → lock and open log directories → coordination → identity → listening
+//! sockets → register → accept brokers, beside an external ZooKeeper → contend for the controller → first metadata
+//! image → let clients in → ready. The image comes from a controller that may be elsewhere, so brokers are heard before
+//! it. Whatever fails on the way ends the start with one line.
 //! Stop: the controller moves away what this broker leads → no more accepts → what is in flight is answered →
-//! coordinators → replicas → storage → session.
+//! coordinators → replicas → storage → session → pages.
 //! Decides nothing itself.
 
 mod boot;
 mod dirs;
 mod first_image;
 mod hand_over;
+mod http;
 mod leadership;
 mod links;
 mod lost_dir;
@@ -36,10 +37,12 @@ use uuid::Uuid;
 
 use self::dirs::Dirs;
 use self::hand_over::HandOver;
+use self::http::HttpServer;
 use self::leadership::Leadership;
 use self::links::Links;
 use self::seams::{Embedded, Seams};
 use self::sockets::Sockets;
+use crate::api;
 use crate::api::context::{Audience, Handles};
 use crate::api::dispatch::Origin;
 use crate::api::gate::Gate;
@@ -66,10 +69,14 @@ use crate::coordinator::routed_markers::RoutedMarkers;
 use crate::coordinator::routed_verification::RoutedVerification;
 use crate::coordinator::transaction::TransactionCoordinator;
 use crate::coordinator::transaction::config::TransactionConfig;
+use crate::metrics::{ListenerMetrics, RequestMetrics};
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::write_queue::WriteQueues;
+use crate::observe::health::Phase;
+use crate::observe::sources::{DirState, Sources};
+use crate::observe::watched::Watched;
 use crate::peer::fetch::RemoteLeaders;
 use crate::peer::markers::RemoteMarkers;
 use crate::peer::verify::RemoteVerification;
@@ -120,6 +127,8 @@ pub struct Broker {
     hand_over: Option<HandOver>,
     fetchers: Arc<Fetchers>,
     failures: watch::Receiver<Option<Arc<str>>>,
+    watched: Arc<Watched>,
+    http: Option<HttpServer>,
 }
 
 /// How long connections may take to answer what is in flight when the broker stops.
@@ -149,31 +158,34 @@ impl Broker {
     async fn start_over(config: Config, seams: Seams) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let Seams { clock, open_dir, embedded } = seams;
+        let watched = Watched::new(Arc::clone(&clock));
+        let http = HttpServer::start(&config, &watched).await.map_err(failed)?;
+        let starting = |what| watched.health.set(Phase::Starting(what));
         let for_dirs = Arc::clone(&config);
         let (dirs, stored) = task::blocking(move || dirs::open(&for_dirs, &open_dir)).await.map_err(failed)?;
-        let (failures, mut failed_dirs) = dirs::watch_failures(&dirs.dirs, config.zookeeper.is_none());
+        let states: Vec<_> = dirs.dirs.iter().map(|(dir, _)| DirState::new(dir.path())).collect();
+        let (failures, failed_dirs) = dirs::watch_failures(&dirs.dirs, config.zookeeper.is_none(), &states);
+        starting("the coordination is being reached");
         let coordination = coordinate(&config, &dirs, embedded).await?;
         let identity = identify(&config, &dirs, stored, &*coordination, &clock).await?;
         let sockets = Sockets::bind(&config).await.map_err(failed)?;
         let (stopping, stopped) = watch::channel(false);
         let mut parts = Parts::build(&config, &clock, &dirs, &coordination, &identity, &stopped).await?;
+        let counts = sockets.counts();
+        watched.on_wired(sources(&parts, states, &counts));
+        starting("the broker registers");
         let addresses = sockets.addresses();
         let endpoints = sockets.endpoints(&config);
         let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
         let serving = Serving::new(&config, &parts.handles, &limits, &stopped);
-        let (of_brokers, of_clients) =
-            sockets.listeners.into_iter().partition(|(name, _)| audience(&config, name) == Audience::Brokers);
+        let counted = sockets.listeners.into_iter().zip(counts);
+        let (of_brokers, of_clients): (Vec<Counted>, Vec<Counted>) =
+            counted.partition(|((name, _), _)| audience(&config, name) == Audience::Brokers);
         let registrar = Arc::new(registrar(&config, &clock, &dirs, &coordination, &identity, endpoints, &parts.epoch));
         registrar.register().await.map_err(failed)?;
         // Not before: without an epoch of its own it could not tell what is meant for its former registration (I-14).
         let mut accepting = serving.accept(of_brokers);
-        let reporter = Arc::clone(&registrar);
-        task::spawn(async move {
-            // It ends with the directories.
-            while failed_dirs.changed().await.is_ok() {
-                reporter.report_failed_dir().await;
-            }
-        });
+        task::spawn(report_failed_dirs(Arc::clone(&registrar), failed_dirs));
         let controller = parts.handles.controller.clone();
         let seat = parts.seat.take().expect("built with one, taken here alone");
         seat.start(ControllerParts {
@@ -189,20 +201,17 @@ impl Broker {
                 config: Arc::clone(&parts.handles.config),
             },
         });
+        starting("the controller has not told of all partitions yet");
         let complete =
             first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
         if first_image::await_epochs(&parts.replicas).await && complete {
             dirs.remember_boot(&parts.replicas.dirs_in_doubt());
         }
         parts.handles.transactions.on_image_complete();
-        let (tree, replicas) = (Arc::clone(&coordination), Arc::clone(&parts.replicas));
-        task::spawn(strays::watch(tree, replicas, Arc::clone(&clock), config.stray_retention_ms));
-        let running = Arc::clone(&parts.handles.config);
-        let dynamic = Arc::clone(&parts.dynamic_config);
-        running::follow(Arc::clone(&running), dynamic, Arc::clone(&parts.replicas), Arc::clone(&limits));
-        maintenance::start(Arc::clone(&parts.replicas), Arc::clone(&clock), running::periods(running));
+        begin_chores(&config, &clock, &coordination, &parts, &limits);
         parts.handles.gate.open();
         accepting.extend(serving.accept(of_clients));
+        watched.health.set(Phase::Running);
         say_ready(identity.broker_id, &addresses);
         let dirs = dirs.dirs.into_iter().map(|(dir, _)| dir).collect();
         Ok(Self {
@@ -217,7 +226,14 @@ impl Broker {
             hand_over: parts.hand_over,
             fetchers: parts.fetchers,
             failures,
+            watched,
+            http,
         })
+    }
+
+    /// Where `/metrics`, `/livez` and `/readyz` are served, if they are.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        Some(self.http.as_ref()?.address)
     }
 
     /// Bound addresses in the order of `listeners`; with port 0 in the settings these hold the ports that were given.
@@ -251,6 +267,7 @@ impl Broker {
     /// Orderly stop: answers or closes what is in flight, flushes, and gives up the session.
     pub async fn stop(self) {
         info!(target: "kafka.server.KafkaServer", "[KafkaServer id={}] shutting down", self.id);
+        self.watched.health.set(Phase::Stopping);
         if let Some(hand_over) = &self.hand_over {
             hand_over.run().await;
         }
@@ -282,7 +299,46 @@ impl Broker {
         })
         .await;
         info!(target: "kafka.server.KafkaServer", "[KafkaServer id={}] shut down completed", self.id);
+        drop(self.http);
     }
+}
+
+/// What whoever watches the broker looks at.
+fn sources(parts: &Parts, dirs: Vec<Arc<DirState>>, listeners: &[Arc<ListenerMetrics>]) -> Sources {
+    Sources {
+        image: Arc::clone(&parts.image),
+        controller: parts.handles.controller.clone(),
+        replicas: Arc::clone(&parts.replicas),
+        groups: Arc::clone(&parts.handles.groups),
+        transactions: Arc::clone(&parts.handles.transactions),
+        requests: Arc::clone(&parts.handles.requests),
+        listeners: listeners.to_vec(),
+        dirs,
+    }
+}
+
+/// Tells the cluster of each directory that fails.
+async fn report_failed_dirs(registrar: Arc<Registrar>, mut failed_dirs: watch::Receiver<usize>) {
+    // It ends with the directories.
+    while failed_dirs.changed().await.is_ok() {
+        registrar.report_failed_dir().await;
+    }
+}
+
+/// Begins what a broker does by itself, now and then. The limits follow the settings.
+fn begin_chores(
+    config: &Config,
+    clock: &SharedClock,
+    coordination: &SharedCoordination,
+    parts: &Parts,
+    limits: &Arc<ConnectionLimits>,
+) {
+    let (tree, replicas) = (Arc::clone(coordination), Arc::clone(&parts.replicas));
+    task::spawn(strays::watch(tree, replicas, Arc::clone(clock), config.stray_retention_ms));
+    let running = Arc::clone(&parts.handles.config);
+    let dynamic = Arc::clone(&parts.dynamic_config);
+    running::follow(Arc::clone(&running), dynamic, Arc::clone(&parts.replicas), Arc::clone(limits));
+    maintenance::start(Arc::clone(&parts.replicas), Arc::clone(clock), running::periods(running));
 }
 
 /// The lines that whoever starts a broker waits for: the first under ZooKeeper (testcontainers for Python, and for Java
@@ -518,6 +574,7 @@ impl Parts {
             gate: Gate::new(stopped.clone()),
             sessions: Sessions::new(slots),
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
+            requests: Arc::new(RequestMetrics::new(api::counted())),
         });
         let seat = Some(seat);
         Ok(Self { image, dynamic_config, replicas, control, fetchers, epoch, peers, hand_over, seat, handles })
@@ -554,6 +611,9 @@ fn audience(config: &Config, listener: &str) -> Audience {
     }
 }
 
+/// A listener by name, and what is counted for it.
+type Counted = ((String, TcpListener), Arc<ListenerMetrics>);
+
 /// Lets connections in, with one budget for all of them.
 struct Serving {
     handles: Arc<Handles>,
@@ -583,11 +643,11 @@ impl Serving {
         }
     }
 
-    fn accept(&self, listeners: Vec<(String, TcpListener)>) -> Vec<JoinHandle<()>> {
-        listeners.into_iter().map(|(name, socket)| self.accept_one(&name, socket)).collect()
+    fn accept(&self, listeners: Vec<Counted>) -> Vec<JoinHandle<()>> {
+        listeners.into_iter().map(|((name, socket), counts)| self.accept_one(&name, socket, counts)).collect()
     }
 
-    fn accept_one(&self, name: &str, socket: TcpListener) -> JoinHandle<()> {
+    fn accept_one(&self, name: &str, socket: TcpListener, counts: Arc<ListenerMetrics>) -> JoinHandle<()> {
         let audience = audience(&self.config, name);
         let settings = Settings {
             origin: Origin {
@@ -608,7 +668,7 @@ impl Serving {
             settings.origin.peer = peer;
             settings
         };
-        task::spawn(listener::accept(socket, settings_of, Arc::clone(&self.limits), self.stopped.clone()))
+        task::spawn(listener::accept(socket, settings_of, Arc::clone(&self.limits), counts, self.stopped.clone()))
     }
 }
 

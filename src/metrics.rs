@@ -1,6 +1,15 @@
-//! Every counter and gauge in one list. Exposition comes later; today tests and log lines read them.
+//! What is counted while the broker works: one relaxed addition each, no lock, no allocation.
+//!
+//! What belongs to the process stands here as a list of statics; what belongs to one broker, a partition or a listener
+//! is a value that its owner holds. `observe` reads all of it and gives it Kafka's names. What can be asked for at any
+//! time is not counted but read when somebody looks.
 
+mod requests;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use self::requests::{Api, BUCKETS, RequestMetrics, Series, bucket_end_us};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -38,11 +47,107 @@ impl Gauge {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
-    #[cfg_attr(not(test), allow(dead_code, reason = "exposition comes later"))]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// What went in and out of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) messages_in: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+    /// Bytes of batches that are larger than a topic or a segment takes.
+    pub(crate) bytes_rejected: Counter,
+    /// Appends that were asked for by clients.
+    pub(crate) produces: Counter,
+    pub(crate) produces_failed: Counter,
+    pub(crate) fetches: Counter,
+}
+
+impl Traffic {
+    /// The counts of this moment.
+    pub(crate) fn counts(&self) -> TrafficCounts {
+        TrafficCounts {
+            messages_in: self.messages_in.get(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            bytes_rejected: self.bytes_rejected.get(),
+            produces: self.produces.get(),
+            produces_failed: self.produces_failed.get(),
+            fetches: self.fetches.get(),
+        }
+    }
+}
+
+/// [`Traffic`] at one moment, or of several partitions together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TrafficCounts {
+    pub(crate) messages_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) bytes_rejected: u64,
+    pub(crate) produces: u64,
+    pub(crate) produces_failed: u64,
+    pub(crate) fetches: u64,
+}
+
+impl std::ops::AddAssign for TrafficCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.messages_in += other.messages_in;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.bytes_rejected += other.bytes_rejected;
+        self.produces += other.produces;
+        self.produces_failed += other.produces_failed;
+        self.fetches += other.fetches;
+    }
+}
+
+/// Connections of one listener.
+#[derive(Debug)]
+pub(crate) struct ListenerMetrics {
+    pub(crate) name: Arc<str>,
+    pub(crate) open: Gauge,
+    pub(crate) accepted: Counter,
+}
+
+impl ListenerMetrics {
+    pub(crate) fn new(name: Arc<str>) -> Arc<Self> {
+        Arc::new(Self { name, open: Gauge::new(), accepted: Counter::new() })
+    }
+
+    /// Counts a connection that was accepted, which is open until this is dropped.
+    pub(crate) fn opened(self: &Arc<Self>) -> OpenConnection {
+        self.accepted.add(1);
+        self.open.add(1);
+        OpenConnection(Arc::clone(self))
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Arc<ListenerMetrics>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.sub(1);
+    }
+}
+
+/// Replicas that a leader took out of the ISR; counted where the controller has agreed to the smaller one. Kafka's
+/// `kafka.server:type=ReplicaManager,name=IsrShrinksPerSec`.
+pub(crate) static ISR_SHRINKS: Counter = Counter::new();
+/// Replicas that joined an ISR again; counted where the controller has agreed to the larger one.
+pub(crate) static ISR_EXPANDS: Counter = Counter::new();
+/// Changes of an ISR that the controller refused, or that nobody answered.
+pub(crate) static FAILED_ISR_UPDATES: Counter = Counter::new();
+/// Partitions that got another leader while this broker was the controller, first leaders left out. Kafka times them
+/// (`kafka.controller:type=ControllerStats,name=LeaderElectionRateAndTimeMs`).
+pub(crate) static LEADER_ELECTIONS: Counter = Counter::new();
+/// Those of them that were led by a replica from outside the ISR.
+pub(crate) static UNCLEAN_LEADER_ELECTIONS: Counter = Counter::new();
 
 /// Logs whose last compaction failed and that wait for another try; Kafka's
 /// `kafka.log:type=LogCleanerManager,name=uncleanable-partitions-count`, over all directories.

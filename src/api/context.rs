@@ -20,6 +20,7 @@ use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::markers::SharedMarkers;
 use crate::coordinator::routed_verification::RoutedVerification;
 use crate::coordinator::transaction::TransactionCoordinator;
+use crate::metrics::RequestMetrics;
 use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::sessions::Sessions;
@@ -59,6 +60,8 @@ pub(crate) struct Handles {
     pub(crate) sessions: Sessions,
     /// Memory of fetched records.
     pub(crate) replies: Arc<Replies>,
+    /// Counts of requests.
+    pub(crate) requests: Arc<RequestMetrics>,
 }
 
 /// Who speaks through a listener.

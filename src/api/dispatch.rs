@@ -10,7 +10,7 @@ use crate::api::cluster::api_versions;
 use crate::api::context::{Audience, Handles, RequestContext};
 use crate::api::handler::{CloseReason, Outcome, Row, encoded};
 use crate::api::records::fetch;
-use crate::metrics;
+use crate::metrics::{self, Series};
 use crate::wire::header::RequestHeader;
 
 /// What every request of one connection shares.
@@ -27,6 +27,8 @@ pub(crate) struct Dispatched {
     pub(crate) correlation_id: i32,
     /// Response header 1 (tagged fields) instead of 0.
     pub(crate) flexible_header: bool,
+    /// Where the request is counted once it is answered; `None`: it is refused.
+    pub(crate) series: Option<Series>,
     /// The reply carries records, and so may be `fetch.max.bytes` long.
     pub(crate) is_fetch: bool,
     pub(crate) outcome: Outcome,
@@ -82,6 +84,7 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
             return Dispatched {
                 correlation_id: header.correlation_id,
                 flexible_header: false,
+                series: None,
                 is_fetch: false,
                 outcome,
             };
@@ -108,7 +111,8 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
         metrics::BODIES_REFUSED.add(1);
     }
     let is_fetch = header.key == fetch::ROW.key;
-    Dispatched { correlation_id: header.correlation_id, flexible_header, is_fetch, outcome }
+    let series = origin.handles.requests.series(header.key, header.version);
+    Dispatched { correlation_id: header.correlation_id, flexible_header, series, is_fetch, outcome }
 }
 
 /// Whether the request header of this key and version has tagged fields. Unknown ones are refused later either way.
@@ -130,5 +134,5 @@ fn passes_the_gate(row: &Row, version: i16) -> bool {
 fn refuse(correlation_id: i32, reason: String) -> Dispatched {
     metrics::FRAMES_REFUSED.add(1);
     let outcome = Outcome::Close(CloseReason::Malformed(reason));
-    Dispatched { correlation_id, flexible_header: false, is_fetch: false, outcome }
+    Dispatched { correlation_id, flexible_header: false, series: None, is_fetch: false, outcome }
 }

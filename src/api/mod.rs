@@ -21,6 +21,9 @@ mod topics;
 mod transactions;
 
 use handler::{Row, row};
+use kafka_protocol::messages::ApiKey;
+
+use crate::metrics::Api;
 
 /// The rows, sorted by key.
 pub(crate) static TABLE: &[Row] = &[
@@ -71,6 +74,16 @@ pub(crate) static TABLE: &[Row] = &[
     row::<cluster::describe_topic_partitions::DescribeTopicPartitions>(),
 ];
 
+/// Every API key under Kafka's name, for those who count requests.
+pub(crate) fn counted() -> impl Iterator<Item = Api> {
+    TABLE.iter().map(|row| Api {
+        key: row.key,
+        name: ApiKey::try_from(row.key).map_or_else(|()| row.key.to_string(), |key| format!("{key:?}")),
+        min_version: row.min_version,
+        max_version: row.max_version,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +91,13 @@ mod tests {
     #[test]
     fn rows_are_sorted_by_key_and_each_key_has_one() {
         assert!(TABLE.is_sorted_by(|a, b| a.key < b.key));
+    }
+
+    #[test]
+    fn keys_are_counted_under_kafkas_names() {
+        let names: Vec<String> = counted().map(|api| api.name).collect();
+        for name in ["Produce", "Fetch", "ListOffsets", "Metadata", "OffsetForLeaderEpoch", "SaslHandshake"] {
+            assert!(names.iter().any(|known| known == name), "{name} in {names:?}");
+        }
     }
 }

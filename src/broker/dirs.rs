@@ -15,6 +15,7 @@ use super::meta::{MetaError, MetaProperties};
 use super::seams::OpenDir;
 use crate::config::Config;
 use crate::log::reading::tail::Tail;
+use crate::observe::sources::DirState;
 use crate::replica::manager::ReplicaDir;
 use crate::storage::SharedLogDir;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
@@ -134,19 +135,22 @@ fn make(path: &Path) -> Result<PathBuf, DirError> {
 
 /// Why there is no going on, once there is none: every directory has failed, or the one that the embedded tree lies in.
 /// Source: Kafka 3.9 `LogManager.handleLogDirFailure`, which halts where no directory is left, and for the metadata
-/// log's in any case.
+/// log's in any case. `states`, in the order of `dirs`, are told of each.
 ///
 /// The second counts the directories that have failed.
 pub(super) fn watch_failures(
     dirs: &[(SharedLogDir, Arc<Tail>)],
     tree_in_first: bool,
+    states: &[Arc<DirState>],
 ) -> (watch::Receiver<Option<Arc<str>>>, watch::Receiver<usize>) {
     let (tell, told) = watch::channel(None);
     let (count, counted) = watch::channel(0);
     let left = Arc::new(AtomicUsize::new(dirs.len()));
-    for (at, (dir, _)) in dirs.iter().enumerate() {
+    for (at, ((dir, _), state)) in dirs.iter().zip(states).enumerate() {
         let (tell, left, path, count) = (tell.clone(), Arc::clone(&left), dir.path(), count.clone());
+        let state = Arc::clone(state);
         dir.when_failed(Box::new(move |reason| {
+            state.on_failed();
             count.send_modify(|count| *count += 1);
             let is_last = left.fetch_sub(1, Ordering::AcqRel) == 1;
             let line = if is_last {

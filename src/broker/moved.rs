@@ -28,9 +28,9 @@ pub(super) async fn refuse_embedded_tree(dirs: &Dirs, zookeeper: &ZookeeperConfi
         if looked.await.map_err(super::failed)? {
             return Err(StartError(format!(
                 "Log directory {} holds the state of a node that coordinates itself, and zookeeper.connect={}{} is \
-                 set. klamm does not move topics, groups and configs into ZooKeeper. Without zookeeper.connect the node \
-                 goes on as it was. To join the cluster start with empty log.dirs, and copy the topics from the old \
-                 node, with MirrorMaker for example.",
+                 set. klamm does not move topics, groups and configs into ZooKeeper. Without zookeeper.connect the \
+                 node goes on as it was. To join the cluster start with empty log.dirs, and copy the topics from the \
+                 old node, with MirrorMaker for example.",
                 path.display(),
                 zookeeper.connect,
                 zookeeper.chroot

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tracing::warn;
 
 use crate::cluster::control::Endpoint;
 use crate::config::Config;
+use crate::metrics::ListenerMetrics;
 use crate::net::listener::{self, SocketSizes};
 
 /// A listener that could not be bound.
@@ -48,6 +50,11 @@ impl Sockets {
     /// Local addresses in the order of `listeners`.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect()
+    }
+
+    /// What is counted for each listener, in the order of `listeners`.
+    pub(super) fn counts(&self) -> Vec<Arc<ListenerMetrics>> {
+        self.listeners.iter().map(|(name, _)| ListenerMetrics::new(Arc::from(name.as_str()))).collect()
     }
 
     /// What others are told. An advertised port 0 is the one the listener of that name got.

@@ -56,6 +56,27 @@ impl fmt::Display for Listener {
     }
 }
 
+/// Where pages for whoever watches the broker are served over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpListener {
+    /// Empty means every interface.
+    pub host: String,
+    /// 0 lets the system choose.
+    pub port: u16,
+}
+
+/// `klamm.http.listener`.
+///
+/// # Errors
+/// It is not `host:port`.
+pub(crate) fn http(reader: &Reader<'_>) -> Result<Option<HttpListener>, ConfigError> {
+    const KEY: &str = "klamm.http.listener";
+    let Some(text) = reader.text(KEY).filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+    let element = format!("HTTP://{}", text.trim());
+    let (_, host, port) = split(&element).ok_or_else(|| reader.invalid(KEY, "it is written as host:port"))?;
+    Ok(Some(HttpListener { host: host.into(), port }))
+}
+
 /// The three answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resolved {
@@ -236,6 +257,19 @@ mod tests {
         let join =
             |listeners: &[super::Listener]| listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         (join(&config.listeners), join(&config.advertised_listeners), config.inter_broker_listener.clone())
+    }
+
+    #[test]
+    fn pages_over_http_are_off_unless_their_address_is_set() {
+        let of = |text| config(&[("klamm.http.listener", text)]).http_listener;
+        let at = |host: &str, port| Some(super::HttpListener { host: host.into(), port });
+        assert_eq!([config(&[]).http_listener, of(""), of(" ")], [None, None, None]);
+        assert_eq!(of("127.0.0.1:9404"), at("127.0.0.1", 9404));
+        assert_eq!([of("[::1]:0"), of(":1"), of(" h:1 ")], [at("::1", 0), at("", 1), at("h", 1)]);
+        for wrong in ["9404", "h", "h:", "h:x", "h:70000", "http://h:1", "a b:1"] {
+            let line = error(&[("klamm.http.listener", wrong)]);
+            assert!(line.contains("klamm.http.listener") && line.contains("host:port"), "{line}");
+        }
     }
 
     const MAP: (&str, &str) = ("listener.security.protocol.map", "A:PLAINTEXT,B:PLAINTEXT");

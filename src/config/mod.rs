@@ -30,7 +30,7 @@ mod topic_rows;
 
 pub use describe::{ConfigEntry, ConfigSource, Synonym};
 pub use dynamic::DynamicLevel;
-pub use listeners::{Listener, SecurityProtocol};
+pub use listeners::{HttpListener, Listener, SecurityProtocol};
 pub use machine::Machine;
 pub use resolve::{Config, Inputs, ZookeeperConfig};
 pub use topic::{CompressionType, TimestampType, TopicConfig};

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::ConfigError;
 use super::kraft_mode;
-use super::listeners::{self, Listener};
+use super::listeners::{self, HttpListener, Listener};
 use super::machine::Machine;
 use super::precedence::Settings;
 use super::reader::Reader;
@@ -144,6 +144,8 @@ pub struct Config {
     pub stray_retention_ms: i64,
     /// `klamm.allow.empty.log.dir`.
     pub allow_empty_log_dir: bool,
+    /// `klamm.http.listener`; `None`: no such pages are served.
+    pub http_listener: Option<HttpListener>,
     /// `klamm.boot.id`; `None`: the machine's.
     pub boot_id: Option<String>,
 }
@@ -350,6 +352,7 @@ impl Config {
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
             stray_retention_ms: reader.long("klamm.stray.retention.ms"),
             allow_empty_log_dir: reader.boolean("klamm.allow.empty.log.dir"),
+            http_listener: listeners::http(reader)?,
             boot_id: reader.text("klamm.boot.id"),
             topic_values,
             topic_defaults,

@@ -14,6 +14,7 @@ use crate::cluster::control::{ControlError, PartitionResults};
 use crate::cluster::znodes::config::{self, Entity};
 use crate::cluster::znodes::partition_state::{self, LeaderAndIsrNode};
 use crate::coordination::{CoordinationError, CreateMode, Op, OpResult};
+use crate::metrics;
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 use crate::types::{BrokerId, LeaderEpoch, TopicName, TopicPartition};
 
@@ -317,6 +318,7 @@ impl Term {
         for ((partition, node), result) in wanted.into_iter().zip(results) {
             let outcome = match result.as_deref() {
                 Ok([OpResult::Set(stat)]) => {
+                    self.count_election(&partition, &node);
                     self.put_state(&partition, Led::new(node.clone(), stat));
                     StateWrite::Written
                 }
@@ -330,6 +332,19 @@ impl Term {
             outcomes.push((partition, node, outcome));
         }
         Ok(outcomes)
+    }
+
+    /// Counts a partition that gets another leader than its state names.
+    fn count_election(&self, partition: &TopicPartition, next: &LeaderAndIsrNode) {
+        let Some(Led { node: before, .. }) = self.context.partition(partition).and_then(|found| found.state.as_ref())
+        else {
+            return;
+        };
+        let Some(leader) = next.leader.filter(|leader| before.leader != Some(*leader)) else { return };
+        metrics::LEADER_ELECTIONS.add(1);
+        if !before.isr.contains(&leader) {
+            metrics::UNCLEAN_LEADER_ELECTIONS.add(1);
+        }
     }
 
     /// A broker answered LeaderAndIsr: replicas that its disk refused are offline from now on, those that took their

@@ -75,6 +75,13 @@ impl<S: Shard> Runtime<S> {
         partitions
     }
 
+    /// How many shards are here that have not read all of their log yet. One that gave up does not count.
+    pub(crate) fn loading(&self) -> usize {
+        let shards = self.shards.read();
+        let loading = |shard: &&ShardHandle<S>| !shard.active.load(Ordering::Acquire) && !shard.mailbox.is_closed();
+        shards.values().filter(loading).count()
+    }
+
     /// Puts a request into the mailbox of its shard, waiting for room. When this returns its place is fixed; the
     /// future it returns waits for the reply.
     pub(crate) async fn ask(

@@ -164,9 +164,13 @@ impl PartitionLog {
     }
 
     /// Sum of the batches' sizes, by whole virtual segments, as Kafka counts whole files.
-    #[cfg(test)]
     pub(crate) fn size_bytes(&self) -> u64 {
         self.state.segments().size_bytes()
+    }
+
+    /// Virtual segments, the active one included.
+    pub(crate) fn segment_count(&self) -> usize {
+        self.state.segments().closed().len() + 1
     }
 
     #[cfg(test)]

@@ -28,7 +28,7 @@ use super::time_slice::TimeSlice;
 use super::write_queue::{QueuedReply, WriteQueue, WriteQueues};
 use crate::api::dispatch::{self, Dispatched, Origin};
 use crate::api::handler::{CloseReason, Outcome};
-use crate::metrics;
+use crate::metrics::{self, Series};
 use crate::types::limits::CONNECTION_REQUESTS_IN_FLIGHT_MAX;
 use crate::wire::frame::{FrameReader, Readable};
 
@@ -58,9 +58,17 @@ enum Ready {
 
 type Pending = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
+/// A request that is counted when its reply has been sent.
+#[derive(Clone, Copy)]
+struct Timed {
+    series: Option<Series>,
+    begun: Instant,
+}
+
 /// A reply that is next in response order.
 struct Finished {
     ready: Ready,
+    timed: Timed,
     /// Request bytes that are free once it is sent.
     _charge: Charge,
     /// What was counted while it waited.
@@ -182,7 +190,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 Some(finished) = next_in_order(&mut self.finished, &mut self.pending), if unsent > 0 => {
-                    self.send(finished.ready, &mut held).await?;
+                    self.send(finished.ready, finished.timed, &mut held).await?;
                     active_at = Instant::now();
                 }
                 frame = self.reader.next(&mut self.read, &mut self.receiving), if may_read => {
@@ -245,14 +253,16 @@ impl Connection {
 
     /// Stage one of one request. A reply that is there at once, with none before it, is written at once.
     async fn begin(&mut self, frame: BytesMut, charge: Charge) -> Result<(), End> {
-        let Dispatched { correlation_id, flexible_header, is_fetch, outcome } =
+        let begun = Instant::now();
+        let Dispatched { correlation_id, flexible_header, series, is_fetch, outcome } =
             dispatch::dispatch(&self.settings.origin, frame).await;
+        let timed = Timed { series, begun };
         match outcome {
             Outcome::Later(later) => {
                 let write_queue = Arc::clone(&self.write_queue);
                 let later: Pending = Box::pin(async move {
                     let ready = ready(correlation_id, flexible_header, later.await);
-                    finished(ready, charge, &write_queue)
+                    finished(ready, timed, charge, &write_queue)
                 });
                 if is_fetch && self.unsent() > 0 {
                     self.next_fetch = Some(later);
@@ -261,9 +271,9 @@ impl Connection {
                 }
                 Ok(())
             }
-            now if self.unsent() == 0 => self.send(ready(correlation_id, flexible_header, now), &mut None).await,
+            now if self.unsent() == 0 => self.send(ready(correlation_id, flexible_header, now), timed, &mut None).await,
             now => {
-                let finished = finished(ready(correlation_id, flexible_header, now), charge, &self.write_queue);
+                let finished = finished(ready(correlation_id, flexible_header, now), timed, charge, &self.write_queue);
                 self.pending.push_back(Box::pin(std::future::ready(finished)));
                 Ok(())
             }
@@ -275,15 +285,23 @@ impl Connection {
         self.pending.len() + self.finished.len()
     }
 
+    /// Sends what is next in response order, and counts its request.
+    async fn send(&mut self, ready: Ready, timed: Timed, held: &mut Option<HeldFrame>) -> Result<(), End> {
+        match ready {
+            Ready::Write(reply) => self.write_reply(reply, held).await?,
+            Ready::Nothing => {}
+            Ready::Close(reason) => return Err(End::Closed(reason)),
+        }
+        if let Some(series) = timed.series {
+            self.settings.origin.handles.requests.count(series, timed.begun.elapsed());
+        }
+        Ok(())
+    }
+
     /// While the client does not take this reply the requests behind it go on: what they hold, others may wait for. But
     /// no other connection waits for a frame of this one that waits for room, `held` or still to come, or that has its
     /// room and is not read.
-    async fn send(&mut self, ready: Ready, held: &mut Option<HeldFrame>) -> Result<(), End> {
-        let reply = match ready {
-            Ready::Write(reply) => reply,
-            Ready::Nothing => return Ok(()),
-            Ready::Close(reason) => return Err(End::Closed(reason)),
-        };
+    async fn write_reply(&mut self, reply: Reply, held: &mut Option<HeldFrame>) -> Result<(), End> {
         // A client that does not read its replies is as idle as one that sends nothing.
         let mut writing = pin!(reply::write(&mut self.write, reply, self.settings.idle_max));
         if let Poll::Ready(written) = poll!(writing.as_mut()) {
@@ -355,12 +373,12 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// A reply that waits for those before it. Records are counted elsewhere, see [`crate::api::replies`].
-fn finished(ready: Ready, charge: Charge, write_queue: &Arc<WriteQueue>) -> Finished {
+fn finished(ready: Ready, timed: Timed, charge: Charge, write_queue: &Arc<WriteQueue>) -> Finished {
     let waiting = match &ready {
         Ready::Write(reply) if !reply.has_records() => Some(write_queue.put(reply.len())),
         _ => None,
     };
-    Finished { ready, _charge: charge, _waiting: waiting }
+    Finished { ready, timed, _charge: charge, _waiting: waiting }
 }
 
 fn ready(correlation_id: i32, flexible_header: bool, outcome: Outcome) -> Ready {

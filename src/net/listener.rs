@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use super::connection::{self, Settings};
-use crate::metrics;
+use crate::metrics::{self, ListenerMetrics};
 use crate::task;
 
 /// `max.connections`, `max.connections.per.ip` and its overrides.
@@ -138,6 +138,7 @@ pub(crate) async fn accept(
     listener: TcpListener,
     settings_of: impl Fn(SocketAddr) -> Settings,
     limits: Arc<ConnectionLimits>,
+    counts: Arc<ListenerMetrics>,
     mut stopping: watch::Receiver<bool>,
 ) {
     loop {
@@ -146,7 +147,7 @@ pub(crate) async fn accept(
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         match accepted {
-            Ok((stream, peer)) => begin(stream, settings_of(peer), &limits),
+            Ok((stream, peer)) => begin(stream, settings_of(peer), &limits, &counts),
             Err(error) => {
                 // Mostly "too many open files": a pause lets connections end instead of spinning on the same error.
                 error!(%error, "accepting a connection failed");
@@ -158,7 +159,7 @@ pub(crate) async fn accept(
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>) {
+fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>, counts: &Arc<ListenerMetrics>) {
     let peer = settings.origin.peer;
     let Some(place) = limits.take(peer.ip().to_canonical()) else {
         if metrics::refusal_may_be_logged() {
@@ -170,9 +171,10 @@ fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>) 
         debug!(%peer, %error, "connection lost");
         return;
     }
+    let counted = counts.opened();
     task::spawn(async move {
         connection::serve(stream, settings).await;
-        drop(place);
+        drop((place, counted));
     });
 }
 

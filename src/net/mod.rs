@@ -1,7 +1,8 @@
-//! Sockets: listeners, connections, admission. Decodes no body and knows no API beyond its header.
+//! Sockets: listeners, connections, admission, and pages over HTTP. Decodes no body and knows no API beyond its header.
 
 pub(crate) mod admission;
 pub(crate) mod connection;
+pub(crate) mod http;
 pub(crate) mod listener;
 mod reply;
 mod time_slice;

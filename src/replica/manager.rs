@@ -21,6 +21,7 @@ use crate::cluster::control::LogInventory;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
+use crate::metrics::TrafficCounts;
 use crate::storage::{self, LogDir, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
 use crate::types::{BrokerId, PartitionIndex, TopicId, TopicName};
 
@@ -63,7 +64,7 @@ pub(crate) enum OpenError {
 
 /// A partition this broker has a replica of.
 #[derive(Debug)]
-enum Hosted {
+pub(super) enum Hosted {
     Online(Arc<Partition>),
     /// Its log could not be opened, or not be deleted. A later request tries again.
     Offline(TopicId),
@@ -110,7 +111,9 @@ pub(crate) struct ReplicaManager {
     pub(super) flush_timers: Vec<Arc<FlushTimer>>,
     clock: SharedClock,
     config_of: ConfigOf,
-    partitions: RwLock<Registry>,
+    pub(super) partitions: RwLock<Registry>,
+    /// What replicas counted that are closed. Changed while `partitions` is held for writing.
+    pub(super) closed_traffic: Mutex<TrafficCounts>,
     /// Held while logs are made, opened or deleted, which blocks on the disk.
     changing: Mutex<()>,
     found: Mutex<FoundLogs>,
@@ -147,6 +150,7 @@ impl ReplicaManager {
             flush_timers,
             config_of,
             partitions: RwLock::default(),
+            closed_traffic: Mutex::default(),
             changing: Mutex::default(),
             found: Mutex::new(found),
             cleaner: Arc::default(),
@@ -358,6 +362,7 @@ impl ReplicaManager {
         let at = at.expect("a replica lies in one of the directories");
         self.found.lock().logs.insert(replica.id.clone(), FoundLog::made(at, replica.family));
         if let Some(topic) = self.partitions.write().get_mut(topic) {
+            *self.closed_traffic.lock() += replica.traffic.counts();
             topic.insert(partition, Hosted::Offline(replica.id.topic_id));
         }
         replica.close();

@@ -13,6 +13,7 @@ pub(crate) mod control;
 mod control_tests;
 pub(crate) mod delete_records;
 pub(crate) mod fetcher;
+pub(crate) mod figures;
 pub(crate) mod flush;
 pub(crate) mod follower_fetch;
 pub(crate) mod followers;

@@ -155,7 +155,19 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
     if !is_due(&gathered, limits) {
         park(&ctx, &mut gathered, limits).await;
     }
+    count(&gathered);
     tell(&ctx, &usage, limits.read_committed, gathered)
+}
+
+/// Counts what each partition is asked for and gives.
+fn count(gathered: &Gathered) {
+    for part in &gathered.parts {
+        let Some(replica) = &part.replica else { continue };
+        replica.traffic.fetches.add(1);
+        if part.found.bytes > 0 {
+            replica.traffic.bytes_out.add(part.found.bytes as u64);
+        }
+    }
 }
 
 /// Why no partition of the request is read.

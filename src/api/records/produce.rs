@@ -19,6 +19,7 @@
 //! Source: Kafka 3.9 `KafkaApis.handleProduceRequest`, `ReplicaManager.appendRecords`,
 //! `ProduceRequest.validateRecords`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -36,9 +37,10 @@ use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row, encoded};
 use crate::api::shared::verification::{Unverified, Verified, is_transactional, verify};
 use crate::clock::UnixMs;
+use crate::metrics::Traffic;
 use crate::record::validate::validate;
 use crate::replica::ack::{Ack, AckError, Acked, Completion};
-use crate::replica::partition::{AckAt, AppendRefused, Unwritten};
+use crate::replica::partition::{AckAt, AppendRefused, Partition, Unwritten};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
 use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
 
@@ -216,6 +218,37 @@ fn append(
     let Some(replica) = ctx.handles.replicas.get(topic.as_str(), index) else {
         return Err(ctx.without_replica(topic.as_str(), index).into());
     };
+    replica.traffic.produces.add(1);
+    let bytes = partition.records.as_ref().map_or(0, |records| records.len());
+    let appended = append_to(ctx, topic, partition, &replica, acks, ack, verified, unwritten);
+    if let Err(failed) = &appended {
+        count_failure(&replica.traffic, failed.error, bytes);
+    }
+    appended
+}
+
+/// Source: Kafka 3.9 `ReplicaManager.appendToLocalLog`: what a client may run into without anybody's fault, and what is
+/// too large, is no failed request.
+fn count_failure(traffic: &Traffic, error: ResponseError, bytes: usize) {
+    match error {
+        ResponseError::MessageTooLarge | ResponseError::RecordListTooLarge => traffic.bytes_rejected.add(bytes as u64),
+        ResponseError::NotLeaderOrFollower | ResponseError::CorruptMessage | ResponseError::KafkaStorageError => {}
+        _ => traffic.produces_failed.add(1),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one partition's part of a request, and what the request says of all")]
+fn append_to(
+    ctx: &RequestContext,
+    topic: &TopicName,
+    partition: ProducePartition,
+    replica: &Arc<Partition>,
+    acks: i16,
+    ack: Ack,
+    verified: &Verified,
+    unwritten: &mut Vec<Unwritten>,
+) -> Result<Appended, Failed> {
+    let index = PartitionIndex(partition.index);
     let guard = verified.guard(topic, index)?;
     let now = ctx.handles.clock.now_ms();
     let rules = replica.with_log(|log| log.config().produce_rules(ctx.version >= VERSION_ZSTD));

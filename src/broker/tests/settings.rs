@@ -14,6 +14,7 @@ mod replicas;
 mod requests;
 mod running;
 mod topics;
+mod watched;
 mod zookeeper;
 
 use std::path::{Path, PathBuf};

@@ -90,6 +90,11 @@ impl GroupCoordinator {
         self.runtime.on_resigned(partition);
     }
 
+    /// Partitions of `__consumer_offsets` led here whose log is still being read.
+    pub(crate) fn loading(&self) -> usize {
+        self.runtime.loading()
+    }
+
     /// Removes the committed offsets of topics that were deleted, from all shards here; returns when that is durable.
     pub(crate) async fn on_topics_deleted(&self, topics: &[TopicName]) {
         let topics: Arc<[TopicName]> = topics.into();

@@ -121,6 +121,11 @@ impl TransactionCoordinator {
         self.runtime.on_resigned(partition);
     }
 
+    /// Partitions of `__transaction_state` led here whose log is still being read.
+    pub(crate) fn loading(&self) -> usize {
+        self.runtime.loading()
+    }
+
     /// The image shows every topic there is, so that one that it does not show was deleted. Markers are written from
     /// now on.
     pub(crate) fn on_image_complete(&self) {

@@ -156,6 +156,10 @@ impl Partition {
             self.cleaner.notify_one();
         }
         let bytes = writes.iter().map(Write::batch_bytes).sum::<usize>() as i64;
+        if !appended.duplicate {
+            self.traffic.messages_in.add((appended.last_offset.0 - appended.base_offset.0 + 1).unsigned_abs());
+            self.traffic.bytes_in.add(bytes.unsigned_abs());
+        }
         let last_offset = self.ack_offset(&appended);
         let partition: Weak<Self> = Arc::downgrade(self);
         let unwritten = storage::queue(

@@ -8,6 +8,7 @@
 //! the disk has it ([`Partition::open_anew`]).
 
 mod append;
+mod figures;
 mod follow;
 mod following;
 mod leading;
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 pub(crate) use self::append::{Accepted, AckAt, AppendRefused};
+pub(crate) use self::figures::Figures;
 pub(crate) use self::follow::{NotReplicated, Replicated};
 pub(crate) use self::leading::{IsrChange, OutOfRange};
 use self::replication::Replication;
@@ -42,6 +44,7 @@ use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::read::LogReader;
 use crate::log::reading::tail::Tail;
+use crate::metrics::Traffic;
 pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, Queued, SharedLogDir, StorageError, Write, WriteSet};
 use crate::types::{LeaderEpoch, LogOpening, Offset, PartitionEpoch};
@@ -99,6 +102,7 @@ pub(crate) struct Partition {
     pub(crate) waiters: Waiters,
     /// Those of followers, which wait for the log end.
     pub(crate) followers_waiting: Waiters,
+    pub(crate) traffic: Traffic,
 }
 
 /// What a partition tells of the work it leaves for later.
@@ -200,6 +204,7 @@ impl Partition {
             view: Published::new(view),
             waiters: Waiters::default(),
             followers_waiting: Waiters::default(),
+            traffic: Traffic::default(),
         })
     }
 
