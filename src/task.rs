@@ -131,6 +131,7 @@ impl Drop for Counted<'_> {
 }
 
 #[cfg(test)]
+#[path = "task/testing.rs"]
 pub(crate) mod testing;
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ mod tests {
     fn rows_stand_below_their_head() {
         let mut text = Exposition::default();
         text.single("a_total", Kind::Counter, "One \\ thing\nafter \"another\".", 3_u64);
-        drop(text.family("empty", Kind::Gauge, "No rows, no head."));
+        text.family("empty", Kind::Gauge, "No rows, no head.");
         let mut family = text.family("b", Kind::Gauge, "B.");
         family.row(&[("topic", "t"), ("partition", "0")], 0.25);
         family.row(&[("topic", "u"), ("partition", "1")], -1_i64);

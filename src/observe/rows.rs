@@ -122,6 +122,9 @@ pub(super) fn of_replicas(text: &mut Exposition, sources: &Sources) {
     of_dirs(text, sources, &all, &replicas);
 }
 
+/// Name, help, and which count it is.
+type TrafficRow = (&'static str, &'static str, fn(&TrafficCounts) -> u64);
+
 fn of_traffic(text: &mut Exposition, all: &ReplicaFigures) {
     let mut topics: BTreeMap<&TopicName, TrafficCounts> = BTreeMap::new();
     let mut total = all.before;
@@ -130,7 +133,7 @@ fn of_traffic(text: &mut Exposition, all: &ReplicaFigures) {
         *topics.entry(&replica.id.topic).or_default() += counts;
         total += counts;
     }
-    let rows: [(&str, &str, fn(&TrafficCounts) -> u64); 7] = [
+    let rows: [TrafficRow; 7] = [
         ("messagesin", "Records that were appended.", |counts| counts.messages_in),
         ("bytesin", "Bytes of batches that were appended.", |counts| counts.bytes_in),
         ("bytesout", "Bytes of batches that were sent to consumers.", |counts| counts.bytes_out),

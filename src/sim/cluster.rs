@@ -112,8 +112,6 @@ pub(super) enum Plant {
     Nothing,
     /// The controller does not see that a broker was away between two terms (rule B1 of the design).
     BounceUnseen,
-    /// A broker that lost what was not synced comes back as if it had only been killed (rule B2 of the design).
-    PowerLossUnseen,
     /// A follower asks for more before what it has is written.
     FetchAhead,
     /// A follower does not say under which epoch its last batch was written, so that no leader sees it diverge.
@@ -223,7 +221,7 @@ impl Cluster {
             disk: Arc::clone(&disk),
             sessions: Arc::clone(&sessions),
             stalled: Arc::clone(&stalled),
-            may_lack_ends: lost_power && self.plant != Plant::PowerLossUnseen,
+            may_lack_ends: lost_power,
         };
         self.live.set(id, number, None);
         let booted = process.spawn(boot.run(Arc::clone(&process)));
@@ -260,11 +258,7 @@ impl Cluster {
         let (disk, sessions) = if lost_power {
             let kept = self.chance.below(member.disk.unsynced_sets() as u64 + 1) as usize;
             // Another boot of the machine: what this broker's sessions were does not count (rule B2 of the design).
-            let sessions = match self.plant {
-                Plant::PowerLossUnseen => Arc::clone(&member.sessions),
-                _ => Arc::new(OwnSessions::in_memory()),
-            };
-            (member.disk.after_power_loss_but(kept).stepped(), sessions)
+            (member.disk.after_power_loss_but(kept).stepped(), Arc::new(OwnSessions::in_memory()))
         } else {
             (member.disk.stepped(), Arc::clone(&member.sessions))
         };

@@ -193,7 +193,7 @@ impl LeaderLink for NetLink {
             match self.net.plant {
                 Plant::FetchAhead => partition.fetch_offset = partition.fetch_offset + 1,
                 Plant::EpochUnsaid => partition.last_fetched_epoch = None,
-                Plant::Nothing | Plant::BounceUnseen | Plant::PowerLossUnseen => {}
+                Plant::Nothing | Plant::BounceUnseen => {}
             }
         }
         for partition in &ask.partitions {

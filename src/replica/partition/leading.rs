@@ -10,6 +10,7 @@ use super::replication::Replication;
 use super::{Partition, State};
 use crate::cluster::control::{IsrProposal, IsrRefused, StoredIsr};
 use crate::cluster::znodes::partition_state::Recovery;
+use crate::metrics;
 use crate::replica::followers::{FollowerPosition, NotCounted};
 use crate::replica::isr::{self, ChangeNumber, Next};
 use crate::replica::leader_link::{FetchRefused, PartitionAsk};
@@ -226,12 +227,16 @@ impl Partition {
                 info!(target: "kafka.cluster.Partition",
                     "[Partition {} broker={}] ISR updated to {}{too_few} and version updated to {partition_epoch}",
                     self.name(), self.surroundings.me, list(&isr));
+                let moved =
+                    if isr.len() < state.role.isr.len() { &metrics::ISR_SHRINKS } else { &metrics::ISR_EXPANDS };
+                moved.add(1);
                 (state.role.isr, state.role.partition_epoch) = (isr, partition_epoch);
                 self.publish_and_tell(guard);
                 false
             }
             Next::Back => {
                 info!(partition = %self.name(), ?answer, "the controller refused a change of the ISR");
+                metrics::FAILED_ISR_UPDATES.add(1);
                 // Whoever was to join holds the high watermark back no longer.
                 self.publish_and_tell(guard);
                 false
