@@ -114,7 +114,7 @@ fn of_roles(request: LeaderAndIsr) -> wire::LeaderAndIsr {
             Recovery::Recovering => 1,
         },
     };
-    let topic = |(name, id, partitions): (TopicName, TopicId, Vec<PartitionState>)| wire::TopicRoles {
+    let topic = |(name, id, partitions): (TopicName, TopicId, Vec<PartitionState>)| wire::Topic {
         name,
         id,
         partitions: partitions.into_iter().map(role).collect(),
@@ -146,7 +146,7 @@ fn of_metadata(request: UpdateMetadata) -> wire::UpdateMetadata {
             offline_replicas: Vec::new(),
         });
         let partitions = topic.partitions.into_iter().map(state).chain(deleted).collect();
-        wire::TopicMetadata { name: topic.name, id: topic.id, partitions }
+        wire::Topic { name: topic.name, id: topic.id, partitions }
     };
     let topics = request.topics.into_iter().map(topic).collect();
     wire::UpdateMetadata { head, topics, live_brokers: request.live_brokers.into_iter().map(of_live).collect() }

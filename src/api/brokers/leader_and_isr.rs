@@ -35,8 +35,9 @@ impl ControlHandler for LeaderAndIsr {
 }
 
 fn roles(req: wire::LeaderAndIsr) -> Roles {
-    let topic =
-        |topic: wire::TopicRoles| (topic.name, topic.id, topic.partitions.into_iter().map(state).collect::<Vec<_>>());
+    let topic = |topic: wire::Topic<PartitionRole>| {
+        (topic.name, topic.id, topic.partitions.into_iter().map(state).collect::<Vec<_>>())
+    };
     Roles { head: of_head(req.head), topics: req.topics.into_iter().map(topic).collect() }
 }
 

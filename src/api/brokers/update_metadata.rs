@@ -32,7 +32,7 @@ fn metadata(req: wire::UpdateMetadata) -> Metadata {
     }
 }
 
-fn topic(topic: wire::TopicMetadata) -> TopicMetadata {
+fn topic(topic: wire::Topic<PartitionMetadata>) -> TopicMetadata {
     let (deleted, partitions): (Vec<_>, Vec<_>) =
         topic.partitions.into_iter().partition(|partition| partition.leader == PartitionMetadata::BEING_DELETED);
     TopicMetadata {

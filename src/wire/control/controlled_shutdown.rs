@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Control, Message, flexible, list, topic_name};
+use super::{Control, Message, flexible, list, put_list, topic_name};
 use crate::types::{BrokerEpoch, BrokerId, PartitionIndex, TopicName};
 use crate::wire::read::Malformed;
 use crate::wire::write::Writer;
@@ -48,12 +48,11 @@ impl Message for ControlledShutdownAnswer {
     fn encode(&self) -> Bytes {
         let mut writer = Writer::default();
         writer.i16(self.error_code);
-        writer.count(self.remaining.len());
-        for (topic, partition) in &self.remaining {
+        put_list(&mut writer, &self.remaining, |writer, (topic, partition)| {
             writer.string(Some(topic.as_str()));
             writer.i32(partition.0);
             writer.no_tags();
-        }
+        });
         writer.no_tags();
         writer.finish()
     }

@@ -10,8 +10,10 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Control, Head, Message, brokers, flexible, list, put_brokers, topic_id, topic_name};
-use crate::types::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, TopicName};
+use super::{
+    Control, Head, Message, Topic, brokers, flexible, list, put_brokers, put_list, put_topics, topic_id, topics,
+};
+use crate::types::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId};
 use crate::wire::read::{Malformed, Reader};
 use crate::wire::write::Writer;
 
@@ -22,14 +24,7 @@ const TAG_END_LOST: u32 = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LeaderAndIsr {
     pub(crate) head: Head,
-    pub(crate) topics: Vec<TopicRoles>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TopicRoles {
-    pub(crate) name: TopicName,
-    pub(crate) id: TopicId,
-    pub(crate) partitions: Vec<PartitionRole>,
+    pub(crate) topics: Vec<Topic<PartitionRole>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,16 +52,7 @@ impl Message for LeaderAndIsr {
         let mut writer = Writer::default();
         self.head.write(&mut writer);
         writer.i8(0);
-        writer.count(self.topics.len());
-        for topic in &self.topics {
-            writer.string(Some(topic.name.as_str()));
-            writer.slice(topic.id.0.as_bytes());
-            writer.count(topic.partitions.len());
-            for partition in &topic.partitions {
-                partition.write(&mut writer);
-            }
-            writer.no_tags();
-        }
+        put_topics(&mut writer, &self.topics, PartitionRole::write);
         writer.count(0);
         writer.no_tags();
         writer.finish()
@@ -76,12 +62,7 @@ impl Message for LeaderAndIsr {
         let mut reader = flexible(body);
         let head = Head::read(&mut reader)?;
         let _type = reader.i8()?;
-        let topics = list(&mut reader, 19, |reader| {
-            let (name, id) = (topic_name(reader)?, topic_id(reader)?);
-            let partitions = list(reader, PARTITION_BYTES_MIN, PartitionRole::read)?;
-            reader.skip_tags()?;
-            Ok(TopicRoles { name, id, partitions })
-        })?;
+        let topics = topics(&mut reader, PARTITION_BYTES_MIN, PartitionRole::read)?;
         list(&mut reader, 10, |reader| {
             let (_id, _host, _port) = (reader.i32()?, reader.string()?, reader.i32()?);
             reader.skip_tags()
@@ -151,20 +132,18 @@ impl Message for LeaderAndIsrAnswer {
     fn encode(&self) -> Bytes {
         let mut writer = Writer::default();
         writer.i16(self.error_code);
-        writer.count(self.topics.len());
-        for (id, partitions) in &self.topics {
+        put_list(&mut writer, &self.topics, |writer, (id, partitions)| {
             writer.slice(id.0.as_bytes());
-            writer.count(partitions.len());
-            for answer in partitions {
+            put_list(writer, partitions, |writer, answer| {
                 writer.i32(answer.partition.0);
                 writer.i16(answer.error_code);
                 match answer.end_lost {
                     true => writer.one_tag(TAG_END_LOST, &[]),
                     false => writer.no_tags(),
                 }
-            }
+            });
             writer.no_tags();
-        }
+        });
         writer.no_tags();
         writer.finish()
     }

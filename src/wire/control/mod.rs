@@ -15,11 +15,10 @@ mod update_metadata;
 use bytes::{Bytes, BytesMut};
 
 pub(crate) use controlled_shutdown::{ControlledShutdown, ControlledShutdownAnswer};
-pub(crate) use leader_and_isr::{LeaderAndIsr, LeaderAndIsrAnswer, PartitionRole, RoleAnswer, TopicRoles};
+pub(crate) use leader_and_isr::{LeaderAndIsr, LeaderAndIsrAnswer, PartitionRole, RoleAnswer};
 pub(crate) use stop_replica::{StopPartition, StopReplica, StopReplicaAnswer};
 pub(crate) use update_metadata::{
-    Broker, BrokerEndpoint, PartitionMetadata, TopicMetadata, UpdateMetadata, UpdateMetadataAnswer, protocol_name,
-    protocol_number,
+    Broker, BrokerEndpoint, PartitionMetadata, UpdateMetadata, UpdateMetadataAnswer, protocol_name, protocol_number,
 };
 
 use super::read::{Malformed, Reader};
@@ -68,6 +67,14 @@ impl Head {
     }
 }
 
+/// A topic with what is said of its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Topic<P> {
+    pub(crate) name: TopicName,
+    pub(crate) id: TopicId,
+    pub(crate) partitions: Vec<P>,
+}
+
 fn flexible(body: BytesMut) -> Reader {
     Reader::new(body, true)
 }
@@ -86,15 +93,43 @@ fn list<T>(
     Ok(elements)
 }
 
+/// The other direction of [`list`].
+fn put_list<T>(writer: &mut Writer, elements: &[T], mut element: impl FnMut(&mut Writer, &T)) {
+    writer.count(elements.len());
+    for it in elements {
+        element(writer, it);
+    }
+}
+
 fn brokers(reader: &mut Reader) -> Result<Vec<BrokerId>, Malformed> {
     list(reader, 4, |reader| reader.i32().map(BrokerId))
 }
 
 fn put_brokers(writer: &mut Writer, brokers: &[BrokerId]) {
-    writer.count(brokers.len());
-    for broker in brokers {
-        writer.i32(broker.0);
-    }
+    put_list(writer, brokers, |writer, broker| writer.i32(broker.0));
+}
+
+/// Topics of (name, id, partitions), of which each partition takes at least so many bytes.
+fn topics<P>(
+    reader: &mut Reader,
+    partition_bytes_min: usize,
+    partition: impl Fn(&mut Reader) -> Result<P, Malformed>,
+) -> Result<Vec<Topic<P>>, Malformed> {
+    list(reader, 19, |reader| {
+        let (name, id) = (topic_name(reader)?, topic_id(reader)?);
+        let partitions = list(reader, partition_bytes_min, &partition)?;
+        reader.skip_tags()?;
+        Ok(Topic { name, id, partitions })
+    })
+}
+
+fn put_topics<P>(writer: &mut Writer, topics: &[Topic<P>], partition: impl Fn(&P, &mut Writer)) {
+    put_list(writer, topics, |writer, topic| {
+        writer.string(Some(topic.name.as_str()));
+        writer.slice(topic.id.0.as_bytes());
+        put_list(writer, &topic.partitions, |writer, it| partition(it, writer));
+        writer.no_tags();
+    });
 }
 
 fn topic_name(reader: &mut Reader) -> Result<TopicName, Malformed> {

@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Control, Head, Message, flexible, list, topic_name};
+use super::{Control, Head, Message, flexible, list, put_list, topic_name};
 use crate::types::{LeaderEpoch, PartitionIndex, TopicName};
 use crate::wire::read::Malformed;
 use crate::wire::write::Writer;
@@ -33,18 +33,16 @@ impl Message for StopReplica {
     fn encode(&self) -> Bytes {
         let mut writer = Writer::default();
         self.head.write(&mut writer);
-        writer.count(self.topics.len());
-        for (name, partitions) in &self.topics {
+        put_list(&mut writer, &self.topics, |writer, (name, partitions)| {
             writer.string(Some(name.as_str()));
-            writer.count(partitions.len());
-            for stop in partitions {
+            put_list(writer, partitions, |writer, stop| {
                 writer.i32(stop.partition.0);
                 writer.i32(stop.leader_epoch.0);
                 writer.bool(stop.delete);
                 writer.no_tags();
-            }
+            });
             writer.no_tags();
-        }
+        });
         writer.no_tags();
         writer.finish()
     }
@@ -85,13 +83,12 @@ impl Message for StopReplicaAnswer {
     fn encode(&self) -> Bytes {
         let mut writer = Writer::default();
         writer.i16(self.error_code);
-        writer.count(self.partitions.len());
-        for (topic, partition, error_code) in &self.partitions {
+        put_list(&mut writer, &self.partitions, |writer, (topic, partition, error_code)| {
             writer.string(Some(topic.as_str()));
             writer.i32(partition.0);
             writer.i16(*error_code);
             writer.no_tags();
-        }
+        });
         writer.no_tags();
         writer.finish()
     }

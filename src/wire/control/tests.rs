@@ -65,8 +65,8 @@ fn leader_and_isr() -> LeaderAndIsr {
     LeaderAndIsr {
         head: head(4_294_967_298),
         topics: vec![
-            TopicRoles { name: "orders".into(), id: orders(), partitions: vec![first, second] },
-            TopicRoles { name: "b".into(), id: other, partitions: vec![] },
+            Topic { name: "orders".into(), id: orders(), partitions: vec![first, second] },
+            Topic { name: "b".into(), id: other, partitions: vec![] },
         ],
     }
 }
@@ -102,7 +102,7 @@ fn update_metadata() -> UpdateMetadata {
     let second = vec![endpoint(65_535, "host-2", "INTERNAL", 0)];
     UpdateMetadata {
         head: head(99),
-        topics: vec![TopicMetadata { name: "orders".into(), id: orders(), partitions: vec![led, deleted] }],
+        topics: vec![Topic { name: "orders".into(), id: orders(), partitions: vec![led, deleted] }],
         live_brokers: vec![
             Broker { id: BrokerId(1), endpoints: first, rack: Some("r1".into()) },
             Broker { id: BrokerId(2), endpoints: second, rack: None },
@@ -302,12 +302,10 @@ fn survives<M: Message + PartialEq + Debug>(message: M, draw: &mut Draw) {
 fn whatever_is_sent_comes_back_and_nothing_panics() {
     for seed in 0..60 {
         let draw = &mut Draw(seed);
-        let roles =
-            |draw: &mut Draw| TopicRoles { name: draw.name(), id: draw.id(), partitions: draw.list(Draw::role) };
+        let roles = |draw: &mut Draw| Topic { name: draw.name(), id: draw.id(), partitions: draw.list(Draw::role) };
         let message = LeaderAndIsr { head: draw.head(), topics: draw.list(roles) };
         survives(message, draw);
-        let topic =
-            |draw: &mut Draw| TopicMetadata { name: draw.name(), id: draw.id(), partitions: draw.list(Draw::metadata) };
+        let topic = |draw: &mut Draw| Topic { name: draw.name(), id: draw.id(), partitions: draw.list(Draw::metadata) };
         let message =
             UpdateMetadata { head: draw.head(), topics: draw.list(topic), live_brokers: draw.list(Draw::broker) };
         survives(message, draw);

@@ -8,23 +8,16 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Control, Head, Message, brokers, flexible, list, put_brokers, topic_id, topic_name};
-use crate::types::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, TopicName};
+use super::{Control, Head, Message, Topic, brokers, flexible, list, put_brokers, put_list, put_topics, topics};
+use crate::types::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionIndex};
 use crate::wire::read::{Malformed, Reader};
 use crate::wire::write::Writer;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpdateMetadata {
     pub(crate) head: Head,
-    pub(crate) topics: Vec<TopicMetadata>,
+    pub(crate) topics: Vec<Topic<PartitionMetadata>>,
     pub(crate) live_brokers: Vec<Broker>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TopicMetadata {
-    pub(crate) name: TopicName,
-    pub(crate) id: TopicId,
-    pub(crate) partitions: Vec<PartitionMetadata>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,14 +100,13 @@ impl PartitionMetadata {
 impl Broker {
     fn write(&self, writer: &mut Writer) {
         writer.i32(self.id.0);
-        writer.count(self.endpoints.len());
-        for endpoint in &self.endpoints {
+        put_list(writer, &self.endpoints, |writer, endpoint| {
             writer.i32(endpoint.port);
             writer.string(Some(&endpoint.host));
             writer.string(Some(&endpoint.listener));
             writer.i16(endpoint.security_protocol);
             writer.no_tags();
-        }
+        });
         writer.string(self.rack.as_deref());
         writer.no_tags();
     }
@@ -138,20 +130,8 @@ impl Message for UpdateMetadata {
     fn encode(&self) -> Bytes {
         let mut writer = Writer::default();
         self.head.write(&mut writer);
-        writer.count(self.topics.len());
-        for topic in &self.topics {
-            writer.string(Some(topic.name.as_str()));
-            writer.slice(topic.id.0.as_bytes());
-            writer.count(topic.partitions.len());
-            for partition in &topic.partitions {
-                partition.write(&mut writer);
-            }
-            writer.no_tags();
-        }
-        writer.count(self.live_brokers.len());
-        for broker in &self.live_brokers {
-            broker.write(&mut writer);
-        }
+        put_topics(&mut writer, &self.topics, PartitionMetadata::write);
+        put_list(&mut writer, &self.live_brokers, |writer, broker| broker.write(writer));
         writer.no_tags();
         writer.finish()
     }
@@ -159,12 +139,7 @@ impl Message for UpdateMetadata {
     fn decode(body: BytesMut) -> Result<Self, Malformed> {
         let mut reader = flexible(body);
         let head = Head::read(&mut reader)?;
-        let topics = list(&mut reader, 19, |reader| {
-            let (name, id) = (topic_name(reader)?, topic_id(reader)?);
-            let partitions = list(reader, PARTITION_BYTES_MIN, PartitionMetadata::read)?;
-            reader.skip_tags()?;
-            Ok(TopicMetadata { name, id, partitions })
-        })?;
+        let topics = topics(&mut reader, PARTITION_BYTES_MIN, PartitionMetadata::read)?;
         let live_brokers = list(&mut reader, 7, Broker::read)?;
         reader.skip_tags()?;
         Ok(Self { head, topics, live_brokers })
