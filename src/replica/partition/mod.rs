@@ -9,7 +9,6 @@
 
 mod append;
 mod figures;
-mod follow;
 mod following;
 mod leading;
 mod reopen;
@@ -28,7 +27,7 @@ use tracing::{error, info};
 
 pub(crate) use self::append::{Accepted, AckAt, AppendRefused};
 pub(crate) use self::figures::Figures;
-pub(crate) use self::follow::{NotReplicated, Replicated};
+pub(crate) use self::following::{NotReplicated, Replicated};
 pub(crate) use self::leading::{IsrChange, OutOfRange};
 use self::replication::Replication;
 use self::role::End;
