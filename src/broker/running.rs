@@ -113,6 +113,6 @@ pub(super) fn fetcher_settings(config: &Config) -> FetcherSettings {
         partition_bytes: config.replica_fetch_max_bytes,
         wait_ms: config.replica_fetch_wait_max_ms,
         min_bytes: config.replica_fetch_min_bytes,
-        backoff: Duration::from_millis(u64::try_from(config.replica_fetch_backoff_ms).unwrap_or(0)),
+        backoff: millis(i64::from(config.replica_fetch_backoff_ms)),
     }
 }

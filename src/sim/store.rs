@@ -90,13 +90,21 @@ impl SimStore {
         sleep(self.chance.micros(100, 2000)).await;
         (!self.chance.one_in(self.losses)).then_some(answer)
     }
+
+    /// As [`Self::pass`], for a call that answers one thing.
+    async fn answer<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(Arc<EmbeddedCoordination>) -> BoxFuture<'static, Result<T, CoordinationError>>,
+    ) -> Result<T, CoordinationError> {
+        self.pass(call).await.unwrap_or_else(|| Err(lost()))
+    }
 }
 
 impl Coordination for SimStore {
     fn create<'a>(&'a self, path: &'a str, data: Bytes, mode: CreateMode) -> Answer<'a, (String, Stat)> {
         let path = path.to_owned();
         let call = move |tree: Arc<EmbeddedCoordination>| async move { tree.create(&path, data, mode).await }.boxed();
-        async move { self.pass(call).await.unwrap_or_else(|| Err(lost())) }.boxed()
+        self.answer(call).boxed()
     }
 
     fn get<'a>(&'a self, path: &'a str) -> Answer<'a, Option<(Bytes, Stat)>> {
@@ -112,37 +120,37 @@ impl Coordination for SimStore {
             }
             .boxed()
         };
-        async move { self.pass(call).await.unwrap_or_else(|| Err(lost())) }.boxed()
+        self.answer(call).boxed()
     }
 
     fn get_and_watch<'a>(&'a self, path: &'a str) -> Answer<'a, (Option<(Bytes, Stat)>, Changed)> {
         let path = path.to_owned();
         let call = move |tree: Arc<EmbeddedCoordination>| async move { tree.get_and_watch(&path).await }.boxed();
-        async move { self.pass(call).await.unwrap_or_else(|| Err(lost())) }.boxed()
+        self.answer(call).boxed()
     }
 
     fn children<'a>(&'a self, path: &'a str) -> Answer<'a, Vec<String>> {
         let path = path.to_owned();
         let call = move |tree: Arc<EmbeddedCoordination>| async move { tree.children(&path).await }.boxed();
-        async move { self.pass(call).await.unwrap_or_else(|| Err(lost())) }.boxed()
+        self.answer(call).boxed()
     }
 
     fn children_and_watch<'a>(&'a self, path: &'a str) -> Answer<'a, (Vec<String>, Changed)> {
         let path = path.to_owned();
         let call = move |tree: Arc<EmbeddedCoordination>| async move { tree.children_and_watch(&path).await }.boxed();
-        async move { self.pass(call).await.unwrap_or_else(|| Err(lost())) }.boxed()
+        self.answer(call).boxed()
     }
 
     fn set<'a>(&'a self, path: &'a str, data: Bytes, version: i32) -> Answer<'a, Stat> {
         let path = path.to_owned();
         let call = move |tree: Arc<EmbeddedCoordination>| async move { tree.set(&path, data, version).await }.boxed();
-        async move { self.pass(call).await.unwrap_or_else(|| Err(lost())) }.boxed()
+        self.answer(call).boxed()
     }
 
     fn delete<'a>(&'a self, path: &'a str, version: i32) -> Answer<'a, ()> {
         let path = path.to_owned();
         let call = move |tree: Arc<EmbeddedCoordination>| async move { tree.delete(&path, version).await }.boxed();
-        async move { self.pass(call).await.unwrap_or_else(|| Err(lost())) }.boxed()
+        self.answer(call).boxed()
     }
 
     fn multi<'a>(&'a self, ops: Vec<Op>) -> BoxFuture<'a, Result<Vec<OpResult>, MultiError>> {
@@ -164,7 +172,7 @@ impl Coordination for SimStore {
     fn reconnect(&self) -> Answer<'_, ()> {
         let call = |tree: Arc<EmbeddedCoordination>| async move { tree.reconnect().await }.boxed();
         async move {
-            self.pass(call).await.unwrap_or_else(|| Err(lost()))?;
+            self.answer(call).await?;
             let now = *self.inner.session().borrow();
             self.heard.send_replace(now);
             Ok(())
