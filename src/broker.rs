@@ -197,6 +197,7 @@ impl Broker {
             clock: Arc::clone(&clock),
             settings: ControllerSettings {
                 broker: identity.broker_id,
+                eligible: config.zookeeper.as_ref().is_none_or(|zookeeper| zookeeper.controller_eligible),
                 delete_topic_enable: config.delete_topic_enable,
                 config: Arc::clone(&parts.handles.config),
             },

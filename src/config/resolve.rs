@@ -161,6 +161,8 @@ pub struct ZookeeperConfig {
     /// The session time-out where none is set.
     pub connection_timeout_ms: i32,
     pub max_in_flight_requests: usize,
+    /// `klamm.controller.eligible`.
+    pub controller_eligible: bool,
 }
 
 /// Where a configuration is read from.
@@ -388,7 +390,11 @@ fn broker_id(reader: &Reader<'_>, is_kraft: bool) -> Result<Option<BrokerId>, Co
 
 fn zookeeper(reader: &Reader<'_>) -> Result<Option<ZookeeperConfig>, ConfigError> {
     let connect = reader.text("zookeeper.connect").unwrap_or_default();
+    let controller_eligible = reader.boolean("klamm.controller.eligible");
     if connect.is_empty() {
+        if !controller_eligible {
+            return Err(reader.invalid("klamm.controller.eligible", "a node alone has nobody else for controller"));
+        }
         return Ok(None);
     }
     let (hosts, chroot) = connect.split_once('/').map_or((connect.as_str(), ""), |(hosts, path)| (hosts, path));
@@ -402,6 +408,7 @@ fn zookeeper(reader: &Reader<'_>) -> Result<Option<ZookeeperConfig>, ConfigError
     let connection_timeout_ms =
         reader.optional("zookeeper.connection.timeout.ms").and_then(|ms| i32::try_from(ms).ok());
     Ok(Some(ZookeeperConfig {
+        controller_eligible,
         connect: hosts.join(","),
         chroot: if chroot.is_empty() { String::new() } else { format!("/{chroot}") },
         session_timeout_ms,
@@ -565,6 +572,7 @@ mod tests {
         assert_eq!((zookeeper.session_timeout_ms, zookeeper.connection_timeout_ms), (18_000, 18_000));
         assert_eq!(of("a:1").chroot, "");
         assert!(error(&[("zookeeper.connect", "a:b")]).contains("host:port"));
+        assert!(error(&[("klamm.controller.eligible", "false")]).contains("alone"));
     }
 
     #[test]

@@ -428,6 +428,9 @@ impl Controller {
                 return Ok(());
             }
             self.resign_in_memory();
+            if !self.settings.eligible {
+                return Ok(());
+            }
             if self.is_migrating().await? {
                 warn!("a migration to KRaft owns this cluster; this broker does not contend");
                 return Ok(());

@@ -21,6 +21,8 @@ use crate::types::BrokerId;
 #[derive(Debug, Clone)]
 pub(crate) struct ControllerSettings {
     pub(crate) broker: BrokerId,
+    /// `klamm.controller.eligible`; false: follows, and never contends.
+    pub(crate) eligible: bool,
     /// `delete.topic.enable`
     pub(crate) delete_topic_enable: bool,
     /// What may change while the broker runs.

@@ -173,6 +173,10 @@ impl Cluster {
 
     /// `prepare` sees the broker before anybody speaks to it.
     async fn start_with(&self, id: i32, prepare: impl FnOnce(&FakeBroker)) -> Member {
+        self.start_as(id, true, prepare).await
+    }
+
+    async fn start_as(&self, id: i32, eligible: bool, prepare: impl FnOnce(&FakeBroker)) -> Member {
         let store = Arc::new(self.store.connect());
         let broker = Arc::new(FakeBroker::default());
         prepare(&broker);
@@ -204,6 +208,7 @@ impl Cluster {
             clock,
             settings: ControllerSettings {
                 broker: BrokerId(id),
+                eligible,
                 delete_topic_enable: true,
                 config: Arc::clone(&config),
             },
@@ -306,6 +311,23 @@ async fn restart_alone_elects_nobody() {
     let roles = again.roles();
     assert_eq!((roles.len(), roles[0].head.controller_epoch), (1, ControllerEpoch(2)));
     assert!(roles[0].topics[0].2.iter().all(|state| !state.is_new));
+}
+
+/// A node that an earlier process of the same directory left goes all the same: it would keep others from contending.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_not_eligible_never_contends() {
+    let cluster = Cluster::new().await;
+    let not = cluster.start_as(1, false, |_| ()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!not.controller.is_active());
+    assert_eq!(cluster.store.get("/controller").await.unwrap(), None);
+    let two = cluster.start(2).await;
+    two.active().await;
+    not.sees(|image| image.controller == Some(BrokerId(2))).await;
+    two.die().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!not.controller.is_active());
+    cluster.start(3).await.active().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,6 +168,7 @@ impl Boot {
             clock,
             settings: ControllerSettings {
                 broker: self.id,
+                eligible: true,
                 delete_topic_enable: true,
                 config: RunningConfig::new(Arc::new(defaults())),
             },

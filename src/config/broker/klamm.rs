@@ -23,6 +23,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "How long logs on disk are kept whose topic the cluster does not have; they come back when it does.";
     "klamm.allow.empty.log.dir" Boolean "false" [Any] ReadOnly => Honoured,
         "Whether a broker starts with a new log directory although the cluster counts on partitions that it had there.";
+    "klamm.controller.eligible" Boolean "true" [Any] ReadOnly => Honoured,
+        "Whether a broker beside ZooKeeper runs for controller. Where no broker of the cluster does, nothing is led.";
     "klamm.http.listener" Text null [Any] ReadOnly => Honoured,
         "Where /metrics, /livez and /readyz are served over HTTP, without a password, as in 127.0.0.1:9404; nowhere if \
          it is not set.";

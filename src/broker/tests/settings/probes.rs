@@ -125,6 +125,7 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("klamm.disk.reserve.bytes", "directories::produce_is_refused_below_the_reserve"),
     ("klamm.stray.retention.ms", "starts::a_topic_that_was_deleted_while_the_broker_was_down_goes_and_all_else_stays"),
     ("klamm.allow.empty.log.dir", "starts::b3_a_lost_directory_is_refused_unless_that_is_allowed"),
+    ("klamm.controller.eligible", "zookeeper::a_broker_that_is_not_eligible_leaves_the_controller_to_others"),
     ("klamm.http.listener", "watched::what_is_produced_is_seen_by_whoever_scrapes"),
     ("klamm.boot.id", "starts::another_boot_gives_new_leader_epochs_and_a_restart_alone_none"),
 ];

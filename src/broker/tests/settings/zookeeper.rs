@@ -75,3 +75,25 @@ fn requests_to_zookeeper_are_bounded_as_is_set() {
     let connect = "zookeeper.connect=h:1";
     assert_eq!((of(&[connect]), of(&[connect, "zookeeper.max.in.flight.requests=3"])), (10, 3));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_not_eligible_leaves_the_controller_to_others() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let connect = format!("zookeeper.connect={}", server.address());
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [connect.as_str(), "broker.id=1", "klamm.controller.eligible=false"];
+    let waiting = tokio::spawn(Broker::start(load(dir.path(), &settings).unwrap()));
+    let tree = ZookeeperCoordination::connect(ZookeeperConfig::new(server.address())).await.unwrap();
+    let there = async |path: &str| tree.get(path).await.unwrap().is_some();
+    eventually("the registration", async || there("/brokers/ids/1").await).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!there("/controller").await && !waiting.is_finished(), "it waits for a controller");
+    let other = Probe::start(&[&connect, "broker.id=2"]).await;
+    let broker = waiting.await.unwrap().unwrap();
+    assert!(other.broker.controller.is_active() && !broker.controller.is_active());
+    other.broker.stop().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!there("/controller").await, "not when the other one is gone either");
+    broker.stop().await;
+    tree.close().await;
+}
