@@ -13,8 +13,6 @@ pub(super) fn on(path: &str, error: zk::Error) -> CoordinationError {
         Error::BadVersion => CoordinationError::BadVersion(path.into()),
         Error::NotEmpty => CoordinationError::NotEmpty(path.into()),
         Error::NoChildrenForEphemerals => CoordinationError::NoChildrenForEphemerals(path.into()),
-        // Only for requests that never left, or that the ensemble refused for this reason.
-        Error::SessionExpired => CoordinationError::SessionExpired,
         Error::ClientClosed => closed(),
         // The ensemble, or the client before it sent anything, said no.
         error @ (Error::NoAuth
@@ -30,7 +28,8 @@ pub(super) fn on(path: &str, error: zk::Error) -> CoordinationError {
         | Error::NoHosts
         | Error::BadArguments(_)) => CoordinationError::Refused(format!("{path}: {error}")),
         // ConnectionLoss, Custom, Timeout, SessionMoved, answers that could not be read, and whatever a later version
-        // of the crate adds: perhaps applied.
+        // of the crate adds: perhaps applied. SessionExpired as well: the crate says it by itself after some time, see
+        // `session.rs`.
         error => CoordinationError::Unknown(format!("{path}: {error}")),
     }
 }

@@ -22,7 +22,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch as published};
 use zookeeper_client as zk;
 
@@ -63,16 +62,11 @@ impl ZookeeperConfig {
 /// How long the end of a session is waited for. One that hangs must not hold up the stop of the process.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where the session's state is shown; one channel over all sessions.
-type Published = Arc<published::Sender<Session>>;
-
 /// One session at a time with an ensemble. The runtime that calls `connect` must live as long as this.
 #[derive(Debug)]
 pub(crate) struct ZookeeperCoordination {
     config: ZookeeperConfig,
-    /// `None` once closed.
-    client: Mutex<Option<zk::Client>>,
-    session: Published,
+    live: Arc<session::Live>,
     permits: Semaphore,
     /// A call's outcome is unknown: sync before the next read.
     unsettled: AtomicBool,
@@ -99,25 +93,13 @@ impl ZookeeperCoordination {
     /// Opens a session and creates the chroot.
     pub(crate) async fn connect(config: ZookeeperConfig) -> Result<ZookeeperCoordination, CoordinationError> {
         let client = session::open(&config).await?;
-        let session = Arc::new(published::Sender::new(Session::Expired));
-        session::follow(&client, &session);
         Ok(ZookeeperCoordination {
             permits: Semaphore::new(config.max_in_flight.max(1)),
+            live: session::Live::new(&config, client),
             config,
-            client: Mutex::new(Some(client)),
-            session,
             unsettled: AtomicBool::new(false),
             connecting: tokio::sync::Mutex::new(()),
         })
-    }
-
-    fn client(&self) -> Result<zk::Client, CoordinationError> {
-        match *self.session.borrow() {
-            Session::Expired => return Err(CoordinationError::SessionExpired),
-            Session::Closed => return Err(error::closed()),
-            Session::Connected(_) | Session::Disconnected(_) => {}
-        }
-        self.client.lock().clone().ok_or_else(error::closed)
     }
 
     /// Runs one request within the time-out and the bound on requests in flight.
@@ -127,7 +109,7 @@ impl ZookeeperCoordination {
     {
         let work = async {
             let _permit = self.permits.acquire().await.expect("this semaphore is never closed");
-            let client = self.client().map_err(error::first)?;
+            let client = self.live.client().await.map_err(error::first)?;
             request(client).await
         };
         let mut given_up = GivenUp { unsettled: &self.unsettled, answered: false };
@@ -190,14 +172,14 @@ impl ZookeeperCoordination {
 
     async fn end(&self) {
         // Calls in flight hold the client a little longer, each within its time-out.
-        let client = self.client.lock().take();
-        let last = *self.session.borrow();
+        let client = self.live.take();
+        let last = *self.live.state().borrow();
         if let Some(client) = client
             && let Session::Connected(_) | Session::Disconnected(_) = last
         {
             session::close(client, self.config.request_timeout.min(CLOSE_PATIENCE)).await;
         }
-        self.session.send_replace(Session::Closed);
+        self.live.state().send_replace(Session::Closed);
     }
 }
 
@@ -330,24 +312,17 @@ impl Coordination for ZookeeperCoordination {
     }
 
     fn session(&self) -> published::Receiver<Session> {
-        self.session.subscribe()
+        self.live.state().subscribe()
     }
 
     fn reconnect(&self) -> Answer<'_, ()> {
         async move {
             let _one_at_a_time = self.connecting.lock().await;
-            if *self.session.borrow() != Session::Expired {
+            if *self.live.state().borrow() != Session::Expired {
                 return Ok(());
             }
             let client = session::open(&self.config).await?;
-            let mut current = self.client.lock();
-            if current.is_none() {
-                // Closed meanwhile: dropping the only client ends the new session.
-                return Err(error::closed());
-            }
-            session::follow(&client, &self.session);
-            *current = Some(client);
-            Ok(())
+            self.live.replace(&self.config, client)
         }
         .boxed()
     }

@@ -1,16 +1,107 @@
-//! Opening, following and closing sessions.
+//! Opening, keeping and closing sessions.
+//!
+//! The crate takes a session for expired by itself once it has been cut off for 7/5 of its time-out. Only the ensemble
+//! may say so: while nobody answers nobody expires a session either, and an ensemble that was gone gives every session
+//! its whole time-out again when it is back. So a session that the crate gives up is taken up again with a new client
+//! of the same session, until a server answers; Kafka's client does the same. Watches do not survive that: they count
+//! as changed.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tracing::info;
+use parking_lot::Mutex;
+use tokio::sync::watch as published;
+use tracing::{info, warn};
 use zookeeper_client as zk;
 
-use super::{Published, ZookeeperConfig, error};
+use super::{ZookeeperConfig, error};
 use crate::coordination::{CoordinationError, Session};
 use crate::task;
 
 /// Pause between two tries to open a session.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause between two tries to take a session up again, which may go on for hours.
+const TAKE_UP_PAUSE: Duration = Duration::from_millis(500);
+
+/// Fewest hosts in the list that the crate gets. It pauses for 50 ms times the place in the list, and doubles another
+/// pause with every round through it, up to many seconds; a list that names its hosts again and again keeps the pauses
+/// below two seconds within the time-outs that are usual.
+const HOSTS_MIN: usize = 24;
+
+/// The client of the moment and what is known of its session; over all sessions.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// `None` once closed. A client that has ended by itself stays until its session has been taken up again.
+    client: Mutex<Option<zk::Client>>,
+    state: published::Sender<Session>,
+}
+
+impl Live {
+    /// Begins with this client.
+    pub(super) fn new(config: &ZookeeperConfig, client: zk::Client) -> Arc<Live> {
+        let state = published::Sender::new(state_of(client.state(), client.session_id().0));
+        let live = Arc::new(Live { client: Mutex::new(Some(client.clone())), state });
+        follow(&live, config, &client);
+        live
+    }
+
+    /// State of the session, as it changes.
+    pub(super) fn state(&self) -> &published::Sender<Session> {
+        &self.state
+    }
+
+    /// A client to send a request with; waits while a session is being taken up again.
+    pub(super) async fn client(&self) -> Result<zk::Client, CoordinationError> {
+        let mut state = self.state.subscribe();
+        loop {
+            match *state.borrow_and_update() {
+                Session::Expired => return Err(CoordinationError::SessionExpired),
+                Session::Closed => return Err(error::closed()),
+                Session::Connected(_) | Session::Disconnected(_) => {}
+            }
+            let client = self.client.lock().clone().ok_or_else(error::closed)?;
+            if !client.state().is_terminated() {
+                return Ok(client);
+            }
+            state.changed().await.map_err(|_| error::closed())?;
+        }
+    }
+
+    /// Goes on with a new client, of the same session or of a new one. Refused once closed: dropping the only client
+    /// ends its session.
+    pub(super) fn replace(
+        self: &Arc<Live>,
+        config: &ZookeeperConfig,
+        client: zk::Client,
+    ) -> Result<(), CoordinationError> {
+        let mut current = self.client.lock();
+        if current.is_none() {
+            return Err(error::closed());
+        }
+        *current = Some(client.clone());
+        self.publish(state_of(client.state(), client.session_id().0));
+        drop(current);
+        follow(self, config, &client);
+        Ok(())
+    }
+
+    /// Takes the client away for good.
+    pub(super) fn take(&self) -> Option<zk::Client> {
+        self.client.lock().take()
+    }
+
+    /// `Closed` is final and belongs to [`ZookeeperCoordination::end`](super::ZookeeperCoordination).
+    fn publish(&self, session: Session) {
+        self.state.send_if_modified(|now| {
+            let differs = *now != session && *now != Session::Closed;
+            if differs {
+                *now = session;
+            }
+            differs
+        });
+    }
+}
 
 /// Opens a session within the connection time-out and makes the chroot.
 pub(super) async fn open(config: &ZookeeperConfig) -> Result<zk::Client, CoordinationError> {
@@ -23,24 +114,50 @@ pub(super) async fn open(config: &ZookeeperConfig) -> Result<zk::Client, Coordin
 
 async fn open_unbounded(config: &ZookeeperConfig) -> Result<zk::Client, CoordinationError> {
     let (hosts, chroot) = split_chroot(&config.connect);
-    let connector = zk::Client::connector().with_session_timeout(config.session_timeout);
     let mut client = loop {
-        // The crate gives up after the session's time-out; ours may be longer.
-        match connector.clone().connect(hosts).await.map_err(|refused| error::on(hosts, refused)) {
+        match connect(config, None).await {
             Ok(client) => break client,
-            Err(CoordinationError::Unknown(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
-            Err(refused) => return Err(refused),
+            Err(refused) if may_pass(&refused) => tokio::time::sleep(CONNECT_PAUSE).await,
+            Err(refused) => return Err(error::on(hosts, refused)),
         }
     };
     if let Some(chroot) = chroot {
         let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
         client.mkdir(chroot, &options).await.map_err(|refused| error::on(chroot, refused))?;
-        client = client
-            .chroot(chroot.to_owned())
-            .map_err(|_| CoordinationError::Refused(format!("{chroot:?} cannot be a chroot")))?;
+        client = below(client, chroot)?;
     }
     info!(session = %client.session_id(), timeout = ?client.session_timeout(), "connected to ZooKeeper");
     Ok(client)
+}
+
+/// Asks each host once.
+async fn connect(config: &ZookeeperConfig, session: Option<zk::SessionInfo>) -> Result<zk::Client, zk::Error> {
+    let (hosts, _) = split_chroot(&config.connect);
+    let mut connector = zk::Client::connector().with_session_timeout(config.session_timeout).with_fail_eagerly();
+    if let Some(session) = session {
+        connector = connector.with_session(session);
+    }
+    connector.connect(&repeated(hosts)).await
+}
+
+/// Names the hosts so often that they are [`HOSTS_MIN`].
+fn repeated(hosts: &str) -> String {
+    let times = HOSTS_MIN.div_ceil(hosts.split(',').count());
+    vec![hosts; times].join(",")
+}
+
+fn below(client: zk::Client, chroot: &str) -> Result<zk::Client, CoordinationError> {
+    let refused = |_| CoordinationError::Refused(format!("{chroot:?} cannot be a chroot"));
+    client.chroot(chroot.to_owned()).map_err(refused)
+}
+
+/// Nobody answered, or not in time, or with what could not be understood: another try may go better.
+fn may_pass(refused: &zk::Error) -> bool {
+    match refused {
+        zk::Error::NoHosts => true,
+        zk::Error::SessionExpired => false,
+        other => matches!(error::on("/", other.clone()), CoordinationError::Unknown(_)),
+    }
 }
 
 /// Splits `hosts/chroot`; a slash that belongs to `tcp://` is no chroot.
@@ -55,37 +172,70 @@ fn split_chroot(connect: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Publishes the session's state until it ends.
-pub(super) fn follow(client: &zk::Client, published: &Published) {
+/// Publishes the session's state until it ends, and takes the session up again where only the crate has given it up.
+fn follow(live: &Arc<Live>, config: &ZookeeperConfig, client: &zk::Client) {
     let id = client.session_id().0;
+    let session = client.session().clone();
     let mut watcher = client.state_watcher();
-    let published = Published::clone(published);
-    published.send_replace(state_of(client.state(), id));
+    // The last owner's drop must end the session, so nothing here keeps a client.
+    let live = Arc::downgrade(live);
+    let config = config.clone();
     task::spawn(async move {
         loop {
             let state = watcher.changed().await;
-            let session = state_of(state, id);
-            // `Closed` is final and belongs to `close`.
-            published.send_if_modified(|now| {
-                let differs = *now != session && *now != Session::Closed;
-                if differs {
-                    *now = session;
-                }
-                differs
-            });
-            if state.is_terminated() {
+            let Some(live) = live.upgrade() else { return };
+            live.publish(state_of(state, id));
+            if state == zk::SessionState::AuthFailed {
                 return;
             }
+            if state.is_terminated() {
+                break;
+            }
         }
+        take_up(&live, &config, session).await;
     });
 }
 
-/// A client that ended without us asking is as good as expired: a new one is needed.
+/// Connects with the session until a server takes it or says that it has expired.
+async fn take_up(live: &Weak<Live>, config: &ZookeeperConfig, session: zk::SessionInfo) {
+    loop {
+        // Whoever closes takes the client first.
+        if live.upgrade().is_none_or(|live| live.client.lock().is_none()) {
+            return;
+        }
+        let connected = connect(config, Some(session.clone())).await;
+        let Some(live) = live.upgrade() else { return };
+        match connected {
+            Ok(client) => {
+                let (_, chroot) = split_chroot(&config.connect);
+                let client = match chroot {
+                    Some(chroot) => below(client, chroot).expect("it was one before"),
+                    None => client,
+                };
+                info!(session = %client.session_id(), "the session with ZooKeeper goes on");
+                // Closed meanwhile: the drop ends the session.
+                let _ = live.replace(config, client);
+                return;
+            }
+            Err(refused) if may_pass(&refused) => {}
+            Err(refused) => {
+                warn!(session = %session.id(), error = %refused, "the session with ZooKeeper is over");
+                live.publish(Session::Expired);
+                return;
+            }
+        }
+        tokio::time::sleep(TAKE_UP_PAUSE).await;
+    }
+}
+
+/// A client that ended without us asking says nothing about its session.
 fn state_of(state: zk::SessionState, id: i64) -> Session {
     match state {
         zk::SessionState::SyncConnected | zk::SessionState::ConnectedReadOnly => Session::Connected(id),
-        zk::SessionState::Disconnected => Session::Disconnected(id),
-        zk::SessionState::Expired | zk::SessionState::AuthFailed | zk::SessionState::Closed => Session::Expired,
+        zk::SessionState::Disconnected | zk::SessionState::Expired | zk::SessionState::Closed => {
+            Session::Disconnected(id)
+        }
+        zk::SessionState::AuthFailed => Session::Expired,
     }
 }
 

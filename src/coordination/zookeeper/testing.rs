@@ -71,6 +71,11 @@ impl ZookeeperServer {
         assert!(self.run(), "the server does not come back: {}", self.log());
     }
 
+    /// Loses all data, sessions included, after [`Self::kill`].
+    pub(crate) fn forget(&self) {
+        std::fs::remove_dir_all(self.dir.path().join("data")).expect("it had data");
+    }
+
     /// Stops the process where it is, as a long pause does.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);

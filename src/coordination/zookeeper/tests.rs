@@ -67,39 +67,95 @@ async fn a_session_and_its_ephemerals_and_watches_survive_a_restart_of_the_serve
         .expect("and says so");
 }
 
-#[tokio::test]
-async fn a_pause_longer_than_the_session_expires_it_and_a_new_session_starts_at_once() {
-    let Some(server) = ZookeeperServer::start() else { return };
-    let config = ZookeeperConfig {
+/// A session of two seconds, so that a test can outlast it.
+fn short_session(server: &ZookeeperServer, chroot: &str) -> ZookeeperConfig {
+    ZookeeperConfig {
         session_timeout: Duration::from_secs(2),
         request_timeout: Duration::from_secs(10),
         connection_timeout: Duration::from_secs(20),
-        ..config(&server, "/pause")
-    };
-    let store = connect(&config).await;
+        ..config(server, chroot)
+    }
+}
+
+/// Resolved either way: by a message or by the end of the sender.
+async fn resolved(changed: Changed) {
+    tokio::time::timeout(Duration::from_secs(10), changed).await.expect("resolved").ok();
+}
+
+#[tokio::test]
+async fn a_session_outlives_an_ensemble_that_is_gone_for_longer_than_it() {
+    let Some(mut server) = ZookeeperServer::start() else { return };
+    let store = connect(&short_session(&server, "/gone")).await;
+    let id = session_id(&store);
+    let before = ephemeral(&store, "/e").await;
+    for _ in 0..2 {
+        let (_, changed) = store.get_and_watch("/e").await.expect("read");
+        server.kill();
+        until(&store, |now| *now == Session::Disconnected(id)).await;
+        // The crate gives the session up, and with it the watch.
+        resolved(changed).await;
+        assert_eq!(*store.session().borrow(), Session::Disconnected(id));
+        let waiting = store.get("/e");
+        server.restart();
+        let (_, after) = waiting.await.expect("answered when it is back").expect("still there");
+        assert_eq!(after, before);
+        assert_eq!(session_id(&store), id);
+    }
+    store.set("/e", Bytes::from_static(b"x"), 0).await.expect("set");
+    store.close().await;
+    let other = connect(&short_session(&server, "/gone")).await;
+    assert_eq!(other.get("/e").await.expect("read"), None, "closing ends the session");
+}
+
+#[tokio::test]
+async fn a_session_without_an_owner_is_not_taken_up_again() {
+    let Some(mut server) = ZookeeperServer::start() else { return };
+    let store = connect(&short_session(&server, "/left")).await;
+    ephemeral(&store, "/e").await;
+    let (_, changed) = store.get_and_watch("/e").await.expect("read");
+    server.kill();
+    resolved(changed).await;
+    drop(store);
+    server.restart();
+    let other = connect(&short_session(&server, "/left")).await;
+    let (there, gone) = other.get_and_watch("/e").await.expect("read");
+    if there.is_some() {
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the server expires it").expect("and says so");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_the_ensemble_does_not_know_is_expired_and_a_new_one_starts() {
+    let Some(mut server) = ZookeeperServer::start() else { return };
+    let store = connect(&short_session(&server, "/ended")).await;
     let first = ephemeral(&store, "/e").await;
     let (_, changed) = store.get_and_watch("/e").await.expect("read");
-    server.pause();
-    let cut = store.set("/e", Bytes::new(), 0).await;
-    assert!(matches!(cut, Err(CoordinationError::Unknown(_))), "{cut:?}");
+    server.kill();
+    server.forget();
+    server.restart();
     until(&store, |now| *now == Session::Expired).await;
-    // Resolved either way: by a message or by the end of the sender.
-    tokio::time::timeout(Duration::from_secs(10), changed).await.expect("resolved by the loss of the session").ok();
+    resolved(changed).await;
     assert_eq!(store.get("/e").await, Err(CoordinationError::SessionExpired));
-    server.resume();
     store.reconnect().await.expect("a new session");
-    // Ours to delete, if the server has not come round to it yet.
-    store
-        .delete("/e", -1)
-        .await
-        .or_else(|refused| matches!(refused, CoordinationError::NoNode(_)).then_some(()).ok_or(refused))
-        .expect("gone");
+    assert_eq!(store.get("/e").await.expect("read"), None);
     let second = ephemeral(&store, "/e").await;
     assert_ne!(second.ephemeral_owner, first.ephemeral_owner);
     assert_eq!(session_id(&store), second.ephemeral_owner);
-    assert!(second.czxid > first.czxid);
     store.reconnect().await.expect("nothing to do");
     assert_eq!(session_id(&store), second.ephemeral_owner);
+}
+
+#[tokio::test]
+async fn a_call_that_a_pause_cuts_off_has_an_unknown_outcome() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let store = connect(&short_session(&server, "/pause")).await;
+    ephemeral(&store, "/e").await;
+    server.pause();
+    let cut = store.set("/e", Bytes::new(), 0).await;
+    assert!(matches!(cut, Err(CoordinationError::Unknown(_))), "{cut:?}");
+    server.resume();
+    // Whether the session has expired is the server's to say, and it says it.
+    until(&store, |now| matches!(now, Session::Connected(_) | Session::Expired)).await;
 }
 
 #[tokio::test]
