@@ -135,6 +135,11 @@ impl Context {
         self.deletions.contains_key(topic)
     }
 
+    /// Its replicas were told to delete themselves. What they heard after that would make them anew.
+    pub(super) fn is_being_stopped(&self, topic: &TopicName) -> bool {
+        matches!(self.deletions.get(topic), Some(Deletion::Stopping(_)))
+    }
+
     /// The state as control requests carry it; `None` while there is none.
     pub(super) fn wire_state(&self, partition: &TopicPartition, is_new: bool) -> Option<PartitionState> {
         let found = self.partition(partition)?;

@@ -230,8 +230,11 @@ impl Term {
         Ok(changed)
     }
 
-    /// What becomes of a partition, and its next leader epoch; `None` if it stays as it is.
+    /// What becomes of a partition, and its next leader epoch; `None` if it stays as it is, or is about to go.
     fn decide(&self, cause: Cause, name: &TopicPartition, unclean: bool) -> Option<(Elected, LeaderEpoch)> {
+        if self.context.is_being_stopped(&name.topic) {
+            return None;
+        }
         let partition = self.context.partition(name)?;
         let led = partition.state.as_ref()?;
         let node = &led.node;

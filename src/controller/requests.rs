@@ -70,13 +70,16 @@ impl Term {
         self.resume_deletions().await
     }
 
-    /// LeaderAndIsr to one broker. Partitions without a state are left out.
+    /// LeaderAndIsr to one broker. Left out are partitions without a state, and those that were told to delete
+    /// themselves.
     pub(super) fn send_roles(&self, broker: BrokerId, partitions: &[TopicPartition], is_new: bool) {
         let Some(head) = self.head(broker) else { return };
         let mut topics = Vec::new();
         for (name, states) in self.by_topic(partitions, is_new) {
             let Some(topic) = self.context.topics.get(&name) else { continue };
-            topics.push((name, topic.id, states));
+            if !self.context.is_being_stopped(&name) {
+                topics.push((name, topic.id, states));
+            }
         }
         if !topics.is_empty() {
             self.channels.send(broker, ControlRequest::LeaderAndIsr(LeaderAndIsr { head, topics }));

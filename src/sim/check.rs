@@ -3,23 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::cluster::{Cluster, PARTITIONS, TOPIC};
+use super::cluster::Cluster;
 use super::load::Acked;
+use super::topics::{COMES, Home, PLACES, Place, homes};
 use crate::cluster::znodes::partition_state;
 use crate::coordination::Coordination;
 use crate::record::{BatchHeader, for_each_record};
 use crate::replica::partition::Partition;
-use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use crate::types::{BrokerId, LeaderEpoch, Offset, TopicId};
+
+/// A partition of one of the topics of its name.
+type Life = (Place, TopicId);
 
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Who led under an epoch.
-    leaders: BTreeMap<(PartitionIndex, LeaderEpoch), BrokerId>,
+    leaders: BTreeMap<(Life, LeaderEpoch), BrokerId>,
     /// High watermark of a leader under an epoch.
-    high_watermarks: BTreeMap<(PartitionIndex, LeaderEpoch), Offset>,
+    high_watermarks: BTreeMap<(Life, LeaderEpoch), Offset>,
     /// Leader epoch and version of a state in the tree.
-    states: BTreeMap<PartitionIndex, (LeaderEpoch, i32)>,
+    states: BTreeMap<Life, (LeaderEpoch, i32)>,
 }
 
 fn bytes_below(partition: &Partition, end: Offset) -> Vec<u8> {
@@ -36,18 +40,21 @@ fn bytes_below(partition: &Partition, end: Offset) -> Vec<u8> {
 impl Seen {
     /// Looks at everything once.
     pub(super) async fn look(&mut self, cluster: &Cluster) {
-        for index in (0..PARTITIONS).map(PartitionIndex) {
-            self.look_at_state(cluster, index).await;
+        for (place, home) in homes(&cluster.tree).await {
+            self.look_at_state(cluster, place, &home).await;
+        }
+        for place in PLACES {
             for (id, node) in cluster.live.nodes() {
-                let Some(partition) = node.replicas.get(TOPIC, index) else { continue };
+                let Some(partition) = node.replicas.get(place.topic, place.index) else { continue };
                 let view = partition.view();
                 if view.leading {
-                    let leader = *self.leaders.entry((index, view.leader_epoch)).or_insert(id);
-                    assert_eq!(leader, id, "two leaders of {index} under epoch {}", view.leader_epoch);
-                    let before = self.high_watermarks.insert((index, view.leader_epoch), view.high_watermark);
+                    let under = ((place, partition.id.topic_id), view.leader_epoch);
+                    let leader = *self.leaders.entry(under).or_insert(id);
+                    assert_eq!(leader, id, "two leaders of {place} under epoch {}", view.leader_epoch);
+                    let before = self.high_watermarks.insert(under, view.high_watermark);
                     assert!(
                         before.is_none_or(|before| before <= view.high_watermark),
-                        "I-8: high watermark of {index} fell from {before:?} to {}",
+                        "I-8: high watermark of {place} fell from {before:?} to {}",
                         view.high_watermark
                     );
                 }
@@ -55,22 +62,26 @@ impl Seen {
         }
     }
 
-    async fn look_at_state(&mut self, cluster: &Cluster, index: PartitionIndex) {
-        let path = partition_state::path(TOPIC, index);
+    async fn look_at_state(&mut self, cluster: &Cluster, place: Place, home: &Home) {
+        let path = partition_state::path(place.topic, place.index);
         let Some((data, stat)) = cluster.tree.get(&path).await.expect("the tree answers") else { return };
         let node = partition_state::decode(&path, &data).expect("a controller wrote it");
-        assert!(!node.isr.is_empty(), "the ISR of {index} is empty");
+        assert!(!node.isr.is_empty(), "the ISR of {place} is empty");
         let unique: BTreeSet<_> = node.isr.iter().collect();
-        assert_eq!(unique.len(), node.isr.len(), "a replica is twice in the ISR of {index}");
-        let (epoch, version) = self.states.insert(index, (node.leader_epoch, stat.version)).unwrap_or_default();
-        assert!(epoch <= node.leader_epoch && version <= stat.version, "the state of {index} went back");
-        self.look_at_isr(cluster, index, &node);
+        assert_eq!(unique.len(), node.isr.len(), "a replica is twice in the ISR of {place}");
+        let now = (node.leader_epoch, stat.version);
+        let (epoch, version) = self.states.insert((place, home.topic_id), now).unwrap_or_default();
+        assert!(epoch <= node.leader_epoch && version <= stat.version, "the state of {place} went back");
+        self.look_at_isr(cluster, place, home, &node);
     }
 
     /// No live member of the ISR lacks anything below the leader's high watermark.
-    fn look_at_isr(&self, cluster: &Cluster, index: PartitionIndex, node: &partition_state::LeaderAndIsrNode) {
+    fn look_at_isr(&self, cluster: &Cluster, place: Place, home: &Home, node: &partition_state::LeaderAndIsrNode) {
         let nodes: BTreeMap<_, _> = cluster.live.nodes().into_iter().collect();
-        let of = |id: &BrokerId| nodes.get(id).and_then(|node| node.replicas.get(TOPIC, index));
+        let of = |id: &BrokerId| {
+            let found = nodes.get(id).and_then(|node| node.replicas.get(place.topic, place.index));
+            found.filter(|partition| partition.id.topic_id == home.topic_id)
+        };
         let Some(leader) = node.leader.as_ref().and_then(of) else { return };
         let leading = leader.view();
         if !leading.leading || leading.leader_epoch != node.leader_epoch {
@@ -81,37 +92,46 @@ impl Seen {
             let end = replica.view().log_end_offset;
             assert!(
                 cluster.lacks_ends(*member) || end >= leading.high_watermark,
-                "{member} is in the ISR of {index} with {end}, the high watermark is {}",
+                "{member} is in the ISR of {place} with {end}, the high watermark is {}",
                 leading.high_watermark
             );
         }
     }
 }
 
-/// All replicas are equal, and have each record that was acknowledged where it was said to be, and once.
-pub(super) fn compare(cluster: &Cluster, acked: &[Acked]) {
-    for index in (0..PARTITIONS).map(PartitionIndex) {
-        let replicas: Vec<_> = cluster
-            .live
-            .nodes()
-            .into_iter()
-            .map(|(id, node)| (id, node.replicas.get(TOPIC, index).expect("each has a replica")))
+/// All replicas are equal, and have each record that was acknowledged where it was said to be, and once. What was in a
+/// topic that is gone is gone with it.
+pub(super) async fn compare(cluster: &Cluster, acked: &[Acked]) {
+    let nodes: BTreeMap<_, _> = cluster.live.nodes().into_iter().collect();
+    for (place, home) in homes(&cluster.tree).await {
+        let replicas: Vec<_> = home
+            .replicas
+            .iter()
+            .map(|id| (id, nodes[id].replicas.get(place.topic, place.index).expect("each has its replica")))
             .collect();
         let logs: Vec<Vec<u8>> =
             replicas.iter().map(|(_, replica)| bytes_below(replica, replica.view().log_end_offset)).collect();
         for ((id, replica), log) in replicas.iter().zip(&logs) {
             let first = replicas[0].1.view();
-            assert_eq!(replica.view().log_end_offset, first.log_end_offset, "{index} at {id} ends elsewhere");
+            assert_eq!(replica.view().log_end_offset, first.log_end_offset, "{place} at {id} ends elsewhere");
             let other = parts_at(log, &logs[0]);
-            assert!(other.is_none(), "{index} at {id} has other bytes than at {}, from {other:?} on", replicas[0].0);
+            assert!(other.is_none(), "{place} at {id} has other bytes than at {}, from {other:?} on", replicas[0].0);
         }
         let records = records_of(&logs[0]);
-        for Acked { partition, offset, value } in acked.iter().filter(|acked| acked.partition == index) {
+        let there = |acked: &&Acked| acked.place == place && acked.topic_id == home.topic_id;
+        for Acked { offset, value, .. } in acked.iter().filter(there) {
             let found = records.get(offset);
-            assert_eq!(found, Some(value), "what was acknowledged at {offset} of {partition} is not there");
+            assert_eq!(found, Some(value), "what was acknowledged at {offset} of {place} is not there");
         }
-        let values: BTreeSet<_> = records.values().collect();
-        assert_eq!(values.len(), records.len(), "a record of {index} is there twice");
+        if place.topic == COMES {
+            let gone =
+                |value: &String| acked.iter().any(|acked| acked.topic_id != home.topic_id && acked.value == *value);
+            let old = records.values().find(|value| gone(value));
+            assert!(old.is_none(), "{place} has {old:?} of a topic that was deleted");
+        } else {
+            let values: BTreeSet<_> = records.values().collect();
+            assert_eq!(values.len(), records.len(), "a record of {place} is there twice");
+        }
     }
 }
 

@@ -15,21 +15,21 @@ use super::load::{Acks, History, Producer};
 use super::net::Net;
 use super::node::{Boot, Node, SESSION, clock};
 use super::store::SimStore;
+use super::topics::{self, COMES, MOVES, PLACES, Place, two_of_three};
 use crate::clock::SharedClock;
-use crate::cluster::admin::{ClusterAdmin, NewTopic};
+use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::registration::{OwnSessions, ensure_top_level_paths};
-use crate::cluster::znodes::config::Overrides;
 use crate::cluster::znodes::partition_state;
+use crate::controller::{ControllerHandle, ElectionType, Wishes};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::embedded::testing::TreeDir;
 use crate::storage::testing::memory::MemoryDir;
+use crate::storage::{LogDir, PartitionId};
 use crate::task::testing::{Process, outside};
-use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId};
+use crate::types::{BrokerId, LeaderEpoch};
 
-pub(super) const TOPIC: &str = "t";
-pub(super) const PARTITIONS: i32 = 2;
-const BROKERS: [BrokerId; 3] = [BrokerId(1), BrokerId(2), BrokerId(3)];
+pub(super) const BROKERS: [BrokerId; 3] = [BrokerId(1), BrokerId(2), BrokerId(3)];
 
 /// How long a cluster without faults may take to be whole again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,11 +48,11 @@ impl Live {
     }
 
     /// The leader and its epoch, as some broker knows them.
-    pub(super) fn leader(&self, partition: PartitionIndex, chance: &Chance) -> Option<(BrokerId, LeaderEpoch)> {
+    pub(super) fn leader(&self, place: Place, chance: &Chance) -> Option<(BrokerId, LeaderEpoch)> {
         let nodes = self.nodes();
         let at = chance.below(nodes.len().max(1) as u64) as usize;
         let image = nodes.get(at)?.1.image.current();
-        let state = image.partition(TOPIC, partition)?;
+        let state = image.partition(place.topic, place.index)?;
         Some((state.leader?, state.leader_epoch))
     }
 
@@ -91,9 +91,17 @@ enum Fault {
     Expire,
     CutFromTree,
     Stall,
+    /// Not a fault: replicas move, or a move is taken back.
+    Reassign,
+    /// Preferred leaders are asked for.
+    Prefer,
+    /// A topic is deleted.
+    Delete,
+    /// It is made again.
+    Create,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 13] = [
     Fault::Kill,
     Fault::PowerLoss,
     Fault::Cut,
@@ -103,6 +111,10 @@ const FAULTS: [Fault; 9] = [
     Fault::Expire,
     Fault::CutFromTree,
     Fault::Stall,
+    Fault::Reassign,
+    Fault::Prefer,
+    Fault::Delete,
+    Fault::Create,
 ];
 
 /// A fault that is built in on purpose: a run that does not find it finds nothing.
@@ -139,11 +151,13 @@ pub(super) async fn run(seed: u64, faults_for: Duration, plant: Plant) -> (u64, 
     let history = History::default();
     let (stop, stopped) = watch::channel(false);
     let mut producers = Vec::new();
-    for id in 0..4 {
+    let places =
+        PLACES.into_iter().map(|place| (place, Acks::All)).chain([(PLACES[0], Acks::All), (PLACES[1], Acks::Leader)]);
+    for (id, (place, acks)) in (0..).zip(places) {
         let producer = Producer {
             id,
-            partition: PartitionIndex(id as i32 % PARTITIONS),
-            acks: if id == 3 { Acks::Leader } else { Acks::All },
+            place,
+            acks,
             chance: chance.clone(),
             net: Arc::clone(&cluster.net),
             live: Arc::clone(&cluster.live),
@@ -167,7 +181,7 @@ pub(super) async fn run(seed: u64, faults_for: Duration, plant: Plant) -> (u64, 
     cluster.await_equal().await;
     seen.look(&cluster).await;
     let acked = std::mem::take(&mut *history.lock());
-    compare(&cluster, &acked);
+    compare(&cluster, &acked).await;
     for id in BROKERS {
         cluster.kill(id);
     }
@@ -191,17 +205,7 @@ impl Cluster {
             let disk = MemoryDir::open().stepped();
             cluster.boot(id, 1, disk, Arc::new(OwnSessions::in_memory()), false);
         }
-        let assignment = (0..PARTITIONS).map(|index| {
-            let first = index as usize;
-            (PartitionIndex(index), (0..3).map(|at| BROKERS[(first + at) % 3]).collect())
-        });
-        let topic = NewTopic {
-            name: TOPIC.into(),
-            id: TopicId::from_random(0x5eed_0000_0000_4000_8000_0000_0000_0001).expect("legal"),
-            assignment: assignment.collect(),
-            overrides: Overrides::new(),
-        };
-        ClusterAdmin::new(tree).create_topics(&[topic]).await.remove(0).expect("created");
+        topics::create_all(&ClusterAdmin::new(tree), chance).await;
         // One that could not start, since an answer was lost, starts again.
         cluster.heal().await;
         cluster
@@ -277,7 +281,7 @@ impl Cluster {
         let other = BROKERS[(victim.0 as usize + self.chance.below(2) as usize) % 3];
         let whole = self.is_whole().await;
         for id in BROKERS {
-            if whole && self.members[&id].lost_power && self.has_caught_up(id) {
+            if whole && self.members[&id].lost_power && self.has_caught_up(id).await {
                 self.members.get_mut(&id).expect("one of three").lost_power = false;
             }
         }
@@ -308,6 +312,11 @@ impl Cluster {
                 self.cut_from_tree(victim);
             }
             Fault::Stall => self.stall(victim),
+            Fault::Reassign if !recovering => self.reassign(),
+            Fault::Prefer if !recovering => self.prefer(),
+            Fault::Delete => drop(ClusterAdmin::new(self.tree.clone()).mark_for_deletion(&[COMES.into()]).await),
+            Fault::Create => topics::create(&ClusterAdmin::new(self.tree.clone()), COMES, &self.chance).await,
+            Fault::Reassign | Fault::Prefer => {}
             Fault::Kill | Fault::PowerLoss | Fault::Expire | Fault::CutFromTree => {}
         }
     }
@@ -324,6 +333,30 @@ impl Cluster {
                 sleep(long - SESSION).await;
             }
             store.cut_off(false);
+        }));
+    }
+
+    /// Whoever takes itself for the controller.
+    fn controller(&self) -> Option<ControllerHandle> {
+        self.live.nodes().into_iter().map(|(_, node)| node.controller).find(ControllerHandle::is_active)
+    }
+
+    fn reassign(&self) {
+        let Some(place) = self.chance.pick(&PLACES).filter(|place| place.topic == MOVES) else { return };
+        let wish = (!self.chance.one_in(5)).then(|| two_of_three(&self.chance));
+        self.chance.note(&format!("reassign {place} {wish:?}"));
+        let Some(controller) = self.controller() else { return };
+        drop(outside(async move {
+            // The controller may go before it answers.
+            let _ = controller.reassign(Wishes::from([(place.partition(), wish)]), true).await;
+        }));
+    }
+
+    fn prefer(&self) {
+        let Some(controller) = self.controller() else { return };
+        drop(outside(async move {
+            let all = PLACES.iter().map(Place::partition).collect();
+            let _ = controller.elect_leaders(ElectionType::Preferred, all).await;
         }));
     }
 
@@ -357,41 +390,51 @@ impl Cluster {
         }
     }
 
-    /// All replicas end where their leader does.
+    /// All replicas end where their leader does, nobody else has one, and nothing is left on disk of topics that are
+    /// gone. What a reassignment took from a broker that was down may stay on its disk.
     async fn await_equal(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let ends = |index| {
-                let nodes = self.live.nodes();
+            let homes = topics::homes(&self.tree).await;
+            let nodes = self.live.nodes();
+            let equal = homes.iter().all(|(place, home)| {
                 let mut ends: Vec<_> = nodes
                     .iter()
-                    .filter_map(|(_, node)| node.replicas.get(TOPIC, PartitionIndex(index)))
+                    .filter_map(|(_, node)| node.replicas.get(place.topic, place.index))
                     .map(|replica| (replica.view().log_end_offset, replica.view().high_watermark))
                     .collect();
-                let all_there = ends.len() == BROKERS.len();
+                let all_there = ends.len() == home.replicas.len();
                 ends.dedup();
                 all_there && ends.len() == 1
-            };
-            if (0..PARTITIONS).all(ends) {
+            });
+            let on_disk = self.members.values().flat_map(|member| member.disk.partitions());
+            let is_there = |id: &PartitionId| homes.values().any(|home| home.topic_id == id.topic_id);
+            let left: Vec<_> = on_disk.map(|(id, _)| id).filter(|id| !is_there(id)).collect();
+            if equal && left.is_empty() {
                 return;
             }
-            assert!(Instant::now() < deadline, "the replicas do not become equal: {}", self.describe().await);
+            assert!(Instant::now() < deadline, "equal: {equal}, left: {left:?}, {}", self.describe().await);
             sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Every partition has a leader that is up, and all replicas in sync.
+    /// Every partition has a leader that is up, all replicas in sync and where they are to be; no topic is on its way
+    /// out.
     async fn is_whole(&self) -> bool {
-        for index in (0..PARTITIONS).map(PartitionIndex) {
-            let path = partition_state::path(TOPIC, index);
+        let marked = self.tree.children("/admin/delete_topics").await.expect("the tree answers");
+        if !marked.is_empty() {
+            return false;
+        }
+        for (place, home) in topics::homes(&self.tree).await {
+            let path = partition_state::path(place.topic, place.index);
             let Some((data, _)) = self.tree.get(&path).await.expect("the tree answers") else { return false };
             let node = partition_state::decode(&path, &data).expect("a controller wrote it");
             let led = node.leader.is_some_and(|leader| {
                 let replica = self.live.nodes().into_iter().find(|(id, _)| *id == leader);
-                let replica = replica.and_then(|(_, node)| node.replicas.get(TOPIC, index));
-                replica.is_some_and(|replica| replica.view().leading)
+                let replica = replica.and_then(|(_, node)| node.replicas.get(place.topic, place.index));
+                replica.is_some_and(|replica| replica.view().leading && replica.id.topic_id == home.topic_id)
             });
-            if !led || node.isr.len() < BROKERS.len() {
+            if !led || home.moving || node.isr.len() < home.replicas.len() {
                 return false;
             }
         }
@@ -405,10 +448,10 @@ impl Cluster {
 
     /// Whether a broker is up and has all that its leaders have shown. The tree may name it as in sync before that: it
     /// knows nothing of a loss of power.
-    fn has_caught_up(&self, id: BrokerId) -> bool {
+    async fn has_caught_up(&self, id: BrokerId) -> bool {
         let nodes: BTreeMap<_, _> = self.live.nodes().into_iter().collect();
-        (0..PARTITIONS).map(PartitionIndex).all(|index| {
-            let view = |node: &Node| node.replicas.get(TOPIC, index).map(|replica| replica.view());
+        topics::homes(&self.tree).await.iter().filter(|(_, home)| home.replicas.contains(&id)).all(|(place, _)| {
+            let view = |node: &Node| node.replicas.get(place.topic, place.index).map(|replica| replica.view());
             let Some(own) = nodes.get(&id).and_then(view) else { return false };
             let leading = nodes.values().filter_map(view).filter(|view| view.leading);
             let latest = leading.max_by_key(|view| view.leader_epoch);
@@ -419,15 +462,18 @@ impl Cluster {
     /// For whoever looks for the reason.
     async fn describe(&self) -> String {
         let mut lines = vec![String::new()];
-        for index in (0..PARTITIONS).map(PartitionIndex) {
-            let path = partition_state::path(TOPIC, index);
+        let homes = topics::homes(&self.tree).await;
+        for place in PLACES {
+            let path = partition_state::path(place.topic, place.index);
             let state = self.tree.get(&path).await.ok().flatten();
-            lines.push(format!("{index}: {:?}", state.map(|(data, stat)| (data, stat.version))));
+            let state = state.map(|(data, stat)| (data, stat.version));
+            lines.push(format!("{place}: {state:?} {:?}", homes.get(&place)));
             for (id, node) in self.live.nodes() {
-                let replica = node.replicas.get(TOPIC, index);
+                let replica = node.replicas.get(place.topic, place.index);
                 lines.push(format!("  {id}: {:?}", replica.map(|replica| (replica.view(), replica.role()))));
             }
         }
+        lines.push(format!("leaving: {:?}", self.tree.children("/admin/delete_topics").await));
         let up: Vec<_> = BROKERS.iter().map(|id| (id.0, self.live.is_up(*id))).collect();
         lines.push(format!("up: {up:?}, ids: {:?}", self.tree.children("/brokers/ids").await));
         lines.join("\n")

@@ -1,4 +1,4 @@
-//! Idempotent producers, and what they were promised.
+//! Producers, and what they were promised.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +8,20 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::chance::Chance;
-use super::cluster::{Live, TOPIC};
+use super::cluster::Live;
 use super::net::{Ends, Net};
+use super::topics::{COMES, Place};
 use crate::record::BatchBuilder;
 use crate::replica::ack::{Ack, Completion};
 use crate::replica::partition::{AckAt, AppendRefused};
-use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId};
+use crate::types::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
 
 /// A record that was acknowledged by all: where, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Acked {
-    pub(super) partition: PartitionIndex,
+    pub(super) place: Place,
+    /// Which of the topics of that name.
+    pub(super) topic_id: TopicId,
     pub(super) offset: Offset,
     pub(super) value: String,
 }
@@ -33,10 +36,11 @@ pub(super) enum Acks {
     All,
 }
 
-/// One producer of one partition.
+/// One producer of one partition. That of a topic that is deleted now and then is not idempotent: what its batches
+/// follow goes with the topic.
 pub(super) struct Producer {
     pub(super) id: i64,
-    pub(super) partition: PartitionIndex,
+    pub(super) place: Place,
     pub(super) acks: Acks,
     pub(super) chance: Chance,
     pub(super) net: Arc<Net>,
@@ -52,11 +56,11 @@ impl Producer {
         let mut sequence = 0;
         while !*stop.borrow() {
             let value = format!("{}-{sequence}", self.id);
-            let offset = self.deliver(&value, sequence, &stop).await;
-            let Some(offset) = offset else { return };
+            let delivered = self.deliver(&value, sequence, &stop).await;
+            let Some((topic_id, offset)) = delivered else { return };
             if self.acks == Acks::All {
-                self.chance.note(&format!("acked {} {sequence} at {offset} of {}", self.id, self.partition));
-                self.history.lock().push(Acked { partition: self.partition, offset, value });
+                self.chance.note(&format!("acked {} {sequence} at {offset} of {}", self.id, self.place));
+                self.history.lock().push(Acked { place: self.place, topic_id, offset, value });
             }
             sequence += 1;
             sleep(self.chance.millis(2, 60)).await;
@@ -65,32 +69,43 @@ impl Producer {
 
     /// Sends one record until it is acknowledged, as a client does that retries for ever. One that asks the leader
     /// alone may find what it sent before gone, and then ends, as a client that finds its sequence broken.
-    async fn deliver(&mut self, value: &str, sequence: i32, stop: &watch::Receiver<bool>) -> Option<Offset> {
+    async fn deliver(&mut self, value: &str, sequence: i32, stop: &watch::Receiver<bool>) -> Option<(TopicId, Offset)> {
         loop {
             match self.attempt(value, sequence).await {
-                Ok(offset) => return Some(offset),
+                Ok(delivered) => return Some(delivered),
                 Err(Failed::Broken(why)) if self.acks == Acks::All => {
-                    panic!("producer {} of partition {}: {why}", self.id, self.partition)
+                    panic!("producer {} of {}: {why}", self.id, self.place)
                 }
                 Err(Failed::Broken(_)) => return None,
-                Err(Failed::Again) if *stop.borrow() && self.acks == Acks::Leader => return None,
+                // Its topic may be gone for good.
+                Err(Failed::Again) if *stop.borrow() && (self.acks == Acks::Leader || !self.is_idempotent()) => {
+                    return None;
+                }
                 Err(Failed::Again) => sleep(self.chance.millis(5, 100)).await,
             }
         }
     }
 
-    async fn attempt(&mut self, value: &str, sequence: i32) -> Result<Offset, Failed> {
-        let (leader, epoch) = self.live.leader(self.partition, &self.chance).ok_or(Failed::Again)?;
-        if epoch < self.epoch {
+    fn is_idempotent(&self) -> bool {
+        self.place.topic != COMES
+    }
+
+    async fn attempt(&mut self, value: &str, sequence: i32) -> Result<(TopicId, Offset), Failed> {
+        let (leader, epoch) = self.live.leader(self.place, &self.chance).ok_or(Failed::Again)?;
+        if epoch < self.epoch && self.is_idempotent() {
             // As clients do since KIP-320: what is older than what they have seen is no news.
             return Err(Failed::Again);
         }
         self.epoch = epoch;
-        let mut builder = BatchBuilder::new().producer(ProducerId(self.id), ProducerEpoch(0), sequence);
+        let mut builder = BatchBuilder::new();
+        if self.is_idempotent() {
+            builder = builder.producer(ProducerId(self.id), ProducerEpoch(0), sequence);
+        }
         builder.append(0, None, Some(value.as_bytes()));
-        let (batch, acks, partition) = (builder.finish(), self.acks, self.partition);
+        let (batch, acks, place) = (builder.finish(), self.acks, self.place);
         let append = async move |ends: Ends| {
-            let partition = ends.replicas.get(TOPIC, partition).ok_or(Failed::Again)?;
+            let partition = ends.replicas.get(place.topic, place.index).ok_or(Failed::Again)?;
+            let topic_id = partition.id.topic_id;
             let (completion, acked) = Completion::new(1);
             let ack = Ack::new(&completion, 0);
             drop(completion);
@@ -101,7 +116,7 @@ impl Producer {
                 Err(_) => return Err(Failed::Again),
             };
             match acked.all().await.remove(0) {
-                Ok(()) => Ok(appended.base_offset),
+                Ok(()) => Ok((topic_id, appended.base_offset)),
                 Err(_) => Err(Failed::Again),
             }
         };

@@ -16,7 +16,7 @@ use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::{OwnSessions, Registrar, SharedBrokerEpoch};
 use crate::cluster::running_config::RunningConfig;
 use crate::config::{Config, Inputs, Machine};
-use crate::controller::{ControllerParts, ControllerSettings, seat};
+use crate::controller::{ControllerHandle, ControllerParts, ControllerSettings, seat};
 use crate::coordination::Coordination;
 use crate::log::config::LogConfig;
 use crate::log::reading::tail::Tail;
@@ -97,6 +97,7 @@ pub(super) struct Boot {
 pub(super) struct Node {
     pub(super) replicas: Arc<ReplicaManager>,
     pub(super) image: Arc<ImagePublisher>,
+    pub(super) controller: ControllerHandle,
 }
 
 fn defaults() -> Config {
@@ -143,7 +144,7 @@ impl Boot {
         let ends = Ends {
             process,
             control: Arc::clone(&control) as _,
-            isr: Arc::new(controller),
+            isr: Arc::new(controller.clone()),
             fetches,
             replicas: Arc::clone(&replicas),
         };
@@ -173,7 +174,7 @@ impl Boot {
                 config: RunningConfig::new(Arc::new(defaults())),
             },
         });
-        Some(Node { replicas, image })
+        Some(Node { replicas, image, controller })
     }
 
     fn registration(&self) -> LiveBroker {

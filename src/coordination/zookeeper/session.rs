@@ -212,9 +212,11 @@ async fn take_up(live: &Weak<Live>, config: &ZookeeperConfig, session: zk::Sessi
                     Some(chroot) => below(client, chroot).expect("it was one before"),
                     None => client,
                 };
-                info!(session = %client.session_id(), "the session with ZooKeeper goes on");
-                // Closed meanwhile: the drop ends the session.
-                let _ = live.replace(config, client);
+                let id = client.session_id();
+                match live.replace(config, client) {
+                    Ok(()) => info!(session = %id, "the session with ZooKeeper goes on"),
+                    Err(closed) => info!(session = %id, reason = %closed, "the session with ZooKeeper ends"),
+                }
                 return;
             }
             Err(refused) if may_pass(&refused) => {}

@@ -106,6 +106,7 @@ impl MemoryDir {
         let contents = self.contents.lock();
         left.partitions.clone_from(&contents.partitions);
         left.next_family = contents.next_family;
+        left.families.retain(|family, _| contents.families.contains_key(family));
         for family in left.partitions.values() {
             left.families.entry(*family).or_default();
         }
@@ -173,9 +174,11 @@ impl MemoryDir {
         let left = self.after_power_loss();
         {
             let mut contents = left.contents.lock();
-            for writes in self.synced.lock().later.iter().take(kept) {
-                contents.apply(writes.clone());
+            let synced = self.synced.lock();
+            for writes in synced.later.iter().take(kept) {
+                contents.apply_to_what_is_there(writes.clone());
             }
+            drop(synced);
             left.synced.lock().contents = contents.clone();
         }
         left
@@ -212,6 +215,17 @@ impl MemoryDir {
 }
 
 impl Contents {
+    /// [`Self::apply`], but for partitions that have been deleted since.
+    fn apply_to_what_is_there(&mut self, mut writes: Vec<Write>) {
+        writes.retain(|write| match write {
+            Write::Batch { family, .. } | Write::DeleteBatch { family, .. } | Write::DeleteBatches { family, .. } => {
+                self.families.contains_key(family)
+            }
+            _ => true,
+        });
+        self.apply(writes);
+    }
+
     fn apply(&mut self, writes: Vec<Write>) {
         for write in writes {
             match write {
