@@ -51,8 +51,10 @@ pub(super) struct Topic {
 /// How far a deletion is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Deletion {
-    /// Not begun, or to be begun again: some replica cannot be deleted now.
+    /// Not begun: some replica cannot be deleted now.
     Waiting,
+    /// Begun, and to be begun again: some replica could not be deleted.
+    Suspended,
     /// These replicas have not answered.
     Stopping(BTreeSet<(BrokerId, PartitionIndex)>),
 }
@@ -135,9 +137,9 @@ impl Context {
         self.deletions.contains_key(topic)
     }
 
-    /// Its replicas were told to delete themselves. What they heard after that would make them anew.
+    /// Some of its replicas were told to delete themselves. A role that they heard of after that would make them anew.
     pub(super) fn is_being_stopped(&self, topic: &TopicName) -> bool {
-        matches!(self.deletions.get(topic), Some(Deletion::Stopping(_)))
+        matches!(self.deletions.get(topic), Some(Deletion::Stopping(_) | Deletion::Suspended))
     }
 
     /// The state as control requests carry it; `None` while there is none.

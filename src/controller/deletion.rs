@@ -1,8 +1,9 @@
 //! Deleting topics: out of every image, then off every disk, then out of the store.
 //!
 //! A deletion waits until all replicas are on live brokers and none is being reassigned; one that failed on a broker is
-//! tried again after a while (Kafka: when that broker comes back). A replica whose log cannot be opened is no reason to
-//! wait (Kafka waits): deleting it is the way out. Source: Kafka 3.9 `TopicDeletionManager`.
+//! tried again after a while (Kafka: when that broker comes back). Once it has begun nobody is told a role in the topic
+//! any more, however long it takes: it would make a replica anew that has just been deleted. A replica whose log cannot
+//! be opened is no reason to wait (Kafka waits): deleting it is the way out. Source: Kafka 3.9 `TopicDeletionManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +66,8 @@ impl Term {
 
     /// Begins every waiting deletion that can begin now.
     pub(super) async fn resume_deletions(&mut self) -> Result<(), Interrupted> {
-        let waiting = self.context.deletions.iter().filter(|(_, deletion)| **deletion == Deletion::Waiting);
+        let stopping = |deletion: &Deletion| matches!(deletion, Deletion::Stopping(_));
+        let waiting = self.context.deletions.iter().filter(|(_, deletion)| !stopping(deletion));
         let ready: Vec<_> = waiting.map(|(topic, _)| topic.clone()).filter(|topic| self.can_delete(topic)).collect();
         if ready.is_empty() {
             return Ok(());
@@ -116,7 +118,7 @@ impl Term {
             if let Deletion::Stopping(awaited) = deletion
                 && awaited.iter().any(|(broker, _)| gone.contains(broker))
             {
-                *deletion = Deletion::Waiting;
+                *deletion = Deletion::Suspended;
             }
         }
     }
@@ -144,12 +146,12 @@ impl Term {
         }
         if !refused.is_empty() {
             // All of it begins again: what is deleted already is no error.
-            self.context.deletions.extend(refused.into_iter().map(|topic| (topic, Deletion::Waiting)));
+            self.context.deletions.extend(refused.into_iter().map(|topic| (topic, Deletion::Suspended)));
             self.retry_later();
         }
         let all_stopped = |topic: &TopicName| match self.context.deletions.get(topic) {
             Some(Deletion::Stopping(awaited)) => awaited.is_empty(),
-            Some(Deletion::Waiting) | None => false,
+            Some(Deletion::Waiting | Deletion::Suspended) | None => false,
         };
         let done = touched.into_iter().filter(all_stopped).collect();
         self.finish_deletions(done).await

@@ -43,7 +43,12 @@ impl LogLevels {
         };
         const ROOT: &str = "KAFKA_LOG4J_ROOT_LOGLEVEL";
         let root = variable(ROOT).filter(|text| !text.trim().is_empty()).unwrap_or_else(|| "INFO".into());
-        let mut targets = Targets::new().with_default(of(ROOT, &root)?);
+        let root = of(ROOT, &root)?;
+        let mut targets = Targets::new().with_default(root);
+        if root <= LevelFilter::INFO {
+            // It warns of every try to reach an ensemble that is gone; our own lines say that it is.
+            targets = targets.with_target("zookeeper_client", root.min(LevelFilter::ERROR));
+        }
         const LOGGERS: &str = "KAFKA_LOG4J_LOGGERS";
         for pair in variable(LOGGERS).unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty()) {
             let (logger, text) =

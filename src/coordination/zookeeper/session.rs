@@ -184,7 +184,18 @@ fn follow(live: &Arc<Live>, config: &ZookeeperConfig, client: &zk::Client) {
         loop {
             let state = watcher.changed().await;
             let Some(live) = live.upgrade() else { return };
-            live.publish(state_of(state, id));
+            let before = *live.state.borrow();
+            let now = state_of(state, id);
+            live.publish(now);
+            match (before, now) {
+                (Session::Connected(_), Session::Disconnected(_)) => {
+                    warn!(session = %session.id(), "the connection to ZooKeeper is lost");
+                }
+                (Session::Disconnected(_), Session::Connected(_)) => {
+                    info!(session = %session.id(), "connected to ZooKeeper again");
+                }
+                _ => {}
+            }
             if state == zk::SessionState::AuthFailed {
                 return;
             }
@@ -214,7 +225,7 @@ async fn take_up(live: &Weak<Live>, config: &ZookeeperConfig, session: zk::Sessi
                 };
                 let id = client.session_id();
                 match live.replace(config, client) {
-                    Ok(()) => info!(session = %id, "the session with ZooKeeper goes on"),
+                    Ok(()) => info!(session = %id, "connected to ZooKeeper again"),
                     Err(closed) => info!(session = %id, reason = %closed, "the session with ZooKeeper ends"),
                 }
                 return;
