@@ -38,15 +38,15 @@ check: ## does it compile (fast; for working on the code)
 	@scripts/setup.sh build
 	@$(CARGO) check --locked --all-targets
 
-compat: ## librdkafka's own suite against a fresh klamm (TESTS="0001 0002", JOBS=4); about 10 minutes
+compat: ## librdkafka's own suite against a fresh klamm, or three of them (TESTS="0001 0002", JOBS=4, BROKERS=3, SCENARIO=noautocreate); about 10 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/run librdkafka
+	@KLAMM_BINARY=$(RELEASE) KLAMM_BROKERS=$(or $(BROKERS),1) compat-tests/run librdkafka
 
-clients: ## the word list through stock clients of six makers against a fresh klamm, one row each (CLIENTS="kcat sarama"); about 4 minutes
+clients: ## the word list through stock clients of six makers against a fresh klamm, one row each (CLIENTS="kcat sarama", BROKERS=3); about 4 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
-	@KLAMM_BINARY=$(RELEASE) compat-tests/run clients
+	@KLAMM_BINARY=$(RELEASE) KLAMM_BROKERS=$(or $(BROKERS),1) compat-tests/run clients
 
 tools: ## Apache Kafka's command line tools, 3.9 and 4.1, against a fresh klamm, one row each; about 2 minutes
 	@scripts/setup.sh build test compat

@@ -103,14 +103,15 @@ class KafkaMember(Member, Kafka):
 
 
 class Cluster:
-    """`against`: empty for klamm, or a version of Apache Kafka; or one such word for each broker ("3.9.1 3.9.1 klamm")."""
+    """`against`: empty for klamm, or a version of Apache Kafka; or one such word for each broker ("3.9.1 3.9.1 klamm").
+    `racks`: RACK1 for the first broker, and so on."""
 
-    def __init__(self, against="", count=3, extra=None, folder=None, net=None):
+    def __init__(self, against="", count=3, extra=None, folder=None, net=None, racks=False):
         self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="klamm-cluster-"))
         self.network = net or network.here()
         names = [f"b{n}" for n in range(1, count + 1)] + ["zk"]
         self.addresses = {name: self.network.add(name) for name in names}
-        self.extra = extra or {}
+        self.extra, self.racks = extra or {}, racks
         kinds = against.split() or ["klamm"]
         self.kinds = kinds if len(kinds) > 1 else kinds * count
         self.title = " + ".join(
@@ -137,12 +138,11 @@ class Cluster:
         self.tree = self.server.tree("")
         for number, kind in enumerate(self.kinds, 1):
             folder, port = self.folder / f"b{number}", free_port()
+            extra = {**self.extra, **({"broker.rack": f"RACK{number}"} if self.racks else {})}
             if kind == "klamm":
-                node = KlammMember(folder=folder, port=port).join(
-                    self, number, {"klamm.disk.reserve.bytes": "0", **self.extra}
-                )
+                node = KlammMember(folder=folder, port=port).join(self, number, {"klamm.disk.reserve.bytes": "0", **extra})
             else:
-                node = KafkaMember(folder=folder, port=port, version=kind, heap="512M").join(self, number, self.extra)
+                node = KafkaMember(folder=folder, port=port, version=kind, heap="512M").join(self, number, extra)
             self.nodes[number] = node
             node.launch()
         for node in self.nodes.values():

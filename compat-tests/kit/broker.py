@@ -5,6 +5,7 @@ A suite names the one it needs (`Klamm`, `Kafka`), or takes `chosen`, which the 
   KLAMM_BOOTSTRAP=host:port   a broker that runs already; nothing is started
   KLAMM_AGAINST=3.9.1         Apache Kafka of that version (3.x with ZooKeeper, 4.x with KRaft), from scripts/kafka-jars.sh
   KLAMM_BINARY=path           klamm, this binary; without it target/release/klamm
+  KLAMM_BROKERS=3             so many of them on one ZooKeeper, each in a rack of its own
 """
 
 import contextlib
@@ -51,6 +52,9 @@ class Broker(Process):
     @property
     def bootstrap(self):
         return f"{self.host}:{self.port}"
+
+    def logs(self):
+        return list(self.folder.glob("*.log"))
 
     def usual(self):
         listener = f"PLAINTEXT://{self.bootstrap}"
@@ -175,8 +179,14 @@ def chosen(settings=None, keep_log=None):
     `keep_log` is a folder into which the log is copied before.
     """
     running, version = os.environ.get("KLAMM_BOOTSTRAP"), os.environ.get("KLAMM_AGAINST")
+    several = int(os.environ.get("KLAMM_BROKERS", "1"))
     if running:
         broker = Elsewhere(running)
+    elif several > 1:
+        # Made of this package's brokers.
+        from cluster.several import Several
+
+        broker = Several(several, settings, version or "")
     else:
         broker = Kafka(settings, version=version) if version else Klamm(settings)
     try:
@@ -185,6 +195,6 @@ def chosen(settings=None, keep_log=None):
     finally:
         broker.stop()
         if keep_log:
-            for log in broker.folder.glob("*.log"):
+            for log in broker.logs():
                 shutil.copy(log, keep_log)
         broker.remove()
