@@ -71,14 +71,21 @@ class Broker(Process):
         """After a kill: until a start is not refused because of the dead process's session in ZooKeeper."""
 
 
+def klamm_binary():
+    """The binary under test."""
+    target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
+    return pathlib.Path(os.environ.get("KLAMM_BINARY") or pathlib.Path(target, "release/klamm")).absolute()
+
+
 class Klamm(Broker):
+    """klamm, the binary under test unless `binary` names another."""
+
     name = title = "klamm"
+    binary = None
 
     def command(self):
-        target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
-        binary = os.environ.get("KLAMM_BINARY") or pathlib.Path(target, "release/klamm")
         file = write_properties(self.folder / "klamm.properties", {**self.usual(), **self.settings})
-        return [str(pathlib.Path(binary).absolute()), str(file)]
+        return [str(self.binary or klamm_binary()), str(file)]
 
 
 class Kafka(Broker):

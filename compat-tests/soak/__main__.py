@@ -19,7 +19,6 @@ import os
 import pathlib
 import socket
 import stat
-import statistics
 import struct
 import sys
 import threading
@@ -28,6 +27,7 @@ import time
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from kit.broker import Klamm
+from kit.level import level
 from kit.wire import Client, string
 
 STREAM, COMPACTED = "stream", "compacted"
@@ -194,15 +194,12 @@ def sample(broker):
 
 def verdict(samples):
     """A line for each figure, and whether all are level."""
-    third, lines, level = len(samples) // 3, [], True
-    for name, (part, constant) in LIMITS.items():
-        first, middle, last = (
-            statistics.median(one[name] for one in samples[at : at + third]) for at in (0, third, 2 * third)
-        )
-        ok = last <= middle * (1 + part) + constant
-        level &= ok
-        lines.append(f"{'PASS' if ok else 'FAIL'}  {name:14} {first:9.1f} {middle:9.1f} {last:9.1f}")
-    return lines, level
+    found = level(samples, LIMITS)
+    lines = [
+        f"{'PASS' if is_level else 'FAIL'}  {name:14} {first:9.1f} {middle:9.1f} {last:9.1f}"
+        for name, (first, middle, last, is_level) in found.items()
+    ]
+    return lines, all(is_level for *_, is_level in found.values())
 
 
 def soak(args):
