@@ -4,15 +4,46 @@ The mount ends with the mount namespace in which `run` starts the suite, whateve
 """
 
 import os
+import pathlib
 import socket
 import subprocess
 import tempfile
+import time
 
 from kit.process import Process
+
+# Where the power may go: an operation, a path, and how many of them may pass.
+MOMENTS = [
+    ("sync", "*/db/*.log", 40), ("write", "*/db/*.log", 200), ("sync", "*/db/*.sst", 6), ("syncdir", "*", 8),
+    ("sync", "*/growing/*", 6), ("write", "*/growing/*", 60), ("create", "*", 6), ("remove", "*", 6), ("rename", "*", 2),
+    ("link", "*", 3), ("change", "*MANIFEST*", 6), ("truncate", "*", 4), ("change", "*", 400),
+]  # fmt: skip
 
 
 def binary():
     return os.environ["FAULT_FS_BINARY"]
+
+
+def build():
+    """Builds it and says by FAULT_FS_BINARY where it is, unless that says so already. Needs a network the first time."""
+    if "FAULT_FS_BINARY" not in os.environ:
+        script = pathlib.Path(__file__).resolve().with_name("build")
+        built = subprocess.run([str(script)], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        os.environ["FAULT_FS_BINARY"] = built
+
+
+def why_not():
+    """Why nothing can be mounted here; None if it can."""
+    if os.geteuid() != 0 or pathlib.Path("/proc/self/uid_map").read_text().split()[:2] != ["0", "0"]:
+        return "mounting a file system needs root"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse is missing: the kernel has no FUSE"
+    return None
+
+
+def keep_of(rng):
+    """How much a loss of power leaves of what was not synced; the worst is as likely as the others together."""
+    return rng.choice(["nothing", "nothing", "prefix", "some", "some"])
 
 
 class FaultFs(Process):
@@ -20,8 +51,8 @@ class FaultFs(Process):
 
     name = "fault-fs"
 
-    def __init__(self, seed=0, names="directory", trace=False):
-        super().__init__(tempfile.mkdtemp(prefix="klamm-fault-fs-"))
+    def __init__(self, seed=0, names="directory", trace=False, folder=None):
+        super().__init__(folder or tempfile.mkdtemp(prefix="klamm-fault-fs-"))
         self.mount, backing, self.socket = self.folder / "mount", self.folder / "backing", self.folder / "socket"
         self.mount.mkdir()
         backing.mkdir()
@@ -80,8 +111,39 @@ class FaultFs(Process):
         self.order("power-on")
         return loss
 
-    def remove(self):
-        """Unmounts, ends it and removes everything."""
+    def moment(self, process, rng, seconds=3.0):
+        """Waits for where the power shall go: a random time, or a random operation, at which it freezes, if that comes
+        within `seconds`. What it waited for, in words."""
+        if rng.random() < 0.4:
+            time.sleep(rng.uniform(0.1, 1.5))
+            return "a moment"
+        operation, path, most = rng.choice(MOMENTS)
+        time.sleep(rng.uniform(0, 0.7))
+        self.rule("freeze", operation, path, after=rng.randrange(most))
+        self.wait_frozen(process, seconds)
+        return f"{operation} of {path}"
+
+    def wait_frozen(self, process, seconds):
+        """Whether it froze, before `process` ended and within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.status()["power"] == "frozen":
+                return True
+            if not process.alive():
+                return False
+            time.sleep(0.01)
+        return False
+
+    def make_folders(self, *folders):
+        """Makes durable folders below `mount`: who sets a broker up makes its directories long before."""
+        for folder in folders:
+            folder.mkdir()
+        root = os.open(self.mount, os.O_RDONLY)
+        os.fsync(root)
+        os.close(root)
+
+    def unmount(self):
+        """Unmounts and ends it; its folder stays."""
         if self.alive():
             try:
                 self.order("quit")
@@ -89,4 +151,9 @@ class FaultFs(Process):
             except (OSError, RuntimeError, subprocess.TimeoutExpired):
                 pass
         subprocess.run(["umount", "-l", str(self.mount)], stderr=subprocess.DEVNULL, check=False)
+        self.kill()
+
+    def remove(self):
+        """Unmounts, ends it and removes everything."""
+        self.unmount()
         super().remove()

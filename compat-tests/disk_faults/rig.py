@@ -1,10 +1,9 @@
 """klamm on the fault file system, and how the power goes under it."""
 
 import os
-import time
 import uuid
 
-from disk_faults.faultfs import FaultFs
+from disk_faults.faultfs import FaultFs, keep_of
 from kit.broker import Klamm
 
 # Small write buffers and segments, so that files are written, merged and dropped all the time.
@@ -13,13 +12,6 @@ BUSY = {
     "klamm.rocksdb.write.buffer.bytes": str(4 << 20), "offsets.topic.num.partitions": "5",
     "transaction.state.log.num.partitions": "3", "log.retention.check.interval.ms": "1000",
 }  # fmt: skip
-
-# Where the power may go: an operation, a path, and how many of them may pass.
-MOMENTS = [
-    ("sync", "*/db/*.log", 40), ("write", "*/db/*.log", 200), ("sync", "*/db/*.sst", 6), ("syncdir", "*", 8),
-    ("sync", "*/growing/*", 6), ("write", "*/growing/*", 60), ("create", "*", 6), ("remove", "*", 6), ("rename", "*", 2),
-    ("link", "*", 3), ("change", "*MANIFEST*", 6), ("truncate", "*", 4), ("change", "*", 400),
-]  # fmt: skip
 
 
 class Klamm(Klamm):
@@ -45,12 +37,7 @@ class Rig:
         self.fs.start(30)
         self.plant()
         self.broker = Klamm(self.fs, settings, dirs)
-        # Who sets a broker up makes its directory long before.
-        for folder in self.broker.dirs:
-            folder.mkdir()
-        root = os.open(self.fs.mount, os.O_RDONLY)
-        os.fsync(root)
-        os.close(root)
+        self.fs.make_folders(*self.broker.dirs)
 
     def __enter__(self):
         return self
@@ -74,7 +61,7 @@ class Rig:
 
     def lose_power(self, rng, keep=None):
         """Now; what it took, in numbers."""
-        keep = keep or rng.choice(["nothing", "nothing", "prefix", "some", "some"])
+        keep = keep or keep_of(rng)
         loss = self.fs.lose_power(self.broker.child, keep, rng.randrange(1 << 32))
         self.broker.settings["klamm.boot.id"] = str(uuid.uuid4())
         self.plant()
@@ -82,27 +69,12 @@ class Rig:
 
     def lose_power_at_a_moment(self, rng, seconds=3.0):
         """After a random time, or at a random operation that comes within `seconds`."""
-        at = "a moment"
-        if rng.random() < 0.4:
-            time.sleep(rng.uniform(0.1, 1.5))
-        else:
-            operation, path, most = rng.choice(MOMENTS)
-            time.sleep(rng.uniform(0, 0.7))
-            self.fs.rule("freeze", operation, path, after=rng.randrange(most))
-            self.wait_frozen(seconds)
-            at = f"{operation} of {path}"
+        at = self.fs.moment(self.broker, rng, seconds)
         return {"at": at} | self.lose_power(rng)
 
     def wait_frozen(self, seconds):
         """Whether it froze."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.fs.status()["power"] == "frozen":
-                return True
-            if not self.broker.alive():
-                return False
-            time.sleep(0.01)
-        return False
+        return self.fs.wait_frozen(self.broker, seconds)
 
     def restart(self, rng, seconds=60):
         """Starts klamm after a loss of power; now and then the power goes during that start too."""
