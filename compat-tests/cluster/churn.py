@@ -58,6 +58,15 @@ class Operator:
         self.cluster.topic(self.side, self.side_partitions)
 
     def work(self, seconds, kills=0):
+        """Operations for that long, and what they were in the run's note."""
+        self.operate(seconds, kills)
+        self.settled()
+        self.tell()
+
+    def tell(self):
+        self.run.note("operations: " + ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items())))
+
+    def operate(self, seconds, kills=0):
         end, kinds = time.monotonic() + seconds, [self.move, self.elect, self.configure, self.grow, self.recreate]
         strikes = [time.monotonic() + seconds * (n + 1) / (kills + 1) for n in range(kills)]
         n = 0
@@ -75,8 +84,6 @@ class Operator:
             kind()
             self.counts[kind.__name__] = self.counts.get(kind.__name__, 0) + 1
             self.run.rest(0.2, 1)
-        self.settled()
-        self.run.note("operations: " + ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items())))
 
     def settled(self, seconds=60):
         def nothing():

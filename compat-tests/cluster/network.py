@@ -47,9 +47,14 @@ def enter():
     return True
 
 
+def entered():
+    """Whether this program runs in namespaces of its own, where what it mounts ends with it."""
+    return bool(os.environ.get(INSIDE))
+
+
 def here():
     """The network that this program runs in."""
-    return Namespaces() if os.environ.get(INSIDE) else Loopback()
+    return Namespaces() if entered() else Loopback()
 
 
 def ip(*arguments):

@@ -137,18 +137,18 @@ class Cluster:
         self.server = zookeeper.Server(self.folder / "zk", host=self.addresses["zk"], wrap=wrap)
         self.tree = self.server.tree("")
         for number, kind in enumerate(self.kinds, 1):
-            folder, port = self.folder / f"b{number}", free_port()
             extra = {**self.extra, **({"broker.rack": f"RACK{number}"} if self.racks else {})}
-            if kind == "klamm":
-                node = KlammMember(folder=folder, port=port).join(self, number, {"klamm.disk.reserve.bytes": "0", **extra})
-            else:
-                node = KafkaMember(folder=folder, port=port, version=kind, heap="512M").join(self, number, extra)
-            self.nodes[number] = node
-            node.launch()
+            self.nodes[number] = self.make(number, kind, self.folder / f"b{number}", free_port(), extra)
+            self.nodes[number].launch()
         for node in self.nodes.values():
             node.wait_until(node.ready, 180)
         self.all_known(60)
         return time.monotonic() - began
+
+    def make(self, number, kind, folder, port, extra):
+        if kind == "klamm":
+            return KlammMember(folder=folder, port=port).join(self, number, {"klamm.disk.reserve.bytes": "0", **extra})
+        return KafkaMember(folder=folder, port=port, version=kind, heap="512M").join(self, number, extra)
 
     def end(self):
         """Ends every process; the folder stays."""

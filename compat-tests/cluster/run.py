@@ -6,7 +6,7 @@ import random
 import struct
 import time
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from cluster.load import Member, Reader, Recorder, Watcher, Writer, consumer_settings, decode
 from cluster.rig import Failed
@@ -189,6 +189,10 @@ class Run:
         consumer = Consumer(consumer_settings(self.cluster.bootstrap, self.group, "rc"))
         try:
             at = consumer.committed([TopicPartition(self.topic, p) for p in range(self.partitions)], timeout=10)
+        except KafkaException as problem:
+            # The coordinator moves, or loads.
+            self.record.error(problem.args[0], "group's end: ")
+            return False
         finally:
             consumer.close()
         return [one.offset for one in at] == self.ends()

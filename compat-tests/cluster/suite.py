@@ -1,6 +1,7 @@
-"""Runs the scenarios over a cluster that is made anew after a row that failed."""
+"""Runs the scenarios over a cluster that is made anew after a row that failed, then those that make one of their own."""
 
 from cluster import network
+from cluster.apart import rows_apart
 from cluster.rig import Cluster
 from cluster.scenarios import SCENARIOS, Plan, short
 from kit.rows import Rows
@@ -39,8 +40,19 @@ class Suite:
                 print(f"    logs in {self.cluster.folder}", flush=True)
                 self.cluster = None
 
+    def leave(self):
+        """Ends the cluster, if there is one."""
+        cluster, self.cluster = self.cluster, None
+        if cluster:
+            cluster.end()
+            if self.keep:
+                print(f"    logs in {cluster.folder}", flush=True)
+            else:
+                cluster.remove()
+
     def run(self):
         scenarios = [("short-kill-and-SIGTERM", False, short)] if self.args.short else SCENARIOS
+        scenarios = [] if self.args.soak else scenarios
         try:
             for name, faults, function in scenarios:
                 if not any(word in name for word in self.args.only.split(",")):
@@ -50,10 +62,10 @@ class Suite:
                     continue
                 self.rows.run(name, self.row, function)
         finally:
-            if self.cluster:
-                self.cluster.end()
-                if self.keep:
-                    print(f"    logs in {self.cluster.folder}", flush=True)
-                else:
-                    self.cluster.remove()
+            self.leave()
+        for row in rows_apart(self.args):
+            if reason := row.missing(self.args):
+                print(f"SKIP  {row.name:26}          {reason}", flush=True)
+            else:
+                self.rows.run(row.name, row.body, self)
         return 1 if self.rows.failed else 0

@@ -1,0 +1,184 @@
+"""R10: brokers lose power. Their data lie on fault file systems (`disk_faults`), so what they did not sync is lost.
+
+Each start after a loss has another boot id, as after a real one: rule B2 of our design hangs on that. A row must be able to
+fail: with KLAMM_PLANT=boot the boot id stays, and a broker registers before its old session has ended; with
+KLAMM_PLANT=flush nothing is synced where the row about all brokers says that everything is.
+"""
+
+import os
+import time
+import uuid
+
+from cluster import network
+from cluster.apart import apart, klamm_alone, running
+from cluster.rig import SESSION_S, Cluster, Failed, KlammMember
+from disk_faults import faultfs
+
+# Files are written, merged and dropped all the time.
+BUSY = {"klamm.rocksdb.write.buffer.bytes": str(4 << 20), "log.retention.check.interval.ms": "1000"}
+SYNCED = {"log.flush.interval.messages": "1"}
+# How long it may take until every partition acknowledges again, and until the victim is up and in sync again. Session and
+# election, or session and start, with as much again for a busy machine.
+SERVES_S, IN_SYNC_S = 2 * SESSION_S + 8, 60
+# A broker that rejoins before its session has ended was taken for one that was only killed. A session ends a time-out
+# after the last ping, and pings are a third of that apart.
+SOONEST_S = SESSION_S / 2
+
+
+class PowerMember(KlammMember):
+    """A broker whose data lie on a fault file system."""
+
+    def mount(self, seed, names):
+        """To be called before `join`; the settings that this takes."""
+        self.fs = faultfs.FaultFs(seed, names, folder=self.folder.with_name(f"{self.folder.name}-disk"))
+        self.fs.start(30)
+        data = self.fs.mount / "data"
+        self.fs.make_folders(data)
+        return {"log.dirs": data, "klamm.boot.id": uuid.uuid4()}
+
+    def lose_power(self, rng, keep=None):
+        """Now. What that took, in numbers."""
+        self.wanted, keep = False, keep or faultfs.keep_of(rng)
+        loss = self.fs.lose_power(self.child, keep, rng.randrange(1 << 32))
+        if os.environ.get("KLAMM_PLANT") != "boot":
+            self.settings["klamm.boot.id"] = uuid.uuid4()
+        return {"keep": keep, **loss}
+
+    def return_from_loss(self, rng):
+        """Launches it; now and then the power goes during the start, too. How often it did."""
+        losses = 0
+        while rng.random() < 0.25:
+            self.fs.rule("freeze", "any", "*", after=rng.randrange(600))
+            self.launch()
+            self.fs.wait_frozen(self, 3)
+            self.lose_power(rng)
+            losses += 1
+        self.launch()
+        return losses
+
+
+class PowerCluster(Cluster):
+    """Three brokers, each on a disk that can lose what was not synced."""
+
+    def __init__(self, seed, extra=None, net=None):
+        super().__init__(extra={**BUSY, **(extra or {})}, net=net)
+        self.seed = seed
+
+    def make(self, number, kind, folder, port, extra):
+        node = PowerMember(folder=folder, port=port)
+        # Names are durable with their directory's sync, or with the next entry of a journal.
+        names = "journal" if (self.seed + number) % 3 == 0 else "directory"
+        # Known at once, so that a start which fails unmounts it.
+        self.nodes[number] = node
+        return node.join(self, number, {"klamm.disk.reserve.bytes": "0", **node.mount(self.seed + number, names), **extra})
+
+    def end(self):
+        super().end()
+        for node in self.nodes.values():
+            if hasattr(node, "fs"):
+                node.fs.unmount()
+
+    def led_by(self, topic, number):
+        """The partitions that a broker leads."""
+        return {part for part, state in self.describe([topic])[2][topic].items() if state.leader == number}
+
+
+def why_not(args):
+    return klamm_alone(args) or faultfs.why_not() or (None if network.entered() else "needs a mount namespace, nft and ip")
+
+
+def prepare():
+    if not faultfs.why_not():
+        faultfs.build()
+
+
+def within(seconds, took, what):
+    if took > seconds:
+        raise Failed(f"{what} after {took:.1f} s, {seconds:g} s are allowed")
+    return took
+
+
+def one_loses_power(run, at_once, totals):
+    """A broker that leads loses power and comes back: at once, while its session still lives, or when it was declared
+    dead and the others went on without it."""
+    cluster, rng = run.cluster, run.rng
+    victim = cluster.broker(cluster.leader(run.topic, rng.randrange(run.partitions)))
+    led, before, session = cluster.led_by(run.topic, victim.number), cluster.epochs(run.topic), victim.registered()
+    at = victim.fs.moment(victim, rng)
+    began, loss = time.monotonic(), victim.lose_power(rng, rng.choice([None, "nothing"]))
+    if not at_once:
+        cluster.until(SERVES_S, lambda: victim.registered() is None, f"the session of {victim.label} to end")
+        totals["serves"].append(within(SERVES_S, time.monotonic() - began + run.flowing(60), "all acknowledge again"))
+        run.rest(0, 3)
+    returned = time.monotonic()
+    again = victim.return_from_loss(rng)
+    registered = lambda: (now := victim.registered()) and now.owner != session.owner  # noqa: E731
+    cluster.until(SERVES_S + IN_SYNC_S, registered, f"{victim.label} to register again")
+    if at_once:
+        if time.monotonic() - began < SOONEST_S:
+            raise Failed(f"{victim.label} registered {time.monotonic() - began:.1f} s after it lost power: its session lived")
+        totals["serves"].append(within(SERVES_S, time.monotonic() - began + run.flowing(60), "all acknowledge again"))
+    victim.wait_until(victim.ready, IN_SYNC_S)
+    run.in_sync(IN_SYNC_S)
+    # Where it came at once it has waited for its session.
+    allowed = IN_SYNC_S + (SERVES_S if at_once else 0)
+    totals["sync"].append(within(allowed, time.monotonic() - returned, f"{victim.label} is in sync again"))
+    after = cluster.epochs(run.topic)
+    kept = {part for part in led if after[part] <= before[part]}
+    if kept:
+        raise Failed(f"{victim.label} lost power and led {sorted(kept)} on under the same epochs")
+    totals["lost"] += loss["bytes"]
+    totals["losses"] += 1 + again
+    if os.environ.get("KLAMM_RIG_VERBOSE"):
+        print(f"    {victim.label} at {at}, {'at once' if at_once else 'declared dead'}, {again} more: {loss}", flush=True)
+
+
+def note(run, totals):
+    run.note(
+        f"{totals['losses']} losses of power, {totals['lost'] / 1024:.0f} KiB not synced; all acknowledge again after "
+        f"{max(totals['serves']):.1f} s, in sync {max(totals['sync']):.1f} s after the return at most"
+    )
+
+
+@apart("R10-power-loss-of-one", missing=why_not, prepare=prepare)
+def one(suite):
+    """One broker at a time, with the default flush settings; between two losses all are in sync again."""
+    totals = {"serves": [], "sync": [], "lost": 0, "losses": 0}
+
+    def body(run):
+        for n in range(suite.plan.pick(12, 2)):
+            one_loses_power(run, at_once=n % 2 == 1, totals=totals)
+            run.rest(1, 3)
+        note(run, totals)
+        if not totals["lost"]:
+            raise Failed("everything was synced, so this proves nothing")
+
+    with running(suite, PowerCluster(suite.plan.seed, net=suite.network)) as cluster:
+        return suite.plan.run(cluster, "R10", body, rate=200)
+
+
+@apart("R10-power-loss-of-all", missing=why_not, prepare=prepare)
+def everyone(suite):
+    """All three at once, where every record is synced before it is acknowledged."""
+    totals = {"serves": [], "sync": [], "lost": 0, "losses": 0}
+
+    def body(run):
+        cluster = run.cluster
+        for _ in range(suite.plan.pick(4, 1)):
+            victim = cluster.broker(run.rng.choice(sorted(cluster.nodes)))
+            victim.fs.moment(victim, run.rng)
+            for node in cluster.nodes.values():
+                totals["lost"] += node.lose_power(run.rng)["bytes"]
+            totals["losses"] += len(cluster.nodes)
+            began = time.monotonic()
+            for node in cluster.nodes.values():
+                node.launch()
+            totals["serves"].append(within(SERVES_S + IN_SYNC_S, run.flowing(120), "all acknowledge again"))
+            run.in_sync()
+            totals["sync"].append(within(SERVES_S + IN_SYNC_S, time.monotonic() - began, "all are in sync again"))
+            run.rest(1, 3)
+        note(run, totals)
+
+    extra = {} if os.environ.get("KLAMM_PLANT") == "flush" else SYNCED
+    with running(suite, PowerCluster(suite.plan.seed, extra, suite.network)) as cluster:
+        return suite.plan.run(cluster, "R10a", body, rate=50)
