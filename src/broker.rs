@@ -87,7 +87,7 @@ use crate::replica::fetcher::Fetchers;
 use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::maintenance;
 use crate::replica::manager::ReplicaManager;
-use crate::replica::sessions::Sessions;
+use crate::replica::session_cache::Sessions;
 use crate::storage::SharedLogDir;
 use crate::task;
 use crate::types::limits::BROKERS_REQUEST_BYTES_MAX;
@@ -529,7 +529,9 @@ impl Parts {
         let producer_ids = ProducerIds::new(identity.broker_id, blocks);
         let shutdown = controller_link::shutdown(&peers, Arc::new(controller.clone()));
         let changes = Arc::new(IsrChanges::default());
-        let follower_fetches = FollowerFetches::new(Arc::clone(&replicas), Arc::clone(&changes));
+        let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
+        let sessions = Arc::new(Sessions::new(slots));
+        let follower_fetches = FollowerFetches::new(Arc::clone(&replicas), Arc::clone(&changes), Arc::clone(&sessions));
         let isr = controller_link::isr(&peers, Arc::new(controller.clone()));
         alter_partition::start(Arc::clone(&replicas), changes, isr, epoch.clone());
         let hand_over = HandOver::new(config, identity.broker_id, &epoch, &image, shutdown);
@@ -553,7 +555,6 @@ impl Parts {
         let control = ReplicaControl::new(manager, Arc::clone(&image), following, settings, listener, epoch.clone());
         let admin = ClusterAdmin::new(Arc::clone(store));
         let auto_creation = AutoCreation::new(admin.clone(), Arc::clone(&image), Arc::clone(config), Arc::clone(clock));
-        let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
         let handles = Arc::new(Handles {
             broker_id: identity.broker_id,
             cluster_id: Arc::clone(&identity.cluster_id),
@@ -573,7 +574,7 @@ impl Parts {
             transactions,
             verification,
             gate: Gate::new(stopped.clone()),
-            sessions: Sessions::new(slots),
+            sessions,
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
             requests: Arc::new(RequestMetrics::new(api::counted())),
         });

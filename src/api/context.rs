@@ -23,7 +23,7 @@ use crate::coordinator::transaction::TransactionCoordinator;
 use crate::metrics::RequestMetrics;
 use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::manager::ReplicaManager;
-use crate::replica::sessions::Sessions;
+use crate::replica::session_cache::Sessions;
 use crate::types::{BrokerId, PartitionIndex};
 
 /// Handles of the rooms, one set per broker.
@@ -57,7 +57,7 @@ pub(crate) struct Handles {
     /// Where clients wait while the broker starts.
     pub(crate) gate: Gate,
     /// Fetch sessions.
-    pub(crate) sessions: Sessions,
+    pub(crate) sessions: Arc<Sessions>,
     /// Memory of fetched records.
     pub(crate) replies: Arc<Replies>,
     /// Counts of requests.

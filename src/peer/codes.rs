@@ -1,7 +1,7 @@
 //! Codes of other brokers' answers as the errors of the seams. The other direction is `api/error_code.rs`.
 
 use crate::cluster::control::{ControlError, ControllerError, IsrRefused};
-use crate::replica::leader_link::FetchRefused;
+use crate::replica::leader_link::{FetchRefused, SessionError};
 use crate::types::TopicId;
 
 /// Codes with a meaning of their own between brokers. Source: Kafka `Errors`.
@@ -18,12 +18,15 @@ pub(super) mod code {
     pub(crate) const INVALID_REQUEST: i16 = 42;
     pub(crate) const OPERATION_NOT_ATTEMPTED: i16 = 55;
     pub(crate) const KAFKA_STORAGE_ERROR: i16 = 56;
+    pub(crate) const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
+    pub(crate) const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
     pub(crate) const FENCED_LEADER_EPOCH: i16 = 74;
     pub(crate) const UNKNOWN_LEADER_EPOCH: i16 = 75;
     pub(crate) const STALE_BROKER_EPOCH: i16 = 77;
     pub(crate) const INVALID_UPDATE_VERSION: i16 = 95;
     pub(crate) const UNKNOWN_TOPIC_ID: i16 = 100;
     pub(crate) const INCONSISTENT_TOPIC_ID: i16 = 103;
+    pub(crate) const FETCH_SESSION_TOPIC_ID_ERROR: i16 = 106;
     pub(crate) const INELIGIBLE_REPLICA: i16 = 107;
 }
 
@@ -84,6 +87,16 @@ pub(super) fn fetch(error_code: i16) -> Option<FetchRefused> {
     })
 }
 
+/// Of a whole fetch: what is wrong with its session, if that is it.
+pub(super) fn session(error_code: i16) -> Option<SessionError> {
+    Some(match error_code {
+        code::FETCH_SESSION_ID_NOT_FOUND => SessionError::NotFound,
+        code::INVALID_FETCH_SESSION_EPOCH => SessionError::InvalidEpoch,
+        code::FETCH_SESSION_TOPIC_ID_ERROR => SessionError::TopicIdError,
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +146,9 @@ mod tests {
             FetchRefused::Other(-1),
         ] {
             assert_eq!(fetch(error_code::of_fetch_refused(error)), Some(error));
+        }
+        for error in [SessionError::NotFound, SessionError::InvalidEpoch, SessionError::TopicIdError] {
+            assert_eq!(session(error_code::of_session_error(error).code()), Some(error));
         }
     }
 }

@@ -1,16 +1,14 @@
 //! Follower → leader: Fetch 17 and ListOffsets 9 over a connection.
 //!
-//! Every fetch is a full one, outside a session (id 0, epoch −1): it names all partitions that are wanted, and the
-//! answer may name them all. Version 12, with names, where a topic has no id. A fetch that is dropped closes its
+//! Sessions are the caller's. Version 12, with names, where a topic has no id. A fetch that is dropped closes its
 //! socket, so an answer is never taken for another's; the leader may have counted it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest, ListOffsetsResponse};
 use kafka_protocol::protocol::{Encodable, Request, StrBytes};
@@ -19,9 +17,10 @@ use super::Peers;
 use super::codes;
 use super::connection::{Ask, Connection};
 use crate::replica::leader_link::{
-    FetchAnswer, FetchAsk, FetchRefused, Fetched, LeaderLink, LeaderLinks, LinkError, LogEnd, PartitionAsk, PartitionId,
+    FetchAnswer, FetchAsk, FetchRefused, Fetched, LeaderLink, LeaderLinks, LinkError, LogEnd, PartitionAsk,
+    PartitionId, SessionError, TopicRef,
 };
-use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId};
+use crate::types::{BrokerId, LeaderEpoch, Offset};
 use crate::wire::fetch::{FetchResponse, FetchedPartition, FetchedTopicRef};
 use crate::wire::{codec, fetch_answer};
 
@@ -32,7 +31,6 @@ const FETCH_VERSION_NAMES: i16 = 12;
 const LIST_OFFSETS_VERSION: i16 = 9;
 /// Largest answer: what a follower asks for, and one batch as large as a topic's `max.message.bytes` may sensibly be.
 const FETCH_FRAME_BYTES_MAX: usize = 138 << 20;
-const FULL_FETCH_EPOCH: i32 = -1;
 const TIMESTAMP_LATEST: i64 = -1;
 const TIMESTAMP_EARLIEST: i64 = -2;
 
@@ -80,16 +78,18 @@ impl RemoteLeader {
         self.connection.call(&to, ask, self.peers.patience.replica + waits, decode).await.map_err(failed)
     }
 
-    async fn fetched(&self, ask: FetchAsk) -> Result<FetchAnswer, LinkError> {
-        let by_name = ask.partitions.iter().any(|partition| partition.id.topic_id == TopicId::ZERO);
-        let version = if by_name { FETCH_VERSION_NAMES } else { FETCH_VERSION };
+    async fn fetched(&self, ask: FetchAsk) -> Result<Result<FetchAnswer, SessionError>, LinkError> {
+        let version = if ask.by_name { FETCH_VERSION_NAMES } else { FETCH_VERSION };
         let waits = Duration::from_millis(u64::try_from(ask.max_wait_ms).unwrap_or(0));
         let decode = |body| Ok(fetch_answer::decode(body, version)?);
-        let response = self.call(&of_ask(&ask, version), version, waits, decode).await?;
+        let response = self.call(&of_ask(&ask), version, waits, decode).await?;
+        if let Some(error) = codes::session(response.error_code) {
+            return Ok(Err(error));
+        }
         if response.error_code != 0 {
             return Err(LinkError(format!("the leader answered with error code {}", response.error_code)));
         }
-        Ok(answer(ask.partitions, response))
+        Ok(Ok(answer(response)))
     }
 
     async fn offset(
@@ -122,7 +122,7 @@ impl RemoteLeader {
 }
 
 impl LeaderLink for RemoteLeader {
-    fn fetch(&self, ask: FetchAsk) -> BoxFuture<'_, Result<FetchAnswer, LinkError>> {
+    fn fetch(&self, ask: FetchAsk) -> BoxFuture<'_, Result<Result<FetchAnswer, SessionError>, LinkError>> {
         self.fetched(ask).boxed()
     }
 
@@ -137,8 +137,7 @@ impl LeaderLink for RemoteLeader {
 }
 
 /// Neighbours of one topic share its head.
-fn of_ask(ask: &FetchAsk, version: i16) -> FetchRequest {
-    let by_name = version == FETCH_VERSION_NAMES;
+fn of_ask(ask: &FetchAsk) -> FetchRequest {
     let mut topics: Vec<FetchTopic> = Vec::new();
     let mut last: Option<&PartitionId> = None;
     for wanted in &ask.partitions {
@@ -147,7 +146,7 @@ fn of_ask(ask: &FetchAsk, version: i16) -> FetchRequest {
             Some(topic) if last.is_some_and(|last| is_same_topic(last, &wanted.id)) => topic.partitions.push(partition),
             _ => {
                 let topic = FetchTopic::default().with_partitions(vec![partition]);
-                topics.push(match by_name {
+                topics.push(match ask.by_name {
                     true => topic.with_topic(StrBytes::from_string(wanted.id.topic.to_string()).into()),
                     false => topic.with_topic_id(wanted.id.topic_id.0),
                 });
@@ -159,13 +158,28 @@ fn of_ask(ask: &FetchAsk, version: i16) -> FetchRequest {
         .with_max_wait_ms(ask.max_wait_ms)
         .with_min_bytes(ask.min_bytes)
         .with_max_bytes(ask.max_bytes)
-        .with_session_epoch(FULL_FETCH_EPOCH)
-        .with_topics(topics);
-    if by_name {
+        .with_session_id(ask.session.id)
+        .with_session_epoch(ask.session.epoch)
+        .with_topics(topics)
+        .with_forgotten_topics_data(of_forgotten(&ask.forgotten));
+    if ask.by_name {
         return request.with_replica_id(ask.replica.0.into());
     }
     let state = ReplicaState::default().with_replica_id(ask.replica.0.into()).with_replica_epoch(ask.replica_epoch.0);
     request.with_replica_state(state)
+}
+
+/// As [`of_ask`] does with those that are wanted; sessions have ids.
+fn of_forgotten(forgotten: &[PartitionId]) -> Vec<ForgottenTopic> {
+    let mut topics: Vec<ForgottenTopic> = Vec::new();
+    for id in forgotten {
+        match topics.last_mut() {
+            Some(topic) if topic.topic_id == id.topic_id.0 => topic.partitions.push(id.partition.0),
+            _ => topics
+                .push(ForgottenTopic::default().with_topic_id(id.topic_id.0).with_partitions(vec![id.partition.0])),
+        }
+    }
+    topics
 }
 
 fn is_same_topic(one: &PartitionId, other: &PartitionId) -> bool {
@@ -182,26 +196,15 @@ fn of_partition(wanted: &PartitionAsk) -> FetchPartition {
         .with_partition_max_bytes(wanted.max_bytes)
 }
 
-/// What the leader says of the partitions that were asked; of others it says nothing that counts.
-fn answer(asked: Vec<PartitionAsk>, response: FetchResponse) -> FetchAnswer {
-    let by_name = response.topics.iter().any(|topic| matches!(topic.topic, FetchedTopicRef::Name(_)));
-    let key = |id: &PartitionId| {
-        let topic = match by_name {
-            true => FetchedTopicRef::Name(id.topic.clone()),
-            false => FetchedTopicRef::Id(id.topic_id),
+fn answer(response: FetchResponse) -> FetchAnswer {
+    let partitions = response.topics.into_iter().flat_map(|topic| {
+        let named = match topic.topic {
+            FetchedTopicRef::Name(name) => TopicRef::Name(name),
+            FetchedTopicRef::Id(id) => TopicRef::Id(id),
         };
-        (topic, id.partition)
-    };
-    let mut ids: HashMap<(FetchedTopicRef, PartitionIndex), PartitionId> =
-        asked.into_iter().map(|wanted| (key(&wanted.id), wanted.id)).collect();
-    let mut partitions = Vec::with_capacity(ids.len());
-    for topic in response.topics {
-        for partition in topic.partitions {
-            let Some(id) = ids.remove(&(topic.topic.clone(), partition.index)) else { continue };
-            partitions.push((id, fetched(partition)));
-        }
-    }
-    FetchAnswer { partitions }
+        topic.partitions.into_iter().map(move |partition| ((named.clone(), partition.index), fetched(partition)))
+    });
+    FetchAnswer { session_id: response.session_id, partitions: partitions.collect() }
 }
 
 fn fetched(partition: FetchedPartition) -> Result<Fetched, FetchRefused> {

@@ -26,7 +26,10 @@ use crate::cluster::control::{
     TopicMetadata, UpdateMetadata,
 };
 use crate::cluster::znodes::partition_state::Recovery;
-use crate::replica::leader_link::{FetchAsk, FetchRefused, Fetched, LeaderLinks, LogEnd, PartitionAsk, PartitionId};
+use crate::replica::leader_link::{
+    FetchAsk, FetchKey, FetchRefused, Fetched, LeaderLinks, LogEnd, PartitionAsk, PartitionId, SessionAsk,
+    SessionError, TopicRef,
+};
 use crate::types::{
     BrokerEpoch, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,
 };
@@ -415,7 +418,10 @@ fn fetch(partitions: Vec<PartitionAsk>) -> FetchAsk {
         max_wait_ms: 500,
         min_bytes: 1,
         max_bytes: 10 << 20,
+        session: SessionAsk::NONE,
+        by_name: false,
         partitions,
+        forgotten: Vec::new(),
     }
 }
 
@@ -428,9 +434,17 @@ fn found(partition: i32, records: &[&'static [u8]]) -> FetchedPartition {
     }
 }
 
-fn response(topics: Vec<(FetchedTopicRef, Vec<FetchedPartition>)>, version: i16) -> Bytes {
+fn response(topics: Vec<(FetchedTopicRef, Vec<FetchedPartition>)>, session_id: i32, version: i16) -> Bytes {
     let topics = topics.into_iter().map(|(topic, partitions)| FetchedTopic { topic, partitions }).collect();
-    Bytes::from(encode(FetchResponse { topics, ..FetchResponse::default() }, version).into_parts().concat())
+    Bytes::from(encode(FetchResponse { session_id, topics, ..FetchResponse::default() }, version).into_parts().concat())
+}
+
+/// Number of the topic's id, and partition.
+fn name((topic, partition): &FetchKey) -> String {
+    match topic {
+        TopicRef::Id(topic) => format!("{}-{partition}", topic.0.as_u128() >> 64),
+        TopicRef::Name(topic) => format!("{topic}-{partition}"),
+    }
 }
 
 #[tokio::test]
@@ -441,34 +455,43 @@ async fn a_follower_fetches_by_id_and_gets_what_it_asked_for() {
         vec![
             (FetchedTopicRef::Id(id(2)), vec![refused]),
             (FetchedTopicRef::Id(id(1)), vec![found(0, &[b"two ", b"batches"]), diverging]),
-            (FetchedTopicRef::Id(id(9)), vec![found(0, &[b"unasked"])]),
         ],
+        321,
         17,
     );
-    let gone = FetchResponse { error_code: 70, ..FetchResponse::default() };
-    let gone = Bytes::from(encode(gone, 17).into_parts().concat());
-    let other = Other::start([Act::Answer(answer), Act::Answer(gone)]).await;
+    let failed = |error_code| {
+        let failed = FetchResponse { error_code, ..FetchResponse::default() };
+        Act::Answer(Bytes::from(encode(failed, 17).into_parts().concat()))
+    };
+    let other = Other::start([Act::Answer(answer), failed(71), failed(-1)]).await;
     let link = RemoteLeaders::new(&peers(&[other.registered(2)], 2)).link(BrokerId(2), 0);
-    let ask = fetch(vec![wanted("a", Some(1), 0, 5), wanted("a", Some(1), 1, 9), wanted("b", Some(2), 0, 0)]);
-    let answered = link.fetch(ask.clone()).await.expect("answered").partitions;
-    let by_name: BTreeMap<String, _> =
-        answered.into_iter().map(|(id, result)| (format!("{}-{}", id.topic, id.partition), result)).collect();
-    assert_eq!(by_name.len(), 3);
+    let mut ask = fetch(vec![wanted("a", Some(1), 0, 5), wanted("a", Some(1), 1, 9), wanted("b", Some(2), 0, 0)]);
+    ask.session = SessionAsk { id: 321, epoch: 4 };
+    ask.forgotten =
+        [("c", 3, 0), ("c", 3, 2), ("d", 4, 1)].map(|(topic, id, index)| wanted(topic, Some(id), index, 0).id).into();
+    let answered = link.fetch(ask.clone()).await.expect("answered").expect("the session is known");
+    assert_eq!(answered.session_id, 321);
+    let answered: BTreeMap<String, _> =
+        answered.partitions.into_iter().map(|(key, result)| (name(&key), result)).collect();
+    assert_eq!(answered.len(), 3);
     let good = |diverging, records: &'static [u8]| Fetched {
         high_watermark: Offset(8),
         log_start_offset: Offset(2),
         diverging,
         records: if records.is_empty() { vec![] } else { vec![Bytes::from_static(records)] },
     };
-    assert_eq!(by_name["a-0"], Ok(good(None, b"two batches")));
-    assert_eq!(by_name["a-1"], Ok(good(Some((LeaderEpoch(3), Offset(7))), b"")));
-    assert_eq!(by_name["b-0"], Err(FetchRefused::UnknownLeaderEpoch));
+    assert_eq!(answered["1-0"], Ok(good(None, b"two batches")));
+    assert_eq!(answered["1-1"], Ok(good(Some((LeaderEpoch(3), Offset(7))), b"")));
+    assert_eq!(answered["2-0"], Err(FetchRefused::UnknownLeaderEpoch));
+    assert_eq!(link.fetch(ask.clone()).await.expect("answered").unwrap_err(), SessionError::InvalidEpoch);
     assert!(link.fetch(ask).await.is_err(), "an error of the whole");
     let came = &other.came()[0];
     assert_eq!((came.header.version, came.header.client_id.as_deref()), (17, Some("broker-1-fetcher-0")));
     let request = read::<FetchRequest>(&came.body, 17);
     let state = &request.replica_state;
-    assert_eq!((state.replica_id.0, state.replica_epoch, request.session_id, request.session_epoch), (1, 9, 0, -1));
+    assert_eq!((state.replica_id.0, state.replica_epoch, request.session_id, request.session_epoch), (1, 9, 321, 4));
+    let forgotten = request.forgotten_topics_data.iter().map(|topic| (topic.topic_id, topic.partitions.clone()));
+    assert_eq!(forgotten.collect::<Vec<_>>(), [(id(3).0, vec![0, 2]), (id(4).0, vec![1])]);
     assert_eq!(request.topics.len(), 2);
     let first = &request.topics[0].partitions[0];
     assert_eq!((first.fetch_offset, first.current_leader_epoch, first.last_fetched_epoch), (5, 5, 4));
@@ -478,10 +501,12 @@ async fn a_follower_fetches_by_id_and_gets_what_it_asked_for() {
 #[tokio::test]
 async fn a_topic_without_an_id_is_fetched_by_name() {
     let topics = vec![(FetchedTopicRef::Name("old".into()), vec![found(0, &[b"x"])])];
-    let other = Other::start([Act::Answer(response(topics, 12))]).await;
+    let other = Other::start([Act::Answer(response(topics, 0, 12))]).await;
     let link = RemoteLeaders::new(&peers(&[other.registered(2)], 2)).link(BrokerId(2), 0);
-    let answer = link.fetch(fetch(vec![wanted("old", None, 0, 5), wanted("new", Some(1), 0, 5)])).await;
-    assert_eq!(answer.expect("answered").partitions.len(), 1);
+    let partitions = vec![wanted("old", None, 0, 5), wanted("new", Some(1), 0, 5)];
+    let answer = link.fetch(FetchAsk { by_name: true, ..fetch(partitions) }).await.expect("answered");
+    let partitions = answer.expect("without a session").partitions;
+    assert_eq!((partitions.len(), &partitions[0].0), (1, &(TopicRef::Name("old".into()), PartitionIndex(0))));
     let came = &other.came()[0];
     let request = read::<FetchRequest>(&came.body, 12);
     assert_eq!((came.header.version, request.replica_id.0), (12, 1));

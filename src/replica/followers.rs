@@ -2,6 +2,7 @@
 //!
 //! Times are of the monotonic clock, in milliseconds. Source: Kafka 3.9 `Replica`, `ReplicaState`.
 
+use super::news::Pulse;
 use crate::types::{BrokerEpoch, BrokerId, Offset};
 
 /// A replica that follows.
@@ -18,6 +19,8 @@ pub(crate) struct Follower {
     last_caught_up_ms: Option<i64>,
     last_fetch_ms: Option<i64>,
     leader_end_at_last_fetch: Offset,
+    /// Of the session it fetches in, whose later fetches ask for the same again without being recorded here.
+    pulse: Option<Pulse>,
 }
 
 /// What one fetch of a follower says.
@@ -48,6 +51,7 @@ impl Follower {
             last_caught_up_ms,
             last_fetch_ms: None,
             leader_end_at_last_fetch: Offset::NONE,
+            pulse: None,
         }
     }
 
@@ -71,6 +75,14 @@ impl Follower {
         self.broker_epoch = self.broker_epoch.max(position.broker_epoch);
         self.leader_end_at_last_fetch = self.leader_end_at_last_fetch.max(leader_end);
         self.last_fetch_ms = Some(now_ms);
+    }
+
+    /// If it is level with a leader whose log ends here, it was so at the latest fetch of its session.
+    fn note_pulse(&mut self, leader_end: Offset) {
+        let Some(pulse) = &self.pulse else { return };
+        if self.log_end.is_some_and(|log_end| log_end >= leader_end) {
+            self.last_caught_up_ms = self.last_caught_up_ms.max(Some(pulse.last_ms()));
+        }
     }
 }
 
@@ -131,6 +143,31 @@ impl Followers {
         follower.record(position, leader_end, now_ms);
         Ok(follower)
     }
+
+    /// The follower's fetches are of this session from now on: one that does not name the partition asks for what was
+    /// recorded last.
+    pub(crate) fn follows_in(&mut self, id: BrokerId, pulse: &Pulse) {
+        let follower = self.list.iter_mut().find(|follower| follower.id == id);
+        if let Some(follower) = follower.filter(|follower| follower.pulse.as_ref() != Some(pulse)) {
+            follower.pulse = Some(pulse.clone());
+        }
+    }
+
+    /// That session has forgotten the partition, of a leader whose log ends here.
+    pub(crate) fn leaves(&mut self, id: BrokerId, pulse: &Pulse, leader_end: Offset) {
+        let follower = self.list.iter_mut().find(|follower| follower.id == id);
+        if let Some(follower) = follower.filter(|follower| follower.pulse.as_ref() == Some(pulse)) {
+            follower.note_pulse(leader_end);
+            follower.pulse = None;
+        }
+    }
+
+    /// The leader's log, which ends at `before`, is about to end behind that: whoever is level was so until now.
+    pub(crate) fn leader_moves_from(&mut self, before: Offset) {
+        for follower in &mut self.list {
+            follower.note_pulse(before);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,6 +223,65 @@ mod tests {
         assert_eq!(followers.record(BrokerId(2), of(5, 9), Offset(9), 2), Err(NotCounted::StaleBrokerEpoch));
         let silent = followers.record(BrokerId(2), at(6), Offset(9), 3).expect("does not say");
         assert_eq!((silent.log_end, silent.broker_epoch), (Some(Offset(6)), BrokerEpoch(8)));
+    }
+
+    /// A session's fetches are recorded only where something has changed, and say the same as if all were.
+    #[test]
+    fn a_session_that_names_what_changed_says_as_much_as_full_fetches() {
+        let clock = ManualClock::new(0, 11);
+        let up_to = |bound: u128| (clock.random() % bound) as i64;
+        let mut quiet_and_late = 0;
+        for _ in 0..500 {
+            let of_epoch = || Followers::of_new_epoch(ME, &ids(&[1, 2]), &[], 0);
+            let (mut all, mut some) = (of_epoch(), of_epoch());
+            let (pulse, mut now, mut end, mut offset) = (Pulse::new(0), 0, 0, 0);
+            for round in 0..60 {
+                now += up_to(20);
+                if up_to(3) == 0 {
+                    some.leader_moves_from(Offset(end));
+                    end += 1 + up_to(3);
+                }
+                now += up_to(20);
+                let (level_before, before) =
+                    (some.get(BrokerId(2)).and_then(|it| it.log_end) == Some(Offset(end)), offset);
+                offset = (offset + up_to(4)).min(end);
+                pulse.beat(now);
+                all.record(BrokerId(2), at(offset), Offset(end), now).expect("counted");
+                if round == 0 || before != offset || !level_before {
+                    some.record(BrokerId(2), at(offset), Offset(end), now).expect("counted");
+                    some.follows_in(BrokerId(2), &pulse);
+                }
+                let later = now + up_to(60);
+                for leader_end in [end, end + 1] {
+                    let mut asked = some.clone();
+                    if leader_end > end {
+                        asked.leader_moves_from(Offset(end));
+                    }
+                    let [all, some] = [&all, &asked].map(|followers| {
+                        let follower = followers.get(BrokerId(2)).expect("there");
+                        follower.is_caught_up(Offset(leader_end), later, LAG_MS)
+                    });
+                    assert_eq!(all, some, "{later} {leader_end} {asked:?}");
+                    quiet_and_late += usize::from(!all && level_before);
+                }
+            }
+        }
+        assert!(quiet_and_late > 100, "followers that were quiet do lag");
+    }
+
+    #[test]
+    fn a_session_that_forgets_the_partition_says_nothing_of_it_any_more() {
+        let mut followers = Followers::of_new_epoch(ME, &ids(&[1, 2]), &[], 0);
+        let (pulse, other) = (Pulse::new(0), Pulse::new(0));
+        followers.record(BrokerId(2), at(9), Offset(9), 0).expect("counted");
+        followers.follows_in(BrokerId(2), &pulse);
+        pulse.beat(100);
+        followers.leaves(BrokerId(2), &other, Offset(9));
+        followers.leaves(BrokerId(2), &pulse, Offset(9));
+        pulse.beat(200);
+        followers.leader_moves_from(Offset(9));
+        let caught_up = |now| followers.get(BrokerId(2)).expect("there").is_caught_up(Offset(10), now, LAG_MS);
+        assert!(caught_up(100 + LAG_MS) && !caught_up(101 + LAG_MS), "level until it was forgotten");
     }
 
     /// The rule in words: it was level at a fetch if it came to the end of then by its next one. All fetches are kept

@@ -1,8 +1,9 @@
 //! SEAM: how a follower reaches the leader of its partitions. Plain types of a follower's Fetch, in both directions:
 //! the leader's end is [`super::follower_fetch`], in process or behind a connection of `peer`.
 //!
-//! An ask names every partition that the follower wants from this leader; whether a connection spells out all of them
-//! or keeps a fetch session (KIP-227) is the connection's business. Source: Kafka 3.9 `LeaderEndPoint`.
+//! Fetch sessions (KIP-227) are part of the seam: an ask that goes on with a session names only what has changed since
+//! the one before, and its answer only what has news. The follower's end of them is `fetcher::session`, the leader's
+//! [`super::follower_session`]. Source: Kafka 3.9 `LeaderEndPoint`, `FetchSessionHandler`.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub(crate) use super::sessions::{FetchKey, SessionError, TopicRef};
 pub(crate) use crate::storage::PartitionId;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
@@ -23,12 +25,50 @@ pub(crate) struct FetchAsk {
     pub(crate) min_bytes: i32,
     /// Over all partitions; the first batch of the answer may exceed it.
     pub(crate) max_bytes: i32,
+    pub(crate) session: SessionAsk,
+    /// Topics are named, not identified: one of them has no id. Below version 13.
+    pub(crate) by_name: bool,
+    /// All that are wanted, or, of an incremental fetch, those that are new or are asked for elsewhere than before.
     pub(crate) partitions: Vec<PartitionAsk>,
+    /// Which an incremental fetch does not want any more.
+    pub(crate) forgotten: Vec<PartitionId>,
+}
+
+/// The session of a fetch, as it is on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionAsk {
+    /// 0: none. A full fetch that names one closes it.
+    pub(crate) id: i32,
+    /// −1: a full fetch outside of sessions; 0: a full one that wants a session; above: the incremental one that the
+    /// session expects.
+    pub(crate) epoch: i32,
+}
+
+impl SessionAsk {
+    const FINAL_EPOCH: i32 = -1;
+    const INITIAL_EPOCH: i32 = 0;
+    /// Everything is named, and there is no session.
+    pub(crate) const NONE: Self = Self { id: 0, epoch: Self::FINAL_EPOCH };
+
+    /// Everything is named, and the next fetches are to be incremental. `closing`: the session before, if not 0.
+    pub(crate) fn open(closing: i32) -> Self {
+        Self { id: closing, epoch: Self::INITIAL_EPOCH }
+    }
+
+    /// Whether it names everything that is wanted.
+    pub(crate) fn is_full(self) -> bool {
+        self.epoch == Self::INITIAL_EPOCH || self.epoch == Self::FINAL_EPOCH
+    }
+
+    pub(crate) fn opens(self) -> bool {
+        self.epoch == Self::INITIAL_EPOCH
+    }
 }
 
 /// What a follower wants of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionAsk {
+    /// The topic's name is empty where whoever passes on the ask does not know it.
     pub(crate) id: PartitionId,
     /// Everything below it is written at the follower (I-5).
     pub(crate) fetch_offset: Offset,
@@ -43,7 +83,9 @@ pub(crate) struct PartitionAsk {
 /// The answer to [`FetchAsk`]. A partition that has nothing to say may be missing.
 #[derive(Debug, Default)]
 pub(crate) struct FetchAnswer {
-    pub(crate) partitions: Vec<(PartitionId, Result<Fetched, FetchRefused>)>,
+    /// With which to go on; 0: none.
+    pub(crate) session_id: i32,
+    pub(crate) partitions: Vec<(FetchKey, Result<Fetched, FetchRefused>)>,
 }
 
 /// One partition of a good answer. Positions are those of before the read.
@@ -105,7 +147,8 @@ pub(crate) struct LinkError(pub(crate) String);
 
 /// Follower → leader. One ask at a time per link; one that is dropped may have been counted by the leader.
 pub(crate) trait LeaderLink: Debug + Send + Sync + 'static {
-    fn fetch(&self, ask: FetchAsk) -> BoxFuture<'_, Result<FetchAnswer, LinkError>>;
+    /// The inner error: the leader does not know the session as the follower does. Nothing was read.
+    fn fetch(&self, ask: FetchAsk) -> BoxFuture<'_, Result<Result<FetchAnswer, SessionError>, LinkError>>;
 
     /// ListOffsets of one partition under the follower's leader epoch.
     fn list_offset(

@@ -12,10 +12,13 @@ use parking_lot::Mutex;
 use super::ack::{Ack, AckError, Acked, Completion};
 use super::alter_partition::{self, IsrChanges, expand_all, shrink_all};
 use super::follower_fetch::FollowerFetches;
-use super::leader_link::{FetchAnswer, FetchAsk, FetchRefused, Fetched, LogEnd, PartitionAsk};
+use super::leader_link::{
+    FetchAnswer, FetchAsk, FetchRefused, Fetched, LogEnd, PartitionAsk, SessionAsk, SessionError,
+};
 use super::maintenance::checkpoint_high_watermarks;
 use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
 use super::partition::{AckAt, AppendRefused, Partition, Role};
+use super::session_cache::Sessions;
 use super::surroundings::Surroundings;
 use super::testing;
 use crate::clock::testing::ManualClock;
@@ -130,7 +133,8 @@ impl Bench {
         let id = PartitionId { topic: "t".into(), topic_id, partition: PartitionIndex(0) };
         let partition = replicas.open(&[WantedReplica { id, is_new: true }]).remove(0).expect("opened");
         let changes = Arc::new(IsrChanges::default());
-        let fetches = FollowerFetches::new(Arc::clone(&replicas), Arc::clone(&changes));
+        let sessions = Arc::new(Sessions::new(10));
+        let fetches = FollowerFetches::new(Arc::clone(&replicas), Arc::clone(&changes), sessions);
         let bench = Self { clock, image, replicas, partition, changes, fetches, controller: Arc::default(), disk };
         bench.alive(&[1, 2, 3]);
         bench
@@ -183,7 +187,10 @@ impl Bench {
             max_wait_ms: 0,
             min_bytes: 1,
             max_bytes: 10 << 20,
+            session: SessionAsk::NONE,
+            by_name: false,
             partitions: vec![partition],
+            forgotten: Vec::new(),
         }
     }
 
@@ -208,7 +215,8 @@ impl Bench {
     }
 }
 
-fn only(mut answer: FetchAnswer) -> Result<Fetched, FetchRefused> {
+fn only(answer: Result<FetchAnswer, SessionError>) -> Result<Fetched, FetchRefused> {
+    let mut answer = answer.expect("outside of sessions");
     assert_eq!(answer.partitions.len(), 1);
     answer.partitions.remove(0).1
 }

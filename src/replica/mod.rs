@@ -16,13 +16,16 @@ pub(crate) mod fetcher;
 pub(crate) mod figures;
 pub(crate) mod flush;
 pub(crate) mod follower_fetch;
+mod follower_session;
 pub(crate) mod followers;
 mod found;
 pub(crate) mod isr;
 pub(crate) mod leader_link;
 pub(crate) mod maintenance;
 pub(crate) mod manager;
+mod news;
 pub(crate) mod partition;
+pub(crate) mod session_cache;
 pub(crate) mod sessions;
 pub(crate) mod surroundings;
 #[cfg(test)]
@@ -36,5 +39,7 @@ mod flush_tests;
 mod leading_tests;
 #[cfg(test)]
 mod refusal_tests;
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod transaction_tests;

@@ -1,15 +1,14 @@
 //! Fetch sessions (KIP-227): what a client asked for last time, so that it need only say what changed.
 //!
-//! Source: Kafka 3.9 `FetchSession`, `FetchManager`. A session is checked out by the one request that uses it; its
-//! partitions keep the order in which the client named them, and those that were answered move to the end.
+//! Those of consumers: one is checked out by the one request that uses it; its partitions keep the order in which the
+//! client named them, and those that were answered move to the end. Those of followers are
+//! [`super::follower_session`]'s, and all of them are in [`super::session_cache`]. Source: Kafka 3.9 `FetchSession`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 
-use crate::clock::UnixMs;
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 
 /// A partition by what the client calls it: a name up to version 12, an id from 13 on.
@@ -74,125 +73,49 @@ pub(crate) enum Use {
     Incremental(Arc<Mutex<Session>>),
 }
 
-#[derive(Debug)]
-struct Slot {
-    session: Arc<Mutex<Session>>,
-    used_ms: UnixMs,
-    privileged: bool,
+/// The epoch of a session's first incremental fetch.
+pub(super) const FIRST_EPOCH: i32 = 1;
+
+/// The epoch of the fetch after one of this epoch.
+pub(crate) fn next_epoch(epoch: i32) -> i32 {
+    if epoch == i32::MAX { FIRST_EPOCH } else { epoch + 1 }
 }
 
-/// All sessions of this broker, bounded.
-#[derive(Debug)]
-pub(crate) struct Sessions {
-    slots_max: usize,
-    slots: Mutex<HashMap<i32, Slot>>,
-}
-
-/// A session younger than this is not evicted for a new one. Source: `min.incremental.fetch.session.eviction.ms`.
-const EVICTION_MS: i64 = 120_000;
-
-const FINAL_EPOCH: i32 = -1;
-
-fn next_epoch(epoch: i32) -> i32 {
-    if epoch == i32::MAX { 1 } else { epoch + 1 }
-}
-
-impl Sessions {
-    /// At most `slots_max` sessions, `max.incremental.fetch.session.cache.slots`.
-    pub(crate) fn new(slots_max: usize) -> Self {
-        Self { slots_max, slots: Mutex::default() }
+impl Session {
+    /// One that a full fetch opens.
+    pub(super) fn new(by_id: bool, wanted: &[(FetchKey, Wanted)]) -> Self {
+        let partitions = wanted.iter().map(|(key, want)| (key.clone(), (want.clone(), TOLD_NOTHING))).collect();
+        Self { id: 0, epoch: FIRST_EPOCH, by_id, partitions }
     }
 
-    /// Finds or opens the session a request names and merges what it asks. `random` is a fresh random number for a new
-    /// session's id. The answer holds the partitions to read, in order.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
-    pub(crate) fn enter(
-        &self,
-        session_id: i32,
+    pub(super) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Merges what an incremental fetch asks. Gives the partitions to read, in order.
+    pub(super) fn go_on(
+        &mut self,
         epoch: i32,
         by_id: bool,
         wanted: Vec<(FetchKey, Wanted)>,
         forgotten: &[FetchKey],
-        now: UnixMs,
-        random: u128,
-    ) -> Result<(Use, Vec<(FetchKey, Wanted)>), SessionError> {
-        if epoch == 0 || epoch == FINAL_EPOCH {
-            if session_id != 0 {
-                self.slots.lock().remove(&session_id);
-            }
-            if epoch == FINAL_EPOCH || wanted.is_empty() {
-                return Ok((Use::Sessionless, wanted));
-            }
-            return Ok(match self.open(by_id, &wanted, now, random) {
-                Some(session) => (Use::New(session), wanted),
-                None => (Use::Sessionless, wanted),
-            });
-        }
-        let session = {
-            let mut slots = self.slots.lock();
-            let slot = slots.get_mut(&session_id).ok_or(SessionError::NotFound)?;
-            slot.used_ms = now;
-            Arc::clone(&slot.session)
-        };
-        let mut state = session.lock();
-        if state.epoch != epoch {
+    ) -> Result<Vec<(FetchKey, Wanted)>, SessionError> {
+        if self.epoch != epoch {
             return Err(SessionError::InvalidEpoch);
         }
-        if state.by_id != by_id {
+        if self.by_id != by_id {
             return Err(SessionError::TopicIdError);
         }
         for (key, want) in wanted {
-            state.partitions.entry(key).and_modify(|(known, _)| *known = want.clone()).or_insert((want, TOLD_NOTHING));
+            self.partitions.entry(key).and_modify(|(known, _)| *known = want.clone()).or_insert((want, TOLD_NOTHING));
         }
         for key in forgotten {
-            state.partitions.shift_remove(key);
+            self.partitions.shift_remove(key);
         }
-        state.epoch = next_epoch(state.epoch);
-        let to_read: Vec<_> = state.partitions.iter().map(|(key, (want, _))| (key.clone(), want.clone())).collect();
-        drop(state);
-        if to_read.is_empty() {
-            self.slots.lock().remove(&session_id);
-            return Ok((Use::Sessionless, to_read));
-        }
-        Ok((Use::Incremental(session), to_read))
+        self.epoch = next_epoch(self.epoch);
+        Ok(self.partitions.iter().map(|(key, (want, _))| (key.clone(), want.clone())).collect())
     }
 
-    fn open(
-        &self,
-        by_id: bool,
-        wanted: &[(FetchKey, Wanted)],
-        now: UnixMs,
-        random: u128,
-    ) -> Option<Arc<Mutex<Session>>> {
-        let mut slots = self.slots.lock();
-        if slots.len() >= self.slots_max {
-            let oldest = slots
-                .iter()
-                .filter(|(_, s)| !s.privileged)
-                .min_by_key(|(_, s)| s.used_ms)
-                .map(|(id, s)| (*id, s.used_ms));
-            match oldest {
-                Some((id, used_ms)) if now - used_ms >= EVICTION_MS => drop(slots.remove(&id)),
-                _ => return None,
-            }
-        }
-        let mut id = (random as i32 & i32::MAX).max(1);
-        while slots.contains_key(&id) {
-            id = if id == i32::MAX { 1 } else { id + 1 };
-        }
-        let partitions = wanted.iter().map(|(key, want)| (key.clone(), (want.clone(), TOLD_NOTHING))).collect();
-        let session = Arc::new(Mutex::new(Session { id, epoch: 1, by_id, partitions }));
-        slots.insert(id, Slot { session: Arc::clone(&session), used_ms: now, privileged: false });
-        Some(session)
-    }
-
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.slots.lock().len()
-    }
-}
-
-impl Session {
     /// Whether an incremental answer must name the partition: it has data or an error, or its positions moved.
     /// Remembers what is told, and moves a partition with data to the end so that the others get their turn.
     pub(crate) fn must_tell(&mut self, key: &FetchKey, told: Told, has_data: bool, has_error: bool) -> bool {
@@ -213,78 +136,22 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn key(partition: i32) -> FetchKey {
-        (TopicRef::Name("t".into()), PartitionIndex(partition))
-    }
-
-    fn want(offset: i64) -> Wanted {
-        Wanted {
-            fetch_offset: Offset(offset),
+    #[test]
+    fn unchanged_partitions_are_not_told_again() {
+        let key = (TopicRef::Name("t".into()), PartitionIndex(0));
+        let want = Wanted {
+            fetch_offset: Offset(0),
             partition_max_bytes: 1,
             current_leader_epoch: -1,
             last_fetched_epoch: -1,
             log_start_offset: Offset::NONE,
-        }
-    }
-
-    fn open(sessions: &Sessions, random: u128) -> i32 {
-        let (used, _) =
-            sessions.enter(0, 0, false, vec![(key(0), want(0)), (key(1), want(0))], &[], 0, random).unwrap();
-        match used {
-            Use::New(session) => session.lock().id,
-            _ => 0,
-        }
-    }
-
-    #[test]
-    fn an_incremental_fetch_reads_what_was_named_before_and_since() {
-        let sessions = Sessions::new(10);
-        let id = open(&sessions, 7);
-        let (_, read) = sessions.enter(id, 1, false, vec![(key(1), want(5))], &[key(0)], 0, 0).unwrap();
-        assert_eq!(read, vec![(key(1), want(5))]);
-    }
-
-    #[test]
-    fn epochs_and_ids_are_checked() {
-        let sessions = Sessions::new(10);
-        let id = open(&sessions, 7);
-        assert_eq!(sessions.enter(99, 1, false, vec![], &[], 0, 0).unwrap_err(), SessionError::NotFound);
-        assert_eq!(sessions.enter(id, 2, false, vec![], &[], 0, 0).unwrap_err(), SessionError::InvalidEpoch);
-        assert_eq!(sessions.enter(id, 1, true, vec![], &[], 0, 0).unwrap_err(), SessionError::TopicIdError);
-    }
-
-    #[test]
-    fn a_full_fetch_that_names_a_session_closes_it_and_so_does_forgetting_everything() {
-        let sessions = Sessions::new(10);
-        let id = open(&sessions, 7);
-        sessions.enter(id, FINAL_EPOCH, false, vec![(key(0), want(0))], &[], 0, 0).unwrap();
-        assert_eq!(sessions.len(), 0);
-        let id = open(&sessions, 8);
-        sessions.enter(id, 1, false, vec![], &[key(0), key(1)], 0, 0).unwrap();
-        assert_eq!(sessions.len(), 0);
-    }
-
-    #[test]
-    fn a_full_cache_answers_without_a_session_until_one_is_old() {
-        let sessions = Sessions::new(1);
-        assert_ne!(open(&sessions, 7), 0);
-        assert_eq!(open(&sessions, 8), 0);
-        let (used, _) = sessions.enter(0, 0, false, vec![(key(0), want(0))], &[], EVICTION_MS, 9).unwrap();
-        assert!(matches!(used, Use::New(_)));
-        assert_eq!(sessions.len(), 1);
-    }
-
-    #[test]
-    fn unchanged_partitions_are_not_told_again() {
-        let sessions = Sessions::new(1);
-        let (used, _) = sessions.enter(0, 0, false, vec![(key(0), want(0))], &[], 0, 7).unwrap();
-        let Use::New(session) = used else { panic!("a session") };
+        };
+        let mut session = Session::new(false, &[(key.clone(), want)]);
         let told = Told { high_watermark: 4, log_start_offset: 0 };
-        let mut session = session.lock();
-        assert!(session.must_tell(&key(0), told, false, false));
-        assert!(!session.must_tell(&key(0), told, false, false));
-        assert!(session.must_tell(&key(0), told, true, false));
-        assert!(session.must_tell(&key(0), told, false, true));
-        assert!(session.must_tell(&key(0), told, false, false), "the end of an error is told");
+        assert!(session.must_tell(&key, told, false, false));
+        assert!(!session.must_tell(&key, told, false, false));
+        assert!(session.must_tell(&key, told, true, false));
+        assert!(session.must_tell(&key, told, false, true));
+        assert!(session.must_tell(&key, told, false, false), "the end of an error is told");
     }
 }

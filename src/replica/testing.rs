@@ -9,7 +9,9 @@ use futures_util::future::{BoxFuture, ready};
 use super::ack::{Ack, Completion};
 use super::fetcher::{FetcherSettings, Fetchers};
 use super::flush::FlushTimer;
-use super::leader_link::{FetchAnswer, FetchAsk, FetchRefused, LeaderLink, LeaderLinks, LinkError, LogEnd};
+use super::leader_link::{
+    FetchAnswer, FetchAsk, FetchRefused, LeaderLink, LeaderLinks, LinkError, LogEnd, SessionError,
+};
 use super::partition::{AckAt, Partition, Role, Upkeep};
 use super::surroundings::Surroundings;
 use crate::clock::SharedClock;
@@ -130,7 +132,7 @@ impl LeaderLinks for NoLeaders {
 }
 
 impl LeaderLink for NoLeaders {
-    fn fetch(&self, _: FetchAsk) -> BoxFuture<'_, Result<FetchAnswer, LinkError>> {
+    fn fetch(&self, _: FetchAsk) -> BoxFuture<'_, Result<Result<FetchAnswer, SessionError>, LinkError>> {
         ready(Err(LinkError("there is no way to another broker".into()))).boxed()
     }
 

@@ -19,7 +19,9 @@ use crate::cluster::control::{
 use crate::cluster::image::ClusterImage;
 use crate::controller::LinkSource;
 use crate::replica::follower_fetch::FollowerFetches;
-use crate::replica::leader_link::{FetchAnswer, FetchAsk, FetchRefused, LeaderLink, LeaderLinks, LinkError, LogEnd};
+use crate::replica::leader_link::{
+    FetchAnswer, FetchAsk, FetchRefused, LeaderLink, LeaderLinks, LinkError, LogEnd, SessionError,
+};
 use crate::replica::manager::ReplicaManager;
 use crate::storage::PartitionId;
 use crate::task::testing::Process;
@@ -188,7 +190,7 @@ impl LeaderLinks for NetLeaders {
 }
 
 impl LeaderLink for NetLink {
-    fn fetch(&self, mut ask: FetchAsk) -> BoxFuture<'_, Result<FetchAnswer, LinkError>> {
+    fn fetch(&self, mut ask: FetchAsk) -> BoxFuture<'_, Result<Result<FetchAnswer, SessionError>, LinkError>> {
         for partition in &mut ask.partitions {
             match self.net.plant {
                 Plant::FetchAhead => partition.fetch_offset = partition.fetch_offset + 1,

@@ -25,6 +25,7 @@ use crate::replica::control::{LeadershipListener, ReplicaControl};
 use crate::replica::fetcher::Fetchers;
 use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::manager::{ReplicaConfig, ReplicaDir, ReplicaManager};
+use crate::replica::session_cache::Sessions;
 use crate::replica::surroundings::Surroundings;
 use crate::replica::testing::fetcher_settings;
 use crate::storage::SharedLogDir;
@@ -36,6 +37,9 @@ use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicName};
 pub(super) const MIN_INSYNC_REPLICAS: usize = 2;
 /// As ZooKeeper keeps a session that is not heard of.
 pub(super) const SESSION: Duration = Duration::from_secs(6);
+
+/// Fewer than a broker may come to have in a run, so that some are refused or evicted.
+const FETCH_SESSIONS_MAX: usize = 3;
 
 /// How long a follower may lag.
 const LAG_MAX: Duration = Duration::from_secs(3);
@@ -139,7 +143,8 @@ impl Boot {
             Arc::new(NetController { net: Arc::clone(&self.net), me: self.id, image: image.subscribe() });
         let changes = Arc::new(IsrChanges::default());
         alter_partition::start(Arc::clone(&replicas), Arc::clone(&changes), to_controller, epoch.clone());
-        let fetches = FollowerFetches::new(Arc::clone(&replicas), changes);
+        let sessions = Arc::new(Sessions::new(FETCH_SESSIONS_MAX));
+        let fetches = FollowerFetches::new(Arc::clone(&replicas), changes, sessions);
         let (controller, seat) = seat();
         let ends = Ends {
             process,

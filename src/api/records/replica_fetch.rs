@@ -3,9 +3,10 @@
 //!
 //! Behaviour
 //! - What a partition is told, and when a fetch is answered, is `replica::follower_fetch`'s.
-//! - Every answer is a full one, outside a session: it has session id 0 and names every partition that was asked
-//!   (KIP-227 leaves that to the broker; a follower then sends full fetches, and takes an answer that does not name all
-//!   of them for none). A fetch of a session gets FETCH_SESSION_ID_NOT_FOUND (70), as after a restart.
+//! - Sessions (KIP-227) from version 13 on: a full fetch with epoch 0 opens one, if there is room; an incremental one
+//!   names what has changed, and so does its answer. FETCH_SESSION_ID_NOT_FOUND (70), INVALID_FETCH_SESSION_EPOCH (71),
+//!   FETCH_SESSION_TOPIC_ID_ERROR (106) if it names topics where the session has ids. By name, which no broker of 3.4
+//!   or later does, there is no session: the answer has session id 0.
 //! - A topic id that the image does not have: UNKNOWN_TOPIC_ID (100).
 //! - Records do not count against the budget of consumers' replies: acks=all waits for them.
 //! - Refused, by closing the connection, on listeners of clients (CVE-2018-1288).
@@ -13,16 +14,15 @@
 //! Versions: 12 names and divergence; 13 topic ids; 15 replica state instead of the replica id. Ignored: isolation,
 //! rack. Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`.
 
-use std::collections::HashMap;
-
-use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 
 use crate::api::context::RequestContext;
-use crate::api::error_code::of_fetch_refused;
+use crate::api::error_code::{of_fetch_refused, of_session_error};
 use crate::api::handler::Outcome;
-use crate::replica::leader_link::{FetchAsk, FetchRefused, Fetched, PartitionAsk, PartitionId};
+use crate::replica::leader_link::{
+    FetchAsk, FetchKey, FetchRefused, Fetched, PartitionAsk, PartitionId, SessionAsk, TopicRef,
+};
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName};
 use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef};
 
@@ -36,108 +36,96 @@ pub(super) fn replica(request: &FetchRequest) -> Option<BrokerId> {
 
 /// Answers a fetch of `replica`.
 pub(super) async fn answer(ctx: RequestContext, replica: BrokerId, request: FetchRequest) -> Outcome {
-    if request.session_epoch > 0 {
-        let error_code = ResponseError::FetchSessionIdNotFound.code();
-        let response = FetchResponse { error_code, ..FetchResponse::default() };
-        return Outcome::Now(fetch::encode(response, ctx.version));
-    }
-    let asked: Vec<AskedTopic> = asked(&ctx, &request);
-    let refused = asked.iter().any(|topic| topic.name.is_none());
-    let ask = FetchAsk {
-        replica,
-        replica_epoch: BrokerEpoch(request.replica_state.replica_epoch),
-        // An error is answered at once.
-        max_wait_ms: if refused { 0 } else { request.max_wait_ms },
-        min_bytes: request.min_bytes,
-        max_bytes: request.max_bytes,
-        partitions: asked.iter().flat_map(|topic| topic.asks()).collect(),
+    let response = match ctx.handles.follower_fetches.fetch(ask(&ctx, replica, &request)).await {
+        Ok(answer) => {
+            let (session_id, topics) = (answer.session_id, topics(answer.partitions));
+            FetchResponse { session_id, topics, ..FetchResponse::default() }
+        }
+        Err(error) => FetchResponse { error_code: of_session_error(error).code(), ..FetchResponse::default() },
     };
-    let answer = ctx.handles.follower_fetches.fetch(ask).await;
-    let mut found: HashMap<PartitionId, Result<Fetched, FetchRefused>> = answer.partitions.into_iter().collect();
-    let topics = asked.into_iter().map(|topic| topic.told(&ctx, &mut found)).collect();
-    let response = FetchResponse { topics, ..FetchResponse::default() };
     Outcome::Now(fetch::encode(response, ctx.version))
 }
 
-/// One topic of a request.
-struct AskedTopic {
-    reference: FetchedTopicRef,
-    /// `None`: the id is not known.
-    name: Option<TopicName>,
-    partitions: Vec<(PartitionId, FetchPartition)>,
+fn ask(ctx: &RequestContext, replica: BrokerId, request: &FetchRequest) -> FetchAsk {
+    let by_name = ctx.version < VERSION_TOPIC_IDS;
+    let partitions = request.topics.iter().flat_map(|topic| {
+        let names = Names::of(ctx, by_name, topic.topic.as_str(), topic.topic_id);
+        topic.partitions.iter().map(move |wanted| wants(names.partition(ctx, wanted.partition), wanted))
+    });
+    let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| {
+        let names = Names::of(ctx, by_name, topic.topic.as_str(), topic.topic_id);
+        topic.partitions.iter().map(move |&partition| names.partition(ctx, partition))
+    });
+    FetchAsk {
+        replica,
+        replica_epoch: BrokerEpoch(request.replica_state.replica_epoch),
+        max_wait_ms: request.max_wait_ms,
+        min_bytes: request.min_bytes,
+        max_bytes: request.max_bytes,
+        session: SessionAsk { id: request.session_id, epoch: request.session_epoch },
+        by_name,
+        partitions: partitions.collect(),
+        forgotten: forgotten.collect(),
+    }
 }
 
-fn asked(ctx: &RequestContext, request: &FetchRequest) -> Vec<AskedTopic> {
-    let image = ctx.image();
-    let by_id = ctx.version >= VERSION_TOPIC_IDS;
-    let topic = |topic: &kafka_protocol::messages::fetch_request::FetchTopic| {
-        let id = TopicId(topic.topic_id);
-        let (reference, name) = if by_id {
-            (FetchedTopicRef::Id(id), image.topic_by_id(id).map(|topic| topic.name.clone()))
-        } else {
-            let name = TopicName::new(topic.topic.as_str());
-            (FetchedTopicRef::Name(name.clone()), Some(name))
+/// What a topic of a request is called here.
+struct Names {
+    /// Empty: its id is not known.
+    topic: TopicName,
+    /// `None`: it came by name.
+    id: Option<TopicId>,
+}
+
+impl Names {
+    fn of(ctx: &RequestContext, by_name: bool, name: &str, id: uuid::Uuid) -> Self {
+        if by_name {
+            return Self { topic: TopicName::new(name), id: None };
+        }
+        let (image, id) = (ctx.image(), TopicId(id));
+        let topic = image.topic_by_id(id).map_or_else(|| TopicName::new(""), |topic| topic.name.clone());
+        Self { topic, id: Some(id) }
+    }
+
+    fn partition(&self, ctx: &RequestContext, partition: i32) -> PartitionId {
+        let (topic, partition) = (self.topic.clone(), PartitionIndex(partition));
+        // By name any incarnation will do: that of the replica here.
+        let here = || ctx.handles.replicas.get(topic.as_str(), partition).map_or(TopicId::ZERO, |it| it.id.topic_id);
+        let topic_id = self.id.unwrap_or_else(here);
+        PartitionId { topic, topic_id, partition }
+    }
+}
+
+fn wants(id: PartitionId, wanted: &FetchPartition) -> PartitionAsk {
+    let epoch = |epoch: i32| (epoch >= 0).then_some(LeaderEpoch(epoch));
+    PartitionAsk {
+        id,
+        fetch_offset: Offset(wanted.fetch_offset),
+        last_fetched_epoch: epoch(wanted.last_fetched_epoch),
+        leader_epoch: epoch(wanted.current_leader_epoch),
+        log_start_offset: Offset(wanted.log_start_offset),
+        max_bytes: wanted.partition_max_bytes,
+    }
+}
+
+/// Neighbours of one topic share its head.
+fn topics(partitions: Vec<(FetchKey, Result<Fetched, FetchRefused>)>) -> Vec<FetchedTopic> {
+    let mut topics: Vec<FetchedTopic> = Vec::new();
+    for ((topic, index), found) in partitions {
+        let topic = match topic {
+            TopicRef::Name(name) => FetchedTopicRef::Name(name),
+            TopicRef::Id(id) => FetchedTopicRef::Id(id),
         };
-        let partitions = topic.partitions.iter().map(|wanted| {
-            let partition = PartitionIndex(wanted.partition);
-            let topic = name.clone().unwrap_or_else(|| TopicName::new(""));
-            // By name any incarnation will do: that of the replica here.
-            let topic_id = if by_id { id } else { id_here(ctx, &topic, partition) };
-            (PartitionId { topic, topic_id, partition }, wanted.clone())
-        });
-        AskedTopic { reference, partitions: partitions.collect(), name }
-    };
-    request.topics.iter().map(topic).collect()
-}
-
-fn id_here(ctx: &RequestContext, topic: &TopicName, partition: PartitionIndex) -> TopicId {
-    let replica = ctx.handles.replicas.get(topic.as_str(), partition);
-    replica.map_or(TopicId::ZERO, |replica| replica.id.topic_id)
-}
-
-impl AskedTopic {
-    fn asks(&self) -> impl Iterator<Item = PartitionAsk> {
-        let epoch = |epoch: i32| (epoch >= 0).then_some(LeaderEpoch(epoch));
-        let known = self.name.iter().flat_map(|_| &self.partitions);
-        known.map(move |(id, wanted)| PartitionAsk {
-            id: id.clone(),
-            fetch_offset: Offset(wanted.fetch_offset),
-            last_fetched_epoch: epoch(wanted.last_fetched_epoch),
-            leader_epoch: epoch(wanted.current_leader_epoch),
-            log_start_offset: Offset(wanted.log_start_offset),
-            max_bytes: wanted.partition_max_bytes,
-        })
+        let partition = told(index, found);
+        match topics.last_mut() {
+            Some(last) if last.topic == topic => last.partitions.push(partition),
+            _ => topics.push(FetchedTopic { topic, partitions: vec![partition] }),
+        }
     }
-
-    fn told(
-        self,
-        ctx: &RequestContext,
-        found: &mut HashMap<PartitionId, Result<Fetched, FetchRefused>>,
-    ) -> FetchedTopic {
-        let known = self.name.is_some();
-        let partitions = self.partitions.into_iter().map(|(id, _)| {
-            let result = match found.remove(&id) {
-                _ if !known => Err(of_fetch_refused(FetchRefused::UnknownTopicId)),
-                Some(result) => result.map_err(of_fetch_refused),
-                None => unchanged(ctx, &id),
-            };
-            told(id.partition, result)
-        });
-        FetchedTopic { topic: self.reference, partitions: partitions.collect() }
-    }
+    topics
 }
 
-/// A partition of which nothing was said: its positions.
-fn unchanged(ctx: &RequestContext, id: &PartitionId) -> Result<Fetched, i16> {
-    let Some(replica) = ctx.handles.replicas.get(id.topic.as_str(), id.partition) else {
-        return Err(ctx.without_replica(id.topic.as_str(), id.partition).code());
-    };
-    let view = replica.view();
-    let (high_watermark, log_start_offset) = (view.high_watermark, view.log_start_offset);
-    Ok(Fetched { high_watermark, log_start_offset, diverging: None, records: Vec::new() })
-}
-
-fn told(index: PartitionIndex, result: Result<Fetched, i16>) -> FetchedPartition {
+fn told(index: PartitionIndex, found: Result<Fetched, FetchRefused>) -> FetchedPartition {
     let nothing = FetchedPartition {
         index,
         error_code: 0,
@@ -150,8 +138,8 @@ fn told(index: PartitionIndex, result: Result<Fetched, i16>) -> FetchedPartition
         diverging_epoch: None,
         current_leader: None,
     };
-    match result {
-        Err(error_code) => FetchedPartition { error_code, ..nothing },
+    match found {
+        Err(refused) => FetchedPartition { error_code: of_fetch_refused(refused), ..nothing },
         Ok(found) => FetchedPartition {
             high_watermark: found.high_watermark,
             log_start_offset: found.log_start_offset,

@@ -30,7 +30,9 @@ use crate::peer::address::Addresses;
 use crate::peer::broker_link::RemoteBroker;
 use crate::peer::fetch::RemoteLeaders;
 use crate::peer::{Patience, Peers};
-use crate::replica::leader_link::{FetchAsk, FetchRefused, LeaderLinks, LogEnd, PartitionAsk, PartitionId};
+use crate::replica::leader_link::{
+    FetchAsk, FetchRefused, LeaderLinks, LogEnd, PartitionAsk, PartitionId, SessionAsk, TopicRef,
+};
 use crate::task;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
@@ -230,10 +232,14 @@ async fn a_leader_answers_followers_where_brokers_speak_and_nowhere_else() {
         max_wait_ms: 500,
         min_bytes: 1,
         max_bytes: 1 << 20,
+        session: SessionAsk::NONE,
+        by_name: false,
         partitions: vec![wanted(&unknown), wanted(&id)],
+        forgotten: Vec::new(),
     };
     let link = follow("BROKERS");
-    let answered = link.fetch(ask.clone()).await.unwrap().partitions;
+    let answered = link.fetch(ask.clone()).await.unwrap().unwrap().partitions;
+    let unknown = (TopicRef::Id(unknown.topic_id), unknown.partition);
     assert_eq!(answered[0], (unknown, Err(FetchRefused::UnknownTopicId)));
     let found = answered[1].1.as_ref().unwrap();
     assert!(found.records.concat().starts_with(&[0; 8]), "a batch from offset 0: {found:?}");

@@ -63,8 +63,6 @@ pub(super) struct Follow {
     pub(super) next: Next,
     /// Latest epoch of our history.
     last_epoch: Option<LeaderEpoch>,
-    /// What the fetch under way asks for; an answer to another question is left.
-    asked: Option<Offset>,
     backoff: Backoff,
     longest_pause: Duration,
 }
@@ -79,11 +77,10 @@ impl Follow {
             None if view.log_end_offset > view.high_watermark => Next::Cut(Cut::To(view.high_watermark)),
             _ => Next::Fetch,
         };
-        let (asked, backoff) = (None, Backoff::default());
-        Self { partition, leader_epoch, next, last_epoch, asked, backoff, longest_pause }
+        Self { partition, leader_epoch, next, last_epoch, backoff: Backoff::default(), longest_pause }
     }
 
-    /// The partition's part of a fetch, if it is to be fetched now.
+    /// What is wanted of the partition, if it is to be fetched now.
     pub(super) fn ask(&mut self, now: Instant, max_bytes: i32) -> Option<PartitionAsk> {
         match self.next {
             Next::Wait(until) if until <= now => self.next = Next::Fetch,
@@ -91,7 +88,6 @@ impl Follow {
             Next::Cut(_) | Next::FindRange | Next::Wait(_) | Next::Failed => return None,
         }
         let view = self.partition.view();
-        self.asked = Some(view.log_end_offset);
         Some(PartitionAsk {
             id: self.partition.id.clone(),
             fetch_offset: view.log_end_offset,
@@ -102,9 +98,16 @@ impl Follow {
         })
     }
 
-    /// Whether the answer that came is to what was asked last.
-    pub(super) fn is_answered(&mut self) -> bool {
-        self.asked.take().is_some_and(|asked| asked == self.partition.view().log_end_offset)
+    /// Whether an answer to this question may be taken: nothing has changed since.
+    pub(super) fn still_asks(&self, asked: &PartitionAsk) -> bool {
+        self.next == Next::Fetch
+            && asked.leader_epoch == Some(self.leader_epoch)
+            && asked.fetch_offset == self.partition.view().log_end_offset
+    }
+
+    /// Whether there is something to do before, or instead of, the next fetch.
+    pub(super) fn is_unsettled(&self) -> bool {
+        matches!(self.next, Next::Cut(_) | Next::FindRange | Next::Wait(_))
     }
 
     /// The log is longer now, or cut; what was fetched is written.

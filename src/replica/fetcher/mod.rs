@@ -5,6 +5,7 @@
 //! returns, nothing of it is being appended or cut. Source: Kafka 3.9 `ReplicaFetcherManager`, `AbstractFetcherThread`.
 
 mod follow;
+mod session;
 mod settings;
 mod task;
 

@@ -1,12 +1,16 @@
 //! The owner of what is followed at one leader through one link.
 //!
 //! A round: obey orders, cut what has to be cut, fetch, append, wait for the writes, pass on the leader's high
-//! watermark. While a fetch is under way orders are obeyed at once: one that takes partitions away is answered, since
-//! nothing of them is being appended, and one that brings some ends the fetch, so that they are not kept waiting.
+//! watermark. It costs as much as there are partitions where something happens: those are kept in `attention`, and the
+//! fetches go on with a session that knows all others.
+//!
+//! While a fetch is under way orders are obeyed at once: one that takes partitions away is answered, since nothing of
+//! them is being appended, and one that brings some ends the fetch, so that they are not kept waiting. That costs the
+//! session, so it happens once: for as long as more of them come, fetches are short ones.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::OptionFuture;
@@ -16,17 +20,29 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::follow::{Backoff, Cut, Follow, Next};
+use super::session::{FetchSession, Saying};
 use super::settings::{FetcherSettings, Key};
 use crate::clock::{SharedClock, UnixMs};
 use crate::cluster::registration::SharedBrokerEpoch;
 use crate::log::fetched::FetchedError;
-use crate::replica::leader_link::{FetchAnswer, FetchAsk, FetchRefused, LeaderLink, LinkError, LogEnd};
+use crate::replica::leader_link::{
+    FetchAnswer, FetchAsk, FetchKey, FetchRefused, Fetched, LeaderLink, LinkError, LogEnd, SessionError,
+};
 use crate::replica::partition::{NotReplicated, Partition, Replicated};
 use crate::task;
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
 /// Logs that are cut at the same time; each waits for the disk.
 const CUTS_AT_ONCE: usize = 32;
+
+/// How long after partitions came others are expected, and how long a fetch waits for records meanwhile.
+const BUSY: Duration = Duration::from_secs(1);
+const BUSY_WAIT_MS: i32 = 20;
+/// A call that takes longer is no short one.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// How often all partitions are looked at for what no answer brings about: a log start that retention has moved.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// What a fetcher is told.
 #[derive(Debug)]
@@ -63,6 +79,11 @@ pub(super) struct Fetcher {
     settings: FetcherSettings,
     mailbox: mpsc::UnboundedReceiver<Order>,
     follows: BTreeMap<Key, Follow>,
+    /// Where something has happened, or is to be done, since the last fetch was made up.
+    attention: BTreeSet<Key>,
+    session: FetchSession,
+    busy_until: Instant,
+    sweep_at: Instant,
     /// The last partition that had records: the next ask begins behind it, so that each has its turn.
     served: Option<Key>,
     backoff: Backoff,
@@ -89,6 +110,10 @@ impl Fetcher {
             settings: settings.clone(),
             mailbox,
             follows: BTreeMap::new(),
+            attention: BTreeSet::new(),
+            session: FetchSession::new(),
+            busy_until: Instant::now(),
+            sweep_at: Instant::now() + SWEEP,
             served: None,
             backoff: Backoff::default(),
             link_again: None,
@@ -117,20 +142,24 @@ impl Fetcher {
                 for (partition, epoch) in partitions {
                     let key = (partition.id.topic.clone(), partition.id.partition);
                     debug!(partition = %partition.name(), leader = %self.leader, leader_epoch = %epoch, "following");
+                    self.attention.insert(key.clone());
                     self.follows.insert(key, Follow::new(partition, epoch, self.settings.backoff));
                 }
+                self.busy_until = Instant::now() + BUSY;
                 // It may be there by now: the controller says that it leads.
                 (self.link_again, self.backoff) = (None, Backoff::default());
             }
             Order::Stop { partitions, done } => {
                 for key in partitions {
-                    self.follows.remove(&key);
+                    if self.follows.remove(&key).is_some() {
+                        self.attention.insert(key);
+                    }
                 }
                 // Whoever waits may have been dropped.
                 done.send(()).unwrap_or_default();
             }
             Order::StopAll { done } => {
-                self.follows.clear();
+                self.attention.extend(std::mem::take(&mut self.follows).into_keys());
                 done.send(()).unwrap_or_default();
             }
         }
@@ -139,14 +168,19 @@ impl Fetcher {
     /// Waits for the leader and obeys meanwhile.
     async fn call<T>(&mut self, call: impl Future<Output = T>) -> Called<T> {
         tokio::pin!(call);
+        let began = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 order = self.mailbox.recv() => match order {
                     None => return Called::Ended,
                     Some(order @ Order::Follow(_)) => {
+                        let now = Instant::now();
+                        let waits_long = self.busy_until <= now || now - began > SHORT;
                         self.obey(order);
-                        return Called::Interrupted;
+                        if waits_long {
+                            return Called::Interrupted;
+                        }
                     }
                     Some(order) => self.obey(order),
                 },
@@ -158,8 +192,7 @@ impl Fetcher {
     /// Cuts the logs that part from the leader's.
     async fn cut(&mut self) {
         let cuts: Vec<(Key, Arc<Partition>, Cut)> = self
-            .follows
-            .iter()
+            .attended()
             .filter_map(|(key, follow)| match follow.next {
                 Next::Cut(cut) => Some((key.clone(), Arc::clone(&follow.partition), cut)),
                 _ => None,
@@ -184,7 +217,7 @@ impl Fetcher {
         });
         let mut outcomes = outcomes.buffer_unordered(CUTS_AT_ONCE);
         while let Some((key, outcome)) = outcomes.next().await {
-            if let Some(follow) = self.follows.get_mut(&key) {
+            if let Some(follow) = self.attend(&key) {
                 follow.cut(outcome);
             }
         }
@@ -192,12 +225,8 @@ impl Fetcher {
 
     /// Asks where the leader's log begins and ends, for those that are not within.
     async fn find_ranges(&mut self) -> Called<()> {
-        let lost: Vec<Key> = self
-            .follows
-            .iter()
-            .filter(|(_, follow)| follow.next == Next::FindRange)
-            .map(|(key, _)| key.clone())
-            .collect();
+        let lost: Vec<Key> =
+            self.attended().filter(|(_, follow)| follow.next == Next::FindRange).map(|(key, _)| key.clone()).collect();
         for key in lost {
             let Some(follow) = self.follows.get(&key) else { continue };
             let (id, epoch, link) = (follow.partition.id.clone(), follow.leader_epoch, Arc::clone(&self.link));
@@ -212,7 +241,7 @@ impl Fetcher {
                 Called::Ended => return Called::Ended,
             };
             // It may have been taken away meanwhile, and come back under another epoch.
-            let follow = self.follows.get_mut(&key).filter(|follow| follow.next == Next::FindRange);
+            let follow = self.attend(&key).filter(|follow| follow.next == Next::FindRange);
             let Some(follow) = follow.filter(|follow| follow.leader_epoch == epoch) else { continue };
             match answer {
                 Ok(Ok((start, end))) => follow.on_range(start, end),
@@ -222,16 +251,42 @@ impl Fetcher {
         Called::Answered(())
     }
 
+    /// What is followed, where something has happened.
+    fn attended(&self) -> impl Iterator<Item = (&Key, &Follow)> {
+        self.attention.iter().filter_map(|key| self.follows.get_key_value(key))
+    }
+
+    /// For a change.
+    fn attend(&mut self, key: &Key) -> Option<&mut Follow> {
+        let follow = self.follows.get_mut(key)?;
+        if !self.attention.contains(key) {
+            self.attention.insert(key.clone());
+        }
+        Some(follow)
+    }
+
     async fn fetch(&mut self) -> Called<()> {
         let Some(ask) = self.ask() else { return self.idle().await };
         let link = Arc::clone(&self.link);
         match self.call(async move { link.fetch(ask).await }).await {
-            Called::Answered(Ok(answer)) => {
+            Called::Answered(Ok(Ok(answer))) => {
                 self.backoff.reset();
-                self.take(answer).await;
+                match self.session.answered(answer.session_id) {
+                    Ok(()) => self.take(answer).await,
+                    Err(error) => debug!(leader = %self.leader, %error, "the fetch session begins anew"),
+                }
+                Called::Answered(())
+            }
+            Called::Answered(Ok(Err(error))) => {
+                debug!(leader = %self.leader, %error, "the fetch session begins anew");
+                match error {
+                    SessionError::NotFound => self.session.lost(),
+                    SessionError::InvalidEpoch | SessionError::TopicIdError => self.session.failed(),
+                }
                 Called::Answered(())
             }
             Called::Answered(Err(error)) => {
+                self.session.failed();
                 let pause = self.backoff.next(self.settings.backoff);
                 // Each doubling once: a leader that is gone for long says no more.
                 if pause < self.settings.backoff {
@@ -240,22 +295,25 @@ impl Fetcher {
                 self.link_again = Some(Instant::now() + pause);
                 Called::Answered(())
             }
-            Called::Interrupted => Called::Interrupted,
+            Called::Interrupted => {
+                self.session.failed();
+                Called::Interrupted
+            }
             Called::Ended => Called::Ended,
         }
     }
 
     /// Waits for an order, or until something is to be tried again.
     async fn idle(&mut self) -> Called<()> {
-        if self.follows.values().any(|follow| matches!(follow.next, Next::Cut(_) | Next::FindRange)) {
+        if self.attended().any(|(_, follow)| matches!(follow.next, Next::Cut(_) | Next::FindRange)) {
             return Called::Answered(());
         }
-        let waits = self.follows.values().filter_map(|follow| match follow.next {
-            Next::Wait(until) => Some(until),
-            Next::Fetch => self.link_again,
+        let waits = self.attended().filter_map(|(_, follow)| match follow.next {
+            Next::Wait(until) => Some(self.link_again.map_or(until, |again| until.max(again))),
             _ => None,
         });
-        let wake = waits.min().map(|until| sleep_until(self.link_again.map_or(until, |again| until.max(again))));
+        // With the link, what is wanted is fetched again.
+        let wake = waits.chain(self.link_again).min().map(sleep_until);
         tokio::select! {
             biased;
             order = self.mailbox.recv() => match order {
@@ -269,83 +327,64 @@ impl Fetcher {
         }
     }
 
-    /// Everything that can be fetched now. Source: Kafka 3.9 `RemoteLeaderEndPoint.buildFetch`.
+    /// The next fetch. Source: Kafka 3.9 `RemoteLeaderEndPoint.buildFetch`.
     fn ask(&mut self) -> Option<FetchAsk> {
         let now = Instant::now();
         if self.link_again.is_some_and(|again| again > now) {
             return None;
         }
         self.link_again = None;
-        let first = match &self.served {
-            Some(served) => Bound::Excluded(served.clone()),
-            None => Bound::Unbounded,
-        };
-        let until = first.clone();
-        let max_bytes = self.settings.partition_bytes;
-        let mut partitions: Vec<_> = self
-            .follows
-            .range_mut((first, Bound::Unbounded))
-            .filter_map(|(_, follow)| follow.ask(now, max_bytes))
-            .collect();
-        if let Bound::Excluded(served) = until {
-            let rest = self.follows.range_mut(..=served);
-            partitions.extend(rest.filter_map(|(_, follow)| follow.ask(now, max_bytes)));
+        if self.sweep_at <= now {
+            self.sweep_at = now + SWEEP;
+            self.attention.extend(self.follows.keys().cloned());
         }
-        (!partitions.is_empty()).then(|| FetchAsk {
+        for key in std::mem::take(&mut self.attention) {
+            let Some(follow) = self.follows.get_mut(&key) else {
+                self.session.forget(&key);
+                continue;
+            };
+            match follow.ask(now, self.settings.partition_bytes) {
+                Some(ask) => self.session.want(key, ask),
+                None => {
+                    self.session.forget(&key);
+                    if follow.is_unsettled() {
+                        self.attention.insert(key);
+                    }
+                }
+            }
+        }
+        let max_wait_ms = self.max_wait_ms(now);
+        let Saying { session, by_name, partitions, forgotten } = self.session.say(self.served.as_ref())?;
+        Some(FetchAsk {
             replica: self.me,
             replica_epoch: self.epoch.get(),
-            max_wait_ms: self.max_wait_ms(now),
+            max_wait_ms,
             min_bytes: self.settings.min_bytes,
             max_bytes: self.settings.response_bytes,
+            session,
+            by_name,
             partitions,
+            forgotten,
         })
     }
 
-    /// A partition that waits is not kept waiting by a fetch that waits for others.
+    /// A partition that waits is not kept waiting by a fetch that waits for others, and neither are those that come.
     fn max_wait_ms(&self, now: Instant) -> i32 {
-        let waits = self.follows.values().filter_map(|follow| match follow.next {
+        let waits = self.attended().filter_map(|(_, follow)| match follow.next {
             Next::Wait(until) => Some(until.saturating_duration_since(now).as_millis() as i32),
             Next::Cut(_) | Next::FindRange => Some(0),
             _ => None,
         });
-        waits.min().map_or(self.settings.wait_ms, |wait| wait.min(self.settings.wait_ms))
+        let busy = (now < self.busy_until).then_some(BUSY_WAIT_MS);
+        waits.chain(busy).min().map_or(self.settings.wait_ms, |wait| wait.min(self.settings.wait_ms))
     }
 
     /// Appends what came, waits until it is written, and passes on the leader's positions.
     async fn take(&mut self, answer: FetchAnswer) {
         let now = self.clock.now_ms();
         let mut rounds = Vec::new();
-        for (id, outcome) in answer.partitions {
-            let key = (id.topic, id.partition);
-            let Some(follow) = self.follows.get_mut(&key) else { continue };
-            if follow.partition.id.topic_id != id.topic_id || !follow.is_answered() {
-                continue;
-            }
-            let fetched = match outcome {
-                Ok(fetched) => fetched,
-                Err(refused) => {
-                    follow.refused(refused);
-                    continue;
-                }
-            };
-            follow.succeeded();
-            if let Some((epoch, end)) = fetched.diverging {
-                follow.next = Next::Cut(Cut::Diverging(epoch, end));
-                continue;
-            }
-            if !fetched.records.is_empty() {
-                self.served = Some(key.clone());
-            }
-            match append(follow, fetched.records, now).await {
-                Ok(replicated) => rounds.push(Round {
-                    key,
-                    grew: replicated.unwritten.is_some(),
-                    replicated,
-                    high_watermark: fetched.high_watermark,
-                    log_start_offset: fetched.log_start_offset,
-                }),
-                Err(error) => follow.not_replicated(&error),
-            }
+        for (key, outcome) in answer.partitions {
+            rounds.extend(self.append(key, outcome, now).await);
         }
         // All are queued; the last one that goes has them written.
         for round in &mut rounds {
@@ -353,6 +392,48 @@ impl Fetcher {
         }
         for round in rounds {
             self.finish(round).await;
+        }
+    }
+
+    /// Appends what came of one partition. `None`: there is nothing to wait for.
+    async fn append(&mut self, key: FetchKey, outcome: Result<Fetched, FetchRefused>, now: UnixMs) -> Option<Round> {
+        let key = self.session.key(&key)?;
+        let asked = self.session.asked(&key)?;
+        let follow = self.follows.get(&key)?;
+        if follow.partition.id.topic_id != asked.id.topic_id || !follow.still_asks(asked) {
+            if outcome.is_ok() {
+                // The leader takes it for told.
+                self.session.failed();
+            }
+            return None;
+        }
+        let follow = self.attend(&key)?;
+        let fetched = match outcome {
+            Ok(fetched) => fetched,
+            Err(refused) => {
+                follow.refused(refused);
+                return None;
+            }
+        };
+        follow.succeeded();
+        if let Some((epoch, end)) = fetched.diverging {
+            follow.next = Next::Cut(Cut::Diverging(epoch, end));
+            return None;
+        }
+        let Fetched { high_watermark, log_start_offset, records, .. } = fetched;
+        let has_records = !records.is_empty();
+        match append(follow, records, now).await {
+            Ok(replicated) => {
+                let grew = replicated.unwritten.is_some();
+                if has_records {
+                    self.served = Some(key.clone());
+                }
+                Some(Round { key, replicated, grew, high_watermark, log_start_offset })
+            }
+            Err(error) => {
+                follow.not_replicated(&error);
+                None
+            }
         }
     }
 

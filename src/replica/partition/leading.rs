@@ -14,6 +14,7 @@ use crate::metrics;
 use crate::replica::followers::{FollowerPosition, NotCounted};
 use crate::replica::isr::{self, ChangeNumber, Next};
 use crate::replica::leader_link::{FetchRefused, PartitionAsk};
+use crate::replica::news::{Mark, Pulse};
 use crate::replica::view::PartitionView;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
@@ -32,6 +33,16 @@ pub(crate) struct IsrChange {
     pub(crate) number: ChangeNumber,
     /// The leader's own broker epoch is left to whoever sends it.
     pub(crate) proposal: IsrProposal,
+}
+
+/// Who fetches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetching<'a> {
+    pub(crate) replica: BrokerId,
+    /// Of the follower's registration; [`BrokerEpoch::NONE`]: not said.
+    pub(crate) broker_epoch: BrokerEpoch,
+    /// Of the session it fetches in.
+    pub(crate) pulse: &'a Pulse,
 }
 
 /// Below the log start, or of an epoch that nobody knows.
@@ -87,16 +98,16 @@ impl Partition {
     }
 
     /// Counts a fetch that was looked at, with the positions of then: everything below its offset is written at the
-    /// follower (I-5). May raise the high watermark. Gives the change of the ISR that follows, if one does, for the
-    /// caller to have it sent.
+    /// follower (I-5), and later fetches of its session that do not name the partition say so again. May raise the high
+    /// watermark. Gives the change of the ISR that follows, if one does, for the caller to have it sent.
     /// Source: Kafka 3.9 `Partition.updateFollowerFetchState`.
     pub(crate) fn record_follower(
         self: &Arc<Self>,
-        replica: BrokerId,
-        broker_epoch: BrokerEpoch,
+        by: &Fetching<'_>,
         ask: &PartitionAsk,
         seen: &PartitionView,
     ) -> Result<Option<IsrChange>, FetchRefused> {
+        let &Fetching { replica, broker_epoch, pulse } = by;
         let position =
             FollowerPosition { fetch_offset: ask.fetch_offset, log_start: ask.log_start_offset, broker_epoch };
         let around = &*self.surroundings;
@@ -113,6 +124,7 @@ impl Partition {
                 NotCounted::StaleBrokerEpoch => FetchRefused::NotLeader,
             });
         }
+        repl.followers.follows_in(replica, pulse);
         // Not that of the look: the high watermark may have passed it, and is published under this lock.
         let view = self.view();
         let mut change = self.expand(&mut repl, replica, view);
@@ -128,6 +140,20 @@ impl Partition {
             self.raise_high_watermark();
         }
         Ok(change)
+    }
+
+    /// The session of a follower has the partition from now on, and is told of what changes. To be called before the
+    /// partition is looked at.
+    pub(crate) fn join_session(&self, mark: &Arc<Mark>) {
+        self.sessions.join(mark);
+    }
+
+    /// The session has forgotten the partition, or is gone itself.
+    pub(crate) fn leave_session(&self, replica: BrokerId, mark: &Arc<Mark>, pulse: &Pulse) {
+        self.sessions.leave(mark);
+        let mut repl = self.repl.lock();
+        let end = self.view().log_end_offset;
+        repl.followers.leaves(replica, pulse, end);
     }
 
     /// Proposes a follower that is level as a member of the ISR.
@@ -187,6 +213,9 @@ impl Partition {
     pub(crate) fn propose_expansion(self: &Arc<Self>) -> Option<IsrChange> {
         let mut repl = self.repl.lock();
         repl.leads_under?;
+        if repl.followers.iter().all(|follower| repl.isr.in_maximal(follower.id)) {
+            return None;
+        }
         let view = self.view();
         let ids: Vec<BrokerId> = repl.followers.iter().map(|follower| follower.id).collect();
         ids.into_iter().find_map(|id| self.expand(&mut repl, id, view))
@@ -251,6 +280,18 @@ impl Partition {
             }
             Next::Stale => false,
         }
+    }
+
+    /// Sessions of followers that are told of changes.
+    #[cfg(test)]
+    pub(crate) fn sessions_told(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether a change of the ISR is under way.
+    #[cfg(test)]
+    pub(crate) fn proposes(&self) -> bool {
+        self.repl.lock().isr.in_flight().is_some()
     }
 
     fn raise_high_watermark(&self) {

@@ -28,7 +28,7 @@ use tracing::{error, info};
 pub(crate) use self::append::{Accepted, AckAt, AppendRefused};
 pub(crate) use self::figures::Figures;
 pub(crate) use self::following::{NotReplicated, Replicated};
-pub(crate) use self::leading::{IsrChange, OutOfRange};
+pub(crate) use self::leading::{Fetching, IsrChange, OutOfRange};
 use self::replication::Replication;
 use self::role::End;
 pub(crate) use self::role::{NotTaken, Role};
@@ -36,6 +36,7 @@ use self::unreplicated::Unreplicated;
 use super::ack::{AckError, AckQueue};
 use super::change::{ChangeError, Changed};
 use super::flush::{FlushTimer, Unsynced};
+use super::news::{News, Sessions};
 use super::surroundings::Surroundings;
 use super::view::{PartitionView, Published};
 use super::wait::{Stable, Waiters};
@@ -99,8 +100,8 @@ pub(crate) struct Partition {
     view: Published,
     /// Fetches that wait for the high watermark.
     pub(crate) waiters: Waiters,
-    /// Those of followers, which wait for the log end.
-    pub(crate) followers_waiting: Waiters,
+    /// Fetch sessions of followers.
+    sessions: Sessions,
     pub(crate) traffic: Traffic,
 }
 
@@ -202,7 +203,7 @@ impl Partition {
             repl: Mutex::new(Replication::new()),
             view: Published::new(view),
             waiters: Waiters::default(),
-            followers_waiting: Waiters::default(),
+            sessions: Sessions::default(),
             traffic: Traffic::default(),
         })
     }
@@ -302,7 +303,7 @@ impl Partition {
     /// Every fetch that waits here must look again.
     fn wake_all(&self) {
         self.waiters.wake_all();
-        self.followers_waiting.wake_all();
+        self.sessions.tell(News::Look);
     }
 
     fn needed_isr(&self, state: &State) -> usize {
@@ -320,7 +321,6 @@ impl Partition {
                 if state.is_followed() {
                     state.unreplicated.push(last_offset, bytes);
                     self.publish_and_tell(state);
-                    self.followers_waiting.add(bytes, Stable::Follows);
                 } else {
                     let moved = self.publish(&mut state);
                     drop(state);
@@ -365,7 +365,12 @@ impl Partition {
         let before = self.view.get();
         let log_end_offset = state.log.written_end_offset();
         // Held until the view is published: whoever joins the ISR must have what lies below the high watermark.
-        let repl = state.is_followed().then(|| self.repl.lock());
+        let mut repl = state.is_followed().then(|| self.repl.lock());
+        if let Some(repl) = &mut repl
+            && log_end_offset > before.log_end_offset
+        {
+            repl.followers.leader_moves_from(before.log_end_offset);
+        }
         let high_watermark = match &repl {
             Some(repl) => repl.high_watermark(log_end_offset, before.high_watermark, &self.surroundings),
             // The only replica. It stays while that is not in the ISR (I-8).
@@ -385,12 +390,24 @@ impl Partition {
             leading: state.leading,
         };
         self.view.set(view);
+        if repl.is_some() {
+            self.tell_followers(&before, &view);
+        }
         let enough = repl.is_none_or(|repl| repl.has_enough());
         state.written.pass(log_end_offset);
         state.replicated.pass_with(high_watermark, if enough { &Ok(()) } else { &Err(AckError::NotEnoughAfterAppend) });
         let readable =
             if state.is_followed() { state.unreplicated.pass(before.high_watermark, high_watermark) } else { None };
         Moved { stable: stable_move(&before, &view), readable }
+    }
+
+    /// Whoever fetches in a session learns of it; a change of the role is told by [`Self::wake_all`].
+    fn tell_followers(&self, before: &PartitionView, after: &PartitionView) {
+        if after.log_end_offset > before.log_end_offset {
+            self.sessions.tell(News::Look);
+        } else if (after.high_watermark, after.log_start_offset) != (before.high_watermark, before.log_start_offset) {
+            self.sessions.tell(News::Positions);
+        }
     }
 
     /// Queues what a change of the log wants written. Memory is ahead of it already, so a refusal marks the partition,
