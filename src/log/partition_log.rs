@@ -84,9 +84,10 @@ struct Pending {
     base_offset: Offset,
     last_offset: Offset,
     max_timestamp: UnixMs,
-    /// For the tail; `None` for what was fetched: no consumer reads the newest from a follower, and the tail is for
-    /// those who do.
-    bytes: Option<Bytes>,
+    /// For the tail.
+    bytes: Bytes,
+    /// From a leader.
+    fetched: bool,
 }
 
 impl PartitionLog {
@@ -295,7 +296,7 @@ impl PartitionLog {
         let (family, in_order) = (self.state.family(), self.in_order || header.is_transactional());
         writes.push(Write::Batch { family, last_offset, batch: bytes.clone(), in_order });
         let max_timestamp = header.max_timestamp;
-        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp, bytes: Some(bytes) });
+        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp, bytes, fetched: false });
         self.state.checkpoint_if_due(len, writes);
         Appended {
             base_offset,
@@ -349,8 +350,9 @@ impl PartitionLog {
         }
         let rolled = self.state.append(&header, bytes.len() as u64, marker.as_ref(), &self.config, now, writes);
         let (family, in_order) = (self.state.family(), self.in_order || header.is_transactional());
-        writes.push(Write::Batch { family, last_offset, batch: bytes, in_order });
-        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp: header.max_timestamp, bytes: None });
+        writes.push(Write::Batch { family, last_offset, batch: bytes.clone(), in_order });
+        let max_timestamp = header.max_timestamp;
+        self.pending.push_back(Pending { base_offset, last_offset, max_timestamp, bytes, fetched: true });
         rolled
     }
 
@@ -374,8 +376,11 @@ impl PartitionLog {
     pub(crate) fn on_written(&mut self, last_offset: Offset) -> Offset {
         while self.pending.front().is_some_and(|batch| batch.last_offset <= last_offset) {
             let Some(batch) = self.pending.pop_front() else { break };
-            if let Some(bytes) = &batch.bytes {
-                self.tail.newest.push(&self.reader.shared.slot, batch.base_offset, batch.last_offset, bytes);
+            let (slot, newest) = (&self.reader.shared.slot, &self.tail.newest);
+            if batch.fetched {
+                newest.push_fetched(slot, batch.base_offset, batch.last_offset, &batch.bytes);
+            } else {
+                newest.push(slot, batch.base_offset, batch.last_offset, &batch.bytes);
             }
             self.written_end = batch.last_offset + 1;
             let mut published = self.reader.shared.published.lock();

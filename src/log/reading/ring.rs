@@ -20,6 +20,9 @@ const BATCH_OVERHEAD_BYTES: usize = 96;
 /// Batches below this size are copied, so that they don't pin the network frame they came in.
 const COPY_BELOW_BYTES: usize = 16 << 10;
 
+/// What one log that is followed may take, overhead included. Its older half goes when it is full.
+const FETCHED_BYTES_MAX: usize = 2 << 20;
+
 /// The batches of one log directory. Owns no task.
 #[derive(Debug)]
 pub(in crate::log) struct Ring {
@@ -52,6 +55,8 @@ pub(in crate::log) struct RingSlot {
 struct Slot {
     /// Without gaps: each begins where the one before it ends.
     batches: VecDeque<RingBatch>,
+    /// Of the batches.
+    charged_bytes: usize,
     /// Queue entries whose batches were cleared; the queue skips as many before it takes from `batches` again.
     stale: usize,
 }
@@ -100,6 +105,23 @@ impl Ring {
         self.keep(slot, base_offset, last_offset, bytes);
     }
 
+    /// As [`Self::push`], for a follower's log, of which little is kept: it is there for whoever reads on where the log
+    /// has a new leader, and consumers of other logs want the memory meanwhile. Always a copy, since what was fetched
+    /// with a batch may be much larger.
+    pub(in crate::log) fn push_fetched(
+        &self,
+        slot: &Arc<RingSlot>,
+        base_offset: Offset,
+        last_offset: Offset,
+        bytes: &Bytes,
+    ) {
+        self.keep(slot, base_offset, last_offset, Bytes::copy_from_slice(bytes));
+        let too_old = slot.inner.lock().too_old(FETCHED_BYTES_MAX);
+        if let Some(from) = too_old {
+            self.forget_below(slot, from);
+        }
+    }
+
     /// As [`Self::push`], but the bytes may be small and share their buffer, which they keep alive.
     pub(in crate::log) fn keep(&self, slot: &Arc<RingSlot>, base_offset: Offset, last_offset: Offset, bytes: Bytes) {
         self.put(slot, RingBatch { base_offset, last_offset, bytes }, 0);
@@ -119,6 +141,7 @@ impl Ring {
                 let (batches, charged_bytes) = slot.forget_below(Offset::MAX);
                 queue.forgot(batches.len(), charged_bytes);
             }
+            slot.charged_bytes += batch.charge();
             slot.batches.push_back(batch);
         }
         if queue.order.len() > 2 * queue.live + STALE_ENTRIES_MAX {
@@ -191,6 +214,7 @@ impl Queue {
             return None;
         }
         let batch = slot.batches.pop_front()?;
+        slot.charged_bytes -= batch.charge();
         self.forgot(1, batch.charge());
         Some(batch)
     }
@@ -219,7 +243,24 @@ impl Slot {
         let batches = std::mem::replace(&mut self.batches, kept);
         self.stale += batches.len();
         let charged_bytes = batches.iter().map(RingBatch::charge).sum();
+        self.charged_bytes -= charged_bytes;
         (batches, charged_bytes)
+    }
+}
+
+impl Slot {
+    /// The batches take more than this: where those begin that take half of it.
+    fn too_old(&self, bytes_max: usize) -> Option<Offset> {
+        if self.charged_bytes <= bytes_max {
+            return None;
+        }
+        let mut left = self.charged_bytes;
+        let kept = self.batches.iter().find(|batch| {
+            let keep = left <= bytes_max / 2;
+            left -= batch.charge();
+            keep
+        });
+        Some(kept.map_or(Offset::MAX, |batch| batch.base_offset))
     }
 }
 
@@ -293,6 +334,27 @@ mod tests {
     fn read(slot: &RingSlot, from: i64, upto: i64, max: usize) -> Option<Vec<u8>> {
         let read = slot.read(Offset(from), Offset(upto), max, true)?;
         Some(read.batches.iter().map(|batch| batch[0]).collect())
+    }
+
+    #[test]
+    fn of_a_log_that_is_followed_the_newest_are_kept() {
+        let (ring, slot, other) = (Ring::new(64 << 20), Arc::default(), Arc::default());
+        push(&ring, &other, 0, 0, 100);
+        let size = 10_000;
+        let fetched = |n: i64| ring.push_fetched(&slot, Offset(n), Offset(n), &batch(0, size));
+        let of_slot = || slot.inner.lock().charged_bytes;
+        for n in 0..1000 {
+            fetched(n);
+            assert!(of_slot() <= FETCHED_BYTES_MAX && ring.used_bytes() == of_slot() + 100 + BATCH_OVERHEAD_BYTES);
+        }
+        assert!(of_slot() >= FETCHED_BYTES_MAX / 2 - size - BATCH_OVERHEAD_BYTES);
+        assert!(slot.holds(Offset(999)) && slot.holds(Offset(910)) && !slot.holds(Offset(700)));
+        assert!(other.holds(Offset(0)), "others lose nothing by it");
+        ring.push_fetched(&slot, Offset(1000), Offset(1000), &batch(0, 2 * FETCHED_BYTES_MAX));
+        assert_eq!(of_slot(), 0, "one that is too large is not kept");
+        fetched(1001);
+        ring.clear(&slot);
+        assert_eq!((of_slot(), ring.used_bytes()), (0, 100 + BATCH_OVERHEAD_BYTES));
     }
 
     #[test]
