@@ -58,6 +58,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<transactions::txn_offset_commit::TxnOffsetCommit>(),
     row::<cluster::describe_configs::DescribeConfigs>(),
     row::<cluster::alter_configs::AlterConfigs>(),
+    row::<cluster::describe_log_dirs::DescribeLogDirs>(),
     row::<security::sasl_authenticate::SaslAuthenticate>(),
     row::<topics::create_partitions::CreatePartitions>(),
     row::<groups::delete_groups::DeleteGroups>(),

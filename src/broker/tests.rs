@@ -4,6 +4,7 @@ mod clients;
 mod cluster;
 mod crowded;
 mod faults;
+mod log_dirs;
 mod moves;
 mod settings;
 mod starts;

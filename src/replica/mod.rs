@@ -21,6 +21,7 @@ pub(crate) mod followers;
 mod found;
 pub(crate) mod isr;
 pub(crate) mod leader_link;
+pub(crate) mod log_dirs;
 pub(crate) mod maintenance;
 pub(crate) mod manager;
 mod news;

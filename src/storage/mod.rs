@@ -213,6 +213,14 @@ pub(crate) type VisitBatch<'a> = dyn FnMut(Offset, Visited<'_>) -> ControlFlow<(
 /// Visits a key and its value; both are valid during the call only.
 pub(crate) type VisitPair<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// Size of a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DiskBytes {
+    pub(crate) total: u64,
+    /// What this process may still write.
+    pub(crate) usable: u64,
+}
+
 /// One log directory. Calls other than `commit` and `queue` may block on the disk: run them where blocking is
 /// allowed.
 pub(crate) trait LogDir: Debug + Send + Sync + 'static {
@@ -248,6 +256,16 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// directory that is closed tells nothing.
     fn when_failed(&self, told: Box<dyn FnOnce(Arc<str>) + Send>) {
         drop(told);
+    }
+
+    /// Why the directory takes no writes any more, if a failure has stopped it or it is closed.
+    fn failure(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// The file system that the directory lies on, asked now; `None` if it does not tell.
+    fn disk(&self) -> Option<DiskBytes> {
+        None
     }
 
     /// Bytes of the sets that were queued and are not done. Admission slows down when this grows.

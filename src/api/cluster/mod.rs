@@ -4,6 +4,7 @@ pub(super) mod alter_configs;
 pub(super) mod api_versions;
 pub(super) mod describe_cluster;
 pub(super) mod describe_configs;
+pub(super) mod describe_log_dirs;
 pub(super) mod describe_topic_partitions;
 pub(super) mod incremental_alter_configs;
 pub(super) mod metadata;

@@ -119,7 +119,7 @@ async fn b3_a_lost_directory_is_refused_unless_that_is_allowed() {
 }
 
 /// A log directory whose growing tables have no place to lie in: the first large batch stops it.
-fn break_dir(broker: &Broker, at: usize) {
+pub(super) fn break_dir(broker: &Broker, at: usize) {
     let dir = &broker.dirs[at];
     let growing = dir.path().join("growing");
     std::fs::write(&growing, b"").expect("write");

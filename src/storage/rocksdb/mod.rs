@@ -58,7 +58,9 @@ use self::growing::ingest::Growing;
 use self::growing::recover::recover;
 use self::read::Reader;
 use self::writer::{Queue, Writer};
-use super::{Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet, refuse_closed};
+use super::{
+    DiskBytes, Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet, refuse_closed,
+};
 use crate::task;
 use crate::types::Offset;
 
@@ -227,6 +229,17 @@ impl LogDir for RocksDirectory {
         if let Some(parts) = self.opened() {
             parts.database.when_stopped(told);
         }
+    }
+
+    fn failure(&self) -> Option<Arc<str>> {
+        match self.opened() {
+            Some(parts) => parts.database.stopped().cloned(),
+            None => Some("closed".into()),
+        }
+    }
+
+    fn disk(&self) -> Option<DiskBytes> {
+        self.opened()?.database.disk()
     }
 
     fn queued_bytes(&self) -> usize {

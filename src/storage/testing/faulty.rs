@@ -14,7 +14,9 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use super::script::{Fate, Operation, READS, Rule, WRITES};
 use super::script::{Touched, families, kinds};
-use crate::storage::{Done, Family, LogDir, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair, WriteSet};
+use crate::storage::{
+    DiskBytes, Done, Family, LogDir, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair, WriteSet,
+};
 use crate::types::Offset;
 
 /// Told once why a directory has stopped.
@@ -371,6 +373,14 @@ impl LogDir for FaultyDir {
         } else if state.opened == self.opened {
             state.listener = Some(told);
         }
+    }
+
+    fn failure(&self) -> Option<Arc<str>> {
+        if self.is_stopped(&self.faults.state.lock()) { Some(REASON.into()) } else { self.inner.failure() }
+    }
+
+    fn disk(&self) -> Option<DiskBytes> {
+        self.inner.disk()
     }
 
     fn queued_bytes(&self) -> usize {

@@ -42,7 +42,7 @@ use self::options::WAL_PER_BUDGET;
 pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
 pub(super) use self::raw::{Batch, Cf, Db, Iter, ReadOptions, RocksError, SortedFile};
 use self::space::Space;
-use crate::storage::{Family, StorageError};
+use crate::storage::{DiskBytes, Family, StorageError};
 
 /// An open database, its disk and its memory, and the lists of what is to be done with it.
 pub(super) struct Database {
@@ -258,6 +258,11 @@ impl Database {
     /// Has it told when the directory stops, at once if it has.
     pub(super) fn when_stopped(&self, told: Told) {
         self.failures.when_stopped(told);
+    }
+
+    /// The file system that it lies on, if that tells.
+    pub(super) fn disk(&self) -> Option<DiskBytes> {
+        Space::disk(&self.dir)
     }
 
     /// Fails once the directory has stopped (I-6).

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::storage::DiskBytes;
+
 /// The file system is asked again after so many bytes were written...
 const RECHECK_BYTES: u64 = 1 << 20;
 /// ...or this many groups, whichever comes first: others write to the same disk.
@@ -38,15 +40,22 @@ impl Space {
         space
     }
 
+    /// The file system that holds `dir`, if it tells.
+    pub(super) fn disk(dir: &Path) -> Option<DiskBytes> {
+        let stat = rustix::fs::statvfs(dir).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Some(DiskBytes { total: bytes(stat.f_blocks), usable: bytes(stat.f_bavail) })
+    }
+
     /// Size of the file system that holds `dir`; `u64::MAX` if it does not tell.
     pub(super) fn disk_bytes(dir: &Path) -> u64 {
-        rustix::fs::statvfs(dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+        Self::disk(dir).map_or(u64::MAX, |disk| disk.total)
     }
 
     /// Bytes above the reserve, asked now; `None` if the file system does not tell.
     pub(super) fn ask(&self) -> Option<u64> {
-        let answer = rustix::fs::statvfs(&self.dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        let left = answer.map(|free| free.saturating_sub(self.reserve_bytes.load(Ordering::Relaxed)));
+        let left =
+            Self::disk(&self.dir).map(|disk| disk.usable.saturating_sub(self.reserve_bytes.load(Ordering::Relaxed)));
         self.left_bytes.store(left.unwrap_or(u64::MAX), Ordering::Relaxed);
         self.since_bytes.store(0, Ordering::Relaxed);
         self.since_groups.store(0, Ordering::Relaxed);
