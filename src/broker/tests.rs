@@ -4,6 +4,7 @@ mod clients;
 mod cluster;
 mod crowded;
 mod faults;
+mod hints;
 mod log_dirs;
 mod moves;
 mod settings;

@@ -18,10 +18,10 @@
 //! - Followers (replica id ≥ 0) are answered by [`replica_fetch`], on listeners of brokers; alone there are none, and
 //!   whoever says so is refused with NOT_LEADER_OR_FOLLOWER (6).
 //!
-//! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12
-//! flexible, divergence; 13 topic ids (UNKNOWN_TOPIC_ID); 15 replica state; 16 leader hints (optional, not sent); 17,
-//! 18 nothing for consumers. Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`,
-//! `DelayedFetch`.
+//! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12 flexible,
+//! divergence; 13 topic ids (UNKNOWN_TOPIC_ID); 15 replica state; 16 leader hints (KIP-951) with NOT_LEADER_OR_FOLLOWER
+//! and FENCED_LEADER_EPOCH; 17, 18 nothing for consumers.
+//! Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`, `DelayedFetch`.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use crate::api::handler::{CloseReason, Outcome, Row};
 use crate::api::records::replica_fetch;
 use crate::api::replies::{Claim, Replies};
 use crate::api::shared::isolation::read_committed;
-use crate::api::shared::leader;
+use crate::api::shared::{leader, leader_hints};
 use crate::log::reading::read::Read;
 use crate::log::state::aborted::AbortedTransaction;
 use crate::replica::partition::{OutOfRange, Partition};
@@ -545,7 +545,8 @@ fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: boo
             _ => topics.push(FetchedTopic { topic: reference, partitions: vec![partition] }),
         }
     }
-    let response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
+    let mut response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
+    leader_hints::of_fetch(ctx, &mut response);
     Outcome::Records(fetch::encode(response, ctx.version), gathered.claim)
 }
 

@@ -14,8 +14,8 @@
 //!   the first of a transaction in each partition is verified with the id's coordinator: INVALID_TXN_STATE (48) if it
 //!   was not added to the transaction, NOT_ENOUGH_REPLICAS (19) while the coordinator cannot say.
 //!
-//! Versions: 7 zstd; 8 record errors (KIP-467); 9 flexible; 10 leader hints (KIP-951, optional, not sent); 13 topic ids
-//! instead of names (UNKNOWN_TOPIC_ID). Announced from 0, see `api_versions`; 0–2 close the connection.
+//! Versions: 7 zstd; 8 record errors (KIP-467); 9 flexible; 10 leader hints (KIP-951) with NOT_LEADER_OR_FOLLOWER; 13
+//! topic ids instead of names (UNKNOWN_TOPIC_ID). Announced from 0, see `api_versions`; 0–2 close the connection.
 //! Source: Kafka 3.9 `KafkaApis.handleProduceRequest`, `ReplicaManager.appendRecords`,
 //! `ProduceRequest.validateRecords`.
 
@@ -35,6 +35,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::api::context::RequestContext;
 use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row, encoded};
+use crate::api::shared::leader_hints;
 use crate::api::shared::verification::{Unverified, Verified, is_transactional, verify};
 use crate::clock::UnixMs;
 use crate::metrics::Traffic;
@@ -108,12 +109,12 @@ fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
         }
     };
     if request.transactional_id.is_none() {
-        return std::future::ready(stage_one(&ctx, request, &Verified::default())).boxed();
+        return std::future::ready(stage_one(ctx, request, &Verified::default())).boxed();
     }
     async move {
         let names: Vec<_> = request.topics.iter().map(|topic| resolve(&ctx, &topic.topic).ok()).collect();
         let verified = verify(&ctx, &request, &names).await;
-        stage_one(&ctx, request, &verified)
+        stage_one(ctx, request, &verified)
     }
     .boxed()
 }
@@ -124,7 +125,7 @@ fn has_transactional_records(request: &ProduceRequest) -> bool {
     partitions.any(|partition| is_transactional(partition.records.as_deref()))
 }
 
-fn stage_one(ctx: &RequestContext, request: ProduceRequest, verified: &Verified) -> Outcome {
+fn stage_one(ctx: RequestContext, request: ProduceRequest, verified: &Verified) -> Outcome {
     let (acks, version) = (request.acks, ctx.version);
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let slots = request.topics.iter().map(|topic| topic.partitions.len()).sum();
@@ -140,7 +141,7 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest, verified: &Verified)
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut unwritten = Vec::new();
     for topic in request.topics {
-        let name = resolve(ctx, &topic.topic);
+        let name = resolve(&ctx, &topic.topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let index = partition.index;
@@ -149,7 +150,7 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest, verified: &Verified)
             let result = match (&name, refuse_all) {
                 (_, Some(error)) => Err(error.into()),
                 (Err(error), None) => Err((*error).into()),
-                (Ok(name), None) => append(ctx, name, partition, acks, ack, verified, &mut unwritten),
+                (Ok(name), None) => append(&ctx, name, partition, acks, ack, verified, &mut unwritten),
             };
             partitions.push(Stored { index, result });
         }
@@ -169,7 +170,9 @@ fn stage_one(ctx: &RequestContext, request: ProduceRequest, verified: &Verified)
                 1 => acked.all().await.into_iter().map(Some).collect(),
                 _ => acked.within(timeout.max(MINIMUM_WAIT)).await,
             };
-            encoded(&response(topics, outcomes, version), version)
+            let mut response = response(topics, outcomes, version);
+            leader_hints::of_produce(&ctx, &mut response);
+            encoded(&response, version)
         }
         .boxed(),
     )

@@ -11,8 +11,9 @@
 //! - Records do not count against the budget of consumers' replies: acks=all waits for them.
 //! - Refused, by closing the connection, on listeners of clients (CVE-2018-1288).
 //!
-//! Versions: 12 names and divergence; 13 topic ids; 15 replica state instead of the replica id. Ignored: isolation,
-//! rack. Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`.
+//! Versions: 12 names and divergence; 13 topic ids; 15 replica state instead of the replica id; 16 leader hints
+//! (KIP-951). Ignored: isolation, rack.
+//! Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`.
 
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::FetchPartition;
@@ -20,6 +21,7 @@ use kafka_protocol::messages::fetch_request::FetchPartition;
 use crate::api::context::RequestContext;
 use crate::api::error_code::{of_fetch_refused, of_session_error};
 use crate::api::handler::Outcome;
+use crate::api::shared::leader_hints;
 use crate::replica::leader_link::{
     FetchAsk, FetchKey, FetchRefused, Fetched, PartitionAsk, PartitionId, SessionAsk, TopicRef,
 };
@@ -36,13 +38,14 @@ pub(super) fn replica(request: &FetchRequest) -> Option<BrokerId> {
 
 /// Answers a fetch of `replica`.
 pub(super) async fn answer(ctx: RequestContext, replica: BrokerId, request: FetchRequest) -> Outcome {
-    let response = match ctx.handles.follower_fetches.fetch(ask(&ctx, replica, &request)).await {
+    let mut response = match ctx.handles.follower_fetches.fetch(ask(&ctx, replica, &request)).await {
         Ok(answer) => {
             let (session_id, topics) = (answer.session_id, topics(answer.partitions));
             FetchResponse { session_id, topics, ..FetchResponse::default() }
         }
         Err(error) => FetchResponse { error_code: of_session_error(error).code(), ..FetchResponse::default() },
     };
+    leader_hints::of_fetch(&ctx, &mut response);
     Outcome::Now(fetch::encode(response, ctx.version))
 }
 

@@ -5,6 +5,7 @@ pub(super) mod committed;
 pub(super) mod internal_topics;
 pub(super) mod isolation;
 pub(super) mod leader;
+pub(super) mod leader_hints;
 pub(super) mod refusal;
 pub(super) mod repeated;
 pub(super) mod strings;

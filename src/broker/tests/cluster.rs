@@ -36,7 +36,7 @@ use crate::replica::leader_link::{
 use crate::task;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 fn config(server: &ZookeeperServer, chroot: &str, id: i32, dir: &Path) -> Config {
     let settings = [
@@ -51,20 +51,20 @@ fn config(server: &ZookeeperServer, chroot: &str, id: i32, dir: &Path) -> Config
     Config::load(&Inputs { overrides: settings.to_vec(), ..Inputs::default() }, Machine::this()).unwrap()
 }
 
-async fn start(server: &ZookeeperServer, chroot: &str, id: i32, dir: &Path) -> Broker {
+pub(super) async fn start(server: &ZookeeperServer, chroot: &str, id: i32, dir: &Path) -> Broker {
     Broker::start(config(server, chroot, id, dir)).await.unwrap()
 }
 
-async fn client_at(address: std::net::SocketAddr) -> WireClient {
+pub(super) async fn client_at(address: std::net::SocketAddr) -> WireClient {
     WireClient { stream: TcpStream::connect(address).await.unwrap(), correlation: 0 }
 }
 
 /// A client of the listener that clients use.
-async fn client(broker: &Broker) -> WireClient {
+pub(super) async fn client(broker: &Broker) -> WireClient {
     client_at(broker.addresses()[1]).await
 }
 
-async fn metadata(client: &mut WireClient, name: Option<&str>) -> MetadataResponse {
+pub(super) async fn metadata(client: &mut WireClient, name: Option<&str>) -> MetadataResponse {
     let mut request = MetadataRequest::default().with_topics(Some(vec![]));
     if let Some(name) = name {
         let wanted = kafka_protocol::messages::metadata_request::MetadataRequestTopic::default();
@@ -74,7 +74,7 @@ async fn metadata(client: &mut WireClient, name: Option<&str>) -> MetadataRespon
 }
 
 /// Asks until the answer pleases.
-async fn until(
+pub(super) async fn until(
     client: &mut WireClient,
     name: Option<&str>,
     pleases: impl Fn(&MetadataResponse) -> bool,
@@ -90,21 +90,21 @@ async fn until(
     }
 }
 
-fn shows(answer: &MetadataResponse, brokers: &[i32], controller: i32) -> bool {
+pub(super) fn shows(answer: &MetadataResponse, brokers: &[i32], controller: i32) -> bool {
     let mut live: Vec<i32> = answer.brokers.iter().map(|broker| broker.node_id.0).collect();
     live.sort_unstable();
     live == brokers && answer.controller_id.0 == controller
 }
 
 /// Leaders by partition.
-fn leaders(answer: &MetadataResponse) -> BTreeMap<i32, i32> {
+pub(super) fn leaders(answer: &MetadataResponse) -> BTreeMap<i32, i32> {
     let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
     partitions
         .map(|MetadataResponsePartition { partition_index, leader_id, .. }| (*partition_index, leader_id.0))
         .collect()
 }
 
-fn to_partition(index: i32) -> ProduceRequest {
+pub(super) fn to_partition(index: i32) -> ProduceRequest {
     let mut request = produce("t", &["value"]);
     request.topic_data[0].partition_data[0].index = index;
     request
