@@ -32,7 +32,7 @@ pub use describe::{ConfigEntry, ConfigSource, Synonym};
 pub use dynamic::DynamicLevel;
 pub use listeners::{HttpListener, Listener, SecurityProtocol};
 pub use machine::Machine;
-pub use resolve::{Config, Inputs, ZookeeperConfig};
+pub use resolve::{Config, Inputs, ReplicaSelector, ZookeeperConfig};
 pub use topic::{CompressionType, TimestampType, TopicConfig};
 
 /// Why a configuration is not one.

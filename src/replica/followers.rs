@@ -16,7 +16,7 @@ pub(crate) struct Follower {
     /// Of the registration it fetches under; [`BrokerEpoch::NONE`]: unknown.
     pub(crate) broker_epoch: BrokerEpoch,
     /// When it had all that the leader had. `None`: not under this leader epoch.
-    last_caught_up_ms: Option<i64>,
+    pub(crate) last_caught_up_ms: Option<i64>,
     last_fetch_ms: Option<i64>,
     leader_end_at_last_fetch: Offset,
     /// Of the session it fetches in, whose later fetches ask for the same again without being recorded here.

@@ -520,3 +520,25 @@ fn p1_a_replica_alone_has_its_log_end_as_soon_as_it_leads() {
     testing::take(&bench.partition, alone);
     assert_eq!(bench.high_watermark(), 1);
 }
+
+/// Consumers are sent to followers that are in sync and have what they ask for (KIP-392).
+#[tokio::test]
+async fn a_follower_can_be_read_from_in_sync_and_between_its_start_and_its_end() {
+    let bench = Bench::new(&[1, 2], 1);
+    for _ in 0..3 {
+        bench.append().expect("accepted");
+    }
+    let readable = |offset| {
+        let followers = bench.partition.readable_followers(Offset(offset));
+        followers.iter().map(|follower| (follower.id.0, follower.log_end.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(readable(0), [], "nothing is known of them");
+    bench.fetch(3, 1).await.expect("served");
+    bench
+        .fetch_with(|ask| (ask.partitions[0].fetch_offset, ask.partitions[0].log_start_offset) = (Offset(2), Offset(1)))
+        .await
+        .expect("served");
+    assert_eq!([0, 1, 2, 3].map(readable), [vec![], vec![(2, 2)], vec![(2, 2)], vec![]]);
+    testing::take(&bench.partition, role(2, 2, &[1, 2, 3]));
+    assert_eq!(readable(1), [], "another leads");
+}

@@ -26,6 +26,7 @@ pub(crate) mod maintenance;
 pub(crate) mod manager;
 mod news;
 pub(crate) mod partition;
+pub(crate) mod selector;
 pub(crate) mod session_cache;
 pub(crate) mod sessions;
 pub(crate) mod surroundings;

@@ -14,13 +14,15 @@
 //!   KAFKA_STORAGE_ERROR (56).
 //! - All replies together hold no more records than `replies` allows: an answer may be smaller than the limits, and one
 //!   for whose first batch there is no room in time has no records.
+//! - A consumer that names its rack may be sent to a follower there (`replica::selector`): it is answered at once, with
+//!   the follower's id, the positions, and no records of that partition.
 //! - A negative limit, or an isolation level that does not exist: UNKNOWN_SERVER_ERROR (−1) for each partition.
 //! - Followers (replica id ≥ 0) are answered by [`replica_fetch`], on listeners of brokers; alone there are none, and
 //!   whoever says so is refused with NOT_LEADER_OR_FOLLOWER (6).
 //!
-//! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack (no preferred replica is named); 12 flexible,
-//! divergence; 13 topic ids (UNKNOWN_TOPIC_ID); 15 replica state; 16 leader hints (KIP-951) with NOT_LEADER_OR_FOLLOWER
-//! and FENCED_LEADER_EPOCH; 17, 18 nothing for consumers.
+//! Versions: 4 isolation; 5 log start; 7 sessions; 9 leader epoch; 11 rack, preferred replica; 12 flexible, divergence;
+//! 13 topic ids (UNKNOWN_TOPIC_ID); 15 replica state; 16 leader hints (KIP-951) with NOT_LEADER_OR_FOLLOWER and
+//! FENCED_LEADER_EPOCH; 17, 18 nothing for consumers.
 //! Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`, `DelayedFetch`.
 
 use std::ops::RangeInclusive;
@@ -32,6 +34,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::protocol::StrBytes;
 
 use crate::api::context::{Audience, RequestContext};
 use crate::api::error_code;
@@ -43,6 +46,7 @@ use crate::api::shared::{leader, leader_hints};
 use crate::log::reading::read::Read;
 use crate::log::state::aborted::AbortedTransaction;
 use crate::replica::partition::{OutOfRange, Partition};
+use crate::replica::selector;
 use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
 use crate::task;
@@ -84,6 +88,8 @@ struct Part {
     key: FetchKey,
     wanted: Wanted,
     replica: Option<Arc<Partition>>,
+    /// The follower that the consumer is to read from.
+    preferred: Option<BrokerId>,
     found: Fetched,
 }
 
@@ -134,8 +140,9 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
     if !ctx.handles.gate.passed().await {
         return Outcome::Close(CloseReason::Malformed("the broker stops before it has started".into()));
     }
+    let config = ctx.handles.config.current();
     let limits = Limits {
-        max_bytes: (request.max_bytes.max(0) as usize).min(ctx.handles.config.current().fetch_max_bytes as usize),
+        max_bytes: (request.max_bytes.max(0) as usize).min(config.fetch_max_bytes as usize),
         min_bytes: request.min_bytes.max(0) as usize,
         max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
         read_committed: read_committed(request.isolation_level) == Ok(true),
@@ -149,11 +156,14 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
         }
     };
     let refusal = refusal(&request);
+    let selects = config.replica_selector.is_some() && limits.any_replica && !request.rack_id.is_empty();
+    let rack = selects.then_some(&request.rack_id);
     let parts = wanted.into_iter().map(|(key, wanted)| find(&ctx, key, wanted, refusal)).collect();
     let mut gathered = Gathered { parts, ..Gathered::nothing(&ctx) };
+    prefer(&ctx, rack, &mut gathered.parts);
     gather(&ctx, &mut gathered, limits).await;
     if !is_due(&gathered, limits) {
-        park(&ctx, &mut gathered, limits).await;
+        park(&ctx, &mut gathered, limits, rack).await;
     }
     count(&gathered);
     tell(&ctx, &usage, limits.read_committed, gathered)
@@ -276,20 +286,36 @@ fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, refusal: Option<Res
         TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.clone()),
     };
     let Some(name) = name else {
-        return Part { key, wanted, replica: None, found: refused(ResponseError::UnknownTopicId) };
+        return Part { key, wanted, replica: None, preferred: None, found: refused(ResponseError::UnknownTopicId) };
     };
     let Some(replica) = ctx.handles.replicas.get(name.as_str(), key.1) else {
         let error = ctx.without_replica(name.as_str(), key.1);
-        return Part { key, wanted, replica: None, found: refused(error) };
+        return Part { key, wanted, replica: None, preferred: None, found: refused(error) };
     };
     if is_of_another_topic(&key.0, replica.id.topic_id) {
-        return Part { key, wanted, replica: None, found: refused(ResponseError::InconsistentTopicId) };
+        return Part {
+            key,
+            wanted,
+            replica: None,
+            preferred: None,
+            found: refused(ResponseError::InconsistentTopicId),
+        };
     }
     let refusal = refusal.or((wanted.partition_max_bytes < 0).then_some(ResponseError::UnknownServerError));
     if let Some(error) = refusal {
-        return Part { key, wanted, replica: None, found: refused(error) };
+        return Part { key, wanted, replica: None, preferred: None, found: refused(error) };
     }
-    Part { key, wanted, replica: Some(replica), found: Fetched::nothing() }
+    Part { key, wanted, replica: Some(replica), preferred: None, found: Fetched::nothing() }
+}
+
+/// Has a consumer in this rack sent to followers there.
+fn prefer(ctx: &RequestContext, rack: Option<&StrBytes>, parts: &mut [Part]) {
+    let Some(rack) = rack else { return };
+    let image = ctx.image();
+    for part in parts {
+        let Some(replica) = &part.replica else { continue };
+        part.preferred = selector::rack_aware(replica, part.wanted.fetch_offset, rack, &image, &ctx.listener);
+    }
 }
 
 /// Whether the replica is of another incarnation of the topic than the one asked: the image is ahead of the roles.
@@ -330,6 +356,9 @@ fn look(part: &mut Part, read_committed: bool, any_replica: bool) {
     found.high_watermark = view.high_watermark;
     found.last_stable_offset = view.last_stable_offset;
     found.log_start_offset = view.log_start_offset;
+    if part.preferred.is_some() {
+        return;
+    }
     if part.wanted.last_fetched_epoch >= 0 {
         let (epoch, offset) = (LeaderEpoch(part.wanted.last_fetched_epoch), part.wanted.fetch_offset);
         match replica.divergence(epoch, offset, view.log_start_offset) {
@@ -436,11 +465,11 @@ fn is_due(gathered: &Gathered, limits: Limits) -> bool {
         || gathered.no_room
         || limits.max_wait.is_zero()
         || gathered.bytes() >= limits.min_bytes
-        || gathered.parts.iter().any(|part| part.found.error.is_some() || part.found.diverging.is_some())
+        || gathered.parts.iter().any(Part::is_due)
 }
 
 /// Waits for news of any partition, then reads once more. Holds no records meanwhile.
-async fn park(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
+async fn park(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits, rack: Option<&StrBytes>) {
     let deadline = tokio::time::sleep(limits.max_wait);
     tokio::pin!(deadline);
     loop {
@@ -465,6 +494,7 @@ async fn park(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
             }
         }
         refind(ctx, &mut gathered.parts);
+        prefer(ctx, rack, &mut gathered.parts);
     }
 }
 
@@ -510,7 +540,12 @@ impl Part {
     }
 
     fn has_data(&self) -> bool {
-        self.found.bytes > 0 || self.found.diverging.is_some()
+        self.found.bytes > 0 || self.found.diverging.is_some() || self.preferred.is_some()
+    }
+
+    /// Whether it has what is not to be waited with.
+    fn is_due(&self) -> bool {
+        self.found.error.is_some() || self.found.diverging.is_some() || self.preferred.is_some()
     }
 }
 
@@ -528,6 +563,7 @@ fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: boo
             TopicRef::Id(id) => FetchedTopicRef::Id(id),
         };
         let found = part.found;
+        let preferred = part.preferred.filter(|_| found.error.is_none());
         let partition = FetchedPartition {
             index,
             error_code: found.error.map_or(0, |error| error.code()),
@@ -535,7 +571,7 @@ fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: boo
             last_stable_offset: found.last_stable_offset,
             log_start_offset: found.log_start_offset,
             aborted_transactions: committed.then(|| found.aborted.iter().map(wire_aborted).collect()),
-            preferred_read_replica: BrokerId::NONE,
+            preferred_read_replica: preferred.unwrap_or(BrokerId::NONE),
             records: found.batches,
             diverging_epoch: found.diverging,
             current_leader: None,
@@ -566,7 +602,7 @@ mod tests {
             log_start_offset: Offset::NONE,
         };
         let key = (TopicRef::Name("t".into()), PartitionIndex(0));
-        Part { key, wanted, replica: Some(Arc::clone(replica)), found: Fetched::nothing() }
+        Part { key, wanted, replica: Some(Arc::clone(replica)), preferred: None, found: Fetched::nothing() }
     }
 
     fn answer(replica: &Arc<Partition>, offset: i64, current: i32, last_fetched: i32) -> (i16, Option<(i32, i64)>) {

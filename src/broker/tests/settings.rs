@@ -10,6 +10,7 @@ mod flush;
 mod identity;
 mod logs;
 mod probes;
+mod racks;
 mod replicas;
 mod requests;
 mod running;

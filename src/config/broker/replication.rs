@@ -23,8 +23,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Interval at which high watermarks are recorded.";
     "replica.lag.time.max.ms" Long "30000" [Any] ReadOnly => Honoured,
         "Time after which a follower that does not catch up is out of sync.";
-    "replica.selector.class" Text null [Any] ReadOnly => NoEffect,
-        "Class that chooses the replica a consumer reads from.";
+    "replica.selector.class" Text null [Any] ReadOnly => Honoured,
+        "Class that chooses the replica a consumer reads from; none but Kafka's RackAwareReplicaSelector.";
     "replica.socket.receive.buffer.bytes" Int "65536" [Any] ReadOnly => NoEffect,
         "SO_RCVBUF of connections to leaders.";
     "replica.socket.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,

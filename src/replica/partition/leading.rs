@@ -11,10 +11,11 @@ use super::{Partition, State};
 use crate::cluster::control::{IsrProposal, IsrRefused, StoredIsr};
 use crate::cluster::znodes::partition_state::Recovery;
 use crate::metrics;
-use crate::replica::followers::{FollowerPosition, NotCounted};
+use crate::replica::followers::{Follower, FollowerPosition, NotCounted};
 use crate::replica::isr::{self, ChangeNumber, Next};
 use crate::replica::leader_link::{FetchRefused, PartitionAsk};
 use crate::replica::news::{Mark, Pulse};
+use crate::replica::selector::Readable;
 use crate::replica::view::PartitionView;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
@@ -206,6 +207,18 @@ impl Partition {
             partition_epoch: repl.partition_epoch(),
         };
         Some(IsrChange { partition: Arc::clone(self), number, proposal })
+    }
+
+    /// Followers in sync that have this offset, if this broker leads. Those out of sync may lag for ever, and a
+    /// consumer with them. Source: Kafka 3.9 `ReplicaManager.findPreferredReadReplica`.
+    pub(crate) fn readable_followers(&self, offset: Offset) -> Vec<Readable> {
+        let repl = self.repl.lock();
+        let in_sync = repl.followers.iter().filter(|follower| repl.isr.committed().contains(&follower.id));
+        let readable = |follower: &Follower| {
+            let log_end = follower.log_end.filter(|end| *end >= offset && follower.log_start <= offset)?;
+            Some(Readable { id: follower.id, log_end, last_caught_up_ms: follower.last_caught_up_ms })
+        };
+        in_sync.filter_map(readable).collect()
     }
 
     /// Looks for followers that are level and not in sync. One change at a time.

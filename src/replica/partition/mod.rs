@@ -47,7 +47,7 @@ use crate::log::reading::tail::Tail;
 use crate::metrics::Traffic;
 pub(crate) use crate::storage::Unwritten;
 use crate::storage::{self, Family, PartitionId, Queued, SharedLogDir, StorageError, Write, WriteSet};
-use crate::types::{LeaderEpoch, LogOpening, Offset, PartitionEpoch};
+use crate::types::{BrokerId, LeaderEpoch, LogOpening, Offset, PartitionEpoch};
 
 #[derive(Debug)]
 struct State {
@@ -211,6 +211,11 @@ impl Partition {
     /// The log directory it lies in.
     pub(crate) fn dir_path(&self) -> PathBuf {
         self.dir.path()
+    }
+
+    /// The broker that this replica is of.
+    pub(crate) fn me(&self) -> BrokerId {
+        self.surroundings.me
     }
 
     pub(crate) fn view(&self) -> PartitionView {

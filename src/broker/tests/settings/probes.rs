@@ -25,6 +25,7 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("replica.fetch.min.bytes", "replicas::a_follower_asks_as_is_set"),
     ("replica.fetch.response.max.bytes", "replicas::a_follower_asks_as_is_set"),
     ("replica.fetch.wait.max.ms", "replicas::a_follower_asks_as_is_set"),
+    ("replica.selector.class", "racks::consumers_are_sent_to_a_follower_in_their_rack_if_that_is_set"),
     ("message.max.bytes", "running::open_logs_take_over_what_is_set_while_they_run"),
     ("min.insync.replicas", "topics::acks_all_wants_as_many_replicas_in_sync_as_is_set"),
     ("compression.type", "running::open_logs_take_over_what_is_set_while_they_run"),
