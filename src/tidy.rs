@@ -129,7 +129,7 @@ const DROPPED: &[(&str, usize, &str)] = &[
     ("coordination/embedded", 1, "a call that ran out of time no longer waits"),
     ("coordination/embedded/watch", 1, "nobody may be waiting any more"),
     ("coordination/zookeeper/watch", 1, "nobody may be waiting any more"),
-    ("coordination/zookeeper/session", 1, "a close that comes late is as good as a cut"),
+    ("coordination/zookeeper/session", 2, "a close that comes late is as good as a cut; what comes after it is closed"),
     ("controller/channel", 2, "a queue's far end has gone with its broker, or with the controller"),
     ("controller/controller", 4, "whoever asked may have gone; a node that stays is found to be ours"),
     ("controller/event", 1, "a lost session counts as changed"),
