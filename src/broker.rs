@@ -520,13 +520,13 @@ impl Parts {
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);
         let epoch = SharedBrokerEpoch::default();
-        let peers = links::peers(config, identity.broker_id, &epoch, &image, clock);
+        let peers = links::peers(config, identity.broker_id, &image, clock);
         let markers = LocalMarkers::new(Arc::clone(&replicas), Arc::clone(&groups), Arc::clone(clock));
         let remote = RemoteMarkers::new(&peers);
         let routed = RoutedMarkers::new(identity.broker_id, Arc::clone(&image), markers.clone(), remote);
         let (controller, seat) = controller::seat();
         let blocks = controller_link::producer_ids(&peers, Arc::new(controller.clone()));
-        let producer_ids = ProducerIds::new(identity.broker_id, blocks);
+        let producer_ids = ProducerIds::new(identity.broker_id, epoch.clone(), blocks);
         let shutdown = controller_link::shutdown(&peers, Arc::new(controller.clone()));
         let changes = Arc::new(IsrChanges::default());
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
@@ -609,6 +609,7 @@ fn audience(config: &Config, listener: &str) -> Audience {
     match config.zookeeper {
         None => Audience::Alone,
         Some(_) if listener == config.inter_broker_listener => Audience::Brokers,
+        Some(_) if Some(listener) == config.control_plane_listener.as_deref() => Audience::Brokers,
         Some(_) => Audience::Clients,
     }
 }

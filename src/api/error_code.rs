@@ -231,6 +231,7 @@ pub(crate) fn of_controller_error(error: &ControllerError) -> i16 {
     match error {
         ControllerError::NotController => ResponseError::NotController.code(),
         ControllerError::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch.code(),
+        ControllerError::BrokerIdNotRegistered => ResponseError::BrokerIdNotRegistered.code(),
         ControllerError::BrokerNotAvailable => ResponseError::BrokerNotAvailable.code(),
         ControllerError::Unavailable(_) => ResponseError::UnknownServerError.code(),
     }

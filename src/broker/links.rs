@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::clock::SharedClock;
 use crate::cluster::control::{BrokerLink, LiveBroker};
 use crate::cluster::image::ImagePublisher;
-use crate::cluster::registration::SharedBrokerEpoch;
 use crate::config::Config;
 use crate::controller::LinkSource;
 use crate::peer::address::Addresses;
 use crate::peer::broker_link::RemoteBroker;
+use crate::peer::versions::Versions;
 use crate::peer::{Patience, Peers};
 use crate::types::BrokerId;
 
@@ -32,18 +32,15 @@ impl LinkSource for Links {
 }
 
 /// What all connections to other brokers share.
-pub(super) fn peers(
-    config: &Config,
-    me: BrokerId,
-    epoch: &SharedBrokerEpoch,
-    image: &Arc<ImagePublisher>,
-    clock: &SharedClock,
-) -> Peers {
+pub(super) fn peers(config: &Config, me: BrokerId, image: &Arc<ImagePublisher>, clock: &SharedClock) -> Peers {
+    let addresses = Addresses::new(Arc::clone(image), &config.inter_broker_listener);
+    let control = config.control_plane_listener.as_deref().map(|listener| addresses.on(listener));
     let patience = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
     Peers {
         me,
-        epoch: epoch.clone(),
-        addresses: Addresses::new(Arc::clone(image), &config.inter_broker_listener),
+        control: control.unwrap_or_else(|| addresses.clone()),
+        addresses,
+        versions: Versions::of(config.inter_broker_protocol),
         clock: Arc::clone(clock),
         patience: Patience {
             controller: patience(config.controller_socket_timeout_ms),

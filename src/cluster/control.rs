@@ -161,14 +161,21 @@ pub(crate) enum ControllerError {
     /// BROKER_NOT_AVAILABLE (8), to ControlledShutdown: the broker is not registered.
     #[error("the broker is not registered")]
     BrokerNotAvailable,
+    /// BROKER_ID_NOT_REGISTERED (102), to AllocateProducerIds: the same.
+    #[error("the broker's id is not registered")]
+    BrokerIdNotRegistered,
     #[error("{0}")]
     Unavailable(String),
 }
 
 /// Broker → controller, AllocateProducerIds.
 pub(crate) trait ControllerLink: Debug + Send + Sync + 'static {
-    /// A block of ids that no other broker gets.
-    fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>>;
+    /// A block of ids that no other broker gets, for the broker under exactly this registration.
+    fn allocate_producer_ids(
+        &self,
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    ) -> BoxFuture<'_, Result<Range<i64>, ControllerError>>;
 }
 
 /// AlterPartition 3: what a leader wants the ISRs of its partitions to be.

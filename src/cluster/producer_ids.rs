@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::control::{ControllerError, ControllerLink};
+use super::registration::SharedBrokerEpoch;
 use super::znodes::producer_ids::BLOCK_IDS;
 use crate::task;
 use crate::types::{BrokerId, ProducerId};
@@ -43,6 +44,7 @@ impl Blocks {
 #[derive(Debug)]
 pub(crate) struct ProducerIds {
     broker: BrokerId,
+    epoch: SharedBrokerEpoch,
     controller: Arc<dyn ControllerLink>,
     blocks: Mutex<Blocks>,
     /// One request for a block at a time.
@@ -50,8 +52,9 @@ pub(crate) struct ProducerIds {
 }
 
 impl ProducerIds {
-    pub(crate) fn new(broker: BrokerId, controller: Arc<dyn ControllerLink>) -> Arc<Self> {
-        Arc::new(Self { broker, controller, blocks: Mutex::default(), fetching: Semaphore::new(1) })
+    /// For `broker` under its registration of the moment.
+    pub(crate) fn new(broker: BrokerId, epoch: SharedBrokerEpoch, controller: Arc<dyn ControllerLink>) -> Arc<Self> {
+        Arc::new(Self { broker, epoch, controller, blocks: Mutex::default(), fetching: Semaphore::new(1) })
     }
 
     /// An id that no producer has or had.
@@ -86,7 +89,7 @@ impl ProducerIds {
         if !self.blocks.lock().is_low() {
             return Ok(());
         }
-        let block = self.controller.allocate_producer_ids(self.broker).await?;
+        let block = self.controller.allocate_producer_ids(self.broker, self.epoch.get()).await?;
         debug!(?block, "a block of producer ids");
         let mut blocks = self.blocks.lock();
         match blocks.current.is_empty() {
@@ -106,6 +109,7 @@ mod tests {
     use futures_util::future::{BoxFuture, join_all, ready};
 
     use super::*;
+    use crate::types::BrokerEpoch;
 
     #[derive(Debug, Default)]
     struct Controller {
@@ -113,7 +117,11 @@ mod tests {
     }
 
     impl ControllerLink for Controller {
-        fn allocate_producer_ids(&self, _: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
+        fn allocate_producer_ids(
+            &self,
+            _: BrokerId,
+            _: BrokerEpoch,
+        ) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
             let start = self.blocks.fetch_add(1, Ordering::SeqCst) * BLOCK_IDS;
             ready(Ok(start..start + BLOCK_IDS)).boxed()
         }
@@ -122,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn ids_never_repeat_and_blocks_are_fetched_once_each() {
         let controller = Arc::new(Controller::default());
-        let ids = ProducerIds::new(BrokerId(1), controller.clone());
+        let ids = ProducerIds::new(BrokerId(1), SharedBrokerEpoch::default(), controller.clone());
         let mut seen = HashSet::new();
         for _ in 0..25 {
             for id in join_all((0..100).map(|_| ids.next())).await {
@@ -138,13 +146,20 @@ mod tests {
     struct Nobody;
 
     impl ControllerLink for Nobody {
-        fn allocate_producer_ids(&self, _: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
+        fn allocate_producer_ids(
+            &self,
+            _: BrokerId,
+            _: BrokerEpoch,
+        ) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
             ready(Err(ControllerError::NotController)).boxed()
         }
     }
 
     #[tokio::test]
     async fn without_a_controller_there_is_an_error() {
-        assert_eq!(ProducerIds::new(BrokerId(1), Arc::new(Nobody)).next().await, Err(ControllerError::NotController));
+        assert_eq!(
+            ProducerIds::new(BrokerId(1), SharedBrokerEpoch::default(), Arc::new(Nobody)).next().await,
+            Err(ControllerError::NotController)
+        );
     }
 }

@@ -77,12 +77,13 @@ pub(crate) fn http(reader: &Reader<'_>) -> Result<Option<HttpListener>, ConfigEr
     Ok(Some(HttpListener { host: host.into(), port }))
 }
 
-/// The three answers.
+/// The four answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resolved {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) advertised: Vec<Listener>,
     pub(crate) inter_broker: String,
+    pub(crate) control_plane: Option<String>,
 }
 
 /// Reads all settings of listeners. Those named in `controller.listener.names` are KRaft's and left out.
@@ -109,6 +110,7 @@ pub(crate) fn resolve(reader: &Reader<'_>, host_name: &str) -> Result<Resolved, 
         return Err(reader.invalid(advertised_by, why));
     }
     let inter_broker = inter_broker(reader, &map, &advertised, advertised_by)?;
+    let control_plane = control_plane(reader, &map, &advertised, &inter_broker)?;
     let opened: BTreeSet<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
     if !advertised.iter().all(|listener| opened.contains(listener.name.as_str())) {
         let why = format!(
@@ -132,7 +134,7 @@ pub(crate) fn resolve(reader: &Reader<'_>, host_name: &str) -> Result<Resolved, 
             listener.host = host_name.into();
         }
     }
-    Ok(Resolved { listeners, advertised, inter_broker })
+    Ok(Resolved { listeners, advertised, inter_broker, control_plane })
 }
 
 fn names(listeners: &[Listener]) -> String {
@@ -248,6 +250,39 @@ fn inter_broker(
     Ok(name)
 }
 
+/// Source: Kafka 3.9 `KafkaConfig.getControlPlaneListenerNameAndSecurityProtocol`, `validateValues`.
+fn control_plane(
+    reader: &Reader<'_>,
+    map: &ProtocolMap,
+    advertised: &[Listener],
+    inter_broker: &str,
+) -> Result<Option<String>, ConfigError> {
+    const NAME: &str = "control.plane.listener.name";
+    let Some(name) = reader.text(NAME).map(|name| name.to_uppercase()) else { return Ok(None) };
+    let refuse = |why: &str| Err(reader.invalid(NAME, why));
+    if reader.given("process.roles").is_some_and(|roles| !roles.value.trim().is_empty()) {
+        return refuse(&format!("{NAME} is not supported in KRaft mode."));
+    }
+    if !map.contains_key(&name) {
+        let why = format!("Listener with {name} defined in {NAME} not found in listener.security.protocol.map.");
+        return refuse(&why);
+    }
+    if !advertised.iter().any(|listener| listener.name == name) {
+        return refuse(&format!(
+            "{NAME} must be a listener name defined in advertised.listeners. The valid options based on currently \
+             configured listeners are {}",
+            names(advertised)
+        ));
+    }
+    if name == inter_broker {
+        return refuse(&format!(
+            "{NAME}, when defined, should have a different value from the inter broker listener name. Currently they \
+             both have the value ListenerName({name})"
+        ));
+    }
+    Ok(Some(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{config, error};
@@ -319,6 +354,34 @@ mod tests {
             assert!(error.contains(expected), "{given:?}: {error}");
             assert!(!error.contains('\n') && error.contains("--override"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_controllers_listener_is_another_one_than_that_of_brokers() {
+        let of = |name| {
+            [
+                MAP,
+                ("listeners", "A://h:1,B://h:2"),
+                ("inter.broker.listener.name", "A"),
+                ("control.plane.listener.name", name),
+            ]
+        };
+        assert_eq!(config(&of("b")).control_plane_listener.as_deref(), Some("B"));
+        assert_eq!(config(&of("b")[..3]).control_plane_listener, None);
+        for (name, expected) in [
+            (
+                "C",
+                "Listener with C defined in control.plane.listener.name not found in listener.security.protocol.map.",
+            ),
+            ("", "not found in listener.security.protocol.map."),
+            ("A", "Currently they both have the value ListenerName(A)"),
+        ] {
+            assert!(error(&of(name)).contains(expected), "{}", error(&of(name)));
+        }
+        let hidden = error(&[&of("B")[..], &[("advertised.listeners", "A://h:1")]].concat());
+        assert!(hidden.contains("must be a listener name defined in advertised.listeners"), "{hidden}");
+        let kraft = [("process.roles", "broker,controller"), ("node.id", "1")];
+        assert!(error(&[&of("B")[..], &kraft].concat()).contains("is not supported in KRaft mode"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod listeners;
 pub mod machine;
 pub mod precedence;
 mod properties;
+pub mod protocol;
 mod reader;
 pub mod resolve;
 pub mod setting;
@@ -32,6 +33,7 @@ pub use describe::{ConfigEntry, ConfigSource, Synonym};
 pub use dynamic::DynamicLevel;
 pub use listeners::{HttpListener, Listener, SecurityProtocol};
 pub use machine::Machine;
+pub use protocol::ProtocolVersion;
 pub use resolve::{Config, Inputs, ReplicaSelector, ZookeeperConfig};
 pub use topic::{CompressionType, TimestampType, TopicConfig};
 

@@ -12,6 +12,7 @@ use super::kraft_mode;
 use super::listeners::{self, HttpListener, Listener};
 use super::machine::Machine;
 use super::precedence::Settings;
+use super::protocol::{self, ProtocolVersion};
 use super::reader::Reader;
 use super::sources;
 use super::topic::{TopicConfig, TopicValues};
@@ -39,6 +40,10 @@ pub struct Config {
     pub advertised_listeners: Vec<Listener>,
     /// Name of one of `advertised_listeners`.
     pub inter_broker_listener: String,
+    /// Another of them, where brokers and the controller speak; `None`: they do on `inter_broker_listener`.
+    pub control_plane_listener: Option<String>,
+    /// What brokers of the cluster may say to each other.
+    pub inter_broker_protocol: ProtocolVersion,
     /// `None`: the node coordinates itself.
     pub zookeeper: Option<ZookeeperConfig>,
     /// Whether a broker that stops has the controller move away what it leads, and how long it may take: retries, each
@@ -286,6 +291,8 @@ impl Config {
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,
             inter_broker_listener: listeners.inter_broker,
+            control_plane_listener: listeners.control_plane,
+            inter_broker_protocol: protocol::resolve(reader, alone)?,
             zookeeper,
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable"),
             controlled_shutdown_max_retries: reader.int("controlled.shutdown.max.retries"),

@@ -138,8 +138,12 @@ impl ControllerHandle {
 }
 
 impl ControllerLink for ControllerHandle {
-    fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
-        self.ask(move |reply| Command::AllocateProducerIds { broker, reply }).boxed()
+    fn allocate_producer_ids(
+        &self,
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    ) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
+        self.ask(move |reply| Command::AllocateProducerIds { broker, broker_epoch, reply }).boxed()
     }
 }
 
@@ -303,7 +307,9 @@ impl Controller {
     /// What no longer waits for its answer asks again.
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::AllocateProducerIds { broker, reply } => answer(reply, self.allocate(broker).await),
+            Command::AllocateProducerIds { broker, broker_epoch, reply } => {
+                answer(reply, self.allocate(broker, broker_epoch).await);
+            }
             Command::AlterPartition(first) => self.alter_partitions(first).await,
             Command::ControlledShutdown { broker, broker_epoch, reply } => {
                 answer(reply, self.shut_down_broker(broker, broker_epoch).await);
@@ -501,9 +507,9 @@ impl Controller {
         }
     }
 
-    async fn allocate(&mut self, broker: BrokerId) -> Result<Range<i64>, ControllerError> {
+    async fn allocate(&mut self, broker: BrokerId, epoch: BrokerEpoch) -> Result<Range<i64>, ControllerError> {
         let Some(term) = &mut self.term else { return Err(ControllerError::NotController) };
-        let result = term.allocate_producer_ids(broker).await;
+        let result = term.allocate_producer_ids(broker, epoch).await;
         self.settle(result, |interrupted| ControllerError::Unavailable(interrupted.to_string())).await
     }
 

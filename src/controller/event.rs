@@ -57,6 +57,7 @@ pub(super) struct IsrRequest {
 pub(super) enum Command {
     AllocateProducerIds {
         broker: BrokerId,
+        broker_epoch: BrokerEpoch,
         reply: oneshot::Sender<Result<Range<i64>, ControllerError>>,
     },
     AlterPartition(IsrRequest),

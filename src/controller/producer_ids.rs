@@ -5,12 +5,14 @@
 
 use std::ops::Range;
 
+use tracing::warn;
+
 use super::fence::Interrupted;
 use super::term::Term;
 use crate::cluster::control::ControllerError;
 use crate::cluster::znodes::producer_ids;
 use crate::coordination::{CoordinationError, CreateMode, Op};
-use crate::types::BrokerId;
+use crate::types::{BrokerEpoch, BrokerId};
 
 /// Attempts when another broker writes the node, which only a broker older than Kafka 3.0 does.
 const ATTEMPTS_MAX: usize = 10;
@@ -19,9 +21,18 @@ impl Term {
     pub(super) async fn allocate_producer_ids(
         &mut self,
         broker: BrokerId,
+        epoch: BrokerEpoch,
     ) -> Result<Result<Range<i64>, ControllerError>, Interrupted> {
-        if !self.context.brokers.contains_key(&broker) {
-            return Ok(Err(ControllerError::StaleBrokerEpoch));
+        match self.context.brokers.get(&broker).map(|known| known.epoch) {
+            Some(known) if known == epoch => {}
+            Some(known) => {
+                warn!(%broker, broker_epoch = %epoch, %known, "producer ids for another registration are refused");
+                return Ok(Err(ControllerError::StaleBrokerEpoch));
+            }
+            None => {
+                warn!(%broker, "producer ids for an unknown broker are refused");
+                return Ok(Err(ControllerError::BrokerIdNotRegistered));
+            }
         }
         for _ in 0..ATTEMPTS_MAX {
             let path = producer_ids::PATH.to_owned();

@@ -34,7 +34,7 @@ use crate::config::{Config, Inputs, Machine};
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::embedded::testing::TreeDir;
 use crate::coordination::{Coordination, CreateMode};
-use crate::types::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId, TopicName};
+use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId, TopicName};
 
 #[derive(Debug, Clone)]
 enum Heard {
@@ -409,7 +409,7 @@ async fn other_broker_takes_over_when_the_controller_dies() {
     cluster.create("t", &[&[1, 2]]).await;
     two.sees(|image| image.topic("t").is_some()).await;
     assert!(!two.controller.is_active());
-    let refused = two.controller.allocate_producer_ids(BrokerId(2)).await;
+    let refused = two.controller.allocate_producer_ids(BrokerId(2), two.registrar.epoch.get()).await;
     assert_eq!(refused, Err(ControllerError::NotController));
     one.die().await;
     two.active().await;
@@ -504,14 +504,18 @@ async fn producer_ids_come_in_blocks_that_never_repeat() {
     let cluster = Cluster::new().await;
     let one = cluster.start(1).await;
     one.active().await;
-    assert_eq!(one.controller.allocate_producer_ids(BrokerId(1)).await, Ok(1000..2000));
-    assert_eq!(one.controller.allocate_producer_ids(BrokerId(1)).await, Ok(2000..3000));
-    let stranger = one.controller.allocate_producer_ids(BrokerId(9)).await;
-    assert_eq!(stranger, Err(ControllerError::StaleBrokerEpoch));
+    assert_eq!(one.controller.allocate_producer_ids(BrokerId(1), one.registrar.epoch.get()).await, Ok(1000..2000));
+    assert_eq!(one.controller.allocate_producer_ids(BrokerId(1), one.registrar.epoch.get()).await, Ok(2000..3000));
+    let stranger = one.controller.allocate_producer_ids(BrokerId(9), one.registrar.epoch.get()).await;
+    assert_eq!(stranger, Err(ControllerError::BrokerIdNotRegistered));
+    for other in [-1, 0, one.registrar.epoch.get().0 - 1, one.registrar.epoch.get().0 + 1] {
+        let stale = one.controller.allocate_producer_ids(BrokerId(1), BrokerEpoch(other)).await;
+        assert_eq!(stale, Err(ControllerError::StaleBrokerEpoch), "{other}");
+    }
     one.die().await;
     let again = cluster.start(1).await;
     again.active().await;
-    assert_eq!(again.controller.allocate_producer_ids(BrokerId(1)).await, Ok(3000..4000));
+    assert_eq!(again.controller.allocate_producer_ids(BrokerId(1), again.registrar.epoch.get()).await, Ok(3000..4000));
 }
 
 #[tokio::test(start_paused = true)]

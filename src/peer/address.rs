@@ -27,7 +27,7 @@ pub(crate) enum AddressError {
     NotLive(BrokerId),
     #[error("no controller is known yet")]
     NoController,
-    #[error("broker {broker} has no listener {listener}, which is this broker's inter.broker.listener.name")]
+    #[error("broker {broker} has no listener {listener}, by which this broker reaches others")]
     NoListener { broker: BrokerId, listener: Arc<str> },
     #[error("listener {listener} of broker {broker} asks for {protocol}, which is not supported yet")]
     Protocol { broker: BrokerId, listener: Arc<str>, protocol: String },
@@ -37,13 +37,18 @@ pub(crate) enum AddressError {
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     image: Arc<ImagePublisher>,
-    /// `inter.broker.listener.name`.
+    /// `inter.broker.listener.name`, or `control.plane.listener.name`.
     listener: Arc<str>,
 }
 
 impl Addresses {
     pub(crate) fn new(image: Arc<ImagePublisher>, listener: &str) -> Self {
         Self { image, listener: Arc::from(listener) }
+    }
+
+    /// The same brokers on another listener.
+    pub(crate) fn on(&self, listener: &str) -> Self {
+        Self::new(Arc::clone(&self.image), listener)
     }
 
     /// Of a broker that the image shows as live.

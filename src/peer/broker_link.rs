@@ -33,7 +33,7 @@ pub(crate) struct RemoteBroker {
 impl RemoteBroker {
     pub(crate) fn new(peers: &Peers, broker: &LiveBroker) -> Arc<Self> {
         let connection = peers.connection("controller", CONTROL_FRAME_BYTES_MAX);
-        Arc::new(Self { to: peers.addresses.of_live(broker), connection, peers: peers.clone() })
+        Arc::new(Self { to: peers.control.of_live(broker), connection, peers: peers.clone() })
     }
 
     /// # Errors

@@ -14,6 +14,7 @@ pub(super) mod code {
     pub(crate) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
     pub(crate) const STALE_CONTROLLER_EPOCH: i16 = 11;
     pub(crate) const NETWORK_EXCEPTION: i16 = 13;
+    pub(crate) const UNSUPPORTED_VERSION: i16 = 35;
     pub(crate) const NOT_CONTROLLER: i16 = 41;
     pub(crate) const INVALID_REQUEST: i16 = 42;
     pub(crate) const OPERATION_NOT_ATTEMPTED: i16 = 55;
@@ -25,6 +26,7 @@ pub(super) mod code {
     pub(crate) const STALE_BROKER_EPOCH: i16 = 77;
     pub(crate) const INVALID_UPDATE_VERSION: i16 = 95;
     pub(crate) const UNKNOWN_TOPIC_ID: i16 = 100;
+    pub(crate) const BROKER_ID_NOT_REGISTERED: i16 = 102;
     pub(crate) const INCONSISTENT_TOPIC_ID: i16 = 103;
     pub(crate) const FETCH_SESSION_TOPIC_ID_ERROR: i16 = 106;
     pub(crate) const INELIGIBLE_REPLICA: i16 = 107;
@@ -52,6 +54,7 @@ pub(super) fn controller(error_code: i16) -> Result<(), ControllerError> {
         code::NOT_CONTROLLER => ControllerError::NotController,
         code::STALE_BROKER_EPOCH => ControllerError::StaleBrokerEpoch,
         code::BROKER_NOT_AVAILABLE => ControllerError::BrokerNotAvailable,
+        code::BROKER_ID_NOT_REGISTERED => ControllerError::BrokerIdNotRegistered,
         other => ControllerError::Unavailable(format!("the controller answered with error code {other}")),
     })
 }
@@ -117,9 +120,12 @@ mod tests {
         ] {
             assert_eq!(control(error_code::of_control_error(&error)), Err(error));
         }
-        for error in
-            [ControllerError::NotController, ControllerError::StaleBrokerEpoch, ControllerError::BrokerNotAvailable]
-        {
+        for error in [
+            ControllerError::NotController,
+            ControllerError::StaleBrokerEpoch,
+            ControllerError::BrokerNotAvailable,
+            ControllerError::BrokerIdNotRegistered,
+        ] {
             assert_eq!(controller(error_code::of_controller_error(&error)), Err(error));
         }
         for error in [

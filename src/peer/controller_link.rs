@@ -1,8 +1,9 @@
-//! Broker → controller: AllocateProducerIds 0, AlterPartition 3 and ControlledShutdown 3.
+//! Broker → controller: AllocateProducerIds 0, AlterPartition 2 or 3, and ControlledShutdown 3.
 //!
 //! The controller is the broker that the last UpdateMetadata named. If that is this one, the call goes to its own
 //! controller, in process. Each call is made once: on NOT_CONTROLLER, or without an answer, the caller makes it again
-//! when it likes, and by then the image may name another.
+//! when it likes, and by then the image may name another. It goes to the controller's `control.plane.listener.name`,
+//! where this broker has one set, but for ControlledShutdown, as in Kafka.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, Request};
 
 use super::Peers;
-use super::address::Address;
+use super::address::{Address, Addresses};
 use super::codes;
 use super::connection::{Ask, Connection};
 use crate::cluster::control::{
@@ -30,8 +31,8 @@ use crate::wire::codec;
 use crate::wire::control::{Control, ControlledShutdown, ControlledShutdownAnswer, Message};
 
 const ALLOCATE_PRODUCER_IDS_VERSION: i16 = 0;
-/// 3 has the epochs of the ISR's members; 2 brought topic ids.
-const ALTER_PARTITION_VERSION: i16 = 3;
+/// From here on the ISR's members come with their epochs.
+const ALTER_PARTITION_VERSION_EPOCHS: i16 = 3;
 
 /// One link to the controller, wherever it runs: `L` is the seam, and what answers for it in this process. Each has a
 /// connection of its own, so that an AlterPartition does not wait for a block of ids.
@@ -74,8 +75,8 @@ impl<L: ?Sized> Routed<L> {
         Arc::new(Self { peers: peers.clone(), local, connection })
     }
 
-    fn route(&self) -> Result<Route, ControllerError> {
-        let addresses = &self.peers.addresses;
+    /// By the listener that `addresses` is of.
+    fn route(&self, addresses: &Addresses) -> Result<Route, ControllerError> {
         let controller = addresses.controller().map_err(unavailable)?;
         if controller == self.peers.me {
             return Ok(Route::Local);
@@ -85,14 +86,13 @@ impl<L: ?Sized> Routed<L> {
 }
 
 impl Routed<dyn ControllerLink> {
-    async fn allocate(&self, broker: BrokerId) -> Result<Range<i64>, ControllerError> {
-        let to = match self.route()? {
-            Route::Local => return self.local.allocate_producer_ids(broker).await,
+    async fn allocate(&self, broker: BrokerId, broker_epoch: BrokerEpoch) -> Result<Range<i64>, ControllerError> {
+        let to = match self.route(&self.peers.control)? {
+            Route::Local => return self.local.allocate_producer_ids(broker, broker_epoch).await,
             Route::To(to) => to,
         };
-        let request = AllocateProducerIdsRequest::default()
-            .with_broker_id(broker.0.into())
-            .with_broker_epoch(self.peers.epoch.get().0);
+        let request =
+            AllocateProducerIdsRequest::default().with_broker_id(broker.0.into()).with_broker_epoch(broker_epoch.0);
         let ask = ask(&request, ALLOCATE_PRODUCER_IDS_VERSION)?;
         let decode = |body| decode::<AllocateProducerIdsResponse>(body, ALLOCATE_PRODUCER_IDS_VERSION);
         let answer = self.connection.call(&to, ask, self.peers.patience.request, decode).await.map_err(unavailable)?;
@@ -107,12 +107,13 @@ impl Routed<dyn ControllerLink> {
 
 impl Routed<dyn IsrLink> {
     async fn alter(&self, request: AlterPartition) -> Result<IsrResults, ControllerError> {
-        let to = match self.route()? {
+        let to = match self.route(&self.peers.control)? {
             Route::Local => return self.local.alter_partition(request).await,
             Route::To(to) => to,
         };
-        let ask = ask(&of_proposals(&request), ALTER_PARTITION_VERSION)?;
-        let decode = |body| decode::<AlterPartitionResponse>(body, ALTER_PARTITION_VERSION);
+        let version = self.peers.versions.alter_partition;
+        let ask = ask(&of_proposals(&request, version), version)?;
+        let decode = |body| decode::<AlterPartitionResponse>(body, version);
         let answer = self.connection.call(&to, ask, self.peers.patience.request, decode).await.map_err(unavailable)?;
         codes::controller(answer.error_code)?;
         Ok(stored(answer))
@@ -125,7 +126,7 @@ impl Routed<dyn ShutdownLink> {
         broker: BrokerId,
         broker_epoch: BrokerEpoch,
     ) -> Result<Vec<(TopicName, PartitionIndex)>, ControllerError> {
-        let to = match self.route()? {
+        let to = match self.route(&self.peers.addresses)? {
             Route::Local => return self.local.controlled_shutdown(broker, broker_epoch).await,
             Route::To(to) => to,
         };
@@ -140,8 +141,12 @@ impl Routed<dyn ShutdownLink> {
 }
 
 impl ControllerLink for Routed<dyn ControllerLink> {
-    fn allocate_producer_ids(&self, broker: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
-        self.allocate(broker).boxed()
+    fn allocate_producer_ids(
+        &self,
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    ) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
+        self.allocate(broker, broker_epoch).boxed()
     }
 }
 
@@ -171,10 +176,10 @@ fn decode<R: Decodable>(body: BytesMut, version: i16) -> Result<R, crate::wire::
 }
 
 /// Neighbours of one topic share its head.
-fn of_proposals(request: &AlterPartition) -> AlterPartitionRequest {
+fn of_proposals(request: &AlterPartition, version: i16) -> AlterPartitionRequest {
     let mut topics: Vec<TopicData> = Vec::new();
     for proposal in &request.partitions {
-        let partition = of_proposal(proposal);
+        let partition = of_proposal(proposal, version);
         match topics.last_mut() {
             Some(topic) if topic.topic_id == proposal.topic_id.0 => topic.partitions.push(partition),
             _ => topics.push(TopicData::default().with_topic_id(proposal.topic_id.0).with_partitions(vec![partition])),
@@ -186,19 +191,24 @@ fn of_proposals(request: &AlterPartition) -> AlterPartitionRequest {
         .with_topics(topics)
 }
 
-fn of_proposal(proposal: &IsrProposal) -> PartitionData {
+fn of_proposal(proposal: &IsrProposal, version: i16) -> PartitionData {
     let member = |&(broker, epoch): &(BrokerId, BrokerEpoch)| {
         BrokerState::default().with_broker_id(broker.0.into()).with_broker_epoch(epoch.0)
     };
-    PartitionData::default()
+    let partition = PartitionData::default()
         .with_partition_index(proposal.partition.0)
         .with_leader_epoch(proposal.leader_epoch.0)
-        .with_new_isr_with_epochs(proposal.isr.iter().map(member).collect())
         .with_leader_recovery_state(match proposal.recovery {
             Recovery::Recovered => 0,
             Recovery::Recovering => 1,
         })
-        .with_partition_epoch(proposal.partition_epoch.0)
+        .with_partition_epoch(proposal.partition_epoch.0);
+    match version {
+        ..ALTER_PARTITION_VERSION_EPOCHS => {
+            partition.with_new_isr(proposal.isr.iter().map(|(broker, _)| broker.0.into()).collect())
+        }
+        _ => partition.with_new_isr_with_epochs(proposal.isr.iter().map(member).collect()),
+    }
 }
 
 fn stored(answer: AlterPartitionResponse) -> IsrResults {

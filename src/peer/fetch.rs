@@ -1,4 +1,4 @@
-//! Follower → leader: Fetch 17 and ListOffsets 9 over a connection.
+//! Follower → leader: Fetch and ListOffsets over a connection, in the versions that [`super::versions`] has.
 //!
 //! Sessions are the caller's. Version 12, with names, where a topic has no id. A fetch that is dropped closes its
 //! socket, so an answer is never taken for another's; the leader may have counted it.
@@ -24,11 +24,10 @@ use crate::types::{BrokerId, LeaderEpoch, Offset};
 use crate::wire::fetch::{FetchResponse, FetchedPartition, FetchedTopicRef};
 use crate::wire::{codec, fetch_answer};
 
-/// By topic id.
-const FETCH_VERSION: i16 = 17;
 /// By topic name, for a topic that has no id.
 const FETCH_VERSION_NAMES: i16 = 12;
-const LIST_OFFSETS_VERSION: i16 = 9;
+/// From here on a follower says with its id under which registration it fetches.
+const FETCH_VERSION_STATE: i16 = 15;
 /// Largest answer: what a follower asks for, and one batch as large as a topic's `max.message.bytes` may sensibly be.
 const FETCH_FRAME_BYTES_MAX: usize = 138 << 20;
 const TIMESTAMP_LATEST: i64 = -1;
@@ -79,10 +78,10 @@ impl RemoteLeader {
     }
 
     async fn fetched(&self, ask: FetchAsk) -> Result<Result<FetchAnswer, SessionError>, LinkError> {
-        let version = if ask.by_name { FETCH_VERSION_NAMES } else { FETCH_VERSION };
+        let version = if ask.by_name { FETCH_VERSION_NAMES } else { self.peers.versions.fetch };
         let waits = Duration::from_millis(u64::try_from(ask.max_wait_ms).unwrap_or(0));
         let decode = |body| Ok(fetch_answer::decode(body, version)?);
-        let response = self.call(&of_ask(&ask), version, waits, decode).await?;
+        let response = self.call(&of_ask(&ask, version), version, waits, decode).await?;
         if let Some(error) = codes::session(response.error_code) {
             return Ok(Err(error));
         }
@@ -110,9 +109,9 @@ impl RemoteLeader {
             .with_name(StrBytes::from_string(id.topic.to_string()).into())
             .with_partitions(vec![partition]);
         let request = ListOffsetsRequest::default().with_replica_id(self.peers.me.0.into()).with_topics(vec![topic]);
-        let decode =
-            |body: bytes::BytesMut| codec::decode_response::<ListOffsetsResponse>(body.freeze(), LIST_OFFSETS_VERSION);
-        let response = self.call(&request, LIST_OFFSETS_VERSION, Duration::ZERO, decode).await?;
+        let version = self.peers.versions.list_offsets;
+        let decode = |body: bytes::BytesMut| codec::decode_response::<ListOffsetsResponse>(body.freeze(), version);
+        let response = self.call(&request, version, Duration::ZERO, decode).await?;
         let mut topics = response.topics.iter().filter(|topic| topic.name.as_str() == id.topic.as_str());
         let partitions = topics.next().into_iter().flat_map(|topic| &topic.partitions);
         let found = partitions.into_iter().find(|partition| partition.partition_index == id.partition.0);
@@ -137,7 +136,7 @@ impl LeaderLink for RemoteLeader {
 }
 
 /// Neighbours of one topic share its head.
-fn of_ask(ask: &FetchAsk) -> FetchRequest {
+fn of_ask(ask: &FetchAsk, version: i16) -> FetchRequest {
     let mut topics: Vec<FetchTopic> = Vec::new();
     let mut last: Option<&PartitionId> = None;
     for wanted in &ask.partitions {
@@ -162,7 +161,7 @@ fn of_ask(ask: &FetchAsk) -> FetchRequest {
         .with_session_epoch(ask.session.epoch)
         .with_topics(topics)
         .with_forgotten_topics_data(of_forgotten(&ask.forgotten));
-    if ask.by_name {
+    if version < FETCH_VERSION_STATE {
         return request.with_replica_id(ask.replica.0.into());
     }
     let state = ReplicaState::default().with_replica_id(ask.replica.0.into()).with_replica_epoch(ask.replica_epoch.0);

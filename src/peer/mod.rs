@@ -3,8 +3,8 @@
 //!
 //! Connections are made for a purpose and are not shared: a fetch that waits for half a second holds its socket. Each
 //! has one request under way, so an answer can belong to no other, and what is not answered in time ends the socket.
-//! Versions are those of `inter.broker.protocol.version` 3.9, without asking: brokers of ZooKeeper's time do not
-//! negotiate on these connections.
+//! Versions are those of `inter.broker.protocol.version`, without asking: brokers of ZooKeeper's time do not negotiate
+//! on these connections.
 
 pub(crate) mod address;
 pub(crate) mod broker_link;
@@ -21,22 +21,24 @@ mod to_brokers;
 #[cfg(test)]
 mod transaction_tests;
 pub(crate) mod verify;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::address::Addresses;
+use self::versions::Versions;
 use crate::clock::SharedClock;
-use crate::cluster::registration::SharedBrokerEpoch;
 use crate::types::BrokerId;
 
 /// What all connections of this broker to others share.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     pub(crate) me: BrokerId,
-    /// Of this broker's registration.
-    pub(crate) epoch: SharedBrokerEpoch,
     pub(crate) addresses: Addresses,
+    /// Where brokers hear the controller, and it them: the same, if they have no listener of their own for that.
+    pub(crate) control: Addresses,
+    pub(crate) versions: Versions,
     pub(crate) clock: SharedClock,
     pub(crate) patience: Patience,
 }

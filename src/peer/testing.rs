@@ -10,10 +10,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::address::{Address, Addresses};
+use super::versions::Versions;
 use super::{Patience, Peers};
 use crate::clock::SystemClock;
 use crate::cluster::control::{ControlHead, Endpoint, LiveBroker, UpdateMetadata};
 use crate::cluster::image::ImagePublisher;
+use crate::config::ProtocolVersion;
 use crate::task;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 use crate::wire::codec;
@@ -144,8 +146,9 @@ pub(super) fn peers(brokers: &[LiveBroker], controller: i32) -> Peers {
     let patience = Duration::from_secs(20);
     Peers {
         me: BrokerId(1),
-        epoch: crate::cluster::registration::SharedBrokerEpoch::default(),
-        addresses: Addresses::new(image, "BROKERS"),
+        addresses: Addresses::new(Arc::clone(&image), "BROKERS"),
+        control: Addresses::new(image, "BROKERS"),
+        versions: Versions::of(ProtocolVersion::LATEST),
         clock: Arc::new(SystemClock),
         patience: Patience { controller: patience, request: patience, replica: patience },
     }

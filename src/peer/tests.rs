@@ -18,6 +18,7 @@ use super::connection::{Ask, CallError, Connection};
 use super::controller_link;
 use super::fetch::RemoteLeaders;
 use super::testing::{Act, Other, peers};
+use super::verify::RemoteVerification;
 use super::*;
 use crate::clock::SystemClock;
 use crate::cluster::control::{
@@ -26,12 +27,16 @@ use crate::cluster::control::{
     TopicMetadata, UpdateMetadata,
 };
 use crate::cluster::znodes::partition_state::Recovery;
+use crate::config::ProtocolVersion;
+use crate::coordinator::peer_links::VerifyLink;
+use crate::coordinator::transaction::request::PartitionsRequest;
 use crate::replica::leader_link::{
     FetchAsk, FetchKey, FetchRefused, Fetched, LeaderLinks, LogEnd, PartitionAsk, PartitionId, SessionAsk,
     SessionError, TopicRef,
 };
 use crate::types::{
-    BrokerEpoch, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,
+    BrokerEpoch, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, ProducerEpoch, ProducerId,
+    TopicId, TopicName, TopicPartition,
 };
 use crate::wire::control::{self as wire, Message};
 use crate::wire::fetch::{FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef, encode};
@@ -281,6 +286,7 @@ impl ControllerLink for Own {
     fn allocate_producer_ids(
         &self,
         _: BrokerId,
+        _: BrokerEpoch,
     ) -> futures_util::future::BoxFuture<'_, Result<std::ops::Range<i64>, ControllerError>> {
         Box::pin(std::future::ready(Ok(5..6)))
     }
@@ -341,16 +347,20 @@ async fn the_own_controller_is_called_in_process_and_another_one_over_a_socket()
     let other = Other::start(answers).await;
     let here = peers(&[other.registered(2)], 1);
     let own = controller_link::producer_ids(&here, Arc::new(Own));
-    assert_eq!(own.allocate_producer_ids(BrokerId(1)).await, Ok(5..6));
+    assert_eq!(own.allocate_producer_ids(BrokerId(1), BrokerEpoch(9)).await, Ok(5..6));
     assert_eq!(controller_link::isr(&here, Arc::new(Own)).alter_partition(alter()).await, Ok(vec![]));
     let own = controller_link::shutdown(&here, Arc::new(Own));
     assert_eq!(own.controlled_shutdown(BrokerId(1), BrokerEpoch(9)).await.expect("own").len(), 1);
     assert!(other.came().is_empty());
     let there = controller_link::producer_ids(&peers(&[other.registered(2)], 2), Arc::new(Own));
-    assert_eq!(there.allocate_producer_ids(BrokerId(1)).await, Ok(7000..8000));
-    assert_eq!(there.allocate_producer_ids(BrokerId(1)).await, Err(ControllerError::NotController));
-    assert!(matches!(there.allocate_producer_ids(BrokerId(1)).await, Err(ControllerError::Unavailable(_))));
-    assert_eq!(read::<AllocateProducerIdsRequest>(&other.came()[0].body, 0).broker_id.0, 1);
+    assert_eq!(there.allocate_producer_ids(BrokerId(1), BrokerEpoch(9)).await, Ok(7000..8000));
+    assert_eq!(there.allocate_producer_ids(BrokerId(1), BrokerEpoch(9)).await, Err(ControllerError::NotController));
+    assert!(matches!(
+        there.allocate_producer_ids(BrokerId(1), BrokerEpoch(9)).await,
+        Err(ControllerError::Unavailable(_))
+    ));
+    let asked = read::<AllocateProducerIdsRequest>(&other.came()[0].body, 0);
+    assert_eq!((asked.broker_id.0, asked.broker_epoch), (1, 9));
     let nobody = controller_link::isr(&peers(&[], 3), Arc::new(Own));
     let error = nobody.alter_partition(alter()).await.expect_err("not live");
     assert_eq!(error, ControllerError::Unavailable("broker 3 is not live".into()));
@@ -536,4 +546,58 @@ async fn ends_of_a_log_are_asked_as_a_replica_does() {
     let requests: Vec<ListOffsetsRequest> = other.came().iter().map(|came| read(&came.body, 9)).collect();
     let times: Vec<i64> = requests.iter().map(|request| request.topics[0].partitions[0].timestamp).collect();
     assert_eq!((requests[0].replica_id.0, times), (1, vec![-1, -2, -2]));
+}
+
+/// A cluster of 3.4: an older fetch with the replica's id outside of its state, and an ISR without epochs.
+#[tokio::test]
+async fn an_older_cluster_is_spoken_to_in_its_versions() {
+    let altered = AlterPartitionResponse::default();
+    let offsets = ListOffsetsResponse::default();
+    let acts = [
+        Act::Answer(encode(FetchResponse::default(), 13).into_parts().concat().into()),
+        Act::Answer(body(&offsets, 7)),
+        Act::Answer(body(&altered, 2)),
+    ];
+    let other = Other::start(acts).await;
+    let mut older = peers(&[other.registered(2)], 2);
+    older.versions = Versions::of(ProtocolVersion::V3_4Iv0);
+    let link = RemoteLeaders::new(&older).link(BrokerId(2), 0);
+    link.fetch(fetch(vec![wanted("a", Some(1), 0, 5)])).await.expect("answered").expect("no session");
+    assert!(link.list_offset(wanted("a", Some(1), 0, 5).id, LeaderEpoch(5), LogEnd::Latest).await.is_err(), "no part");
+    controller_link::isr(&older, Arc::new(Own)).alter_partition(alter()).await.expect("answered");
+    let came = other.came();
+    assert_eq!(came.iter().map(|came| came.header.version).collect::<Vec<_>>(), [13, 7, 2]);
+    let fetched = read::<FetchRequest>(&came[0].body, 13);
+    assert_eq!((fetched.replica_id.0, fetched.topics[0].topic_id), (1, id(1).0));
+    let partition = read::<AlterPartitionRequest>(&came[2].body, 2).topics.remove(0).partitions.remove(0);
+    assert_eq!(partition.new_isr.iter().map(|id| id.0).collect::<Vec<_>>(), [1, 2]);
+    // Nobody there could say what is in a transaction.
+    let asked = PartitionsRequest {
+        id: "x".into(),
+        producer: (ProducerId(7), ProducerEpoch(0)),
+        partitions: vec![TopicPartition { topic: "a".into(), partition: PartitionIndex(0) }],
+    };
+    let verified = RemoteVerification::new(&older).verify(BrokerId(2), vec![asked]).await;
+    assert_eq!(verified.expect("not asked"), [[35]]);
+}
+
+/// `control.plane.listener.name`: the controller is asked there, but for a shutdown.
+#[tokio::test]
+async fn the_controller_is_asked_on_its_own_listener() {
+    let altered = AlterPartitionResponse::default();
+    let block = AllocateProducerIdsResponse::default().with_producer_id_start(0.into()).with_producer_id_len(9);
+    let control = Other::start([Act::Answer(body(&altered, 3)), Act::Answer(body(&block, 0))]).await;
+    let others = Other::start([Act::Close]).await;
+    let mut live = others.registered(2);
+    let mut of_control = control.registered(2).endpoints.remove(1);
+    of_control.listener = "CONTROL".into();
+    live.endpoints.push(of_control);
+    let mut here = peers(&[live], 2);
+    here.control = here.addresses.on("CONTROL");
+    controller_link::isr(&here, Arc::new(Own)).alter_partition(alter()).await.expect("answered");
+    let ids = controller_link::producer_ids(&here, Arc::new(Own));
+    assert_eq!(ids.allocate_producer_ids(BrokerId(1), BrokerEpoch(9)).await, Ok(0..9));
+    let left = controller_link::shutdown(&here, Arc::new(Own)).controlled_shutdown(BrokerId(1), BrokerEpoch(9)).await;
+    assert!(left.is_err(), "closed");
+    assert_eq!((control.came().len(), others.came().len()), (2, 1));
 }

@@ -23,11 +23,14 @@ const VERSION: i16 = 4;
 #[derive(Debug)]
 pub(crate) struct RemoteVerification {
     coordinators: ToBrokers,
+    /// Whether every broker of the cluster can be asked.
+    is_understood: bool,
 }
 
 impl RemoteVerification {
     pub(crate) fn new(peers: &Peers) -> Arc<Self> {
-        Arc::new(Self { coordinators: ToBrokers::new(peers, "add-partitions-to-txn") })
+        let coordinators = ToBrokers::new(peers, "add-partitions-to-txn");
+        Arc::new(Self { coordinators, is_understood: peers.versions.verification })
     }
 
     async fn send(
@@ -35,6 +38,11 @@ impl RemoteVerification {
         coordinator: BrokerId,
         transactions: Vec<PartitionsRequest>,
     ) -> Result<Vec<Vec<i16>>, NoAnswer> {
+        if !self.is_understood {
+            // As a coordinator would answer that does not know the question.
+            let codes = |asked: &PartitionsRequest| vec![code::UNSUPPORTED_VERSION; asked.partitions.len()];
+            return Ok(transactions.iter().map(codes).collect());
+        }
         let answer = self.coordinators.call(coordinator, &of_transactions(&transactions), VERSION).await?;
         Ok(codes(&transactions, &answer))
     }

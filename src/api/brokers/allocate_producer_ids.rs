@@ -1,10 +1,11 @@
 //! AllocateProducerIds (67), version 0: a broker asks the controller here for a block of producer ids.
 //!
 //! Behaviour
-//! - NOT_CONTROLLER (41) unless this broker is; STALE_BROKER_EPOCH (77) from a broker that is not registered.
+//! - NOT_CONTROLLER (41) unless this broker is; BROKER_ID_NOT_REGISTERED (102) for a broker that is not registered,
+//!   STALE_BROKER_EPOCH (77) for another registration of it than the one the controller knows.
 //! - A block is on record before it is answered, and no other broker gets it.
 //!
-//! Ignored: the broker's epoch, since a block harms nobody.
+//! Ignored: nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleAllocateProducerIdsRequest`, `KafkaController.processAllocateProducerIds`.
 
 use std::ops::RangeInclusive;
@@ -17,7 +18,7 @@ use crate::api::context::RequestContext;
 use crate::api::error_code::of_controller_error;
 use crate::api::handler::{Handler, Reply};
 use crate::cluster::control::ControllerLink;
-use crate::types::BrokerId;
+use crate::types::{BrokerEpoch, BrokerId};
 
 pub(crate) struct AllocateProducerIds;
 
@@ -29,7 +30,8 @@ impl Handler for AllocateProducerIds {
     async fn handle(ctx: RequestContext, req: AllocateProducerIdsRequest) -> Reply<AllocateProducerIdsResponse> {
         let answer = async move {
             let failed = |code| AllocateProducerIdsResponse::default().with_error_code(code);
-            let block = match ctx.handles.controller.allocate_producer_ids(BrokerId(req.broker_id.0)).await {
+            let (broker, epoch) = (BrokerId(req.broker_id.0), BrokerEpoch(req.broker_epoch));
+            let block = match ctx.handles.controller.allocate_producer_ids(broker, epoch).await {
                 Ok(block) => block,
                 Err(refused) => return failed(of_controller_error(&refused)),
             };

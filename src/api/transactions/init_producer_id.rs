@@ -97,6 +97,7 @@ fn of_controller_error(error: &ControllerError) -> ResponseError {
         ControllerError::NotController
         | ControllerError::StaleBrokerEpoch
         | ControllerError::BrokerNotAvailable
+        | ControllerError::BrokerIdNotRegistered
         | ControllerError::Unavailable(_) => ResponseError::CoordinatorLoadInProgress,
     }
 }

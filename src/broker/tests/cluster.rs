@@ -20,15 +20,15 @@ use super::{WireClient, produce, topic};
 use crate::clock::SystemClock;
 use crate::cluster::control::{BrokerLink, ControlError, ControlHead, Endpoint, LiveBroker, UpdateMetadata};
 use crate::cluster::image::ImagePublisher;
-use crate::cluster::registration::SharedBrokerEpoch;
 use crate::cluster::znodes::{brokers, controller};
-use crate::config::{Config, Inputs, Machine};
+use crate::config::{Config, Inputs, Machine, ProtocolVersion};
 use crate::coordination::zookeeper::testing::ZookeeperServer;
 use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
 use crate::coordination::{Coordination, CreateMode};
 use crate::peer::address::Addresses;
 use crate::peer::broker_link::RemoteBroker;
 use crate::peer::fetch::RemoteLeaders;
+use crate::peer::versions::Versions;
 use crate::peer::{Patience, Peers};
 use crate::replica::leader_link::{
     FetchAsk, FetchRefused, LeaderLinks, LogEnd, PartitionAsk, PartitionId, SessionAsk, TopicRef,
@@ -288,8 +288,9 @@ fn peers(me: i32, listener: &str, live: Vec<LiveBroker>) -> Peers {
     image.apply(&UpdateMetadata { head, topics: vec![], live_brokers: live });
     Peers {
         me: BrokerId(me),
-        epoch: SharedBrokerEpoch::default(),
-        addresses: Addresses::new(image, listener),
+        addresses: Addresses::new(Arc::clone(&image), listener),
+        control: Addresses::new(image, listener),
+        versions: Versions::of(ProtocolVersion::LATEST),
         clock: Arc::new(SystemClock),
         patience: Patience::default(),
     }

@@ -4,6 +4,7 @@
 //! without a row, and a test that does not exist or does not name the setting each fail.
 
 mod connections;
+mod control_plane;
 mod coordinators;
 mod directories;
 mod flush;

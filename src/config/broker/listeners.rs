@@ -19,7 +19,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "security.inter.broker.protocol" Text "PLAINTEXT"
         [OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])] ReadOnly => Honoured,
         "Chooses the listener between brokers by its protocol; not beside inter.broker.listener.name.";
-    "control.plane.listener.name" Text null [Any] ReadOnly => NoEffect,
+    "control.plane.listener.name" Text null [Any] ReadOnly => Honoured,
         "Separate listener for the controller's requests.";
     "early.start.listeners" Text null [Any] ReadOnly => NoEffect,
         "Listeners that open before the authorizer is ready.";

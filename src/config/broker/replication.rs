@@ -37,7 +37,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Share of misplaced leadership a broker may have.";
     "unclean.leader.election.interval.ms" Long "300000" [AtLeast(1)] ReadOnly internal => NoEffect,
         "Interval of the search for partitions that need an unclean election.";
-    "inter.broker.protocol.version" Text "3.9-IV0" [MetadataVersion] ReadOnly => NoEffect,
+    "inter.broker.protocol.version" Text "3.9-IV0" [MetadataVersion] ReadOnly => Honoured,
         "Version of the protocol between brokers.";
     "replication.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => NoEffect,
         "Samples kept for replication quotas.";

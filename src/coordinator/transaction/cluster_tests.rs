@@ -19,6 +19,7 @@ use super::request::*;
 use crate::cluster::control::{ControlHead, PartitionState, TopicMetadata, UpdateMetadata};
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::producer_ids::ProducerIds;
+use crate::cluster::registration::SharedBrokerEpoch;
 use crate::coordinator::markers::{MarkerError, Markers};
 use crate::coordinator::peer_links::{MarkerLink, NoAnswer, VerifyLink};
 use crate::coordinator::routed_markers::RoutedMarkers;
@@ -190,7 +191,7 @@ impl Cluster {
                 RoutedMarkers::new(me, image.clone(), local, link.clone()),
                 Arc::new(PausedClock(Instant::now())),
                 image.clone(),
-                ProducerIds::new(me, Arc::new(Controller::default())),
+                ProducerIds::new(me, SharedBrokerEpoch::default(), Arc::new(Controller::default())),
             ));
             let verification = RoutedVerification::new(me, image.clone(), transactions.clone(), link);
             Node { image, transactions, verification }

@@ -23,6 +23,7 @@ use crate::cluster::control::{
 };
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::producer_ids::ProducerIds;
+use crate::cluster::registration::SharedBrokerEpoch;
 use crate::coordinator::markers::{MarkerError, Markers};
 use crate::coordinator::testing::MemoryLog;
 use crate::coordinator::writer::{TransactionRefusal, WriteError};
@@ -55,7 +56,7 @@ impl Clock for PausedClock {
 pub(super) struct Controller(AtomicI64);
 
 impl ControllerLink for Controller {
-    fn allocate_producer_ids(&self, _: BrokerId) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
+    fn allocate_producer_ids(&self, _: BrokerId, _: BrokerEpoch) -> BoxFuture<'_, Result<Range<i64>, ControllerError>> {
         let start = self.0.fetch_add(1000, Ordering::SeqCst);
         ready(Ok(start..start + 1000)).boxed()
     }
@@ -137,7 +138,7 @@ impl Kit {
             Arc::new(Shared(markers.clone())),
             Arc::new(PausedClock(Instant::now())),
             image.clone(),
-            ProducerIds::new(BrokerId(1), Arc::new(Controller::default())),
+            ProducerIds::new(BrokerId(1), SharedBrokerEpoch::default(), Arc::new(Controller::default())),
         );
         Self { log, markers, image, transactions }
     }

@@ -11,10 +11,12 @@ use crate::clock::SystemClock;
 use crate::cluster::control::{BrokerLink, ControlHead, ControllerLink, Endpoint, LiveBroker, UpdateMetadata};
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::SharedBrokerEpoch;
+use crate::config::ProtocolVersion;
 use crate::controller;
 use crate::peer::broker_link::RemoteBroker;
 use crate::peer::controller_link;
 use crate::peer::fetch::RemoteLeaders;
+use crate::peer::versions::Versions;
 use crate::replica::leader_link::{LeaderLinks, LogEnd, PartitionId};
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId};
 
@@ -87,11 +89,12 @@ async fn requests_to_other_brokers_wait_as_long_as_is_set() {
     let image = Arc::new(ImagePublisher::default());
     image.apply(&update);
     let clock: crate::clock::SharedClock = Arc::new(SystemClock);
-    let peers = links::peers(&config, BrokerId(1), &SharedBrokerEpoch::default(), &image, &clock);
+    let peers = links::peers(&config, BrokerId(1), &image, &clock);
     let check = |error: String, ms: u32| assert!(error.contains(&format!("within {ms} ms")), "{error}");
     check(RemoteBroker::new(&peers, &other).update_metadata(update).await.unwrap_err().to_string(), 300);
     let (own, _seat) = controller::seat();
-    let ids = controller_link::producer_ids(&peers, Arc::new(own)).allocate_producer_ids(BrokerId(1)).await;
+    let ids = controller_link::producer_ids(&peers, Arc::new(own));
+    let ids = ids.allocate_producer_ids(BrokerId(1), broker_epoch).await;
     check(ids.unwrap_err().to_string(), 400);
     let id = PartitionId { topic: "t".into(), topic_id: TopicId::ZERO, partition: PartitionIndex(0) };
     let link = RemoteLeaders::new(&peers).link(BrokerId(2), 0);
@@ -113,4 +116,19 @@ async fn leadership_is_handed_over_for_as_long_as_is_set() {
     assert_eq!(patience(&[cluster]), Some(Duration::from_secs(15)));
     let both = ["controlled.shutdown.max.retries=2", "controlled.shutdown.retry.backoff.ms=7"];
     assert_eq!(patience(&[cluster, both[0], both[1]]), Some(Duration::from_millis(14)));
+}
+
+/// What each version is, is `peer/versions.rs`'.
+#[test]
+fn brokers_speak_in_the_versions_that_are_set() {
+    let clock: crate::clock::SharedClock = Arc::new(SystemClock);
+    let of = |version: &str| {
+        let settings = ["zookeeper.connect=a:1", &format!("inter.broker.protocol.version={version}")];
+        links::peers(&load(Path::new("d"), &settings).unwrap(), BrokerId(1), &Arc::default(), &clock).versions
+    };
+    assert_eq!(of("3.9"), Versions::of(ProtocolVersion::V3_9Iv0));
+    assert_eq!(of("3.7-IV2"), Versions::of(ProtocolVersion::V3_7Iv2));
+    assert_eq!(of("3.4"), Versions::of(ProtocolVersion::V3_4Iv0));
+    let refused = refusal(&["zookeeper.connect=a:1", "inter.broker.protocol.version=3.3"]);
+    assert!(refused.contains("speak versions 3.4-IV0 to 3.9-IV0"), "{refused}");
 }

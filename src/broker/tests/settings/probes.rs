@@ -54,6 +54,8 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("advertised.listeners", "identity::a_broker_is_told_of_as_it_was_set_up"),
     ("listener.security.protocol.map", "identity::a_broker_is_told_of_as_it_was_set_up"),
     ("inter.broker.listener.name", "identity::the_listener_between_brokers_must_be_one_of_the_listeners"),
+    ("control.plane.listener.name", "control_plane::the_controller_is_heard_on_a_listener_of_its_own"),
+    ("inter.broker.protocol.version", "connections::brokers_speak_in_the_versions_that_are_set"),
     ("security.inter.broker.protocol", "identity::the_listener_between_brokers_must_be_one_of_the_listeners"),
     ("log.dir", "directories::data_lies_where_it_was_told_to"),
     ("log.dirs", "directories::data_lies_where_it_was_told_to"),
