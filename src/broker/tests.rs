@@ -3,6 +3,7 @@
 mod clients;
 mod cluster;
 mod crowded;
+mod delete_records;
 mod faults;
 mod hints;
 mod log_dirs;

@@ -23,13 +23,21 @@ pub(crate) enum DeleteRecordsError {
     Unchanged(#[from] ChangeError),
 }
 
+/// A log start that was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) log_start_offset: Offset,
+    /// What was to be deleted lies below it; the start may lie higher.
+    pub(crate) below: Offset,
+}
+
 /// Makes everything below `to` unreadable, `None`: all below the high watermark. A start that lies higher stays. Gives
 /// the log start, which counts once it is written. May read the disk.
 pub(crate) fn delete_records(
     partition: &Arc<Partition>,
     to: Option<Offset>,
     now: UnixMs,
-) -> Result<Changed<Offset>, DeleteRecordsError> {
+) -> Result<Changed<Moved>, DeleteRecordsError> {
     // After a disk was full this gives a log back that takes changes.
     partition.open_anew(now)?;
     let changed = partition.change_log(|log, view, writes| {
@@ -45,7 +53,7 @@ pub(crate) fn delete_records(
             return Err(DeleteRecordsError::OffsetOutOfRange { to, high_watermark });
         }
         log.advance_log_start(to, writes);
-        Ok(log.log_start_offset())
+        Ok(Moved { log_start_offset: log.log_start_offset(), below: to })
     })?;
     changed.transposed()
 }
@@ -60,7 +68,7 @@ mod tests {
 
     fn delete(partition: &Arc<Partition>, to: Option<i64>) -> Result<i64, DeleteRecordsError> {
         let changed = delete_records(partition, to.map(Offset), 0)?;
-        Ok(changed.written().map(|start| start.0)?)
+        Ok(changed.written().map(|moved| moved.log_start_offset.0)?)
     }
 
     #[test]

@@ -542,3 +542,39 @@ async fn a_follower_can_be_read_from_in_sync_and_between_its_start_and_its_end()
     testing::take(&bench.partition, role(2, 2, &[1, 2, 3]));
     assert_eq!(readable(1), [], "another leads");
 }
+
+/// What DeleteRecords waits for.
+#[tokio::test]
+async fn the_low_watermark_is_the_lowest_log_start_of_live_replicas() {
+    let bench = Bench::new(&[1, 2, 3], 1);
+    for _ in 0..3 {
+        bench.append().expect("accepted");
+    }
+    let low_watermark = || bench.partition.low_watermark().map(|offset| offset.0);
+    let start = |replica: i32, at: i64| {
+        bench.fetch_with(move |ask| {
+            ask.replica = BrokerId(replica);
+            (ask.partitions[0].fetch_offset, ask.partitions[0].log_start_offset) = (Offset(3), Offset(at));
+        })
+    };
+    assert_eq!(low_watermark(), Some(-1), "nothing is known of the followers");
+    start(2, 0).await.expect("served");
+    start(3, 0).await.expect("served");
+    assert_eq!(low_watermark(), Some(0));
+    let moved = bench.partition.change_log(|log, _, writes| log.advance_log_start(Offset(2), writes));
+    moved.expect("open").written().expect("written");
+    assert_eq!(low_watermark(), Some(0), "the followers are not there yet");
+    let mut moves = std::pin::pin!(bench.partition.low_watermark_moves());
+    assert!(futures_util::poll!(&mut moves).is_pending());
+    start(2, 0).await.expect("served");
+    assert!(futures_util::poll!(&mut moves).is_pending(), "no start has moved");
+    start(2, 2).await.expect("served");
+    assert!(futures_util::poll!(&mut moves).is_ready());
+    assert_eq!(low_watermark(), Some(0));
+    bench.alive(&[1, 2]);
+    assert_eq!(low_watermark(), Some(2), "who is not live is not waited for");
+    let moves = bench.partition.low_watermark_moves();
+    testing::take(&bench.partition, role(2, 2, &[1, 2, 3]));
+    moves.await;
+    assert_eq!(low_watermark(), None, "another leads");
+}

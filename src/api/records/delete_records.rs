@@ -5,14 +5,17 @@
 //!   start changes nothing.
 //! - A topic whose `cleanup.policy` lacks `delete`: POLICY_VIOLATION (44). An internal one: INVALID_TOPIC_EXCEPTION
 //!   (17).
-//! - Answers, per partition, with the low watermark once the new start is written; there is one copy, whose log start
-//!   that is. Of a partition named twice the last offset counts.
+//! - Answers, per partition, with the low watermark, once the new start is written here and every live replica has come
+//!   there; after `timeout_ms` without that with REQUEST_TIMED_OUT (7) and the low watermark of the beginning. A
+//!   partition that is led elsewhere meanwhile, or gone, says so. Of a partition named twice the last offset counts.
 //!
-//! Versions: 2 flexible. Ignored: timeout_ms, since nothing is waited for but the disk.
-//! Source: Kafka 3.9 `KafkaApis.handleDeleteRecordsRequest`, `ReplicaManager.deleteRecordsOnLocalLog`.
+//! Versions: 2 flexible. Ignored: nothing.
+//! Source: Kafka 3.9 `KafkaApis.handleDeleteRecordsRequest`, `ReplicaManager.deleteRecords`, `DelayedDeleteRecords`.
 
 use std::ops::RangeInclusive;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use indexmap::IndexMap;
@@ -20,6 +23,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use kafka_protocol::protocol::StrBytes;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use crate::api::context::RequestContext;
@@ -27,7 +31,7 @@ use crate::api::error_code;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::leader::{ANY_EPOCH, leader_of};
 use crate::replica::change::Changed;
-use crate::replica::delete_records::delete_records;
+use crate::replica::delete_records::{Moved, delete_records};
 use crate::replica::partition::Partition;
 use crate::task;
 use crate::types::{Offset, TopicName};
@@ -44,12 +48,36 @@ impl Handler for DeleteRecords {
     const VERSIONS: RangeInclusive<i16> = 0..=2;
 
     async fn handle(ctx: RequestContext, req: DeleteRecordsRequest) -> Reply<DeleteRecordsResponse> {
-        Reply::Later(task::blocking(move || respond(&ctx, &req)).boxed())
+        let deadline = Instant::now() + Duration::from_millis(u64::try_from(req.timeout_ms).unwrap_or(0));
+        let answer = async move {
+            let of_ctx = ctx.clone();
+            let written = task::blocking(move || write(&of_ctx, &req)).await;
+            let mut topics = Vec::with_capacity(written.len());
+            for (topic, partitions) in written {
+                let mut results = Vec::with_capacity(partitions.len());
+                for (index, deleted) in partitions {
+                    results.push(result(&ctx, index, deleted, deadline).await);
+                }
+                topics.push(DeleteRecordsTopicResult::default().with_name(topic.into()).with_partitions(results));
+            }
+            DeleteRecordsResponse::default().with_topics(topics)
+        };
+        Reply::Later(answer.boxed())
     }
 }
 
+/// Records below an offset are deleted here.
+struct Deleted {
+    partition: Arc<Partition>,
+    below: Offset,
+    /// When they were.
+    low_watermark: Offset,
+}
+
+type Written = Vec<(StrBytes, Vec<(i32, Result<Deleted, ResponseError>)>)>;
+
 /// All changes are queued before the first is waited for: the writer makes one write of them.
-fn respond(ctx: &RequestContext, req: &DeleteRecordsRequest) -> DeleteRecordsResponse {
+fn write(ctx: &RequestContext, req: &DeleteRecordsRequest) -> Written {
     let mut topics: IndexMap<&StrBytes, IndexMap<i32, i64>> = IndexMap::new();
     for topic in &req.topics {
         let offsets = topics.entry(&topic.name.0).or_default();
@@ -60,26 +88,20 @@ fn respond(ctx: &RequestContext, req: &DeleteRecordsRequest) -> DeleteRecordsRes
         .map(|(topic, offsets)| {
             let name = TopicName::new(topic.as_str());
             let changes = offsets.into_iter().map(|(index, offset)| (index, change(ctx, &name, index, offset)));
-            (topic, changes.collect::<Vec<_>>())
+            (topic.clone(), changes.collect::<Vec<_>>())
         })
         .collect();
-    let topics = queued.into_iter().map(|(topic, changes)| {
-        let partitions = changes.into_iter().map(|(index, change)| {
-            let result = DeleteRecordsPartitionResult::default().with_partition_index(index);
-            match change.and_then(Change::finish) {
-                Ok(low_watermark) => result.with_low_watermark(low_watermark.0),
-                Err(error) => result.with_low_watermark(INVALID_LOW_WATERMARK).with_error_code(error.code()),
-            }
-        });
-        DeleteRecordsTopicResult::default().with_name(topic.clone().into()).with_partitions(partitions.collect())
-    });
-    DeleteRecordsResponse::default().with_topics(topics.collect())
+    let finish = |(topic, changes): (StrBytes, Vec<(i32, Result<Change, ResponseError>)>)| {
+        let finished = changes.into_iter().map(|(index, change)| (index, change.and_then(Change::finish)));
+        (topic, finished.collect())
+    };
+    queued.into_iter().map(finish).collect()
 }
 
 /// A start that was moved and is being written.
 struct Change {
     partition: Arc<Partition>,
-    start: Changed<Offset>,
+    moved: Changed<Moved>,
 }
 
 fn change(ctx: &RequestContext, topic: &TopicName, index: i32, offset: i64) -> Result<Change, ResponseError> {
@@ -89,7 +111,7 @@ fn change(ctx: &RequestContext, topic: &TopicName, index: i32, offset: i64) -> R
     let partition = leader_of(ctx, topic.as_str(), index, ANY_EPOCH)?;
     let to = (offset != HIGH_WATERMARK).then_some(Offset(offset));
     match delete_records(&partition, to, ctx.handles.clock.now_ms()) {
-        Ok(start) => Ok(Change { partition, start }),
+        Ok(moved) => Ok(Change { partition, moved }),
         Err(error) => {
             debug!(partition = %partition.name(), %error, "no records deleted");
             Err(error_code::of_delete_records_error(&error))
@@ -98,18 +120,70 @@ fn change(ctx: &RequestContext, topic: &TopicName, index: i32, offset: i64) -> R
 }
 
 impl Change {
-    /// Waits for the write. The start that holds then.
-    fn finish(self) -> Result<Offset, ResponseError> {
-        match self.start.written() {
-            Ok(start) => {
-                info!(partition = %self.partition.name(), log_start_offset = %start, "a client had records deleted");
-                self.partition.reclaim_below(start);
-                Ok(start)
+    /// Waits for the write.
+    fn finish(self) -> Result<Deleted, ResponseError> {
+        match self.moved.written() {
+            Ok(Moved { log_start_offset, below }) => {
+                let partition = self.partition;
+                info!(partition = %partition.name(), %log_start_offset, "a client had records deleted");
+                partition.reclaim_below(log_start_offset);
+                let low_watermark = partition.low_watermark().unwrap_or(Offset(INVALID_LOW_WATERMARK));
+                Ok(Deleted { partition, below, low_watermark })
             }
             Err(error) => {
                 debug!(partition = %self.partition.name(), %error, "no records deleted");
                 Err(error_code::of_change_error(&error))
             }
+        }
+    }
+}
+
+async fn result(
+    ctx: &RequestContext,
+    index: i32,
+    deleted: Result<Deleted, ResponseError>,
+    deadline: Instant,
+) -> DeleteRecordsPartitionResult {
+    let result = DeleteRecordsPartitionResult::default().with_partition_index(index);
+    let refused = |error: ResponseError, low_watermark| {
+        DeleteRecordsPartitionResult::default()
+            .with_partition_index(index)
+            .with_low_watermark(low_watermark)
+            .with_error_code(error.code())
+    };
+    let deleted = match deleted {
+        Ok(deleted) => deleted,
+        Err(error) => return refused(error, INVALID_LOW_WATERMARK),
+    };
+    match timeout_at(deadline, deleted_everywhere(ctx, &deleted)).await {
+        Ok(Ok(low_watermark)) => result.with_low_watermark(low_watermark.0),
+        Ok(Err(error)) => refused(error, INVALID_LOW_WATERMARK),
+        Err(_) => refused(ResponseError::RequestTimedOut, deleted.low_watermark.0),
+    }
+}
+
+/// Waits until no live replica has a record below the offset. The low watermark of then.
+async fn deleted_everywhere(ctx: &RequestContext, deleted: &Deleted) -> Result<Offset, ResponseError> {
+    // Who is live.
+    let mut image = ctx.handles.image.subscribe();
+    let id = &deleted.partition.id;
+    loop {
+        let mut moves = pin!(deleted.partition.low_watermark_moves());
+        // What comes from here on is not missed.
+        moves.as_mut().enable();
+        let here = ctx.handles.replicas.get(id.topic.as_str(), id.partition);
+        if !here.is_some_and(|here| Arc::ptr_eq(&here, &deleted.partition)) {
+            return Err(ctx.without_replica(id.topic.as_str(), id.partition));
+        }
+        match deleted.partition.low_watermark() {
+            Some(low_watermark) if low_watermark >= deleted.below => return Ok(low_watermark),
+            Some(_) => {
+                tokio::select! {
+                    () = moves => {}
+                    changed = image.changed() => changed.map_err(|_| ResponseError::NotLeaderOrFollower)?,
+                }
+            }
+            None => return Err(ResponseError::NotLeaderOrFollower),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
+use tokio::sync::futures::Notified;
 use tracing::{debug, info, warn};
 
 use super::replication::Replication;
@@ -118,6 +119,7 @@ impl Partition {
             return Err(FetchRefused::NotLeader);
         }
         let leader_end = seen.log_end_offset;
+        let start_before = repl.followers.get(replica).map(|follower| follower.log_start);
         if let Err(refused) = repl.followers.record(replica, position, leader_end, around.now_ms()) {
             debug!(partition = %self.name(), follower = %replica, ?refused, "a follower's fetch does not count");
             return Err(match refused {
@@ -137,6 +139,9 @@ impl Partition {
         }
         let raises = repl.high_watermark(view.log_end_offset, view.high_watermark, around) > view.high_watermark;
         drop(repl);
+        if start_before != Some(ask.log_start_offset) {
+            self.low_watermark_moved.notify_waiters();
+        }
         if raises {
             self.raise_high_watermark();
         }
@@ -155,6 +160,22 @@ impl Partition {
         let mut repl = self.repl.lock();
         let end = self.view().log_end_offset;
         repl.followers.leaves(replica, pulse, end);
+    }
+
+    /// Below it no live replica has a record any more, as far as this leader knows; `None`: it does not lead. A
+    /// follower that has not fetched under this leader epoch is not counted on: [`Offset::NONE`].
+    /// Source: Kafka 3.9 `Partition.lowWatermarkIfLeader`.
+    pub(crate) fn low_watermark(&self) -> Option<Offset> {
+        let around = &*self.surroundings;
+        let own = self.view();
+        let repl = self.repl.lock();
+        let live = repl.followers.iter().filter(|follower| around.is_live(follower.id));
+        own.leading.then(|| live.map(|follower| follower.log_start).fold(own.log_start_offset, Offset::min))
+    }
+
+    /// Returns when the low watermark may have moved since the call, or the role has changed.
+    pub(crate) fn low_watermark_moves(&self) -> Notified<'_> {
+        self.low_watermark_moved.notified()
     }
 
     /// Proposes a follower that is level as a member of the ISR.

@@ -102,6 +102,8 @@ pub(crate) struct Partition {
     pub(crate) waiters: Waiters,
     /// Fetch sessions of followers.
     sessions: Sessions,
+    /// Told when a follower's log start has moved, and when the role changes.
+    low_watermark_moved: Notify,
     pub(crate) traffic: Traffic,
 }
 
@@ -204,6 +206,7 @@ impl Partition {
             view: Published::new(view),
             waiters: Waiters::default(),
             sessions: Sessions::default(),
+            low_watermark_moved: Notify::new(),
             traffic: Traffic::default(),
         })
     }
@@ -309,6 +312,7 @@ impl Partition {
     fn wake_all(&self) {
         self.waiters.wake_all();
         self.sessions.tell(News::Look);
+        self.low_watermark_moved.notify_waiters();
     }
 
     fn needed_isr(&self, state: &State) -> usize {
