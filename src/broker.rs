@@ -185,7 +185,7 @@ impl Broker {
         registrar.register().await.map_err(failed)?;
         // Not before: without an epoch of its own it could not tell what is meant for its former registration (I-14).
         let mut accepting = serving.accept(of_brokers);
-        task::spawn(report_failed_dirs(Arc::clone(&registrar), failed_dirs));
+        task::spawn(dirs::report_failures(failed_dirs, Arc::downgrade(&registrar), Arc::downgrade(&parts.replicas)));
         let controller = parts.handles.controller.clone();
         let seat = parts.seat.take().expect("built with one, taken here alone");
         seat.start(ControllerParts {
@@ -315,14 +315,6 @@ fn sources(parts: &Parts, dirs: Vec<Arc<DirState>>, listeners: &[Arc<ListenerMet
         requests: Arc::clone(&parts.handles.requests),
         listeners: listeners.to_vec(),
         dirs,
-    }
-}
-
-/// Tells the cluster of each directory that fails.
-async fn report_failed_dirs(registrar: Arc<Registrar>, mut failed_dirs: watch::Receiver<usize>) {
-    // It ends with the directories.
-    while failed_dirs.changed().await.is_ok() {
-        registrar.report_failed_dir().await;
     }
 }
 

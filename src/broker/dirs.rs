@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
@@ -13,10 +13,11 @@ use tracing::warn;
 use super::boot::Boot;
 use super::meta::{MetaError, MetaProperties};
 use super::seams::OpenDir;
+use crate::cluster::registration::Registrar;
 use crate::config::Config;
 use crate::log::reading::tail::Tail;
 use crate::observe::sources::DirState;
-use crate::replica::manager::ReplicaDir;
+use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::storage::SharedLogDir;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
 use crate::types::BrokerId;
@@ -133,25 +134,28 @@ fn make(path: &Path) -> Result<PathBuf, DirError> {
     fs::canonicalize(path).map_err(io)
 }
 
+/// Where a log directory lies that has failed, and why it did.
+pub(super) type FailedDir = (PathBuf, Arc<str>);
+
 /// Why there is no going on, once there is none: every directory has failed, or the one that the embedded tree lies in.
 /// Source: Kafka 3.9 `LogManager.handleLogDirFailure`, which halts where no directory is left, and for the metadata
 /// log's in any case. `states`, in the order of `dirs`, are told of each.
 ///
-/// The second counts the directories that have failed.
+/// The second holds the directories that have failed so far, with the reason, in that order.
 pub(super) fn watch_failures(
     dirs: &[(SharedLogDir, Arc<Tail>)],
     tree_in_first: bool,
     states: &[Arc<DirState>],
-) -> (watch::Receiver<Option<Arc<str>>>, watch::Receiver<usize>) {
+) -> (watch::Receiver<Option<Arc<str>>>, watch::Receiver<Vec<FailedDir>>) {
     let (tell, told) = watch::channel(None);
-    let (count, counted) = watch::channel(0);
+    let (failed, all_failed) = watch::channel(Vec::new());
     let left = Arc::new(AtomicUsize::new(dirs.len()));
     for (at, ((dir, _), state)) in dirs.iter().zip(states).enumerate() {
-        let (tell, left, path, count) = (tell.clone(), Arc::clone(&left), dir.path(), count.clone());
+        let (tell, left, path, failed) = (tell.clone(), Arc::clone(&left), dir.path(), failed.clone());
         let state = Arc::clone(state);
         dir.when_failed(Box::new(move |reason| {
             state.on_failed();
-            count.send_modify(|count| *count += 1);
+            failed.send_modify(|failed: &mut Vec<FailedDir>| failed.push((path.clone(), Arc::clone(&reason))));
             let is_last = left.fetch_sub(1, Ordering::AcqRel) == 1;
             let line = if is_last {
                 format!("all log directories have failed, {} as the last: {reason}", path.display())
@@ -167,7 +171,25 @@ pub(super) fn watch_failures(
             });
         }));
     }
-    (told, counted)
+    (told, all_failed)
+}
+
+/// Takes the replicas of directories that fail offline, and has the controller told (C12). Ends with the broker, which
+/// is held weakly: what the report goes to may lie in the directory that it is about.
+pub(super) async fn report_failures(
+    mut failed: watch::Receiver<Vec<FailedDir>>,
+    registrar: Weak<Registrar>,
+    replicas: Weak<ReplicaManager>,
+) {
+    let mut seen = 0;
+    while failed.changed().await.is_ok() {
+        let failed = failed.borrow_and_update().clone();
+        let (Some(registrar), Some(replicas)) = (registrar.upgrade(), replicas.upgrade()) else { return };
+        for (dir, reason) in failed.iter().skip(std::mem::replace(&mut seen, failed.len())) {
+            replicas.on_dir_failed(dir, reason);
+        }
+        registrar.report_failed_dir().await;
+    }
 }
 
 impl Dirs {

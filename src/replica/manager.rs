@@ -4,7 +4,7 @@
 //! others serve. Nothing is made where a log was found: a log stays reserved in its directory until it is open or gone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -174,6 +174,16 @@ impl ReplicaManager {
     /// Every open replica, for periodic work.
     pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().values().flat_map(online).collect()
+    }
+
+    /// A log directory has stopped: none of its replicas can go on. Their requests are refused from now on, and the
+    /// controller hears of each when it asks.
+    /// Source: Kafka 3.9 `ReplicaManager.handleLogDirFailure`.
+    pub(crate) fn on_dir_failed(&self, dir: &Path, reason: &Arc<str>) {
+        let failure = StorageError::Stopped { dir: dir.to_owned(), reason: Arc::clone(reason) };
+        let here: Vec<Arc<Partition>> = self.all().into_iter().filter(|replica| replica.dir_path() == dir).collect();
+        warn!(dir = %dir.display(), replicas = here.len(), "the log directory has failed; its replicas are offline");
+        here.iter().for_each(|replica| replica.on_dir_failed(&failure));
     }
 
     /// Open replicas of one topic.

@@ -133,6 +133,33 @@ pub(super) fn break_dir(broker: &Broker, at: usize) {
     }
 }
 
+/// C12: nobody told the controller, and clients went on asking the broker for what it could not write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c12_partitions_of_a_failed_directory_have_no_leader() {
+    let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let paths = places.each_ref().map(|place| place.path().display().to_string()).join(",");
+    let settings = ["broker.id=1", "klamm.disk.reserve.bytes=0", "num.partitions=8"];
+    let broker = Broker::start(config_of(&paths, &settings)).await.unwrap();
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    let lost = broker.dirs[1].partitions().len();
+    assert!(lost > 0 && lost < 8);
+    break_dir(&broker, 1);
+    let named = MetadataRequestTopic::default().with_name(Some(topic("t")));
+    let request = MetadataRequest::default().with_topics(Some(vec![named]));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = client.call(&request, 12).await;
+        let leaderless = answer.topics[0].partitions.iter().filter(|partition| partition.leader_id.0 == -1).count();
+        if leaderless == lost {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{leaderless} of {lost}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_whose_last_log_directory_failed_cannot_go_on() {
     let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

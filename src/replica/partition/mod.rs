@@ -359,6 +359,18 @@ impl Partition {
         self.wake_all();
     }
 
+    /// Its log directory has stopped, whichever partition met it first: nothing can be written here either.
+    pub(crate) fn on_dir_failed(&self, failure: &StorageError) {
+        let failure = AckError::from(failure.clone());
+        let mut state = self.state.lock();
+        let unwritten_from = state.log.written_end_offset();
+        state.written.fail_from(unwritten_from, &failure);
+        state.replicated.fail_from(unwritten_from, &failure);
+        state.failed = Some(failure);
+        drop(state);
+        self.wake_all();
+    }
+
     /// As Kafka names it.
     pub(crate) fn name(&self) -> String {
         format!("{}-{}", self.id.topic, self.id.partition)

@@ -318,11 +318,18 @@ impl Operation {
                 // The answer does not wait for what comes by itself: another try, or another directory.
                 let comes = [Column::Slow, Column::UnreadableOnce, Column::Stopped].contains(&column);
                 if comes && matches!(self, CreateTopic | AutoCreation | GrowTopic) {
-                    let whole = async || {
+                    // The first partition lay in the directory that stopped; the new one lies in the other.
+                    let lost = (self == GrowTopic && column == Column::Stopped).then_some("LEADER_NOT_AVAILABLE");
+                    let expected = ["NONE", lost.unwrap_or("NONE")].into_iter().chain(std::iter::repeat("NONE"));
+                    let settled = async || {
                         let state = state().await;
-                        state.split(", ").all(|code| code == "NONE").then_some(state)
+                        state
+                            .split(", ")
+                            .zip(expected.clone())
+                            .all(|(code, expected)| code == expected)
+                            .then_some(state)
                     };
-                    return soon("the topic is whole", whole).await;
+                    return soon("the topic is as whole as it can be", settled).await;
                 }
                 state().await
             }
