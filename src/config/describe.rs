@@ -118,7 +118,7 @@ fn broker_entry(settings: &Settings, name: &str, of_one_broker: bool) -> ConfigE
         wire_type: row.map_or(0, |row| row.kind.wire_type()),
         read_only: broker::row(name).is_none_or(|row| scope_of(row) == Scope::ReadOnly),
         sensitive,
-        documentation: row.map(|row| row.documentation),
+        documentation: row.filter(|row| broker::dynamic_row(row.name).is_none()).map(|row| row.documentation),
     }
 }
 

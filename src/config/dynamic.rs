@@ -63,7 +63,8 @@ fn refuse(values: &BTreeMap<String, String>, why: &str, is_refused: fn(Scope) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Inputs, Machine};
+    use crate::config::describe::describe_broker;
+    use crate::config::{ConfigEntry, ConfigSource, Inputs, Machine, Synonym};
 
     fn check(level: DynamicLevel, name: &str, value: &str) -> Result<(), String> {
         let config = Config::load(&Inputs::default(), Machine::for_test()).expect("defaults");
@@ -102,5 +103,40 @@ mod tests {
         let set = config.with_dynamic([("num.io.threads".into(), "9".into())].into(), BTreeMap::new()).expect("legal");
         assert_eq!(set.dynamic_lines(), ["num.io.threads = 9 (dynamic configuration of all brokers)"]);
         assert_eq!(set.dynamic_warnings().len(), 1);
+    }
+
+    /// As Kafka 3.9.1 answers kafka-configs: two of the throttles that kafka-reassign-partitions sets and takes back.
+    #[test]
+    fn throttles_are_set_while_a_broker_runs_and_shown_as_numbers() {
+        use DynamicLevel::{AllBrokers, ThisBroker};
+        const RATE: &str = "leader.replication.throttled.rate";
+        for name in [RATE, "follower.replication.throttled.rate", "replica.alter.log.dirs.io.max.bytes.per.second"] {
+            for level in [AllBrokers, ThisBroker] {
+                assert_eq!(check(level, name, "0"), Ok(()));
+                let refused = |value| check(level, name, value).expect_err("refused");
+                let line = |value, why| format!("Invalid value {value} for configuration {name}: {why}");
+                assert_eq!(refused("-1"), line("-1", "Value must be at least 0"));
+                assert_eq!(refused("x"), line("x", "Not a number of type LONG"));
+            }
+        }
+        let config = Config::load(&Inputs::default(), Machine::for_test()).expect("defaults");
+        let shown = |config: &Config| describe_broker(config).into_iter().find(|entry| entry.name == RATE);
+        assert_eq!(shown(&config), None, "Kafka shows it where it is set");
+        let set = config.with_dynamic(BTreeMap::new(), [(RATE.to_owned(), "1000".to_owned())].into()).expect("legal");
+        let synonym = Synonym { name: RATE.into(), value: Some("1000".into()), source: ConfigSource::DynamicBroker };
+        let entry = ConfigEntry {
+            name: RATE.into(),
+            value: Some("1000".into()),
+            source: ConfigSource::DynamicBroker,
+            synonyms: vec![synonym],
+            wire_type: 5,
+            read_only: true,
+            sensitive: false,
+            documentation: None,
+        };
+        assert_eq!(shown(&set), Some(entry));
+        let inputs = Inputs { overrides: vec![format!("{RATE}=x")], ..Inputs::default() };
+        let started = Config::load(&inputs, Machine::for_test()).expect("no key of a file");
+        assert_eq!(started.warnings().len(), 1);
     }
 }

@@ -92,6 +92,11 @@ impl Settings {
         }
         for name in self.names() {
             let (Some(row), Some(given)) = (row_of(name), self.given(name)) else { continue };
+            let is_dynamic = matches!(given.source, Source::DynamicBroker | Source::DynamicDefault);
+            if !is_dynamic && broker::dynamic_row(name).is_some() {
+                // No key of a file: as good as unknown there.
+                continue;
+            }
             let parsed =
                 row.parse(&given.value).map_err(|why| ConfigError::Invalid { why, origin: given.source.clone() })?;
             let Effect::Refused(reason) = row.effect else { continue };
@@ -168,9 +173,10 @@ pub(crate) fn scope_of(row: &Setting) -> Scope {
     if LISTENERS.contains(&row.name) { Scope::ReadOnly } else { row.scope }
 }
 
-/// The row of a name, also behind a listener's prefix: `listener.name.NAME.KEY` or `listener.name.NAME.MECHANISM.KEY`.
+/// The row of a name, also of one that is only set while a broker runs, or behind a listener's prefix:
+/// `listener.name.NAME.KEY` or `listener.name.NAME.MECHANISM.KEY`.
 pub(crate) fn row_of(name: &str) -> Option<&'static Setting> {
-    broker::row(name).or_else(|| {
+    broker::row(name).or_else(|| broker::dynamic_row(name)).or_else(|| {
         let mut rest = name.strip_prefix("listener.name.")?;
         loop {
             rest = rest.split_once('.')?.1;

@@ -41,6 +41,11 @@ pub(crate) fn row(name: &str) -> Option<&'static Setting> {
     rows().find(|row| row.name == name)
 }
 
+/// The same of a name that is no key of `server.properties`, and may be set while the broker runs.
+pub(crate) fn dynamic_row(name: &str) -> Option<&'static Setting> {
+    replication::DYNAMIC.iter().find(|row| row.name == name)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -61,7 +66,7 @@ mod tests {
 
     #[test]
     fn every_default_is_legal_and_every_row_says_what_it_is() {
-        for row in rows() {
+        for row in rows().chain(replication::DYNAMIC) {
             assert!(row.documentation.ends_with('.'), "{}", row.name);
             if let Some(default) = row.default {
                 row.parse(default).unwrap_or_else(|error| panic!("{error}"));

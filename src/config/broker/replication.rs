@@ -52,3 +52,14 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "controller.quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => NoEffect,
         "Length of each such sample.";
 };
+
+/// What is set while a broker runs or not at all, so that Kafka's table of settings does not have it. Source: Kafka 3.9
+/// `QuotaConfigs.brokerQuotaConfigs`, `DynamicConfig.Broker`.
+pub(crate) const DYNAMIC: &[Setting] = settings! {
+    "leader.replication.throttled.rate" Long "9223372036854775807" [AtLeast(0)] ClusterWide => NoEffect,
+        "Bytes a second that a leader sends to the replicas that its topics throttle.";
+    "follower.replication.throttled.rate" Long "9223372036854775807" [AtLeast(0)] ClusterWide => NoEffect,
+        "Bytes a second that a follower fetches of the replicas that its topics throttle.";
+    "replica.alter.log.dirs.io.max.bytes.per.second" Long "9223372036854775807" [AtLeast(0)] ClusterWide => NoEffect,
+        "Bytes a second for moves between log directories.";
+};
