@@ -141,7 +141,7 @@ pub(super) type FailedDir = (PathBuf, Arc<str>);
 /// Source: Kafka 3.9 `LogManager.handleLogDirFailure`, which halts where no directory is left, and for the metadata
 /// log's in any case. `states`, in the order of `dirs`, are told of each.
 ///
-/// The second holds the directories that have failed so far, with the reason, in that order.
+/// The second holds the other directories that have failed so far, with the reason, in that order.
 pub(super) fn watch_failures(
     dirs: &[(SharedLogDir, Arc<Tail>)],
     tree_in_first: bool,
@@ -155,14 +155,13 @@ pub(super) fn watch_failures(
         let state = Arc::clone(state);
         dir.when_failed(Box::new(move |reason| {
             state.on_failed();
-            failed.send_modify(|failed: &mut Vec<FailedDir>| failed.push((path.clone(), Arc::clone(&reason))));
             let is_last = left.fetch_sub(1, Ordering::AcqRel) == 1;
             let line = if is_last {
                 format!("all log directories have failed, {} as the last: {reason}", path.display())
             } else if at == 0 && tree_in_first {
                 format!("the log directory with the cluster's state, {}, has failed: {reason}", path.display())
             } else {
-                return;
+                return failed.send_modify(|failed: &mut Vec<FailedDir>| failed.push((path, reason)));
             };
             tell.send_if_modified(|told| {
                 let is_first = told.is_none();

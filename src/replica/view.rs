@@ -19,6 +19,8 @@ pub(crate) struct PartitionView {
     pub(crate) leader_epoch: LeaderEpoch,
     /// Whether this broker leads the partition.
     pub(crate) leading: bool,
+    /// The log directory has failed: whoever reads here would wait for ever for what another leader has.
+    pub(crate) offline: bool,
 }
 
 impl PartitionView {

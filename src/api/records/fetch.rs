@@ -10,8 +10,8 @@
 //! - Leader epochs: older than ours FENCED_LEADER_EPOCH (74), newer UNKNOWN_LEADER_EPOCH (75), also where this broker
 //!   does not lead (NOT_LEADER_OR_FOLLOWER, 6). Below the log start or above the end: OFFSET_OUT_OF_RANGE (1) with the
 //!   log start. A diverging `last_fetched_epoch` (12+) is answered with the epoch and end offset where the logs part,
-//!   and no records. A topic id that is not the replica's: INCONSISTENT_TOPIC_ID (103). A log that could not be opened:
-//!   KAFKA_STORAGE_ERROR (56).
+//!   and no records. A topic id that is not the replica's: INCONSISTENT_TOPIC_ID (103). A log that could not be opened,
+//!   or whose directory has failed: KAFKA_STORAGE_ERROR (56).
 //! - All replies together hold no more records than `replies` allows: an answer may be smaller than the limits, and one
 //!   for whose first batch there is no room in time has no records.
 //! - A consumer that names its rack may be sent to a follower there (`replica::selector`): it is answered at once, with
@@ -345,6 +345,10 @@ fn look(part: &mut Part, read_committed: bool, any_replica: bool) {
     let view = replica.view();
     let found = &mut part.found;
     *found = Fetched::nothing();
+    if view.offline {
+        found.error = Some(ResponseError::KafkaStorageError);
+        return;
+    }
     let checked = match any_replica {
         true => leader::check_epoch(&view, part.wanted.current_leader_epoch),
         false => leader::check(&view, part.wanted.current_leader_epoch),

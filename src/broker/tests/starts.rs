@@ -157,6 +157,15 @@ async fn c12_partitions_of_a_failed_directory_have_no_leader() {
         assert!(tokio::time::Instant::now() < deadline, "{leaderless} of {lost}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // A consumer that stayed would never hear of another leader.
+    let there = broker.dirs[1].partitions().into_iter().map(|(id, _)| id);
+    let lost: BTreeSet<i32> = there.filter(|id| id.topic.as_str() == "t").map(|id| id.partition.0).collect();
+    for partition in 0..8 {
+        let mut request = fetch("t", 0).with_max_wait_ms(0);
+        request.topics[0].partitions[0].partition = partition;
+        let code = client.call(&request, 12).await.responses[0].partitions[0].error_code;
+        assert_eq!(code, if lost.contains(&partition) { 56 } else { 0 }, "{partition}");
+    }
     broker.stop().await;
 }
 

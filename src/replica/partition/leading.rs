@@ -77,6 +77,9 @@ impl Partition {
         ask: &PartitionAsk,
     ) -> Result<FollowerLook, FetchRefused> {
         let view = self.view();
+        if view.offline {
+            return Err(FetchRefused::Storage);
+        }
         view.check_leading(ask.leader_epoch)?;
         if self.repl.lock().followers.get(replica).is_none() {
             let says_epoch = ask.leader_epoch.is_some();

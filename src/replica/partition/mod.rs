@@ -68,6 +68,8 @@ struct State {
     /// A write failed: nothing more is accepted (I-6). If only space was missing the log is opened anew once there
     /// is some.
     failed: Option<AckError>,
+    /// Its log directory has failed, as Kafka's offline partitions'.
+    dir_failed: bool,
     /// The log is being opened anew.
     reopening: bool,
     /// The partition is being deleted or the broker stops.
@@ -166,6 +168,7 @@ impl Partition {
             log_end_offset: end,
             leader_epoch: LeaderEpoch::NONE,
             leading: false,
+            offline: false,
         };
         let reader = log.reader();
         let role = Role {
@@ -188,6 +191,7 @@ impl Partition {
             replicated: AckQueue::default(),
             unreplicated: Unreplicated::default(),
             failed: None,
+            dir_failed: false,
             reopening: false,
             closed: false,
             stopped: false,
@@ -359,7 +363,8 @@ impl Partition {
         self.wake_all();
     }
 
-    /// Its log directory has stopped, whichever partition met it first: nothing can be written here either.
+    /// Its log directory has stopped, whichever partition met it first: nothing can be written here either, and what
+    /// others lead by now is not read here.
     pub(crate) fn on_dir_failed(&self, failure: &StorageError) {
         let failure = AckError::from(failure.clone());
         let mut state = self.state.lock();
@@ -367,6 +372,8 @@ impl Partition {
         state.written.fail_from(unwritten_from, &failure);
         state.replicated.fail_from(unwritten_from, &failure);
         state.failed = Some(failure);
+        state.dir_failed = true;
+        self.publish(&mut state);
         drop(state);
         self.wake_all();
     }
@@ -409,6 +416,7 @@ impl Partition {
             log_end_offset,
             leader_epoch: state.role.leader_epoch,
             leading: state.leading,
+            offline: state.dir_failed,
         };
         self.view.set(view);
         if repl.is_some() {

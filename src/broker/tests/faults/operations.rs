@@ -305,10 +305,10 @@ impl Operation {
     /// What others see of it.
     pub(super) async fn shows(self, rig: &Rig, client: &mut Client, answer: &str, column: Column) -> String {
         match self {
-            Produce { .. } | ProduceAlone => rig.is_present(client, "t", 0, 1).await,
+            Produce { .. } | ProduceAlone => is_present(rig, client, 0, column).await,
             ProduceMany => {
-                let first = rig.is_present(client, "t", 0, 1).await;
-                format!("{first}, {}", rig.is_present(client, "t", 1, 1).await)
+                let first = is_present(rig, client, 0, column).await;
+                format!("{first}, {}", is_present(rig, client, 1, column).await)
             }
             CreateTopic | CreateTopicTree | DeleteTopic | DeleteTopicTree | AutoCreation | GrowTopic => {
                 let mut state = async || {
@@ -446,6 +446,17 @@ async fn alter(client: &mut Client, name: &str, key: &str, value: &str) {
 async fn is_compacted(client: &mut Client, name: &str) -> bool {
     let all = client.read_all(name, 0).await;
     all.is_ok_and(|all| !all.iter().any(|record| record.value.as_deref() == Some("a1")))
+}
+
+/// Whether a second record of `t` is there. Of a directory that fails beside another the replicas go offline a moment
+/// later.
+async fn is_present(rig: &Rig, client: &mut Client, partition: i32, column: Column) -> String {
+    let mut look = async || rig.is_present(client, "t", partition, 1).await;
+    if column == Column::Stopped && rig.dir_of("t", partition) == 1 {
+        let offline = async || Some(look().await).filter(|code| code == "KAFKA_STORAGE_ERROR");
+        return soon("the replica is offline", offline).await;
+    }
+    look().await
 }
 
 fn present(is: bool) -> String {
