@@ -22,6 +22,7 @@ mod properties;
 pub mod protocol;
 mod reader;
 pub mod resolve;
+pub mod selector;
 pub mod setting;
 pub mod sources;
 #[cfg(test)]
@@ -34,7 +35,8 @@ pub use dynamic::DynamicLevel;
 pub use listeners::{HttpListener, Listener, SecurityProtocol};
 pub use machine::Machine;
 pub use protocol::ProtocolVersion;
-pub use resolve::{Config, Inputs, ReplicaSelector, ZookeeperConfig};
+pub use resolve::{Config, Inputs, ZookeeperConfig};
+pub use selector::ReplicaSelector;
 pub use topic::{CompressionType, TimestampType, TopicConfig};
 
 /// Why a configuration is not one.

@@ -14,6 +14,7 @@ use super::machine::Machine;
 use super::precedence::Settings;
 use super::protocol::{self, ProtocolVersion};
 use super::reader::Reader;
+use super::selector::{self, ReplicaSelector};
 use super::sources;
 use super::topic::{TopicConfig, TopicValues};
 use crate::types::BrokerId;
@@ -156,13 +157,6 @@ pub struct Config {
     pub http_listener: Option<HttpListener>,
     /// `klamm.boot.id`; `None`: the machine's.
     pub boot_id: Option<String>,
-}
-
-/// What chooses the replica that a consumer reads from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplicaSelector {
-    /// `org.apache.kafka.common.replica.RackAwareReplicaSelector`.
-    RackAware,
 }
 
 /// How to reach an external ZooKeeper.
@@ -345,7 +339,7 @@ impl Config {
             replica_fetch_min_bytes: reader.int("replica.fetch.min.bytes"),
             replica_fetch_response_max_bytes: reader.int("replica.fetch.response.max.bytes"),
             replica_fetch_wait_max_ms: reader.int("replica.fetch.wait.max.ms"),
-            replica_selector: replica_selector(reader)?,
+            replica_selector: selector::resolve(reader)?,
             producer_id_expiration_ms: reader.int("producer.id.expiration.ms"),
             fetch_max_bytes: reader.int("fetch.max.bytes"),
             max_incremental_fetch_session_cache_slots: reader.int("max.incremental.fetch.session.cache.slots"),
@@ -449,17 +443,6 @@ fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {
 fn replication_factor(reader: &Reader<'_>) -> Result<i16, ConfigError> {
     const NAME: &str = "default.replication.factor";
     i16::try_from(reader.long(NAME)).map_err(|_| reader.invalid(NAME, "Value must be no more than 32767"))
-}
-
-/// Java's classes cannot be loaded, so what one of Kafka's does is taken by its name, and of others nothing is known.
-fn replica_selector(reader: &Reader<'_>) -> Result<Option<ReplicaSelector>, ConfigError> {
-    const NAME: &str = "replica.selector.class";
-    const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
-    match reader.text(NAME).as_deref() {
-        None => Ok(None),
-        Some(RACK_AWARE) => Ok(Some(ReplicaSelector::RackAware)),
-        Some(_) => Err(reader.invalid(NAME, &format!("a class of Java cannot be loaded; {RACK_AWARE} is built in"))),
-    }
 }
 
 fn max_connections(reader: &Reader<'_>, machine: &Machine) -> usize {

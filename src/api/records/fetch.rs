@@ -25,35 +25,35 @@
 //! FENCED_LEADER_EPOCH; 17, 18 nothing for consumers.
 //! Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`, `DelayedFetch`.
 
+mod answer;
+mod part;
+mod room;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::protocol::StrBytes;
 
+use self::answer::{encode, tell};
+use self::part::{Fetched, Gathered, Limits, Part, is_due, refused};
+use self::room::read;
 use crate::api::context::{Audience, RequestContext};
 use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row};
 use crate::api::records::replica_fetch;
-use crate::api::replies::{Claim, Replies};
 use crate::api::shared::isolation::read_committed;
-use crate::api::shared::{leader, leader_hints};
-use crate::log::reading::read::Read;
-use crate::log::state::aborted::AbortedTransaction;
-use crate::replica::partition::{OutOfRange, Partition};
 use crate::replica::selector;
-use crate::replica::sessions::{FetchKey, SessionError, Told, TopicRef, Use, Wanted};
+use crate::replica::sessions::{FetchKey, SessionError, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
-use crate::task;
 use crate::types::limits::CONTROL_FRAME_BYTES_MAX;
-use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName};
+use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 use crate::wire::codec;
-use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef};
 
 const KEY: i16 = 1;
 const VERSIONS: RangeInclusive<i16> = 4..=18;
@@ -71,43 +71,6 @@ pub(crate) const ROW: Row = Row {
     flexible: |version| version >= 12,
     for_brokers: false,
 };
-
-/// What a request asks of all its partitions.
-#[derive(Clone, Copy)]
-struct Limits {
-    max_bytes: usize,
-    min_bytes: usize,
-    max_wait: Duration,
-    read_committed: bool,
-    /// A follower answers as well, as far as its own high watermark (KIP-392).
-    any_replica: bool,
-}
-
-/// One partition of the request with what was found for it.
-struct Part {
-    key: FetchKey,
-    wanted: Wanted,
-    replica: Option<Arc<Partition>>,
-    /// The follower that the consumer is to read from.
-    preferred: Option<BrokerId>,
-    found: Fetched,
-}
-
-#[derive(Default)]
-struct Fetched {
-    error: Option<ResponseError>,
-    high_watermark: Offset,
-    last_stable_offset: Offset,
-    log_start_offset: Offset,
-    /// Epoch and end offset where the logs part.
-    diverging: Option<(LeaderEpoch, Offset)>,
-    batches: Vec<Bytes>,
-    bytes: usize,
-    /// What a reader of committed records must leave out of them.
-    aborted: Vec<AbortedTransaction>,
-    /// Readable up to here; `None` when the partition has an error.
-    upto: Option<Offset>,
-}
 
 fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
     async move {
@@ -189,33 +152,6 @@ fn refusal(request: &FetchRequest) -> Option<ResponseError> {
         return Some(ResponseError::UnknownServerError);
     }
     read_committed(request.isolation_level).err()
-}
-
-/// All partitions of a request, and what their records hold of the budget of all replies.
-struct Gathered {
-    parts: Vec<Part>,
-    claim: Claim,
-    /// There was no room for one batch in time.
-    no_room: bool,
-}
-
-impl Gathered {
-    fn nothing(ctx: &RequestContext) -> Self {
-        Self { parts: Vec::new(), claim: Claim::nothing(&ctx.handles.replies), no_room: false }
-    }
-
-    fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.found.bytes).sum()
-    }
-
-    fn forget_records(&mut self) {
-        for part in &mut self.parts {
-            part.found.batches = Vec::new();
-            part.found.bytes = 0;
-            part.found.aborted = Vec::new();
-        }
-        self.claim.settle(0);
-    }
 }
 
 /// How long a fetch waits for room before it is answered without records; clients wait for an answer for 30 s or more.
@@ -324,154 +260,6 @@ fn is_of_another_topic(asked: &TopicRef, replicas: TopicId) -> bool {
     matches!(asked, TopicRef::Id(id) if *id != replicas)
 }
 
-fn refused(error: ResponseError) -> Fetched {
-    Fetched { error: Some(error), ..Fetched::nothing() }
-}
-
-impl Fetched {
-    fn nothing() -> Self {
-        Self {
-            high_watermark: Offset::NONE,
-            last_stable_offset: Offset::NONE,
-            log_start_offset: Offset::NONE,
-            ..Self::default()
-        }
-    }
-}
-
-/// Fills in positions and errors of the moment; `upto` is set where there may be something to read.
-fn look(part: &mut Part, read_committed: bool, any_replica: bool) {
-    let Some(replica) = &part.replica else { return };
-    let view = replica.view();
-    let found = &mut part.found;
-    *found = Fetched::nothing();
-    if view.offline {
-        found.error = Some(ResponseError::KafkaStorageError);
-        return;
-    }
-    let checked = match any_replica {
-        true => leader::check_epoch(&view, part.wanted.current_leader_epoch),
-        false => leader::check(&view, part.wanted.current_leader_epoch),
-    };
-    if let Err(error) = checked {
-        found.error = Some(error);
-        return;
-    }
-    found.high_watermark = view.high_watermark;
-    found.last_stable_offset = view.last_stable_offset;
-    found.log_start_offset = view.log_start_offset;
-    if part.preferred.is_some() {
-        return;
-    }
-    if part.wanted.last_fetched_epoch >= 0 {
-        let (epoch, offset) = (LeaderEpoch(part.wanted.last_fetched_epoch), part.wanted.fetch_offset);
-        match replica.divergence(epoch, offset, view.log_start_offset) {
-            Ok(None) => {}
-            Ok(parted) => {
-                found.diverging = parted;
-                return;
-            }
-            Err(OutOfRange) => {
-                found.error = Some(ResponseError::OffsetOutOfRange);
-                return;
-            }
-        }
-    }
-    let offset = part.wanted.fetch_offset;
-    if offset < view.log_start_offset || offset > view.log_end_offset {
-        found.error = Some(ResponseError::OffsetOutOfRange);
-        return;
-    }
-    found.upto = Some(if read_committed { view.last_stable_offset } else { view.high_watermark });
-}
-
-/// Reads what is readable now: from memory where the tail reaches back far enough or the records were read ahead, from
-/// storage for the rest.
-async fn read(replies: &Arc<Replies>, gathered: &mut Gathered, limits: Limits) {
-    let mut room = Room::of(limits);
-    for (index, part) in gathered.parts.iter_mut().enumerate() {
-        let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
-        match replica.reader().read_memory(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
-            Some(read) => room.take(part, read, &replica, upto, bytes),
-            None => return read_blocking(replies, gathered, index, room).await,
-        }
-    }
-}
-
-/// The same from the partition at `first` on, on a thread that may block on the disk.
-async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: usize, mut room: Room) {
-    let mut parts = std::mem::take(&mut gathered.parts);
-    let claim = std::mem::replace(&mut gathered.claim, Claim::nothing(replies));
-    let work = move || {
-        for part in &mut parts[first..] {
-            let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
-            match replica.reader().read(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
-                Ok(read) => room.take(part, read, &replica, upto, bytes),
-                Err(failure) => {
-                    tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
-                    part.found.error = Some(ResponseError::KafkaStorageError);
-                }
-            }
-        }
-        parts
-    };
-    (gathered.parts, gathered.claim) = replies.read(claim, work).await;
-}
-
-/// What a fetch may still take while it goes through its partitions.
-struct Room {
-    left: usize,
-    read_committed: bool,
-    any_replica: bool,
-    /// The first batch may be larger than all limits, lest a consumer never get past it.
-    empty_so_far: bool,
-}
-
-impl Room {
-    fn of(limits: Limits) -> Self {
-        let Limits { max_bytes: left, read_committed, any_replica, .. } = limits;
-        Self { left, read_committed, any_replica, empty_so_far: true }
-    }
-
-    /// Looks at a partition: its replica, where to stop and how many bytes to read; `None` if there is nothing to read.
-    fn for_part(&self, part: &mut Part) -> Option<(Arc<Partition>, Offset, usize)> {
-        look(part, self.read_committed, self.any_replica);
-        let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { return None };
-        let bytes = self.left.min(part.wanted.partition_max_bytes.max(0) as usize);
-        let some = part.wanted.fetch_offset < upto && (bytes > 0 || self.empty_so_far);
-        some.then(|| (Arc::clone(replica), upto, bytes))
-    }
-
-    /// Takes what was read of this partition, and has more read ahead for a consumer behind the tail.
-    fn take(&mut self, part: &mut Part, read: Read, replica: &Partition, upto: Offset, bytes: usize) {
-        if let Some(fill) = replica.reader().fill_after(&read, upto, bytes) {
-            task::in_background(|| fill.run());
-        }
-        let from = part.wanted.fetch_offset;
-        if self.read_committed && from < read.end {
-            let Some(aborted) = replica.reader().aborted_transactions(from, read.end) else {
-                // Deleted since it was looked at.
-                part.found = refused(ResponseError::OffsetOutOfRange);
-                part.found.log_start_offset = replica.view().log_start_offset;
-                return;
-            };
-            part.found.aborted = aborted;
-        }
-        self.empty_so_far &= read.bytes == 0;
-        self.left = self.left.saturating_sub(read.bytes);
-        part.found.bytes = read.bytes;
-        part.found.batches = read.batches;
-    }
-}
-
-fn is_due(gathered: &Gathered, limits: Limits) -> bool {
-    gathered.parts.is_empty()
-        || gathered.no_room
-        || limits.max_wait.is_zero()
-        || gathered.bytes() >= limits.min_bytes
-        || gathered.parts.iter().any(Part::is_due)
-}
-
 /// Waits for news of any partition, then reads once more. Holds no records meanwhile.
 async fn park(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits, rack: Option<&StrBytes>) {
     let deadline = tokio::time::sleep(limits.max_wait);
@@ -514,88 +302,14 @@ fn refind(ctx: &RequestContext, parts: &mut [Part]) {
     }
 }
 
-fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathered: Gathered) -> Outcome {
-    match usage {
-        Use::Sessionless => encode(ctx, 0, 0, committed, gathered),
-        Use::New(session) => {
-            let mut session = session.lock();
-            for part in &gathered.parts {
-                session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some());
-            }
-            let id = session.id;
-            drop(session);
-            encode(ctx, 0, id, committed, gathered)
-        }
-        Use::Incremental(session) => {
-            let mut session = session.lock();
-            gathered
-                .parts
-                .retain(|part| session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some()));
-            let id = session.id;
-            drop(session);
-            encode(ctx, 0, id, committed, gathered)
-        }
-    }
-}
-
-impl Part {
-    fn told(&self) -> Told {
-        Told { high_watermark: self.found.high_watermark.0, log_start_offset: self.found.log_start_offset.0 }
-    }
-
-    fn has_data(&self) -> bool {
-        self.found.bytes > 0 || self.found.diverging.is_some() || self.preferred.is_some()
-    }
-
-    /// Whether it has what is not to be waited with.
-    fn is_due(&self) -> bool {
-        self.found.error.is_some() || self.found.diverging.is_some() || self.preferred.is_some()
-    }
-}
-
-fn wire_aborted(transaction: &AbortedTransaction) -> fetch::AbortedTransaction {
-    fetch::AbortedTransaction { producer_id: transaction.producer_id, first_offset: transaction.first_offset }
-}
-
-/// The response with the topics in the order of their partitions; neighbours of one topic share its head.
-fn encode(ctx: &RequestContext, error_code: i16, session_id: i32, committed: bool, gathered: Gathered) -> Outcome {
-    let mut topics: Vec<FetchedTopic> = Vec::new();
-    for part in gathered.parts {
-        let (reference, index) = part.key;
-        let reference = match reference {
-            TopicRef::Name(name) => FetchedTopicRef::Name(name),
-            TopicRef::Id(id) => FetchedTopicRef::Id(id),
-        };
-        let found = part.found;
-        let preferred = part.preferred.filter(|_| found.error.is_none());
-        let partition = FetchedPartition {
-            index,
-            error_code: found.error.map_or(0, |error| error.code()),
-            high_watermark: found.high_watermark,
-            last_stable_offset: found.last_stable_offset,
-            log_start_offset: found.log_start_offset,
-            aborted_transactions: committed.then(|| found.aborted.iter().map(wire_aborted).collect()),
-            preferred_read_replica: preferred.unwrap_or(BrokerId::NONE),
-            records: found.batches,
-            diverging_epoch: found.diverging,
-            current_leader: None,
-        };
-        match topics.last_mut() {
-            Some(topic) if topic.topic == reference => topic.partitions.push(partition),
-            _ => topics.push(FetchedTopic { topic: reference, partitions: vec![partition] }),
-        }
-    }
-    let mut response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
-    leader_hints::of_fetch(ctx, &mut response);
-    Outcome::Records(fetch::encode(response, ctx.version), gathered.claim)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::part::look;
     use super::*;
     use crate::log::partition_log::PartitionLog;
-    use crate::replica::partition::Role;
+    use crate::replica::partition::{Partition, Role};
     use crate::replica::testing;
+    use crate::types::LeaderEpoch;
 
     fn part(replica: &Arc<Partition>, offset: i64, current: i32, last_fetched: i32) -> Part {
         let wanted = Wanted {

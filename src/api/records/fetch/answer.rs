@@ -1,0 +1,87 @@
+//! From what was found to the response of a fetch: all of it, or in a session what has news.
+
+use super::part::{Gathered, Part};
+use crate::api::context::RequestContext;
+use crate::api::handler::Outcome;
+use crate::api::shared::leader_hints;
+use crate::log::state::aborted::AbortedTransaction;
+use crate::replica::sessions::{Told, TopicRef, Use};
+use crate::types::BrokerId;
+use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef};
+
+pub(super) fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathered: Gathered) -> Outcome {
+    match usage {
+        Use::Sessionless => encode(ctx, 0, 0, committed, gathered),
+        Use::New(session) => {
+            let mut session = session.lock();
+            for part in &gathered.parts {
+                session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some());
+            }
+            let id = session.id;
+            drop(session);
+            encode(ctx, 0, id, committed, gathered)
+        }
+        Use::Incremental(session) => {
+            let mut session = session.lock();
+            gathered
+                .parts
+                .retain(|part| session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some()));
+            let id = session.id;
+            drop(session);
+            encode(ctx, 0, id, committed, gathered)
+        }
+    }
+}
+
+impl Part {
+    fn told(&self) -> Told {
+        Told { high_watermark: self.found.high_watermark.0, log_start_offset: self.found.log_start_offset.0 }
+    }
+
+    fn has_data(&self) -> bool {
+        self.found.bytes > 0 || self.found.diverging.is_some() || self.preferred.is_some()
+    }
+}
+
+fn wire_aborted(transaction: &AbortedTransaction) -> fetch::AbortedTransaction {
+    fetch::AbortedTransaction { producer_id: transaction.producer_id, first_offset: transaction.first_offset }
+}
+
+/// The response with the topics in the order of their partitions; neighbours of one topic share its head.
+pub(super) fn encode(
+    ctx: &RequestContext,
+    error_code: i16,
+    session_id: i32,
+    committed: bool,
+    gathered: Gathered,
+) -> Outcome {
+    let mut topics: Vec<FetchedTopic> = Vec::new();
+    for part in gathered.parts {
+        let (reference, index) = part.key;
+        let reference = match reference {
+            TopicRef::Name(name) => FetchedTopicRef::Name(name),
+            TopicRef::Id(id) => FetchedTopicRef::Id(id),
+        };
+        let found = part.found;
+        let preferred = part.preferred.filter(|_| found.error.is_none());
+        let partition = FetchedPartition {
+            index,
+            error_code: found.error.map_or(0, |error| error.code()),
+            high_watermark: found.high_watermark,
+            last_stable_offset: found.last_stable_offset,
+            log_start_offset: found.log_start_offset,
+            aborted_transactions: committed.then(|| found.aborted.iter().map(wire_aborted).collect()),
+            preferred_read_replica: preferred.unwrap_or(BrokerId::NONE),
+            records: found.batches,
+            diverging_epoch: found.diverging,
+            current_leader: None,
+        };
+        match topics.last_mut() {
+            Some(topic) if topic.topic == reference => topic.partitions.push(partition),
+            _ => topics.push(FetchedTopic { topic: reference, partitions: vec![partition] }),
+        }
+    }
+    let mut response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
+    leader_hints::of_fetch(ctx, &mut response);
+    Outcome::Records(fetch::encode(response, ctx.version), gathered.claim)
+}
