@@ -7,7 +7,8 @@
 //!   (17).
 //! - Answers, per partition, with the low watermark, once the new start is written here and every live replica has come
 //!   there; after `timeout_ms` without that with REQUEST_TIMED_OUT (7) and the low watermark of the beginning. A
-//!   partition that is led elsewhere meanwhile, or gone, says so. Of a partition named twice the last offset counts.
+//!   partition that is led elsewhere meanwhile, or gone, or whose log directory has failed, says so. Of a partition
+//!   named twice the last offset counts.
 //!
 //! Versions: 2 flexible. Ignored: nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleDeleteRecordsRequest`, `ReplicaManager.deleteRecords`, `DelayedDeleteRecords`.
@@ -174,6 +175,9 @@ async fn deleted_everywhere(ctx: &RequestContext, deleted: &Deleted) -> Result<O
         let here = ctx.handles.replicas.get(id.topic.as_str(), id.partition);
         if !here.is_some_and(|here| Arc::ptr_eq(&here, &deleted.partition)) {
             return Err(ctx.without_replica(id.topic.as_str(), id.partition));
+        }
+        if deleted.partition.view().offline {
+            return Err(ResponseError::KafkaStorageError);
         }
         match deleted.partition.low_watermark() {
             Some(low_watermark) if low_watermark >= deleted.below => return Ok(low_watermark),
