@@ -38,7 +38,9 @@ pub(in crate::api) fn replica_of(
 
 fn find(ctx: &RequestContext, topic: &str, partition: i32) -> Result<Arc<Partition>, ResponseError> {
     let index = PartitionIndex(partition);
-    ctx.handles.replicas.get(topic, index).ok_or_else(|| ctx.without_replica(topic, index))
+    let replica = ctx.handles.replicas.get(topic, index).ok_or_else(|| ctx.without_replica(topic, index))?;
+    // Its log directory has failed, and another replica may lead by now.
+    if replica.view().offline { Err(ResponseError::KafkaStorageError) } else { Ok(replica) }
 }
 
 /// Whether this broker leads the replica, under the epoch the client knows. The epoch comes first: a client that is

@@ -362,6 +362,10 @@ impl Operation {
                 let other = until(client, compacted, &gives_up).await;
                 format!("the other {}", other.map_or("kept", |()| "compacted"))
             }
+            Retention | DeleteRecords if column == Column::Stopped => {
+                let offline = async || Some(client.list_offset("t", -1).await.0).filter(|code| is_offline(code));
+                soon("the replica is offline", offline).await
+            }
             Retention => client.list_offset("t", -1).await.1.to_string(),
             DeleteRecords => {
                 // A start that was refused for want of space goes back when the log is opened anew.
@@ -453,10 +457,14 @@ async fn is_compacted(client: &mut Client, name: &str) -> bool {
 async fn is_present(rig: &Rig, client: &mut Client, partition: i32, column: Column) -> String {
     let mut look = async || rig.is_present(client, "t", partition, 1).await;
     if column == Column::Stopped && rig.dir_of("t", partition) == 1 {
-        let offline = async || Some(look().await).filter(|code| code == "KAFKA_STORAGE_ERROR");
+        let offline = async || Some(look().await).filter(|code| is_offline(code));
         return soon("the replica is offline", offline).await;
     }
     look().await
+}
+
+fn is_offline(code: &str) -> bool {
+    code == "KAFKA_STORAGE_ERROR"
 }
 
 fn present(is: bool) -> String {
