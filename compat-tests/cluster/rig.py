@@ -14,6 +14,7 @@ from kit import zookeeper
 from kit.broker import Kafka, Klamm
 from kit.process import free_port
 
+NOT_CONTROLLER = 41
 SESSION_S = 6
 LAG_S = 10
 NO_FAULT = (OSError, AssertionError, struct.error, zookeeper.ZooError)
@@ -204,11 +205,14 @@ class Cluster:
         return int(self.tree.get("/controller_epoch")[0])
 
     def at_controller(self, body, seconds=30):
-        """What `body(client)` answers on a connection to the controller; tried again while that changes."""
+        """What `body(client)` answers on a connection to the controller; tried again while that changes, as Kafka's tools do."""
 
         def ask():
             with self.admin(self.controller(), timeout=30) as client:
-                return (body(client),)
+                answer = body(client)
+            first = answer[0] if isinstance(answer, tuple) else answer
+            codes = first.values() if isinstance(first, dict) else [first]
+            return None if NOT_CONTROLLER in codes else (answer,)
 
         return self.until(seconds, ask, "an answer of the controller")[0][0]
 

@@ -8,7 +8,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from cluster.load import Member, Reader, Recorder, Watcher, Writer, consumer_settings, decode
+from cluster.load import COMMIT, Member, Reader, Recorder, Watcher, Writer, consumer_settings, decode
 from cluster.rig import Failed
 from history.model import History
 from history.rules import check, longest_gaps
@@ -127,6 +127,15 @@ class Run:
 
     def in_sync(self, seconds=120):
         return self.cluster.in_sync([self.topic], seconds)
+
+    def refuse_errors(self):
+        """Fails if an error reached a client. Not of commits: a coordinator that is being loaded is told to whoever commits, by
+        Kafka, too, and librdkafka does not try again. And not what a client says of its own slowness."""
+        errors = {
+            name: count for name, count in self.record.errors.items() if not name.startswith(COMMIT) and name != "_MAX_POLL_EXCEEDED"
+        }
+        if errors:
+            raise Failed(f"errors reached clients: {errors}")
 
     def settle(self):
         """Heals everything and waits until the cluster is whole; the seconds that took."""

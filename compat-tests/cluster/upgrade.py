@@ -7,7 +7,6 @@ import time
 
 from cluster.apart import apart, klamm_alone, running
 from cluster.copies import Copies
-from cluster.load import COMMIT
 from cluster.rig import Cluster, Failed
 from kit.broker import klamm_binary
 
@@ -83,10 +82,7 @@ def upgrade(suite):
         run.note(f"{len(roll.stops)} moves, the slowest stop {max(roll.stops):.1f} s, in sync {max(roll.syncs):.1f} s after at most")
         if filecmp.cmp(old, new, shallow=False):
             run.note("both binaries are the same")
-        # Of commits as in R3.
-        errors = {name: count for name, count in run.record.errors.items() if not name.startswith(COMMIT)}
-        if errors:
-            raise Failed(f"errors reached clients: {errors}")
+        run.refuse_errors()
 
     with running(suite, Versions(net=suite.network)) as cluster:
         return suite.plan.run(cluster, "upgrade", body, rate=200)
