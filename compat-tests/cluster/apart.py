@@ -54,6 +54,9 @@ def running(suite, cluster):
         print(f"{cluster.title}, {type(cluster.network).__name__.lower()}, up after {seconds:.1f} s", flush=True)
         yield cluster
         kept = suite.keep
+    except BaseException:
+        cluster.failed = True
+        raise
     finally:
         cluster.end()
         if kept:

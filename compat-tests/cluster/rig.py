@@ -118,7 +118,7 @@ class Cluster:
         self.title = " + ".join(
             f"{self.kinds.count(k)} {'klamm' if k == 'klamm' else 'Apache Kafka ' + k}" for k in dict.fromkeys(self.kinds)
         )
-        self.server, self.nodes = None, {}
+        self.server, self.nodes, self.failed = None, {}, False
 
     def __enter__(self):
         try:
