@@ -3,8 +3,9 @@
     compat-tests/run cluster [--quick | --short | --soak MINUTES] [--only WORD,WORD] [--seed N] [--against "3.9.1"]
 
 Three brokers on one ZooKeeper: klamm, or Apache Kafka of KLAMM_AGAINST (or --against; a word for each broker makes a mixed
-cluster: "3.9.1 3.9.1 klamm"). With root, or where user namespaces are allowed, each process has a network of its own
-(needs nft and ip); without, rows that cut are skipped. --quick takes 10 minutes, a full run 60; --short is the form of
+cluster: "3.9.1 3.9.1 klamm", which has rows of its own, and with --only the others as well). Without --against a full run
+plays klamm's rows and then the mixed ones (15 minutes). With root, or where user namespaces are allowed, each process has a
+network of its own (needs nft and ip); without, rows that cut are skipped. --quick takes 10 minutes, a full run 75; --short is the form of
 `make test`: one kill -9, one SIGTERM. A row that fails keeps the folder with logs and history, and says where.
 
 Some rows, klamm's alone, make a cluster of their own: losses of power (R10; root and FUSE), and the rolling upgrade from an
@@ -30,9 +31,11 @@ def main():
     parser.add_argument("--against", default=os.environ.get("KLAMM_AGAINST", ""))
     parser.add_argument("--keep", action="store_true", help="keep the folder whatever happens")
     args = parser.parse_args()
+    from cluster.mixed import KINDS
     from kit.broker import kafka_path
 
-    for version in {word for word in args.against.split() if word != "klamm"}:
+    mixed = "" if args.against or args.quick or args.short or args.soak else KINDS
+    for version in {word for word in f"{args.against} {mixed}".split() if word != "klamm"}:
         # No network inside.
         kafka_path(version)
     from cluster.apart import rows_apart

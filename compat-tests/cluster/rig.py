@@ -8,7 +8,7 @@ import struct
 import tempfile
 import time
 
-from cluster import network
+from cluster import jvm_lines, network
 from cluster.admin import Admin
 from kit import zookeeper
 from kit.broker import Kafka, Klamm
@@ -99,6 +99,14 @@ class KlammMember(Member, Klamm):
 
 
 class KafkaMember(Member, Kafka):
+    def may_have_ended(self):
+        """Whether a fault explains that it did: a start is refused while its old session lives, or ZooKeeper is away."""
+        with open(self.log_path, "rb") as log:
+            log.seek(self.log_begin)
+            said = log.read().decode(errors="replace")
+        refused = "Exiting Kafka due to fatal exception during startup" in said and "zookeeper" in said
+        return not self.cluster.is_mixed or refused
+
     # Three of them start again and again on a few cores: the second compiler would only cost.
     JVM = [*Kafka.JVM, "-XX:TieredStopAtLevel=1"]
 
@@ -112,13 +120,14 @@ class Cluster:
         self.network = net or network.here()
         names = [f"b{n}" for n in range(1, count + 1)] + ["zk"]
         self.addresses = {name: self.network.add(name) for name in names}
-        self.extra, self.racks = extra or {}, racks
+        self.extra, self.racks, self.against = extra or {}, racks, against
         kinds = against.split() or ["klamm"]
         self.kinds = kinds if len(kinds) > 1 else kinds * count
         self.title = " + ".join(
             f"{self.kinds.count(k)} {'klamm' if k == 'klamm' else 'Apache Kafka ' + k}" for k in dict.fromkeys(self.kinds)
         )
-        self.server, self.nodes, self.failed = None, {}, False
+        # `replaced`: brokers that others stand in the place of.
+        self.server, self.nodes, self.failed, self.replaced = None, {}, False, []
 
     def __enter__(self):
         try:
@@ -150,6 +159,15 @@ class Cluster:
         if kind == "klamm":
             return KlammMember(folder=folder, port=port).join(self, number, {"klamm.disk.reserve.bytes": "0", **extra})
         return KafkaMember(folder=folder, port=port, version=kind, heap="512M").join(self, number, extra)
+
+    def renew(self, number, kind, extra=None):
+        """In the place of a broker that was stopped, one of that kind with the same id and address and an empty directory."""
+        old = self.nodes[number]
+        self.replaced.append(old)
+        folder = self.folder / f"b{number}-{len(self.replaced)}"
+        rack = {key: value for key, value in old.settings.items() if key == "broker.rack"}
+        node = self.nodes[number] = self.make(number, kind, folder, old.port, {**self.extra, **rack, **(extra or {})})
+        return node
 
     def end(self):
         """Ends every process; the folder stays."""
@@ -281,7 +299,7 @@ class Cluster:
         """Starts again what shall be up and is not, without waiting. A klamm that ended by itself is a failure."""
         for node in self.nodes.values():
             if node.wanted and not node.alive():
-                if isinstance(node, Klamm):
+                if isinstance(node, Klamm) or not node.may_have_ended():
                     raise Failed(f"{node.label} ended by itself with {node.child.returncode}\n{node.tail(15)}")
                 # Its old session still lives, mostly; without ZooKeeper it could not start.
                 with contextlib.suppress(*NO_FAULT):
@@ -311,11 +329,19 @@ class Cluster:
         self.all_known(seconds)
         return time.monotonic() - began
 
+    @property
+    def is_mixed(self):
+        return len({isinstance(node, Klamm) for node in [*self.nodes.values(), *self.replaced]}) > 1
+
     def panics(self):
-        """Lines of klamm's logs that no fault explains."""
+        """Lines of the brokers' logs that no fault explains; of JVM brokers only where they have klamm for a neighbour."""
         found = []
-        for node in self.nodes.values():
-            if isinstance(node, Klamm) and node.log_path.exists():
-                lines = node.log_path.read_text(errors="replace").splitlines()
-                found += [f"{node.label}: {line}" for line in lines if "panicked" in line]
+        for node in [*self.replaced, *self.nodes.values()]:
+            if not node.log_path.exists():
+                continue
+            text = node.log_path.read_text(errors="replace")
+            if isinstance(node, Klamm):
+                found += [f"{node.label}: {line}" for line in text.splitlines() if "panicked" in line]
+            elif self.is_mixed:
+                found += [f"{node.label}: {line[:300]}" for line in jvm_lines.that_matter(text)]
         return found

@@ -1,7 +1,13 @@
-"""Runs the scenarios over a cluster that is made anew after a row that failed, then those that make one of their own."""
+"""Runs the scenarios over a cluster that is made anew after a row that failed, or for other kinds of brokers, then those that make
+one of their own.
+
+Which rows: of a cluster of one kind those of `scenarios`, of a mixed one (--against "3.9.1 3.9.1 klamm") those of `mixed`, and
+with --only the others as well; without --against a full run plays both, klamm's own first.
+"""
 
 from cluster import network
 from cluster.apart import rows_apart
+from cluster.mixed import KINDS, MIXED
 from cluster.rig import Cluster
 from cluster.scenarios import SCENARIOS, Plan, short
 from kit.rows import Rows
@@ -13,10 +19,12 @@ class Suite:
         self.cluster, self.keep = None, args.keep
         self.network = network.here()
 
-    def ready(self):
-        """The cluster, made if there is none."""
+    def ready(self, kinds):
+        """The cluster of these kinds, made if there is none."""
+        if self.cluster and self.cluster.against != kinds:
+            self.leave()
         if self.cluster is None:
-            self.cluster = Cluster(self.args.against, net=self.network)
+            self.cluster = Cluster(kinds, net=self.network)
             try:
                 seconds = self.cluster.start()
                 print(f"{self.cluster.title}, {type(self.network).__name__.lower()}, up after {seconds:.1f} s", flush=True)
@@ -27,10 +35,10 @@ class Suite:
                 raise
         return self.cluster
 
-    def row(self, function):
+    def row(self, kinds, function):
         failed = True
         try:
-            note = function(self.ready(), self.plan)
+            note = function(self.ready(kinds), self.plan)
             failed = False
             return note
         finally:
@@ -50,17 +58,29 @@ class Suite:
             else:
                 cluster.remove()
 
+    def scenarios(self):
+        """(name, whether it needs namespaces, kinds of brokers, function) of each row."""
+        against = self.args.against
+        if self.args.soak:
+            return []
+        if self.args.short:
+            return [("short-kill-and-SIGTERM", False, against, short)]
+        rows, is_mixed = [], len(set(against.split())) > 1
+        if not is_mixed or self.args.only:
+            rows += [(name, faults, against, function) for name, faults, function in SCENARIOS]
+        if is_mixed or (not against and not self.args.quick):
+            rows += [(name, False, kinds or against or KINDS, function) for name, kinds, function in MIXED]
+        return rows
+
     def run(self):
-        scenarios = [("short-kill-and-SIGTERM", False, short)] if self.args.short else SCENARIOS
-        scenarios = [] if self.args.soak else scenarios
         try:
-            for name, faults, function in scenarios:
+            for name, faults, kinds, function in self.scenarios():
                 if not any(word in name for word in self.args.only.split(",")):
                     continue
                 if faults and not self.network.faults:
                     print(f"SKIP  {name:26}          needs network namespaces and nft", flush=True)
                     continue
-                self.rows.run(name, self.row, function)
+                self.rows.run(name, self.row, kinds, function)
         finally:
             self.leave()
         for row in rows_apart(self.args):
