@@ -31,11 +31,10 @@ def main():
     parser.add_argument("--against", default=os.environ.get("KLAMM_AGAINST", ""))
     parser.add_argument("--keep", action="store_true", help="keep the folder whatever happens")
     args = parser.parse_args()
-    from cluster.mixed import KINDS
+    from cluster.suite import scenarios
     from kit.broker import kafka_path
 
-    mixed = "" if args.against or args.quick or args.short or args.soak else KINDS
-    for version in {word for word in f"{args.against} {mixed}".split() if word != "klamm"}:
+    for version in {word for _, _, kinds, _ in scenarios(args) for word in kinds.split() if word != "klamm"}:
         # No network inside.
         kafka_path(version)
     from cluster.apart import rows_apart

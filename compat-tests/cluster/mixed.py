@@ -8,7 +8,7 @@ import time
 from cluster import scenarios
 from cluster.churn import Operator
 from cluster.copies import Copies
-from cluster.rig import Failed
+from cluster.rig import SESSION_S, Failed
 from cluster.scenarios import STALE_ENDS, Plan
 from kit.broker import Klamm
 
@@ -177,6 +177,36 @@ def controller(cluster, plan):
         take_controller(cluster, klamm)
 
     return role(cluster, plan, "controller", arrange)
+
+
+@mixed("mixed-after-another-boot")
+def after_another_boot(cluster, plan):
+    """klamm leads, dies, and is back as after a loss of power: a JVM controller has seen it go, so all it had gets new epochs."""
+
+    def body(run):
+        klamm, jvm = of_kind(cluster, True)[0], of_kind(cluster, False)[0].number
+        take_controller(cluster, jvm)
+        place(cluster, run.topic, klamm.number)
+        alone = f"{run.topic}-alone"
+        cluster.topic(alone, 2, 1, min_insync_replicas=1)
+        parts = list(cluster.describe([alone])[2][alone])
+        cluster.at_controller(lambda client: client.reassign(alone, {part: [klamm.number] for part in parts}))
+        settled(cluster)
+        cluster.in_sync([alone])
+        before = {topic: cluster.epochs(topic) for topic in (run.topic, alone)}
+        klamm.kill9()
+        klamm.settings["klamm.boot.id"] = f"another-{plan.seed}"
+        back = klamm.restart()
+        run.note(f"back {back:.1f} s, in sync {run.in_sync():.1f} s after the kill")
+        cluster.in_sync([alone], 30)
+        for topic, epochs in before.items():
+            old = {part for part, epoch in cluster.epochs(topic).items() if epoch <= epochs[part]}
+            if old:
+                raise Failed(f"{topic}: partitions {old} still have their leader epochs")
+        if back < SESSION_S / 2:
+            raise Failed(f"it was back after {back:.1f} s: it did not wait for its old session to end")
+
+    return plan.run(cluster, "boot", body, exempt=STALE_ENDS)
 
 
 @mixed("mixed-administration")

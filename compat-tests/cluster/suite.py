@@ -13,6 +13,21 @@ from cluster.scenarios import SCENARIOS, Plan, short
 from kit.rows import Rows
 
 
+def scenarios(args):
+    """(name, whether it needs namespaces, kinds of brokers, function) of each row that is asked for."""
+    against = args.against
+    if args.soak:
+        return []
+    if args.short:
+        return [("short-kill-and-SIGTERM", False, against, short)]
+    rows, is_mixed = [], len(set(against.split())) > 1
+    if not is_mixed or args.only:
+        rows += [(name, faults, against, function) for name, faults, function in SCENARIOS]
+    if is_mixed or (not against and not args.quick):
+        rows += [(name, False, kinds or against or KINDS, function) for name, kinds, function in MIXED]
+    return [row for row in rows if any(word in row[0] for word in args.only.split(","))]
+
+
 class Suite:
     def __init__(self, args):
         self.args, self.rows, self.plan = args, Rows("", 26), Plan(args.seed, args.quick)
@@ -58,25 +73,9 @@ class Suite:
             else:
                 cluster.remove()
 
-    def scenarios(self):
-        """(name, whether it needs namespaces, kinds of brokers, function) of each row."""
-        against = self.args.against
-        if self.args.soak:
-            return []
-        if self.args.short:
-            return [("short-kill-and-SIGTERM", False, against, short)]
-        rows, is_mixed = [], len(set(against.split())) > 1
-        if not is_mixed or self.args.only:
-            rows += [(name, faults, against, function) for name, faults, function in SCENARIOS]
-        if is_mixed or (not against and not self.args.quick):
-            rows += [(name, False, kinds or against or KINDS, function) for name, kinds, function in MIXED]
-        return rows
-
     def run(self):
         try:
-            for name, faults, kinds, function in self.scenarios():
-                if not any(word in name for word in self.args.only.split(",")):
-                    continue
+            for name, faults, kinds, function in scenarios(self.args):
                 if faults and not self.network.faults:
                     print(f"SKIP  {name:26}          needs network namespaces and nft", flush=True)
                     continue
