@@ -63,6 +63,8 @@ pub(super) struct Follow {
     pub(super) next: Next,
     /// Latest epoch of our history.
     last_epoch: Option<LeaderEpoch>,
+    /// Log end and latest epoch before the cut that is to be made.
+    uncut: (Offset, Option<LeaderEpoch>),
     backoff: Backoff,
     longest_pause: Duration,
 }
@@ -77,7 +79,8 @@ impl Follow {
             None if view.log_end_offset > view.high_watermark => Next::Cut(Cut::To(view.high_watermark)),
             _ => Next::Fetch,
         };
-        Self { partition, leader_epoch, next, last_epoch, backoff: Backoff::default(), longest_pause }
+        let (uncut, backoff) = ((view.log_end_offset, last_epoch), Backoff::default());
+        Self { partition, leader_epoch, next, last_epoch, uncut, backoff, longest_pause }
     }
 
     /// What is wanted of the partition, if it is to be fetched now.
@@ -116,9 +119,15 @@ impl Follow {
         self.next = Next::Fetch;
     }
 
-    /// A fetch came through.
+    /// A fetch came through, and all that came is written.
     pub(super) fn succeeded(&mut self) {
         self.backoff.reset();
+    }
+
+    /// The logs part: the end of this one is to be cut off before the next fetch.
+    pub(super) fn parted(&mut self, cut: Cut) {
+        self.uncut = (self.partition.view().log_end_offset, self.partition.latest_epoch());
+        self.next = Next::Cut(cut);
     }
 
     pub(super) fn wait(&mut self) {
@@ -179,6 +188,12 @@ impl Follow {
     /// The log was to be cut.
     pub(super) fn cut(&mut self, outcome: Result<(), ChangeError>) {
         match outcome {
+            // The leader would answer as before, again and again.
+            Ok(()) if self.uncut == (self.partition.view().log_end_offset, self.partition.latest_epoch()) => {
+                warn!(partition = %self.partition.name(), log_end_offset = %self.uncut.0,
+                    "the leader's log parts from this one where there is nothing to cut");
+                self.wait();
+            }
             Ok(()) => self.changed(),
             // Another role is on its way.
             Err(ChangeError::Closed | ChangeError::Leads) => self.next = Next::Failed,
@@ -208,16 +223,17 @@ impl Follow {
     /// Source: Kafka 3.9 `AbstractFetcherThread.fetchOffsetAndTruncate`.
     pub(super) fn on_range(&mut self, leader_start: Offset, leader_end: Offset) {
         let end = self.partition.view().log_end_offset;
-        self.next = if leader_end < end {
+        if leader_end < end {
             warn!(partition = %self.partition.name(), log_end_offset = %end, leader_end = %leader_end,
                 "the leader's log ends before ours, after an unclean election; what lies above goes");
-            Next::Cut(Cut::To(leader_end))
+            self.parted(Cut::To(leader_end));
         } else if leader_start > end {
             warn!(partition = %self.partition.name(), log_end_offset = %end, leader_start = %leader_start,
                 "the leader's log begins after ours ends; the log begins anew there");
-            Next::Cut(Cut::StartAt(leader_start))
+            self.parted(Cut::StartAt(leader_start));
         } else {
-            Next::Fetch
-        };
+            // It has changed meanwhile, or knows nothing yet of an epoch that this log has.
+            self.wait();
+        }
     }
 }

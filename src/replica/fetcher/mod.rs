@@ -8,6 +8,8 @@ mod follow;
 mod session;
 mod settings;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -66,6 +66,8 @@ struct Round {
     key: Key,
     replicated: Replicated,
     grew: bool,
+    /// Records came.
+    any: bool,
     high_watermark: Offset,
     log_start_offset: Offset,
 }
@@ -267,7 +269,7 @@ impl Fetcher {
 
     async fn fetch(&mut self) -> Called<()> {
         let Some(ask) = self.ask() else { return self.idle().await };
-        let link = Arc::clone(&self.link);
+        let (link, is_full) = (Arc::clone(&self.link), ask.session.is_full());
         match self.call(async move { link.fetch(ask).await }).await {
             Called::Answered(Ok(Ok(answer))) => {
                 self.backoff.reset();
@@ -282,6 +284,10 @@ impl Fetcher {
                 match error {
                     SessionError::NotFound => self.session.lost(),
                     SessionError::InvalidEpoch | SessionError::TopicIdError => self.session.failed(),
+                }
+                if is_full {
+                    // Which no session can be wrong about.
+                    self.link_again = Some(Instant::now() + self.backoff.next(self.settings.backoff));
                 }
                 Called::Answered(())
             }
@@ -415,20 +421,19 @@ impl Fetcher {
                 return None;
             }
         };
-        follow.succeeded();
         if let Some((epoch, end)) = fetched.diverging {
-            follow.next = Next::Cut(Cut::Diverging(epoch, end));
+            follow.parted(Cut::Diverging(epoch, end));
             return None;
         }
         let Fetched { high_watermark, log_start_offset, records, .. } = fetched;
-        let has_records = !records.is_empty();
+        let any = !records.is_empty();
         match append(follow, records, now).await {
             Ok(replicated) => {
                 let grew = replicated.unwritten.is_some();
-                if has_records {
+                if any {
                     self.served = Some(key.clone());
                 }
-                Some(Round { key, replicated, grew, high_watermark, log_start_offset })
+                Some(Round { key, replicated, grew, any, high_watermark, log_start_offset })
             }
             Err(error) => {
                 follow.not_replicated(&error);
@@ -438,7 +443,7 @@ impl Fetcher {
     }
 
     async fn finish(&mut self, round: Round) {
-        let Round { key, replicated, grew, high_watermark, log_start_offset } = round;
+        let Round { key, replicated, grew, any, high_watermark, log_start_offset } = round;
         let written = replicated.written.await;
         let Some(follow) = self.follows.get_mut(&key) else { return };
         if let Err(error) = written {
@@ -456,8 +461,11 @@ impl Fetcher {
             }
             Err(error) => return follow.cut(Err(error)),
         }
-        if let Some(refused) = replicated.refused {
-            follow.spoiled(&refused);
+        match replicated.refused {
+            Some(refused) => follow.spoiled(&refused),
+            // Not one whole batch that is for this epoch: the same would come at once, again and again.
+            None if any && !grew => follow.wait(),
+            None => follow.succeeded(),
         }
     }
 }
@@ -472,6 +480,10 @@ async fn append(follow: &Follow, records: Vec<Bytes>, now: UnixMs) -> Result<Rep
     let (Some(FetchedError::Unexpected { base_offset, .. }), Some(records)) = (&replicated.refused, again) else {
         return Ok(replicated);
     };
+    if *base_offset >= view.log_start_offset {
+        // Batches that overlap each other: what lies below would be left out.
+        return Ok(replicated);
+    }
     let (partition, start) = (Arc::clone(&follow.partition), *base_offset);
     match task::blocking(move || partition.truncate_fully_and_start_at(start, now)).await {
         Ok(()) => follow.partition.append_fetched(follow.leader_epoch, records, now),
