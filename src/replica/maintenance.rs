@@ -1,4 +1,5 @@
-//! Periodic work on the logs led here, off the request path: retention, expiry of producers, compaction.
+//! Periodic work on the logs of this broker, led or followed, off the request path: retention, expiry of producers,
+//! compaction.
 //!
 //! Compaction follows Kafka's cleaner: the log that gains most goes first, one at a time, and only when none is worth
 //! it does the cleaner pause for `log.cleaner.backoff.ms`. Here a segment that is closed ends the pause: a log that
@@ -179,6 +180,8 @@ impl Cleaner {
                 }
                 done
             }
+            // It is closed, or being cut.
+            Err(error) if !error.is_failure() => true,
             Err(error) => {
                 self.set_aside(&partition, &error, pause);
                 // Others may be worth it.
@@ -189,9 +192,11 @@ impl Cleaner {
 
     /// The log whose compaction gains most, if one is worth it.
     fn dirtiest(&mut self, now: UnixMs) -> Option<Arc<Partition>> {
-        let led =
-            |partition: &Arc<Partition>| partition.view().leading && partition.with_log(|log| log.config().compact);
-        let candidates: Vec<_> = self.replicas.all().into_iter().filter(led).collect();
+        // One that waits for an epoch must not write what its opening found to be lost, before a controller knows it.
+        let may = |partition: &Arc<Partition>| {
+            partition.with_log(|log| log.config().compact) && !partition.waits_for_an_epoch()
+        };
+        let candidates: Vec<_> = self.replicas.all().into_iter().filter(may).collect();
         self.forget_all_but(&candidates);
         let monotonic_ms = self.clock.monotonic_ms();
         let waits = |id: &PartitionId| self.set_aside.get(id).is_some_and(|aside| monotonic_ms < aside.until_ms);
@@ -217,7 +222,7 @@ impl Cleaner {
         urgencies.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, partition)| partition)
     }
 
-    /// What is deleted, led elsewhere or no longer compacted is left alone.
+    /// What is deleted or no longer compacted is left alone.
     fn forget_all_but(&mut self, candidates: &[Arc<Partition>]) {
         if self.set_aside.is_empty() {
             return;
@@ -274,7 +279,7 @@ fn clean(partition: &Arc<Partition>, now: UnixMs, seed: u128) -> Result<bool, Ch
     let mut before = Queued::nothing();
     let mut refused = None;
     let done = compaction::run(&plan, &partition.reader(), &mut |step| {
-        if !partition.view().leading || !partition.with_log(is_whole) {
+        if !partition.with_log(is_whole) {
             return ControlFlow::Break(());
         }
         // The next step was read while this one was being written.
@@ -308,12 +313,17 @@ fn clean(partition: &Arc<Partition>, now: UnixMs, seed: u128) -> Result<bool, Ch
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{BatchBuilder, BatchHeader};
+    use crate::clock::testing::ManualClock;
+    use crate::log::config::LogConfig;
+    use crate::log::reading::tail::Tail;
+    use crate::record::{BatchBuilder, BatchHeader, stamp};
     use crate::replica::ack::{Ack, Completion};
+    use crate::replica::manager::{ReplicaConfig, ReplicaDir, WantedReplica};
     use crate::replica::partition::AckAt;
-    use crate::replica::testing::{ME, led, role, take};
+    use crate::replica::testing::{ME, alone, led, role, take};
     use crate::storage::testing::faulty::{Fate, Operation, Rule};
-    use crate::types::{LeaderEpoch, Offset};
+    use crate::storage::testing::memory::MemoryDir;
+    use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
     /// The latest offset of a key that was found before lies beyond what is there now: nothing of the key would stay.
     #[test]
@@ -349,6 +359,49 @@ mod tests {
         let counts = read.batches.iter().map(|batch| BatchHeader::parse(batch).expect("a batch").record_count);
         assert_eq!(counts.collect::<Vec<_>>(), [1; 4]);
         assert!(clean(&partition, 1_000_000, 7).expect("nothing fails"), "and may begin anew");
+    }
+
+    /// Logs were compacted where they were led alone: the copies of a followed `__consumer_offsets` grew for ever.
+    #[test]
+    fn a_follower_compacts_its_log_too() {
+        let clock = Arc::new(ManualClock::new(1_000_000, 1));
+        let log = LogConfig {
+            compact: true,
+            delete: false,
+            segment_bytes: 1,
+            min_cleanable_dirty_ratio: 0.0,
+            ..LogConfig::default()
+        };
+        let dirs = vec![ReplicaDir { dir: MemoryDir::open() as _, tail: Tail::new(1 << 20), may_lack_ends: false }];
+        let config_of = Arc::new(move |_: &_| ReplicaConfig { log, min_insync_replicas: 1 });
+        let replicas = ReplicaManager::new(alone(ME, Arc::clone(&clock) as _), dirs, config_of).expect("readable");
+        let topic_id = TopicId::from_random(1 << 64 | 7).expect("a legal id");
+        let id = PartitionId { topic: "t".into(), topic_id, partition: PartitionIndex(0) };
+        let partition = replicas.open(&[WantedReplica { id, is_new: true }]).remove(0).expect("opened");
+        take(&partition, role(2, 1));
+        let fetched = (0..10).map(|at| {
+            let mut builder = BatchBuilder::new();
+            builder.append(0, Some(b"k"), Some(b"v"));
+            let mut batch = builder.finish();
+            stamp(&mut batch, Offset(at), LeaderEpoch(1), None);
+            batch.bytes.freeze()
+        });
+        let replicated = partition.append_fetched(LeaderEpoch(1), fetched.collect(), 0).expect("follows");
+        drop(replicated.unwritten);
+        replicated.written.wait().expect("written");
+        let count = || {
+            let read = partition.reader().read(Offset(0), Offset(10), usize::MAX, true).expect("readable");
+            let headers = read.batches.iter().map(|batch| BatchHeader::parse(batch).expect("a batch"));
+            headers.map(|header| header.record_count).sum::<i32>()
+        };
+        let mut cleaner = Cleaner::new(Arc::clone(&replicas), clock);
+        assert!(!cleaner.clean_dirtiest(Duration::ZERO), "what is not below the high watermark may yet be cut off");
+        assert_eq!(count(), 10);
+        let told = partition.advance_as_follower(LeaderEpoch(1), Offset(10), Offset(0));
+        told.written().expect("written");
+        assert!(cleaner.clean_dirtiest(Duration::ZERO));
+        assert_eq!(count(), 2, "the last closed segment's, and the active one's");
+        assert_eq!(partition.view().log_end_offset, Offset(10));
     }
 
     #[tokio::test(start_paused = true)]
