@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use crate::types::Offset;
 
+/// Batches that are remembered at most: with too few replicas in sync the high watermark may stand still for ever.
+const BATCHES_MAX: usize = 4096;
+
 /// Written batches by their last offset, with their bytes; those below `from` are not known.
 #[derive(Debug, Default)]
 pub(super) struct Unreplicated {
@@ -20,6 +23,9 @@ impl Unreplicated {
 
     /// In offset order.
     pub(super) fn push(&mut self, last_offset: Offset, bytes: i64) {
+        if self.batches.len() == BATCHES_MAX {
+            return self.begin(last_offset + 1);
+        }
         self.batches.push_back((last_offset, bytes));
     }
 
@@ -36,6 +42,19 @@ impl Unreplicated {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_high_watermark_that_stands_still_takes_no_memory() {
+        let mut unreplicated = Unreplicated::default();
+        let last = BATCHES_MAX as i64 * 3 + 10;
+        for last_offset in 0..=last {
+            unreplicated.push(Offset(last_offset), 1);
+            assert!(unreplicated.batches.len() <= BATCHES_MAX);
+        }
+        let known = unreplicated.batches.len() as i64;
+        assert_eq!(unreplicated.pass(Offset(0), Offset(5)), None, "forgotten");
+        assert_eq!(unreplicated.pass(Offset(last + 1 - known), Offset(last + 1)), Some(known));
+    }
 
     #[test]
     fn bytes_are_counted_from_where_they_are_known() {
