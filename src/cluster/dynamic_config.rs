@@ -199,6 +199,18 @@ impl DynamicConfig {
         self.reload(topics.iter().map(|name| Entity::Topic(name.as_str().into())).collect()).await
     }
 
+    /// As [`Self::reload_topics`], again and again until it has succeeded, or the store is closed.
+    pub(crate) async fn reload_topics_at_last(&self, topics: &[TopicName]) {
+        loop {
+            sleep(RETRY_PAUSE).await;
+            match self.reload_topics(topics).await {
+                Ok(()) => return info!(count = topics.len(), "settings of topics were read at last"),
+                Err(_) if *self.store.session().borrow() == Session::Closed => return,
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Reads what is set for all brokers and for this one now, and publishes it.
     pub(crate) async fn reload_brokers(&self) -> Result<(), DynamicConfigError> {
         self.reload(vec![Entity::Broker(None), Entity::Broker(Some(self.broker))]).await

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::fetcher::{Fetchers, Key};
@@ -23,6 +25,10 @@ use crate::cluster::registration::SharedBrokerEpoch;
 use crate::storage::{PartitionId, Queued, StorageError};
 use crate::task;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicName};
+
+/// How long roles wait for the settings of new topics: a broker that is cut off from the coordination store alone must
+/// go on taking roles.
+const SETTINGS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What must hear of leadership, owned by a room above.
 pub(crate) trait LeadershipListener: std::fmt::Debug + Send + Sync + 'static {
@@ -144,10 +150,15 @@ impl ReplicaControl {
         if topics.is_empty() {
             return;
         }
-        if let Err(error) = self.dynamic_config.reload_topics(&topics).await {
-            // The feed reads everything again once the store is back.
-            warn!(%error, "settings of new topics could not be read; the broker's own hold until then");
-        }
+        let why = match timeout(SETTINGS_PATIENCE, self.dynamic_config.reload_topics(&topics)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer in {SETTINGS_PATIENCE:?}"),
+        };
+        warn!(why, count = topics.len(), "settings of new topics could not be read; the broker's own hold until then");
+        // The feed does not: it reads what changes, and everything in a new session alone.
+        let dynamic_config = Arc::clone(&self.dynamic_config);
+        task::spawn_owner("settings of new topics", async move { dynamic_config.reload_topics_at_last(&topics).await });
     }
 
     /// Source: Kafka 3.9 `ReplicaManager.becomeLeaderOrFollower`.

@@ -2,6 +2,7 @@
 //! deleted, and that one partition's fate is no other's. Rows P3 to P14 are those of the cluster's plan.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,7 +18,10 @@ use crate::cluster::control::{
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::{SharedBrokerEpoch, ensure_top_level_paths};
+use crate::cluster::znodes::config::{self, Entity, Overrides};
 use crate::coordination::embedded::testing::TreeDir;
+use crate::coordination::testing::{Access, Fate, Faults as StoreFaults, FaultyCoordination, Rule};
+use crate::coordination::{Coordination, CreateMode};
 use crate::log::config::LogConfig;
 use crate::log::reading::tail::Tail;
 use crate::record::BatchBuilder;
@@ -49,6 +53,8 @@ struct Bench {
     dirs: [SharedLogDir; 2],
     replicas: Arc<ReplicaManager>,
     control: Arc<ReplicaControl>,
+    settings: Arc<DynamicConfig>,
+    store_faults: Arc<StoreFaults>,
     told: Arc<Told>,
 }
 
@@ -65,13 +71,18 @@ impl Bench {
             .expect("readable");
         let store = TreeDir::new().store();
         ensure_top_level_paths(&*store, ME).await.expect("made");
+        let retention = Overrides::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        let path = Entity::Topic("kept".into()).path();
+        store.create(&path, config::encode(&retention), CreateMode::Persistent).await.expect("made");
+        let store_faults = Arc::new(StoreFaults::default());
+        let store = FaultyCoordination::under(store, Arc::clone(&store_faults));
         let settings = DynamicConfig::start(store, ME, Arc::clone(&clock) as _).await.expect("started");
         let told = Arc::new(Told::default());
         let (image, epoch) = (Arc::new(ImagePublisher::default()), SharedBrokerEpoch::default());
         let fetchers = testing::no_fetchers(Arc::clone(&clock) as _, epoch.clone());
-        let control =
-            ReplicaControl::new(Arc::clone(&replicas), image, fetchers, settings, Arc::clone(&told) as _, epoch);
-        Self { disks, faults, dirs, replicas, control, told }
+        let (listener, shared) = (Arc::clone(&told) as _, Arc::clone(&settings));
+        let control = ReplicaControl::new(Arc::clone(&replicas), image, fetchers, shared, listener, epoch);
+        Self { disks, faults, dirs, replicas, control, settings, store_faults, told }
     }
 
     async fn new() -> Self {
@@ -164,6 +175,24 @@ async fn put_start(dir: &SharedLogDir, id: &PartitionId, damaged: bool) {
     let key = keys::side(id.topic_id, id.partition, 0x80, b"start");
     let set = WriteSet { writes: vec![Write::Side { key, value }], sync: false };
     storage::commit(&**dir, set).await.expect("written");
+}
+
+/// Nobody read the settings of a new topic again that could not be read once: one that keeps its records for ever lost
+/// them after a week, and one with two copies took a single one for enough.
+#[tokio::test]
+async fn settings_of_a_new_topic_that_could_not_be_read_are_read_later() {
+    let (bench, kept) = (Bench::new().await, id("kept", 1));
+    bench.settings.forget_topics(&["kept".into()]);
+    let path = Entity::Topic("kept".into()).path();
+    let lost = bench.store_faults.script(Rule::new(Fate::LoseRequest, Access::Read, &path).times(2));
+    assert_eq!(bench.role(&kept, new()).await, Ok(()), "it is led all the same");
+    assert!(bench.settings.topic("kept").is_empty());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while bench.settings.topic("kept").is_empty() {
+        assert!(Instant::now() < deadline, "struck {} times", bench.store_faults.met(lost));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(bench.store_faults.met(lost), 2);
 }
 
 /// One damaged log took every partition of the request offline, and a retry made it anew, empty, in another directory.
