@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::cluster::Cluster;
 use super::load::Acked;
-use super::topics::{COMES, Home, PLACES, Place, homes};
+use super::topics::{COMES, Home, PLACES, Place, STAYS, homes};
 use crate::cluster::znodes::partition_state;
 use crate::coordination::Coordination;
+use crate::log::testing::expect_same;
 use crate::record::{BatchHeader, for_each_record};
 use crate::replica::partition::Partition;
 use crate::types::{BrokerId, LeaderEpoch, Offset, TopicId};
@@ -24,10 +26,11 @@ pub(super) struct Seen {
     high_watermarks: BTreeMap<(Life, LeaderEpoch), Offset>,
     /// Leader epoch and version of a state in the tree.
     states: BTreeMap<Life, (LeaderEpoch, i32)>,
+    looks: u64,
 }
 
-fn bytes_below(partition: &Partition, end: Offset) -> Vec<u8> {
-    let (mut from, mut bytes) = (partition.view().log_start_offset, Vec::new());
+fn bytes_of(partition: &Partition, mut from: Offset, end: Offset) -> Vec<u8> {
+    let mut bytes = Vec::new();
     while from < end {
         let read = partition.reader().read(from, end, 1 << 20, true).expect("a disk in memory can be read");
         let Some(last) = read.batches.last() else { break };
@@ -40,6 +43,10 @@ fn bytes_below(partition: &Partition, end: Offset) -> Vec<u8> {
 impl Seen {
     /// Looks at everything once.
     pub(super) async fn look(&mut self, cluster: &Cluster) {
+        self.looks += 1;
+        if self.looks.is_multiple_of(4) {
+            Self::look_at_logs(cluster);
+        }
         for (place, home) in homes(&cluster.tree).await {
             self.look_at_state(cluster, place, &home).await;
         }
@@ -47,6 +54,9 @@ impl Seen {
             for (id, node) in cluster.live.nodes() {
                 let Some(partition) = node.replicas.get(place.topic, place.index) else { continue };
                 let view = partition.view();
+                let positions =
+                    [view.log_start_offset, view.last_stable_offset, view.high_watermark, view.log_end_offset];
+                assert!(positions.is_sorted(), "{place} at {id}: {view:?}");
                 if view.leading {
                     let under = ((place, partition.id.topic_id), view.leader_epoch);
                     let leader = *self.leaders.entry(under).or_insert(id);
@@ -58,6 +68,29 @@ impl Seen {
                         view.high_watermark
                     );
                 }
+            }
+        }
+    }
+
+    /// No two replicas differ below their high watermarks.
+    fn look_at_logs(cluster: &Cluster) {
+        for place in PLACES {
+            let found = cluster.live.nodes().into_iter();
+            let mut found: Vec<_> = found
+                .filter_map(|(id, node)| Some((id, node.replicas.get(place.topic, place.index)?)))
+                .map(|(id, replica)| (replica.id.topic_id, id, replica))
+                .collect();
+            found.sort_by_key(|(topic_id, id, _)| (*topic_id, *id));
+            for pair in found.windows(2) {
+                let [(first_topic, first_id, first), (topic, id, replica)] = pair else { unreachable!("pairs") };
+                if first_topic != topic {
+                    continue;
+                }
+                let (one, other) = (first.view(), replica.view());
+                let start = one.log_start_offset.max(other.log_start_offset);
+                let end = one.high_watermark.min(other.high_watermark);
+                let parted = parts_at(&bytes_of(first, start, end), &bytes_of(replica, start, end));
+                assert!(parted.is_none(), "{place} parts at {first_id} and {id} at {parted:?}, below {end}");
             }
         }
     }
@@ -109,8 +142,14 @@ pub(super) async fn compare(cluster: &Cluster, acked: &[Acked]) {
             .iter()
             .map(|id| (id, nodes[id].replicas.get(place.topic, place.index).expect("each has its replica")))
             .collect();
+        // Replicas need not agree on what was deleted.
+        let starts = replicas.iter().map(|(_, replica)| replica.view().log_start_offset);
+        let start = starts.max().expect("there are replicas");
         let logs: Vec<Vec<u8>> =
-            replicas.iter().map(|(_, replica)| bytes_below(replica, replica.view().log_end_offset)).collect();
+            replicas.iter().map(|(_, replica)| bytes_of(replica, start, replica.view().log_end_offset)).collect();
+        if place.topic == STAYS {
+            compare_facts(place, &replicas);
+        }
         for ((id, replica), log) in replicas.iter().zip(&logs) {
             let first = replicas[0].1.view();
             assert_eq!(replica.view().log_end_offset, first.log_end_offset, "{place} at {id} ends elsewhere");
@@ -118,7 +157,7 @@ pub(super) async fn compare(cluster: &Cluster, acked: &[Acked]) {
             assert!(other.is_none(), "{place} at {id} has other bytes than at {}, from {other:?} on", replicas[0].0);
         }
         let records = records_of(&logs[0]);
-        let there = |acked: &&Acked| acked.place == place && acked.topic_id == home.topic_id;
+        let there = |acked: &&Acked| acked.place == place && acked.topic_id == home.topic_id && acked.offset >= start;
         for Acked { offset, value, .. } in acked.iter().filter(there) {
             let found = records.get(offset);
             assert_eq!(found, Some(value), "what was acknowledged at {offset} of {place} is not there");
@@ -132,6 +171,19 @@ pub(super) async fn compare(cluster: &Cluster, acked: &[Acked]) {
             let values: BTreeSet<_> = records.values().collect();
             assert_eq!(values.len(), records.len(), "a record of {place} is there twice");
         }
+    }
+}
+
+/// What the replicas know besides their batches. Where records are deleted it may be different.
+fn compare_facts(place: Place, replicas: &[(&BrokerId, Arc<Partition>)]) {
+    let known = |replica: &Partition| {
+        let mut facts = replica.facts();
+        facts.retain(|(part, _)| ["ends", "stable", "epochs", "producers", "aborted"].contains(part));
+        facts
+    };
+    let first = known(&replicas[0].1);
+    for (id, replica) in &replicas[1..] {
+        expect_same(&known(replica), &first, &format!("{place} at {id} and at {}", replicas[0].0));
     }
 }
 
@@ -155,12 +207,15 @@ fn records_of(log: &[u8]) -> BTreeMap<Offset, String> {
     while !rest.is_empty() {
         let header = BatchHeader::parse(rest).expect("whole batches");
         let (batch, behind) = rest.split_at(header.size_bytes());
+        rest = behind;
+        if header.is_control() {
+            continue;
+        }
         for_each_record(batch, 1 << 20, |record| {
             records.insert(record.offset, String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned());
             ControlFlow::Continue(())
         })
         .expect("records that can be read");
-        rest = behind;
     }
     records
 }

@@ -15,7 +15,7 @@ use super::load::{Acks, History, Producer};
 use super::net::Net;
 use super::node::{Boot, Node, SESSION, clock};
 use super::store::SimStore;
-use super::topics::{self, COMES, MOVES, PLACES, Place, two_of_three};
+use super::topics::{self, COMES, MOVES, PLACES, Place, STAYS, two_of_three};
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::registration::{OwnSessions, ensure_top_level_paths};
@@ -24,6 +24,7 @@ use crate::controller::{ControllerHandle, ElectionType, Wishes};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::embedded::testing::TreeDir;
+use crate::replica::delete_records::delete_records;
 use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{LogDir, PartitionId};
 use crate::task::testing::{Process, outside};
@@ -91,6 +92,10 @@ enum Fault {
     Expire,
     CutFromTree,
     Stall,
+    /// The disk's reserve is reached.
+    Full,
+    /// Not a fault: a client has records deleted.
+    DeleteRecords,
     /// Not a fault: replicas move, or a move is taken back.
     Reassign,
     /// Preferred leaders are asked for.
@@ -101,7 +106,7 @@ enum Fault {
     Create,
 }
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 15] = [
     Fault::Kill,
     Fault::PowerLoss,
     Fault::Cut,
@@ -111,6 +116,8 @@ const FAULTS: [Fault; 13] = [
     Fault::Expire,
     Fault::CutFromTree,
     Fault::Stall,
+    Fault::Full,
+    Fault::DeleteRecords,
     Fault::Reassign,
     Fault::Prefer,
     Fault::Delete,
@@ -163,6 +170,7 @@ pub(super) async fn run(seed: u64, faults_for: Duration, plant: Plant) -> (u64, 
             live: Arc::clone(&cluster.live),
             history: Arc::clone(&history),
             epoch: LeaderEpoch(0),
+            transactional: id == 1,
         };
         producers.push(outside(producer.run(stopped.clone())));
     }
@@ -312,6 +320,8 @@ impl Cluster {
                 self.cut_from_tree(victim);
             }
             Fault::Stall => self.stall(victim),
+            Fault::Full => self.fill_disk(victim),
+            Fault::DeleteRecords => self.delete_records(),
             Fault::Reassign if !recovering => self.reassign(),
             Fault::Prefer if !recovering => self.prefer(),
             Fault::Delete => drop(ClusterAdmin::new(self.tree.clone()).mark_for_deletion(&[COMES.into()]).await),
@@ -370,6 +380,32 @@ impl Cluster {
         }));
     }
 
+    fn fill_disk(&self, victim: BrokerId) {
+        let disk = Arc::clone(&self.members[&victim].disk);
+        let long = self.chance.millis(50, 6000);
+        disk.set_full(true);
+        drop(outside(async move {
+            sleep(long).await;
+            disk.set_full(false);
+        }));
+    }
+
+    /// Where nothing is compared but what is left.
+    fn delete_records(&self) {
+        let Some(place) = self.chance.pick(&PLACES).filter(|place| place.topic != STAYS) else { return };
+        let led = |(_, node): (BrokerId, Node)| {
+            let partition = node.replicas.get(place.topic, place.index)?;
+            partition.view().leading.then_some(partition)
+        };
+        let Some(partition) = self.live.nodes().into_iter().find_map(led) else { return };
+        let view = partition.view();
+        let above = self.chance.below((view.high_watermark.0 - view.log_start_offset.0).unsigned_abs() + 1);
+        let to = view.log_start_offset + above as i64;
+        self.chance.note(&format!("delete records of {place} below {to}"));
+        // A disk that is full may refuse it.
+        drop(delete_records(&partition, Some(to), 0));
+    }
+
     /// No faults any more; what is down comes up.
     async fn heal(&mut self) {
         self.chance.note("healed");
@@ -377,6 +413,7 @@ impl Cluster {
         for id in BROKERS {
             self.members[&id].store.cut_off(false);
             self.members[&id].stalled.store(false, Ordering::SeqCst);
+            self.members[&id].disk.set_full(false);
         }
         let deadline = Instant::now() + PATIENCE;
         while !(BROKERS.iter().all(|id| self.live.is_up(*id)) && self.is_whole().await) {

@@ -11,10 +11,12 @@ use super::chance::Chance;
 use super::cluster::Live;
 use super::net::{Ends, Net};
 use super::topics::{COMES, Place};
-use crate::record::BatchBuilder;
+use crate::record::{BatchBuilder, ValidBatch};
 use crate::replica::ack::{Ack, Completion};
 use crate::replica::partition::{AckAt, AppendRefused};
-use crate::types::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
+use crate::types::{
+    BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId, TransactionMarker, TransactionResult,
+};
 
 /// A record that was acknowledged by all: where, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +50,12 @@ pub(super) struct Producer {
     pub(super) history: History,
     /// The latest leader epoch that it has seen.
     pub(super) epoch: LeaderEpoch,
+    /// Its records come in transactions, which it ends itself.
+    pub(super) transactional: bool,
 }
+
+/// Records of a transaction.
+const TRANSACTION: i32 = 3;
 
 impl Producer {
     /// Until it is told to stop, and then until its last record is acknowledged.
@@ -63,6 +70,9 @@ impl Producer {
                 self.history.lock().push(Acked { place: self.place, topic_id, offset, value });
             }
             sequence += 1;
+            if self.transactional && sequence % TRANSACTION == 0 {
+                self.end_transaction().await;
+            }
             sleep(self.chance.millis(2, 60)).await;
         }
     }
@@ -86,23 +96,42 @@ impl Producer {
         }
     }
 
+    /// As its coordinator does, until the marker is acknowledged.
+    async fn end_transaction(&mut self) {
+        let result = if self.chance.one_in(2) { TransactionResult::Commit } else { TransactionResult::Abort };
+        let (producer_id, producer_epoch) = (ProducerId(self.id), ProducerEpoch(0));
+        let marker = TransactionMarker { producer_id, producer_epoch, coordinator_epoch: 0, result };
+        while self.send(What::Marker(marker)).await.is_err() {
+            sleep(self.chance.millis(5, 100)).await;
+        }
+        self.chance.note(&format!("{result:?} {}", self.id));
+    }
+
     fn is_idempotent(&self) -> bool {
         self.place.topic != COMES
     }
 
     async fn attempt(&mut self, value: &str, sequence: i32) -> Result<(TopicId, Offset), Failed> {
+        let mut builder = BatchBuilder::new();
+        if self.is_idempotent() {
+            builder = builder.producer(ProducerId(self.id), ProducerEpoch(0), sequence);
+        }
+        if self.transactional {
+            builder = builder.transactional();
+        }
+        builder.append(0, None, Some(value.as_bytes()));
+        self.send(What::Batch(builder.finish())).await
+    }
+
+    async fn send(&mut self, what: What) -> Result<(TopicId, Offset), Failed> {
         let (leader, epoch) = self.live.leader(self.place, &self.chance).ok_or(Failed::Again)?;
         if epoch < self.epoch && self.is_idempotent() {
             // As clients do since KIP-320: what is older than what they have seen is no news.
             return Err(Failed::Again);
         }
         self.epoch = epoch;
-        let mut builder = BatchBuilder::new();
-        if self.is_idempotent() {
-            builder = builder.producer(ProducerId(self.id), ProducerEpoch(0), sequence);
-        }
-        builder.append(0, None, Some(value.as_bytes()));
-        let (batch, acks, place) = (builder.finish(), self.acks, self.place);
+        let (acks, place, transactional) = (self.acks, self.place, self.transactional);
+        let (id, producer_epoch) = (ProducerId(self.id), ProducerEpoch(0));
         let append = async move |ends: Ends| {
             let partition = ends.replicas.get(place.topic, place.index).ok_or(Failed::Again)?;
             let topic_id = partition.id.topic_id;
@@ -110,7 +139,14 @@ impl Producer {
             let ack = Ack::new(&completion, 0);
             drop(completion);
             let ack = if acks == Acks::All { AckAt::HighWatermark(ack) } else { AckAt::Written(ack) };
-            let appended = match partition.append(batch, ack, None, None, 0) {
+            let appended = match what {
+                What::Batch(batch) => {
+                    let guard = if transactional { partition.begin_verification(id, producer_epoch) } else { None };
+                    partition.append(batch, ack, None, guard, 0)
+                }
+                What::Marker(marker) => partition.append_marker(&marker, ack, None, 0),
+            };
+            let appended = match appended {
                 Ok(accepted) => accepted.appended,
                 Err(AppendRefused::Log(why)) => return Err(Failed::Broken(why.to_string())),
                 Err(_) => return Err(Failed::Again),
@@ -126,6 +162,12 @@ impl Producer {
             Ok(Err(_)) | Err(_) => Err(Failed::Again),
         }
     }
+}
+
+/// What a producer sends, or its coordinator.
+enum What {
+    Batch(ValidBatch),
+    Marker(TransactionMarker),
 }
 
 /// Why a record was not acknowledged.

@@ -1,6 +1,7 @@
 //! A cluster on one thread, from a seed: three brokers over one tree, and everything between them by chance.
 //!
-//! Records go to partitions that stay, that are reassigned, and that are deleted and made again ([`topics`]).
+//! Records go to partitions that stay, that are reassigned, and that are deleted and made again ([`topics`]), some of
+//! them in transactions; others are deleted. Disks are full now and then.
 //! The controller, the replicas, the fetchers, the logs and the registration are the real ones. Replaced are what lies
 //! below the seams: [`net`] carries the links and delays, cuts and resets them; [`store`] is a session of the embedded
 //! tree that can be slow, cut off and expired; the disks are memory that is written when the run says so, and loses

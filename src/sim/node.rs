@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::chance::Chance;
 use super::net::{Ends, Net, NetController, NetLeaders, NetLinks};
 use super::store::SimStore;
+use super::topics::PLACES;
 use crate::clock::{Clock, SharedClock, UnixMs};
 use crate::cluster::control::{BrokerLink, Endpoint, LiveBroker};
 use crate::cluster::dynamic_config::DynamicConfig;
@@ -116,8 +117,9 @@ impl Boot {
         let tail = Tail::new(1 << 20);
         let dir = Arc::clone(&self.disk) as SharedLogDir;
         let dirs = vec![ReplicaDir { dir, tail, may_lack_ends: self.may_lack_ends }];
-        let config =
-            |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: MIN_INSYNC_REPLICAS };
+        // Some ten batches each.
+        let log = LogConfig { segment_bytes: 1000, ..LogConfig::default() };
+        let config = move |_: &TopicName| ReplicaConfig { log, min_insync_replicas: MIN_INSYNC_REPLICAS };
         let image = Arc::new(ImagePublisher::default());
         let surroundings = Arc::new(Surroundings {
             me: self.id,
@@ -126,6 +128,7 @@ impl Boot {
             lag_max: LAG_MAX,
         });
         let replicas = ReplicaManager::new(surroundings, dirs, Arc::new(config)).ok()?;
+        drop(process.spawn(upkeep(Arc::clone(&replicas), self.chance.clone())));
         let settings = DynamicConfig::start(Arc::clone(&store), self.id, Arc::clone(&self.clock)).await.ok()?;
         let epoch = SharedBrokerEpoch::default();
         let leaders = Arc::new(NetLeaders { net: Arc::clone(&self.net), me: self.id });
@@ -190,6 +193,27 @@ impl Boot {
             port: 9000 + self.id.0 as u16,
         };
         LiveBroker { id: self.id, endpoints: vec![endpoint], rack: None }
+    }
+}
+
+/// Retention and high watermarks, as `maintenance` has them, in an order that can be repeated.
+async fn upkeep(replicas: Arc<ReplicaManager>, chance: Chance) {
+    loop {
+        sleep(chance.millis(200, 2000)).await;
+        for place in PLACES {
+            let Some(partition) = replicas.get(place.topic, place.index) else { continue };
+            if partition.waits_for_an_epoch() || partition.open_anew(0).is_err() {
+                continue;
+            }
+            let retained = partition.change_log(|log, view, writes| log.retain(0, view.high_watermark, writes));
+            // What is not written this time is so the next.
+            if let Ok(changed) = retained {
+                drop(changed.recorded().await);
+            }
+            if let Ok(changed) = partition.checkpoint_high_watermark() {
+                drop(changed.recorded().await);
+            }
+        }
     }
 }
 

@@ -510,6 +510,13 @@ impl Partition {
         look(&self.state.lock().log)
     }
 
+    /// See [`PartitionLog::facts`].
+    #[cfg(test)]
+    pub(crate) fn facts(&self) -> crate::log::testing::Facts {
+        let high_watermark = self.view().high_watermark;
+        self.state.lock().log.facts(high_watermark)
+    }
+
     /// Waits until everything queued so far is written and its waiters were woken. Blocking.
     #[cfg(test)]
     pub(crate) fn wait_for_writes(&self) -> Result<(), StorageError> {

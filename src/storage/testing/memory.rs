@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::{Bound, Range};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -33,6 +33,9 @@ pub(crate) struct MemoryDir {
     writer: Mutex<Option<Writer>>,
     /// Told when a set was queued for a step.
     queued: Arc<Notify>,
+    /// Sets that add batches are refused, if it is stepped. As on a disk that is shown once one was.
+    full: AtomicBool,
+    shows_full: AtomicBool,
 }
 
 /// A set, its bytes, and who is told.
@@ -132,6 +135,8 @@ impl MemoryDir {
             queued_bytes: Arc::default(),
             writer: Mutex::new(Some(Writer::Stepped(VecDeque::new()))),
             queued: Arc::default(),
+            full: AtomicBool::new(false),
+            shows_full: AtomicBool::new(false),
         });
         STEPPED.with_borrow_mut(|dirs| dirs.push(Arc::downgrade(&stepped)));
         stepped
@@ -151,6 +156,12 @@ impl MemoryDir {
             _ => None,
         };
         let Some((set, bytes, done)) = next else { return false };
+        if self.full.load(Ordering::SeqCst) && set.adds_batches() {
+            self.shows_full.store(true, Ordering::SeqCst);
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            done(Err(StorageError::Full { dir: self.path() }));
+            return true;
+        }
         {
             let (mut contents, mut synced) = (self.contents.lock(), self.synced.lock());
             synced.later.push(set.writes.clone());
@@ -162,6 +173,12 @@ impl MemoryDir {
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         done(Ok(()));
         true
+    }
+
+    /// Whether a stepped directory has reached the disk's reserve from now on.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+        self.shows_full.store(false, Ordering::SeqCst);
     }
 
     /// How many sets a loss of power may take.
@@ -210,7 +227,8 @@ impl MemoryDir {
         })
         .expect("a twin for tests is useless where no thread can start");
         let writer = Mutex::new(Some(Writer::Thread { queue, thread }));
-        Arc::new(Self { contents, synced, queued_bytes, writer, queued: Arc::default() })
+        let (full, shows_full) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { contents, synced, queued_bytes, writer, queued: Arc::default(), full, shows_full })
     }
 }
 
@@ -370,6 +388,10 @@ impl LogDir for MemoryDir {
             }
         }
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.shows_full.load(Ordering::SeqCst)
     }
 
     fn reclaim(&self, _family: Family, _last_offsets: Range<Offset>) {}
