@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::StartError;
+use super::refused::{StartError, failed};
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::znodes::{admin, topics};
 use crate::controller::ControllerHandle;
@@ -96,6 +96,6 @@ async fn names(store: &dyn Coordination, path: &str) -> Result<BTreeSet<TopicNam
     match store.children(path).await {
         Ok(children) => Ok(children.iter().map(|name| TopicName::new(name)).collect()),
         Err(CoordinationError::NoNode(_)) => Ok(BTreeSet::new()),
-        Err(error) => Err(super::failed(error)),
+        Err(error) => Err(failed(error)),
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::dirs::Dirs;
-use super::{StartError, failed};
+use super::refused::{StartError, failed};
 use crate::cluster::znodes::{partition_state, topics};
 use crate::coordination::{Coordination, CoordinationError};
 use crate::types::{BrokerId, PartitionIndex, TopicPartition};

@@ -7,8 +7,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::StartError;
 use super::dirs::Dirs;
+use super::refused::{StartError, failed};
 use crate::config::ZookeeperConfig;
 use crate::storage::StorageError;
 use crate::task;
@@ -25,7 +25,7 @@ pub(super) async fn refuse_embedded_tree(dirs: &Dirs, zookeeper: &ZookeeperConfi
             })?;
             Ok::<_, StorageError>(found)
         });
-        if looked.await.map_err(super::failed)? {
+        if looked.await.map_err(failed)? {
             return Err(StartError(format!(
                 "Log directory {} holds the state of a node that coordinates itself, and zookeeper.connect={}{} is \
                  set. klamm does not move topics, groups and configs into ZooKeeper. Without zookeeper.connect the \

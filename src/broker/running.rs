@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::{millis, sockets};
+use super::identity::millis;
+use super::sockets;
 use crate::clock::SharedClock;
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;

@@ -3,7 +3,7 @@
 use kafka_protocol::messages::FindCoordinatorRequest;
 
 use super::*;
-use crate::broker::zookeeper_settings;
+use crate::broker::identity::zookeeper_settings;
 use crate::coordination::Coordination;
 use crate::coordination::zookeeper::testing::ZookeeperServer;
 use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};

@@ -1,0 +1,178 @@
+//! The rooms of a broker, wired; nothing runs yet but what follows the tree.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::dirs::Dirs;
+use super::hand_over::HandOver;
+use super::identity::Identity;
+use super::leadership::Leadership;
+use super::links;
+use super::refused::{StartError, failed};
+use super::running;
+use crate::api;
+use crate::api::context::Handles;
+use crate::api::gate::Gate;
+use crate::api::replies::Replies;
+use crate::clock::SharedClock;
+use crate::cluster::admin::ClusterAdmin;
+use crate::cluster::auto_create::AutoCreation;
+use crate::cluster::control::BrokerLink;
+use crate::cluster::dynamic_config::DynamicConfig;
+use crate::cluster::image::ImagePublisher;
+use crate::cluster::producer_ids::ProducerIds;
+use crate::cluster::registration::SharedBrokerEpoch;
+use crate::cluster::running_config::RunningConfig;
+use crate::config::Config;
+use crate::controller::{self, ControllerSeat};
+use crate::coordination::SharedCoordination;
+use crate::coordinator::group::GroupCoordinator;
+use crate::coordinator::group::config::GroupConfig;
+use crate::coordinator::markers::LocalMarkers;
+use crate::coordinator::replica_writer::ReplicaWriter;
+use crate::coordinator::routed_markers::RoutedMarkers;
+use crate::coordinator::routed_verification::RoutedVerification;
+use crate::coordinator::transaction::TransactionCoordinator;
+use crate::coordinator::transaction::config::TransactionConfig;
+use crate::metrics::RequestMetrics;
+use crate::peer::fetch::RemoteLeaders;
+use crate::peer::markers::RemoteMarkers;
+use crate::peer::verify::RemoteVerification;
+use crate::peer::{Peers, controller_link};
+use crate::replica::alter_partition::{self, IsrChanges};
+use crate::replica::control::ReplicaControl;
+use crate::replica::fetcher::Fetchers;
+use crate::replica::follower_fetch::FollowerFetches;
+use crate::replica::manager::ReplicaManager;
+use crate::replica::session_cache::Sessions;
+use crate::task;
+
+/// Fetches per core that read from storage at the same time: enough to keep a disk busy while each waits for it.
+const STORAGE_READS_PER_CORE: usize = 8;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The rooms of a broker, wired.
+pub(super) struct Parts {
+    pub(super) image: Arc<ImagePublisher>,
+    pub(super) dynamic_config: Arc<DynamicConfig>,
+    pub(super) replicas: Arc<ReplicaManager>,
+    pub(super) control: Arc<ReplicaControl>,
+    pub(super) epoch: SharedBrokerEpoch,
+    pub(super) peers: Peers,
+    pub(super) fetchers: Arc<Fetchers>,
+    pub(super) hand_over: Option<HandOver>,
+    /// Taken when the controller starts.
+    pub(super) seat: Option<ControllerSeat>,
+    pub(super) handles: Arc<Handles>,
+}
+
+impl Parts {
+    pub(super) async fn build(
+        config: &Arc<Config>,
+        clock: &SharedClock,
+        dirs: &Dirs,
+        store: &SharedCoordination,
+        identity: &Identity,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<Self, StartError> {
+        let image = Arc::new(ImagePublisher::default());
+        let dynamic_config =
+            DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).await.map_err(failed)?;
+        let running = RunningConfig::new(Arc::clone(config));
+        running.apply(dynamic_config.brokers());
+        let config_of = running::topic_settings(&running, &dynamic_config);
+        let surroundings = running::surroundings(config, identity.broker_id, clock, &image);
+        let of_replicas = dirs.for_replicas();
+        let replicas = task::blocking(move || ReplicaManager::new(surroundings, of_replicas, config_of)).await;
+        let replicas = replicas.map_err(failed)?;
+        let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
+        let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
+        let groups = Arc::new(groups);
+        let epoch = SharedBrokerEpoch::default();
+        let peers = links::peers(config, identity.broker_id, &image, clock);
+        let markers = LocalMarkers::new(Arc::clone(&replicas), Arc::clone(&groups), Arc::clone(clock));
+        let remote = RemoteMarkers::new(&peers);
+        let routed = RoutedMarkers::new(identity.broker_id, Arc::clone(&image), markers.clone(), remote);
+        let (controller, seat) = controller::seat();
+        let blocks = controller_link::producer_ids(&peers, Arc::new(controller.clone()));
+        let producer_ids = ProducerIds::new(identity.broker_id, epoch.clone(), blocks);
+        let shutdown = controller_link::shutdown(&peers, Arc::new(controller.clone()));
+        let changes = Arc::new(IsrChanges::default());
+        let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
+        let sessions = Arc::new(Sessions::new(slots));
+        let follower_fetches = FollowerFetches::new(Arc::clone(&replicas), Arc::clone(&changes), Arc::clone(&sessions));
+        let isr = controller_link::isr(&peers, Arc::new(controller.clone()));
+        alter_partition::start(Arc::clone(&replicas), changes, isr, epoch.clone());
+        let hand_over = HandOver::new(config, identity.broker_id, &epoch, &image, shutdown);
+        let transactions = Arc::new(TransactionCoordinator::new(
+            transaction_config(config),
+            writer,
+            routed,
+            Arc::clone(clock),
+            Arc::clone(&image),
+            Arc::clone(&producer_ids),
+        ));
+        let (remote, local) = (RemoteVerification::new(&peers), Arc::clone(&transactions));
+        let verification = RoutedVerification::new(identity.broker_id, Arc::clone(&image), local, remote);
+        let (of_groups, of_transactions) = (Arc::clone(&groups), Arc::clone(&transactions));
+        let listener = Arc::new(Leadership { groups: of_groups, transactions: of_transactions });
+        let (manager, settings) = (Arc::clone(&replicas), Arc::clone(&dynamic_config));
+        let leaders = RemoteLeaders::new(&peers);
+        let of_fetchers = running::fetcher_settings(config);
+        let fetchers = Fetchers::new(identity.broker_id, epoch.clone(), leaders, Arc::clone(clock), of_fetchers);
+        let following = Arc::clone(&fetchers);
+        let control = ReplicaControl::new(manager, Arc::clone(&image), following, settings, listener, epoch.clone());
+        let admin = ClusterAdmin::new(Arc::clone(store));
+        let auto_creation = AutoCreation::new(admin.clone(), Arc::clone(&image), Arc::clone(config), Arc::clone(clock));
+        let handles = Arc::new(Handles {
+            broker_id: identity.broker_id,
+            cluster_id: Arc::clone(&identity.cluster_id),
+            config: running,
+            clock: Arc::clone(clock),
+            image: Arc::clone(&image),
+            dynamic_config: Arc::clone(&dynamic_config),
+            admin,
+            auto_creation,
+            producer_ids,
+            control: Arc::clone(&control) as Arc<dyn BrokerLink>,
+            controller,
+            replicas: Arc::clone(&replicas),
+            follower_fetches,
+            groups,
+            markers,
+            transactions,
+            verification,
+            gate: Gate::new(stopped.clone()),
+            sessions,
+            replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
+            requests: Arc::new(RequestMetrics::new(api::counted())),
+        });
+        let seat = Some(seat);
+        Ok(Self { image, dynamic_config, replicas, control, fetchers, epoch, peers, hand_over, seat, handles })
+    }
+}
+
+fn group_config(config: &Config) -> GroupConfig {
+    GroupConfig {
+        session_timeout_ms_min: config.group_min_session_timeout_ms,
+        session_timeout_ms_max: config.group_max_session_timeout_ms,
+        group_size_max: usize::try_from(config.group_max_size).unwrap_or(usize::MAX),
+        initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+        offset_metadata_units_max: usize::try_from(config.offset_metadata_max_bytes).unwrap_or(usize::MAX),
+        offsets_retention_ms: config.offsets_retention_ms,
+        offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+    }
+}
+
+fn transaction_config(config: &Config) -> TransactionConfig {
+    TransactionConfig {
+        timeout_ms_max: config.transaction_max_timeout_ms,
+        abort_check_interval_ms: i64::from(config.transaction_abort_check_interval_ms),
+        expiration_ms: i64::from(config.transactional_id_expiration_ms),
+        expiration_check_interval_ms: i64::from(config.transactional_id_expiration_check_interval_ms),
+    }
+}

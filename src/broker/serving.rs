@@ -1,0 +1,98 @@
+//! Letting connections in, and who may speak through which listener.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::identity::millis;
+use crate::api::context::{Audience, Handles};
+use crate::api::dispatch::Origin;
+use crate::config::Config;
+use crate::metrics::ListenerMetrics;
+use crate::net::admission::Admission;
+use crate::net::connection::Settings;
+use crate::net::listener::{self, ConnectionLimits};
+use crate::net::write_queue::WriteQueues;
+use crate::task;
+use crate::types::limits::BROKERS_REQUEST_BYTES_MAX;
+
+/// Who speaks through the listener of this name.
+pub(super) fn audience(config: &Config, listener: &str) -> Audience {
+    match config.zookeeper {
+        None => Audience::Alone,
+        Some(_) if listener == config.inter_broker_listener => Audience::Brokers,
+        Some(_) if Some(listener) == config.control_plane_listener.as_deref() => Audience::Brokers,
+        Some(_) => Audience::Clients,
+    }
+}
+
+/// A listener by name, and what is counted for it.
+pub(super) type Counted = ((String, TcpListener), Arc<ListenerMetrics>);
+
+/// Lets connections in, with one budget for all of them.
+pub(super) struct Serving {
+    handles: Arc<Handles>,
+    admission: Arc<Admission>,
+    of_brokers: Arc<Admission>,
+    write_queues: Arc<WriteQueues>,
+    limits: Arc<ConnectionLimits>,
+    config: Arc<Config>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Serving {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        handles: &Arc<Handles>,
+        limits: &Arc<ConnectionLimits>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            handles: Arc::clone(handles),
+            admission: Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX)),
+            of_brokers: Admission::new(BROKERS_REQUEST_BYTES_MAX),
+            write_queues: WriteQueues::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX)),
+            limits: Arc::clone(limits),
+            config: Arc::clone(config),
+            stopped: stopped.clone(),
+        }
+    }
+
+    pub(super) fn accept(&self, listeners: Vec<Counted>) -> Vec<JoinHandle<()>> {
+        listeners.into_iter().map(|((name, socket), counts)| self.accept_one(&name, socket, counts)).collect()
+    }
+
+    fn accept_one(&self, name: &str, socket: TcpListener, counts: Arc<ListenerMetrics>) -> JoinHandle<()> {
+        let audience = audience(&self.config, name);
+        let settings = Settings {
+            origin: Origin {
+                handles: Arc::clone(&self.handles),
+                listener: Arc::from(name),
+                audience,
+                peer: UNKNOWN_PEER,
+            },
+            admission: Arc::clone(&self.admission),
+            of_brokers: (audience == Audience::Brokers).then(|| Arc::clone(&self.of_brokers)),
+            write_queues: Arc::clone(&self.write_queues),
+            frame_bytes_max: self.config.socket_request_max_bytes as usize,
+            idle_max: self.config.connections_max_idle_ms.map_or(NEVER, millis),
+            stopping: self.stopped.clone(),
+        };
+        let settings_of = move |peer| {
+            let mut settings = settings.clone();
+            settings.origin.peer = peer;
+            settings
+        };
+        task::spawn(listener::accept(socket, settings_of, Arc::clone(&self.limits), counts, self.stopped.clone()))
+    }
+}
+
+/// Before a connection says from where it comes.
+const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Long enough to mean "never" and short enough for the timer.
+const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
