@@ -116,7 +116,7 @@ def is_anew(node, session):
 def refuse_holes(run, node):
     """Fails if the copy of a broker lacks records between others. The end of the row compares all copies; here the disk is
     still as it came out of this loss."""
-    with run.cluster.admin(node.number) as client:
+    with run.cluster.admin(node.number, timeout=60) as client:
         for part in range(run.partitions):
             at, high = 0, 1
             while at < high:
@@ -127,7 +127,8 @@ def refuse_holes(run, node):
                     break
                 for base, last, _ in found:
                     if base > at:
-                        raise Failed(f"{node.label} has nothing of {run.topic}-{part} from {at} to {base - 1}")
+                        again = next(iter(batches(client.fetch_replica(run.topic, part, at)[2])), (None,))[0]
+                        raise Failed(f"{node.label} has nothing of {run.topic}-{part} from {at} to {base - 1}; asked again, up to {again}")
                     at = max(at, last + 1)
 
 
