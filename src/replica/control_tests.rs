@@ -25,7 +25,7 @@ use crate::coordination::{Coordination, CreateMode};
 use crate::log::config::LogConfig;
 use crate::log::reading::tail::Tail;
 use crate::record::BatchBuilder;
-use crate::storage::testing::faulty::{Faults, FaultyDir};
+use crate::storage::testing::faulty::{self as disk, Faults, FaultyDir, Operation};
 use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{self, LogDir, PartitionId, SharedLogDir, Write, WriteSet, keys};
 use crate::types::{
@@ -343,6 +343,24 @@ async fn an_open_log_that_cannot_be_deleted_is_offline_until_it_can() {
         assert!(bench.replicas.is_offline("t", PartitionIndex(0)));
         assert_eq!(bench.lie_in(0), ["t"]);
     }
+}
+
+/// Followers that asked meanwhile were told of a disk that failed, and their logs said so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_being_deleted_is_gone_and_not_offline() {
+    let (bench, t) = (Bench::new().await, id("t", 1));
+    assert_eq!(bench.role(&t, new()).await, Ok(()));
+    let held = bench.faults[0].script(disk::Rule::new(disk::Fate::Wait, &[Operation::Commit]));
+    let watch = async {
+        while bench.replicas.get("t", PartitionIndex(0)).is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let offline = bench.replicas.is_offline("t", PartitionIndex(0));
+        bench.faults[0].lift(held);
+        offline
+    };
+    assert_eq!(tokio::join!(bench.stop(&t, None, true), watch), (Ok(()), false));
+    assert!(bench.lie_in(0).is_empty());
 }
 
 /// P14: coordinators resign for a deletion alone; a lower leader epoch stops nothing, none stops always.

@@ -27,6 +27,7 @@ impl ReplicaManager {
             match hosted {
                 Hosted::Online(replica) => open.push(Arc::clone(replica)),
                 Hosted::Offline(_) => offline += 1,
+                Hosted::Leaving(_) => {}
             }
         }
         let before = *self.closed_traffic.lock();

@@ -68,6 +68,24 @@ pub(super) enum Hosted {
     Online(Arc<Partition>),
     /// Its log could not be opened, or not be deleted. A later request tries again.
     Offline(TopicId),
+    /// Its log is being deleted: there is no replica any more, and nothing is wrong with the disk.
+    Leaving(TopicId),
+}
+
+impl Hosted {
+    fn topic_id(&self) -> TopicId {
+        match self {
+            Self::Online(partition) => partition.id.topic_id,
+            Self::Offline(topic_id) | Self::Leaving(topic_id) => *topic_id,
+        }
+    }
+
+    fn online(&self) -> Option<Arc<Partition>> {
+        match self {
+            Self::Online(partition) => Some(Arc::clone(partition)),
+            Self::Offline(_) | Self::Leaving(_) => None,
+        }
+    }
 }
 
 type Registry = HashMap<TopicName, BTreeMap<PartitionIndex, Hosted>>;
@@ -159,10 +177,7 @@ impl ReplicaManager {
 
     /// The partition, if this broker has an open replica of it.
     pub(crate) fn get(&self, topic: &str, partition: PartitionIndex) -> Option<Arc<Partition>> {
-        match self.partitions.read().get(topic)?.get(&partition)? {
-            Hosted::Online(partition) => Some(Arc::clone(partition)),
-            Hosted::Offline(_) => None,
-        }
+        self.partitions.read().get(topic)?.get(&partition)?.online()
     }
 
     /// Whether this broker has a replica of the partition whose log could not be opened.
@@ -223,12 +238,10 @@ impl ReplicaManager {
 
     /// What the registry has of it already.
     fn hosted(&self, id: &PartitionId) -> Option<Result<Arc<Partition>, OpenError>> {
-        match self.partitions.read().get(&id.topic)?.get(&id.partition)? {
-            Hosted::Online(known) if known.id.topic_id == id.topic_id => Some(Ok(Arc::clone(known))),
-            Hosted::Offline(topic_id) if *topic_id == id.topic_id => None,
-            Hosted::Online(known) => Some(Err(OpenError::InconsistentTopicId { here: known.id.topic_id })),
-            Hosted::Offline(here) => Some(Err(OpenError::InconsistentTopicId { here: *here })),
-        }
+        let partitions = self.partitions.read();
+        let hosted = partitions.get(&id.topic)?.get(&id.partition)?;
+        let here = hosted.topic_id();
+        if here == id.topic_id { hosted.online().map(Ok) } else { Some(Err(OpenError::InconsistentTopicId { here })) }
     }
 
     fn host(&self, id: &PartitionId, opened: &Result<Arc<Partition>, StorageError>) {
@@ -359,7 +372,10 @@ impl ReplicaManager {
             let ids: Vec<PartitionId> = here.iter().map(|(_, id, _)| id.clone()).collect();
             match written.and_then(|()| dir.delete(&ids)) {
                 Ok(()) => self.forget(&ids),
-                Err(failure) => here.iter().for_each(|(asked, ..)| results[*asked] = Err(failure.clone())),
+                Err(failure) => {
+                    here.iter().for_each(|(asked, ..)| results[*asked] = Err(failure.clone()));
+                    self.mark_offline(&ids);
+                }
             }
         }
         results
@@ -373,11 +389,24 @@ impl ReplicaManager {
         self.found.lock().logs.insert(replica.id.clone(), FoundLog::made(at, replica.family));
         if let Some(topic) = self.partitions.write().get_mut(topic) {
             *self.closed_traffic.lock() += replica.traffic.counts();
-            topic.insert(partition, Hosted::Offline(replica.id.topic_id));
+            topic.insert(partition, Hosted::Leaving(replica.id.topic_id));
         }
         replica.close();
         // A fetch under way must not answer with bytes of the family's next owner.
         replica.with_log(PartitionLog::close);
+    }
+
+    /// After they could not be deleted.
+    fn mark_offline(&self, ids: &[PartitionId]) {
+        let mut partitions = self.partitions.write();
+        for id in ids {
+            let hosted = partitions.get_mut(&id.topic).and_then(|topic| topic.get_mut(&id.partition));
+            if let Some(hosted) =
+                hosted.filter(|hosted| matches!(hosted, Hosted::Leaving(here) if *here == id.topic_id))
+            {
+                *hosted = Hosted::Offline(id.topic_id);
+            }
+        }
     }
 
     /// After they were deleted.
@@ -387,7 +416,8 @@ impl ReplicaManager {
         for id in ids {
             found.logs.remove(id);
             let Some(topic) = partitions.get_mut(&id.topic) else { continue };
-            if matches!(topic.get(&id.partition), Some(Hosted::Offline(topic_id)) if *topic_id == id.topic_id) {
+            let hosted = topic.get(&id.partition);
+            if hosted.is_some_and(|hosted| hosted.topic_id() == id.topic_id && hosted.online().is_none()) {
                 topic.remove(&id.partition);
             }
             if topic.is_empty() {
@@ -519,12 +549,8 @@ impl ReplicaManager {
 
 impl LogInventory for ReplicaManager {
     fn topic_id(&self, topic: &TopicName) -> Option<TopicId> {
-        let hosted = self.partitions.read().get(topic).and_then(|partitions| {
-            partitions.values().next().map(|hosted| match hosted {
-                Hosted::Online(partition) => partition.id.topic_id,
-                Hosted::Offline(topic_id) => *topic_id,
-            })
-        });
+        let hosted =
+            self.partitions.read().get(topic).and_then(|partitions| partitions.values().next().map(Hosted::topic_id));
         hosted.or_else(|| self.found.lock().topic_id(topic))
     }
 }
@@ -537,10 +563,7 @@ struct Place {
 }
 
 fn online(topic: &BTreeMap<PartitionIndex, Hosted>) -> impl Iterator<Item = Arc<Partition>> {
-    topic.values().filter_map(|hosted| match hosted {
-        Hosted::Online(partition) => Some(Arc::clone(partition)),
-        Hosted::Offline(_) => None,
-    })
+    topic.values().filter_map(Hosted::online)
 }
 
 /// Writes and waits. Blocking.
