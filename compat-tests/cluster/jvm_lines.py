@@ -6,7 +6,7 @@ import re
 MATTER = re.compile(
     r"below high watermark|Unexpected offset in append|UnexpectedAppendOffset|CorruptRecord|Inconsistent topic|INCONSISTENT_TOPIC"
     r"|InconsistentTopic|Halting|Exiting Kafka|[Ff]atal|FATAL|Uncaught exception|Unexpected error|UnsupportedVersion|SchemaException"
-    r"|Error when parsing|invalid messages|OutOfMemory|Stopping serving replicas|IllegalState|BufferUnderflow"
+    r"|Error when parsing|invalid messages|OutOfMemory|Stopping serving replicas|IllegalState|BufferUnderflow|sent an invalid"
 )
 # A start while the old session lives is refused, and a deposed controller's request is an exception. Both come without klamm, too.
 USUAL = re.compile(r"ControllerMovedException|NodeExists|ZooKeeperClientTimeout|Fatal error during KafkaServer startup")
