@@ -458,3 +458,18 @@ fn a_checkpoint_that_fails_at_the_end_costs_the_next_start_reads_and_nothing_els
     let bench = bench.restarted(LogConfig::default());
     assert!((0..2).all(|partition| bench.folded(partition) == [("k".to_owned(), b'1')].into()));
 }
+
+/// The epoch began behind an append that was refused, so no follower was ever level with it: with too few in sync
+/// nothing more was appended, and the ISR never grew again.
+#[test]
+fn an_epoch_begins_where_the_log_is_written() {
+    let (partition, faults) = testing::led(LeaderEpoch(1));
+    testing::append(&partition, 2);
+    faults.refuse_next();
+    testing::append_unacknowledged(&partition);
+    let replicas = vec![testing::ME, BrokerId(2)];
+    testing::take(&partition, super::partition::Role { replicas, ..testing::role(testing::ME.0, 2) });
+    assert_eq!(partition.epoch_start(), Some(Offset(2)));
+    partition.open_anew(0).expect("there is space again");
+    assert_eq!(partition.view().log_end_offset, Offset(2));
+}

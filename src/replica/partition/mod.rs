@@ -306,7 +306,8 @@ impl Partition {
             return repl.resign();
         }
         repl.min_isr = self.needed_isr(state);
-        repl.lead(&state.role, anew, state.log.log_end_offset(), &self.surroundings);
+        // What is given out and not written may yet be refused, and no follower will ever have it.
+        repl.lead(&state.role, anew, state.log.written_end_offset(), &self.surroundings);
         if anew {
             state.unreplicated.begin(state.log.written_end_offset());
         }

@@ -39,11 +39,11 @@ impl Replication {
         }
     }
 
-    /// This broker leads. `anew`: under an epoch of which nothing is known yet, from `log_end` on.
-    pub(super) fn lead(&mut self, role: &Role, anew: bool, log_end: Offset, around: &Surroundings) {
+    /// This broker leads. `anew`: under an epoch of which nothing is known yet, from `written_end` on.
+    pub(super) fn lead(&mut self, role: &Role, anew: bool, written_end: Offset, around: &Surroundings) {
         if anew {
             self.followers = Followers::of_new_epoch(around.me, &role.replicas, &role.isr, around.now_ms());
-            self.epoch_start = log_end;
+            self.epoch_start = written_end;
         } else {
             self.followers.reassign(around.me, &role.replicas);
         }
