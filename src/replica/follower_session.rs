@@ -77,6 +77,8 @@ pub(super) struct Part {
 impl Part {
     fn told_now(&self) -> Told {
         match &self.found {
+            // Where logs part a follower takes over no positions.
+            Ok(found) if found.diverging.is_some() => TOLD_NOTHING,
             Ok(found) => Told { high_watermark: found.high_watermark.0, log_start_offset: found.log_start_offset.0 },
             // The next answer must say that it is over. Source: `FetchSession.maybeUpdateResponseData`.
             Err(_) => TOLD_NOTHING,

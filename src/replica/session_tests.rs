@@ -288,6 +288,21 @@ async fn positions_alone_end_a_wait_after_a_moment() {
     assert_eq!((told, begin.elapsed().as_millis()), (vec![], 550));
 }
 
+/// They counted as told, so a follower of an idle partition kept the high watermark that it had before its log was cut:
+/// found by the simulation, seed 2267.
+#[tokio::test]
+async fn positions_that_came_where_logs_part_are_told_again() {
+    let leader = Broker::new(LEADER);
+    let mut follower = Played::new(&leader).await;
+    leader.append(3);
+    assert_eq!(follower.fetch(vec![]).await, [(3, Ok(1), 0)]);
+    assert_eq!(follower.fetch(vec![wanted(3, 1)]).await, [], "positions of before");
+    let parted = PartitionAsk { last_fetched_epoch: Some(LeaderEpoch(0)), ..wanted(3, 1) };
+    assert_eq!(follower.fetch(vec![parted]).await, [(3, Ok(0), 1)]);
+    assert_eq!(follower.fetch(vec![wanted(3, 1)]).await, [(3, Ok(0), 1)]);
+    assert_eq!(follower.fetch(vec![]).await, []);
+}
+
 /// The partition's log start moves while the fetch waits.
 #[tokio::test(start_paused = true)]
 async fn positions_that_move_during_a_wait_are_told() {
