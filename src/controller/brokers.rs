@@ -117,7 +117,8 @@ impl Term {
     pub(super) async fn elect_offline(&mut self) -> Result<(), Interrupted> {
         let offline: Vec<TopicPartition> = self.context.select(|name, partition| {
             let leader = partition.state.as_ref().and_then(|led| led.node.leader);
-            !leader.is_some_and(|leader| self.context.is_alive(leader, name))
+            let leads = |id: BrokerId| partition.replicas.all.contains(&id) && self.context.is_alive(id, name);
+            !leader.is_some_and(leads)
         });
         let elected = self.settle(offline).await?;
         self.announce(&elected, false);

@@ -159,8 +159,11 @@ impl Term {
         }
     }
 
-    /// Reads states into the context, many at a time.
-    pub(super) async fn read_states(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Interrupted> {
+    /// Reads states into the context, many at a time. Answers those that are there and can be read.
+    pub(super) async fn read_states(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<TopicPartition>, Interrupted> {
         let mut found = Vec::with_capacity(partitions.len());
         {
             let this = &*self;
@@ -171,12 +174,14 @@ impl Term {
                 found.push((partition, led?));
             }
         }
+        let mut read = Vec::with_capacity(found.len());
         for (partition, led) in found {
             if let Some(led) = led {
                 self.put_state(&partition, led);
+                read.push(partition);
             }
         }
-        Ok(())
+        Ok(read)
     }
 
     fn put_state(&mut self, partition: &TopicPartition, led: Led) {
@@ -223,9 +228,8 @@ impl Term {
                     StateWrite::Gone => {}
                 }
             }
-            // Another controller or tool wrote: decide again from what is there now.
-            self.read_states(outdated.clone()).await?;
-            open = outdated;
+            // Another controller or tool wrote: decide again from what is there now. What cannot be read is left alone.
+            open = self.read_states(outdated).await?;
         }
         Ok(changed)
     }
@@ -238,8 +242,10 @@ impl Term {
         let partition = self.context.partition(name)?;
         let led = partition.state.as_ref()?;
         let node = &led.node;
-        // A leader that is shutting down leads until another one is elected.
+        // A leader that is shutting down leads until another one is elected. One that is no replica any more has been
+        // left behind by a controller that failed.
         let online = |id| match node.leader == Some(id) {
+            _ if !partition.replicas.all.contains(&id) => false,
             true => self.context.is_alive(id, name),
             false => self.context.is_eligible(id, name),
         };

@@ -15,6 +15,8 @@ use tracing::{info, warn};
 
 use super::asked::{Moving, ReassignmentRefused, ReassignmentResults, Wishes};
 use super::assignment::{Replicas, without};
+use super::context::Led;
+use super::election;
 use super::event::Event;
 use super::fence::Interrupted;
 use super::partitions::Cause;
@@ -70,9 +72,10 @@ impl Term {
         let current = self.context.partition(name).map(|found| &found.replicas);
         let Some(target) = target else {
             let moving = current.filter(|replicas| replicas.is_moving());
-            return moving
-                .map(|replicas| replicas.reassigned_to(&replicas.origin()))
-                .ok_or(ReassignmentRefused::NotInProgress);
+            let back = moving.map(|replicas| replicas.reassigned_to(&replicas.origin()));
+            let back = back.ok_or(ReassignmentRefused::NotInProgress)?;
+            self.check_kept(name, &back, "revert")?;
+            return Ok(back);
         };
         check_target(target)?;
         let none = Replicas::default();
@@ -91,7 +94,31 @@ impl Term {
         if from != to && !factor_may_change {
             return Err(ReassignmentRefused::FactorChanged { from, to });
         }
+        self.check_kept(name, &next, "change")?;
         Ok(next)
+    }
+
+    /// Replicas that only an earlier target wanted are deleted at once. Refused if nobody else could lead with all that
+    /// was acknowledged. Source: Kafka 4.1 `ReplicationControlManager.cancelPartitionReassignment`; Kafka 3.9 on
+    /// ZooKeeper deletes them.
+    fn check_kept(&self, name: &TopicPartition, next: &Replicas, verb: &str) -> Result<(), ReassignmentRefused> {
+        let Some(found) = self.context.partition(name) else { return Ok(()) };
+        let Some(Led { node, .. }) = &found.state else { return Ok(()) };
+        let dropped = without(&found.replicas.all, &next.all);
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let in_sync = next.all.iter().any(|id| node.isr.contains(id));
+        let leads_on = node.leader.is_none_or(|leader| !dropped.contains(&leader));
+        let another = || election::on_reduced(node, &next.all, |id| self.context.is_eligible(id, name)).is_some();
+        if in_sync && (leads_on || another()) {
+            return Ok(());
+        }
+        let TopicPartition { topic, partition } = name;
+        Err(ReassignmentRefused::InvalidReplicas(format!(
+            "Unable to {verb} partition assignment for {topic}:{partition} because it would require an unclean leader \
+             election."
+        )))
     }
 
     /// Writes the new replicas, deletes those that an earlier target wanted and this one does not, and goes on.
@@ -309,8 +336,11 @@ impl Term {
             match (check_target(&target), current) {
                 (Ok(()), Some(found)) => {
                     let next = found.replicas.reassigned_to(&target);
-                    // What is under way goes on by itself.
-                    if next != found.replicas || !next.is_moving() {
+                    if let Err(lost) = self.check_kept(&name, &next, "change") {
+                        warn!(topic = %name.topic, partition = %name.partition, %lost, "it is not reassigned");
+                        refused.insert(name);
+                    } else if next != found.replicas || !next.is_moving() {
+                        // What is under way goes on by itself.
                         accepted.insert(name, next);
                     }
                 }

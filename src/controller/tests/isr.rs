@@ -188,3 +188,20 @@ async fn only_the_controller_answers_and_only_registered_brokers() {
     assert_eq!(stat.version, 0);
     drop(three);
 }
+
+/// The controller wrote it, was refused, read it, and wrote it again, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_be_read_holds_up_no_other() {
+    let (cluster, [one, two, _three], _) = three(2).await;
+    let path = "/brokers/topics/t/partitions/0/state";
+    cluster.store.set(path, Bytes::from_static(b"rubbish"), -1).await.unwrap();
+    two.die().await;
+    // A loop without end leaves the clock as it is.
+    for _ in 0..10_000 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        if one.isr("t", 1) == [1, 3] {
+            return;
+        }
+    }
+    panic!("the controller does nothing else any more");
+}

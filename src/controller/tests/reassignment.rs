@@ -270,6 +270,46 @@ async fn growth_beside_a_move_is_kept() {
     kit.nine.sees(|image| image.topic("t").unwrap().partitions.len() == 2).await;
 }
 
+/// Everything that was acknowledged lay on a replica that was being added, and taking the move back deleted it.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_alone_is_in_sync_is_not_given_up() {
+    let mut kit = Kit::new().await;
+    kit.reassign(Some(&[3, 4])).await.unwrap();
+    kit.nine.sees(|image| image.partition("t", PartitionIndex(0)).unwrap().leader_epoch == LeaderEpoch(1)).await;
+    kit.in_sync(1, &[1, 2, 3]).await;
+    for id in [1, 2] {
+        kit.others.remove(&id).unwrap().die().await;
+    }
+    kit.nine.sees(|image| image.partition("t", PartitionIndex(0)).unwrap().isr == [BrokerId(3)]).await;
+    let before = kit.nine.leader("t", 0);
+    let refused = |verb: &str| {
+        Err(ReassignmentRefused::InvalidReplicas(format!(
+            "Unable to {verb} partition assignment for t:0 because it would require an unclean leader election."
+        )))
+    };
+    assert_eq!(kit.reassign(None).await, refused("revert"));
+    assert_eq!(kit.reassign(Some(&[4, 1])).await, refused("change"));
+    let wish = r#"{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[1,2]}]}"#;
+    kit.cluster.store.create(WISHES, wish.into(), CreateMode::Persistent).await.unwrap();
+    while kit.cluster.store.get(WISHES).await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((kit.stored().await.as_str(), kit.nine.leader("t", 0)), (MOVING, before));
+    assert!(kit.others[&3].stops().is_empty());
+    assert_eq!(kit.reassign(Some(&[3, 1])).await, Ok(()), "it stays");
+}
+
+/// The controller failed between the replicas' node and the state: who led was a replica no more, and led for ever.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_no_replica_is_replaced_by_the_next_controller() {
+    let mut kit = Kit::new().await;
+    kit.nine.controller.stop().await;
+    kit.write_state(3, 2, "[3,1,2]").await;
+    kit.fail_over().await;
+    kit.nine.sees(|image| image.partition("t", PartitionIndex(0)).unwrap().leader_epoch > LeaderEpoch(2)).await;
+    assert_eq!((kit.nine.leader("t", 0).unwrap().0, kit.nine.isr("t", 0)), (Some(1), vec![1, 2]));
+}
+
 /// A controller fails at each step, and the next one finds the tree as it was left.
 #[tokio::test(start_paused = true)]
 async fn the_next_controller_goes_on_wherever_the_last_one_stopped() {
