@@ -4,7 +4,7 @@
 //! LeaderAndIsr or a StopReplica. A queue that has grown to [`QUEUE_REQUESTS_MAX`] forgets everything but which
 //! partitions were deleted: its broker is told the whole state instead.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -80,8 +80,8 @@ impl Queue {
             Ok(())
         } else {
             waiting.push_back(Waiting::One(request));
-            let deletions = std::mem::take(&mut *waiting).into_iter().filter_map(only_deletions).collect();
-            *waiting = deletions;
+            let deletions = only_deletions(std::mem::take(&mut *waiting));
+            waiting.extend(deletions);
             Err(Overflowed)
         };
         drop(waiting);
@@ -118,13 +118,29 @@ fn merge(last: Option<&mut Waiting>, update: Metadata) -> Option<Metadata> {
     }
 }
 
-/// Deletions have to be heard, or a topic that is gone stays in an image for ever.
-fn only_deletions(waiting: Waiting) -> Option<Waiting> {
-    let Waiting::One(ControlRequest::UpdateMetadata(update)) = waiting else { return None };
-    let gone = |topic: &&TopicMetadata| !topic.deleted.is_empty();
-    let topics: Arc<[TopicMetadata]> = update.topics.iter().filter(gone).cloned().collect();
-    let kept = Metadata { topics, ..update };
-    (!kept.topics.is_empty()).then_some(Waiting::One(ControlRequest::UpdateMetadata(kept)))
+/// Deletions have to be heard, or a topic that is gone stays in an image for ever. They become one request, which ends
+/// each topic of their names; those that are there now are told anew behind it.
+fn only_deletions(waiting: VecDeque<Waiting>) -> Option<Waiting> {
+    let mut gone: BTreeMap<TopicName, (TopicId, BTreeSet<PartitionIndex>)> = BTreeMap::new();
+    let mut last = None;
+    for request in waiting {
+        let Waiting::One(ControlRequest::UpdateMetadata(update)) = request else { continue };
+        for topic in update.topics.iter().filter(|topic| !topic.deleted.is_empty()) {
+            let (id, partitions) = gone.entry(topic.name.clone()).or_insert_with(|| (topic.id, BTreeSet::new()));
+            *id = topic.id;
+            partitions.extend(&topic.deleted);
+        }
+        last = Some(update);
+    }
+    let topic = |(name, (id, deleted)): (_, (_, BTreeSet<_>))| TopicMetadata {
+        name,
+        id,
+        partitions: Vec::new(),
+        deleted: deleted.into_iter().collect(),
+    };
+    let topics: Arc<[TopicMetadata]> = gone.into_iter().map(topic).collect();
+    let last = last.filter(|_| !topics.is_empty())?;
+    Some(Waiting::One(ControlRequest::UpdateMetadata(Metadata { topics, ..last })))
 }
 
 impl Merged {
@@ -254,6 +270,33 @@ mod tests {
         assert_eq!(queue.push(roles()), Err(Overflowed));
         assert_eq!(drain(&queue), [Some((vec![], 0))]);
         queue.push(roles()).unwrap();
+        assert_eq!(drain(&queue), [None]);
+    }
+
+    /// Each push was one too many, whoever it was told started all over, and the controller did nothing else.
+    #[test]
+    fn a_queue_full_of_deletions_has_room_again_and_forgets_none() {
+        let queue = Queue::default();
+        let gone = |number: usize| {
+            let topic = TopicMetadata {
+                name: TopicName::new(&format!("t{number}")),
+                id: TopicId::from_random((number as u128) << 64 | 9).unwrap(),
+                partitions: Vec::new(),
+                deleted: vec![PartitionIndex(0)],
+            };
+            ControlRequest::UpdateMetadata(Metadata {
+                head: HEAD,
+                topics: Arc::new([topic]),
+                live_brokers: Arc::default(),
+            })
+        };
+        for number in 0..QUEUE_REQUESTS_MAX {
+            queue.push(gone(number)).unwrap();
+        }
+        assert_eq!(queue.push(gone(0)), Err(Overflowed));
+        queue.push(roles()).unwrap();
+        let Some(ControlRequest::UpdateMetadata(first)) = queue.pop() else { panic!("the deletions come first") };
+        assert_eq!(first.topics.len(), QUEUE_REQUESTS_MAX);
         assert_eq!(drain(&queue), [None]);
     }
 }
