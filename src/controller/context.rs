@@ -105,6 +105,13 @@ impl Context {
         }
     }
 
+    /// Forgets all that is known under this name: what has it from now on, if anything, is another topic.
+    pub(super) fn forget_topic(&mut self, name: &TopicName) {
+        self.deletions.remove(name);
+        self.remove_topic(name);
+        self.failed_replicas.retain(|(_, topic, _)| topic != name);
+    }
+
     /// Name of the topic with this id.
     pub(super) fn name_of(&self, id: TopicId) -> Option<&TopicName> {
         self.names.get(&id)

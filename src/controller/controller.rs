@@ -182,7 +182,9 @@ impl ControllerSeat {
     /// Starts the task, which contends at once.
     pub(crate) fn start(self, parts: ControllerParts) {
         let (answer_sender, answers) = mpsc::unbounded_channel();
-        let session = parts.store.session();
+        let mut session = parts.store.session();
+        // It may have expired since the registration, and that is not told again.
+        session.mark_changed();
         let settings = Arc::new(parts.settings.clone());
         let controller = Controller {
             parts,

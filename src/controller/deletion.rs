@@ -181,9 +181,7 @@ impl Term {
             }
             info!(topic = %name, "deleted");
             self.retry.deleted(&name);
-            self.context.deletions.remove(&name);
-            self.context.remove_topic(&name);
-            self.context.failed_replicas.retain(|(_, topic, _)| *topic != name);
+            self.context.forget_topic(&name);
         }
         Ok(())
     }

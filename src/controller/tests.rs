@@ -1,6 +1,7 @@
 //! The owner on a tree in memory, with links that keep what they are told: elections, topics, brokers, deletions.
 
 mod bounce;
+mod by_hand;
 mod channel;
 mod isr;
 mod preferred;
@@ -177,6 +178,21 @@ impl Cluster {
     }
 
     async fn start_as(&self, id: i32, eligible: bool, prepare: impl FnOnce(&FakeBroker)) -> Member {
+        self.start_over(id, eligible, prepare, async |_| ()).await
+    }
+
+    /// `befalls` comes between the registration and the controller.
+    async fn start_when(&self, id: i32, befalls: impl AsyncFnOnce(&EmbeddedCoordination)) -> Member {
+        self.start_over(id, true, |_| (), befalls).await
+    }
+
+    async fn start_over(
+        &self,
+        id: i32,
+        eligible: bool,
+        prepare: impl FnOnce(&FakeBroker),
+        befalls: impl AsyncFnOnce(&EmbeddedCoordination),
+    ) -> Member {
         let store = Arc::new(self.store.connect());
         let broker = Arc::new(FakeBroker::default());
         prepare(&broker);
@@ -197,6 +213,7 @@ impl Cluster {
             epoch: SharedBrokerEpoch::default(),
         });
         registrar.register().await.unwrap();
+        befalls(&store).await;
         let (controller, seat) = seat();
         let config = RunningConfig::new(Arc::new(defaults()));
         seat.start(ControllerParts {

@@ -26,7 +26,7 @@ impl Term {
         for name in gone {
             // By hand, or by a controller before us. As in Kafka the brokers keep what they have.
             warn!(topic = %name, "the topic's node was removed without a deletion");
-            self.context.remove_topic(&name);
+            self.context.forget_topic(&name);
         }
         let new = names.into_iter().filter(|name| !self.context.topics.contains_key(name)).collect();
         let new = self.load_topics(new).await?;
@@ -114,18 +114,16 @@ impl Term {
                 return Ok(());
             }
         };
+        let Some(known) = self.context.topics.get(&name).map(|known| known.id) else { return Ok(()) };
+        if let Some(id) = node.id.filter(|id| *id != known) {
+            return self.on_topic_replaced(name, id, &node).await;
+        }
         if self.context.is_being_deleted(&name) {
             warn!(topic = %name, "a topic that is being deleted was changed; the change is ignored");
             return Ok(());
         }
-        let id = self.topic_id(&name, &node, stat.version).await?;
+        self.topic_id(&name, &node, stat.version).await?;
         let Some(known) = self.context.topics.get_mut(&name) else { return Ok(()) };
-        if known.id != id {
-            info!(topic = %name, topic_id = %id, "another topic stands under the name");
-            self.context.insert_topic(name.clone(), topic(id, &node));
-            let partitions = self.context.select(|partition, _| partition.topic == name);
-            return self.start_partitions(partitions).await;
-        }
         let mut added = Vec::new();
         for index in node.partitions.keys().copied() {
             let replicas = replicas(&node, index);
@@ -142,6 +140,17 @@ impl Term {
             }
         }
         self.start_partitions(added).await
+    }
+
+    /// The node was removed and made again before we looked. A deletion that was meant for the former topic ends; a
+    /// wish that still stands there is for this one.
+    async fn on_topic_replaced(&mut self, name: TopicName, id: TopicId, node: &TopicNode) -> Result<(), Interrupted> {
+        info!(topic = %name, topic_id = %id, "another topic stands under the name");
+        self.context.forget_topic(&name);
+        self.context.insert_topic(name.clone(), topic(id, node));
+        let partitions = self.context.select(|partition, _| partition.topic == name);
+        self.start_partitions(partitions).await?;
+        self.on_deletions_changed().await
     }
 }
 
