@@ -162,7 +162,15 @@ impl Broker {
         if first_image::await_epochs(&parts.replicas).await && complete {
             dirs.remember_boot(&parts.replicas.dirs_in_doubt());
         }
-        parts.handles.transactions.on_image_complete();
+        let transactions = Arc::clone(&parts.handles.transactions);
+        match complete {
+            true => transactions.on_image_complete(),
+            false => drop(task::spawn(first_image::await_rest(
+                Arc::clone(&parts.image),
+                Arc::clone(&coordination),
+                move || transactions.on_image_complete(),
+            ))),
+        }
         begin_chores(&config, &clock, &coordination, &parts, &limits);
         parts.handles.gate.open();
         accepting.extend(serving.accept(of_clients));
