@@ -48,8 +48,6 @@ pub(crate) enum RegistrationError {
     Znode(#[from] ZnodeError),
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
-    #[error("cannot keep the session id in {path}: {error}")]
-    Remember { path: PathBuf, error: std::io::Error },
 }
 
 /// Creates what every broker expects to find. Safe to repeat, and to race with others.
@@ -154,22 +152,22 @@ impl OwnSessions {
     }
 
     /// Must return before the session owns a node, or a crash in between would leave a node that is not known to be
-    /// ours.
-    fn remember(&self, session: i64) -> Result<(), RegistrationError> {
+    /// ours. One that cannot be kept, on a disk that is full or has failed, is no worse: the next start waits for the
+    /// old session's expiry, as after a loss of power, for which it is not synced either.
+    fn remember(&self, session: i64) {
         let mut ids = self.ids.lock();
         if ids.contains(&session) {
-            return Ok(());
+            return;
         }
         ids.push(session);
         let excess = ids.len().saturating_sub(SESSIONS_REMEMBERED);
         ids.drain(..excess);
-        let Some(path) = &self.path else { return Ok(()) };
+        let Some(path) = &self.path else { return };
         let text: String = ids.iter().map(|id| format!("{id}\n")).collect();
-        // Not synced: after a power loss the worst case is a wait for the old session's expiry.
         let new = path.with_extension("new");
-        std::fs::write(&new, text)
-            .and_then(|()| std::fs::rename(&new, path))
-            .map_err(|error| RegistrationError::Remember { path: path.clone(), error })
+        if let Err(error) = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)) {
+            warn!(path = %path.display(), %error, "the session's id cannot be kept; the next start waits for its expiry");
+        }
     }
 }
 
@@ -264,7 +262,7 @@ impl Registrar {
 
     async fn attempt(&self) -> Result<Attempt, RegistrationError> {
         let session = connected(&*self.store).await?;
-        self.sessions.remember(session)?;
+        self.sessions.remember(session);
         let path = brokers::path(self.broker.id);
         let data = brokers::encode(&self.broker, self.clock.now_ms());
         let registration = vec![
@@ -403,6 +401,17 @@ mod tests {
         let first = with_file(&store).register().await.unwrap();
         let second = with_file(&Arc::new(store.connect())).register().await.unwrap();
         assert!(second > first);
+    }
+
+    /// The note only spares the next start a wait.
+    #[tokio::test]
+    async fn a_session_that_cannot_be_noted_is_registered_all_the_same() {
+        let store = store().await;
+        let dir = tempfile::tempdir().unwrap();
+        let sessions = Arc::new(OwnSessions::open(dir.path(), true));
+        drop(dir);
+        let registrar = Registrar { sessions, ..registrar(&store, 1, 9092) };
+        assert_eq!(registrar.register().await.unwrap(), registrar.epoch.get());
     }
 
     /// B2: after a loss of power the broker was back before anybody had seen it go, and led on with less than it had.
