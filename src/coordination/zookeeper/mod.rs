@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::{Semaphore, watch as published};
 use zookeeper_client as zk;
 
@@ -170,6 +171,21 @@ impl ZookeeperCoordination {
         .await
     }
 
+    /// [`Self::commit`] for one of many: once one has no answer no more are sent, or a server that hangs would be waited
+    /// for as often as there are batches.
+    async fn commit_unless(&self, hung: &AtomicBool, ops: &[Op]) -> Result<Vec<OpResult>, MultiError> {
+        if hung.load(Ordering::Relaxed) {
+            return Err(error::first(CoordinationError::Unknown(
+                "it was not sent, since others have no answer".into(),
+            )));
+        }
+        let result = self.commit(ops).await;
+        if matches!(result, Err(MultiError { error: CoordinationError::Unknown(_), .. })) {
+            hung.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
     async fn end(&self) {
         // Calls in flight hold the client a little longer, each within its time-out.
         let client = self.live.take();
@@ -307,8 +323,14 @@ impl Coordination for ZookeeperCoordination {
     }
 
     fn multi_all<'a>(&'a self, batches: Vec<Vec<Op>>) -> BoxFuture<'a, Vec<Result<Vec<OpResult>, MultiError>>> {
-        // The permits admit them in order, some at a time, and one session keeps that order.
-        async move { join_all(batches.iter().map(|ops| self.commit(ops))).await }.boxed()
+        // One session keeps their order. The time of each begins when it may be sent.
+        async move {
+            let hung = AtomicBool::new(false);
+            let hung = &hung;
+            let commits = stream::iter(batches).map(|ops| async move { self.commit_unless(hung, &ops).await });
+            commits.buffered(self.config.max_in_flight.max(1)).collect().await
+        }
+        .boxed()
     }
 
     fn session(&self) -> published::Receiver<Session> {

@@ -181,8 +181,9 @@ fn follow(live: &Arc<Live>, config: &ZookeeperConfig, client: &zk::Client) {
     let live = Arc::downgrade(live);
     let config = config.clone();
     task::spawn(async move {
+        // It may have changed before it was watched, and after its end it changes no more.
+        let mut state = watcher.state();
         loop {
-            let state = watcher.changed().await;
             let Some(live) = live.upgrade() else { return };
             let before = *live.state.borrow();
             let now = state_of(state, id);
@@ -199,9 +200,11 @@ fn follow(live: &Arc<Live>, config: &ZookeeperConfig, client: &zk::Client) {
             if state == zk::SessionState::AuthFailed {
                 return;
             }
+            drop(live);
             if state.is_terminated() {
                 break;
             }
+            state = watcher.changed().await;
         }
         take_up(&live, &config, session).await;
     });

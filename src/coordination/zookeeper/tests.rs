@@ -225,3 +225,32 @@ async fn no_more_requests_are_under_way_than_the_bound() {
         }
     }
 }
+
+/// All of them were given the time of one, so that ten thousand were never done.
+#[tokio::test]
+async fn many_writes_may_take_longer_than_one() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let store = connect(&ZookeeperConfig { max_in_flight: 1, ..config(&server, "") }).await;
+    let create = |path: String| vec![Op::Create { path, data: Bytes::new(), mode: CreateMode::Persistent }];
+    let begun = std::time::Instant::now();
+    for at in 0..50 {
+        store.multi(create(format!("/one-{at}"))).await.expect("created");
+    }
+    let each = begun.elapsed() / 50;
+    let request_timeout = Duration::from_millis(300).max(50 * each);
+    let count = (3 * request_timeout.as_micros() / each.as_micros().max(1)) as usize;
+    store.close().await;
+    let store = connect(&ZookeeperConfig { max_in_flight: 1, request_timeout, ..config(&server, "") }).await;
+    let answers = store.multi_all((0..count).map(|at| create(format!("/many-{at}"))).collect()).await;
+    let failed = answers.iter().find(|answer| answer.is_err());
+    assert_eq!((answers.len(), failed), (count, None));
+    // What nobody answers is not waited for again and again.
+    server.pause();
+    let begun = std::time::Instant::now();
+    let answers = store.multi_all((0..count).map(|at| create(format!("/never-{at}"))).collect()).await;
+    let unknown =
+        |answer: &Result<_, MultiError>| matches!(answer, Err(MultiError { error: CoordinationError::Unknown(_), .. }));
+    assert!(answers.len() == count && answers.iter().all(unknown));
+    assert!(begun.elapsed() < 10 * request_timeout, "{:?}", begun.elapsed());
+    server.resume();
+}
