@@ -19,7 +19,7 @@ use super::topics::{self, COMES, MOVES, PLACES, Place, STAYS, two_of_three};
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::registration::{OwnSessions, ensure_top_level_paths};
-use crate::cluster::znodes::partition_state;
+use crate::cluster::znodes::{brokers, partition_state};
 use crate::controller::{ControllerHandle, ElectionType, Wishes};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedCoordination;
@@ -304,7 +304,7 @@ impl Cluster {
             }
             // While one replica may lack its end all others are needed: with them gone no protocol helps.
             Fault::Kill if !recovering => self.kill(victim),
-            Fault::PowerLoss if whole && !recovering && self.is_undisturbed() => {
+            Fault::PowerLoss if whole && !recovering && self.is_undisturbed().await => {
                 self.kill(victim);
                 self.restart(victim, true);
             }
@@ -479,9 +479,27 @@ impl Cluster {
         true
     }
 
-    /// Whether all brokers are up, and no session is about to be lost.
-    fn is_undisturbed(&self) -> bool {
-        BROKERS.iter().all(|id| self.live.is_up(*id) && !self.members[id].store.is_cut_off())
+    /// Whether all brokers are up, no session is about to be lost, and every registration has been seen by a controller:
+    /// one that has not counts as a restart, so that whoever registered leaves the ISR to whoever loses its power.
+    async fn is_undisturbed(&self) -> bool {
+        if !BROKERS.iter().all(|id| self.live.is_up(*id) && !self.members[id].store.is_cut_off()) {
+            return false;
+        }
+        let mut registered = BTreeMap::new();
+        for id in BROKERS {
+            let Some((_, stat)) = self.tree.get(&brokers::path(id)).await.expect("the tree answers") else {
+                return false;
+            };
+            registered.insert(id, stat.czxid);
+        }
+        for (place, home) in topics::homes(&self.tree).await {
+            let path = partition_state::path(place.topic, place.index);
+            let Some((_, state)) = self.tree.get(&path).await.expect("the tree answers") else { return false };
+            if home.replicas.iter().any(|id| registered[id] > state.mzxid) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether a broker is up and has all that its leaders have shown. The tree may name it as in sync before that: it
