@@ -479,8 +479,9 @@ impl Cluster {
         true
     }
 
-    /// Whether all brokers are up, no session is about to be lost, and every registration has been seen by a controller:
-    /// one that has not counts as a restart, so that whoever registered leaves the ISR to whoever loses its power.
+    /// Whether all brokers are up, no session is about to be lost, and every registration has been seen by a
+    /// controller: one that has not counts as a restart, so that whoever registered leaves the ISR to whoever loses its
+    /// power.
     async fn is_undisturbed(&self) -> bool {
         if !BROKERS.iter().all(|id| self.live.is_up(*id) && !self.members[id].store.is_cut_off()) {
             return false;

@@ -171,8 +171,8 @@ impl ZookeeperCoordination {
         .await
     }
 
-    /// [`Self::commit`] for one of many: once one has no answer no more are sent, or a server that hangs would be waited
-    /// for as often as there are batches.
+    /// [`Self::commit`] for one of many: once one has no answer no more are sent, or a server that hangs would be
+    /// waited for as often as there are batches.
     async fn commit_unless(&self, hung: &AtomicBool, ops: &[Op]) -> Result<Vec<OpResult>, MultiError> {
         if hung.load(Ordering::Relaxed) {
             return Err(error::first(CoordinationError::Unknown(

@@ -67,19 +67,19 @@ async fn a_session_and_its_ephemerals_and_watches_survive_a_restart_of_the_serve
         .expect("and says so");
 }
 
-/// A session of two seconds, so that a test can outlast it.
+/// A session of five seconds, so that a test can outlast it, and a busy machine cannot.
 fn short_session(server: &ZookeeperServer, chroot: &str) -> ZookeeperConfig {
     ZookeeperConfig {
-        session_timeout: Duration::from_secs(2),
-        request_timeout: Duration::from_secs(10),
-        connection_timeout: Duration::from_secs(20),
+        session_timeout: Duration::from_secs(5),
+        request_timeout: Duration::from_secs(30),
+        connection_timeout: Duration::from_secs(60),
         ..config(server, chroot)
     }
 }
 
 /// Resolved either way: by a message or by the end of the sender.
 async fn resolved(changed: Changed) {
-    tokio::time::timeout(Duration::from_secs(10), changed).await.expect("resolved").ok();
+    tokio::time::timeout(Duration::from_secs(60), changed).await.expect("resolved").ok();
 }
 
 #[tokio::test]
