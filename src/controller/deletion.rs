@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
-use super::context::Deletion;
+use super::context::{Deletion, Topic};
 use super::event::Event;
 use super::fence::Interrupted;
 use super::queue::ControlRequest;
@@ -53,6 +53,25 @@ impl Term {
             }
         }
         self.resume_deletions().await
+    }
+
+    /// Which topics an earlier controller may have begun to delete, to be read before anybody is elected: a replica
+    /// that is empty already would lead. One that is being reassigned was not begun with, and goes on until it has
+    /// moved.
+    /// Source: Kafka 3.9 `KafkaController.fetchTopicDeletionsInProgress`.
+    pub(super) async fn read_deletions(&mut self) -> Result<(), Interrupted> {
+        if !self.settings.delete_topic_enable {
+            return Ok(());
+        }
+        for name in self.store.children(admin::DELETE_TOPICS).await? {
+            let moving = |topic: &Topic| topic.partitions.values().any(|partition| partition.replicas.is_moving());
+            let topic = TopicName::new(&name);
+            if self.context.topics.get(&topic).is_some_and(|topic| !moving(topic)) {
+                info!(%topic, "to be deleted");
+                self.context.deletions.insert(topic, Deletion::Suspended);
+            }
+        }
+        Ok(())
     }
 
     async fn exists_any(&self, topics: &[TopicName]) -> Result<bool, Interrupted> {

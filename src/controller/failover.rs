@@ -87,6 +87,7 @@ impl Term {
         let (names, changed) = self.store.children_and_watch(topics::TOPICS).await?;
         self.watch(changed, super::event::Event::TopicsChanged);
         self.load_topics(names.iter().map(|name| TopicName::new(name)).collect()).await?;
+        self.read_deletions().await?;
         let partitions = self.context.select(|_, _| true);
         self.read_states(partitions.clone()).await?;
         for broker in self.context.brokers.values() {
