@@ -75,10 +75,11 @@ struct Deleted {
     low_watermark: Offset,
 }
 
-type Written = Vec<(StrBytes, Vec<(i32, Result<Deleted, ResponseError>)>)>;
+/// What became of the partitions of one topic.
+type Of<T> = (StrBytes, Vec<(i32, Result<T, ResponseError>)>);
 
 /// All changes are queued before the first is waited for: the writer makes one write of them.
-fn write(ctx: &RequestContext, req: &DeleteRecordsRequest) -> Written {
+fn write(ctx: &RequestContext, req: &DeleteRecordsRequest) -> Vec<Of<Deleted>> {
     let mut topics: IndexMap<&StrBytes, IndexMap<i32, i64>> = IndexMap::new();
     for topic in &req.topics {
         let offsets = topics.entry(&topic.name.0).or_default();
@@ -92,7 +93,7 @@ fn write(ctx: &RequestContext, req: &DeleteRecordsRequest) -> Written {
             (topic.clone(), changes.collect::<Vec<_>>())
         })
         .collect();
-    let finish = |(topic, changes): (StrBytes, Vec<(i32, Result<Change, ResponseError>)>)| {
+    let finish = |(topic, changes): Of<Change>| {
         let finished = changes.into_iter().map(|(index, change)| (index, change.and_then(Change::finish)));
         (topic, finished.collect())
     };
