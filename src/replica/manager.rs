@@ -314,9 +314,12 @@ impl ReplicaManager {
         }
     }
 
-    /// Logs per directory.
+    /// Logs per directory; not counted where there is no choice, since it takes a look at every log.
     fn load(&self) -> Vec<usize> {
         let mut load = vec![0; self.dirs.len()];
+        if self.dirs.len() == 1 {
+            return load;
+        }
         for partition in self.all() {
             if let Some(at) = self.dirs.iter().position(|place| place.dir.path() == partition.dir_path()) {
                 load[at] += 1;
