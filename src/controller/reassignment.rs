@@ -234,14 +234,16 @@ impl Term {
         self.go_on_moving(names).await
     }
 
-    /// They are no replicas any more. Nobody waits for the answers, as in Kafka.
-    fn delete_replicas(&self, removed: Vec<(TopicPartition, Vec<BrokerId>)>) {
+    /// They are no replicas any more, and neither are they offline should they become some again. Nobody waits for the
+    /// answers, as in Kafka.
+    fn delete_replicas(&mut self, removed: Vec<(TopicPartition, Vec<BrokerId>)>) {
         let mut stops: BTreeMap<BrokerId, Vec<StopPartition>> = BTreeMap::new();
         for (name, brokers) in removed {
             let state = self.context.partition(&name).and_then(|found| found.state.as_ref());
             let leader_epoch = state.map(|led| led.node.leader_epoch);
             for broker in brokers {
                 let TopicPartition { topic, partition } = name.clone();
+                self.context.failed_replicas.remove(&(broker, topic.clone(), partition));
                 stops.entry(broker).or_default().push(StopPartition { topic, partition, leader_epoch, delete: true });
             }
         }
