@@ -145,12 +145,19 @@ impl Rig {
         100 + self.values.fetch_add(1, Ordering::SeqCst) as i64
     }
 
-    /// Whether a partition holds more records than so many: `present`, `absent`, or the code of who reads it.
+    /// Whether a partition holds more records than so many: `present`, `absent`, or the code of who reads it. A log
+    /// that is being opened anew may refuse a reader once or twice.
     pub(super) async fn is_present(&self, client: &mut Client, name: &str, partition: i32, before: usize) -> String {
-        match client.read_all(name, partition).await {
-            Ok(seen) if seen.len() > before => "present".into(),
-            Ok(_) => "absent".into(),
-            Err(code) => code,
+        let until = tokio::time::Instant::now() + Duration::from_secs(1);
+        loop {
+            match client.read_all(name, partition).await {
+                Ok(seen) if seen.len() > before => return "present".into(),
+                Ok(_) => return "absent".into(),
+                Err(code) if code == "KAFKA_STORAGE_ERROR" && tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(code) => return code,
+            }
         }
     }
 
