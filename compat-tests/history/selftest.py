@@ -337,9 +337,11 @@ def consumer_goes_back(events, rng):
 
 @plant("POLL_SKIP")
 def consumer_skips(events, rng):
-    poll = next(e for e in of(events, "poll", c="reader")[3:] if len(e["recs"]) > 6)
-    part = poll["recs"][0][0]
-    poll["recs"] = [r for i, r in enumerate(poll["recs"]) if r[0] != part or i not in (1, 2)]
+    for poll in of(events, "poll", c="reader")[3:]:
+        mine = [r for r in poll["recs"] if r[0] == poll["recs"][0][0]]
+        if len(mine) > 3:
+            poll["recs"] = [r for r in poll["recs"] if r not in mine[1:3]]
+            return
 
 
 @plant("OFFSET_RESET")
