@@ -56,8 +56,7 @@ pub(crate) struct FetchedPartition {
 }
 
 impl FetchedPartition {
-    /// A partition with an error and nothing else.
-    #[cfg(test)]
+    /// A partition with an error code, 0 where there is none, and nothing else.
     pub(crate) fn failed(index: PartitionIndex, error_code: i16) -> Self {
         Self {
             index,

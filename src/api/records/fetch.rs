@@ -48,6 +48,7 @@ use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row};
 use crate::api::records::replica_fetch;
 use crate::api::shared::isolation::read_committed;
+use crate::replica::partition::Partition;
 use crate::replica::selector;
 use crate::replica::sessions::{FetchKey, SessionError, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
@@ -221,27 +222,25 @@ fn find(ctx: &RequestContext, key: FetchKey, wanted: Wanted, refusal: Option<Res
         TopicRef::Name(name) => Some(name.clone()),
         TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.clone()),
     };
-    let Some(name) = name else {
-        return Part { key, wanted, replica: None, preferred: None, found: refused(ResponseError::UnknownTopicId) };
+    let found = match name {
+        None => Err(ResponseError::UnknownTopicId),
+        Some(name) => replica_of(ctx, &name, &key),
     };
-    let Some(replica) = ctx.handles.replicas.get(name.as_str(), key.1) else {
-        let error = ctx.without_replica(name.as_str(), key.1);
-        return Part { key, wanted, replica: None, preferred: None, found: refused(error) };
-    };
-    if is_of_another_topic(&key.0, replica.id.topic_id) {
-        return Part {
-            key,
-            wanted,
-            replica: None,
-            preferred: None,
-            found: refused(ResponseError::InconsistentTopicId),
-        };
-    }
     let refusal = refusal.or((wanted.partition_max_bytes < 0).then_some(ResponseError::UnknownServerError));
-    if let Some(error) = refusal {
-        return Part { key, wanted, replica: None, preferred: None, found: refused(error) };
+    let (replica, found) = match (found, refusal) {
+        (Err(error), _) | (Ok(_), Some(error)) => (None, refused(error)),
+        (Ok(replica), None) => (Some(replica), Fetched::nothing()),
+    };
+    Part { key, wanted, replica, preferred: None, found }
+}
+
+fn replica_of(ctx: &RequestContext, name: &TopicName, key: &FetchKey) -> Result<Arc<Partition>, ResponseError> {
+    let replica = ctx.handles.replicas.get(name.as_str(), key.1);
+    let replica = replica.ok_or_else(|| ctx.without_replica(name.as_str(), key.1))?;
+    if is_of_another_topic(&key.0, replica.id.topic_id) {
+        return Err(ResponseError::InconsistentTopicId);
     }
-    Part { key, wanted, replica: Some(replica), preferred: None, found: Fetched::nothing() }
+    Ok(replica)
 }
 
 /// Has a consumer in this rack sent to followers there.

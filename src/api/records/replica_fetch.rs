@@ -21,14 +21,15 @@ use kafka_protocol::messages::fetch_request::FetchPartition;
 use crate::api::context::RequestContext;
 use crate::api::error_code::{of_fetch_refused, of_session_error};
 use crate::api::handler::Outcome;
+use crate::api::records::fetched::by_topic;
 use crate::api::shared::leader_hints;
-use crate::replica::leader_link::{
-    FetchAsk, FetchKey, FetchRefused, Fetched, PartitionAsk, PartitionId, SessionAsk, TopicRef,
-};
+use crate::replica::leader_link::{FetchAsk, FetchRefused, Fetched, PartitionAsk, PartitionId, SessionAsk};
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName};
-use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef};
+use crate::wire::fetch::{self, FetchResponse, FetchedPartition};
 
 const VERSION_TOPIC_IDS: i16 = 13;
+
+const NO_ERROR: i16 = 0;
 
 /// The replica that asks; `None`: a consumer does.
 pub(super) fn replica(request: &FetchRequest) -> Option<BrokerId> {
@@ -40,8 +41,11 @@ pub(super) fn replica(request: &FetchRequest) -> Option<BrokerId> {
 pub(super) async fn answer(ctx: RequestContext, replica: BrokerId, request: FetchRequest) -> Outcome {
     let mut response = match ctx.handles.follower_fetches.fetch(ask(&ctx, replica, &request)).await {
         Ok(answer) => {
-            let (session_id, topics) = (answer.session_id, topics(answer.partitions));
-            FetchResponse { session_id, topics, ..FetchResponse::default() }
+            let told = answer.partitions.into_iter().map(|(key, found)| {
+                let partition = told(key.1, found);
+                (key, partition)
+            });
+            FetchResponse { session_id: answer.session_id, topics: by_topic(told), ..FetchResponse::default() }
         }
         Err(error) => FetchResponse { error_code: of_session_error(error).code(), ..FetchResponse::default() },
     };
@@ -111,44 +115,15 @@ fn wants(id: PartitionId, wanted: &FetchPartition) -> PartitionAsk {
     }
 }
 
-/// Neighbours of one topic share its head.
-fn topics(partitions: Vec<(FetchKey, Result<Fetched, FetchRefused>)>) -> Vec<FetchedTopic> {
-    let mut topics: Vec<FetchedTopic> = Vec::new();
-    for ((topic, index), found) in partitions {
-        let topic = match topic {
-            TopicRef::Name(name) => FetchedTopicRef::Name(name),
-            TopicRef::Id(id) => FetchedTopicRef::Id(id),
-        };
-        let partition = told(index, found);
-        match topics.last_mut() {
-            Some(last) if last.topic == topic => last.partitions.push(partition),
-            _ => topics.push(FetchedTopic { topic, partitions: vec![partition] }),
-        }
-    }
-    topics
-}
-
 fn told(index: PartitionIndex, found: Result<Fetched, FetchRefused>) -> FetchedPartition {
-    let nothing = FetchedPartition {
-        index,
-        error_code: 0,
-        high_watermark: Offset::NONE,
-        last_stable_offset: Offset::NONE,
-        log_start_offset: Offset::NONE,
-        aborted_transactions: None,
-        preferred_read_replica: BrokerId::NONE,
-        records: Vec::new(),
-        diverging_epoch: None,
-        current_leader: None,
-    };
     match found {
-        Err(refused) => FetchedPartition { error_code: of_fetch_refused(refused), ..nothing },
+        Err(refused) => FetchedPartition::failed(index, of_fetch_refused(refused)),
         Ok(found) => FetchedPartition {
             high_watermark: found.high_watermark,
             log_start_offset: found.log_start_offset,
             records: found.records,
             diverging_epoch: found.diverging,
-            ..nothing
+            ..FetchedPartition::failed(index, NO_ERROR)
         },
     }
 }

@@ -3,11 +3,12 @@
 use super::part::{Gathered, Part};
 use crate::api::context::RequestContext;
 use crate::api::handler::Outcome;
+use crate::api::records::fetched::by_topic;
 use crate::api::shared::leader_hints;
 use crate::log::state::aborted::AbortedTransaction;
-use crate::replica::sessions::{Told, TopicRef, Use};
+use crate::replica::sessions::{FetchKey, Told, Use};
 use crate::types::BrokerId;
-use crate::wire::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef};
+use crate::wire::fetch::{self, FetchResponse, FetchedPartition};
 
 pub(super) fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathered: Gathered) -> Outcome {
     match usage {
@@ -47,7 +48,25 @@ fn wire_aborted(transaction: &AbortedTransaction) -> fetch::AbortedTransaction {
     fetch::AbortedTransaction { producer_id: transaction.producer_id, first_offset: transaction.first_offset }
 }
 
-/// The response with the topics in the order of their partitions; neighbours of one topic share its head.
+/// A partition as the answer has it.
+fn answered(part: Part, committed: bool) -> (FetchKey, FetchedPartition) {
+    let Part { key, preferred, found, .. } = part;
+    let partition = FetchedPartition {
+        index: key.1,
+        error_code: found.error.map_or(0, |error| error.code()),
+        high_watermark: found.high_watermark,
+        last_stable_offset: found.last_stable_offset,
+        log_start_offset: found.log_start_offset,
+        aborted_transactions: committed.then(|| found.aborted.iter().map(wire_aborted).collect()),
+        preferred_read_replica: preferred.filter(|_| found.error.is_none()).unwrap_or(BrokerId::NONE),
+        records: found.batches,
+        diverging_epoch: found.diverging,
+        current_leader: None,
+    };
+    (key, partition)
+}
+
+/// The response. `committed`: aborted transactions are named.
 pub(super) fn encode(
     ctx: &RequestContext,
     error_code: i16,
@@ -55,32 +74,7 @@ pub(super) fn encode(
     committed: bool,
     gathered: Gathered,
 ) -> Outcome {
-    let mut topics: Vec<FetchedTopic> = Vec::new();
-    for part in gathered.parts {
-        let (reference, index) = part.key;
-        let reference = match reference {
-            TopicRef::Name(name) => FetchedTopicRef::Name(name),
-            TopicRef::Id(id) => FetchedTopicRef::Id(id),
-        };
-        let found = part.found;
-        let preferred = part.preferred.filter(|_| found.error.is_none());
-        let partition = FetchedPartition {
-            index,
-            error_code: found.error.map_or(0, |error| error.code()),
-            high_watermark: found.high_watermark,
-            last_stable_offset: found.last_stable_offset,
-            log_start_offset: found.log_start_offset,
-            aborted_transactions: committed.then(|| found.aborted.iter().map(wire_aborted).collect()),
-            preferred_read_replica: preferred.unwrap_or(BrokerId::NONE),
-            records: found.batches,
-            diverging_epoch: found.diverging,
-            current_leader: None,
-        };
-        match topics.last_mut() {
-            Some(topic) if topic.topic == reference => topic.partitions.push(partition),
-            _ => topics.push(FetchedTopic { topic: reference, partitions: vec![partition] }),
-        }
-    }
+    let topics = by_topic(gathered.parts.into_iter().map(|part| answered(part, committed)));
     let mut response = FetchResponse { error_code, session_id, topics, ..FetchResponse::default() };
     leader_hints::of_fetch(ctx, &mut response);
     Outcome::Records(fetch::encode(response, ctx.version), gathered.claim)
