@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{ZnodeError, from_json, to_json};
+use super::{ZnodeError, decode_partitions, from_json, to_json};
 use crate::types::{BrokerId, TopicPartition};
 
 pub(crate) const DELETE_TOPICS: &str = "/admin/delete_topics";
@@ -20,18 +20,6 @@ pub(crate) const REASSIGNMENT: &str = "/admin/reassign_partitions";
 
 pub(crate) fn delete_topic_path(topic: &str) -> String {
     format!("{DELETE_TOPICS}/{topic}")
-}
-
-#[derive(Deserialize)]
-struct ElectionJson {
-    #[serde(default)]
-    partitions: Vec<PartitionJson>,
-}
-
-#[derive(Deserialize)]
-struct PartitionJson {
-    topic: String,
-    partition: i32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,8 +37,7 @@ struct ReplicasJson {
 }
 
 pub(crate) fn decode_preferred_election(data: &[u8]) -> Result<BTreeSet<TopicPartition>, ZnodeError> {
-    let json: ElectionJson = from_json(PREFERRED_ELECTION, data)?;
-    Ok(json.partitions.iter().map(|entry| TopicPartition::new(entry.topic.as_str(), entry.partition)).collect())
+    decode_partitions(PREFERRED_ELECTION, data)
 }
 
 /// Partitions and the replicas they are to have. One that stands there twice has its last entry.

@@ -16,10 +16,11 @@ pub(crate) mod producer_ids;
 pub(crate) mod topics;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::coordination::REQUEST_BYTES_MAX;
+use crate::types::TopicPartition;
 
 /// Parents that every broker creates at its start, if they are missing, with empty data.
 ///
@@ -56,6 +57,24 @@ impl ZnodeError {
     fn new(path: &str, reason: impl ToString) -> Self {
         Self { path: path.into(), reason: reason.to_string() }
     }
+}
+
+#[derive(Deserialize)]
+struct PartitionsJson {
+    #[serde(default)]
+    partitions: Vec<PartitionJson>,
+}
+
+#[derive(Deserialize)]
+struct PartitionJson {
+    topic: String,
+    partition: i32,
+}
+
+/// The partitions that a note names: `{"version":1,"partitions":[{"topic":"T","partition":0}]}`.
+fn decode_partitions<C: FromIterator<TopicPartition>>(path: &str, data: &[u8]) -> Result<C, ZnodeError> {
+    let json: PartitionsJson = from_json(path, data)?;
+    Ok(json.partitions.iter().map(|entry| TopicPartition::new(entry.topic.as_str(), entry.partition)).collect())
 }
 
 fn to_json<T: Serialize>(value: &T) -> Bytes {

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{ZnodeError, from_json, to_json};
+use super::{ZnodeError, decode_partitions, from_json, to_json};
 use crate::types::{BrokerId, TopicPartition};
 
 pub(crate) const ISR_CHANGES: &str = "/isr_change_notification";
@@ -18,18 +18,6 @@ pub(crate) const LOG_DIR_EVENT_PREFIX: &str = "/log_dir_event_notification/log_d
 
 /// The one kind of event there is: a directory has failed.
 const DIR_FAILED: i32 = 1;
-
-#[derive(Deserialize)]
-struct IsrJson {
-    #[serde(default)]
-    partitions: Vec<PartitionJson>,
-}
-
-#[derive(Deserialize)]
-struct PartitionJson {
-    topic: String,
-    partition: i32,
-}
 
 #[derive(Serialize, Deserialize)]
 struct LogDirJson {
@@ -42,8 +30,7 @@ struct LogDirJson {
 
 /// Partitions whose state is to be read again.
 pub(crate) fn decode_isr_change(path: &str, data: &[u8]) -> Result<Vec<TopicPartition>, ZnodeError> {
-    let json: IsrJson = from_json(path, data)?;
-    Ok(json.partitions.iter().map(|entry| TopicPartition::new(entry.topic.as_str(), entry.partition)).collect())
+    decode_partitions(path, data)
 }
 
 /// The broker that lost a directory.
