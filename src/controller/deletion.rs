@@ -43,14 +43,13 @@ impl Term {
             if self.settings.delete_topic_enable && self.exists_any(&unknown).await? {
                 Box::pin(self.on_topics_changed()).await?;
                 let known = |name: &String| self.context.topics.contains_key(name.as_str());
-                let (found, void): (Vec<_>, Vec<_>) = void.into_iter().partition(known);
+                let (found, unknown): (Vec<_>, Vec<_>) = void.into_iter().partition(known);
                 for name in found {
                     self.context.deletions.insert(TopicName::new(&name), Deletion::Waiting);
                 }
-                self.delete_notes(admin::DELETE_TOPICS, void).await?;
-            } else {
-                self.delete_notes(admin::DELETE_TOPICS, void).await?;
+                void = unknown;
             }
+            self.delete_notes(admin::DELETE_TOPICS, void).await?;
         }
         self.resume_deletions().await
     }
