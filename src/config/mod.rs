@@ -2,7 +2,7 @@
 //!
 //! - `setting` is what a row is; `broker`, `group` and `topic` hold the rows.
 //! - `sources` and `properties` read files, the environment and the command line; `precedence` decides who wins.
-//! - [`Config`] (`resolve`, `listeners`) is what a broker runs with; [`TopicConfig`] what one topic has.
+//! - [`Config`] (`resolve`, `listeners`, `zookeeper`) is what a broker runs with; [`TopicConfig`] what one topic has.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
 //! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
@@ -29,15 +29,17 @@ pub mod sources;
 mod testing;
 pub mod topic;
 mod topic_rows;
+pub mod zookeeper;
 
 pub use describe::{ConfigEntry, ConfigSource, Synonym};
 pub use dynamic::DynamicLevel;
 pub use listeners::{HttpListener, Listener, SecurityProtocol};
 pub use machine::Machine;
 pub use protocol::ProtocolVersion;
-pub use resolve::{Config, Inputs, ZookeeperConfig};
+pub use resolve::{Config, Inputs};
 pub use selector::ReplicaSelector;
 pub use topic::{CompressionType, TimestampType, TopicConfig};
+pub use zookeeper::ZookeeperConfig;
 
 /// Why a configuration is not one.
 #[derive(Debug, thiserror::Error)]
