@@ -3,6 +3,7 @@
 mod bounce;
 mod by_hand;
 mod channel;
+mod deletion;
 mod isr;
 mod preferred;
 mod reassignment;
@@ -348,55 +349,6 @@ async fn a_broker_that_is_not_eligible_never_contends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn growth_and_topics_written_by_hand_take_effect() {
-    let cluster = Cluster::new().await;
-    let one = cluster.start(1).await;
-    one.active().await;
-    let by_hand = Bytes::from_static(br#"{"version":1,"partitions":{"0":[1]}}"#);
-    cluster.store.create("/brokers/topics/hand", by_hand, CreateMode::Persistent).await.unwrap();
-    one.sees(|image| image.topic("hand").is_some()).await;
-    let id = one.broker.image.current().topic("hand").unwrap().id;
-    let (data, _) = cluster.store.get("/brokers/topics/hand").await.unwrap().unwrap();
-    assert_eq!(topics::decode("hand", &data).unwrap().id, Some(id), "a missing id is written");
-    let grown = Bytes::from_static(br#"{"version":1,"partitions":{"0":[1],"1":[1]}}"#);
-    cluster.store.set("/brokers/topics/hand", grown, -1).await.unwrap();
-    one.sees(|image| image.topic("hand").is_some_and(|topic| topic.partitions.len() == 2)).await;
-    assert_eq!(one.broker.image.current().topic("hand").unwrap().id, id, "an id that was dropped is restored");
-}
-
-#[tokio::test(start_paused = true)]
-async fn deleted_topic_leaves_the_image_the_disks_and_the_store() {
-    let cluster = Cluster::new().await;
-    let one = cluster.start(1).await;
-    cluster.create("t", &[&[1], &[1]]).await;
-    one.sees(|image| image.topic("t").is_some()).await;
-    cluster.delete("t").await;
-    one.sees(|image| image.topic("t").is_none()).await;
-    let stops: Vec<_> =
-        one.broker.heard.lock().iter().filter(|heard| matches!(heard, Heard::Stop(_))).cloned().collect();
-    let Heard::Stop(stop) = &stops[0] else { unreachable!() };
-    assert_eq!((stops.len(), stop.partitions.len()), (1, 2));
-    assert!(stop.partitions.iter().all(|partition| partition.delete && partition.leader_epoch.is_none()));
-    for path in ["/brokers/topics/t", "/config/topics/t", "/admin/delete_topics/t"] {
-        assert_eq!(cluster.store.get(path).await.unwrap(), None, "{path}");
-    }
-    let second = cluster.create("t", &[&[1]]).await;
-    one.sees(|image| image.topic("t").is_some_and(|topic| topic.id == second)).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn wish_to_delete_an_unknown_topic_is_removed() {
-    let cluster = Cluster::new().await;
-    let one = cluster.start(1).await;
-    one.active().await;
-    let admin = ClusterAdmin::new(cluster.store.clone());
-    admin.mark_for_deletion(&["nothing".into()]).await.remove(0).unwrap();
-    while !admin.marked_for_deletion().await.unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn lost_broker_loses_its_leaderships_and_gets_its_replicas_back() {
     let cluster = Cluster::new().await;
     let one = cluster.start(1).await;
@@ -503,19 +455,6 @@ async fn replicas_that_a_disk_refused_are_asked_for_again() {
     assert_eq!(one.roles().len(), before, "all is well");
 }
 
-/// A deletion that failed stayed under way until the broker started anew, and the name was taken that long.
-#[tokio::test(start_paused = true)]
-async fn a_deletion_that_a_disk_refused_is_begun_again() {
-    let cluster = Cluster::new().await;
-    let one = cluster.start(1).await;
-    cluster.create("t", &[&[1], &[1]]).await;
-    one.sees(|image| image.topic("t").is_some()).await;
-    *one.broker.deletions_refused.lock() = 3;
-    cluster.delete("t").await;
-    let stops = one.broker.heard.lock().iter().filter(|heard| matches!(heard, Heard::Stop(_))).count();
-    assert_eq!(stops, 4);
-}
-
 #[tokio::test(start_paused = true)]
 async fn producer_ids_come_in_blocks_that_never_repeat() {
     let cluster = Cluster::new().await;
@@ -617,37 +556,4 @@ async fn a_log_that_may_have_lost_its_end_is_led_under_another_epoch() {
     let (data, stat) = cluster.store.get("/brokers/topics/t/partitions/0/state").await.unwrap().unwrap();
     assert_eq!(partition_state::decode("p", &data).unwrap().leader_epoch, LeaderEpoch(1));
     assert_eq!(stat.version, 1, "it rose once");
-}
-
-/// Row 11: a node that lost its id while no broker was up got a new one, and with it a new and empty topic.
-#[tokio::test(start_paused = true)]
-async fn ids_of_logs_on_disk_count_where_the_tree_has_none() {
-    let cluster = Cluster::new().await;
-    let one = cluster.start(1).await;
-    let id = cluster.create("t", &[&[1]]).await;
-    one.sees(|image| image.topic("t").is_some()).await;
-    one.die().await;
-    let lost = Bytes::from_static(br#"{"version":1,"partitions":{"0":[1]}}"#);
-    cluster.store.set("/brokers/topics/t", lost, -1).await.unwrap();
-    let again = cluster
-        .start_with(1, |broker| {
-            broker.inventory.0.lock().insert("t".into(), id);
-        })
-        .await;
-    again.sees(|image| image.topic("t").is_some()).await;
-    assert_eq!(again.broker.image.current().topic("t").unwrap().id, id);
-    let (data, _) = cluster.store.get("/brokers/topics/t").await.unwrap().unwrap();
-    assert_eq!(topics::decode("t", &data).unwrap().id, Some(id), "and it is written back");
-}
-
-/// A topic with a log that cannot be opened can be deleted: there is no other way to be rid of it.
-#[tokio::test(start_paused = true)]
-async fn a_topic_with_a_failed_replica_can_be_deleted() {
-    let cluster = Cluster::new().await;
-    let one = cluster.start(1).await;
-    one.active().await;
-    *one.broker.refuses.lock() = Some(ControlError::Storage("damaged".into()));
-    cluster.create("t", &[&[1]]).await;
-    one.sees(|image| image.partition("t", PartitionIndex(0)).is_some_and(|state| state.leader.is_none())).await;
-    cluster.delete("t").await;
 }

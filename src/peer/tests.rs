@@ -1,4 +1,6 @@
-//! Connections and links against a broker that answers by a script, over real sockets.
+//! Links against a broker that answers by a script, over real sockets.
+
+mod connections;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,13 +16,11 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use super::address::AddressError;
 use super::broker_link::RemoteBroker;
-use super::connection::{Ask, CallError, Connection};
 use super::controller_link;
 use super::fetch::RemoteLeaders;
 use super::testing::{Act, Other, peers};
 use super::verify::RemoteVerification;
 use super::*;
-use crate::clock::SystemClock;
 use crate::cluster::control::{
     AlterPartition, BrokerLink, ControlError, ControlHead, ControllerError, ControllerLink, IsrLink, IsrProposal,
     IsrRefused, IsrResults, LeaderAndIsr, PartitionState, ShutdownLink, StopPartition, StopReplica, StoredIsr,
@@ -41,113 +41,8 @@ use crate::types::{
 use crate::wire::control::{self as wire, Message};
 use crate::wire::fetch::{FetchResponse, FetchedPartition, FetchedTopic, FetchedTopicRef, encode};
 
-/// UpdateMetadata's key: a request with the simplest of answers.
-const KEY: i16 = 6;
-const LONG: Duration = Duration::from_secs(20);
-
-fn connection() -> Connection {
-    Connection::new("test".into(), 1 << 20, Arc::new(SystemClock))
-}
-
 fn done(code: i16) -> Bytes {
     wire::UpdateMetadataAnswer { error_code: code }.encode()
-}
-
-async fn call(connection: &Connection, other: &Other, patience: Duration) -> Result<i16, CallError> {
-    let ask = Ask { key: KEY, version: 8, body: Bytes::from_static(b"asked") };
-    let decode = |body| Ok(wire::UpdateMetadataAnswer::decode(body)?.error_code);
-    connection.call(&other.address, ask, patience, decode).await
-}
-
-fn connections(other: &Other) -> Vec<usize> {
-    other.came().iter().map(|came| came.connection).collect()
-}
-
-#[tokio::test]
-async fn requests_follow_each_other_on_one_socket() {
-    let other = Other::start([1, 2, 3].map(|code| Act::Answer(done(code)))).await;
-    let connection = connection();
-    let calls = (0..3).map(|_| call(&connection, &other, LONG));
-    let answers: Vec<i16> =
-        futures_util::future::join_all(calls).await.into_iter().map(|answer| answer.expect("answered")).collect();
-    assert_eq!(answers, [1, 2, 3]);
-    let came = other.came();
-    assert_eq!(connections(&other), [1, 1, 1]);
-    assert_eq!((came[0].header.key, came[0].header.version, &came[0].body[..]), (KEY, 8, &b"asked"[..]));
-    assert_eq!(came[0].header.client_id.as_deref(), Some("test"));
-}
-
-#[tokio::test]
-async fn an_answer_that_comes_too_late_is_not_taken_for_the_next_one() {
-    let late = Act::AnswerAfter(Duration::from_millis(300), done(1));
-    let other = Other::start([late, Act::AnswerAfter(Duration::from_millis(400), done(2))]).await;
-    let connection = connection();
-    let first = call(&connection, &other, Duration::from_millis(100)).await;
-    assert!(matches!(first, Err(CallError::TimedOut { .. })), "{first:?}");
-    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 2);
-    assert_eq!(connections(&other), [1, 2], "the first socket is gone");
-}
-
-#[tokio::test]
-async fn a_call_that_is_dropped_takes_its_socket_with_it() {
-    let other = Other::start([Act::Silence, Act::Answer(done(2))]).await;
-    let connection = connection();
-    let dropped = tokio::time::timeout(Duration::from_millis(100), call(&connection, &other, LONG)).await;
-    assert!(dropped.is_err());
-    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 2);
-    assert_eq!(connections(&other), [1, 2]);
-}
-
-#[tokio::test]
-async fn what_cannot_be_read_ends_the_socket() {
-    let acts = [
-        Act::AnswerAnother(done(0)),
-        Act::Answer(Bytes::from_static(&[0])),
-        Act::Announce((1 << 20) + 1),
-        Act::Announce(-1),
-        Act::Close,
-        Act::Answer(done(7)),
-    ];
-    let other = Other::start(acts).await;
-    let connection = connection();
-    for expected in ["correlation id", "fewer bytes", "announces 1048577 bytes", "announces -1 bytes", "lost"] {
-        let error = call(&connection, &other, LONG).await.expect_err("refused").to_string();
-        assert!(error.contains(expected), "{expected}: {error}");
-    }
-    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 7);
-    assert_eq!(connections(&other), [1, 2, 3, 4, 5, 6]);
-}
-
-/// A broker closes connections that were idle for `connections.max.idle.ms`.
-#[tokio::test]
-async fn a_socket_that_was_closed_while_it_was_idle_costs_no_call() {
-    let other = Other::start([Act::AnswerAndClose(done(1)), Act::Answer(done(2))]).await;
-    let connection = connection();
-    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 1);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 2);
-    assert_eq!(connections(&other), [1, 2]);
-}
-
-#[tokio::test]
-async fn another_address_is_another_socket() {
-    let one = Other::start([Act::Answer(done(1))]).await;
-    let two = Other::start([Act::Answer(done(2))]).await;
-    let connection = connection();
-    assert_eq!(call(&connection, &one, LONG).await.expect("answered"), 1);
-    assert_eq!(call(&connection, &two, LONG).await.expect("answered"), 2);
-}
-
-#[tokio::test]
-async fn nobody_there_is_an_error_within_the_deadline() {
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
-    let to = address::Address { host: "127.0.0.1".into(), port: gone.port() };
-    let ask = || Ask { key: KEY, version: 8, body: Bytes::new() };
-    let connection = connection();
-    for _ in 0..3 {
-        let called = connection.call(&to, ask(), LONG, |_| Ok(())).await;
-        assert!(matches!(called, Err(CallError::Connect { .. })), "{called:?}");
-    }
 }
 
 fn id(number: u64) -> TopicId {
