@@ -313,6 +313,94 @@ fn a_table_counts_as_synced_only_with_its_name() {
     expect_for_ever(&place, &dir, "t", &values(0..4, BYTES));
 }
 
+/// RocksDB's newest log, and where each of its records begins.
+fn log_records(place: &Path) -> (PathBuf, Vec<usize>) {
+    let logs = std::fs::read_dir(place.join("db")).expect("read").map(|entry| entry.expect("entry").path());
+    let newest = logs.filter(|path| path.extension().is_some_and(|end| end == "log")).max().expect("a log");
+    let bytes = std::fs::read(&newest).expect("read");
+    let (mut at, mut begins) = (0, Vec::new());
+    while at + 11 < bytes.len() {
+        let header = if (5..=8).contains(&bytes[at + 6]) { 11 } else { 7 };
+        let length = usize::from(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]]));
+        if bytes[at + 6] == 0 {
+            at = at.next_multiple_of(32 << 10);
+            continue;
+        }
+        begins.push(at);
+        at += header + length;
+    }
+    (newest, begins)
+}
+
+/// RocksDB begins a new log for the next write after a flush. The one before is on the disk by then, or the write fails.
+#[test]
+fn a_log_is_on_the_disk_before_the_next_one_exists() {
+    for fails in [false, true] {
+        let place = tempfile::tempdir().expect("tempdir");
+        let log_only = DirectoryOptions { table_piece_bytes: 1 << 30, ..tables_of(64 << 10) };
+        let dir = RocksDirectory::open(place.path(), log_only).expect("open");
+        let family = create(&dir, "t");
+        append(&dir, family, 0..3, 56);
+        let (log, _) = log_records(place.path());
+        if fails {
+            // Nobody can open it by its name any more.
+            std::fs::rename(&log, log.with_extension("aside")).expect("rename");
+            std::os::unix::fs::symlink(&log, &log).expect("link");
+        }
+        let flushed = parts(&dir).database.db().flush(&parts(&dir).database.unflushed(), true);
+        assert_eq!(flushed.is_err(), fails, "{flushed:?}");
+        let batch = Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), in_order: false };
+        let outcome = commit(&*dir, vec![batch], false);
+        match outcome {
+            Err(StorageError::Stopped { .. }) if fails => (),
+            Ok(_) if !fails => assert_ne!(log_records(place.path()).0, log),
+            outcome => panic!("fails: {fails}, {outcome:?}"),
+        }
+    }
+}
+
+/// Pages that never reached the disk are zeros. RocksDB passes over zeros where a record should begin, to the next
+/// block of 32 KiB, and reads on there.
+#[test]
+fn zeros_where_a_record_of_rocksdbs_log_begins_end_it() {
+    for recycled_logs in [0, 4] {
+        let place = tempfile::tempdir().expect("tempdir");
+        let options = || DirectoryOptions { table_piece_bytes: 1 << 30, recycled_logs, ..tables_of(64 << 10) };
+        let dir = RocksDirectory::open(place.path(), options()).expect("open");
+        let family = create(&dir, "t");
+        append(&dir, family, 0..900, 56);
+        let killed = copy(place.path());
+        dir.close();
+        let begins = log_records(killed.path()).1;
+        assert!(begins.len() > 800 && *begins.last().expect("records") > 64 << 10, "{}", begins.len());
+        for (step, begin) in begins.iter().enumerate().skip(3).step_by(97) {
+            for (shift, bytes) in [(0, 512), (0, 4096), (0, 40 << 10), (4, 300)] {
+                let place = copy(killed.path());
+                write(&log_records(place.path()).0, |log| {
+                    let end = (begin + shift + bytes).min(log.len());
+                    log[begin + shift..end].fill(0);
+                });
+                let mut next = None;
+                for round in 0..2 {
+                    let dir = RocksDirectory::open(place.path(), options()).expect("open");
+                    let family = create(&dir, "t");
+                    let found = offsets(&dir, family);
+                    let left = next.unwrap_or(found.len() as i64);
+                    let what = format!("{bytes} from {begin} + {shift}, recycled {recycled_logs}, round {round}");
+                    assert_eq!(found, (0..left).collect::<Vec<_>>(), "{what}");
+                    assert!(left <= step as i64 && left + 6 > step as i64, "{left} of {step} left: {what}");
+                    append(&dir, family, left..left + 3, 56);
+                    next = Some(left + 3);
+                    dir.close();
+                    if round == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// RocksDB reads an old log that lost its end at the edge of a record, and the next one, as one: a hole.
 #[test]
 fn what_a_killed_process_left_is_on_the_disk_before_anything_follows_it() {

@@ -3,12 +3,13 @@
 //! `raw` speaks to RocksDB, and alone is `unsafe` · `options` says how RocksDB is set up · `open` checks and opens, and
 //! `open_error` says why it does not · `failure` says what an error means · `space` keeps the disk's reserve · `budget`
 //! is the memory for what is not in files · `guard` notices a database that lost its end · `jobs` are what the threads
-//! above have to do · `names` are those of column families.
+//! above have to do · `left_logs` are RocksDB's logs of earlier processes · `names` are those of column families.
 
 mod budget;
 mod failure;
 mod guard;
 mod jobs;
+mod left_logs;
 mod names;
 mod open;
 mod open_error;

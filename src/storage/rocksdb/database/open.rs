@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::budget::Budget;
 use super::guard;
+use super::left_logs;
 use super::names::{DEFAULT, FIXED, family_number, sync_names};
 use super::open_error::OpenError;
 use super::options::{self, DirectoryOptions};
@@ -60,7 +61,8 @@ pub(in crate::storage::rocksdb) fn open(
     }
     let held = if exists { Db::list_families(&db_options, &path).map_err(rocks_error)? } else { Vec::new() };
     let numbered = partition_families(dir, &held)?;
-    let left_logs = left_logs(&path).map_err(io_error)?;
+    let left_logs = left_logs::find(&path).map_err(io_error)?;
+    left_logs::end_at_holes(&left_logs).map_err(io_error)?;
     let db = Db::open(db_options, &path, (&FIXED, &small), (&numbered, &partition)).map_err(rocks_error)?;
 
     budget.set(options.write_buffer_bytes);
@@ -146,17 +148,6 @@ fn direct_io_works(path: &Path) -> bool {
     // The probe may not exist; nothing depends on its going.
     let _gone = fs::remove_file(&probe);
     works
-}
-
-fn left_logs(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut logs = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let file = entry?.path();
-        if file.extension().is_some_and(|extension| extension == "log") {
-            logs.push(file);
-        }
-    }
-    Ok(logs)
 }
 
 /// Whether a file can have a second name in the database's directory, which some network file systems refuse.

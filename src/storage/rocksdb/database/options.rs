@@ -119,6 +119,8 @@ pub(super) fn database(
     db.set_max_total_wal_size((options.write_buffer_bytes * WAL_PER_BUDGET) as u64);
     // A torn end of the log is cut; nothing after a damaged record is replayed.
     db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // Else a loss of power could take the end of a log and leave the next one.
+    raw::sync_logs_in_order(&mut db);
     // Handing the log to the disk in small steps keeps the sync at its end short.
     db.set_wal_bytes_per_sync(1 << 20);
     // Allocating and freeing the log's pages is a tenth of what a produced byte costs. Records of the file's former

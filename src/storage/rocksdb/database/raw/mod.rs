@@ -32,7 +32,7 @@ use self::error::{c_path, c_string, chars, checked};
 pub(in crate::storage::rocksdb) use self::files::SortedFile;
 use self::options::WriteOptions;
 pub(in crate::storage::rocksdb) use self::options::{
-    BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery,
+    BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery, sync_logs_in_order,
 };
 
 /// An open database with all its column families: the fixed ones, and numbered ones that come and go.
@@ -401,7 +401,8 @@ impl Drop for OpenDb {
 // Named here, so that whatever compiles this file is linked with it: an example that includes this folder, too.
 #[link(name = "klamm_rocksdb_shim", kind = "static")]
 unsafe extern "C" {
-    /// In `shim.cc`.
+    /// In `shim.cc`, as the next.
+    fn klamm_rocksdb_env() -> *mut ffi::rocksdb_env_t;
     fn klamm_rocksdb_drop_families(
         db: *mut ffi::rocksdb_t,
         handles: *const *mut ffi::rocksdb_column_family_handle_t,

@@ -61,6 +61,13 @@ pub(in crate::storage::rocksdb) fn avoid_flush_during_recovery(options: &mut Opt
     unsafe { ffi::rocksdb_options_set_avoid_flush_during_recovery(options.as_raw_ptr(), 1) };
 }
 
+/// Has each write-ahead log reach the disk before its successor exists. Whoever writes waits for that; where it fails,
+/// that write fails, and the database takes no more.
+pub(in crate::storage::rocksdb) fn sync_logs_in_order(options: &mut Options) {
+    // SAFETY: the options are alive and borrowed by nobody else; the environment lives as long as the process.
+    unsafe { ffi::rocksdb_options_set_env(options.as_raw_ptr(), super::klamm_rocksdb_env()) };
+}
+
 /// Memory for blocks and indexes of files, shared by all families.
 #[derive(Debug)]
 pub(in crate::storage::rocksdb) struct BlockCache(NonNull<ffi::rocksdb_cache_t>);

@@ -1,10 +1,104 @@
 // What RocksDB's C API lacks. Compiled by build.rs against the headers of the RocksDB that librocksdb-sys bundles.
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "rocksdb/db.h"
+#include "rocksdb/env.h"
+#include "rocksdb/file_system.h"
+
+namespace {
+
+// An open file or directory, closed with its scope.
+class Descriptor {
+ public:
+  explicit Descriptor(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  operator int() const { return fd_; }
+
+ private:
+  const int fd_;
+};
+
+// Brings a write-ahead log to the disk, its name too, before its successor exists: else a loss of power could take the
+// end of the one and leave the other, and RocksDB would replay both as one. RocksDB itself syncs a log that it has left
+// only when it flushes next. It makes a log while nobody writes (DBImpl::SwitchMemtable), so nothing follows what is
+// synced here but what goes to the next log.
+class LogsInOrder : public rocksdb::FileSystemWrapper {
+ public:
+  explicit LogsInOrder(const std::shared_ptr<rocksdb::FileSystem>& target) : FileSystemWrapper(target) {}
+
+  static const char* kClassName() { return "LogsInOrder"; }
+  const char* Name() const override { return kClassName(); }
+
+  rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                    rocksdb::IODebugContext* debug) override {
+    return Next(path, [&] { return target()->NewWritableFile(path, options, file, debug); });
+  }
+
+  rocksdb::IOStatus ReuseWritableFile(const std::string& path, const std::string& old_path,
+                                      const rocksdb::FileOptions& options,
+                                      std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                      rocksdb::IODebugContext* debug) override {
+    return Next(path, [&] { return target()->ReuseWritableFile(path, old_path, options, file, debug); });
+  }
+
+ private:
+  // Makes a file. `path` is <directory>/<number>.log where it is a write-ahead log.
+  template <typename Make>
+  rocksdb::IOStatus Next(const std::string& path, Make make) {
+    if (!path.ends_with(".log")) return make();
+    const std::string directory = path.substr(0, path.rfind('/'));
+    std::string before;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      before = newest_[directory];
+    }
+    rocksdb::IOStatus status = before.empty() ? rocksdb::IOStatus::OK() : Sync(before, directory);
+    if (status.ok()) status = make();
+    if (status.ok()) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      newest_[directory] = path;
+    }
+    return status;
+  }
+
+  static rocksdb::IOStatus Sync(const std::string& log, const std::string& directory) {
+    Descriptor file(log);
+    // What a log held that is gone is in files.
+    if (file < 0 && errno == ENOENT) return rocksdb::IOStatus::OK();
+    if (file < 0 || fdatasync(file) != 0) return Failed(log);
+    Descriptor names(directory);
+    if (names < 0 || fsync(names) != 0) return Failed(directory);
+    return rocksdb::IOStatus::OK();
+  }
+
+  static rocksdb::IOStatus Failed(const std::string& path) {
+    const int error = errno;
+    return rocksdb::IOStatus::IOError("While syncing " + path, std::string(strerror(error)));
+  }
+
+  std::mutex mutex_;
+  // The newest log of each directory that this process opened. Whatever an earlier opening left here is on the disk, or
+  // gone, or synced once more.
+  std::unordered_map<std::string, std::string> newest_;
+};
+
+}  // namespace
 
 extern "C" {
 
@@ -16,6 +110,18 @@ struct rocksdb_column_family_handle_t {
   rocksdb::ColumnFamilyHandle* rep;
   bool immortal;
 };
+struct rocksdb_env_t {
+  rocksdb::Env* rep;
+  bool is_default;
+};
+
+// The environment of all databases: the default one, with write-ahead logs that reach the disk in their order. Lives as
+// long as the process, as the default one does; "default" keeps rocksdb_env_destroy from freeing it.
+rocksdb_env_t* klamm_rocksdb_env() noexcept {
+  static rocksdb_env_t env{
+      rocksdb::NewCompositeEnv(std::make_shared<LogsInOrder>(rocksdb::FileSystem::Default())).release(), true};
+  return &env;
+}
 
 // Drops column families and writes the options file once, where rocksdb_drop_column_family writes it for each.
 // After an error some of them may be dropped. error receives a text to be freed with rocksdb_free.
