@@ -46,6 +46,8 @@ const DOORS: &[Door] = &[
     door("log", &["types", "clock", "metrics", "config"], &["record", "storage"]),
     // A task of its own follows the feed of config changes.
     door("cluster", BASE, &["coordination"]),
+    // A task of its own follows what it needs of the tree, through `cluster`.
+    door("security", BASE, &["cluster"]),
     // `storage` for the write sets that it commits; never a znode.
     door("replica", BASE, &["log", "record", "storage", "cluster"]),
     // Never a log.
@@ -54,18 +56,21 @@ const DOORS: &[Door] = &[
     door("coordinator", BASE, &["replica", "cluster", "record"]),
     door("coordinator/replica_writer", BASE, &["replica", "log", "cluster", "record"]),
     // Never storage, znodes or sockets.
-    door("api", BASE, &["wire", "record", "log", "cluster", "replica", "controller", "coordinator"]),
+    door("api", BASE, &["wire", "record", "log", "cluster", "security", "replica", "controller", "coordinator"]),
     // The one map of all errors to Kafka's codes.
     door(
         "api/error_code",
         BASE,
-        &["wire", "record", "log", "cluster", "replica", "controller", "coordinator", "coordination", "storage"],
+        &[
+            "wire", "record", "log", "cluster", "security", "replica", "controller", "coordinator", "coordination",
+            "storage",
+        ],
     ),
     // No domain room: it knows an API by its header.
-    door("net", BASE, &["api", "wire"]),
+    door("net", BASE, &["api", "wire", "security"]),
     // The wire below, the seams of the rooms above: the far ends of what `cluster` and `replica` know as links.
-    door("peer", BASE, &["wire", "cluster", "replica", "coordinator"]),
-    door("observe", BASE, &["cluster", "replica", "controller", "coordinator"]),
+    door("peer", BASE, &["wire", "cluster", "security", "replica", "coordinator"]),
+    door("observe", BASE, &["cluster", "security", "replica", "controller", "coordinator"]),
 ];
 
 /// These put the house together and may import everything.

@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 import time
+import traceback
 import zlib
 
 # Acknowledgements are timed in threads; they must not wait for each other at Python's default of 5 ms.
@@ -72,11 +73,16 @@ class Task(threading.Thread):
         except Exception as problem:  # noqa: BLE001, told by `end`
             self.fault = problem
 
+    def where(self):
+        """The lines of code that it is in."""
+        frame = sys._current_frames().get(self.ident)
+        return "".join(traceback.format_stack(frame)) if frame else "nowhere"
+
     def end(self, seconds=100):
         self.ending.set()
         self.join(seconds)
         if self.is_alive():
-            raise AssertionError(f"{self.name} does not end")
+            raise AssertionError(f"{self.name} does not end; it is here:\n{self.where()}")
         if self.fault:
             raise self.fault
 

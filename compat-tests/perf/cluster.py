@@ -16,6 +16,9 @@ KIB, GIB = 1 << 10, 1 << 30
 PARTITIONS, MANY, VERY_MANY = 6, 1000, 10_000
 NAMES = ("klamm", "kafka")
 ALLOWED_AT_REST = 0.10
+# Of topics that are there for warmth alone: they need not fit the disk three times.
+PASSING = {"retention_bytes": 64 << 20, "segment_bytes": 16 << 20}
+LATENCY_WARM_ROUNDS_MAX = 4
 
 
 class Side:
@@ -52,9 +55,10 @@ class Target:
         self.bootstrap, self.folder = side.cluster.bootstrap, side.cluster.folder
 
 
-def produce(side, load, bytes_, replication):
+def produce(side, load, bytes_, replication, **configs):
     """(messages per second, CPU seconds of all brokers for each GiB)."""
-    name, _ = side.topic(f"produce{replication}", replication=replication, min_insync_replicas=min(2, replication))
+    configs["min_insync_replicas"] = min(2, replication)
+    name, _ = side.topic(f"produce{replication}", replication=replication, **configs)
     before = side.cpu_at_rest()
     speed = load.produce(Target(side), name, KIB, bytes_ // KIB)
     return speed, (side.cpu_at_rest() - before) * GIB / bytes_
@@ -64,13 +68,14 @@ def rounds_of_produce(sides, load, rows, size_of):
     bytes_ = size_of.round_bytes
     for replication in (3, 1):
         speed, cpu = {name: [] for name in NAMES}, {name: [] for name in NAMES}
-        # The first round of each is for warmth.
-        for n in range(size_of.rounds + 1):
+        size_of.warm(
+            f"produce, RF {replication}", sides, lambda s, n, r=replication: (produce(s, load, bytes_, r, **PASSING)[1], bytes_)
+        )
+        for _ in range(size_of.rounds):
             for side in sides:
                 fast, used = produce(side, load, bytes_, replication)
-                if n:
-                    speed[side.name].append(fast)
-                    cpu[side.name].append(used)
+                speed[side.name].append(fast)
+                cpu[side.name].append(used)
         goals = {"at_most": 0.4} if replication == 3 else {}
         rows.add(
             f"produce 1 KiB, RF {replication}, acks=all: CPU of all brokers", "s/GiB", cpu["klamm"], cpu["kafka"], **goals
@@ -92,12 +97,18 @@ def rounds_of_produce(sides, load, rows, size_of):
 def rounds_of_latency(sides, load, rows, size_of):
     p50, p99 = {name: [] for name in NAMES}, {name: [] for name in NAMES}
     names = {side.name: side.topic("latency")[0] for side in sides}
-    for n in range(size_of.rounds + 1):
+    seconds = 10 if size_of.quick else 30
+
+    def of(side):
+        values = load.latency(Target(side), names[side.name], seconds)
+        return values[len(values) // 2], values[int(len(values) * 0.99)]
+
+    size_of.warm("ack latency", sides, lambda side, n: (of(side)[0], 1000 * seconds), LATENCY_WARM_ROUNDS_MAX)
+    for _ in range(size_of.rounds):
         for side in sides:
-            values = load.latency(Target(side), names[side.name], 10 if size_of.quick else 30)
-            if n:
-                p50[side.name].append(values[len(values) // 2])
-                p99[side.name].append(values[int(len(values) * 0.99)])
+            half, most = of(side)
+            p50[side.name].append(half)
+            p99[side.name].append(most)
     rows.add("ack latency, 1,000 msg/s, RF 3: p50", "ms", p50["klamm"], p50["kafka"], at_most=0.6)
     rows.add("ack latency, 1,000 msg/s, RF 3: p99", "ms", p99["klamm"], p99["kafka"], at_most=0.5)
 
@@ -239,8 +250,8 @@ def measure(load, rows, size_of, only=None):
         rounds_of_produce(sides, load, rows, size_of)
         rounds_of_latency(sides, load, rows, size_of)
         gaps(sides, rows, size_of)
+        empty_replica(sides, load, rows, size_of)
         many_partitions(sides, rows, size_of)
         if not size_of.quick:
             # Not Kafka: the heaps are not made for so many.
             many_partitions([side for side in sides if side.name == "klamm"], rows, size_of, VERY_MANY)
-        empty_replica(sides, load, rows, size_of)

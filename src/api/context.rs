@@ -24,6 +24,7 @@ use crate::metrics::RequestMetrics;
 use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::session_cache::Sessions;
+use crate::security::principal::Principal;
 use crate::types::{BrokerId, PartitionIndex};
 
 /// Handles of the rooms, one set per broker.
@@ -86,6 +87,8 @@ pub(crate) struct RequestContext {
     pub(crate) listener: Arc<str>,
     pub(crate) audience: Audience,
     pub(crate) peer: SocketAddr,
+    /// Whom the request is made for.
+    pub(crate) principal: Arc<Principal>,
 }
 
 impl RequestContext {

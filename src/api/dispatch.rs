@@ -11,6 +11,7 @@ use crate::api::context::{Audience, Handles, RequestContext};
 use crate::api::handler::{CloseReason, Outcome, Row, encoded};
 use crate::api::records::fetch;
 use crate::metrics::{self, Series};
+use crate::security::principal::Principal;
 use crate::wire::header::RequestHeader;
 
 /// What every request of one connection shares.
@@ -20,6 +21,8 @@ pub(crate) struct Origin {
     pub(crate) listener: Arc<str>,
     pub(crate) audience: Audience,
     pub(crate) peer: SocketAddr,
+    /// Whom its requests are made for.
+    pub(crate) principal: Arc<Principal>,
 }
 
 /// A request whose stage one is over.
@@ -104,6 +107,7 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
         listener: Arc::clone(&origin.listener),
         audience: origin.audience,
         peer: origin.peer,
+        principal: Arc::clone(&origin.principal),
     };
     let flexible_header = header.key != api_versions::KEY && (row.flexible)(header.version);
     let outcome = (row.run)(ctx, frame).await;

@@ -18,6 +18,7 @@ use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::write_queue::WriteQueues;
 use crate::task;
+use crate::security::principal::Principal;
 use crate::types::limits::BROKERS_REQUEST_BYTES_MAX;
 
 /// Who speaks through the listener of this name.
@@ -74,6 +75,7 @@ impl Serving {
                 listener: Arc::from(name),
                 audience,
                 peer: UNKNOWN_PEER,
+                principal: Arc::new(Principal::anonymous()),
             },
             admission: Arc::clone(&self.admission),
             of_brokers: (audience == Audience::Brokers).then(|| Arc::clone(&self.of_brokers)),
