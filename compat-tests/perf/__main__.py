@@ -509,6 +509,7 @@ def main():
     parser.add_argument("--round-mib", type=float, help="bytes of one round (512)")
     parser.add_argument("--warm-gib", type=float, help="bound of a row's warm-up for each broker (10)")
     parser.add_argument("--only", choices=["klamm", "kafka"], help="commits, cluster: one of the two")
+    parser.add_argument("--rows", nargs="*", help="cluster: some of produce latency gaps empty many 10000")
     parser.add_argument("--json", help="writes the figures there as well")
     args = parser.parse_args()
     parts = args.parts or every
@@ -525,7 +526,7 @@ def main():
         # It needs the package confluent-kafka, which the others do not.
         from perf import cluster
 
-        cluster.measure(load, rows, size_of, args.only)
+        cluster.measure(load, rows, size_of, args.only, args.rows)
     if {"produce", "latency", "many", "consume", "java"} & set(parts):
         brokers = [kind({"group.initial.rebalance.delay.ms": "0"}) for kind in make]
         try:

@@ -16,6 +16,7 @@ KIB, GIB = 1 << 10, 1 << 30
 PARTITIONS, MANY, VERY_MANY = 6, 1000, 10_000
 NAMES = ("klamm", "kafka")
 ALLOWED_AT_REST = 0.10
+PARTS = ("produce", "latency", "gaps", "empty", "many", "10000")
 # Of topics that are there for warmth alone: they need not fit the disk three times.
 PASSING = {"retention_bytes": 64 << 20, "segment_bytes": 16 << 20}
 LATENCY_WARM_ROUNDS_MAX = 4
@@ -227,6 +228,8 @@ def empty_replica(sides, load, rows, size_of):
         victim = next(node for node in side.cluster.nodes.values() if node.number != side.cluster.controller())
         victim.term()
         shutil.rmtree(victim.folder / "data")
+        # It led partitions of one replica, too.
+        victim.settings["klamm.allow.empty.log.dir"] = "true"
         began = time.monotonic()
         victim.restart()
         side.cluster.in_sync([name], 600)
@@ -234,8 +237,8 @@ def empty_replica(sides, load, rows, size_of):
     rows.add(f"an empty replica of {bytes_ / GIB:g} GiB in sync again", "s", took["klamm"], took["kafka"], at_most=0.5)
 
 
-def measure(load, rows, size_of, only=None):
-    """Adds the rows. `only`: one of the two clusters, for working on the code."""
+def measure(load, rows, size_of, only=None, parts=None):
+    """Adds the rows. `only`: one of the two clusters, for working on the code; `parts`: some of the rows."""
     from cluster.network import Loopback
     from cluster.rig import Cluster
 
@@ -247,11 +250,16 @@ def measure(load, rows, size_of, only=None):
                 stack.callback(cluster.remove)
                 cluster.start()
                 sides.append(Side(name, cluster))
-        rounds_of_produce(sides, load, rows, size_of)
-        rounds_of_latency(sides, load, rows, size_of)
-        gaps(sides, rows, size_of)
-        empty_replica(sides, load, rows, size_of)
-        many_partitions(sides, rows, size_of)
-        if not size_of.quick:
-            # Not Kafka: the heaps are not made for so many.
-            many_partitions([side for side in sides if side.name == "klamm"], rows, size_of, VERY_MANY)
+        # The last is not for Kafka: the heaps are not made for so many.
+        klamm_alone = [side for side in sides if side.name == "klamm"]
+        of = {
+            "produce": lambda: rounds_of_produce(sides, load, rows, size_of),
+            "latency": lambda: rounds_of_latency(sides, load, rows, size_of),
+            "gaps": lambda: gaps(sides, rows, size_of),
+            "empty": lambda: empty_replica(sides, load, rows, size_of),
+            "many": lambda: many_partitions(sides, rows, size_of),
+            "10000": lambda: many_partitions(klamm_alone, rows, size_of, VERY_MANY),
+        }
+        for part in PARTS:
+            if part in (parts or PARTS) and not (part == "10000" and size_of.quick):
+                of[part]()

@@ -332,7 +332,7 @@ fn log_records(place: &Path) -> (PathBuf, Vec<usize>) {
     (newest, begins)
 }
 
-/// RocksDB begins a new log for the next write after a flush. The one before is on the disk by then, or the write fails.
+/// After a flush RocksDB begins a new log. The one before is on the disk by then, or the write fails.
 #[test]
 fn a_log_is_on_the_disk_before_the_next_one_exists() {
     for fails in [false, true] {

@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod ingest;
 mod options;
+mod shim;
 
 use std::ffi::{CStr, CString, c_char};
 use std::marker::PhantomData;
@@ -34,6 +35,7 @@ use self::options::WriteOptions;
 pub(in crate::storage::rocksdb) use self::options::{
     BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery, sync_logs_in_order,
 };
+use self::shim::klamm_rocksdb_drop_families;
 
 /// An open database with all its column families: the fixed ones, and numbered ones that come and go.
 pub(in crate::storage::rocksdb) struct Db {
@@ -396,19 +398,6 @@ impl Drop for OpenDb {
         // SAFETY: nothing uses the database any more: whatever does shares it.
         unsafe { ffi::rocksdb_close(self.db.as_ptr()) };
     }
-}
-
-// Named here, so that whatever compiles this file is linked with it: an example that includes this folder, too.
-#[link(name = "klamm_rocksdb_shim", kind = "static")]
-unsafe extern "C" {
-    /// In `shim.cc`, as the next.
-    fn klamm_rocksdb_env() -> *mut ffi::rocksdb_env_t;
-    fn klamm_rocksdb_drop_families(
-        db: *mut ffi::rocksdb_t,
-        handles: *const *mut ffi::rocksdb_column_family_handle_t,
-        count: usize,
-        error: *mut *mut c_char,
-    );
 }
 
 /// SAFETY of callers: `start` points at `length` bytes that live as long as the result is used.

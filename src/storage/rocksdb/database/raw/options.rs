@@ -6,6 +6,7 @@ use librocksdb_sys as ffi;
 use rocksdb::{AsRawPtr, Options};
 
 use super::error::chars;
+use super::shim::klamm_rocksdb_env;
 
 /// The memory that the memtables of all families share. RocksDB flushes the oldest when it is nearly used up, one at
 /// every write; it does not hold writers back.
@@ -65,7 +66,7 @@ pub(in crate::storage::rocksdb) fn avoid_flush_during_recovery(options: &mut Opt
 /// that write fails, and the database takes no more.
 pub(in crate::storage::rocksdb) fn sync_logs_in_order(options: &mut Options) {
     // SAFETY: the options are alive and borrowed by nobody else; the environment lives as long as the process.
-    unsafe { ffi::rocksdb_options_set_env(options.as_raw_ptr(), super::klamm_rocksdb_env()) };
+    unsafe { ffi::rocksdb_options_set_env(options.as_raw_ptr(), klamm_rocksdb_env()) };
 }
 
 /// Memory for blocks and indexes of files, shared by all families.
