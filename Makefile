@@ -81,6 +81,11 @@ bench: ## klamm beside Apache Kafka 3.9.1, both warm, driven in turn by stock cl
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/run perf $(BENCH)
 
+admin: ## every method of Java's Admin, against Apache Kafka 3.9.1 and klamm: what differs, and why
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run admin
+
 crash: ## twenty rounds of SIGKILL under load; what was acknowledged must be there, once (ROUNDS=20); about 3 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked

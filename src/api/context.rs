@@ -15,6 +15,7 @@ use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::{ClusterImage, ImagePublisher};
 use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::running_config::RunningConfig;
+use crate::config::loggers::LoggerLevels;
 use crate::controller::ControllerHandle;
 use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::markers::SharedMarkers;
@@ -63,6 +64,8 @@ pub(crate) struct Handles {
     pub(crate) replies: Arc<Replies>,
     /// Counts of requests.
     pub(crate) requests: Arc<RequestMetrics>,
+    /// What is logged.
+    pub(crate) loggers: Arc<dyn LoggerLevels>,
 }
 
 /// Who speaks through a listener.

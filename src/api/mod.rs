@@ -66,6 +66,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<cluster::incremental_alter_configs::IncrementalAlterConfigs>(),
     row::<topics::alter_partition_reassignments::AlterPartitionReassignments>(),
     row::<topics::list_partition_reassignments::ListPartitionReassignments>(),
+    row::<groups::offset_delete::OffsetDelete>(),
     row::<brokers::alter_partition::AlterPartition>(),
     row::<cluster::describe_cluster::DescribeCluster>(),
     row::<transactions::describe_producers::DescribeProducers>(),

@@ -36,6 +36,7 @@ use crate::coordinator::routed_verification::RoutedVerification;
 use crate::coordinator::transaction::TransactionCoordinator;
 use crate::coordinator::transaction::config::TransactionConfig;
 use crate::metrics::RequestMetrics;
+use crate::observe;
 use crate::peer::fetch::RemoteLeaders;
 use crate::peer::markers::RemoteMarkers;
 use crate::peer::verify::RemoteVerification;
@@ -150,6 +151,7 @@ impl Parts {
             sessions,
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
             requests: Arc::new(RequestMetrics::new(api::counted())),
+            loggers: observe::loggers(),
         });
         let seat = Some(seat);
         Ok(Self { image, dynamic_config, replicas, control, fetchers, epoch, peers, hand_over, seat, handles })

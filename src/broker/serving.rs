@@ -17,8 +17,8 @@ use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::write_queue::WriteQueues;
-use crate::task;
 use crate::security::principal::Principal;
+use crate::task;
 use crate::types::limits::BROKERS_REQUEST_BYTES_MAX;
 
 /// Who speaks through the listener of this name.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::loggers::{LOGGERS, LoggerLevels};
 use super::precedence::{Settings, row_of, scope_of};
 use super::setting::{Kind, Scope};
 use super::{Config, ConfigError, broker, topic};
@@ -42,6 +43,7 @@ pub enum ConfigSource {
     DynamicDefaultBroker = 3,
     StaticBroker = 4,
     Default = 5,
+    BrokerLogger = 6,
 }
 
 impl ConfigSource {
@@ -65,6 +67,21 @@ pub fn describe_cluster_default(config: &Config) -> Vec<ConfigEntry> {
     // A broker's own values would hide them.
     let of_all = config.settings.with_dynamic(config.settings.dynamic_default().clone(), BTreeMap::new());
     of_all.dynamic_default().keys().map(|name| broker_entry(&of_all, name, false)).collect()
+}
+
+/// Every logger with its level. Source: Kafka 3.9 `ConfigHelper`, `Log4jController.loggers`.
+pub fn describe_loggers(levels: &dyn LoggerLevels) -> Vec<ConfigEntry> {
+    let entry = |logger: &&str| ConfigEntry {
+        name: (*logger).into(),
+        value: Some(levels.level(logger).name().into()),
+        source: ConfigSource::BrokerLogger,
+        synonyms: Vec::new(),
+        wire_type: 0,
+        read_only: false,
+        sensitive: false,
+        documentation: None,
+    };
+    LOGGERS.iter().map(entry).collect()
 }
 
 /// Every setting of a topic that has these of its own.

@@ -3,6 +3,7 @@
 //! - `setting` is what a row is; `broker`, `group` and `topic` hold the rows.
 //! - `sources` and `properties` read files, the environment and the command line; `precedence` decides who wins.
 //! - [`Config`] (`resolve`, `listeners`, `zookeeper`) is what a broker runs with; [`TopicConfig`] what one topic has.
+//! - `loggers` are those whose level may change.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
 //! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
@@ -16,6 +17,7 @@ pub mod dynamic;
 mod group;
 mod kraft_mode;
 pub mod listeners;
+pub mod loggers;
 pub mod machine;
 pub mod precedence;
 mod properties;

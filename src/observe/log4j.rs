@@ -8,21 +8,27 @@
 //! The time is local, the logger is the event's target, and fields follow the message as `name=value`. A line break
 //! inside a value would forge a line; it is written as `\n`.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::clock::SharedClock;
+use crate::config::loggers::{self, Level, LoggerLevels};
 
 /// What is logged: a level for everything, and levels for loggers by the beginning of their name.
 #[derive(Debug, Clone)]
@@ -76,7 +82,91 @@ fn level(text: &str) -> Option<LevelFilter> {
 /// Sends all events of this process to standard output from now on; a second call changes nothing.
 pub fn start_log(levels: LogLevels, clock: SharedClock) {
     let lines = tracing_subscriber::fmt::layer().event_format(Log4j { clock, zone: TimeZone::system() });
-    let _ = tracing_subscriber::registry().with(levels.0).with(lines).try_init();
+    let (filter, handle) = reload::Layer::new(levels.0.clone());
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        let running = RunningLevels { at_start: levels.0, changed: Mutex::default(), filter: Some(handle) };
+        // Nobody else started the log, so nobody else filled this.
+        let _first = RUNNING.set(Arc::new(running));
+    }
+}
+
+/// The levels that [`start_log`] began with, and what has changed since. Where it was not called nothing is logged, and
+/// they are kept all the same.
+pub(crate) fn loggers() -> Arc<dyn LoggerLevels> {
+    let silent = || RunningLevels { at_start: Targets::new(), changed: Mutex::default(), filter: None };
+    Arc::<RunningLevels>::clone(RUNNING.get_or_init(|| Arc::new(silent()))) as Arc<dyn LoggerLevels>
+}
+
+static RUNNING: OnceLock<Arc<RunningLevels>> = OnceLock::new();
+
+/// Levels that change while the process runs.
+#[derive(Debug)]
+struct RunningLevels {
+    at_start: Targets,
+    changed: Mutex<BTreeMap<String, LevelFilter>>,
+    filter: Option<reload::Handle<Targets, Registry>>,
+}
+
+impl RunningLevels {
+    fn targets(&self, changed: &BTreeMap<String, LevelFilter>) -> Targets {
+        let mut targets = self.at_start.clone();
+        for (logger, level) in changed {
+            targets = match logger.as_str() {
+                loggers::ROOT => targets.with_default(*level),
+                logger => targets.with_target(logger, *level),
+            };
+        }
+        targets
+    }
+}
+
+impl LoggerLevels for RunningLevels {
+    fn level(&self, logger: &str) -> Level {
+        let targets = self.targets(&self.changed.lock());
+        if logger == loggers::ROOT {
+            return level_of(targets.default_level().unwrap_or(LevelFilter::OFF));
+        }
+        let lets_through = |level: &tracing::Level| targets.would_enable(logger, level);
+        let all = [tracing::Level::TRACE, tracing::Level::DEBUG, tracing::Level::INFO, tracing::Level::WARN];
+        let least = all.into_iter().chain([tracing::Level::ERROR]).find(lets_through);
+        level_of(least.map_or(LevelFilter::OFF, LevelFilter::from_level))
+    }
+
+    fn set(&self, logger: &str, level: Option<Level>) {
+        let mut changed = self.changed.lock();
+        match level {
+            Some(level) => changed.insert(logger.to_owned(), filter_of(level)),
+            None => changed.remove(logger),
+        };
+        if let Some(filter) = &self.filter
+            && let Err(error) = filter.reload(self.targets(&changed))
+        {
+            // The process ends: the subscriber is gone.
+            tracing::debug!(%error, "levels not changed");
+        }
+    }
+}
+
+fn level_of(filter: LevelFilter) -> Level {
+    match filter.into_level() {
+        None => Level::Off,
+        Some(tracing::Level::ERROR) => Level::Error,
+        Some(tracing::Level::WARN) => Level::Warn,
+        Some(tracing::Level::INFO) => Level::Info,
+        Some(tracing::Level::DEBUG) => Level::Debug,
+        Some(tracing::Level::TRACE) => Level::Trace,
+    }
+}
+
+fn filter_of(level: Level) -> LevelFilter {
+    match level {
+        Level::Off => LevelFilter::OFF,
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    }
 }
 
 /// The shape of a line.
@@ -169,7 +259,7 @@ impl fmt::Write for OneLine<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use tracing::subscriber::with_default;
     use tracing_subscriber::fmt::MakeWriter;
@@ -238,6 +328,34 @@ mod tests {
         let mut line = String::new();
         write_time(&mut line, 1_795_262_400_123, &TimeZone::fixed(jiff::tz::offset(-5))).unwrap();
         assert_eq!(line, "[2026-11-21 07:00:00,123]");
+    }
+
+    #[test]
+    fn a_level_that_changes_holds_at_once_and_until_it_is_taken_back() {
+        let captured = Captured::default();
+        let lines = tracing_subscriber::fmt::layer().with_writer(captured.clone()).without_time();
+        let at_start = levels(&[("KAFKA_LOG4J_LOGGERS", "a=WARN")]).unwrap().0;
+        let (filter, handle) = reload::Layer::new(at_start.clone());
+        let running = RunningLevels { at_start, changed: super::Mutex::default(), filter: Some(handle) };
+        with_default(tracing_subscriber::registry().with(filter).with(lines), || {
+            let say = |n: i32| tracing::debug!(target: "a::b", n, "said");
+            say(1);
+            running.set("a::b", Some(Level::Debug));
+            say(2);
+            running.set("a::b", None);
+            say(3);
+        });
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("n=2") && text.lines().count() == 1, "{text}");
+        assert_eq!(
+            [running.level("a::b"), running.level("c"), running.level("root")],
+            [Level::Warn, Level::Info, Level::Info]
+        );
+        running.set("root", Some(Level::Trace));
+        assert_eq!(
+            [running.level("a"), running.level("c"), running.level("root")],
+            [Level::Warn, Level::Trace, Level::Trace]
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(crate) mod testing;
 pub(crate) mod watched;
 mod window;
 
+pub(crate) use log4j::loggers;
 pub use log4j::{LogLevels, start_log};
 pub use memory::start_giving_back;
 pub use process::{FILE_DESCRIPTORS_MIN, raise_file_descriptors};

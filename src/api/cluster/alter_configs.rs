@@ -18,7 +18,8 @@ use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
-use crate::api::shared::alter::{Answered, Base, Change, Resource, SET, alter};
+use crate::api::shared::alter::{Answered, alter};
+use crate::api::shared::changes::{Base, Change, Resource, SET};
 
 pub(crate) struct AlterConfigs;
 

@@ -6,8 +6,7 @@
 //! - Broker (4): an empty name means what was set for all brokers while they run; this broker's number, everything;
 //!   another number: INVALID_REQUEST (42), ask that broker. Both as the broker runs: a stored value that is not legal
 //!   does not show.
-//! - Broker logger (8): this broker has no loggers whose level could be changed, so the answer is empty. Other types:
-//!   INVALID_REQUEST.
+//! - Broker logger (8): this broker's loggers with their levels. Other types: INVALID_REQUEST.
 //! - A resource that is named twice is answered once.
 //! - No names, or null, means all settings; unknown names are left out. Synonyms and documentation come when asked for.
 //!   What is secret is null and marked sensitive.
@@ -99,7 +98,7 @@ async fn describe_resource(handles: &Handles, resource: &DescribeConfigsResource
         BROKER_LOGGER if name.is_empty() => {
             Err(Refusal::new(ResponseError::InvalidRequest, "Broker id must not be empty"))
         }
-        BROKER_LOGGER if broker_number(name)? == me.0 => Ok(Vec::new()),
+        BROKER_LOGGER if broker_number(name)? == me.0 => Ok(describe::describe_loggers(&*handles.loggers)),
         BROKER_LOGGER => Err(Refusal::new(
             ResponseError::InvalidRequest,
             format!("Unexpected broker id, expected {me} but received {name}"),

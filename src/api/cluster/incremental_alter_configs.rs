@@ -17,7 +17,8 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
-use crate::api::shared::alter::{Answered, Base, Change, Resource, alter};
+use crate::api::shared::alter::{Answered, alter};
+use crate::api::shared::changes::{Base, Change, Resource};
 
 pub(crate) struct IncrementalAlterConfigs;
 

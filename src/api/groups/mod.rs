@@ -8,5 +8,6 @@ pub(super) mod join_group;
 pub(super) mod leave_group;
 pub(super) mod list_groups;
 pub(super) mod offset_commit;
+pub(super) mod offset_delete;
 pub(super) mod offset_fetch;
 pub(super) mod sync_group;

@@ -7,7 +7,7 @@
 //!   broker runs, or a value that is not legal: INVALID_REQUEST. Unknown names are taken.
 //! - A change is written together with the note to every broker, and holds on this one when the answer leaves; logs
 //!   that are open take it over a moment later.
-//! - Broker logger (8) and others: INVALID_REQUEST.
+//! - Broker logger (8): by IncrementalAlterConfigs alone, see `loggers`. Other types: INVALID_REQUEST.
 //! - A resource that is named twice: INVALID_REQUEST for both.
 //! - The same setting twice, or null where a value is needed: INVALID_REQUEST.
 //!
@@ -18,55 +18,24 @@ use kafka_protocol::protocol::StrBytes;
 use tracing::warn;
 
 use crate::api::context::Handles;
+use crate::api::shared::changes::{
+    APPEND, Base, Change, DELETE, Resource, SET, SUBTRACT, check_is_me, invalid_config, invalid_request,
+};
+use crate::api::shared::loggers;
 use crate::api::shared::refusal::{Refusal, wire_outcome};
 use crate::api::shared::repeated::repeated;
 use crate::cluster::admin::AdminError;
 use crate::cluster::znodes::config::{Entity, Overrides};
 use crate::config::setting::{Kind, Setting};
 use crate::config::{Config, DynamicLevel, broker, topic};
-use crate::types::{BrokerId, TopicName};
+use crate::types::TopicName;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
 const CLIENT_METRICS: i8 = 16;
 /// How often a change is tried while others change the same.
 const ATTEMPTS: usize = 5;
-
-/// One resource of a request.
-pub(in crate::api) struct Resource<'a> {
-    pub(in crate::api) kind: i8,
-    pub(in crate::api) name: &'a StrBytes,
-    pub(in crate::api) changes: Vec<Change<'a>>,
-}
-
-impl<'a> Resource<'a> {
-    fn identity(&self) -> (i8, &'a str) {
-        (self.kind, self.name)
-    }
-}
-
-/// What is to become of one setting.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::api) struct Change<'a> {
-    pub(in crate::api) name: &'a str,
-    /// [`SET`] and the others.
-    pub(in crate::api) operation: i8,
-    pub(in crate::api) value: Option<&'a str>,
-}
-
-pub(in crate::api) const SET: i8 = 0;
-const DELETE: i8 = 1;
-const APPEND: i8 = 2;
-const SUBTRACT: i8 = 3;
-
-/// What changes are made to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::api) enum Base {
-    /// The settings that there are.
-    Existing,
-    /// None: what is not named goes back to its default.
-    Nothing,
-}
 
 /// Kind, name, error code and text of a resource's answer.
 pub(in crate::api) type Answered = (i8, StrBytes, i16, Option<StrBytes>);
@@ -107,6 +76,9 @@ async fn alter_all(
 /// Tries several times if others change the same meanwhile.
 async fn alter_one(handles: &Handles, resource: &Resource<'_>, base: Base, validate_only: bool) -> Result<(), Refusal> {
     check_changes(&resource.changes)?;
+    if resource.kind == BROKER_LOGGER {
+        return loggers::alter(handles, resource, base, validate_only);
+    }
     let entity = entity(handles, resource.kind, resource.name)?;
     for attempt in 1.. {
         let existing = handles.admin.read_overrides(&entity).await?;
@@ -147,11 +119,7 @@ fn entity(handles: &Handles, resource_type: i8, name: &str) -> Result<Entity, Re
         }
         TOPIC => Ok(Entity::Topic(name.to_owned())),
         BROKER if name.is_empty() => Ok(Entity::Broker(None)),
-        BROKER => match name.parse() {
-            Ok(number) if BrokerId(number) == me => Ok(Entity::Broker(Some(me))),
-            Ok(number) => Err(invalid_request(format!("Unexpected broker id, expected {me}, but received {number}"))),
-            Err(_) => Err(invalid_request(format!("Node id must be an integer, but it is: {name}"))),
-        },
+        BROKER => check_is_me(me, name).map(|()| Entity::Broker(Some(me))),
         CLIENT_METRICS => Err(invalid_request(
             "AlterConfigs is only supported for topics and brokers, but resource type is CLIENT_METRICS",
         )),
@@ -242,14 +210,6 @@ fn combined(row: &Setting, have: Option<&String>, value: &str, operation: i8) ->
         }
     }
     Ok(list.join(","))
-}
-
-fn invalid_request(message: impl Into<String>) -> Refusal {
-    Refusal::new(ResponseError::InvalidRequest, message)
-}
-
-fn invalid_config(message: impl Into<String>) -> Refusal {
-    Refusal::new(ResponseError::InvalidConfig, message)
 }
 
 #[cfg(test)]

@@ -259,6 +259,19 @@ impl GroupCoordinator {
         self.ask(&group, request, |reply| reply!(reply, Delete).and_then(|deleted| deleted)).await
     }
 
+    /// OffsetDelete: one result per offset, in order.
+    pub(crate) async fn delete_offsets(
+        &self,
+        group: Arc<str>,
+        offsets: Vec<(TopicName, PartitionIndex)>,
+    ) -> Answer<Result<Vec<Result<(), GroupError>>, GroupError>> {
+        if group.is_empty() {
+            return std::future::ready(Err(GroupError::InvalidGroupId)).boxed();
+        }
+        let request = GroupRequest::DeleteOffsets { group: group.clone(), offsets };
+        self.ask(&group, request, |reply| reply!(reply, DeleteOffsets).and_then(|deleted| deleted)).await
+    }
+
     /// ListGroups: the groups of all shards here. The error says that some of them are loading, or cannot be shown.
     pub(crate) async fn list(&self, request: ListRequest) -> Answer<(Vec<GroupListing>, Option<GroupError>)> {
         let mut asked = Vec::new();

@@ -30,6 +30,8 @@ pub(crate) enum GroupError {
     InvalidCommitOffsetSize,
     #[error("the group has members")]
     NonEmptyGroup,
+    #[error("a member of the group is subscribed to the topic")]
+    GroupSubscribedToTopic,
     #[error("there is no such group")]
     GroupIdNotFound,
     #[error("join again with the member id given")]

@@ -26,6 +26,10 @@ pub(crate) enum GroupRequest {
     Delete {
         group: Arc<str>,
     },
+    DeleteOffsets {
+        group: Arc<str>,
+        offsets: Vec<(TopicName, PartitionIndex)>,
+    },
     TopicsDeleted {
         topics: Arc<[TopicName]>,
     },
@@ -47,6 +51,8 @@ pub(crate) enum GroupReply {
     Describe(Option<GroupDescription>),
     List(Vec<GroupListing>),
     Delete(Result<(), GroupError>),
+    /// One result per offset, in order.
+    DeleteOffsets(Result<Vec<Result<(), GroupError>>, GroupError>),
     TopicsDeleted,
     EndTransaction,
 }

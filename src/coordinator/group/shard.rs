@@ -224,6 +224,39 @@ impl GroupShard {
         Ok(())
     }
 
+    /// Removes committed offsets, pending ones of open transactions included, but for topics that a member may read. An
+    /// empty group that has none left goes, too.
+    /// Source: Kafka 3.9 `GroupCoordinator.handleDeleteOffsets`, `GroupMetadata.removeOffsets`.
+    fn delete_offsets(
+        &mut self,
+        id: &Arc<str>,
+        offsets: &[(TopicName, PartitionIndex)],
+        out: &mut Outcome<GroupReply>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let group = self.groups.get(id).ok_or(GroupError::GroupIdNotFound)?;
+        let is_empty = group.classic.state() == State::Empty;
+        if !is_empty && !group.classic.is_of_consumers() {
+            return Err(GroupError::NonEmptyGroup);
+        }
+        let pending = self.pending.of(id);
+        let (mut answers, mut keys) = (Vec::with_capacity(offsets.len()), BTreeSet::new());
+        for (topic, partition) in offsets {
+            if !is_empty && group.classic.may_read(topic.as_str()) {
+                answers.push(Err(GroupError::GroupSubscribedToTopic));
+                continue;
+            }
+            answers.push(Ok(()));
+            let of_topic = group.offsets.keys_of(topic.as_str()).into_iter().chain(pending.keys_of(topic.as_str()));
+            keys.extend(of_topic.filter(|(_, found)| found == partition));
+        }
+        let all: BTreeSet<_> = group.offsets.keys().into_iter().chain(pending.keys()).collect();
+        forget_offsets(id, &keys, out);
+        if is_empty && keys.len() == all.len() {
+            self.forget_group(id, out);
+        }
+        Ok(answers)
+    }
+
     /// The group has no members and will have no offsets: removes it, with a tombstone if it was ever stored.
     fn forget_group(&mut self, id: &Arc<str>, out: &mut Outcome<GroupReply>) {
         let stored = self.groups.get(id).is_some_and(|group| group.classic.generation_id() > 0);
@@ -353,6 +386,7 @@ impl Shard for GroupShard {
             | GroupRequest::Commit(_)
             | GroupRequest::TxnCommit(_)
             | GroupRequest::Delete { .. }
+            | GroupRequest::DeleteOffsets { .. }
             | GroupRequest::EndTransaction { .. } => Access::Write,
             GroupRequest::TopicsDeleted { .. } => Access::WriteOnce,
         }
@@ -383,6 +417,9 @@ impl Shard for GroupShard {
             }
             GroupRequest::List(request) => GroupReply::List(self.list(&request)),
             GroupRequest::Delete { group } => GroupReply::Delete(self.delete(&group, out)),
+            GroupRequest::DeleteOffsets { group, offsets } => {
+                GroupReply::DeleteOffsets(self.delete_offsets(&group, &offsets, out))
+            }
             GroupRequest::TopicsDeleted { topics } => {
                 self.delete_topics(&topics, out);
                 GroupReply::TopicsDeleted

@@ -261,6 +261,14 @@ impl Stage {
                 self.ask(who, GroupRequest::List(ListRequest { states, types }));
             }
             "delete" => self.ask(who, GroupRequest::Delete { group }),
+            "delete-offsets" => {
+                let one = |at: &str| {
+                    let (topic, partition) = at.rsplit_once('/').expect("topic/partition");
+                    (topic.into(), PartitionIndex(partition.parse().expect("a number")))
+                };
+                let offsets = args["of"].split(',').map(one).collect();
+                self.ask(command, GroupRequest::DeleteOffsets { group, offsets });
+            }
             "topics-deleted" => {
                 let topics = plain.iter().map(|name| TopicName::new(name)).collect();
                 self.ask("topics-deleted", GroupRequest::TopicsDeleted { topics });
@@ -367,7 +375,10 @@ fn show_reply(reply: &GroupReply) -> String {
             None => format!("synced {:?}", reply.assignment),
         },
         GroupReply::Heartbeat(answer) | GroupReply::Delete(answer) => result(answer),
-        GroupReply::Leave(answers) => answers.iter().map(result).collect::<Vec<_>>().join(", "),
+        GroupReply::DeleteOffsets(Err(error)) => format!("{error:?}"),
+        GroupReply::Leave(answers) | GroupReply::DeleteOffsets(Ok(answers)) => {
+            answers.iter().map(result).collect::<Vec<_>>().join(", ")
+        }
         GroupReply::Commit(reply) => match (reply.error, reply.too_long.as_slice()) {
             (None, []) => "ok".into(),
             (None, too_long) => format!("ok, but too long {too_long:?}"),

@@ -250,6 +250,17 @@ impl ClassicGroup {
         }
     }
 
+    /// Whether its members are consumers.
+    pub(crate) fn is_of_consumers(&self) -> bool {
+        self.protocol_type() == CONSUMER
+    }
+
+    /// Whether a member may read the topic. What its members subscribe to may not be known.
+    /// Source: Kafka 3.9 `GroupMetadata.isSubscribedToTopic`.
+    pub(crate) fn may_read(&self, topic: &str) -> bool {
+        self.subscribed.as_ref().is_none_or(|subscribed| subscribed.contains(topic))
+    }
+
     /// From when the group's offsets may expire. Source: Kafka 3.9 `GroupMetadata.removeExpiredOffsets`.
     pub(crate) fn retention<'a>(&'a self, nothing: &'a HashSet<Arc<str>>) -> Retention<'a> {
         match (&self.protocol_type, &self.subscribed) {
