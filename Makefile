@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile
+.PHONY: help setup run build test lint check compat clients tools transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm

@@ -79,10 +79,12 @@ public class Sweep {
         return e.getClass().getSimpleName() + ": " + String.valueOf(e.getMessage()).replace('\n', ' ');
     }
 
+    static String ownName = "no name yet";
+
     static String mask(String line) {
-        return line.replaceAll("(localhost|127\\.0\\.0\\.1):\\d+", "HOST:PORT")
+        return line.replace(ownName, "LOGGER").replaceAll("(localhost|127\\.0\\.0\\.1):\\d+", "HOST:PORT")
             .replaceAll("host = (localhost|127\\.0\\.0\\.1), port = \\d+", "host = HOST, port = PORT")
-            .replaceAll("[A-Za-z0-9_-]{22}(?=[,)\\s}\\]]|$)", "UUID")
+            .replaceAll("(tries=|after )\\d+", "$1N")
             .replaceAll("\\b1[6-9]\\d{11}\\b", "TIME")
             .replaceAll("/tmp/[^,}\\]\\s]+", "DIR");
     }
@@ -107,6 +109,16 @@ public class Sweep {
             TreeSet<String> sorted = new TreeSet<>();
             for (Object one : (Collection<Object>) o) sorted.add(show(one));
             return sorted.toString();
+        }
+        if (o instanceof DeletedRecords) return "low watermark " + ((DeletedRecords) o).lowWatermark();
+        if (o instanceof ClientQuotaEntity) return "entity " + show(((ClientQuotaEntity) o).entries());
+        if (o instanceof TopicDescription) {
+            TopicDescription t = (TopicDescription) o;
+            List<String> parts = new ArrayList<>();
+            for (TopicPartitionInfo p : t.partitions()) {
+                parts.add(p.partition() + " leader " + p.leader() + " replicas " + p.replicas() + " isr " + p.isr());
+            }
+            return t.name() + " " + t.isInternal() + " " + parts + " " + show(t.authorizedOperations());
         }
         if (o instanceof Optional) return ((Optional<Object>) o).isPresent() ? show(((Optional<Object>) o).get()) : "none";
         if (o instanceof Config) {
@@ -134,7 +146,7 @@ public class Sweep {
         for (Map.Entry<K, ? extends KafkaFuture<?>> e : futures.entrySet()) {
             @SuppressWarnings("unchecked")
             KafkaFuture<Object> future = (KafkaFuture<Object>) e.getValue();
-            shown.put(String.valueOf(e.getKey()), each(future));
+            shown.put(show(e.getKey()), each(future));
         }
         return shown;
     }
@@ -286,6 +298,10 @@ public class Sweep {
     static void configs() throws Exception {
         ConfigResource.Type broker = ConfigResource.Type.BROKER, logger = ConfigResource.Type.BROKER_LOGGER;
         String id = String.valueOf(broker());
+        // Each broker has loggers of its own.
+        String logger1 = admin.describeConfigs(List.of(resource(logger, id))).all().get().get(resource(logger, id)).entries().stream()
+            .map(ConfigEntry::name).filter(n -> n.startsWith("kafka.")).sorted().findFirst().get();
+        ownName = logger1;
         call("describeConfigs topic", () -> all(admin.describeConfigs(List.of(topic("sweep")), new DescribeConfigsOptions().includeSynonyms(true).includeDocumentation(true)).values()));
         call("describeConfigs topics", () -> all(admin.describeConfigs(List.of(topic("no-such"), topic("a/b"), topic(""))).values()));
         call("describeConfigs brokers", () -> all(admin.describeConfigs(List.of(resource(broker, "77"))).values()));
@@ -339,12 +355,12 @@ public class Sweep {
         call("alter broker delete", () -> alter(resource(broker, id), "log.cleaner.threads", null, DELETE, "leader.replication.throttled.rate", null, DELETE,
             "follower.replication.throttled.rate", null, DELETE, "replica.alter.log.dirs.io.max.bytes.per.second", null, DELETE));
         call("alter broker default delete", () -> alter(resource(broker, ""), "log.retention.ms", null, DELETE));
-        call("alter logger", () -> alter(resource(logger, id), "kafka.server.KafkaApis", "DEBUG", SET));
-        call("alter logger level", () -> alter(resource(logger, id), "kafka.server.KafkaApis", "LOUD", SET));
+        call("alter logger", () -> alter(resource(logger, id), logger1, "DEBUG", SET));
+        call("alter logger level", () -> alter(resource(logger, id), logger1, "LOUD", SET));
         call("alter logger unknown", () -> alter(resource(logger, id), "no.such.logger", "DEBUG", SET));
-        call("alter logger append", () -> alter(resource(logger, id), "kafka.server.KafkaApis", "DEBUG", APPEND));
+        call("alter logger append", () -> alter(resource(logger, id), logger1, "DEBUG", APPEND));
         call("alter logger root delete", () -> alter(resource(logger, id), "root", null, DELETE));
-        call("alter logger delete", () -> alter(resource(logger, id), "kafka.server.KafkaApis", null, DELETE));
+        call("alter logger delete", () -> alter(resource(logger, id), logger1, null, DELETE));
         call("alter logger other", () -> alter(resource(logger, "77"), "root", "INFO", SET));
         call("alter logger none", () -> alter(resource(logger, ""), "root", "INFO", SET));
         call("alter metrics", () -> alter(resource(ConfigResource.Type.CLIENT_METRICS, "m"), "interval.ms", "1000", SET));

@@ -36,7 +36,32 @@ impl Config {
             }
             DynamicLevel::ThisBroker => (self.settings.dynamic_default().clone(), values),
         };
-        self.with_dynamic(all, own).map(drop)
+        let changed = self.with_dynamic(all, own)?;
+        THREADS.iter().try_for_each(|(name, refused)| self.check_threads(&changed, name, *refused))
+    }
+
+    /// A number of threads changes by no more than a factor of two at once.
+    /// Source: Kafka 3.9 `DynamicThreadPool.validateReconfiguration`, `LogCleaner.validateReconfiguration`.
+    fn check_threads(
+        &self,
+        changed: &Self,
+        name: &str,
+        refused: fn(&str, i64, i64) -> String,
+    ) -> Result<(), ConfigError> {
+        let count = |config: &Self| {
+            let given = config.settings.given(name).map(|given| given.value);
+            let text = given.or_else(|| row_of(name)?.default.map(str::to_owned));
+            text.and_then(|text| text.trim().parse::<i64>().ok())
+        };
+        let (Some(old), Some(new)) = (count(self), count(changed)) else { return Ok(()) };
+        match new < old / 2 || new > old * 2 {
+            true => Err(ConfigError::Dynamic(format!(
+                "Invalid value org.apache.kafka.common.config.ConfigException: {} for configuration Invalid dynamic \
+                 configuration",
+                refused(name, old, new)
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// A line for each dynamic value, without secrets.
@@ -48,6 +73,27 @@ impl Config {
     pub fn dynamic_warnings(&self) -> Vec<String> {
         Settings::warnings_of(self.settings.dynamic().iter())
     }
+}
+
+/// Numbers of threads, and what Kafka says where one changes too much.
+const THREADS: [(&str, fn(&str, i64, i64) -> String); 5] = [
+    ("background.threads", pool),
+    ("log.cleaner.threads", cleaner),
+    ("num.io.threads", pool),
+    ("num.recovery.threads.per.data.dir", pool),
+    ("num.replica.fetchers", pool),
+];
+
+fn pool(name: &str, old: i64, new: i64) -> String {
+    let bound = if new > old { "not be greater than double" } else { "be at least half" };
+    format!(
+        "Dynamic thread count update validation failed for {name}={new}, value should {bound} the current value {old}"
+    )
+}
+
+fn cleaner(_: &str, old: i64, new: i64) -> String {
+    let bound = if new > old { "increased to more than double" } else { "reduced to less than half" };
+    format!("Log cleaner threads cannot be {bound} the current value {old}")
 }
 
 fn refuse(values: &BTreeMap<String, String>, why: &str, is_refused: fn(Scope) -> bool) -> Result<(), ConfigError> {
@@ -87,6 +133,21 @@ mod tests {
             "Invalid value x for configuration log.retention.ms: Not a number of type LONG"
         );
         assert!(refused(ThisBroker, "ssl.keystore.location", "/k").contains("is refused"));
+    }
+
+    #[test]
+    fn a_number_of_threads_changes_by_a_factor_of_two_at_most() {
+        let refused = |name, value| check(DynamicLevel::ThisBroker, name, value).expect_err("refused");
+        assert_eq!(check(DynamicLevel::AllBrokers, "num.io.threads", "16"), Ok(()));
+        assert_eq!(check(DynamicLevel::AllBrokers, "num.io.threads", "4"), Ok(()));
+        assert_eq!(
+            refused("num.io.threads", "17"),
+            "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation \
+             failed for num.io.threads=17, value should not be greater than double the current value 8 for \
+             configuration Invalid dynamic configuration"
+        );
+        assert!(refused("num.io.threads", "3").contains("value should be at least half the current value 8"));
+        assert!(refused("log.cleaner.threads", "3").contains("cannot be increased to more than double"));
     }
 
     #[test]

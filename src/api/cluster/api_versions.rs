@@ -43,7 +43,7 @@ impl Handler for ApiVersions {
             return Reply::Now(ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code()));
         }
         Reply::Now(
-            ApiVersionsResponse::default().with_api_keys(announced(ctx.audience)).with_finalized_features_epoch(-1),
+            ApiVersionsResponse::default().with_api_keys(announced(ctx.audience)).with_finalized_features_epoch(0),
         )
     }
 }

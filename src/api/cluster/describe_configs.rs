@@ -38,6 +38,7 @@ use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
 const VERSION_TYPES: i16 = 3;
 
 pub(crate) struct DescribeConfigs;
@@ -103,16 +104,22 @@ async fn describe_resource(handles: &Handles, resource: &DescribeConfigsResource
             ResponseError::InvalidRequest,
             format!("Unexpected broker id, expected {me} but received {name}"),
         )),
-        other => {
-            Err(Refusal::new(ResponseError::InvalidRequest, format!("Unsupported resource type: {}", type_name(other))))
+        CLIENT_METRICS if name.is_empty() => {
+            Err(Refusal::new(ResponseError::InvalidRequest, "Client metrics subscription name must not be empty"))
         }
+        CLIENT_METRICS => Err(Refusal::new(
+            ResponseError::InvalidRequest,
+            "Config type client-metrics is only supported on KRaft clusters",
+        )),
+        _ => Err(Refusal::bare(ResponseError::InvalidRequest)),
     }
 }
 
 async fn describe_topic(handles: &Handles, name: &str) -> Result<Vec<ConfigEntry>, Refusal> {
     TopicName::check(name).map_err(|why| Refusal::new(ResponseError::InvalidTopicException, why))?;
     if handles.image.current().topic(name).is_none() {
-        return Err(Refusal::bare(ResponseError::UnknownTopicOrPartition));
+        // Kafka leaves the text of this one empty.
+        return Err(Refusal::new(ResponseError::UnknownTopicOrPartition, ""));
     }
     let overrides = match handles.dynamic_config.read(&Entity::Topic(name.into())).await {
         Ok(overrides) => overrides,
@@ -134,15 +141,6 @@ fn broker_number(name: &str) -> Result<i32, Refusal> {
     name.parse().map_err(|_| {
         Refusal::new(ResponseError::InvalidRequest, format!("Broker id must be an integer, but it is: {name}"))
     })
-}
-
-/// Source: Kafka `ConfigResource.Type`.
-fn type_name(resource_type: i8) -> &'static str {
-    match resource_type {
-        16 => "CLIENT_METRICS",
-        32 => "GROUP",
-        _ => "UNKNOWN",
-    }
 }
 
 fn respond(

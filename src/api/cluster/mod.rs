@@ -8,3 +8,4 @@ pub(super) mod describe_log_dirs;
 pub(super) mod describe_topic_partitions;
 pub(super) mod incremental_alter_configs;
 pub(super) mod metadata;
+pub(super) mod update_features;

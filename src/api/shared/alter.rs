@@ -173,16 +173,18 @@ fn check_changes(changes: &[Change<'_>]) -> Result<(), Refusal> {
 fn changed(mut overrides: Overrides, changes: &[Change<'_>], row_of: RowOf) -> Result<Overrides, Refusal> {
     for change in changes {
         let (name, value) = (change.name, change.value.unwrap_or_default());
-        let row = row_of(name)?;
         match change.operation {
             SET => {
+                row_of(name)?;
                 overrides.insert(name.to_owned(), value.to_owned());
             }
             DELETE => {
                 overrides.remove(name);
             }
             APPEND | SUBTRACT => {
-                let row = row.ok_or_else(|| invalid_config(format!("Unknown config name: {name}")))?;
+                // Kafka fails to look the type of an unknown name up.
+                let unknown = || Refusal::bare(ResponseError::UnknownServerError);
+                let row = row_of(name).ok().flatten().ok_or_else(unknown)?;
                 let list = combined(row, overrides.get(name), value, change.operation)?;
                 overrides.insert(name.to_owned(), list);
             }
@@ -255,6 +257,8 @@ mod tests {
     #[test]
     fn unknown_settings_and_operations_are_refused() {
         assert_eq!(code(changed_of_topic(Overrides::new(), &[change("retention.eons", SET, Some("1"))])), 40);
+        assert_eq!(code(changed_of_topic(Overrides::new(), &[change("retention.eons", APPEND, Some("1"))])), -1);
+        assert!(changed_of_topic(Overrides::new(), &[change("retention.eons", DELETE, None)]).unwrap().is_empty());
         assert_eq!(code(changed_of_topic(Overrides::new(), &[change("retention.ms", 9, Some("1"))])), 42);
     }
 
@@ -263,7 +267,7 @@ mod tests {
         let row_of = row_for(&Entity::Broker(None));
         let set = changed(Overrides::new(), &[change("nobody.knows", SET, Some("1"))], row_of).unwrap();
         assert_eq!(set["nobody.knows"], "1");
-        assert_eq!(code(changed(set, &[change("nobody.knows", APPEND, Some("1"))], row_of)), 40);
+        assert_eq!(code(changed(set, &[change("nobody.knows", APPEND, Some("1"))], row_of)), -1);
     }
 
     #[test]

@@ -1,0 +1,85 @@
+//! UpdateFeatures (57), versions 0–1: no feature of this cluster can be finalised.
+//!
+//! Behaviour: only the controller serves it: NOT_CONTROLLER (41) from others. No updates, a feature without a name, or
+//! one that is named twice: INVALID_REQUEST (42) for the whole. Each feature that is named is unknown: INVALID_REQUEST
+//! for it.
+//! Versions: 1 types of upgrades and a check without effect (KIP-584). Ignored: nothing that could change the answer.
+//! Source: Kafka 3.9 `KafkaController.processFeatureUpdates`, whose brokers beside ZooKeeper support no feature either;
+//! `KafkaApis.handleUpdateFeatures`.
+
+use std::ops::RangeInclusive;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
+use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
+
+use crate::api::context::RequestContext;
+use crate::api::handler::{Handler, Reply};
+use crate::api::shared::repeated::repeated;
+use crate::api::shared::strings::text;
+
+/// UpdateFeatures.
+#[derive(Debug)]
+pub(crate) struct UpdateFeatures;
+
+impl Handler for UpdateFeatures {
+    type Req = UpdateFeaturesRequest;
+    const VERSIONS: RangeInclusive<i16> = 0..=1;
+
+    async fn handle(ctx: RequestContext, req: UpdateFeaturesRequest) -> Reply<UpdateFeaturesResponse> {
+        let is_controller = ctx.handles.controller.is_active();
+        Reply::Now(response(is_controller, &req))
+    }
+}
+
+fn response(is_controller: bool, req: &UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+    let whole = |error: ResponseError, message: &str| {
+        UpdateFeaturesResponse::default().with_error_code(error.code()).with_error_message(Some(text(message)))
+    };
+    if !is_controller {
+        return whole(ResponseError::NotController, "This is not the correct controller for this cluster.");
+    }
+    let names = || req.feature_updates.iter().map(|update| update.feature.as_str());
+    if req.feature_updates.is_empty() {
+        return whole(ResponseError::InvalidRequest, "Can not provide empty FeatureUpdates in the request.");
+    }
+    if names().any(|name| name.trim().is_empty()) || !repeated(names()).is_empty() {
+        return whole(ResponseError::InvalidRequest, "Feature names must be unique and not empty.");
+    }
+    let refused = req.feature_updates.iter().map(|update| {
+        let why = "Could not apply finalized feature update because the provided feature is not supported.";
+        UpdatableFeatureResult::default()
+            .with_feature(update.feature.clone())
+            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_error_message(Some(text(why)))
+    });
+    UpdateFeaturesResponse::default().with_error_message(None).with_results(refused.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
+
+    use super::*;
+    use crate::wire::codec::encode_response;
+
+    #[test]
+    fn every_feature_is_unknown_and_only_the_controller_says_so() {
+        let named = |names: &[&'static str]| {
+            let updates = names.iter().map(|name| FeatureUpdateKey::default().with_feature(text(*name)));
+            UpdateFeaturesRequest::default().with_feature_updates(updates.collect())
+        };
+        let codes = |is_controller, names: &[&'static str]| {
+            let answer = response(is_controller, &named(names));
+            for version in UpdateFeatures::VERSIONS {
+                assert!(encode_response(&answer, version).is_ok(), "{version}");
+            }
+            (answer.error_code, answer.results.iter().map(|one| one.error_code).collect::<Vec<_>>())
+        };
+        assert_eq!(codes(true, &["metadata.version", "x"]), (0, vec![42, 42]));
+        assert_eq!(codes(false, &["x"]), (41, vec![]));
+        for wrong in [&[][..], &[""], &["x", "x"]] {
+            assert_eq!(codes(true, wrong), (42, vec![]));
+        }
+    }
+}
