@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin
+.PHONY: help setup run build test lint check compat clients tools transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -114,6 +114,11 @@ disk-faults: ## a disk that loses power, flips bits, fails and fills up, played 
 sim: ## a cluster of three on one thread from a seed, with faults all the while (SEEDS=1000, FROM=1); about 100 seeds in 10 seconds
 	@scripts/setup.sh build test
 	@KLAMM_SIM_SEEDS=$(or $(SEEDS),1000) KLAMM_SIM_FROM=$(or $(FROM),1) $(CARGO) test --locked --lib sim:: -- --nocapture
+
+authorization: ## every key under every grant of ACLs, beside Apache Kafka 3.9.1 with its AclAuthorizer, one row a grant; about 3 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run authorization --full
 
 hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 5 minutes
 	@scripts/setup.sh build test compat

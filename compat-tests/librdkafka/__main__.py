@@ -36,9 +36,6 @@ PROPERTIES = {
     "broker.rack": "RACK1",
     "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
     "log.cleaner.backoff.ms": "1000",
-}
-# klamm has no ACLs yet and refuses a file that asks for them.
-PROPERTIES_KAFKA = {
     "authorizer.class.name": "kafka.security.authorizer.AclAuthorizer",
     "allow.everyone.if.no.acl.found": "true",
 }
@@ -183,8 +180,7 @@ def main():
         java_classes(suite, kafka)
     against = os.environ.get("KLAMM_AGAINST")
     outcomes = {}
-    properties = PROPERTIES | (PROPERTIES_KAFKA if against else {})
-    properties |= {"auto.create.topics.enable": "false"} if SCENARIO == "noautocreate" else {}
+    properties = PROPERTIES | ({"auto.create.topics.enable": "false"} if SCENARIO == "noautocreate" else {})
     with chosen(properties, keep_log=logs) as broker:
         if not rows_only:
             print(f"librdkafka's suite ({suite.name}), {len(numbers)} numbers, {jobs} at once, against {broker.title}")

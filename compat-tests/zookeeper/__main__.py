@@ -31,6 +31,7 @@ CHROOT = "/a/chroot"
 STATE = "/brokers/topics/{}/partitions/{}/state"
 ID = r"[A-Za-z0-9_-]{22}"
 MESSAGE_TOO_LARGE = 10
+TOPIC_AUTHORIZATION_FAILED = 29
 SEED = int(os.environ.get("SEED", time.time_ns() % 100_000))
 
 
@@ -672,6 +673,61 @@ def stop_while_gone(cluster):
     return f"stopped in {seconds * 1000:.0f} ms; started again in {ready * 1000:.0f} ms"
 
 
+def acls_by_hand(cluster):
+    """ACLs that somebody else writes hold a moment later, also those whose notes klamm cannot have seen."""
+    cluster.create("guarded")
+    cluster.klamm.stop()
+    lax = {"authorizer.class.name": "kafka.security.authorizer.AclAuthorizer", "allow.everyone.if.no.acl.found": "true"}
+    cluster.make(**lax).start()
+    cluster.led("guarded")
+    path = "/kafka-acl/Topic/guarded"
+
+    def entry(operation, permission="Allow"):
+        return {"principal": "User:ANONYMOUS", "permissionType": permission, "operation": operation, "host": "*"}
+
+    def write(*entries, tell=True):
+        data = json.dumps({"version": 1, "acls": entries}).encode()
+        cluster.tree.set(path, data) if cluster.tree.stat(path) else cluster.tree.create(path, data)
+        if tell:
+            cluster.tree.create("/kafka-acl-changes/acl_changes_", b"TOPIC:guarded", sequential=True)
+
+    def answered(error):
+        # What may not be described is refused by its leader all the same.
+        return until(5, lambda: cluster.produce("guarded")[0] == error, f"a produce answered with {error}")[1]
+
+    answered(0)
+    write(entry("Read"))
+    refused = answered(TOPIC_AUTHORIZATION_FAILED)
+    write(entry("Read"), entry("Write"))
+    allowed = answered(0)
+    write(entry("All"), entry("Write", "Deny"))
+    answered(TOPIC_AUTHORIZATION_FAILED)
+    cluster.tree.set(path, b"rubbish")
+    cluster.tree.create("/kafka-acl-changes/acl_changes_", b"TOPIC:guarded", sequential=True)
+    time.sleep(0.3)
+    answered(TOPIC_AUTHORIZATION_FAILED)
+    cluster.klamm.pause()
+    until(cluster.session_s * 2 + 5, lambda: cluster.registration() is None, "the expiry")
+    write(entry("Write"), tell=False)
+    cluster.klamm.resume()
+    until(10, lambda: cluster.registration(), "registered again")
+    cluster.led("guarded")
+    answered(0)
+    cluster.tree.delete(path)
+    cluster.tree.create("/kafka-acl-changes/acl_changes_", b"TOPIC:guarded", sequential=True)
+    with cluster.client() as client:
+        # Kafka's own node for a prefix, and its note.
+        cluster.tree.create("/kafka-acl-extended/prefixed/Topic/gua", json.dumps({"version": 1, "acls": [entry("Read")]}).encode())
+        note = b'{"version":1,"resourceType":"TOPIC","name":"gua","patternType":"PREFIXED"}'
+        cluster.tree.create("/kafka-acl-extended-changes/acl_changes_", note, sequential=True)
+        answered(TOPIC_AUTHORIZATION_FAILED)
+        check("guarded" in client.metadata()[1], "READ implies DESCRIBE")
+    cluster.tree.delete("/kafka-acl-extended/prefixed/Topic/gua")
+    cluster.klamm.stop()
+    cluster.start()
+    return f"refused after {refused * 1000:.0f} ms, allowed after {allowed * 1000:.0f} ms, read anew in a new session"
+
+
 def broker_frozen(cluster):
     """The broker itself stands still for longer than its session, alone: it registers again."""
     before = cluster.registration()
@@ -718,6 +774,7 @@ def quick(rows, folder):
     rows.run("zookeeper: settings changed by hand", config_by_hand, cluster)
     rows.run("zookeeper: settings of brokers changed by hand", brokers_config_by_hand, cluster)
     rows.run("zookeeper: topics deleted by hand", deletion_by_hand, cluster)
+    rows.run("zookeeper: ACLs written by hand", acls_by_hand, cluster)
     rows.run("zookeeper: a topic's id, and its node, are lost", topic_id_lost, cluster)
     rows.run("zookeeper: another boot of the machine", another_boot, cluster)
     rows.run("zookeeper: a directory of another cluster", wrong_cluster, cluster)
@@ -737,6 +794,7 @@ def everything(rows, folder, gone_s):
     rows.run("settings of a topic changed by hand", config_by_hand, cluster)
     rows.run("settings of brokers changed by hand", brokers_config_by_hand, cluster)
     rows.run("topics deleted by hand", deletion_by_hand, cluster)
+    rows.run("ACLs written by hand", acls_by_hand, cluster)
     rows.run("a topic's id, and its node, are lost while klamm is down", topic_id_lost, cluster)
     rows.run("another boot of the machine", another_boot, cluster)
     rows.run("SIGTERM and restart", restart, cluster, signal.SIGTERM)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 
+use crate::api::authorization::Authorization;
 use crate::api::gate::Gate;
 use crate::api::replies::Replies;
 use crate::clock::SharedClock;
@@ -25,6 +26,7 @@ use crate::metrics::RequestMetrics;
 use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::session_cache::Sessions;
+use crate::security::authorizer::AclAuthorizer;
 use crate::security::principal::Principal;
 use crate::types::{BrokerId, PartitionIndex};
 
@@ -66,6 +68,8 @@ pub(crate) struct Handles {
     pub(crate) requests: Arc<RequestMetrics>,
     /// What is logged.
     pub(crate) loggers: Arc<dyn LoggerLevels>,
+    /// `None`: everybody may do everything.
+    pub(crate) authorizer: Option<Arc<AclAuthorizer>>,
 }
 
 /// Who speaks through a listener.
@@ -83,6 +87,10 @@ pub(crate) enum Audience {
 #[derive(Debug, Clone)]
 pub(crate) struct RequestContext {
     pub(crate) handles: Arc<Handles>,
+    /// The key that is asked.
+    pub(crate) key: i16,
+    /// What its row states.
+    pub(crate) authorization: Authorization,
     pub(crate) version: i16,
     /// `None` when the client sent null.
     pub(crate) client_id: Option<Arc<str>>,

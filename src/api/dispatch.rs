@@ -102,6 +102,8 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     }
     let ctx = RequestContext {
         handles: Arc::clone(&origin.handles),
+        key: row.key,
+        authorization: row.authorization,
         version: header.version,
         client_id: header.client_id,
         listener: Arc::clone(&origin.listener),

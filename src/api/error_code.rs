@@ -3,6 +3,7 @@
 
 use kafka_protocol::ResponseError;
 
+use crate::cluster::acls::AclStoreError;
 use crate::cluster::admin::AdminError;
 use crate::cluster::auto_create::AutoCreateError;
 use crate::cluster::control::{ControlError, ControllerError, IsrRefused};
@@ -71,6 +72,16 @@ pub(crate) fn of_ack_error(error: &AckError) -> ResponseError {
         AckError::NotLeader => ResponseError::NotLeaderOrFollower,
         AckError::Storage(_) | AckError::Full => ResponseError::KafkaStorageError,
         AckError::NotEnoughAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
+    }
+}
+
+/// ACLs that could not be written. Clients are given no reason, as by Kafka; it stands in the log.
+pub(crate) fn of_acl_store_error(error: &AclStoreError) -> ResponseError {
+    match error {
+        AclStoreError::Znode(_)
+        | AclStoreError::Coordination(_)
+        | AclStoreError::Contended(_)
+        | AclStoreError::TooLarge { .. } => ResponseError::UnknownServerError,
     }
 }
 

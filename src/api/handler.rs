@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kafka_protocol::protocol::Request;
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::replies::Claim;
 use crate::types::limits;
@@ -19,6 +20,8 @@ use crate::wire::segments::Segments;
 pub(crate) enum Reply<R> {
     Now(R),
     Later(BoxFuture<'static, R>),
+    /// The request means nothing, as if it could not be decoded: the connection ends.
+    Unreadable(String),
 }
 
 /// One API key. The file that implements it opens with its contract.
@@ -26,6 +29,8 @@ pub(crate) trait Handler {
     type Req: Request + Send + 'static;
     /// Versions we honour; ApiVersions announces exactly these.
     const VERSIONS: RangeInclusive<i16>;
+    /// What the authorizer is asked.
+    const AUTHORIZATION: Authorization;
     /// Only brokers of the cluster ask for it.
     const FOR_BROKERS: bool = false;
     /// Largest frame in bytes. Decoding may cost up to 16 times as much memory.
@@ -73,6 +78,8 @@ pub(crate) struct Row {
     pub(crate) flexible: fn(i16) -> bool,
     /// Only brokers of the cluster ask for it: clients' listeners know no such key.
     pub(crate) for_brokers: bool,
+    /// What the authorizer is asked.
+    pub(crate) authorization: Authorization,
 }
 
 /// The row of a typed handler.
@@ -85,6 +92,7 @@ pub(crate) const fn row<H: Handler + 'static>() -> Row {
         run: run::<H>,
         flexible: |version| codec::is_flexible(<H::Req as Request>::KEY, version),
         for_brokers: H::FOR_BROKERS,
+        authorization: H::AUTHORIZATION,
     }
 }
 
@@ -98,6 +106,7 @@ fn run<H: Handler + 'static>(ctx: RequestContext, body: BytesMut) -> BoxFuture<'
         match H::handle(ctx, req).await {
             Reply::Now(response) => encoded(&response, version),
             Reply::Later(response) => Outcome::Later(async move { encoded(&response.await, version) }.boxed()),
+            Reply::Unreadable(why) => Outcome::Close(CloseReason::Malformed(why)),
         }
     }
     .boxed()

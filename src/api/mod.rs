@@ -4,6 +4,7 @@
 //! ApiVersions is generated from the table, so that a version announced is a version honoured (I-22). What brokers ask
 //! of each other is announced and answered where brokers speak, alone.
 
+pub(crate) mod authorization;
 pub(crate) mod context;
 pub(crate) mod dispatch;
 pub(crate) mod error_code;
@@ -56,6 +57,9 @@ pub(crate) static TABLE: &[Row] = &[
     row::<transactions::end_txn::EndTxn>(),
     row::<transactions::write_txn_markers::WriteTxnMarkers>(),
     row::<transactions::txn_offset_commit::TxnOffsetCommit>(),
+    row::<security::describe_acls::DescribeAcls>(),
+    row::<security::create_acls::CreateAcls>(),
+    row::<security::delete_acls::DeleteAcls>(),
     row::<cluster::describe_configs::DescribeConfigs>(),
     row::<cluster::alter_configs::AlterConfigs>(),
     row::<cluster::describe_log_dirs::DescribeLogDirs>(),
@@ -98,6 +102,22 @@ mod tests {
     #[test]
     fn rows_are_sorted_by_key_and_each_key_has_one() {
         assert!(TABLE.is_sorted_by(|a, b| a.key < b.key));
+    }
+
+    /// The statements as one text, so that a change of one is seen. Source: Kafka 3.9 `KafkaApis`.
+    #[test]
+    fn every_key_states_what_it_needs() {
+        use crate::api::authorization::Authorization;
+
+        let row = |row: &Row| match row.authorization {
+            Authorization::Of(stated) => {
+                let stated: Vec<String> = stated.iter().map(|(operation, of)| format!("{operation} {of}")).collect();
+                format!("{} {}", row.key, stated.join(", "))
+            }
+            Authorization::Nothing(why) => format!("{} nothing: {why}", row.key),
+        };
+        let found: Vec<String> = TABLE.iter().map(row).collect();
+        assert_eq!(found.join("\n"), include_str!("testdata/authorization.txt").trim_end());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::api::context::Handles;
 use crate::api::gate::Gate;
 use crate::api::replies::Replies;
 use crate::clock::SharedClock;
+use crate::cluster::acls::AclStore;
 use crate::cluster::admin::ClusterAdmin;
 use crate::cluster::auto_create::AutoCreation;
 use crate::cluster::control::BrokerLink;
@@ -47,6 +48,8 @@ use crate::replica::fetcher::Fetchers;
 use crate::replica::follower_fetch::FollowerFetches;
 use crate::replica::manager::ReplicaManager;
 use crate::replica::session_cache::Sessions;
+use crate::security::authorizer::{AclAuthorizer, AuthorizerSettings};
+use crate::security::principal::Principal;
 use crate::task;
 
 /// Fetches per core that read from storage at the same time: enough to keep a disk busy while each waits for it.
@@ -152,10 +155,26 @@ impl Parts {
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
             requests: Arc::new(RequestMetrics::new(api::counted())),
             loggers: observe::loggers(),
+            authorizer: authorizer(config, store, clock).await?,
         });
         let seat = Some(seat);
         Ok(Self { image, dynamic_config, replicas, control, fetchers, epoch, peers, hand_over, seat, handles })
     }
+}
+
+/// The authorizer, if there is one, with all ACLs.
+async fn authorizer(
+    config: &Config,
+    store: &SharedCoordination,
+    clock: &SharedClock,
+) -> Result<Option<Arc<AclAuthorizer>>, StartError> {
+    let Some(asked) = &config.authorizer else { return Ok(None) };
+    let settings = AuthorizerSettings {
+        super_users: asked.super_users.iter().filter_map(|text| Principal::parse(text)).collect(),
+        allow_everyone_if_no_acl_found: asked.allow_everyone_if_no_acl_found,
+    };
+    let acls = AclStore::new(Arc::clone(store), Arc::clone(clock));
+    AclAuthorizer::start(settings, acls).await.map(Some).map_err(failed)
 }
 
 fn group_config(config: &Config) -> GroupConfig {

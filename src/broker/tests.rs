@@ -1,5 +1,6 @@
 //! A whole broker in this process, spoken to over a socket by raw frames.
 
+mod authorization;
 mod clients;
 mod cluster;
 mod crowded;

@@ -3,6 +3,7 @@
 //!
 //! Never touches logs and never elects. The image is fed by UpdateMetadata alone (I-16).
 
+pub(crate) mod acls;
 pub(crate) mod admin;
 pub(crate) mod auto_create;
 pub(crate) mod control;

@@ -11,6 +11,7 @@
 
 use std::path::PathBuf;
 
+pub mod authorizer;
 pub(crate) mod broker;
 pub mod describe;
 pub mod dynamic;
@@ -33,6 +34,7 @@ pub mod topic;
 mod topic_rows;
 pub mod zookeeper;
 
+pub use authorizer::AuthorizerConfig;
 pub use describe::{ConfigEntry, ConfigSource, Synonym};
 pub use dynamic::DynamicLevel;
 pub use listeners::{HttpListener, Listener, SecurityProtocol};

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::ConfigError;
+use super::authorizer::{self, AuthorizerConfig};
+use super::broker;
 use super::kraft_mode;
 use super::listeners::{self, HttpListener, Listener};
 use super::machine::Machine;
@@ -46,6 +48,8 @@ pub struct Config {
     pub control_plane_listener: Option<String>,
     /// What brokers of the cluster may say to each other.
     pub inter_broker_protocol: ProtocolVersion,
+    /// `authorizer.class.name`; `None`: everybody may do everything.
+    pub authorizer: Option<AuthorizerConfig>,
     /// `None`: the node coordinates itself.
     pub zookeeper: Option<ZookeeperConfig>,
     /// Whether a broker that stops has the controller move away what it leads, and how long it may take: retries, each
@@ -223,6 +227,10 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = Settings::warnings_of(self.settings.at_start());
         let reader = Reader::new(&self.settings);
+        if self.authorizer.is_none() {
+            let given = broker::OF_AUTHORIZER.into_iter().filter(|name| reader.given(name).is_some());
+            lines.extend(given.map(|name| format!("The configuration '{name}' has no effect without an authorizer.")));
+        }
         const NAMES: [&str; 3] = [
             "offsets.topic.replication.factor",
             "transaction.state.log.replication.factor",
@@ -273,6 +281,7 @@ impl Config {
             inter_broker_listener: listeners.inter_broker,
             control_plane_listener: listeners.control_plane,
             inter_broker_protocol: protocol::resolve(reader, alone)?,
+            authorizer: authorizer::resolve(reader)?,
             zookeeper,
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable"),
             controlled_shutdown_max_retries: reader.int("controlled.shutdown.max.retries"),

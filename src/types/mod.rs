@@ -1,5 +1,6 @@
 //! The vocabulary every room shares: ids, offsets, epochs, names and limits as newtypes. Imports nothing of ours.
 
+pub(crate) mod acl;
 pub mod epoch;
 pub mod fence;
 pub mod ids;

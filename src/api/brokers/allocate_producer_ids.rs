@@ -14,10 +14,12 @@ use futures_util::FutureExt;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{AllocateProducerIdsRequest, AllocateProducerIdsResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_controller_error;
 use crate::api::handler::{Handler, Reply};
 use crate::cluster::control::ControllerLink;
+use crate::types::acl::Operation;
 use crate::types::{BrokerEpoch, BrokerId};
 
 pub(crate) struct AllocateProducerIds;
@@ -25,11 +27,15 @@ pub(crate) struct AllocateProducerIds;
 impl Handler for AllocateProducerIds {
     type Req = AllocateProducerIdsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
+    const AUTHORIZATION: Authorization = Authorization::OF_BROKERS;
     const FOR_BROKERS: bool = true;
 
     async fn handle(ctx: RequestContext, req: AllocateProducerIdsRequest) -> Reply<AllocateProducerIdsResponse> {
         let answer = async move {
             let failed = |code| AllocateProducerIdsResponse::default().with_error_code(code);
+            if !ctx.may_on_cluster(Operation::ClusterAction) {
+                return failed(ResponseError::ClusterAuthorizationFailed.code());
+            }
             let (broker, epoch) = (BrokerId(req.broker_id.0), BrokerEpoch(req.broker_epoch));
             let block = match ctx.handles.controller.allocate_producer_ids(broker, epoch).await {
                 Ok(block) => block,

@@ -14,15 +14,18 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use futures_util::FutureExt;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_partition_request::PartitionData as Asked;
 use kafka_protocol::messages::alter_partition_response::{PartitionData, TopicData};
 use kafka_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::{of_controller_error, of_isr_refused};
 use crate::api::handler::{Handler, Reply};
 use crate::cluster::control::{AlterPartition as Proposals, IsrLink, IsrProposal, IsrRefused, IsrResults, StoredIsr};
 use crate::cluster::znodes::partition_state::Recovery;
+use crate::types::acl::Operation;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, TopicName};
 
 const VERSION_MEMBER_EPOCHS: i16 = 3;
@@ -32,6 +35,7 @@ pub(crate) struct AlterPartition;
 impl Handler for AlterPartition {
     type Req = AlterPartitionRequest;
     const VERSIONS: RangeInclusive<i16> = 2..=3;
+    const AUTHORIZATION: Authorization = Authorization::OF_BROKERS;
     const FOR_BROKERS: bool = true;
 
     async fn handle(ctx: RequestContext, req: AlterPartitionRequest) -> Reply<AlterPartitionResponse> {
@@ -40,6 +44,9 @@ impl Handler for AlterPartition {
 }
 
 async fn answer(ctx: RequestContext, req: AlterPartitionRequest) -> AlterPartitionResponse {
+    if !ctx.may_on_cluster(Operation::ClusterAction) {
+        return AlterPartitionResponse::default().with_error_code(ResponseError::ClusterAuthorizationFailed.code());
+    }
     let proposals = proposals(&ctx, &req);
     match ctx.handles.controller.alter_partition(proposals).await {
         Ok(results) => AlterPartitionResponse::default().with_topics(by_topic(results)),

@@ -17,6 +17,10 @@ pub(crate) struct ControlledShutdown;
 impl ControlHandler for ControlledShutdown {
     type Req = wire::ControlledShutdown;
 
+    fn refused(error_code: i16) -> ControlledShutdownAnswer {
+        ControlledShutdownAnswer { error_code, remaining: Vec::new() }
+    }
+
     async fn handle(ctx: RequestContext, req: wire::ControlledShutdown) -> ControlledShutdownAnswer {
         match ctx.handles.controller.controlled_shutdown(req.broker, req.broker_epoch).await {
             Ok(remaining) => ControlledShutdownAnswer { error_code: 0, remaining },

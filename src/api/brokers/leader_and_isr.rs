@@ -25,6 +25,10 @@ pub(crate) struct LeaderAndIsr;
 impl ControlHandler for LeaderAndIsr {
     type Req = wire::LeaderAndIsr;
 
+    fn refused(error_code: i16) -> LeaderAndIsrAnswer {
+        LeaderAndIsrAnswer { error_code, topics: Vec::new() }
+    }
+
     async fn handle(ctx: RequestContext, req: wire::LeaderAndIsr) -> LeaderAndIsrAnswer {
         let asked: Vec<(TopicName, TopicId)> = req.topics.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
         match ctx.handles.control.leader_and_isr(roles(req)).await {

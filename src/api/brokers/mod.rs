@@ -1,6 +1,7 @@
 //! What brokers of a cluster ask of each other: the controller's requests to this broker, and a broker's to the
 //! controller here. Served on listeners of brokers alone, and only beside an external ZooKeeper: whoever reached them
-//! elsewhere could take partitions from their leaders (CVE-2018-1288).
+//! elsewhere could take partitions from their leaders (CVE-2018-1288). Where there is an authorizer they need
+//! CLUSTER_ACTION on the cluster, else CLUSTER_AUTHORIZATION_FAILED (31).
 
 pub(crate) mod allocate_producer_ids;
 pub(crate) mod alter_partition;
@@ -12,12 +13,15 @@ pub(crate) mod update_metadata;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use kafka_protocol::ResponseError;
 use tokio::sync::oneshot;
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{CloseReason, Outcome, Row};
 use crate::cluster::control::ControlHead;
 use crate::task;
+use crate::types::acl::Operation;
 use crate::types::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::wire::codec;
 use crate::wire::control::{Control, Head, Message};
@@ -26,6 +30,9 @@ use crate::wire::segments::Segments;
 /// The handler of a request that the codec crate does not have.
 pub(in crate::api) trait ControlHandler {
     type Req: Control + Send + 'static;
+
+    /// The answer to the whole request, with an error.
+    fn refused(error_code: i16) -> <Self::Req as Control>::Answer;
 
     fn handle(ctx: RequestContext, req: Self::Req) -> impl Future<Output = <Self::Req as Control>::Answer> + Send;
 }
@@ -43,6 +50,7 @@ where
         run: run::<H>,
         flexible: |version| codec::is_flexible(H::Req::KEY, version),
         for_brokers: true,
+        authorization: Authorization::OF_BROKERS,
     }
 }
 
@@ -57,6 +65,10 @@ where
             Ok(req) => req,
             Err(error) => return Outcome::Close(CloseReason::Malformed(error.to_string())),
         };
+        if !ctx.may_on_cluster(Operation::ClusterAction) {
+            let refused = H::refused(ResponseError::ClusterAuthorizationFailed.code());
+            return Outcome::Now(Segments::from(refused.encode()));
+        }
         let (reply, answered) = oneshot::channel();
         task::spawn_owner("control-request", async move {
             // The connection may have ended.

@@ -16,6 +16,10 @@ pub(crate) struct StopReplica;
 impl ControlHandler for StopReplica {
     type Req = wire::StopReplica;
 
+    fn refused(error_code: i16) -> StopReplicaAnswer {
+        StopReplicaAnswer { error_code, partitions: Vec::new() }
+    }
+
     async fn handle(ctx: RequestContext, req: wire::StopReplica) -> StopReplicaAnswer {
         match ctx.handles.control.stop_replica(stops(req)).await {
             Ok(results) => {

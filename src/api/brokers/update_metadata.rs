@@ -18,6 +18,10 @@ pub(crate) struct UpdateMetadata;
 impl ControlHandler for UpdateMetadata {
     type Req = wire::UpdateMetadata;
 
+    fn refused(error_code: i16) -> UpdateMetadataAnswer {
+        UpdateMetadataAnswer { error_code }
+    }
+
     async fn handle(ctx: RequestContext, req: wire::UpdateMetadata) -> UpdateMetadataAnswer {
         let refused = ctx.handles.control.update_metadata(metadata(req)).await.err();
         UpdateMetadataAnswer { error_code: refused.as_ref().map_or(0, of_control_error) }

@@ -16,20 +16,26 @@ use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::alter::{Answered, alter};
 use crate::api::shared::changes::{Base, Change, Resource, SET};
+use crate::types::acl::{Operation, ResourceType};
 
 pub(crate) struct AlterConfigs;
 
 impl Handler for AlterConfigs {
     type Req = AlterConfigsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::AlterConfigs, ResourceType::Topic),
+        (Operation::AlterConfigs, ResourceType::Cluster),
+    ]);
 
     async fn handle(ctx: RequestContext, req: AlterConfigsRequest) -> Reply<AlterConfigsResponse> {
         let resources = req.resources.iter().map(resource).collect();
-        let responses = alter(&ctx.handles, resources, Base::Nothing, req.validate_only, respond).await;
+        let responses = alter(&ctx, resources, Base::Nothing, req.validate_only, respond).await;
         Reply::Now(AlterConfigsResponse::default().with_responses(responses))
     }
 }

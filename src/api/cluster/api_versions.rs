@@ -22,6 +22,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::{Audience, RequestContext};
 use crate::api::handler::{Handler, Reply, Row};
 
@@ -35,6 +36,7 @@ pub(crate) struct ApiVersions;
 impl Handler for ApiVersions {
     type Req = ApiVersionsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const AUTHORIZATION: Authorization = Authorization::Nothing("clients ask it before they say who they are");
 
     async fn handle(ctx: RequestContext, req: ApiVersionsRequest) -> Reply<ApiVersionsResponse> {
         let named = ctx.version < 3

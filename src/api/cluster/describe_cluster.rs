@@ -1,6 +1,7 @@
 //! DescribeCluster (60), versions 0–2: cluster id, controller and brokers, from the image.
 //!
 //! Behaviour
+//! - Authorised operations on the cluster are answered when asked for; none without DESCRIBE of it.
 //! - Each client gets the endpoints of the listener it came through.
 //! - Endpoint type (1+) must be 1, brokers: there are no KRaft controllers to list. Anything else is
 //!   MISMATCHED_ENDPOINT_TYPE (114), unknown numbers UNSUPPORTED_ENDPOINT_TYPE (115).
@@ -15,9 +16,11 @@ use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId as WireBrokerId, DescribeClusterRequest, DescribeClusterResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::api::cluster::metadata::{CLUSTER_OPERATIONS, OPERATIONS_OMITTED, controller_id, endpoint};
+use crate::api::authorization::Authorization;
+use crate::api::cluster::metadata::{OPERATIONS_OMITTED, cluster_operations, controller_id, endpoint};
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
+use crate::types::acl::{Operation, ResourceType};
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
@@ -27,6 +30,7 @@ pub(crate) struct DescribeCluster;
 impl Handler for DescribeCluster {
     type Req = DescribeClusterRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Describe, ResourceType::Cluster)]);
 
     async fn handle(ctx: RequestContext, req: DescribeClusterRequest) -> Reply<DescribeClusterResponse> {
         if ctx.version >= 1 && req.endpoint_type != BROKERS {
@@ -56,7 +60,7 @@ impl Handler for DescribeCluster {
             )
         });
         let operations =
-            if req.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_OMITTED };
+            if req.include_cluster_authorized_operations { cluster_operations(&ctx) } else { OPERATIONS_OMITTED };
         Reply::Now(
             DescribeClusterResponse::default()
                 .with_endpoint_type(BROKERS)

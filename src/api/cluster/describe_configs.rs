@@ -1,6 +1,8 @@
 //! DescribeConfigs (32), versions 1–4: settings of topics and of this broker, with their sources.
 //!
 //! Behaviour
+//! - Needs DESCRIBE_CONFIGS of the topic, TOPIC_AUTHORIZATION_FAILED (29), or on the cluster,
+//!   CLUSTER_AUTHORIZATION_FAILED (31).
 //! - Topic (2): what the store has now over this broker's defaults. Unknown: UNKNOWN_TOPIC_OR_PARTITION (3); an illegal
 //!   name: INVALID_TOPIC_EXCEPTION (17).
 //! - Broker (4): an empty name means what was set for all brokers while they run; this broker's number, everything;
@@ -25,6 +27,7 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::{Handles, RequestContext};
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::refusal::Refusal;
@@ -33,6 +36,7 @@ use crate::cluster::dynamic_config::DynamicConfigError;
 use crate::cluster::znodes::config::Entity;
 use crate::config::{ConfigEntry, ConfigError, describe};
 use crate::types::TopicName;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 
 const TOPIC: i8 = 2;
@@ -46,6 +50,10 @@ pub(crate) struct DescribeConfigs;
 impl Handler for DescribeConfigs {
     type Req = DescribeConfigsRequest;
     const VERSIONS: RangeInclusive<i16> = 1..=4;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::DescribeConfigs, ResourceType::Topic),
+        (Operation::DescribeConfigs, ResourceType::Cluster),
+    ]);
     const FRAME_BYTES_MAX: usize = 2 << 20;
 
     async fn handle(ctx: RequestContext, req: DescribeConfigsRequest) -> Reply<DescribeConfigsResponse> {
@@ -71,8 +79,22 @@ struct Shown {
 }
 
 async fn answer(ctx: RequestContext, shown: Shown, resource: DescribeConfigsResource) -> DescribeConfigsResult {
-    let entries = describe_resource(&ctx.handles, &resource).await;
+    let entries = match may_describe(&ctx, &resource) {
+        Ok(()) => describe_resource(&ctx.handles, &resource).await,
+        Err(refusal) => Err(refusal),
+    };
     respond(ctx.version, shown, &resource, entries)
+}
+
+fn may_describe(ctx: &RequestContext, resource: &DescribeConfigsResource) -> Result<(), Refusal> {
+    let (may, error) = match resource.resource_type {
+        TOPIC => {
+            let may = ctx.may(Operation::DescribeConfigs, ResourceType::Topic, resource.resource_name.as_str());
+            (may, ResponseError::TopicAuthorizationFailed)
+        }
+        _ => (ctx.may_on_cluster(Operation::DescribeConfigs), ResponseError::ClusterAuthorizationFailed),
+    };
+    if may { Ok(()) } else { Err(Refusal::new(error, error.to_string())) }
 }
 
 /// What tells resources apart. A broker's number has many spellings, each of them worth a long answer.

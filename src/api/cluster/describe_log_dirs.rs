@@ -1,6 +1,7 @@
 //! DescribeLogDirs (35), versions 1–4: the log directories of this broker, and how large the logs in them are.
 //!
 //! Behaviour
+//! - Needs DESCRIBE of the cluster: CLUSTER_AUTHORIZATION_FAILED (31), before version 3 no directories.
 //! - All partitions that have a log here, or of those named the ones that do; others are left out. A directory is told
 //!   even if it holds none of them.
 //! - A size is that of the log's batches, as Kafka's is that of its segment files. No log is a future one, since logs
@@ -8,9 +9,8 @@
 //! - A directory that has failed: KAFKA_STORAGE_ERROR (56), without logs; its sizes are −1.
 //! - Sizes of the file system that would not fit are the largest number there is.
 //!
-//! Versions: 2 flexible; 3 an error of the whole answer, for want of permission (there is no authorizer); 4 total and
-//! usable bytes (KIP-827). Ignored: nothing.
-//! Source: Kafka 3.9 `KafkaApis.handleDescribeLogDirsRequest`, `ReplicaManager.describeLogDirs`.
+//! Versions: 2 flexible; 3 an error of the whole answer, for want of permission; 4 total and usable bytes (KIP-827).
+//! Ignored: nothing. Source: Kafka 3.9 `KafkaApis.handleDescribeLogDirsRequest`, `ReplicaManager.describeLogDirs`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
@@ -24,22 +24,32 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, 
 use kafka_protocol::protocol::StrBytes;
 use tracing::warn;
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::replica::log_dirs::{LogDescription, LogDirDescription};
 use crate::task;
 use crate::types::TopicName;
+use crate::types::acl::{Operation, ResourceType};
 
 /// Of a directory that has failed, or whose file system does not tell.
 const UNKNOWN_BYTES: i64 = -1;
+const VERSION_ERROR: i16 = 3;
 
 pub(crate) struct DescribeLogDirs;
 
 impl Handler for DescribeLogDirs {
     type Req = DescribeLogDirsRequest;
     const VERSIONS: RangeInclusive<i16> = 1..=4;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Describe, ResourceType::Cluster)]);
 
     async fn handle(ctx: RequestContext, req: DescribeLogDirsRequest) -> Reply<DescribeLogDirsResponse> {
+        if !ctx.may_on_cluster(Operation::Describe) {
+            let refused = ResponseError::ClusterAuthorizationFailed.code();
+            let response = DescribeLogDirsResponse::default();
+            // Before there was a place for it, clients took an empty answer for it.
+            return Reply::Now(if ctx.version >= VERSION_ERROR { response.with_error_code(refused) } else { response });
+        }
         Reply::Later(task::blocking(move || respond(&ctx, &req)).boxed())
     }
 }

@@ -4,6 +4,7 @@
 //! - Topics come sorted by name; no topics named means all of them. A cursor continues at a topic and partition.
 //! - A page holds at most `response_partition_limit` partitions, and never more than 2,000
 //!   (`max.request.partition.size.limit`); the next cursor says where to go on.
+//! - Needs DESCRIBE of each topic: TOPIC_AUTHORIZATION_FAILED (29), or left out where all are asked for.
 //! - A named topic that does not exist: UNKNOWN_TOPIC_OR_PARTITION (3); an illegal name: INVALID_TOPIC_EXCEPTION (17).
 //! - A cursor at a topic that is not among those named, or at a negative partition: INVALID_REQUEST (42) for each topic
 //!   named.
@@ -25,11 +26,12 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use crate::api::cluster::metadata::TOPIC_OPERATIONS;
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::cluster::control::PartitionState;
 use crate::cluster::image::{ClusterImage, TopicImage};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{BrokerId, PartitionIndex, TopicName};
 
 pub(crate) struct DescribeTopicPartitions;
@@ -37,6 +39,7 @@ pub(crate) struct DescribeTopicPartitions;
 impl Handler for DescribeTopicPartitions {
     type Req = DescribeTopicPartitionsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Describe, ResourceType::Topic)]);
 
     async fn handle(
         ctx: RequestContext,
@@ -48,7 +51,7 @@ impl Handler for DescribeTopicPartitions {
         let image = ctx.image();
         let limit_max = ctx.handles.config.current().max_request_partition_size_limit.max(1);
         let limit = req.response_partition_limit.clamp(1, limit_max) as usize;
-        Reply::Now(page(&image, &req, limit))
+        Reply::Now(page(&ctx, &image, &req, limit))
     }
 }
 
@@ -68,7 +71,12 @@ fn refuse(req: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsRespon
     DescribeTopicPartitionsResponse::default().with_topics(topics.collect())
 }
 
-fn page(image: &ClusterImage, req: &DescribeTopicPartitionsRequest, limit: usize) -> DescribeTopicPartitionsResponse {
+fn page(
+    ctx: &RequestContext,
+    image: &ClusterImage,
+    req: &DescribeTopicPartitionsRequest,
+    limit: usize,
+) -> DescribeTopicPartitionsResponse {
     let mut names: Vec<TopicName> = if req.topics.is_empty() {
         image.topics().map(|topic| topic.name.clone()).collect()
     } else {
@@ -83,18 +91,27 @@ fn page(image: &ClusterImage, req: &DescribeTopicPartitionsRequest, limit: usize
     let mut left = limit;
     let mut topics = Vec::new();
     for name in names {
+        // Asked one by one, since most names may lie beyond the page.
+        if !ctx.may(Operation::Describe, ResourceType::Topic, name.as_str()) {
+            if !req.topics.is_empty() {
+                topics.push(refused(&name, ResponseError::TopicAuthorizationFailed).with_is_internal(false));
+            }
+            continue;
+        }
         if left == 0 {
             let next = Cursor::default().with_topic_name(wire_name(&name)).with_partition_index(0);
             return DescribeTopicPartitionsResponse::default().with_topics(topics).with_next_cursor(Some(next));
         }
         let Some(topic) = image.topic(name.as_str()) else {
-            topics.push(unknown(&name));
+            let operations = ctx.operations(ResourceType::Topic, name.as_str());
+            topics.push(unknown(&name).with_topic_authorized_operations(operations));
             continue;
         };
         let first = from.as_ref().filter(|(cursor, _)| *cursor == name).map_or(0, |(_, partition)| *partition);
         let (described, next) = describe(image, topic, PartitionIndex(first), left);
         left -= described.partitions.len();
-        topics.push(described);
+        let operations = ctx.operations(ResourceType::Topic, name.as_str());
+        topics.push(described.with_topic_authorized_operations(operations));
         if let Some(next) = next {
             let next = Cursor::default().with_topic_name(wire_name(&name)).with_partition_index(next.0);
             return DescribeTopicPartitionsResponse::default().with_topics(topics).with_next_cursor(Some(next));
@@ -112,6 +129,10 @@ fn unknown(name: &TopicName) -> DescribeTopicPartitionsResponseTopic {
         Ok(()) => ResponseError::UnknownTopicOrPartition,
         Err(_) => ResponseError::InvalidTopicException,
     };
+    refused(name, error)
+}
+
+fn refused(name: &TopicName, error: ResponseError) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(error.code())
         .with_name(Some(wire_name(name)))
@@ -132,8 +153,7 @@ fn describe(
         .with_name(Some(wire_name(&topic.name)))
         .with_topic_id(topic.id.0)
         .with_is_internal(topic.name.is_internal())
-        .with_partitions(partitions)
-        .with_topic_authorized_operations(TOPIC_OPERATIONS);
+        .with_partitions(partitions);
     (described, next)
 }
 

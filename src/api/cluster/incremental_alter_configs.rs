@@ -15,23 +15,29 @@ use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsRes
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::alter::{Answered, alter};
 use crate::api::shared::changes::{Base, Change, Resource};
+use crate::types::acl::{Operation, ResourceType};
 
 pub(crate) struct IncrementalAlterConfigs;
 
 impl Handler for IncrementalAlterConfigs {
     type Req = IncrementalAlterConfigsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::AlterConfigs, ResourceType::Topic),
+        (Operation::AlterConfigs, ResourceType::Cluster),
+    ]);
 
     async fn handle(
         ctx: RequestContext,
         req: IncrementalAlterConfigsRequest,
     ) -> Reply<IncrementalAlterConfigsResponse> {
         let resources = req.resources.iter().map(resource).collect();
-        let responses = alter(&ctx.handles, resources, Base::Existing, req.validate_only, respond).await;
+        let responses = alter(&ctx, resources, Base::Existing, req.validate_only, respond).await;
         Reply::Now(IncrementalAlterConfigsResponse::default().with_responses(responses))
     }
 }

@@ -11,7 +11,9 @@
 //! - By id (12+): an unknown one is UNKNOWN_TOPIC_ID (100), with a null name. Ids or null names before version 12:
 //!   INVALID_REQUEST (42) for each topic.
 //! - Version 0 leaves replicas without an endpoint out and says REPLICA_NOT_AVAILABLE (9).
-//! - Authorised operations are answered when asked for: every one that applies, since nothing is denied yet.
+//! - Topics of which there is no DESCRIBE: TOPIC_AUTHORIZATION_FAILED (29) whether they exist or not, and left out
+//!   where all are asked for. Creating one needs CREATE of it or on the cluster.
+//! - Authorised operations are answered when asked for; those on the cluster need DESCRIBE of it, else there are none.
 //!
 //! Versions: 4 allow_auto_topic_creation; 7 leader epochs; 8 authorised operations; 9 flexible; 10 topic ids; 11 no
 //! cluster operations; 13 top-level error (never set).
@@ -19,6 +21,7 @@
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -33,18 +36,16 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code;
 use crate::api::handler::{Handler, Reply};
 use crate::cluster::auto_create::AutoCreateError;
 use crate::cluster::control::{Endpoint, LiveBroker, PartitionState};
 use crate::cluster::image::{ClusterImage, TopicImage};
+use crate::types::acl::{CLUSTER_NAME, Operation, ResourceType};
 use crate::types::{BrokerId, TopicId, TopicName};
 
-/// Operations on a topic, a bit each: read, write, create, delete, alter, describe, describe and alter configs.
-pub(in crate::api) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// Operations on the cluster: create, alter, describe, cluster action, describe and alter configs, idempotent write.
-pub(in crate::api) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 /// Not asked for.
 pub(in crate::api) const OPERATIONS_OMITTED: i32 = i32::MIN;
 
@@ -62,15 +63,22 @@ pub(crate) struct Metadata;
 impl Handler for Metadata {
     type Req = MetadataRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=13;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::Describe, ResourceType::Topic),
+        (Operation::Create, ResourceType::Cluster),
+        (Operation::Create, ResourceType::Topic),
+        (Operation::Describe, ResourceType::Cluster),
+    ]);
 
     async fn handle(ctx: RequestContext, req: MetadataRequest) -> Reply<MetadataResponse> {
         if names_no_topics(&ctx, &req) {
             return Reply::Now(refuse(&req));
         }
         let image = ctx.image();
-        let missing = if may_create(&ctx, &req) { missing(&image, &req) } else { Vec::new() };
+        let permit = Permit::of(&ctx, &req, &image);
+        let missing = if may_create(&ctx, &req) { missing(&image, &req, &permit) } else { Vec::new() };
         if missing.is_empty() {
-            return Reply::Now(respond(&ctx, &req, &image, &[]));
+            return Reply::Now(respond(&ctx, &req, &image, &permit, &[]));
         }
         Reply::Later(
             async move {
@@ -81,10 +89,63 @@ impl Handler for Metadata {
                     }
                 }
                 let image = ctx.image();
-                respond(&ctx, &req, &image, &refused)
+                respond(&ctx, &req, &image, &permit, &refused)
             }
             .boxed(),
         )
+    }
+}
+
+/// What the request may learn. Topics without DESCRIBE are not looked for: even whether they exist is not told.
+#[derive(Debug, Default)]
+struct Permit {
+    undescribed: HashSet<String>,
+    /// Missing, and not to be created.
+    uncreated: HashSet<String>,
+}
+
+impl Permit {
+    fn of(ctx: &RequestContext, req: &MetadataRequest, image: &ClusterImage) -> Self {
+        if ctx.handles.authorizer.is_none() {
+            return Self::default();
+        }
+        let all = asks_for_all(ctx, req);
+        let names: Vec<TopicName> = match all {
+            true => image.topics().map(|topic| topic.name.clone()).collect(),
+            false => req.topics.iter().flatten().filter_map(|wanted| name_of(image, wanted)).collect(),
+        };
+        let (describe, topic) = (Operation::Describe, ResourceType::Topic);
+        let asked = names.iter().map(TopicName::as_str);
+        let refused = if all { ctx.hidden(describe, topic, asked) } else { ctx.refused(describe, topic, asked) };
+        let owned = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect();
+        let undescribed = owned(&mut names.iter().map(TopicName::as_str).filter(|name| refused.contains(name)));
+        let described = names.iter().map(TopicName::as_str).filter(|name| !refused.contains(name));
+        let missing: Vec<&str> = described.filter(|name| image.topic(name).is_none()).collect();
+        let creates = !missing.is_empty() && may_create(ctx, req);
+        let uncreated = match creates && !ctx.may_perhaps_on_cluster(Operation::Create) {
+            true => {
+                let refused = ctx.refused(Operation::Create, topic, missing.iter().copied());
+                owned(&mut missing.iter().copied().filter(|name| refused.contains(name)))
+            }
+            false => HashSet::new(),
+        };
+        Self { undescribed, uncreated }
+    }
+}
+
+/// Topics null; in version 0 none.
+fn asks_for_all(ctx: &RequestContext, req: &MetadataRequest) -> bool {
+    match &req.topics {
+        None => true,
+        Some(topics) => ctx.version == 0 && topics.is_empty(),
+    }
+}
+
+/// The topic that is asked for, by name or by id.
+fn name_of(image: &ClusterImage, wanted: &MetadataRequestTopic) -> Option<TopicName> {
+    match wanted.topic_id.is_nil() {
+        true => wanted.name.as_ref().map(|name| TopicName::new(name.as_str())),
+        false => image.topic_by_id(TopicId(wanted.topic_id)).map(|topic| topic.name.clone()),
     }
 }
 
@@ -111,11 +172,12 @@ fn may_create(ctx: &RequestContext, req: &MetadataRequest) -> bool {
 }
 
 /// Named topics that the image does not have and that could be created.
-fn missing(image: &ClusterImage, req: &MetadataRequest) -> Vec<TopicName> {
+fn missing(image: &ClusterImage, req: &MetadataRequest, permit: &Permit) -> Vec<TopicName> {
     let named =
         req.topics.iter().flatten().filter(|topic| topic.topic_id.is_nil()).filter_map(|topic| topic.name.as_ref());
     let mut missing: Vec<TopicName> = named
         .filter(|name| image.topic(name.as_str()).is_none() && TopicName::check(name.as_str()).is_ok())
+        .filter(|name| !permit.undescribed.contains(name.as_str()) && !permit.uncreated.contains(name.as_str()))
         .map(|name| TopicName::new(name.as_str()))
         .collect();
     missing.sort();
@@ -125,20 +187,23 @@ fn missing(image: &ClusterImage, req: &MetadataRequest) -> Vec<TopicName> {
 
 type Refused = (TopicName, AutoCreateError);
 
-fn respond(ctx: &RequestContext, req: &MetadataRequest, image: &ClusterImage, refused: &[Refused]) -> MetadataResponse {
-    let all = match &req.topics {
-        None => true,
-        Some(topics) => ctx.version == 0 && topics.is_empty(),
-    };
-    let topics = if all {
-        let mut topics: Vec<_> = image.topics().collect();
+fn respond(
+    ctx: &RequestContext,
+    req: &MetadataRequest,
+    image: &ClusterImage,
+    permit: &Permit,
+    refused: &[Refused],
+) -> MetadataResponse {
+    let topics = if asks_for_all(ctx, req) {
+        let shown = |topic: &&Arc<TopicImage>| !permit.undescribed.contains(topic.name.as_str());
+        let mut topics: Vec<_> = image.topics().filter(shown).collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics.into_iter().map(|topic| topic_response(ctx, req, image, topic)).collect()
     } else {
         // A topic that is named twice is answered once, as in Kafka.
         let mut seen = HashSet::new();
         let wanted = req.topics.iter().flatten().filter(|wanted| seen.insert((wanted.topic_id, &wanted.name)));
-        wanted.map(|wanted| named_response(ctx, req, image, wanted, refused)).collect()
+        wanted.map(|wanted| named_response(ctx, req, image, wanted, permit, refused)).collect()
     };
     let brokers = image.brokers.values().filter_map(|broker| {
         let endpoint = endpoint(broker, &ctx.listener)?;
@@ -157,10 +222,18 @@ fn respond(ctx: &RequestContext, req: &MetadataRequest, image: &ClusterImage, re
         .with_controller_id(WireBrokerId(controller_id(image).0))
         .with_topics(topics)
         .with_cluster_authorized_operations(if with_cluster_operations {
-            CLUSTER_OPERATIONS
+            cluster_operations(ctx)
         } else {
             OPERATIONS_OMITTED
         })
+}
+
+/// What the request may do to the cluster, a bit for each operation; nothing for those who may not describe it.
+pub(in crate::api) fn cluster_operations(ctx: &RequestContext) -> i32 {
+    match ctx.may_on_cluster(Operation::Describe) {
+        true => ctx.operations(ResourceType::Cluster, CLUSTER_NAME),
+        false => 0,
+    }
 }
 
 /// The controller, if it is alive.
@@ -178,10 +251,15 @@ fn named_response(
     req: &MetadataRequest,
     image: &ClusterImage,
     wanted: &MetadataRequestTopic,
+    permit: &Permit,
     refused: &[Refused],
 ) -> MetadataResponseTopic {
     if !wanted.topic_id.is_nil() {
         return match image.topic_by_id(TopicId(wanted.topic_id)) {
+            // An id is no secret, a name is.
+            Some(topic) if permit.undescribed.contains(topic.name.as_str()) => {
+                unauthorized(None, wanted.topic_id).with_is_internal(false)
+            }
             Some(topic) => topic_response(ctx, req, image, topic),
             None => error_response(ResponseError::UnknownTopicId, None, wanted.topic_id),
         };
@@ -189,6 +267,12 @@ fn named_response(
     let Some(name) = &wanted.name else {
         return error_response(ResponseError::UnknownTopicId, None, Uuid::nil());
     };
+    if permit.undescribed.contains(name.as_str()) {
+        return unauthorized(Some(name.clone()), Uuid::nil()).with_is_internal(false);
+    }
+    if permit.uncreated.contains(name.as_str()) {
+        return unauthorized(Some(name.clone()), Uuid::nil());
+    }
     if let Some(topic) = image.topic(name.as_str()) {
         return topic_response(ctx, req, image, topic);
     }
@@ -201,7 +285,19 @@ fn named_response(
     } else {
         ResponseError::UnknownTopicOrPartition
     };
-    error_response(error, Some(name.clone()), Uuid::nil())
+    let response = error_response(error, Some(name.clone()), Uuid::nil());
+    match shows_operations(ctx, req) {
+        true => response.with_topic_authorized_operations(ctx.operations(ResourceType::Topic, name.as_str())),
+        false => response,
+    }
+}
+
+fn unauthorized(name: Option<WireTopicName>, id: Uuid) -> MetadataResponseTopic {
+    error_response(ResponseError::TopicAuthorizationFailed, name, id)
+}
+
+fn shows_operations(ctx: &RequestContext, req: &MetadataRequest) -> bool {
+    req.include_topic_authorized_operations && ctx.version >= VERSION_TOPIC_OPERATIONS
 }
 
 fn error_response(error: ResponseError, name: Option<WireTopicName>, id: Uuid) -> MetadataResponseTopic {
@@ -220,14 +316,17 @@ fn topic_response(
     image: &ClusterImage,
     topic: &TopicImage,
 ) -> MetadataResponseTopic {
-    let with_operations = req.include_topic_authorized_operations && ctx.version >= VERSION_TOPIC_OPERATIONS;
+    let operations = match shows_operations(ctx, req) {
+        true => ctx.operations(ResourceType::Topic, topic.name.as_str()),
+        false => OPERATIONS_OMITTED,
+    };
     let partitions = topic.partitions.values().map(|state| partition_response(ctx, image, state));
     MetadataResponseTopic::default()
         .with_name(Some(WireTopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(if ctx.version >= VERSION_TOPIC_IDS { topic.id.0 } else { Uuid::nil() })
         .with_is_internal(topic.name.is_internal())
         .with_partitions(partitions.collect())
-        .with_topic_authorized_operations(if with_operations { TOPIC_OPERATIONS } else { OPERATIONS_OMITTED })
+        .with_topic_authorized_operations(operations)
 }
 
 fn partition_response(ctx: &RequestContext, image: &ClusterImage, state: &PartitionState) -> MetadataResponsePartition {

@@ -2,7 +2,7 @@
 //!
 //! Behaviour: only the controller serves it: NOT_CONTROLLER (41) from others. No updates, a feature without a name, or
 //! one that is named twice: INVALID_REQUEST (42) for the whole. Each feature that is named is unknown: INVALID_REQUEST
-//! for it.
+//! for it. Needs ALTER of the cluster: CLUSTER_AUTHORIZATION_FAILED (31).
 //! Versions: 1 types of upgrades and a check without effect (KIP-584). Ignored: nothing that could change the answer.
 //! Source: Kafka 3.9 `KafkaController.processFeatureUpdates`, whose brokers beside ZooKeeper support no feature either;
 //! `KafkaApis.handleUpdateFeatures`.
@@ -13,10 +13,12 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::repeated::repeated;
 use crate::api::shared::strings::text;
+use crate::types::acl::{Operation, ResourceType};
 
 /// UpdateFeatures.
 #[derive(Debug)]
@@ -25,8 +27,14 @@ pub(crate) struct UpdateFeatures;
 impl Handler for UpdateFeatures {
     type Req = UpdateFeaturesRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Alter, ResourceType::Cluster)]);
 
     async fn handle(ctx: RequestContext, req: UpdateFeaturesRequest) -> Reply<UpdateFeaturesResponse> {
+        if !ctx.may_on_cluster(Operation::Alter) {
+            let error = ResponseError::ClusterAuthorizationFailed;
+            let refused = UpdateFeaturesResponse::default().with_error_code(error.code());
+            return Reply::Now(refused.with_error_message(Some(text(error.to_string()))));
+        }
         let is_controller = ctx.handles.controller.is_active();
         Reply::Now(response(is_controller, &req))
     }

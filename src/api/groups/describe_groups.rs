@@ -1,8 +1,8 @@
 //! DescribeGroups (15), versions 0–6: state, protocol and members of classic groups.
 //!
 //! Behaviour: a group that does not exist is Dead without an error, from version 6 on GROUP_ID_NOT_FOUND (69) with a
-//! message. Metadata and assignments are shown while the group is stable. Without an authorizer every operation on a
-//! group is authorised.
+//! message. Metadata and assignments are shown while the group is stable. Needs DESCRIBE of each group:
+//! GROUP_AUTHORIZATION_FAILED (30).
 //! Versions: 1–2 throttle time; 3 authorised operations (KIP-430); 4 instance id (KIP-345); 5 flexible; 6 error message
 //! (KIP-1043). Ignored: nothing.
 //! Source: Kafka 3.9 `GroupCoordinator.handleDescribeGroup`, 4.1 `GroupCoordinatorService.describeGroups`.
@@ -10,20 +10,20 @@
 use std::ops::RangeInclusive;
 
 use futures_util::FutureExt;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, ready};
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_group_error;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::strings::{opt_text, str_arc, text};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::request::{DescribedMember, GroupDescription};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits;
-
-/// Read, Delete and Describe, as bits of `AclOperation` codes: all that a group supports.
-const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 
 /// DescribeGroups.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub(crate) struct DescribeGroups;
 impl Handler for DescribeGroups {
     type Req = DescribeGroupsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=6;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Describe, ResourceType::Group)]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: DescribeGroupsRequest) -> Reply<DescribeGroupsResponse> {
@@ -39,8 +40,14 @@ impl Handler for DescribeGroups {
         let operations = version >= 3 && req.include_authorized_operations;
         let mut answers = Vec::with_capacity(req.groups.len());
         for group in req.groups {
+            if !ctx.may(Operation::Describe, ResourceType::Group, &group) {
+                let refused = ResponseError::GroupAuthorizationFailed.code();
+                answers.push(ready(DescribedGroup::default().with_group_id(group).with_error_code(refused)).boxed());
+                continue;
+            }
+            let operations = operations.then(|| ctx.operations(ResourceType::Group, &group));
             let answer = ctx.handles.groups.describe(str_arc(&group)).await;
-            answers.push(answer.map(move |answer| described(group, answer, operations, version)));
+            answers.push(answer.map(move |answer| described(group, answer, operations, version)).boxed());
         }
         Reply::Later(join_all(answers).map(|groups| DescribeGroupsResponse::default().with_groups(groups)).boxed())
     }
@@ -49,7 +56,7 @@ impl Handler for DescribeGroups {
 fn described(
     group: GroupId,
     answer: Result<Option<GroupDescription>, GroupError>,
-    operations: bool,
+    operations: Option<i32>,
     version: i16,
 ) -> DescribedGroup {
     let response = DescribedGroup::default().with_group_id(group);
@@ -75,8 +82,11 @@ fn described(
     }
 }
 
-fn allowed(response: DescribedGroup, operations: bool) -> DescribedGroup {
-    if operations { response.with_authorized_operations(GROUP_OPERATIONS) } else { response }
+fn allowed(response: DescribedGroup, operations: Option<i32>) -> DescribedGroup {
+    match operations {
+        Some(operations) => response.with_authorized_operations(operations),
+        None => response,
+    }
 }
 
 fn described_member(member: DescribedMember, version: i16) -> DescribedGroupMember {
@@ -115,7 +125,7 @@ mod tests {
     fn answers_and_refusals_encode_in_every_version() {
         for version in DescribeGroups::VERSIONS {
             for answer in [Ok(Some(stable())), Ok(None), Err(GroupError::NotCoordinator)] {
-                let group = described(GroupId::default(), answer, version >= 3, version);
+                let group = described(GroupId::default(), answer, (version >= 3).then_some(8), version);
                 let response = DescribeGroupsResponse::default().with_groups(vec![group]);
                 assert!(encode_response(&response, version).is_ok(), "{version}");
             }
@@ -124,8 +134,8 @@ mod tests {
 
     #[test]
     fn a_group_that_does_not_exist_is_an_error_from_version_6() {
-        let old = described(GroupId::default(), Ok(None), false, 5);
-        let new = described(GroupId(text("g")), Ok(None), false, 6);
+        let old = described(GroupId::default(), Ok(None), None, 5);
+        let new = described(GroupId(text("g")), Ok(None), None, 6);
         assert_eq!((old.error_code, old.group_state.as_str()), (0, "Dead"));
         assert_eq!((new.error_code, new.error_message.as_deref()), (69, Some("Group g not found.")));
     }

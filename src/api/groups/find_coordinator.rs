@@ -4,6 +4,8 @@
 //! - A group's coordinator leads the partition of `__consumer_offsets` that Java's hash of the group id names, that of
 //!   a transactional id (key type 1) the partition of `__transaction_state`. A missing topic is created; until it has
 //!   leaders the answer is COORDINATOR_NOT_AVAILABLE (15), which clients retry.
+//! - Needs DESCRIBE of the group or transactional id: GROUP_AUTHORIZATION_FAILED (30),
+//!   TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53).
 //! - Key type 2 (share groups) and others: INVALID_REQUEST (42).
 //! - An empty group id is legal: old consumers commit under it.
 //! - From version 4 on keys come in a batch, each with its own error and, as in Kafka, an empty message.
@@ -19,12 +21,14 @@ use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId as WireBrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::api::authorization::Authorization;
 use crate::api::cluster::metadata::endpoint;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::internal_topics;
 use crate::cluster::image::ClusterImage;
 use crate::coordinator::partition_for;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::topic::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 
 const GROUP: i8 = 0;
@@ -36,19 +40,47 @@ pub(crate) struct FindCoordinator;
 impl Handler for FindCoordinator {
     type Req = FindCoordinatorRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=6;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::Describe, ResourceType::Group),
+        (Operation::Describe, ResourceType::TransactionalId),
+    ]);
 
     async fn handle(ctx: RequestContext, req: FindCoordinatorRequest) -> Reply<FindCoordinatorResponse> {
-        let Some(topic) = topic_of(req.key_type).filter(|topic| ctx.image().topic(topic).is_none()) else {
-            return Reply::Now(respond(&ctx, &req, None));
+        let refused = refused(&ctx, &req);
+        let asks = refused.iter().any(Option::is_none);
+        let missing = topic_of(req.key_type).filter(|topic| asks && ctx.image().topic(topic).is_none());
+        let Some(topic) = missing else {
+            return Reply::Now(respond(&ctx, &req, &refused));
         };
         Reply::Later(
             async move {
-                let refused = internal_topics::ensure(&ctx, topic).await.err();
-                respond(&ctx, &req, refused)
+                let mut refused = refused;
+                if let Err(error) = internal_topics::ensure(&ctx, topic).await {
+                    refused.iter_mut().for_each(|refused| *refused = refused.or(Some(error)));
+                }
+                respond(&ctx, &req, &refused)
             }
             .boxed(),
         )
     }
+}
+
+fn keys(version: i16, req: &FindCoordinatorRequest) -> &[StrBytes] {
+    if version < VERSION_BATCH { std::slice::from_ref(&req.key) } else { &req.coordinator_keys }
+}
+
+/// Why a key is not looked for, for each in order.
+fn refused(ctx: &RequestContext, req: &FindCoordinatorRequest) -> Vec<Option<ResponseError>> {
+    let refused = |key: &StrBytes| match req.key_type {
+        GROUP if !ctx.may(Operation::Describe, ResourceType::Group, key) => {
+            Some(ResponseError::GroupAuthorizationFailed)
+        }
+        TRANSACTION if !ctx.may(Operation::Describe, ResourceType::TransactionalId, key) => {
+            Some(ResponseError::TransactionalIdAuthorizationFailed)
+        }
+        _ => None,
+    };
+    keys(ctx.version, req).iter().map(refused).collect()
 }
 
 /// The internal topic that keeps what keys of this type name.
@@ -69,16 +101,16 @@ struct CoordinatorNode {
 fn respond(
     ctx: &RequestContext,
     req: &FindCoordinatorRequest,
-    refused: Option<ResponseError>,
+    refused: &[Option<ResponseError>],
 ) -> FindCoordinatorResponse {
     let image = ctx.image();
-    let find = |key: &str| match refused {
-        Some(error) => Err(error),
+    let find = |key: &str, refused: &Option<ResponseError>| match refused {
+        Some(error) => Err(*error),
         None => find(ctx, &image, req.key_type, key),
     };
     if ctx.version < VERSION_BATCH {
         let response = FindCoordinatorResponse::default();
-        return match find(req.key.as_str()) {
+        return match find(req.key.as_str(), &refused[0]) {
             Ok(found) => response
                 .with_node_id(WireBrokerId(found.node))
                 .with_host(StrBytes::from_string(found.host))
@@ -91,9 +123,9 @@ fn respond(
                 .with_error_message((ctx.version >= 1).then(|| StrBytes::from_string(error.to_string()))),
         };
     }
-    let coordinators = req.coordinator_keys.iter().map(|key| {
+    let coordinators = req.coordinator_keys.iter().zip(refused).map(|(key, refused)| {
         let coordinator = Coordinator::default().with_key(key.clone());
-        match find(key.as_str()) {
+        match find(key.as_str(), refused) {
             Ok(found) => coordinator
                 .with_node_id(WireBrokerId(found.node))
                 .with_host(StrBytes::from_string(found.host))

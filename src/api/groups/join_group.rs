@@ -6,6 +6,7 @@
 //! - Session time-out out of range: INVALID_SESSION_TIMEOUT (26). Another protocol type, or no protocol in common:
 //!   INCONSISTENT_GROUP_PROTOCOL (23). No room: GROUP_MAX_SIZE_REACHED (81), also when the members of a group would
 //!   hold more metadata than `GROUP_METADATA_BYTES_MAX`. A replaced static member: FENCED_INSTANCE_ID (82).
+//! - Needs READ of the group: GROUP_AUTHORIZATION_FAILED (30).
 //!
 //! Versions: 0 has no rebalance time-out, the session's is taken; 1 rebalance time-out (KIP-62); 2–3 throttle time; 4
 //! member id required (KIP-394); 5 instance id (KIP-345); 6 flexible; 7 protocol type, nullable protocol (KIP-559); 8
@@ -17,14 +18,17 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_group_answer;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::strings::{opt_str, opt_text, str_arc, text};
 use crate::coordinator::group::request::{JoinReply, JoinRequest, JoinedMember};
+use crate::types::acl::{Operation, ResourceType};
 
 /// JoinGroup.
 #[derive(Debug)]
@@ -33,13 +37,26 @@ pub(crate) struct JoinGroup;
 impl Handler for JoinGroup {
     type Req = JoinGroupRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=9;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Read, ResourceType::Group)]);
 
     async fn handle(ctx: RequestContext, req: JoinGroupRequest) -> Reply<JoinGroupResponse> {
         let version = ctx.version;
+        if !ctx.may(Operation::Read, ResourceType::Group, &req.group_id) {
+            return Reply::Now(unauthorized(version));
+        }
         let groups = ctx.handles.groups.clone();
         let answer = groups.join(request(&ctx, groups.random(), req)).await;
         Reply::Later(answer.map(move |reply| response(reply, version)).boxed())
     }
+}
+
+/// Source: Kafka 3.9 `JoinGroupRequest.getErrorResponse`.
+fn unauthorized(version: i16) -> JoinGroupResponse {
+    JoinGroupResponse::default()
+        .with_error_code(ResponseError::GroupAuthorizationFailed.code())
+        .with_generation_id(-1)
+        .with_protocol_type(None)
+        .with_protocol_name((version < 7).then(|| text("")))
 }
 
 fn request(ctx: &RequestContext, random: u128, req: JoinGroupRequest) -> JoinRequest {

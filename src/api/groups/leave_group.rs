@@ -2,22 +2,25 @@
 //!
 //! Behaviour: from version 3 on a batch with an error per member; before, one member whose error is the request's. A
 //! member without id but with an instance id is removed by an administrator. Not a member: UNKNOWN_MEMBER_ID (25);
-//! replaced: FENCED_INSTANCE_ID (82).
+//! replaced: FENCED_INSTANCE_ID (82). Needs READ of the group: GROUP_AUTHORIZATION_FAILED (30).
 //! Versions: 1–2 throttle time; 3 batch and instance id (KIP-345); 4 flexible; 5 reason (KIP-800). Ignored: nothing.
 //! Source: Kafka 3.9 `GroupCoordinator.handleLeaveGroup`, `LeaveGroupResponse`.
 
 use std::ops::RangeInclusive;
 
 use futures_util::FutureExt;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::{of_group_answer, of_group_error};
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::strings::{opt_str, opt_text, str_arc, text};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::request::{LeaveRequest, LeavingMember};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits;
 
 /// LeaveGroup.
@@ -27,10 +30,15 @@ pub(crate) struct LeaveGroup;
 impl Handler for LeaveGroup {
     type Req = LeaveGroupRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Read, ResourceType::Group)]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
         let version = ctx.version;
+        if !ctx.may(Operation::Read, ResourceType::Group, &req.group_id) {
+            let refused = ResponseError::GroupAuthorizationFailed.code();
+            return Reply::Now(LeaveGroupResponse::default().with_error_code(refused));
+        }
         let members = members(&req, version);
         let leaving = LeaveRequest { group: str_arc(&req.group_id), members: members.clone() };
         let answer = ctx.handles.groups.leave(leaving).await;

@@ -1,6 +1,8 @@
 //! OffsetCommit (8), versions 2–9: remember how far a group has read.
 //!
 //! Behaviour
+//! - Needs READ of the group, GROUP_AUTHORIZATION_FAILED (30) for every partition else, and of each topic,
+//!   TOPIC_AUTHORIZATION_FAILED (29).
 //! - A partition that does not exist: UNKNOWN_TOPIC_OR_PARTITION (3); the others are committed all the same.
 //! - Generation −1 without a member id is a simple consumer's or an administrator's: accepted while the group is empty,
 //!   else UNKNOWN_MEMBER_ID (25). While the group waits for its assignment: REBALANCE_IN_PROGRESS (27).
@@ -15,15 +17,18 @@
 use std::ops::RangeInclusive;
 
 use futures_util::FutureExt;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_group_error;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::committed;
 use crate::api::shared::strings::{opt_str, str_arc};
 use crate::coordinator::group::request::{CommitReply, CommitRequest, CommittedOffset};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits;
 
 /// OffsetCommit.
@@ -33,14 +38,21 @@ pub(crate) struct OffsetCommit;
 impl Handler for OffsetCommit {
     type Req = OffsetCommitRequest;
     const VERSIONS: RangeInclusive<i16> = 2..=9;
+    const AUTHORIZATION: Authorization =
+        Authorization::Of(&[(Operation::Read, ResourceType::Group), (Operation::Read, ResourceType::Topic)]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: OffsetCommitRequest) -> Reply<OffsetCommitResponse> {
-        let offsets = known_offsets(&ctx, &req);
-        if offsets.iter().all(Option::is_none) {
-            return Reply::Now(response(&req, &vec![false; offsets.len()], &CommitReply::default()));
+        if !ctx.may(Operation::Read, ResourceType::Group, &req.group_id) {
+            let count = req.topics.iter().map(|topic| topic.partitions.len()).sum();
+            let refused = vec![Some(ResponseError::GroupAuthorizationFailed); count];
+            return Reply::Now(response(&req, &refused, &CommitReply::default()));
         }
-        let known: Vec<bool> = offsets.iter().map(Option::is_some).collect();
+        let offsets = known_offsets(&ctx, &req);
+        let known: Vec<Option<ResponseError>> = offsets.iter().map(|offset| offset.as_ref().err().copied()).collect();
+        if !known.contains(&None) {
+            return Reply::Now(response(&req, &known, &CommitReply::default()));
+        }
         let answer = ctx
             .handles
             .groups
@@ -57,7 +69,7 @@ impl Handler for OffsetCommit {
     }
 }
 
-fn known_offsets(ctx: &RequestContext, req: &OffsetCommitRequest) -> Vec<Option<CommittedOffset>> {
+fn known_offsets(ctx: &RequestContext, req: &OffsetCommitRequest) -> Vec<Result<CommittedOffset, ResponseError>> {
     let topics = req.topics.iter().map(|topic| {
         let requested = topic.partitions.iter().map(|partition| {
             let metadata = partition.committed_metadata.as_deref();
@@ -65,11 +77,11 @@ fn known_offsets(ctx: &RequestContext, req: &OffsetCommitRequest) -> Vec<Option<
         });
         (topic.name.as_str(), requested)
     });
-    committed::known_offsets(&ctx.image(), topics)
+    committed::known_offsets(ctx, topics)
 }
 
-/// `known`: which partitions were asked to be committed; the reply counts only those.
-fn response(req: &OffsetCommitRequest, known: &[bool], reply: &CommitReply) -> OffsetCommitResponse {
+/// `known`: why a partition was not asked to be committed; the reply counts only the others.
+fn response(req: &OffsetCommitRequest, known: &[Option<ResponseError>], reply: &CommitReply) -> OffsetCommitResponse {
     let requested = req.topics.iter().map(|topic| (&topic.name, topic.partitions.iter().map(|p| p.partition_index)));
     let partition =
         |index, code| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code);
@@ -94,7 +106,7 @@ mod tests {
         let req = OffsetCommitRequest::default().with_topics(vec![topic]);
         // Partition 1 does not exist; of the three that were asked for, the second has too much metadata.
         let reply = CommitReply { error: Some(GroupError::RebalanceInProgress), too_long: vec![1] };
-        let response = response(&req, &[true, false, true, true], &reply);
+        let response = response(&req, &[None, Some(ResponseError::UnknownTopicOrPartition), None, None], &reply);
         let codes: Vec<i16> = response.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
         assert_eq!(codes, [27, 3, 12, 27]);
         for version in OffsetCommit::VERSIONS {

@@ -1,6 +1,7 @@
 //! DeleteRecords (21), versions 0–2: moves the start of logs, so that what lies below can be read no more.
 //!
 //! Behaviour
+//! - Needs DELETE of each topic: TOPIC_AUTHORIZATION_FAILED (29).
 //! - Offset −1: up to the high watermark. Above it, or another negative one: OFFSET_OUT_OF_RANGE (1). One below the log
 //!   start changes nothing.
 //! - A topic whose `cleanup.policy` lacks `delete`: POLICY_VIOLATION (44). An internal one: INVALID_TOPIC_EXCEPTION
@@ -27,6 +28,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code;
 use crate::api::handler::{Handler, Reply};
@@ -35,6 +37,7 @@ use crate::replica::change::Changed;
 use crate::replica::delete_records::{Moved, delete_records};
 use crate::replica::partition::Partition;
 use crate::task;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{Offset, TopicName};
 
 /// As an offset: the high watermark.
@@ -47,6 +50,7 @@ pub(crate) struct DeleteRecords;
 impl Handler for DeleteRecords {
     type Req = DeleteRecordsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Delete, ResourceType::Topic)]);
 
     async fn handle(ctx: RequestContext, req: DeleteRecordsRequest) -> Reply<DeleteRecordsResponse> {
         let deadline = Instant::now() + Duration::from_millis(u64::try_from(req.timeout_ms).unwrap_or(0));
@@ -85,11 +89,19 @@ fn write(ctx: &RequestContext, req: &DeleteRecordsRequest) -> Vec<Of<Deleted>> {
         let offsets = topics.entry(&topic.name.0).or_default();
         offsets.extend(topic.partitions.iter().map(|asked| (asked.partition_index, asked.offset)));
     }
+    let refused = ctx.refused(Operation::Delete, ResourceType::Topic, topics.keys().map(|topic| topic.as_str()));
     let queued: Vec<_> = topics
         .into_iter()
         .map(|(topic, offsets)| {
             let name = TopicName::new(topic.as_str());
-            let changes = offsets.into_iter().map(|(index, offset)| (index, change(ctx, &name, index, offset)));
+            let is_refused = refused.contains(topic.as_str());
+            let changes = offsets.into_iter().map(|(index, offset)| {
+                let change = match is_refused {
+                    true => Err(ResponseError::TopicAuthorizationFailed),
+                    false => change(ctx, &name, index, offset),
+                };
+                (index, change)
+            });
             (topic.clone(), changes.collect::<Vec<_>>())
         })
         .collect();

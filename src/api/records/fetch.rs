@@ -7,6 +7,8 @@
 //! - Answers at once when `min_bytes` are there, `max_wait_ms` is not positive, or any partition has an error; else it
 //!   parks until the bytes come, a partition changes its role, or the time is over.
 //! - Sessions (KIP-227) as `replica::sessions` says; an incremental answer names only what has news.
+//! - Consumers need READ of each topic, followers CLUSTER_ACTION on the cluster: TOPIC_AUTHORIZATION_FAILED (29) for
+//!   the partition else.
 //! - Leader epochs: older than ours FENCED_LEADER_EPOCH (74), newer UNKNOWN_LEADER_EPOCH (75), also where this broker
 //!   does not lead (NOT_LEADER_OR_FOLLOWER, 6). Below the log start or above the end: OFFSET_OUT_OF_RANGE (1) with the
 //!   log start. A diverging `last_fetched_epoch` (12+) is answered with the epoch and end offset where the logs part,
@@ -43,6 +45,7 @@ use kafka_protocol::protocol::StrBytes;
 use self::answer::{encode, tell};
 use self::part::{Fetched, Gathered, Limits, Part, is_due, refused};
 use self::room::read;
+use crate::api::authorization::Authorization;
 use crate::api::context::{Audience, RequestContext};
 use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row};
@@ -52,6 +55,7 @@ use crate::replica::partition::Partition;
 use crate::replica::selector;
 use crate::replica::sessions::{FetchKey, SessionError, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 use crate::wire::codec;
@@ -71,6 +75,10 @@ pub(crate) const ROW: Row = Row {
     run,
     flexible: |version| version >= 12,
     for_brokers: false,
+    authorization: Authorization::Of(&[
+        (Operation::ClusterAction, ResourceType::Cluster),
+        (Operation::Read, ResourceType::Topic),
+    ]),
 };
 
 fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
@@ -119,10 +127,15 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
             return encode(&ctx, code, 0, false, Gathered::nothing(&ctx));
         }
     };
+    let may = may_read(&ctx, &request, &wanted);
     let refusal = refusal(&request);
     let selects = config.replica_selector.is_some() && limits.any_replica && !request.rack_id.is_empty();
     let rack = selects.then_some(&request.rack_id);
-    let parts = wanted.into_iter().map(|(key, wanted)| find(&ctx, key, wanted, refusal)).collect();
+    let part = |(at, (key, wanted))| match may.get(at) {
+        Some(false) => Part::refused(key, wanted, ResponseError::TopicAuthorizationFailed),
+        Some(true) | None => find(&ctx, key, wanted, refusal),
+    };
+    let parts = wanted.into_iter().enumerate().map(part).collect();
     let mut gathered = Gathered { parts, ..Gathered::nothing(&ctx) };
     prefer(&ctx, rack, &mut gathered.parts);
     gather(&ctx, &mut gathered, limits).await;
@@ -142,6 +155,28 @@ fn count(gathered: &Gathered) {
             replica.traffic.bytes_out.add(part.found.bytes as u64);
         }
     }
+}
+
+/// Whether each partition may be read; empty if all may. One whose topic is not known is not asked for.
+fn may_read(ctx: &RequestContext, request: &FetchRequest, wanted: &[(FetchKey, Wanted)]) -> Vec<bool> {
+    if ctx.handles.authorizer.is_none() {
+        return Vec::new();
+    }
+    if replica_fetch::replica(request).is_some() {
+        let may = ctx.may_on_cluster(Operation::ClusterAction);
+        return if may { Vec::new() } else { vec![false; wanted.len()] };
+    }
+    let image = ctx.image();
+    let name = |(key, _): &(FetchKey, Wanted)| match &key.0 {
+        TopicRef::Name(name) => Some(name.clone()),
+        TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.clone()),
+    };
+    let names: Vec<Option<TopicName>> = wanted.iter().map(name).collect();
+    let refused = ctx.refused(Operation::Read, ResourceType::Topic, names.iter().flatten().map(TopicName::as_str));
+    if refused.is_empty() {
+        return Vec::new();
+    }
+    names.iter().map(|name| !name.as_ref().is_some_and(|name| refused.contains(name.as_str()))).collect()
 }
 
 /// Why no partition of the request is read.

@@ -1,6 +1,7 @@
 //! ListOffsets (2), versions 1–10: offsets by time.
 //!
 //! Behaviour
+//! - Needs DESCRIBE of each topic: TOPIC_AUTHORIZATION_FAILED (29).
 //! - Timestamp −1: the high watermark (read_committed: the last stable offset); −2: the log start; −3 (7+): the record
 //!   with the largest timestamp; −4 (8+): the earliest local offset, here the log start; −5 (9+): the latest tiered
 //!   offset, here none; −6 (11+) does not exist yet. Other negatives, or one too new for the version:
@@ -25,6 +26,7 @@ use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::isolation::read_committed;
@@ -33,6 +35,7 @@ use crate::api::shared::repeated::repeated;
 use crate::replica::partition::Partition;
 use crate::replica::view::PartitionView;
 use crate::task;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{LeaderEpoch, Offset};
 
 const LATEST: i64 = -1;
@@ -50,6 +53,7 @@ pub(crate) struct ListOffsets;
 impl Handler for ListOffsets {
     type Req = ListOffsetsRequest;
     const VERSIONS: RangeInclusive<i16> = 1..=10;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Describe, ResourceType::Topic)]);
 
     async fn handle(ctx: RequestContext, req: ListOffsetsRequest) -> Reply<ListOffsetsResponse> {
         // A search by time may read from disk.
@@ -62,9 +66,13 @@ fn respond(ctx: &RequestContext, req: &ListOffsetsRequest) -> ListOffsetsRespons
         repeated(req.topics.iter().flat_map(|topic| {
             topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index))
         }));
+    let refused = ctx.refused(Operation::Describe, ResourceType::Topic, req.topics.iter().map(|topic| &**topic.name));
     let topics = req.topics.iter().map(|topic| {
+        let is_refused = refused.contains(&topic.name);
         let partitions = topic.partitions.iter().map(|wanted| {
-            let answer = if twice.contains(&(topic.name.as_str(), wanted.partition_index)) {
+            let answer = if is_refused {
+                Err(ResponseError::TopicAuthorizationFailed)
+            } else if twice.contains(&(topic.name.as_str(), wanted.partition_index)) {
                 Err(ResponseError::InvalidRequest)
             } else {
                 find(ctx, topic.name.as_str(), wanted, &Reader::of(req))

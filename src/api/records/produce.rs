@@ -10,6 +10,8 @@
 //!   acks=0 has no answer, and an error closes the connection.
 //! - Clients may not write `__consumer_offsets` or `__transaction_state` (INVALID_TOPIC_EXCEPTION), save the admin
 //!   client.
+//! - Needs WRITE of each topic, TOPIC_AUTHORIZATION_FAILED (29), and for transactional batches WRITE of the
+//!   transactional id.
 //! - Transactional batches need a transactional id (else TRANSACTIONAL_ID_AUTHORIZATION_FAILED for all partitions), and
 //!   the first of a transaction in each partition is verified with the id's coordinator: INVALID_TXN_STATE (48) if it
 //!   was not added to the transaction, NOT_ENOUGH_REPLICAS (19) while the coordinator cannot say.
@@ -32,6 +34,7 @@ use kafka_protocol::messages::produce_response::{
 use kafka_protocol::messages::{ProduceResponse, TopicName as WireTopicName};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row, encoded};
@@ -42,6 +45,7 @@ use crate::metrics::Traffic;
 use crate::record::validate::validate;
 use crate::replica::ack::{Ack, AckError, Acked, Completion};
 use crate::replica::partition::{AckAt, AppendRefused, Partition, Unwritten};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
 use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
 
@@ -60,6 +64,10 @@ pub(crate) const ROW: Row = Row {
     run,
     flexible: |version| version >= 9,
     for_brokers: false,
+    authorization: Authorization::Of(&[
+        (Operation::Write, ResourceType::TransactionalId),
+        (Operation::Write, ResourceType::Topic),
+    ]),
 };
 
 /// What became of one partition, until its ack is known.
@@ -108,15 +116,59 @@ fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
             return std::future::ready(Outcome::Close(CloseReason::Malformed(error.to_string()))).boxed();
         }
     };
-    if request.transactional_id.is_none() {
-        return std::future::ready(stage_one(ctx, request, &Verified::default())).boxed();
+    let permit = Permit::of(&ctx, &request);
+    if request.transactional_id.is_none() || permit.refused.is_some() {
+        return std::future::ready(stage_one(ctx, request, &permit, &Verified::default())).boxed();
     }
     async move {
-        let names: Vec<_> = request.topics.iter().map(|topic| resolve(&ctx, &topic.topic).ok()).collect();
+        let topics = request.topics.iter().enumerate();
+        let names: Vec<_> = topics
+            .map(|(at, topic)| resolve(&ctx, &topic.topic).ok().filter(|_| permit.refusal_of(at).is_none()))
+            .collect();
         let verified = verify(&ctx, &request, &names).await;
-        stage_one(ctx, request, &verified)
+        stage_one(ctx, request, &permit, &verified)
     }
     .boxed()
+}
+
+/// What of a request may be written. What counts are its batches: a request may say of itself what it likes
+/// (CVE-2018-17196).
+#[derive(Debug, Default)]
+struct Permit {
+    /// Why nothing is.
+    refused: Option<ResponseError>,
+    /// Whether a topic is not, by its place in the request; empty if all may be written.
+    refused_topics: Vec<bool>,
+}
+
+impl Permit {
+    fn of(ctx: &RequestContext, request: &ProduceRequest) -> Self {
+        let id = request.transactional_id.as_deref();
+        if ctx.handles.authorizer.is_none() && id.is_some() {
+            return Self::default();
+        }
+        let may = |id: &str| ctx.may(Operation::Write, ResourceType::TransactionalId, id);
+        if has_transactional_records(request) && !id.is_some_and(may) {
+            let refused = Some(ResponseError::TransactionalIdAuthorizationFailed);
+            return Self { refused, refused_topics: Vec::new() };
+        }
+        if ctx.handles.authorizer.is_none() {
+            return Self::default();
+        }
+        let names: Vec<Option<TopicName>> =
+            request.topics.iter().map(|topic| name_of(ctx, &topic.topic).ok()).collect();
+        let refused = ctx.refused(Operation::Write, ResourceType::Topic, names.iter().flatten().map(TopicName::as_str));
+        if refused.is_empty() {
+            return Self::default();
+        }
+        let is_refused = |name: &Option<TopicName>| name.as_ref().is_some_and(|name| refused.contains(name.as_str()));
+        Self { refused: None, refused_topics: names.iter().map(is_refused).collect() }
+    }
+
+    fn refusal_of(&self, topic: usize) -> Option<ResponseError> {
+        let is_refused = self.refused_topics.get(topic).copied().unwrap_or(false);
+        is_refused.then_some(ResponseError::TopicAuthorizationFailed)
+    }
 }
 
 /// Whether any batch is of a transaction.
@@ -125,23 +177,18 @@ fn has_transactional_records(request: &ProduceRequest) -> bool {
     partitions.any(|partition| is_transactional(partition.records.as_deref()))
 }
 
-fn stage_one(ctx: RequestContext, request: ProduceRequest, verified: &Verified) -> Outcome {
+fn stage_one(ctx: RequestContext, request: ProduceRequest, permit: &Permit, verified: &Verified) -> Outcome {
     let (acks, version) = (request.acks, ctx.version);
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let slots = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     let (completion, acked) = Completion::new(slots);
     let mut slot = 0;
-    let refuse_all = if !(-1..=1).contains(&acks) {
-        Some(ResponseError::InvalidRequiredAcks)
-    } else if request.transactional_id.is_none() && has_transactional_records(&request) {
-        Some(ResponseError::TransactionalIdAuthorizationFailed)
-    } else {
-        None
-    };
+    let bad_acks = (!(-1..=1).contains(&acks)).then_some(ResponseError::InvalidRequiredAcks);
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut unwritten = Vec::new();
-    for topic in request.topics {
+    for (at, topic) in request.topics.into_iter().enumerate() {
         let name = resolve(&ctx, &topic.topic);
+        let refuse_all = permit.refused.or_else(|| permit.refusal_of(at)).or(bad_acks);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let index = partition.index;
@@ -194,14 +241,18 @@ fn unanswered(acked: Acked) -> Outcome {
 /// request there, so it gets the time of an ordinary write here.
 const MINIMUM_WAIT: Duration = Duration::from_millis(200);
 
-fn resolve(ctx: &RequestContext, topic: &TopicRef) -> Result<TopicName, ResponseError> {
-    let name = match topic {
-        TopicRef::Name(name) => TopicName::new(name),
+fn name_of(ctx: &RequestContext, topic: &TopicRef) -> Result<TopicName, ResponseError> {
+    match topic {
+        TopicRef::Name(name) => Ok(TopicName::new(name)),
         TopicRef::Id(id) => {
             let image = ctx.image();
-            image.topic_by_id(TopicId(*id)).ok_or(ResponseError::UnknownTopicId)?.name.clone()
+            Ok(image.topic_by_id(TopicId(*id)).ok_or(ResponseError::UnknownTopicId)?.name.clone())
         }
-    };
+    }
+}
+
+fn resolve(ctx: &RequestContext, topic: &TopicRef) -> Result<TopicName, ResponseError> {
+    let name = name_of(ctx, topic)?;
     if name.is_internal() && ctx.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(ResponseError::InvalidTopicException);
     }

@@ -9,12 +9,14 @@
 //!   or later does, there is no session: the answer has session id 0.
 //! - A topic id that the image does not have: UNKNOWN_TOPIC_ID (100).
 //! - Records do not count against the budget of consumers' replies: acks=all waits for them.
+//! - Needs CLUSTER_ACTION on the cluster: TOPIC_AUTHORIZATION_FAILED (29) for every partition else.
 //! - Refused, by closing the connection, on listeners of clients (CVE-2018-1288).
 //!
 //! Versions: 12 names and divergence; 13 topic ids; 15 replica state instead of the replica id; 16 leader hints
 //! (KIP-951). Ignored: isolation, rack.
 //! Source: Kafka 3.9 `KafkaApis.handleFetchRequest`, `ReplicaManager.fetchMessages`.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 
@@ -23,7 +25,8 @@ use crate::api::error_code::{of_fetch_refused, of_session_error};
 use crate::api::handler::Outcome;
 use crate::api::records::fetched::by_topic;
 use crate::api::shared::leader_hints;
-use crate::replica::leader_link::{FetchAsk, FetchRefused, Fetched, PartitionAsk, PartitionId, SessionAsk};
+use crate::replica::leader_link::{FetchAsk, FetchRefused, Fetched, PartitionAsk, PartitionId, SessionAsk, TopicRef};
+use crate::types::acl::Operation;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName};
 use crate::wire::fetch::{self, FetchResponse, FetchedPartition};
 
@@ -39,6 +42,9 @@ pub(super) fn replica(request: &FetchRequest) -> Option<BrokerId> {
 
 /// Answers a fetch of `replica`.
 pub(super) async fn answer(ctx: RequestContext, replica: BrokerId, request: FetchRequest) -> Outcome {
+    if !ctx.may_on_cluster(Operation::ClusterAction) {
+        return Outcome::Now(fetch::encode(unauthorized(&ctx, &request), ctx.version));
+    }
     let mut response = match ctx.handles.follower_fetches.fetch(ask(&ctx, replica, &request)).await {
         Ok(answer) => {
             let told = answer.partitions.into_iter().map(|(key, found)| {
@@ -51,6 +57,27 @@ pub(super) async fn answer(ctx: RequestContext, replica: BrokerId, request: Fetc
     };
     leader_hints::of_fetch(&ctx, &mut response);
     Outcome::Now(fetch::encode(response, ctx.version))
+}
+
+/// Every partition that is named is refused, and no session is opened; one that was is gone.
+fn unauthorized(ctx: &RequestContext, request: &FetchRequest) -> FetchResponse {
+    if request.session_id != 0 && request.topics.is_empty() {
+        let error = ResponseError::FetchSessionIdNotFound;
+        return FetchResponse { error_code: error.code(), ..FetchResponse::default() };
+    }
+    let by_name = ctx.version < VERSION_TOPIC_IDS;
+    let refused = request.topics.iter().flat_map(|topic| {
+        let name = match by_name {
+            true => TopicRef::Name(TopicName::new(topic.topic.as_str())),
+            false => TopicRef::Id(TopicId(topic.topic_id)),
+        };
+        topic.partitions.iter().map(move |partition| {
+            let index = PartitionIndex(partition.partition);
+            let refused = FetchedPartition::failed(index, ResponseError::TopicAuthorizationFailed.code());
+            ((name.clone(), index), refused)
+        })
+    });
+    FetchResponse { topics: by_topic(refused), ..FetchResponse::default() }
 }
 
 fn ask(ctx: &RequestContext, replica: BrokerId, request: &FetchRequest) -> FetchAsk {

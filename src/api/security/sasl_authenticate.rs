@@ -10,6 +10,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 
@@ -18,6 +19,7 @@ pub(crate) struct SaslAuthenticate;
 impl Handler for SaslAuthenticate {
     type Req = SaslAuthenticateRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
+    const AUTHORIZATION: Authorization = Authorization::Nothing("it is how clients say who they are");
     const FRAME_BYTES_MAX: usize = 512 << 10;
 
     async fn handle(_: RequestContext, _: SaslAuthenticateRequest) -> Reply<SaslAuthenticateResponse> {

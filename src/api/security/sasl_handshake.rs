@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{SaslHandshakeRequest, SaslHandshakeResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 
@@ -17,6 +18,7 @@ pub(crate) struct SaslHandshake;
 impl Handler for SaslHandshake {
     type Req = SaslHandshakeRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const AUTHORIZATION: Authorization = Authorization::Nothing("it is how clients say who they are");
     const FRAME_BYTES_MAX: usize = 512 << 10;
 
     async fn handle(_: RequestContext, _: SaslHandshakeRequest) -> Reply<SaslHandshakeResponse> {

@@ -1,6 +1,8 @@
 //! What AlterConfigs and IncrementalAlterConfigs share: the change, its checks, the write and its effect.
 //!
 //! Behaviour
+//! - Needs ALTER_CONFIGS of the topic, TOPIC_AUTHORIZATION_FAILED (29), or on the cluster,
+//!   CLUSTER_AUTHORIZATION_FAILED (31), which is asked after the change was found to be legal.
 //! - Topic (2): an empty name: INVALID_REQUEST (42); unknown: UNKNOWN_TOPIC_OR_PARTITION (3). What the change leads to
 //!   is checked as a whole: INVALID_CONFIG (40).
 //! - Broker (4): an empty name means all brokers, else this broker's number; another's, or what cannot change while a
@@ -17,7 +19,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 use tracing::warn;
 
-use crate::api::context::Handles;
+use crate::api::context::{Handles, RequestContext};
 use crate::api::shared::changes::{
     APPEND, Base, Change, DELETE, Resource, SET, SUBTRACT, check_is_me, invalid_config, invalid_request,
 };
@@ -29,6 +31,7 @@ use crate::cluster::znodes::config::{Entity, Overrides};
 use crate::config::setting::{Kind, Setting};
 use crate::config::{Config, DynamicLevel, broker, topic};
 use crate::types::TopicName;
+use crate::types::acl::{Operation, ResourceType};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -42,13 +45,13 @@ pub(in crate::api) type Answered = (i8, StrBytes, i16, Option<StrBytes>);
 
 /// Changes the settings of every resource and answers for each, in order.
 pub(in crate::api) async fn alter<A>(
-    handles: &Handles,
+    ctx: &RequestContext,
     resources: Vec<Resource<'_>>,
     base: Base,
     validate_only: bool,
     answer: impl Fn(Answered) -> A,
 ) -> Vec<A> {
-    let results = alter_all(handles, &resources, base, validate_only).await;
+    let results = alter_all(ctx, &resources, base, validate_only).await;
     let answered = resources.iter().zip(results).map(|(resource, result)| {
         let (error_code, message) = wire_outcome(result);
         answer((resource.kind, resource.name.clone(), error_code, message))
@@ -57,7 +60,7 @@ pub(in crate::api) async fn alter<A>(
 }
 
 async fn alter_all(
-    handles: &Handles,
+    ctx: &RequestContext,
     resources: &[Resource<'_>],
     base: Base,
     validate_only: bool,
@@ -67,17 +70,28 @@ async fn alter_all(
     for resource in resources {
         results.push(match twice.contains(&resource.identity()) {
             true => Err(invalid_request("Each resource must appear at most once.")),
-            false => alter_one(handles, resource, base, validate_only).await,
+            false => alter_one(ctx, resource, base, validate_only).await,
         });
     }
     results
 }
 
 /// Tries several times if others change the same meanwhile.
-async fn alter_one(handles: &Handles, resource: &Resource<'_>, base: Base, validate_only: bool) -> Result<(), Refusal> {
+async fn alter_one(
+    ctx: &RequestContext,
+    resource: &Resource<'_>,
+    base: Base,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let handles = &*ctx.handles;
     check_changes(&resource.changes)?;
     if resource.kind == BROKER_LOGGER {
+        authorize(ctx, resource)?;
         return loggers::alter(handles, resource, base, validate_only);
+    }
+    if resource.kind == TOPIC {
+        // Whether there is such a topic is not told to those who may not change it.
+        authorize(ctx, resource)?;
     }
     let entity = entity(handles, resource.kind, resource.name)?;
     for attempt in 1.. {
@@ -85,6 +99,9 @@ async fn alter_one(handles: &Handles, resource: &Resource<'_>, base: Base, valid
         let base = if base == Base::Existing { existing.overrides.clone() } else { Overrides::new() };
         let overrides = changed(base, &resource.changes, row_for(&entity))?;
         check(&handles.config.current(), &entity, &overrides)?;
+        if resource.kind != TOPIC {
+            authorize(ctx, resource)?;
+        }
         if validate_only || overrides == existing.overrides {
             return Ok(());
         }
@@ -106,6 +123,17 @@ async fn alter_one(handles: &Handles, resource: &Resource<'_>, base: Base, valid
         handles.config.apply(handles.dynamic_config.brokers());
     }
     Ok(())
+}
+
+fn authorize(ctx: &RequestContext, resource: &Resource<'_>) -> Result<(), Refusal> {
+    let (may, error) = match resource.kind {
+        TOPIC => {
+            let may = ctx.may(Operation::AlterConfigs, ResourceType::Topic, resource.name);
+            (may, ResponseError::TopicAuthorizationFailed)
+        }
+        _ => (ctx.may_on_cluster(Operation::AlterConfigs), ResponseError::ClusterAuthorizationFailed),
+    };
+    if may { Ok(()) } else { Err(Refusal::bare(error)) }
 }
 
 /// Whose settings are to change.

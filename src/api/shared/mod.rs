@@ -1,6 +1,7 @@
 //! What several handlers need; none of these is a handler.
 
 pub(super) mod alter;
+pub(super) mod authorization;
 pub(super) mod changes;
 pub(super) mod committed;
 pub(super) mod internal_topics;

@@ -1,6 +1,7 @@
 //! AlterPartitionReassignments (45), versions 0–1: move partitions to other replicas, or take that back.
 //!
 //! Behaviour
+//! - Needs ALTER of the cluster: CLUSTER_AUTHORIZATION_FAILED (31) for the whole answer and each partition.
 //! - Only the controller serves it: NOT_CONTROLLER (41) of the whole answer from others.
 //! - Replicas that are empty, negative, repeated, or would be added without being live: INVALID_REPLICA_ASSIGNMENT
 //!   (39). Unknown partition, or its topic is being deleted: UNKNOWN_TOPIC_OR_PARTITION (3). Null takes a
@@ -16,6 +17,7 @@
 
 use std::ops::RangeInclusive;
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
@@ -23,12 +25,14 @@ use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, TopicName as WireTopicName,
 };
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::refusal::{Refusal, controller_outcome, wire_outcome};
 use crate::api::shared::strings::text;
 use crate::controller::{ReassignmentResults, Wishes};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{BrokerId, TopicPartition};
 
 pub(crate) struct AlterPartitionReassignments;
@@ -36,12 +40,16 @@ pub(crate) struct AlterPartitionReassignments;
 impl Handler for AlterPartitionReassignments {
     type Req = AlterPartitionReassignmentsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Alter, ResourceType::Cluster)]);
 
     async fn handle(
         ctx: RequestContext,
         req: AlterPartitionReassignmentsRequest,
     ) -> Reply<AlterPartitionReassignmentsResponse> {
         let factor_may_change = ctx.version == 0 || req.allow_replication_factor_change;
+        if !ctx.may_on_cluster(Operation::Alter) {
+            return Reply::Now(unauthorized(&req).with_allow_replication_factor_change(factor_may_change));
+        }
         let response = match ctx.handles.controller.reassign(wishes(&req), factor_may_change).await {
             Ok(results) => respond(results),
             Err(error) => {
@@ -51,6 +59,22 @@ impl Handler for AlterPartitionReassignments {
         };
         Reply::Now(response.with_allow_replication_factor_change(factor_may_change))
     }
+}
+
+/// Source: Kafka 3.9 `AlterPartitionReassignmentsRequest.getErrorResponse`.
+fn unauthorized(req: &AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+    let error = ResponseError::ClusterAuthorizationFailed;
+    let message = || Some(text(error.to_string()));
+    let partition = |index| {
+        let refused = ReassignablePartitionResponse::default().with_partition_index(index);
+        refused.with_error_code(error.code()).with_error_message(message())
+    };
+    let topics = req.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|asked| partition(asked.partition_index)).collect();
+        ReassignableTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    let response = AlterPartitionReassignmentsResponse::default().with_responses(topics.collect());
+    response.with_error_code(error.code()).with_error_message(message())
 }
 
 fn wishes(req: &AlterPartitionReassignmentsRequest) -> Wishes {

@@ -4,6 +4,7 @@
 //! Behaviour
 //! - Only the controller serves it: NOT_CONTROLLER (41) from others. The same topic twice: INVALID_REQUEST (42). Marked
 //!   for deletion: INVALID_TOPIC_EXCEPTION (17). Unknown: UNKNOWN_TOPIC_OR_PARTITION (3).
+//! - Needs ALTER of each topic: TOPIC_AUTHORIZATION_FAILED (29).
 //! - The count must grow, else INVALID_PARTITIONS (37). More than 10,000 new partitions in one request:
 //!   POLICY_VIOLATION (44), as in KRaft.
 //! - Given assignments: one per new partition, live brokers without repetition, as many as partition 0 has; else
@@ -24,6 +25,7 @@ use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssign
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::{Handles, RequestContext};
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::refusal::Refusal;
@@ -33,6 +35,7 @@ use crate::cluster::admin::ExistingTopic;
 use crate::cluster::image::ClusterImage;
 use crate::cluster::placement::{self, Start};
 use crate::cluster::znodes::topics::Assignment;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::types::{BrokerId, PartitionIndex, TopicName};
 
@@ -44,9 +47,10 @@ type Entry = Result<usize, Refusal>;
 impl Handler for CreatePartitions {
     type Req = CreatePartitionsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=3;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Alter, ResourceType::Topic)]);
 
     async fn handle(ctx: RequestContext, req: CreatePartitionsRequest) -> Reply<CreatePartitionsResponse> {
-        let mut entries = grow_all(&ctx.handles, &req).await;
+        let mut entries = grow_all(&ctx, &req).await;
         if req.validate_only {
             return Reply::Now(respond(&req, entries));
         }
@@ -68,7 +72,8 @@ impl Handler for CreatePartitions {
     }
 }
 
-async fn grow_all(handles: &Handles, req: &CreatePartitionsRequest) -> Vec<Entry> {
+async fn grow_all(ctx: &RequestContext, req: &CreatePartitionsRequest) -> Vec<Entry> {
+    let handles = &*ctx.handles;
     let all = |refusal: Refusal| req.topics.iter().map(|_| Err(refusal.clone())).collect();
     if !handles.controller.is_active() {
         return all(Refusal::bare(ResponseError::NotController));
@@ -78,12 +83,16 @@ async fn grow_all(handles: &Handles, req: &CreatePartitionsRequest) -> Vec<Entry
         Err(error) => return all(error.into()),
     };
     let twice = repeated(req.topics.iter().map(|topic| topic.name.as_str()));
+    let names = req.topics.iter().map(|topic| topic.name.as_str()).filter(|name| !twice.contains(name));
+    let refused = ctx.refused(Operation::Alter, ResourceType::Topic, names);
     let mut left = PARTITIONS_PER_REQUEST_MAX;
     let mut entries = Vec::with_capacity(req.topics.len());
     for topic in &req.topics {
         let name = topic.name.as_str();
         entries.push(if twice.contains(name) {
             Err(Refusal::new(ResponseError::InvalidRequest, "Duplicate topic in request."))
+        } else if refused.contains(name) {
+            Err(Refusal::new(ResponseError::TopicAuthorizationFailed, "The topic authorization is failed."))
         } else if doomed.contains(name) {
             Err(Refusal::new(ResponseError::InvalidTopicException, "The topic is queued for deletion."))
         } else {

@@ -3,6 +3,8 @@
 //! Behaviour
 //! - Only the controller serves it: NOT_CONTROLLER (41) from others.
 //! - The same name twice: INVALID_REQUEST (42) for both. `__cluster_metadata`: TOPIC_AUTHORIZATION_FAILED (29).
+//! - Needs CREATE of each topic or on the cluster: TOPIC_AUTHORIZATION_FAILED. Who lacks DESCRIBE_CONFIGS of a topic is
+//!   not told its settings, but that.
 //! - Existing, or marked for deletion: TOPIC_ALREADY_EXISTS (36). An illegal name, or one that differs from an existing
 //!   one in `.` and `_` alone: INVALID_TOPIC_EXCEPTION (17). A setting that is unknown, illegal or null: INVALID_CONFIG
 //!   (40). Assignments beside a count: INVALID_REQUEST. Counts: INVALID_PARTITIONS (37), INVALID_REPLICATION_FACTOR
@@ -31,8 +33,10 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::{Handles, RequestContext};
 use crate::api::handler::{Handler, Reply};
+use crate::api::shared::authorization::RefusedNames;
 use crate::api::shared::refusal::Refusal;
 use crate::api::shared::repeated::repeated;
 use crate::api::shared::strings::{opt_text, text};
@@ -42,6 +46,7 @@ use crate::cluster::image::{ClusterImage, ImagePublisher};
 use crate::cluster::placement::{self, Candidate, Start};
 use crate::cluster::znodes::topics::Assignment;
 use crate::config::{Config, ConfigError, describe};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::types::{BrokerId, PartitionIndex, TopicId, TopicName};
 
@@ -53,11 +58,17 @@ pub(crate) struct CreateTopics;
 impl Handler for CreateTopics {
     type Req = CreateTopicsRequest;
     const VERSIONS: RangeInclusive<i16> = 2..=7;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::Create, ResourceType::Cluster),
+        (Operation::Create, ResourceType::Topic),
+        (Operation::DescribeConfigs, ResourceType::Topic),
+    ]);
 
     async fn handle(ctx: RequestContext, req: CreateTopicsRequest) -> Reply<CreateTopicsResponse> {
-        let mut entries = plan(&ctx.handles, &req).await;
+        let permit = Permit::of(&ctx, &req);
+        let mut entries = plan(&ctx.handles, &req, &permit).await;
         if req.validate_only {
-            return Reply::Now(respond(ctx.version, &ctx.handles.config.current(), &req, entries));
+            return Reply::Now(respond(ctx.version, &ctx.handles.config.current(), &req, entries, &permit));
         }
         let planned: Vec<NewTopic> = entries.iter().filter_map(|entry| entry.as_ref().ok()).cloned().collect();
         let results = match planned.is_empty() {
@@ -80,7 +91,7 @@ impl Handler for CreateTopics {
                         *entry = Err(Refusal::bare(ResponseError::RequestTimedOut));
                     }
                 }
-                let mut response = respond(ctx.version, &ctx.handles.config.current(), &req, entries);
+                let mut response = respond(ctx.version, &ctx.handles.config.current(), &req, entries, &permit);
                 for (result, id) in response.topics.iter_mut().zip(ids) {
                     result.topic_id = id.map_or(result.topic_id, |id| id.0);
                 }
@@ -88,6 +99,33 @@ impl Handler for CreateTopics {
             }
             .boxed(),
         )
+    }
+}
+
+/// What the request may not do.
+#[derive(Debug, Default)]
+struct Permit {
+    uncreated: HashSet<String>,
+    /// Topics whose settings are not told.
+    undescribed: HashSet<String>,
+}
+
+impl Permit {
+    fn of(ctx: &RequestContext, req: &CreateTopicsRequest) -> Self {
+        // While it is not the controller, nobody is asked.
+        if ctx.handles.authorizer.is_none() || !ctx.handles.controller.is_active() {
+            return Self::default();
+        }
+        let names: BTreeSet<&str> = req.topics.iter().map(|topic| topic.name.as_str()).collect();
+        let names = || names.iter().copied().filter(|name| *name != CLUSTER_METADATA);
+        let owned =
+            |refused: &RefusedNames<'_>| names().filter(|name| refused.contains(name)).map(str::to_owned).collect();
+        let uncreated = match ctx.may_perhaps_on_cluster(Operation::Create) {
+            true => HashSet::new(),
+            false => owned(&ctx.refused(Operation::Create, ResourceType::Topic, names())),
+        };
+        let undescribed = owned(&ctx.hidden(Operation::DescribeConfigs, ResourceType::Topic, names()));
+        Self { uncreated, undescribed }
     }
 }
 
@@ -118,7 +156,7 @@ fn has_leaders(image: &ClusterImage, name: &TopicName, partition_count: usize) -
 type Entry = Result<NewTopic, Refusal>;
 
 /// What is to become of each topic of the request, in order. Writes nothing.
-async fn plan(handles: &Handles, req: &CreateTopicsRequest) -> Vec<Entry> {
+async fn plan(handles: &Handles, req: &CreateTopicsRequest, permit: &Permit) -> Vec<Entry> {
     let all = |refusal: Refusal| req.topics.iter().map(|_| Err(refusal.clone())).collect();
     if !handles.controller.is_active() {
         return all(Refusal::bare(ResponseError::NotController));
@@ -138,7 +176,7 @@ async fn plan(handles: &Handles, req: &CreateTopicsRequest) -> Vec<Entry> {
         doomed,
         partitions_left: PARTITIONS_PER_REQUEST_MAX,
     };
-    planner.plan_all(req)
+    planner.plan_all(req, permit)
 }
 
 /// Topic names, by what their metrics are called: there `.` and `_` are one.
@@ -178,7 +216,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn plan_all(&mut self, req: &CreateTopicsRequest) -> Vec<Entry> {
+    fn plan_all(&mut self, req: &CreateTopicsRequest, permit: &Permit) -> Vec<Entry> {
         let twice = repeated(req.topics.iter().map(|topic| topic.name.as_str()));
         let entry = |topic: &CreatableTopic| {
             let name = topic.name.as_str();
@@ -186,7 +224,7 @@ impl Planner<'_> {
                 let message = "Found multiple entries for this topic.";
                 return Err(Refusal::new(ResponseError::InvalidRequest, message));
             }
-            if name == CLUSTER_METADATA {
+            if name == CLUSTER_METADATA || permit.uncreated.contains(name) {
                 return Err(Refusal::new(ResponseError::TopicAuthorizationFailed, "Authorization failed."));
             }
             let new = self.plan(topic)?;
@@ -340,15 +378,29 @@ fn check_brokers(assignment: &Assignment, image: &ClusterImage) -> Result<(), Re
     }
 }
 
-fn respond(version: i16, config: &Config, req: &CreateTopicsRequest, entries: Vec<Entry>) -> CreateTopicsResponse {
+fn respond(
+    version: i16,
+    config: &Config,
+    req: &CreateTopicsRequest,
+    entries: Vec<Entry>,
+    permit: &Permit,
+) -> CreateTopicsResponse {
     let result = |(topic, entry): (&CreatableTopic, Entry)| {
         let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
         match entry {
             Err(refusal) => {
                 let message = refusal.wire_message();
+                let hidden = permit.uncreated.contains(topic.name.as_str())
+                    && permit.undescribed.contains(topic.name.as_str())
+                    && version >= VERSION_CONFIGS;
+                let of_configs = if hidden { ResponseError::TopicAuthorizationFailed.code() } else { 0 };
+                let result = result.with_topic_config_error_code(of_configs);
                 result.with_error_code(refusal.error.code()).with_error_message(message)
             }
             Ok(_) if version < VERSION_CONFIGS => result,
+            Ok(_) if permit.undescribed.contains(topic.name.as_str()) => {
+                result.with_topic_config_error_code(ResponseError::TopicAuthorizationFailed.code())
+            }
             Ok(new) => {
                 let configs = describe::describe_topic(config, &new.overrides).unwrap_or_default();
                 let configs = configs.into_iter().map(|entry| {
@@ -421,7 +473,7 @@ mod tests {
             doomed: ["doomed".into()].into(),
             partitions_left: PARTITIONS_PER_REQUEST_MAX,
         };
-        planner.plan_all(&CreateTopicsRequest::default().with_topics(topics))
+        planner.plan_all(&CreateTopicsRequest::default().with_topics(topics), &Permit::default())
     }
 
     #[track_caller]
@@ -466,7 +518,7 @@ mod tests {
         let topics = vec![topic("a", 1, 1), topic("a b", 1, 1)];
         let req = CreateTopicsRequest::default().with_topics(topics.clone());
         for version in CreateTopics::VERSIONS {
-            let response = respond(version, &config(), &req, plan(topics.clone()));
+            let response = respond(version, &config(), &req, plan(topics.clone()), &Permit::default());
             crate::wire::codec::encode_response(&response, version).unwrap();
         }
     }

@@ -5,6 +5,8 @@
 //!   TOPIC_DELETION_DISABLED (73), before version 3 INVALID_REQUEST (42).
 //! - By name (UNKNOWN_TOPIC_OR_PARTITION, 3) or, from version 6, by id (UNKNOWN_TOPIC_ID, 100). Both at once for one
 //!   topic: INVALID_REQUEST for the whole request.
+//! - Needs DELETE of each topic, and DESCRIBE too where it is named by id: TOPIC_AUTHORIZATION_FAILED (29), in the
+//!   latter case without the name.
 //! - The wish is written before the connection's next request is read. The answer waits until the topic has left this
 //!   broker's image and the store, so that it can be created anew at once (Kafka waits for the image alone), or until
 //!   the time-out: REQUEST_TIMED_OUT (7), while the deletion goes on; a time-out of 0 or less always.
@@ -24,12 +26,14 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName as WireTopicName};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::{Handles, RequestContext};
 use crate::api::error_code;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::strings::text;
 use crate::cluster::admin::AdminError;
 use crate::cluster::image::ClusterImage;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{TopicId, TopicName};
 
 const VERSION_DELETION_DISABLED: i16 = 3;
@@ -47,12 +51,14 @@ struct Entry {
 impl Handler for DeleteTopics {
     type Req = DeleteTopicsRequest;
     const VERSIONS: RangeInclusive<i16> = 1..=6;
+    const AUTHORIZATION: Authorization =
+        Authorization::Of(&[(Operation::Describe, ResourceType::Topic), (Operation::Delete, ResourceType::Topic)]);
 
     async fn handle(ctx: RequestContext, req: DeleteTopicsRequest) -> Reply<DeleteTopicsResponse> {
         let wanted = wanted(&req, ctx.version);
         let mut entries = match refuse_all(&ctx, &wanted) {
             Some(error) => return Reply::Now(respond(wanted.into_iter().map(|topic| refused(topic, error)).collect())),
-            None => resolve(&ctx.image(), wanted),
+            None => authorize(&ctx, resolve(&ctx.image(), wanted)),
         };
         let doomed: BTreeSet<TopicName> =
             entries.iter().filter(|entry| entry.error.is_none()).filter_map(Entry::topic).collect();
@@ -132,6 +138,28 @@ fn resolve(image: &Arc<ClusterImage>, wanted: Vec<DeleteTopicState>) -> Vec<Entr
         }
     };
     wanted.into_iter().map(entry).collect()
+}
+
+/// Who may not describe a topic learns neither its name nor whether it exists. An id is no secret.
+fn authorize(ctx: &RequestContext, mut entries: Vec<Entry>) -> Vec<Entry> {
+    if ctx.handles.authorizer.is_none() {
+        return entries;
+    }
+    let names: Vec<TopicName> = entries.iter().filter_map(Entry::topic).collect();
+    let names = || names.iter().map(TopicName::as_str);
+    let undescribed = ctx.refused(Operation::Describe, ResourceType::Topic, names());
+    let undeleted = ctx.refused(Operation::Delete, ResourceType::Topic, names());
+    for entry in &mut entries {
+        let Some(name) = entry.topic() else { continue };
+        let hidden = !entry.id.is_nil() && undescribed.contains(name.as_str());
+        if hidden {
+            entry.name = None;
+        }
+        if hidden || undeleted.contains(name.as_str()) {
+            entry.error = Some(ResponseError::TopicAuthorizationFailed);
+        }
+    }
+    entries
 }
 
 fn settle(entries: &mut [Entry], outcomes: &Outcomes) {

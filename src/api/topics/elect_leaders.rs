@@ -1,6 +1,7 @@
 //! ElectLeaders (43), versions 0–2: have other leaders elected.
 //!
 //! Behaviour
+//! - Needs ALTER of the cluster: CLUSTER_AUTHORIZATION_FAILED (31) for the whole answer and each partition.
 //! - Only the controller serves it: NOT_CONTROLLER (41) for each partition from others.
 //! - Type 0, the preferred leader: ELECTION_NOT_NEEDED (84) if it leads, PREFERRED_LEADER_NOT_AVAILABLE (80) if it is
 //!   not in sync. Type 1, unclean: ELECTION_NOT_NEEDED if there is a leader, ELIGIBLE_LEADERS_NOT_AVAILABLE (83) if no
@@ -22,6 +23,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName as WireTopicName};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code;
 use crate::api::handler::{Handler, Reply};
@@ -30,6 +32,7 @@ use crate::api::shared::strings::text;
 use crate::cluster::control::ControllerError;
 use crate::cluster::image::{ClusterImage, ImagePublisher};
 use crate::controller::{ElectionRefused, ElectionType};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{BrokerId, TopicPartition};
 
 pub(crate) struct ElectLeaders;
@@ -40,6 +43,7 @@ type Entries = BTreeMap<TopicPartition, Result<BrokerId, Refusal>>;
 impl Handler for ElectLeaders {
     type Req = ElectLeadersRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=2;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Alter, ResourceType::Cluster)]);
 
     async fn handle(ctx: RequestContext, req: ElectLeadersRequest) -> Reply<ElectLeadersResponse> {
         // Version 0 knows no types and elects preferred leaders.
@@ -49,15 +53,18 @@ impl Handler for ElectLeaders {
             1 => ElectionType::Unclean,
             _ => return Reply::Now(respond(Entries::new()).with_error_code(ResponseError::InvalidRequest.code())),
         };
-        let asked = match &req.topic_partitions {
-            Some(topics) => topics
-                .iter()
-                .flat_map(|topic| {
-                    topic.partitions.iter().map(|index| TopicPartition::new(topic.topic.as_str(), *index))
-                })
-                .collect(),
-            None => every_partition(&ctx),
-        };
+        let named = req.topic_partitions.as_ref().map(|topics| {
+            let of = topics.iter().flat_map(|topic| {
+                topic.partitions.iter().map(|index| TopicPartition::new(topic.topic.as_str(), *index))
+            });
+            of.collect::<BTreeSet<_>>()
+        });
+        if !ctx.may_on_cluster(Operation::Alter) {
+            let error = ResponseError::ClusterAuthorizationFailed;
+            let refused = named.into_iter().flatten().map(|name| (name, Err(Refusal::bare(error)))).collect();
+            return Reply::Now(respond(refused).with_error_code(if ctx.version >= 1 { error.code() } else { 0 }));
+        }
+        let asked = named.unwrap_or_else(|| every_partition(&ctx));
         let mut entries = elect(&ctx, kind, asked).await;
         if req.topic_partitions.is_none() {
             let unneeded = ResponseError::ElectionNotNeeded;

@@ -1,6 +1,7 @@
 //! ListPartitionReassignments (46), version 0: which partitions are moving to other replicas.
 //!
 //! Behaviour
+//! - Needs DESCRIBE of the cluster: CLUSTER_AUTHORIZATION_FAILED (31).
 //! - Only the controller serves it: NOT_CONTROLLER (41) of the whole answer from others.
 //! - Null means every partition. Partitions that are not moving, or do not exist, are not in the answer.
 //! - `replicas` holds the target, then what is left of the origin.
@@ -11,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_partition_reassignments_response::{
     OngoingPartitionReassignment, OngoingTopicReassignment,
 };
@@ -19,11 +21,13 @@ use kafka_protocol::messages::{
     TopicName as WireTopicName,
 };
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::refusal::controller_outcome;
 use crate::api::shared::strings::text;
 use crate::controller::Moving;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{BrokerId, TopicPartition};
 
 pub(crate) struct ListPartitionReassignments;
@@ -31,11 +35,15 @@ pub(crate) struct ListPartitionReassignments;
 impl Handler for ListPartitionReassignments {
     type Req = ListPartitionReassignmentsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Describe, ResourceType::Cluster)]);
 
     async fn handle(
         ctx: RequestContext,
         req: ListPartitionReassignmentsRequest,
     ) -> Reply<ListPartitionReassignmentsResponse> {
+        if !ctx.may_on_cluster(Operation::Describe) {
+            return Reply::Now(unauthorized(&req));
+        }
         let partitions = req.topics.as_ref().map(|topics| {
             let names = topics.iter().flat_map(|topic| {
                 topic.partition_indexes.iter().map(|index| TopicPartition::new(topic.name.as_str(), *index))
@@ -50,6 +58,18 @@ impl Handler for ListPartitionReassignments {
             }
         })
     }
+}
+
+/// Source: Kafka 3.9 `ListPartitionReassignmentsRequest.getErrorResponse`.
+fn unauthorized(req: &ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
+    let error = ResponseError::ClusterAuthorizationFailed;
+    let topics = req.topics.iter().flatten().map(|topic| {
+        let partition = |index: &i32| OngoingPartitionReassignment::default().with_partition_index(*index);
+        let partitions = topic.partition_indexes.iter().map(partition).collect();
+        OngoingTopicReassignment::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    let response = ListPartitionReassignmentsResponse::default().with_topics(topics.collect());
+    response.with_error_code(error.code()).with_error_message(Some(text(error.to_string())))
 }
 
 fn respond(moving: Vec<Moving>) -> ListPartitionReassignmentsResponse {

@@ -1,6 +1,8 @@
 //! AddOffsetsToTxn (25), versions 0–4: a group's offsets join a producer's transaction.
 //!
 //! Behaviour
+//! - Needs WRITE of the transactional id, TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53), and READ of the group,
+//!   GROUP_AUTHORIZATION_FAILED (30).
 //! - Adds the partition of `__consumer_offsets` that keeps the group, with the errors of AddPartitionsToTxn. The topic
 //!   is created if there is none yet; until it is there, COORDINATOR_NOT_AVAILABLE (15), which clients retry.
 //! - Below version 2 PRODUCER_FENCED (90) is INVALID_PRODUCER_EPOCH (47).
@@ -14,12 +16,14 @@ use futures_util::FutureExt;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_transaction_error_for;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::internal_topics;
 use crate::api::shared::strings::str_arc;
 use crate::coordinator::transaction::request::PartitionsRequest;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::topic::CONSUMER_OFFSETS;
 use crate::types::{ProducerEpoch, ProducerId, TopicName, TopicPartition, limits};
 
@@ -32,9 +36,17 @@ pub(crate) struct AddOffsetsToTxn;
 impl Handler for AddOffsetsToTxn {
     type Req = AddOffsetsToTxnRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const AUTHORIZATION: Authorization =
+        Authorization::Of(&[(Operation::Write, ResourceType::TransactionalId), (Operation::Read, ResourceType::Group)]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: AddOffsetsToTxnRequest) -> Reply<AddOffsetsToTxnResponse> {
+        if !ctx.may(Operation::Write, ResourceType::TransactionalId, &req.transactional_id) {
+            return Reply::Now(answered(ResponseError::TransactionalIdAuthorizationFailed.code()));
+        }
+        if !ctx.may(Operation::Read, ResourceType::Group, &req.group_id) {
+            return Reply::Now(answered(ResponseError::GroupAuthorizationFailed.code()));
+        }
         if let Err(error) = internal_topics::ensure(&ctx, CONSUMER_OFFSETS).await {
             return Reply::Now(answered(error.code()));
         }

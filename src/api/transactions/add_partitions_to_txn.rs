@@ -1,8 +1,11 @@
 //! AddPartitionsToTxn (24), versions 0–5: partitions join a producer's transaction, or are looked for in it.
 //!
 //! Behaviour
-//! - All or nothing: if one partition does not exist (UNKNOWN_TOPIC_OR_PARTITION, 3) the others are
-//!   OPERATION_NOT_ATTEMPTED (55); any other error is that of all.
+//! - Needs WRITE of the transactional id, TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53) for every partition else, and of
+//!   each topic; of brokers CLUSTER_ACTION on the cluster instead, CLUSTER_AUTHORIZATION_FAILED (31).
+//! - All or nothing: if one partition may not be written (TOPIC_AUTHORIZATION_FAILED, 29; those of internal topics
+//!   never by a client) or does not exist (UNKNOWN_TOPIC_OR_PARTITION, 3) the others are OPERATION_NOT_ATTEMPTED (55);
+//!   any other error is that of all.
 //! - The producer's id is not that of the transactional id: INVALID_PRODUCER_ID_MAPPING (49); another epoch:
 //!   PRODUCER_FENCED (90), below version 2 INVALID_PRODUCER_EPOCH (47). While the transaction ends:
 //!   CONCURRENT_TRANSACTIONS (51).
@@ -25,12 +28,14 @@ use kafka_protocol::messages::add_partitions_to_txn_response::{
 };
 use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_transaction_error_for;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::strings::str_arc;
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::request::{PartitionsRequest, Producer};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{PartitionIndex, ProducerEpoch, ProducerId, TopicName, TopicPartition, limits};
 
 const VERSION_FENCED: i16 = 2;
@@ -44,6 +49,11 @@ pub(crate) struct AddPartitionsToTxn;
 impl Handler for AddPartitionsToTxn {
     type Req = AddPartitionsToTxnRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::ClusterAction, ResourceType::Cluster),
+        (Operation::Write, ResourceType::TransactionalId),
+        (Operation::Write, ResourceType::Topic),
+    ]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: AddPartitionsToTxnRequest) -> Reply<AddPartitionsToTxnResponse> {
@@ -60,6 +70,10 @@ impl Handler for AddPartitionsToTxn {
                     .map(|topics| AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(topics))
                     .boxed(),
             );
+        }
+        if !ctx.may_on_cluster(Operation::ClusterAction) {
+            let refused = ResponseError::ClusterAuthorizationFailed.code();
+            return Reply::Now(AddPartitionsToTxnResponse::default().with_error_code(refused));
         }
         let mut answers = Vec::with_capacity(req.transactions.len());
         for transaction in req.transactions {
@@ -104,16 +118,28 @@ async fn ask(ctx: &RequestContext, asked: Asked) -> BoxFuture<'static, Vec<AddPa
         let indices = topic.partitions.iter().map(|&index| PartitionIndex(index));
         partitions.extend(indices.map(|partition| TopicPartition { topic: name.clone(), partition }));
     }
-    let exists = |to: &TopicPartition| image.partition(to.topic.as_str(), to.partition).is_some();
-    if !partitions.iter().all(exists) {
-        let code = |to| match exists(to) {
-            true => ResponseError::OperationNotAttempted.code(),
-            false => ResponseError::UnknownTopicOrPartition.code(),
-        };
-        let codes: Vec<i16> = partitions.iter().map(code).collect();
+    let count = partitions.len();
+    let of_client = version < VERSION_BATCH;
+    if of_client && !ctx.may(Operation::Write, ResourceType::TransactionalId, &id) {
+        let codes = vec![ResponseError::TransactionalIdAuthorizationFailed.code(); count];
         return ready(results(topics, codes)).boxed();
     }
-    let count = partitions.len();
+    // No client's batch goes to an internal topic.
+    let names = partitions.iter().map(|to| to.topic.as_str()).filter(|_| of_client);
+    let refused = ctx.refused(Operation::Write, ResourceType::Topic, names.filter(|name| !is_internal(name)));
+    let refusal = |to: &TopicPartition| {
+        if of_client && (to.topic.is_internal() || refused.contains(to.topic.as_str())) {
+            return Some(ResponseError::TopicAuthorizationFailed);
+        }
+        let exists = image.partition(to.topic.as_str(), to.partition).is_some();
+        (!exists).then_some(ResponseError::UnknownTopicOrPartition)
+    };
+    let refusals: Vec<_> = partitions.iter().map(refusal).collect();
+    if refusals.iter().any(Option::is_some) {
+        let code = |refusal: Option<ResponseError>| refusal.unwrap_or(ResponseError::OperationNotAttempted).code();
+        return ready(results(topics, refusals.into_iter().map(code).collect())).boxed();
+    }
+    drop(refused);
     let request = PartitionsRequest { id, producer, partitions };
     if verify_only {
         let answer = ctx.handles.transactions.verify(request).await;
@@ -125,6 +151,10 @@ async fn ask(ctx: &RequestContext, asked: Asked) -> BoxFuture<'static, Vec<AddPa
     }
     let answer = ctx.handles.transactions.add_partitions(request).await;
     answer.map(move |added| results(topics, vec![added_code(version, added); count])).boxed()
+}
+
+fn is_internal(name: &str) -> bool {
+    TopicName::new(name).is_internal()
 }
 
 fn added_code(version: i16, added: Result<(), TransactionError>) -> i16 {

@@ -4,6 +4,7 @@
 //! Behaviour
 //! - Every producer that is remembered, whether idempotent or transactional, by id; −1 stands for what is not known: a
 //!   last sequence, a coordinator epoch, the first offset of an open transaction.
+//! - Needs READ of each topic: TOPIC_AUTHORIZATION_FAILED (29).
 //! - A partition that does not exist: UNKNOWN_TOPIC_OR_PARTITION (3); one that is not led here:
 //!   NOT_LEADER_OR_FOLLOWER (6); a name that cannot be a topic's: INVALID_TOPIC_EXCEPTION (17). Errors have no message.
 //! - The last timestamp is the broker's time of the last append; Kafka's is the largest that the records claim.
@@ -17,10 +18,12 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId as WireProducerId};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::leader::{ANY_EPOCH, leader_of};
 use crate::log::state::producer_state::ActiveProducer;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{Offset, TopicName};
 
 pub(crate) struct DescribeProducers;
@@ -28,12 +31,15 @@ pub(crate) struct DescribeProducers;
 impl Handler for DescribeProducers {
     type Req = DescribeProducersRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Read, ResourceType::Topic)]);
 
     async fn handle(ctx: RequestContext, req: DescribeProducersRequest) -> Reply<DescribeProducersResponse> {
         let topics = req.topics.iter().map(|topic| {
+            let may_read = may_read(&ctx, topic.name.as_str());
             let partitions = topic.partition_indexes.iter().map(|&index| {
                 let response = PartitionResponse::default().with_partition_index(index);
-                match producers(&ctx, topic.name.as_str(), index) {
+                let found = may_read.and_then(|()| producers(&ctx, topic.name.as_str(), index));
+                match found {
                     Ok(producers) => response.with_active_producers(producers.into_iter().map(state).collect()),
                     Err(error) => response.with_error_code(error.code()),
                 }
@@ -44,8 +50,15 @@ impl Handler for DescribeProducers {
     }
 }
 
-fn producers(ctx: &RequestContext, topic: &str, partition: i32) -> Result<Vec<ActiveProducer>, ResponseError> {
+fn may_read(ctx: &RequestContext, topic: &str) -> Result<(), ResponseError> {
     TopicName::check(topic).map_err(|_| ResponseError::InvalidTopicException)?;
+    match ctx.may(Operation::Read, ResourceType::Topic, topic) {
+        true => Ok(()),
+        false => Err(ResponseError::TopicAuthorizationFailed),
+    }
+}
+
+fn producers(ctx: &RequestContext, topic: &str, partition: i32) -> Result<Vec<ActiveProducer>, ResponseError> {
     let replica = leader_of(ctx, topic, partition, ANY_EPOCH)?;
     let mut producers: Vec<_> = replica.with_log(|log| log.active_producers().collect());
     producers.sort_unstable_by_key(|producer| producer.id.0);

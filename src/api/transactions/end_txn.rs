@@ -1,6 +1,7 @@
 //! EndTxn (26), versions 0–4: a producer commits or aborts its transaction.
 //!
 //! Behaviour
+//! - Needs WRITE of the transactional id: TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53).
 //! - Answers when the outcome is stored; the markers follow, and until they are written the producer's next steps are
 //!   CONCURRENT_TRANSACTIONS (51), which clients retry.
 //! - The same outcome again succeeds, the other one, or an end without a transaction, is INVALID_TXN_STATE (48).
@@ -13,13 +14,16 @@
 use std::ops::RangeInclusive;
 
 use futures_util::FutureExt;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{EndTxnRequest, EndTxnResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_transaction_error_for;
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::strings::str_arc;
 use crate::coordinator::transaction::request::EndRequest;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{ProducerEpoch, ProducerId, TransactionResult, limits};
 
 const VERSION_FENCED: i16 = 2;
@@ -31,9 +35,14 @@ pub(crate) struct EndTxn;
 impl Handler for EndTxn {
     type Req = EndTxnRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Write, ResourceType::TransactionalId)]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: EndTxnRequest) -> Reply<EndTxnResponse> {
+        if !ctx.may(Operation::Write, ResourceType::TransactionalId, &req.transactional_id) {
+            let refused = ResponseError::TransactionalIdAuthorizationFailed.code();
+            return Reply::Now(EndTxnResponse::default().with_error_code(refused));
+        }
         let request = EndRequest {
             id: str_arc(&req.transactional_id),
             producer: (ProducerId(req.producer_id.0), ProducerEpoch(req.producer_epoch)),

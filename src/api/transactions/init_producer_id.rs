@@ -1,6 +1,8 @@
 //! InitProducerId (22), versions 0–5: a producer id for an idempotent producer, a new epoch for a transactional one.
 //!
 //! Behaviour
+//! - Needs WRITE of the transactional id, TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53); without one IDEMPOTENT_WRITE on
+//!   the cluster or WRITE of any topic, CLUSTER_AUTHORIZATION_FAILED (31; KIP-679).
 //! - Without a transactional id: a new id and epoch 0, always; ids come from blocks of 1,000, so most calls ask no
 //!   controller. A given id and epoch (3+) are not bumped: an idempotent producer gets a new id. One of them alone:
 //!   INVALID_REQUEST (42).
@@ -21,6 +23,7 @@ use futures_util::FutureExt;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId as WireProducerId};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_transaction_error_for;
 use crate::api::handler::{Handler, Reply};
@@ -28,6 +31,7 @@ use crate::api::shared::strings::str_arc;
 use crate::cluster::control::ControllerError;
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::request::Producer;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{ProducerEpoch, ProducerId};
 
 const NONE: i16 = -1;
@@ -38,9 +42,14 @@ pub(crate) struct InitProducerId;
 impl Handler for InitProducerId {
     type Req = InitProducerIdRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::Write, ResourceType::TransactionalId),
+        (Operation::IdempotentWrite, ResourceType::Cluster),
+        (Operation::Write, ResourceType::Topic),
+    ]);
 
     async fn handle(ctx: RequestContext, req: InitProducerIdRequest) -> Reply<InitProducerIdResponse> {
-        if let Some(error) = refuse(&req) {
+        if let Some(error) = unauthorized(&ctx, &req).or_else(|| refuse(&req)) {
             return Reply::Now(refused(error));
         }
         if let Some(id) = &req.transactional_id {
@@ -61,6 +70,16 @@ impl Handler for InitProducerId {
             .boxed(),
         )
     }
+}
+
+fn unauthorized(ctx: &RequestContext, req: &InitProducerIdRequest) -> Option<ResponseError> {
+    if let Some(id) = &req.transactional_id {
+        let may = ctx.may(Operation::Write, ResourceType::TransactionalId, id);
+        return (!may).then_some(ResponseError::TransactionalIdAuthorizationFailed);
+    }
+    let may = ctx.may_perhaps_on_cluster(Operation::IdempotentWrite)
+        || ctx.may_to_some(Operation::Write, ResourceType::Topic);
+    (!may).then_some(ResponseError::ClusterAuthorizationFailed)
 }
 
 fn refuse(req: &InitProducerIdRequest) -> Option<ResponseError> {

@@ -3,7 +3,7 @@
 //! Behaviour: while a partition is loading, or cannot be shown, since followers do not have what it would show, there
 //! is nothing but COORDINATOR_LOAD_IN_PROGRESS (14). Filters of states are names as Kafka writes them, and those that
 //! do not exist are named in the answer; a negative duration filters nothing. Ids without a transaction pass every
-//! duration, as in Kafka.
+//! duration, as in Kafka. Those of which there is no DESCRIBE are left out.
 //! Versions: 0; 1 durations (KIP-994). 2 (a pattern of ids) is not announced. Ignored: nothing.
 //! Source: Kafka 3.9 `TransactionStateManager.listTransactionStates`.
 
@@ -14,6 +14,7 @@ use kafka_protocol::messages::list_transactions_response::TransactionState;
 use kafka_protocol::messages::{ListTransactionsRequest, ListTransactionsResponse, ProducerId as WireProducerId};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_transaction_error;
 use crate::api::handler::{Handler, Reply};
@@ -21,6 +22,7 @@ use crate::api::shared::strings::text;
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::request::{ListRequest, Listing};
 use crate::coordinator::transaction::state_names;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{ProducerId, limits};
 
 const VERSION_DURATION: i16 = 1;
@@ -32,12 +34,18 @@ pub(crate) struct ListTransactions;
 impl Handler for ListTransactions {
     type Req = ListTransactionsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Describe, ResourceType::TransactionalId)]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: ListTransactionsRequest) -> Reply<ListTransactionsResponse> {
         let (request, unknown) = wanted(ctx.version, &req);
         let answer = ctx.handles.transactions.list(request).await;
-        Reply::Later(answer.map(move |listed| answered(listed, unknown)).boxed())
+        let shown = move |listed: Result<Vec<Listing>, TransactionError>| {
+            let mut listed = listed?;
+            listed.retain(|row| ctx.may(Operation::Describe, ResourceType::TransactionalId, &row.id));
+            Ok(listed)
+        };
+        Reply::Later(answer.map(move |listed| answered(shown(listed), unknown)).boxed())
     }
 }
 

@@ -1,6 +1,8 @@
 //! TxnOffsetCommit (28), versions 0–4: a producer commits offsets of a group in its transaction.
 //!
 //! Behaviour
+//! - Needs WRITE of the transactional id, TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53) for every partition else, READ of
+//!   the group, GROUP_AUTHORIZATION_FAILED (30), and of each topic, TOPIC_AUTHORIZATION_FAILED (29).
 //! - A partition that does not exist: UNKNOWN_TOPIC_OR_PARTITION (3); the others are committed all the same.
 //! - What is committed counts, and is fetched, once the marker of the transaction is in the group's partition of
 //!   `__consumer_offsets`. That partition has to be in the transaction (AddOffsetsToTxn): else INVALID_TXN_STATE (48).
@@ -24,6 +26,7 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 };
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::{of_group_error, of_transaction_error};
 use crate::api::handler::{Handler, Reply};
@@ -34,6 +37,7 @@ use crate::coordinator::group::request::{CommitReply, CommittedOffset, TxnCommit
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::request::{PartitionsRequest, Producer};
 use crate::coordinator::writer::InTransaction;
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::topic::CONSUMER_OFFSETS;
 use crate::types::{ProducerEpoch, ProducerId, TopicName, TopicPartition, limits};
 
@@ -49,13 +53,22 @@ pub(crate) struct TxnOffsetCommit;
 impl Handler for TxnOffsetCommit {
     type Req = TxnOffsetCommitRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::Write, ResourceType::TransactionalId),
+        (Operation::Read, ResourceType::Group),
+        (Operation::Read, ResourceType::Topic),
+    ]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: TxnOffsetCommitRequest) -> Reply<TxnOffsetCommitResponse> {
         let version = ctx.version;
+        if let Err(error) = authorize(&ctx, &req) {
+            let count = req.topics.iter().map(|topic| topic.partitions.len()).sum();
+            return Reply::Now(response(&req, &vec![Some(error); count], |_| None));
+        }
         let offsets = known_offsets(&ctx, &req);
-        let known: Vec<bool> = offsets.iter().map(Option::is_some).collect();
-        if !known.contains(&true) {
+        let known: Vec<Option<ResponseError>> = offsets.iter().map(|offset| offset.as_ref().err().copied()).collect();
+        if !known.contains(&None) {
             return Reply::Now(response(&req, &known, |_| None));
         }
         let (group, producer_id) = (str_arc(&req.group_id), ProducerId(req.producer_id.0));
@@ -84,6 +97,16 @@ impl Handler for TxnOffsetCommit {
             })
         };
         Reply::Later(answer.map(answered).boxed())
+    }
+}
+
+fn authorize(ctx: &RequestContext, req: &TxnOffsetCommitRequest) -> Result<(), ResponseError> {
+    if !ctx.may(Operation::Write, ResourceType::TransactionalId, &req.transactional_id) {
+        return Err(ResponseError::TransactionalIdAuthorizationFailed);
+    }
+    match ctx.may(Operation::Read, ResourceType::Group, &req.group_id) {
+        true => Ok(()),
+        false => Err(ResponseError::GroupAuthorizationFailed),
     }
 }
 
@@ -124,7 +147,7 @@ fn for_version(error: ResponseError, version: i16) -> ResponseError {
     }
 }
 
-fn known_offsets(ctx: &RequestContext, req: &TxnOffsetCommitRequest) -> Vec<Option<CommittedOffset>> {
+fn known_offsets(ctx: &RequestContext, req: &TxnOffsetCommitRequest) -> Vec<Result<CommittedOffset, ResponseError>> {
     let topics = req.topics.iter().map(|topic| {
         let requested = topic.partitions.iter().map(|partition| {
             let metadata = partition.committed_metadata.as_deref();
@@ -132,13 +155,14 @@ fn known_offsets(ctx: &RequestContext, req: &TxnOffsetCommitRequest) -> Vec<Opti
         });
         (topic.name.as_str(), requested)
     });
-    committed::known_offsets(&ctx.image(), topics)
+    committed::known_offsets(ctx, topics)
 }
 
-/// `known`: which partitions exist; `error_of` answers for those, by their number among them.
+/// `known`: why a partition was not asked to be committed; `error_of` answers for the others, by their number among
+/// them.
 fn response(
     req: &TxnOffsetCommitRequest,
-    known: &[bool],
+    known: &[Option<ResponseError>],
     error_of: impl Fn(usize) -> Option<ResponseError>,
 ) -> TxnOffsetCommitResponse {
     let requested = req.topics.iter().map(|topic| (&topic.name, topic.partitions.iter().map(|p| p.partition_index)));
@@ -166,7 +190,9 @@ mod tests {
         let req = TxnOffsetCommitRequest::default().with_topics(vec![topic]);
         // Partition 1 does not exist; of the three that were asked for, the second has too much metadata.
         let reply = CommitReply { error: Some(GroupError::InvalidTxnState), too_long: vec![1] };
-        let response = response(&req, &[true, false, true, true], |at| reply.error_of(at).map(of_group_error));
+        let response = response(&req, &[None, Some(ResponseError::UnknownTopicOrPartition), None, None], |at| {
+            reply.error_of(at).map(of_group_error)
+        });
         let codes: Vec<i16> = response.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
         assert_eq!(codes, [48, 3, 12, 48]);
         for version in TxnOffsetCommit::VERSIONS {

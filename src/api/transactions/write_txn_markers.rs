@@ -3,6 +3,7 @@
 //! Behaviour
 //! - Sent by transaction coordinators, and by Java's admin client to abort a transaction that hangs (with coordinator
 //!   epoch −1, which only wins where no coordinator has ever written).
+//! - Needs ALTER or CLUSTER_ACTION on the cluster: CLUSTER_AUTHORIZATION_FAILED (31) for every partition.
 //! - Each partition has its own error: UNKNOWN_TOPIC_OR_PARTITION (3), NOT_LEADER_OR_FOLLOWER (6),
 //!   INVALID_PRODUCER_EPOCH (47) and TRANSACTION_COORDINATOR_FENCED (52) if a newer one has written.
 //! - Answers when the markers are replicated, or after 10 s: what followers do not have then is REQUEST_TIMED_OUT (7),
@@ -24,11 +25,13 @@ use kafka_protocol::messages::write_txn_markers_response::{
 use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use tokio::time::{Instant, timeout_at};
 
+use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code;
 use crate::api::handler::{Handler, Reply};
 use crate::cluster::image::ClusterImage;
 use crate::coordinator::markers::{MarkerError, Markers};
+use crate::types::acl::{Operation, ResourceType};
 use crate::types::{
     PartitionIndex, ProducerEpoch, ProducerId, TopicName, TopicPartition, TransactionMarker, TransactionResult, limits,
 };
@@ -42,9 +45,17 @@ pub(crate) struct WriteTxnMarkers;
 impl Handler for WriteTxnMarkers {
     type Req = WriteTxnMarkersRequest;
     const VERSIONS: RangeInclusive<i16> = 1..=1;
+    const AUTHORIZATION: Authorization = Authorization::Of(&[
+        (Operation::Alter, ResourceType::Cluster),
+        (Operation::ClusterAction, ResourceType::Cluster),
+    ]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: WriteTxnMarkersRequest) -> Reply<WriteTxnMarkersResponse> {
+        if !ctx.may_perhaps_on_cluster(Operation::Alter) && !ctx.may_on_cluster(Operation::ClusterAction) {
+            let refused = ResponseError::ClusterAuthorizationFailed.code();
+            return Reply::Now(answered(&req, std::iter::repeat(refused)));
+        }
         let written = write(&*ctx.handles.markers, asked(&req)).await;
         let image = ctx.image();
         let codes = written.into_iter().map(|(to, outcome)| code_of(&image, &to, outcome));

@@ -39,6 +39,10 @@ use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, 
 pub(super) const LONG: Duration = Duration::from_secs(60);
 
 fn config(server: &ZookeeperServer, chroot: &str, id: i32, dir: &Path) -> Config {
+    config_with(server, chroot, id, dir, &[])
+}
+
+pub(super) fn config_with(server: &ZookeeperServer, chroot: &str, id: i32, dir: &Path, more: &[&str]) -> Config {
     let settings = [
         format!("broker.id={id}"),
         format!("zookeeper.connect={}/{chroot}", server.address()),
@@ -48,7 +52,8 @@ fn config(server: &ZookeeperServer, chroot: &str, id: i32, dir: &Path) -> Config
         "inter.broker.listener.name=BROKERS".into(),
         "klamm.disk.reserve.bytes=0".into(),
     ];
-    Config::load(&Inputs { overrides: settings.to_vec(), ..Inputs::default() }, Machine::this()).unwrap()
+    let overrides = settings.into_iter().chain(more.iter().map(|setting| (*setting).to_owned())).collect();
+    Config::load(&Inputs { overrides, ..Inputs::default() }, Machine::this()).unwrap()
 }
 
 pub(super) async fn start(server: &ZookeeperServer, chroot: &str, id: i32, dir: &Path) -> Broker {
@@ -181,7 +186,7 @@ async fn a_controller_in_one_process_leads_a_broker_in_another() {
     one.stop().await;
 }
 
-fn registration(broker: &Broker, id: i32) -> LiveBroker {
+pub(super) fn registration(broker: &Broker, id: i32) -> LiveBroker {
     let endpoint = |listener: &str, at: usize| Endpoint {
         listener: listener.into(),
         security_protocol: "PLAINTEXT".into(),
@@ -281,7 +286,7 @@ impl Controller {
 }
 
 /// What the test itself, as broker `me`, reaches these brokers by.
-fn peers(me: i32, listener: &str, live: Vec<LiveBroker>) -> Peers {
+pub(super) fn peers(me: i32, listener: &str, live: Vec<LiveBroker>) -> Peers {
     let image = Arc::new(ImagePublisher::default());
     let (controller_epoch, broker_epoch) = (ControllerEpoch(1), BrokerEpoch(1));
     let head = ControlHead { controller: BrokerId(me), controller_epoch, broker_epoch };

@@ -4,6 +4,7 @@
 //! writers write the newest version. Numbers that Kafka writes as text (timestamps, bounds of producer id blocks, the
 //! version of the cluster id) are text here as well. Source: Kafka 3.9 `kafka.zk.ZkData`.
 
+pub(crate) mod acls;
 pub(crate) mod admin;
 pub(crate) mod brokers;
 pub(crate) mod cluster_id;

@@ -31,6 +31,15 @@ const TABLES: [&[Setting]; 11] = [
     klamm::ROWS,
 ];
 
+/// Principals that may do everything. The authorizer reads it; Kafka's table does not have it.
+pub(crate) const SUPER_USERS: &str = "super.users";
+
+/// Whether everybody may do everything to a resource without ACLs. As [`SUPER_USERS`].
+pub(crate) const ALLOW_EVERYONE: &str = "allow.everyone.if.no.acl.found";
+
+/// What belongs to the authorizer.
+pub(crate) const OF_AUTHORIZER: [&str; 2] = [SUPER_USERS, ALLOW_EVERYONE];
+
 /// Every row.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Setting> {
     TABLES.into_iter().flatten()
@@ -77,7 +86,6 @@ mod tests {
     #[test]
     fn nothing_that_protects_is_silently_ignored() {
         for name in [
-            "authorizer.class.name",
             "create.topic.policy.class.name",
             "alter.config.policy.class.name",
             "client.quota.callback.class",

@@ -7,7 +7,7 @@ use super::super::setting::*;
 
 /// The rows, in the order a reader looks for them.
 pub(crate) const ROWS: &[Setting] = settings! {
-    "authorizer.class.name" Text "" [Any] ReadOnly => Refused("authorization is not supported yet"),
+    "authorizer.class.name" Text "" [Any] ReadOnly => Honoured,
         "Class that decides who may do what.";
     "principal.builder.class" Class "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder"
         [Any] PerBroker => Refused("Java classes cannot be loaded"),

@@ -35,6 +35,13 @@ pub(super) struct Part {
     pub(super) found: Fetched,
 }
 
+impl Part {
+    /// One that is not looked for.
+    pub(super) fn refused(key: FetchKey, wanted: Wanted, error: ResponseError) -> Self {
+        Self { key, wanted, replica: None, preferred: None, found: refused(error) }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Fetched {
     pub(super) error: Option<ResponseError>,

@@ -12,6 +12,10 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("broker.id.generation.enable", "identity::a_broker_without_an_id_gets_one_above_those_given_by_hand"),
     ("reserved.broker.max.id", "identity::a_broker_without_an_id_gets_one_above_those_given_by_hand"),
     ("broker.rack", "identity::a_broker_is_told_of_as_it_was_set_up"),
+    (
+        "authorizer.class.name",
+        "authorization::nobody_may_anything_until_an_acl_says_so_and_without_an_authorizer_there_are_no_acls",
+    ),
     ("num.partitions", "topics::topics_are_made_and_deleted_as_the_broker_says"),
     ("default.replication.factor", "topics::topics_are_made_and_deleted_as_the_broker_says"),
     ("auto.create.topics.enable", "topics::topics_are_made_and_deleted_as_the_broker_says"),
@@ -177,7 +181,7 @@ fn faults(rows: impl Iterator<Item = &'static Setting>, probes: &[(&str, &str)])
 fn names(test: &str, setting: &str) -> bool {
     let (module, function) = test.split_once("::").unwrap_or(("", test));
     let file = match module {
-        "clients" | "starts" => format!("src/broker/tests/{module}.rs"),
+        "authorization" | "clients" | "starts" => format!("src/broker/tests/{module}.rs"),
         module => format!("src/broker/tests/settings/{module}.rs"),
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);

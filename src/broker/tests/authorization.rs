@@ -1,0 +1,87 @@
+//! What brokers ask of each other, and clients of a broker, under an authorizer. Every key that a client may send
+//! stands in `compat-tests/authorization`, beside what Apache Kafka answers.
+
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{
+    AllocateProducerIdsRequest, AlterPartitionRequest, DescribeAclsRequest, FetchRequest, MetadataRequest,
+};
+
+use super::super::Broker;
+use super::cluster::{client_at, config_with, peers, registration, shows, until};
+use super::{WireClient, create, produce, start, start_with, topic};
+use crate::cluster::control::{BrokerLink, ControlError, ControlHead, LeaderAndIsr, StopReplica, UpdateMetadata};
+use crate::coordination::zookeeper::testing::ZookeeperServer;
+use crate::peer::broker_link::RemoteBroker;
+use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+
+const AUTHORIZER: &str = "authorizer.class.name=kafka.security.authorizer.AclAuthorizer";
+
+fn of_follower() -> FetchRequest {
+    let partition = FetchPartition::default().with_partition_max_bytes(1 << 20);
+    let wanted = FetchTopic::default().with_topic(topic("t")).with_partitions(vec![partition]);
+    FetchRequest::default().with_replica_id(7.into()).with_max_bytes(1 << 20).with_topics(vec![wanted])
+}
+
+/// CVE-2018-1288 goes on: also where brokers speak, whoever is none gets nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_brokers_ask_needs_cluster_action() {
+    let Some(server) = ZookeeperServer::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(config_with(&server, "guarded", 1, dir.path(), &[AUTHORIZER])).await.unwrap();
+    let mut brokers = client_at(broker.addresses()[0]).await;
+    let link = RemoteBroker::new(&peers(99, "BROKERS", vec![]), &registration(&broker, 1));
+    let (controller_epoch, broker_epoch) = (ControllerEpoch(1000), BrokerEpoch(i64::MAX));
+    let head = ControlHead { controller: BrokerId(99), controller_epoch, broker_epoch };
+    let refused = ControlError::Other(31);
+    let metadata = UpdateMetadata { head, topics: vec![], live_brokers: vec![] };
+    assert_eq!(link.update_metadata(metadata).await, Err(refused.clone()));
+    let roles = LeaderAndIsr { head, topics: vec![] };
+    assert_eq!(link.leader_and_isr(roles).await, Err(refused.clone()));
+    assert_eq!(link.stop_replica(StopReplica { head, partitions: vec![] }).await, Err(refused));
+    let ids = brokers.call(&AllocateProducerIdsRequest::default(), 0).await;
+    assert_eq!(ids.error_code, 31);
+    let isr = brokers.call(&AlterPartitionRequest::default(), 3).await;
+    assert_eq!(isr.error_code, 31);
+    let fetched = brokers.call(&of_follower(), 12).await;
+    assert_eq!((fetched.error_code, fetched.responses[0].partitions[0].error_code), (0, 29));
+    let image = until(&mut brokers, None, |answer| shows(answer, &[1], 1)).await;
+    assert!(image.topics.is_empty());
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_may_anything_until_an_acl_says_so_and_without_an_authorizer_there_are_no_acls() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    let filter = DescribeAclsRequest::default()
+        .with_resource_type_filter(1)
+        .with_pattern_type_filter(1)
+        .with_operation(1)
+        .with_permission_type(1);
+    let disabled = client.call(&filter, 3).await;
+    let why = disabled.error_message.as_deref();
+    assert_eq!((disabled.error_code, why), (54, Some("No Authorizer is configured on the broker")));
+    client.send(&filter.clone().with_operation(0), 3).await;
+    assert_eq!(client.frame().await, None, "what means nothing is not guessed");
+    broker.stop().await;
+
+    let broker = start_with(dir.path(), &[AUTHORIZER]).await;
+    let mut client = WireClient::connect(&broker).await;
+    assert_eq!(client.call(&filter, 3).await.error_code, 31);
+    let produced = client.call(&produce("t", &["a"]), 9).await;
+    assert_eq!(produced.responses[0].partition_responses[0].error_code, 29);
+    let hidden = client.call(&MetadataRequest::default().with_topics(None), 9).await;
+    assert!(hidden.topics.is_empty() && hidden.brokers.len() == 1);
+    let follower = client.call(&of_follower(), 12).await;
+    assert_eq!(follower.responses[0].partitions[0].error_code, 29, "and not that nobody follows it");
+    broker.stop().await;
+
+    let broker = start_with(dir.path(), &[AUTHORIZER, "super.users=User:x;User:ANONYMOUS"]).await;
+    let mut client = WireClient::connect(&broker).await;
+    assert_eq!(client.call(&filter, 3).await.error_code, 0);
+    let produced = client.call(&produce("t", &["a"]), 9).await;
+    assert_eq!(produced.responses[0].partition_responses[0].error_code, 0);
+    broker.stop().await;
+}
