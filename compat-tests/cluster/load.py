@@ -226,6 +226,8 @@ class Member(Reader):
     def __init__(self, record, bootstrap, topic, partitions, name, group, level="rc", **more):
         super().__init__(record, bootstrap, topic, partitions, name, level)
         self.group, self.uncommitted, self.rebalances = group, {}, 0
+        # What it was told of last, given or taken.
+        self.owned = []
         self.dying = threading.Event()
         self.settings = {**consumer_settings(bootstrap, group, level), "auto.offset.reset": "earliest", **more}
         # The longest of all members is how long a rebalance waits for one that is silent.
@@ -236,6 +238,7 @@ class Member(Reader):
 
         def moved(_consumer, partitions):
             self.rebalances += 1
+            self.owned = sorted(one.partition for one in partitions)
             self.uncommitted.clear()
             self.record("moved", c=self.name, parts=[one.partition for one in partitions])
 
@@ -257,6 +260,12 @@ class Member(Reader):
                 self.uncommitted.clear()
         self.commit(consumer)
         consumer.close()
+
+    def state(self):
+        """Where it is, for whoever looks into why its group does not get on."""
+        ending = "ending" if self.ending.is_set() else "dying" if self.dying.is_set() else "working"
+        alive = self.where() if self.is_alive() else f"ended with {self.fault!r}"
+        return f"{self.name}: {ending}, {self.rebalances} rebalances, owns {self.owned}, {alive}"
 
     def commit(self, consumer):
         if not self.uncommitted:

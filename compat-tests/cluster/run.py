@@ -187,7 +187,10 @@ class Run:
                 60, lambda r=reader: caught_up(r) or r.fault, f"{reader.name} to come to the end of {self.topic}"
             )
         if self.group:
-            self.cluster.until(90, self.group_at_end, f"the group to commit the end of {self.topic}")
+            try:
+                self.cluster.until(90, self.group_at_end, f"the group to commit the end of {self.topic}")
+            except Failed as late:
+                raise Failed(f"{late}\n" + "\n".join(member.state() for member in self.members)) from late
         for task in [*self.readers, *self.members, self.watcher]:
             task.ending.set()
         for task in [*self.readers, *self.members, self.watcher]:
