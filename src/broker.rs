@@ -20,6 +20,7 @@ mod lost_dir;
 mod meta;
 mod moved;
 mod parts;
+mod patience;
 mod refused;
 mod running;
 mod seams;
@@ -33,6 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -121,7 +123,8 @@ impl Broker {
         let (failures, failed_dirs) = dirs::watch_failures(&dirs.dirs, config.zookeeper.is_none(), &states);
         starting("the coordination is being reached");
         let coordination = coordinate(&config, &dirs, embedded).await?;
-        let identity = identify(&config, &dirs, stored, &*coordination, &clock).await?;
+        let identify = || identify(&config, &dirs, stored.clone(), &*coordination, &clock).boxed();
+        let identity = patience::over_losses(&config, coordination.session(), identify).await?;
         let sockets = Sockets::bind(&config).await.map_err(failed)?;
         let (stopping, stopped) = watch::channel(false);
         let mut parts = Parts::build(&config, &clock, &dirs, &coordination, &identity, &stopped).await?;

@@ -62,7 +62,7 @@ pub(super) struct Dirs {
 }
 
 /// What `meta.properties` of all directories agree on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Stored {
     pub(super) broker_id: Option<BrokerId>,
     pub(super) cluster_id: Option<String>,

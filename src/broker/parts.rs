@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{FutureExt, TryFutureExt};
 use tokio::sync::watch;
 
 use super::dirs::Dirs;
@@ -9,6 +10,7 @@ use super::hand_over::HandOver;
 use super::identity::Identity;
 use super::leadership::Leadership;
 use super::links;
+use super::patience;
 use super::refused::{StartError, failed};
 use super::running;
 use crate::api;
@@ -84,8 +86,9 @@ impl Parts {
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
         let image = Arc::new(ImagePublisher::default());
-        let dynamic_config =
-            DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).await.map_err(failed)?;
+        let follow =
+            || DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).map_err(failed).boxed();
+        let dynamic_config = patience::over_losses(config, store.session(), follow).await?;
         let running = RunningConfig::new(Arc::clone(config));
         running.apply(dynamic_config.brokers());
         let config_of = running::topic_settings(&running, &dynamic_config);
