@@ -1,7 +1,8 @@
 """The authorisation matrix: every key that a client may send, under every grant that there is, one row a grant.
 
 What Apache Kafka 3.9.1 answers stands in `kafka-3.9.1.json`; klamm's answers are compared with it, cell by cell: error
-codes of every element, sets of authorised operations, and which names are shown.
+codes of every element, sets of authorised operations, and which names are shown. So are the lines in which the logger
+`kafka.authorizer.logger` says what was denied; recorded is how many they are, and a digest of them.
 
   compat-tests/run authorization            klamm beside the recorded answers, a grant of each kind (part of `make test`)
   compat-tests/run authorization --full     every grant, and Apache Kafka itself in the same run
@@ -12,8 +13,11 @@ from there; both are User:ANONYMOUS. It could not have given itself that: at the
 user, at the second nobody is.
 """
 
+import collections
+import hashlib
 import json
 import pathlib
+import re
 import socket
 import struct
 import sys
@@ -205,8 +209,17 @@ def wait(true, seconds=60):
         time.sleep(0.1)
 
 
+LOG = "the log of what was denied"
+
+
+def denied(broker):
+    """The lines about the client, without their times, and how often each is there."""
+    lines = [line for line in broker.log().splitlines() if "(kafka.authorizer.logger)" in line]
+    return collections.Counter(re.sub(r"^\[[^]]*\] ", "", line) for line in lines if f"host = {GRANTED} " in line)
+
+
 def answers(broker, names):
-    """{grant: {question: verdict}}."""
+    """{grant: {question: verdict}}; beside the questions stands the digest of the log, and under `None` its lines."""
     try:
         admin = prepare(with_authorizer(broker))
         found = {}
@@ -218,12 +231,17 @@ def answers(broker, names):
                 admin.grant(GRANTS[name])
             client = Connection(broker.port, GRANTED)
             found[name] = {}
+            before = denied(broker)
             for question in questions.ALL:
                 try:
                     verdict = client.ask(question)
                 except ConnectionError:
                     verdict, client = "closed", Connection(broker.port, GRANTED)
                 found[name][question.name] = json.loads(json.dumps(verdict))
+            lines = sorted((denied(broker) - before).items())
+            digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
+            found[name][LOG] = f"{sum(count for _, count in lines)} lines, {digest}"
+            found[name][None] = lines
         assert broker.alive(), f"{broker.name} died"
         return found
     finally:
@@ -242,25 +260,33 @@ def main():
     names = [name for name in names if not only or any(word in name for word in only)]
     if "--capture" in arguments:
         recorded = answers(Kafka(), names)
-        lines = [f"{json.dumps(name)}: {json.dumps(found, sort_keys=True)}" for name, found in recorded.items()]
-        FIXTURE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        bare = recorded["nothing"]
+        new = {name: {key: one for key, one in found.items() if key and (found is bare or one != bare[key])} for name, found in recorded.items()}
+        lines = [f"{json.dumps(name)}: {json.dumps(found, sort_keys=True)}" for name, found in new.items()]
+        FIXTURE.write_text("{\n" + ",\n".join(lines) + "\n}\n")  # each grant is one line
         print(f"{len(recorded)} grants of {len(questions.ALL)} questions")
         return
     recorded = json.loads(FIXTURE.read_text())
+    # What is answered as if nothing were granted is not told again.
+    recorded = {name: recorded["nothing"] | found for name, found in recorded.items()}
     if "--full" in arguments:
         now = answers(Kafka(), names)
-        stale = [name for name in names if now[name] != recorded[name]]
+        stale = [name for name in names if {key: one for key, one in now[name].items() if key} != recorded[name]]
         print(f"{'FAIL' if stale else 'PASS'}  Apache Kafka 3.9.1 answers as recorded  {stale or ''}")
         recorded = now
     found = answers(Klamm(), names)
     failed = cells = 0
     for name in names:
-        wrong = [q for q in questions.ALL if found[name][q.name] != recorded[name][q.name] and q.name not in MEANT]
-        cells += len(questions.ALL)
+        asked = [*(question.name for question in questions.ALL), LOG]
+        wrong = [one for one in asked if found[name][one] != recorded[name][one] and one not in MEANT]
+        cells += len(asked)
         failed += len(wrong)
-        print(f"{'FAIL' if wrong else 'PASS'}  {name:58} {len(questions.ALL) - len(wrong)} of {len(questions.ALL)}")
-        for question in wrong:
-            print(f"      {question.name}\n        Kafka {recorded[name][question.name]}\n        klamm {found[name][question.name]}")
+        print(f"{'FAIL' if wrong else 'PASS'}  {name:58} {len(asked) - len(wrong)} of {len(asked)}")
+        for one in wrong:
+            print(f"      {one}\n        Kafka {recorded[name][one]}\n        klamm {found[name][one]}")
+        if LOG in wrong and None in recorded[name]:
+            theirs, ours = (collections.Counter(dict(side[name][None])) for side in (recorded, found))
+            print(*(f"        Kafka alone {line}" for line in theirs - ours), *(f"        klamm alone {line}" for line in ours - theirs), sep="\n")
     print(f"{cells - failed} of {cells} cells as Apache Kafka 3.9.1")
     sys.exit(bool(failed))
 

@@ -151,6 +151,9 @@ ask("IncrementalAlterConfigs", 0, validate_only=True, resources=[
         {"name": "message.max.bytes" if kind == 4 else "retention.ms", "config_operation": 0, "value": "90000000"}]}
     for kind, name in resources])  # fmt: skip
 
+for v in (0, 1):
+    ask("UpdateFeatures", v, timeout_ms=5000, feature_updates=[{"feature": "f", "max_version_level": 1}])
+
 # ---- topics
 new = [{"name": n, "num_partitions": 1, "replication_factor": 1, "assignments": [], "configs": []} for n in ("t-new", "u-new", "t")]
 for v in (2, 5, 7):

@@ -4,8 +4,9 @@
 //! - Whole batches as stored, from the one that holds the fetch offset, up to the high watermark (read_uncommitted) or
 //!   the last stable offset (read_committed), then with the aborted transactions among them. The first non-empty
 //!   partition returns one batch even above every limit.
-//! - Answers at once when `min_bytes` are there, `max_wait_ms` is not positive, or any partition has an error; else it
-//!   parks until the bytes come, a partition changes its role, or the time is over.
+//! - Answers at once when `min_bytes` are there, `max_wait_ms` is not positive, or any partition has an error, but for
+//!   those that may not be read, unless there are no others; else it parks until the bytes come, a partition changes
+//!   its role, or the time is over.
 //! - Sessions (KIP-227) as `replica::sessions` says; an incremental answer names only what has news.
 //! - Consumers need READ of each topic, followers CLUSTER_ACTION on the cluster: TOPIC_AUTHORIZATION_FAILED (29) for
 //!   the partition else.

@@ -179,12 +179,15 @@ impl AclAuthorizer {
         }
         let mut results = vec![Ok(()); bindings.len()];
         let _changing = self.changing.lock().await;
+        let mut changed = Vec::new();
         for (pattern, places) in by_pattern {
             let added = || places.iter().map(|&at| bindings[at].entry.clone());
-            if let Err(refused) = self.change(pattern, |acls| acls.iter().cloned().chain(added()).collect()).await {
-                places.iter().for_each(|&at| results[at] = Err(refused.clone()));
+            match self.change(pattern, |acls| acls.iter().cloned().chain(added()).collect()).await {
+                Ok(updated) => changed.push((pattern.clone(), Arc::new(updated.after))),
+                Err(refused) => places.iter().for_each(|&at| results[at] = Err(refused.clone())),
             }
         }
+        self.swap(changed);
         results
     }
 
@@ -195,6 +198,7 @@ impl AclAuthorizer {
         let mut patterns: BTreeSet<ResourcePattern> = self.snapshot.read().all().map(|(pattern, _)| pattern).collect();
         patterns.extend(filters.iter().flat_map(AclFilter::named));
         let mut deleted = vec![Vec::new(); filters.len()];
+        let mut swapped = Vec::new();
         for pattern in patterns {
             let matching: Vec<(usize, &AclFilter)> =
                 filters.iter().enumerate().filter(|(_, filter)| filter.matches_pattern(&pattern)).collect();
@@ -205,7 +209,11 @@ impl AclAuthorizer {
             let changed =
                 self.change(&pattern, |acls| acls.iter().filter(|acl| first(acl).is_none()).cloned().collect());
             let (gone, error): (Vec<AccessControlEntry>, _) = match changed.await {
-                Ok(updated) => (updated.before.difference(&updated.after).cloned().collect(), None),
+                Ok(Updated { before, after }) => {
+                    let gone = before.difference(&after).cloned().collect();
+                    swapped.push((pattern.clone(), Arc::new(after)));
+                    (gone, None)
+                }
                 // What is known of it was not deleted.
                 Err(error) => {
                     (self.known(&pattern).iter().filter(|acl| first(acl).is_some()).cloned().collect(), Some(error))
@@ -216,6 +224,7 @@ impl AclAuthorizer {
                 deleted[*at].push((AclBinding { pattern: pattern.clone(), entry }, error.clone()));
             }
         }
+        self.swap(swapped);
         deleted
     }
 
@@ -225,7 +234,7 @@ impl AclAuthorizer {
         found.map(|(_, acls)| Arc::clone(acls)).unwrap_or_default()
     }
 
-    /// For holders of `changing`: the change is in the snapshot when this returns.
+    /// For holders of `changing`, who swap what comes of it.
     async fn change(
         &self,
         pattern: &ResourcePattern,
@@ -236,7 +245,6 @@ impl AclAuthorizer {
         if updated.before != updated.after {
             info!(%pattern, count = updated.after.len(), "ACLs were changed by a client");
         }
-        self.swap([(pattern.clone(), Arc::new(updated.after.clone()))]);
         Ok(updated)
     }
 

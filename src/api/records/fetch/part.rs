@@ -149,12 +149,18 @@ pub(super) fn look(part: &mut Part, read_committed: bool, any_replica: bool) {
 impl Part {
     /// Whether it has what is not to be waited with.
     pub(super) fn is_due(&self) -> bool {
-        self.found.error.is_some() || self.found.diverging.is_some() || self.preferred.is_some()
+        let failed = self.found.error.is_some() && !self.is_refused();
+        failed || self.found.diverging.is_some() || self.preferred.is_some()
+    }
+
+    /// Whether the request may not read it. That is no news: it waits with the others.
+    fn is_refused(&self) -> bool {
+        self.found.error == Some(ResponseError::TopicAuthorizationFailed)
     }
 }
 
 pub(super) fn is_due(gathered: &Gathered, limits: Limits) -> bool {
-    gathered.parts.is_empty()
+    gathered.parts.iter().all(Part::is_refused)
         || gathered.no_room
         || limits.max_wait.is_zero()
         || gathered.bytes() >= limits.min_bytes
