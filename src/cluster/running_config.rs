@@ -41,7 +41,11 @@ impl RunningConfig {
         if *seen == found {
             return;
         }
-        match self.current().with_dynamic((*found.all).clone(), (*found.own).clone()) {
+        let current = self.current();
+        for name in [&found.all, &found.own].into_iter().flat_map(|values| current.undecodable(values)) {
+            error!("Dynamic password config {name} could not be decoded, ignoring.");
+        }
+        match current.with_dynamic((*found.all).clone(), (*found.own).clone()) {
             Ok(config) => {
                 for line in config.dynamic_lines() {
                     info!("{line}");

@@ -43,7 +43,7 @@ pub(super) fn resolve(reader: &Reader<'_>) -> Result<Option<AuthorizerConfig>, C
             "Java classes cannot be loaded; kafka.security.authorizer.AclAuthorizer is built in",
         ));
     }
-    if let Some(given) = reader.settings.at_start().find(|given| given.name.starts_with(OTHER_ZOOKEEPER)) {
+    if let Some(given) = reader.settings.at_start().into_iter().find(|given| given.name.starts_with(OTHER_ZOOKEEPER)) {
         return Err(refused(given.clone(), "ACLs are kept where everything else of the cluster is"));
     }
     Ok(Some(AuthorizerConfig {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::loggers::{LOGGERS, LoggerLevels};
-use super::precedence::{Settings, row_of, scope_of};
+use super::names::row_of;
+use super::precedence::{Settings, scope_of};
 use super::setting::{Kind, Scope};
 use super::{Config, ConfigError, broker, topic};
 

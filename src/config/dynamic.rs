@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::precedence::{Settings, row_of, scope_of};
-use super::setting::Scope;
+use super::names::{OF_LISTENERS_AND_ALL, is_only_of_listeners, of_listener, own_row, row_of};
+use super::precedence::{Settings, scope_of};
+use super::setting::{Scope, Setting};
 use super::{Config, ConfigError};
 
 /// For whom values are set.
@@ -20,9 +21,13 @@ impl Config {
     /// Whether these could be all the dynamic values of one level, beside those that the other level has now.
     ///
     /// # Errors
-    /// Names that do not change while a broker runs, or not for all brokers; else the first value that is not legal.
-    pub fn check_dynamic(&self, level: DynamicLevel, values: &BTreeMap<String, String>) -> Result<(), ConfigError> {
-        refuse(values, "Cannot update these configs dynamically", |scope| scope == Scope::ReadOnly)?;
+    /// Names that do not change while a broker runs, or not for all brokers, or only for one listener each; else the
+    /// first value that is not legal.
+    pub fn check_dynamic(&self, level: DynamicLevel, values: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let is_fixed = |name: &str| own_row(name).is_some_and(|row| scope_of(row) == Scope::ReadOnly);
+        refuse(values, "Cannot update these configs dynamically", is_fixed)?;
+        let why = "These security configs can be dynamically updated only per-listener using the listener prefix";
+        refuse(values, why, is_only_of_listeners)?;
         // Each, also one that the other level hides.
         for (name, value) in values {
             row_of(name).map_or(Ok(()), |row| row.parse(value).map(drop)).map_err(ConfigError::Dynamic)?;
@@ -31,13 +36,23 @@ impl Config {
         let (all, own) = match level {
             DynamicLevel::AllBrokers => {
                 let why = "Cannot update these configs at default cluster level, broker id must be specified";
-                refuse(&values, why, |scope| scope == Scope::PerBroker)?;
+                let is_of_one = |name: &str| match of_listener(name) {
+                    Some((_, rest)) => !OF_LISTENERS_AND_ALL.contains(&rest),
+                    None => own_row(name).is_some_and(|row| scope_of(row) == Scope::PerBroker),
+                };
+                refuse(&values, why, is_of_one)?;
                 (values, self.settings.dynamic_broker().clone())
             }
             DynamicLevel::ThisBroker => (self.settings.dynamic_default().clone(), values),
         };
+        let secret = all.keys().chain(own.keys()).any(|name| is_known_secret(name));
+        if secret && self.zookeeper.is_some() {
+            return Err(ConfigError::Dynamic("Password encoder secret not configured".into()));
+        }
         let changed = self.with_dynamic(all, own)?;
-        THREADS.iter().try_for_each(|(name, refused)| self.check_threads(&changed, name, *refused))
+        self.check_existing_listeners(&changed)?;
+        THREADS.iter().try_for_each(|(name, refused)| self.check_threads(&changed, name, *refused))?;
+        Ok(changed)
     }
 
     /// A number of threads changes by no more than a factor of two at once.
@@ -64,14 +79,38 @@ impl Config {
         }
     }
 
+    /// Of a listener that is open, stores of keys may change and little else. Source: Kafka 3.9
+    /// `DynamicListenerConfig.validateReconfiguration`.
+    fn check_existing_listeners(&self, changed: &Self) -> Result<(), ConfigError> {
+        for listener in &self.listeners {
+            let fixed = |config: &Self| config.settings.of_listener(&listener.name, |name| !may_change(name));
+            if fixed(self) != fixed(changed) {
+                let name = &listener.name;
+                let why = format!(
+                    "Invalid value org.apache.kafka.common.config.ConfigException: Configs cannot be updated \
+                     dynamically for existing listener ListenerName({name}), restart broker or create a new listener \
+                     for update for configuration Invalid dynamic configuration"
+                );
+                return Err(ConfigError::Dynamic(why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Secrets beside a ZooKeeper are encrypted there, and nothing here decrypts them: their names.
+    pub fn undecodable(&self, values: &BTreeMap<String, String>) -> Vec<String> {
+        let names = values.keys().filter(|name| self.zookeeper.is_some() && is_known_secret(name));
+        names.cloned().collect()
+    }
+
     /// A line for each dynamic value, without secrets.
     pub fn dynamic_lines(&self) -> Vec<String> {
-        Settings::lines_of(self.settings.dynamic().iter())
+        Settings::lines_of(&self.settings.dynamic())
     }
 
     /// A line for each dynamic value that has no effect.
     pub fn dynamic_warnings(&self) -> Vec<String> {
-        Settings::warnings_of(self.settings.dynamic().iter())
+        Settings::warnings_of(&self.settings.dynamic())
     }
 }
 
@@ -96,9 +135,17 @@ fn cleaner(_: &str, old: i64, new: i64) -> String {
     format!("Log cleaner threads cannot be {bound} the current value {old}")
 }
 
-fn refuse(values: &BTreeMap<String, String>, why: &str, is_refused: fn(Scope) -> bool) -> Result<(), ConfigError> {
-    let is_refused = |name: &&String| row_of(name).is_some_and(|row| is_refused(scope_of(row)));
-    let names: Vec<&str> = values.keys().filter(is_refused).map(String::as_str).collect();
+/// Whether a listener's own value of this name, without its prefix, may change while it is open.
+fn may_change(name: &str) -> bool {
+    is_only_of_listeners(name) || OF_LISTENERS_AND_ALL.contains(&name)
+}
+
+fn is_known_secret(name: &str) -> bool {
+    row_of(name).is_some_and(Setting::is_sensitive)
+}
+
+fn refuse(values: &BTreeMap<String, String>, why: &str, is_refused: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
+    let names: Vec<&str> = values.keys().map(String::as_str).filter(|name| is_refused(name)).collect();
     match names.is_empty() {
         true => Ok(()),
         // The way a set prints in Scala.
@@ -114,7 +161,8 @@ mod tests {
 
     fn check(level: DynamicLevel, name: &str, value: &str) -> Result<(), String> {
         let config = Config::load(&Inputs::default(), Machine::for_test()).expect("defaults");
-        config.check_dynamic(level, &[(name.to_owned(), value.to_owned())].into()).map_err(|error| error.to_string())
+        let checked = config.check_dynamic(level, &[(name.to_owned(), value.to_owned())].into());
+        checked.map(drop).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -124,15 +172,45 @@ mod tests {
         assert_eq!(check(ThisBroker, "nobody.knows", "1"), Ok(()));
         let refused = |level, name, value| check(level, name, value).expect_err("refused");
         assert_eq!(refused(ThisBroker, "broker.id", "7"), "Cannot update these configs dynamically: Set(broker.id)");
+        let of_listener = "listener.name.plaintext.ssl.keystore.type";
+        for name in ["ssl.protocol", of_listener] {
+            let why = "Cannot update these configs at default cluster level, broker id must be specified";
+            assert_eq!(refused(AllBrokers, name, "PEM"), format!("{why}: Set({name})"));
+        }
+        assert_eq!(check(ThisBroker, of_listener, "PEM"), Ok(()));
+        for level in [AllBrokers, ThisBroker] {
+            assert_eq!(
+                refused(level, "ssl.keystore.type", "JKS"),
+                "These security configs can be dynamically updated only per-listener using the listener prefix: \
+                 Set(ssl.keystore.type)"
+            );
+        }
         assert_eq!(
-            refused(AllBrokers, "ssl.keystore.type", "JKS"),
-            "Cannot update these configs at default cluster level, broker id must be specified: Set(ssl.keystore.type)"
+            refused(ThisBroker, "listener.name.plaintext.num.partitions", "7"),
+            "Invalid value org.apache.kafka.common.config.ConfigException: Configs cannot be updated dynamically for \
+             existing listener ListenerName(PLAINTEXT), restart broker or create a new listener for update for \
+             configuration Invalid dynamic configuration"
         );
+        assert_eq!(check(ThisBroker, "listener.name.another.num.partitions", "7"), Ok(()));
         assert_eq!(
             refused(AllBrokers, "log.retention.ms", "x"),
             "Invalid value x for configuration log.retention.ms: Not a number of type LONG"
         );
-        assert!(refused(ThisBroker, "ssl.keystore.location", "/k").contains("is refused"));
+    }
+
+    /// Kafka encrypts them with `password.encoder.secret`, and without one it refuses them.
+    #[test]
+    fn no_secret_is_stored_in_a_zookeeper() {
+        let given = ["zookeeper.connect=a:1", "advertised.listeners=PLAINTEXT://h:1"].map(str::to_owned);
+        let inputs = Inputs { overrides: given.into(), ..Inputs::default() };
+        let config = Config::load(&inputs, Machine::for_test()).expect("legal");
+        let name = "listener.name.plaintext.ssl.key.password";
+        let values: BTreeMap<_, _> = [(name.to_owned(), "hunter2".to_owned())].into();
+        let refused = config.check_dynamic(DynamicLevel::ThisBroker, &values).expect_err("refused").to_string();
+        assert_eq!(refused, "Password encoder secret not configured");
+        assert_eq!(config.undecodable(&values), [name]);
+        let found = config.with_dynamic(BTreeMap::new(), values).expect("left out");
+        assert!(found.dynamic_lines().is_empty());
     }
 
     #[test]

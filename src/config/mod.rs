@@ -2,6 +2,7 @@
 //!
 //! - `setting` is what a row is; `broker`, `group` and `topic` hold the rows.
 //! - `sources` and `properties` read files, the environment and the command line; `precedence` decides who wins.
+//! - `names` tells a name's row; `reader` reads checked values, `listener_reader` as one listener has them.
 //! - [`Config`] (`resolve`, `listeners`, `zookeeper`) is what a broker runs with; [`TopicConfig`] what one topic has.
 //! - `loggers` are those whose level may change.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
@@ -17,14 +18,17 @@ pub mod describe;
 pub mod dynamic;
 mod group;
 mod kraft_mode;
+mod listener_reader;
 pub mod listeners;
 pub mod loggers;
 pub mod machine;
+mod names;
 pub mod precedence;
 mod properties;
 pub mod protocol;
 mod reader;
 pub mod resolve;
+pub mod secret;
 pub mod selector;
 pub mod setting;
 pub mod sources;
@@ -41,6 +45,7 @@ pub use listeners::{HttpListener, Listener, SecurityProtocol};
 pub use machine::Machine;
 pub use protocol::ProtocolVersion;
 pub use resolve::{Config, Inputs};
+pub use secret::Secret;
 pub use selector::ReplicaSelector;
 pub use topic::{CompressionType, TimestampType, TopicConfig};
 pub use zookeeper::ZookeeperConfig;

@@ -4,9 +4,13 @@
 //! brokers, then those of this broker. Every value keeps the place it came from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::ConfigError;
 use super::broker;
+use super::names::{
+    OF_LISTENERS_AND_ALL, is_only_of_listeners, is_secret, may_be_of_listener, of_listener, own_row, row_of,
+};
 use super::setting::{Effect, Scope, Setting};
 use super::sources::{Given, Source};
 
@@ -14,12 +18,19 @@ use super::sources::{Given, Source};
 const PROVIDERS: &str = "config.providers";
 
 /// Everything that was given, by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// What the process was started with, the winner of each name.
     fixed: BTreeMap<String, Given>,
     dynamic_default: BTreeMap<String, String>,
     dynamic_broker: BTreeMap<String, String>,
+}
+
+/// Without secrets.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("fixed", &self.at_start()).field("dynamic", &self.dynamic()).finish()
+    }
 }
 
 impl Settings {
@@ -35,21 +46,28 @@ impl Settings {
         Self { fixed, ..Self::default() }
     }
 
-    /// The same start, with other dynamic values. What may not change while a broker runs is left out, as in Kafka's
-    /// `DynamicBrokerConfig`.
+    /// The same start, with other dynamic values. What may not change while a broker runs is left out, and so are
+    /// stores of keys without a listener's prefix, as in Kafka's `DynamicBrokerConfig`.
     pub(crate) fn with_dynamic(
         &self,
         of_all_brokers: BTreeMap<String, String>,
         of_this_broker: BTreeMap<String, String>,
     ) -> Self {
-        let keep = |mut values: BTreeMap<String, String>, legal: fn(Scope) -> bool| {
-            values.retain(|name, _| row_of(name).is_none_or(|row| legal(scope_of(row))));
+        let keep = |mut values: BTreeMap<String, String>, legal: fn(Scope) -> bool, of_listeners: fn(&str) -> bool| {
+            values.retain(|name, _| match of_listener(name) {
+                Some((_, rest)) => of_listeners(rest),
+                None => own_row(name).is_none_or(|row| legal(scope_of(row))) && !is_only_of_listeners(name),
+            });
             values
         };
         Self {
             fixed: self.fixed.clone(),
-            dynamic_default: keep(of_all_brokers, |scope| scope == Scope::ClusterWide),
-            dynamic_broker: keep(of_this_broker, |scope| scope != Scope::ReadOnly),
+            dynamic_default: keep(
+                of_all_brokers,
+                |scope| scope == Scope::ClusterWide,
+                |rest| OF_LISTENERS_AND_ALL.contains(&rest),
+            ),
+            dynamic_broker: keep(of_this_broker, |scope| scope != Scope::ReadOnly, |_| true),
         }
     }
 
@@ -109,6 +127,17 @@ impl Settings {
         Ok(())
     }
 
+    /// What is given for one listener, by the names behind its prefix that `wanted` takes.
+    pub(crate) fn of_listener(&self, listener: &str, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
+        let listener = listener.to_lowercase();
+        let own = |full: &str| {
+            let (name, rest) = of_listener(full)?;
+            let given = self.given(full).filter(|_| name == listener && wanted(rest))?;
+            Some((rest.to_owned(), given.value))
+        };
+        self.names().filter_map(own).collect()
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         let mut names: Vec<&str> = self.fixed.keys().map(String::as_str).collect();
         names.extend(self.dynamic_default.keys().chain(self.dynamic_broker.keys()).map(String::as_str));
@@ -118,8 +147,8 @@ impl Settings {
     }
 
     /// What was given at the start, by name.
-    pub(crate) fn at_start(&self) -> impl Iterator<Item = &Given> {
-        self.fixed.values()
+    pub(crate) fn at_start(&self) -> Vec<&Given> {
+        self.fixed.values().collect()
     }
 
     /// What was given while the broker runs, by name; a broker's own values hide those of all brokers.
@@ -129,17 +158,16 @@ impl Settings {
     }
 
     /// `name = value (source)` for each given value; what is or may be a secret is hidden.
-    pub(crate) fn lines_of<'a>(given: impl Iterator<Item = &'a Given>) -> Vec<String> {
+    pub(crate) fn lines_of<'a>(given: impl IntoIterator<Item = &'a Given>) -> Vec<String> {
         let line = |given: &Given| {
-            let secret = row_of(&given.name).is_none_or(Setting::is_sensitive);
-            let value = if secret { "[hidden]" } else { given.value.trim() };
+            let value = if is_secret(&given.name) { "[hidden]" } else { given.value.trim() };
             format!("{} = {value} ({})", given.name, given.source)
         };
-        given.map(line).collect()
+        given.into_iter().map(line).collect()
     }
 
     /// One line for each value that changes nothing: unknown names, settings without effect, and KRaft's together.
-    pub(crate) fn warnings_of<'a>(given: impl Iterator<Item = &'a Given>) -> Vec<String> {
+    pub(crate) fn warnings_of<'a>(given: impl IntoIterator<Item = &'a Given>) -> Vec<String> {
         let mut lines = Vec::new();
         let mut kraft = Vec::new();
         for given in given {
@@ -152,7 +180,7 @@ impl Settings {
                 Some((_, Effect::NoEffect)) => {
                     lines.push(format!("The configuration '{name}' has no effect ({}).", given.source));
                 }
-                Some((row, _)) if row.name != *name => {
+                Some((row, _)) if row.name != *name && !may_be_of_listener(row) => {
                     lines
                         .push(format!("The configuration '{name}' has no effect for one listener ({}).", given.source));
                 }
@@ -173,20 +201,6 @@ const LISTENERS: [&str; 3] = ["listeners", "advertised.listeners", "listener.sec
 /// How a setting may change while this broker runs.
 pub(crate) fn scope_of(row: &Setting) -> Scope {
     if LISTENERS.contains(&row.name) { Scope::ReadOnly } else { row.scope }
-}
-
-/// The row of a name, also of one that is only set while a broker runs, or behind a listener's prefix:
-/// `listener.name.NAME.KEY` or `listener.name.NAME.MECHANISM.KEY`.
-pub(crate) fn row_of(name: &str) -> Option<&'static Setting> {
-    broker::row(name).or_else(|| broker::dynamic_row(name)).or_else(|| {
-        let mut rest = name.strip_prefix("listener.name.")?;
-        loop {
-            rest = rest.split_once('.')?.1;
-            if let Some(row) = broker::row(rest) {
-                return Some(row);
-            }
-        }
-    })
 }
 
 fn unknown(name: &str) -> String {
@@ -242,17 +256,20 @@ mod tests {
     #[test]
     fn a_dynamic_value_wins_if_it_may_change_at_all() {
         let values = |value: &str| {
-            ["message.max.bytes", "num.partitions", "ssl.keystore.type"].map(|name| (name.into(), value.into())).into()
+            ["message.max.bytes", "num.partitions", "ssl.keystore.type", "listener.name.a.ssl.keystore.type"]
+                .map(|name| (name.into(), value.into()))
+                .into()
         };
         let settings = overridden("message.max.bytes", "1");
         let value = |settings: &Settings, name| settings.given(name).map(|given| given.value);
         let changed = settings.with_dynamic(values("2"), BTreeMap::new());
         assert_eq!(value(&changed, "message.max.bytes").as_deref(), Some("2"));
         assert_eq!(value(&changed, "num.partitions"), None);
-        assert_eq!(value(&changed, "ssl.keystore.type"), None);
+        assert_eq!(value(&changed, "listener.name.a.ssl.keystore.type"), None);
         let changed = settings.with_dynamic(values("2"), values("3"));
         assert_eq!(value(&changed, "message.max.bytes").as_deref(), Some("3"));
-        assert_eq!(value(&changed, "ssl.keystore.type").as_deref(), Some("3"));
+        assert_eq!(value(&changed, "listener.name.a.ssl.keystore.type").as_deref(), Some("3"));
+        assert_eq!(value(&changed, "ssl.keystore.type"), None, "without a listener's prefix");
     }
 
     #[test]
@@ -288,6 +305,16 @@ mod tests {
         for secret in ["ssl.key.password", "listener.name.a.ssl.key.password", "nobody.knows"] {
             assert_eq!(lines(secret), [format!("{secret} = [hidden] (--override)")]);
         }
+    }
+
+    #[test]
+    fn no_secret_is_in_the_form_for_debugging() {
+        let names = ["ssl.key.password", "listener.name.a.plain.sasl.jaas.config", "nobody.knows"];
+        let settings = Settings::merge(names.map(|name| given(name, "hunter2", Source::Override)));
+        let settings = settings
+            .with_dynamic(BTreeMap::new(), names[1..].iter().map(|n| ((*n).into(), "hunter3".into())).collect());
+        let shown = format!("{settings:?}");
+        assert!(names.iter().all(|name| shown.contains(name)) && !shown.contains("hunter"), "{shown}");
     }
 
     #[test]

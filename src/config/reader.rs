@@ -4,12 +4,13 @@
 use std::cell::RefCell;
 
 use super::ConfigError;
-use super::broker;
+use super::names::row_of;
 use super::precedence::Settings;
-use super::setting::Value;
+use super::setting::{Setting, Value};
 use super::sources::{Given, Source};
 
-/// Reads checked values by name; a name that is no row, or of another type, is a mistake of ours and caught by a test.
+/// Reads checked values by name, also behind a listener's prefix; a name that is no row, or of another type, is a
+/// mistake of ours and caught by a test. A listener's view of the settings is in `listener_reader`.
 pub(crate) struct Reader<'a> {
     pub(crate) settings: &'a Settings,
     #[cfg(test)]
@@ -31,7 +32,7 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&self, name: &str) -> Option<Value> {
-        let row = broker::row(name).expect("only rows are read");
+        let row = row_of(name).expect("only rows are read");
         #[cfg(test)]
         self.read.borrow_mut().insert(row.name);
         let text = self.given(name).map(|given| given.value).or_else(|| row.default.map(str::to_owned))?;
@@ -84,12 +85,13 @@ impl<'a> Reader<'a> {
 
     /// An error that names key, value and source.
     pub(crate) fn invalid(&self, name: &str, why: &str) -> ConfigError {
-        let default = broker::row(name).and_then(|row| row.default).unwrap_or_default();
+        let row = row_of(name);
+        let default = row.and_then(|row| row.default).unwrap_or_default();
         let (value, origin) = match self.given(name) {
             Some(given) => (given.value, given.source),
             None => (default.to_owned(), Source::Default),
         };
-        let value = value.trim();
+        let value = if row.is_none_or(Setting::is_sensitive) { "[hidden]" } else { value.trim() };
         ConfigError::Invalid { why: format!("Invalid value {value} for configuration {name}: {why}"), origin }
     }
 }

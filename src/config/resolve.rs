@@ -202,9 +202,14 @@ impl Config {
     /// A value is not legal; the old configuration stays in use then.
     pub fn with_dynamic(
         &self,
-        of_all_brokers: BTreeMap<String, String>,
-        of_this_broker: BTreeMap<String, String>,
+        mut of_all_brokers: BTreeMap<String, String>,
+        mut of_this_broker: BTreeMap<String, String>,
     ) -> Result<Self, ConfigError> {
+        for values in [&mut of_all_brokers, &mut of_this_broker] {
+            for name in self.undecodable(values) {
+                values.remove(&name);
+            }
+        }
         let settings = self.settings.with_dynamic(of_all_brokers, of_this_broker);
         let config = Self::of(settings, self.machine.clone())?;
         Ok(Self { cluster_id: self.cluster_id.clone(), ..config })

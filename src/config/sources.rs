@@ -7,14 +7,22 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
+use super::names::is_secret;
 use super::properties;
 
-/// One value as it was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One value as it was found. It is not shown where it is, or may be, a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Given {
     pub name: String,
     pub value: String,
     pub source: Source,
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = if is_secret(&self.name) { "[hidden]" } else { &self.value };
+        write!(f, "{}={value} ({})", self.name, self.source)
+    }
 }
 
 /// The place a value was found.

@@ -181,7 +181,7 @@ fn check(config: &Config, entity: &Entity, overrides: &Overrides) -> Result<(), 
         Entity::Broker(None) => DynamicLevel::AllBrokers,
         Entity::Broker(Some(_)) => DynamicLevel::ThisBroker,
     };
-    config.check_dynamic(level, overrides).map_err(|error| invalid_request(error.to_string()))
+    config.check_dynamic(level, overrides).map(drop).map_err(|error| invalid_request(error.to_string()))
 }
 
 /// What is refused before the resource is looked at.
