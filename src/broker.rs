@@ -295,7 +295,8 @@ fn begin_chores(
     task::spawn(strays::watch(tree, replicas, Arc::clone(clock), config.stray_retention_ms));
     let running = Arc::clone(&parts.handles.config);
     let dynamic = Arc::clone(&parts.dynamic_config);
-    running::follow(Arc::clone(&running), dynamic, Arc::clone(&parts.replicas), Arc::clone(limits));
+    let tls = Arc::clone(&parts.handles.tls);
+    running::follow(Arc::clone(&running), dynamic, Arc::clone(&parts.replicas), Arc::clone(limits), tls);
     maintenance::start(Arc::clone(&parts.replicas), Arc::clone(clock), running::periods(running));
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod wire;
 pub(crate) mod cluster;
 pub(crate) mod log;
 pub(crate) mod security;
+pub(crate) mod transport;
 
 pub(crate) mod replica;
 

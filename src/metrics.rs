@@ -157,6 +157,8 @@ pub(crate) static UNCLEANABLE_PARTITIONS: Gauge = Gauge::new();
 pub(crate) static FRAMES_REFUSED: Counter = Counter::new();
 /// Request bodies that did not decode.
 pub(crate) static BODIES_REFUSED: Counter = Counter::new();
+/// Connections that ended while hands were shaken for TLS: refused, or too slow.
+pub(crate) static HANDSHAKES_REFUSED: Counter = Counter::new();
 /// Replies that their clients took too slowly while others waited for room.
 pub(crate) static REPLIES_GIVEN_UP: Counter = Counter::new();
 

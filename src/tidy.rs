@@ -74,10 +74,12 @@ const DOORS: &[Door] = &[
             "storage",
         ],
     ),
+    // A socket's bytes, and no word of what they say.
+    door("transport", &["types"], &["wire"]),
     // No domain room: it knows an API by its header.
-    door("net", BASE, &["api", "wire", "security"]),
+    door("net", BASE, &["api", "wire", "security", "transport"]),
     // The wire below, the seams of the rooms above: the far ends of what `cluster` and `replica` know as links.
-    door("peer", BASE, &["wire", "cluster", "security", "replica", "coordinator"]),
+    door("peer", BASE, &["wire", "cluster", "security", "replica", "coordinator", "transport"]),
     door("observe", BASE, &["cluster", "security", "replica", "controller", "coordinator"]),
 ];
 
@@ -113,6 +115,11 @@ const ONLY: &[Only] = &[
         why: "ZooKeeper stays behind the coordination seam",
     },
     Only {
+        names: &["rustls", "p12_keystore", "pkcs8", "x509_parser"],
+        paths: &["security/tls", "transport"],
+        why: "TLS stays behind a stream and a listener's settings",
+    },
+    Only {
         names: &["tokio::spawn", "spawn_blocking", "spawn_local", "thread::spawn", "thread::Builder"],
         paths: &["task"],
         why: "task.rs alone spawns, so that each task has a panic policy",
@@ -131,8 +138,8 @@ const ONLY: &[Only] = &[
     Only {
         names: &["TcpListener", "TcpStream", "UdpSocket", "socket2"],
         // The broker opens the listeners, so that a taken port ends the start before anything else is touched.
-        paths: &["net", "broker", "peer/connection"],
-        why: "sockets belong to net, and those to other brokers to peer",
+        paths: &["net", "broker", "peer/connection", "transport"],
+        why: "sockets belong to net and transport, and those to other brokers to peer",
     },
 ];
 

@@ -28,6 +28,7 @@ use crate::replica::manager::ReplicaManager;
 use crate::replica::session_cache::Sessions;
 use crate::security::authorizer::AclAuthorizer;
 use crate::security::principal::Principal;
+use crate::security::tls::TlsListeners;
 use crate::types::{BrokerId, PartitionIndex};
 
 /// Handles of the rooms, one set per broker.
@@ -37,6 +38,8 @@ pub(crate) struct Handles {
     /// From `/cluster/id`.
     pub(crate) cluster_id: Arc<str>,
     pub(crate) config: Arc<RunningConfig>,
+    /// What the listeners over TLS present and trust.
+    pub(crate) tls: Arc<TlsListeners>,
     pub(crate) clock: SharedClock,
     pub(crate) image: Arc<ImagePublisher>,
     pub(crate) dynamic_config: Arc<DynamicConfig>,

@@ -13,6 +13,7 @@ use crate::peer::address::Addresses;
 use crate::peer::broker_link::RemoteBroker;
 use crate::peer::versions::Versions;
 use crate::peer::{Patience, Peers};
+use crate::security::tls::TlsListeners;
 use crate::types::BrokerId;
 
 /// Links from the controller here.
@@ -32,9 +33,17 @@ impl LinkSource for Links {
 }
 
 /// What all connections to other brokers share.
-pub(super) fn peers(config: &Config, me: BrokerId, image: &Arc<ImagePublisher>, clock: &SharedClock) -> Peers {
-    let addresses = Addresses::new(Arc::clone(image), &config.inter_broker_listener);
-    let control = config.control_plane_listener.as_deref().map(|listener| addresses.on(listener));
+pub(super) fn peers(
+    config: &Config,
+    me: BrokerId,
+    image: &Arc<ImagePublisher>,
+    clock: &SharedClock,
+    tls: &TlsListeners,
+) -> Peers {
+    let of = |listener: &str| tls.of(listener).cloned();
+    let listener = &config.inter_broker_listener;
+    let addresses = Addresses::new(Arc::clone(image), listener, of(listener));
+    let control = config.control_plane_listener.as_deref().map(|listener| addresses.on(listener, of(listener)));
     let patience = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
     Peers {
         me,

@@ -52,6 +52,7 @@ use crate::replica::manager::ReplicaManager;
 use crate::replica::session_cache::Sessions;
 use crate::security::authorizer::{AclAuthorizer, AuthorizerSettings};
 use crate::security::principal::Principal;
+use crate::security::tls::TlsListeners;
 use crate::task;
 
 /// Fetches per core that read from storage at the same time: enough to keep a disk busy while each waits for it.
@@ -91,6 +92,8 @@ impl Parts {
         let dynamic_config = patience::over_losses(config, store.session(), follow).await?;
         let running = RunningConfig::new(Arc::clone(config));
         running.apply(dynamic_config.brokers());
+        let of_listeners = running.current();
+        let tls = task::blocking(move || TlsListeners::open(&of_listeners)).await.map_err(failed)?;
         let config_of = running::topic_settings(&running, &dynamic_config);
         let surroundings = running::surroundings(config, identity.broker_id, clock, &image);
         let of_replicas = dirs.for_replicas();
@@ -100,7 +103,7 @@ impl Parts {
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);
         let epoch = SharedBrokerEpoch::default();
-        let peers = links::peers(config, identity.broker_id, &image, clock);
+        let peers = links::peers(config, identity.broker_id, &image, clock, &tls);
         let markers = LocalMarkers::new(Arc::clone(&replicas), Arc::clone(&groups), Arc::clone(clock));
         let remote = RemoteMarkers::new(&peers);
         let routed = RoutedMarkers::new(identity.broker_id, Arc::clone(&image), markers.clone(), remote);
@@ -139,6 +142,7 @@ impl Parts {
             broker_id: identity.broker_id,
             cluster_id: Arc::clone(&identity.cluster_id),
             config: running,
+            tls,
             clock: Arc::clone(clock),
             image: Arc::clone(&image),
             dynamic_config: Arc::clone(&dynamic_config),

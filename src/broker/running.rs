@@ -18,6 +18,7 @@ use crate::replica::fetcher::FetcherSettings;
 use crate::replica::maintenance::{Periods, PeriodsOf};
 use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
 use crate::replica::surroundings::Surroundings;
+use crate::security::tls::TlsListeners;
 use crate::task;
 use crate::types::{BrokerId, TopicName};
 
@@ -45,8 +46,9 @@ pub(super) fn follow(
     dynamic: Arc<DynamicConfig>,
     replicas: Arc<ReplicaManager>,
     limits: Arc<ConnectionLimits>,
+    tls: Arc<TlsListeners>,
 ) {
-    follow_brokers(&config, Arc::clone(&replicas), limits);
+    follow_brokers(&config, Arc::clone(&replicas), limits, tls);
     task::spawn_owner("dynamic settings", async move {
         loop {
             let changes = dynamic.changed().await;
@@ -58,12 +60,20 @@ pub(super) fn follow(
     });
 }
 
-fn follow_brokers(config: &RunningConfig, replicas: Arc<ReplicaManager>, limits: Arc<ConnectionLimits>) {
+fn follow_brokers(
+    config: &RunningConfig,
+    replicas: Arc<ReplicaManager>,
+    limits: Arc<ConnectionLimits>,
+    tls: Arc<TlsListeners>,
+) {
     let mut changes = config.subscribe();
     task::spawn_owner("broker settings", async move {
         while changes.changed().await.is_ok() {
             let now = changes.borrow_and_update().clone();
             replicas.reconfigure_all();
+            let (config, listeners) = (Arc::clone(&now), Arc::clone(&tls));
+            // Stores are read.
+            task::blocking(move || listeners.take(&config)).await;
             // Names of hosts are looked up.
             limits.set(task::blocking(move || connection_limits(&now)).await);
         }

@@ -18,6 +18,7 @@ use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::write_queue::WriteQueues;
 use crate::security::principal::Principal;
+use crate::security::tls::TlsListeners;
 use crate::task;
 use crate::types::limits::BROKERS_REQUEST_BYTES_MAX;
 
@@ -41,6 +42,7 @@ pub(super) struct Serving {
     of_brokers: Arc<Admission>,
     write_queues: Arc<WriteQueues>,
     limits: Arc<ConnectionLimits>,
+    tls: Arc<TlsListeners>,
     config: Arc<Config>,
     stopped: watch::Receiver<bool>,
 }
@@ -58,6 +60,7 @@ impl Serving {
             of_brokers: Admission::new(BROKERS_REQUEST_BYTES_MAX),
             write_queues: WriteQueues::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX)),
             limits: Arc::clone(limits),
+            tls: Arc::clone(&handles.tls),
             config: Arc::clone(config),
             stopped: stopped.clone(),
         }
@@ -77,6 +80,7 @@ impl Serving {
                 peer: UNKNOWN_PEER,
                 principal: Arc::new(Principal::anonymous()),
             },
+            tls: self.tls.of(name).cloned(),
             admission: Arc::clone(&self.admission),
             of_brokers: (audience == Audience::Brokers).then(|| Arc::clone(&self.of_brokers)),
             write_queues: Arc::clone(&self.write_queues),

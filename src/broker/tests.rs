@@ -11,6 +11,7 @@ mod log_dirs;
 mod moves;
 mod settings;
 mod starts;
+mod tls;
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use kafka_protocol::messages::{
     ApiVersionsRequest, FetchRequest, MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::{Broker, dirs, seams};
@@ -32,16 +33,18 @@ use crate::config::{Config, Inputs, Machine};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::record::build::BatchBuilder;
+use crate::transport::Stream;
 
 /// One connection that sends what it is told, rubbish included.
 struct WireClient {
-    stream: TcpStream,
+    stream: Stream,
     correlation: i32,
 }
 
 impl WireClient {
     async fn connect(broker: &Broker) -> Self {
-        Self { stream: TcpStream::connect(broker.addresses()[0]).await.unwrap(), correlation: 0 }
+        let socket = TcpStream::connect(broker.addresses()[0]).await.unwrap();
+        Self { stream: Stream::Plain(socket), correlation: 0 }
     }
 
     async fn send<R: Request>(&mut self, request: &R, version: i16) {

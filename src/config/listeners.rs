@@ -22,7 +22,7 @@ pub struct Listener {
     pub port: u16,
 }
 
-/// How a listener's bytes are protected; only `Plaintext` gets through [`super::Config`] today.
+/// How a listener's bytes are protected. SASL does not get through [`super::Config`] yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecurityProtocol {
     Plaintext,
@@ -35,6 +35,16 @@ impl SecurityProtocol {
     fn parse(name: &str) -> Option<Self> {
         let all = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
         all.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Bytes are encrypted.
+    pub fn is_over_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+
+    /// Clients authenticate by SASL.
+    pub fn is_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
 
     /// Kafka's name, also in the broker's znode.
@@ -89,7 +99,7 @@ pub(crate) struct Resolved {
 /// Reads all settings of listeners. Those named in `controller.listener.names` are KRaft's and left out.
 ///
 /// # Errors
-/// A value is not legal, or a listener asks for TLS or SASL.
+/// A value is not legal, or a listener asks for SASL.
 pub(crate) fn resolve(reader: &Reader<'_>, host_name: &str) -> Result<Resolved, ConfigError> {
     let controllers: BTreeSet<String> =
         csv(&reader.text("controller.listener.names").unwrap_or_default()).map(str::to_uppercase).collect();
@@ -121,7 +131,7 @@ pub(crate) fn resolve(reader: &Reader<'_>, host_name: &str) -> Result<Resolved, 
         );
         return Err(reader.invalid("advertised.listeners", &why));
     }
-    if let Some(secure) = listeners.iter().find(|l| l.security_protocol != SecurityProtocol::Plaintext) {
+    if let Some(secure) = listeners.iter().find(|listener| listener.security_protocol.is_sasl()) {
         let why = format!(
             "listener {} asks for {}, which is not supported yet",
             secure.name,
@@ -386,8 +396,11 @@ mod tests {
 
     #[test]
     fn a_listener_that_would_lose_its_protection_ends_the_start() {
-        let ssl = error(&[("listeners", "SSL://:9093"), ("security.inter.broker.protocol", "SSL")]);
-        assert!(ssl.contains("asks for SSL, which is not supported yet"), "{ssl}");
+        for name in ["SASL_SSL", "SASL_PLAINTEXT"] {
+            let listeners = format!("{name}://:9093");
+            let sasl = error(&[("listeners", &listeners), ("security.inter.broker.protocol", name)]);
+            assert!(sasl.contains(&format!("asks for {name}, which is not supported yet")), "{sasl}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! - `setting` is what a row is; `broker`, `group` and `topic` hold the rows.
 //! - `sources` and `properties` read files, the environment and the command line; `precedence` decides who wins.
 //! - `names` tells a name's row; `reader` reads checked values, `listener_reader` as one listener has them.
-//! - [`Config`] (`resolve`, `listeners`, `zookeeper`) is what a broker runs with; [`TopicConfig`] what one topic has.
+//! - [`Config`] (`resolve`, `listeners`, `tls`, `zookeeper`) is what a broker runs with; [`TopicConfig`] what one topic
+//!   has.
 //! - `loggers` are those whose level may change.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
@@ -34,6 +35,7 @@ pub mod setting;
 pub mod sources;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod topic;
 mod topic_rows;
 pub mod zookeeper;
@@ -47,6 +49,7 @@ pub use protocol::ProtocolVersion;
 pub use resolve::{Config, Inputs};
 pub use secret::Secret;
 pub use selector::ReplicaSelector;
+pub use tls::{ClientAuth, TlsSettings};
 pub use topic::{CompressionType, TimestampType, TopicConfig};
 pub use zookeeper::ZookeeperConfig;
 

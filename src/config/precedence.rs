@@ -277,9 +277,9 @@ mod tests {
         let refused = |name, value| overridden(name, value).check().expect_err("refused").to_string();
         let error = refused("create.topic.policy.class.name", "P");
         assert!(error.contains("create.topic.policy.class.name") && error.contains("Java classes"), "{error}");
-        assert!(!refused("ssl.keystore.password", "hunter2").contains("hunter2"));
+        assert!(!refused("delegation.token.secret.key", "hunter2").contains("hunter2"));
         refused("config.providers", "file");
-        refused("listener.name.internal.ssl.keystore.location", "/k");
+        refused("listener.name.internal.ssl.engine.factory.class", "a.B");
         refused("listener.name.internal.plain.sasl.jaas.config", "x");
         for (name, harmless) in
             [("authorizer.class.name", ""), ("ssl.client.auth", "none"), ("zookeeper.set.acl", "FALSE")]

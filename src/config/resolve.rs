@@ -18,6 +18,7 @@ use super::protocol::{self, ProtocolVersion};
 use super::reader::Reader;
 use super::selector::{self, ReplicaSelector};
 use super::sources;
+use super::tls::{self, TlsSettings};
 use super::topic::{TopicConfig, TopicValues};
 use super::zookeeper::{ZookeeperConfig, zookeeper};
 use crate::types::BrokerId;
@@ -46,6 +47,8 @@ pub struct Config {
     pub inter_broker_listener: String,
     /// Another of them, where brokers and the controller speak; `None`: they do on `inter_broker_listener`.
     pub control_plane_listener: Option<String>,
+    /// Of each of `listeners` that is over TLS.
+    pub tls: Vec<TlsSettings>,
     /// What brokers of the cluster may say to each other.
     pub inter_broker_protocol: ProtocolVersion,
     /// `authorizer.class.name`; `None`: everybody may do everything.
@@ -281,6 +284,7 @@ impl Config {
             broker_id_generation_enable: reader.boolean("broker.id.generation.enable"),
             reserved_broker_max_id: reader.int("reserved.broker.max.id"),
             broker_rack: reader.text("broker.rack"),
+            tls: tls::resolve(reader, &listeners.listeners)?,
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,
             inter_broker_listener: listeners.inter_broker,
@@ -492,8 +496,9 @@ mod tests {
     fn a_row_is_honoured_exactly_if_a_field_comes_from_it() {
         let kraft = [("process.roles", "broker,controller"), ("node.id", "1")];
         let zookeeper = [("zookeeper.connect", "h:1"), ("advertised.listeners", "PLAINTEXT://h:1")];
+        let tls = [("listeners", "SSL://h:1"), ("security.inter.broker.protocol", "SSL")];
         let mut read = BTreeSet::new();
-        for given in [kraft, zookeeper] {
+        for given in [kraft, zookeeper, tls] {
             let overridden = |(name, value): (&str, &str)| Given {
                 name: name.into(),
                 value: value.into(),

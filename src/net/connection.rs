@@ -14,28 +14,31 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::stream::FuturesOrdered;
-use futures_util::{FutureExt, StreamExt, poll};
-use tokio::io::Interest;
+use futures_util::{StreamExt, poll};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::admission::{Admission, Charge, Charging, Receiving};
+use super::handshake;
 use super::reply::{self, Reply, WriteError};
 use super::time_slice::TimeSlice;
 use super::write_queue::{QueuedReply, WriteQueue, WriteQueues};
 use crate::api::dispatch::{self, Dispatched, Origin};
 use crate::api::handler::{CloseReason, Outcome};
 use crate::metrics::{self, Series};
+use crate::security::tls::TlsListener;
+use crate::transport::Stream;
 use crate::types::limits::CONNECTION_REQUESTS_IN_FLIGHT_MAX;
-use crate::wire::frame::{FrameReader, Readable};
+use crate::wire::frame::{FrameError, FrameReader};
 
 /// What a connection needs besides its socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) origin: Origin,
+    /// `None`: bytes are plain.
+    pub(crate) tls: Option<Arc<TlsListener>>,
     pub(crate) admission: Arc<Admission>,
     /// Where other brokers speak: what their connections are charged to instead, so that they never wait for clients
     /// that wait for them.
@@ -76,9 +79,19 @@ struct Finished {
 }
 
 /// Serves the connection until either side ends it.
-pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
+pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
     let peer = settings.origin.peer;
-    let (read, write) = stream.into_split();
+    let stream = match settings.tls.take() {
+        None => Stream::Plain(socket),
+        // On the heap: whoever has shaken hands does not pay for it any more.
+        Some(tls) => {
+            let stopping = settings.stopping.clone();
+            let accepted = Box::pin(handshake::accept(socket, &tls, peer, settings.idle_max, stopping)).await;
+            let Some((stream, principal)) = accepted else { return };
+            settings.origin.principal = Arc::new(principal);
+            stream
+        }
+    };
     let reader = FrameReader::new(settings.frame_bytes_max);
     let receiving = settings.admission.receiving();
     let pending = FuturesOrdered::new();
@@ -87,7 +100,7 @@ pub(crate) async fn serve(stream: TcpStream, settings: Settings) {
     let its_slice = Arc::clone(&slice);
     let (finished, next_fetch) = (VecDeque::new(), None);
     let connection =
-        Connection { read, write, reader, receiving, pending, finished, write_queue, next_fetch, slice, settings };
+        Connection { stream, reader, receiving, pending, finished, write_queue, next_fetch, slice, settings };
     let mut running = pin!(connection.run());
     let polled = poll_fn(|context| {
         its_slice.begins();
@@ -139,15 +152,8 @@ impl From<WriteError> for End {
     }
 }
 
-impl Readable for OwnedReadHalf {
-    async fn ready(&mut self) -> io::Result<()> {
-        self.readable().await
-    }
-}
-
 struct Connection {
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    stream: Stream,
     reader: FrameReader,
     /// Memory of a large frame that is coming in.
     receiving: Receiving,
@@ -193,7 +199,7 @@ impl Connection {
                     self.send(finished.ready, finished.timed, &mut held).await?;
                     active_at = Instant::now();
                 }
-                frame = self.reader.next(&mut self.read, &mut self.receiving), if may_read => {
+                frame = read_or_hung_up(&mut self.stream, &mut self.reader, &mut self.receiving, may_read) => {
                     match frame.map_err(|error| End::Closed(CloseReason::Malformed(error.to_string())))? {
                         Some(frame) => {
                             self.recognise(&frame);
@@ -220,8 +226,6 @@ impl Connection {
                     }
                 }
                 () = reached(judged_at), if !may_read && held.is_none() => judge(&mut self.receiving)?,
-                // The client is gone: what is still pending is not read.
-                () = hung_up(&self.write), if !may_read => return Ok(()),
                 () = stopped(&mut stopping), if reading => reading = false,
                 () = &mut idle, if unsent == 0 => {
                     if active_at.elapsed() >= self.settings.idle_max {
@@ -303,7 +307,7 @@ impl Connection {
     /// room and is not read.
     async fn write_reply(&mut self, reply: Reply, held: &mut Option<HeldFrame>) -> Result<(), End> {
         // A client that does not read its replies is as idle as one that sends nothing.
-        let mut writing = pin!(reply::write(&mut self.write, reply, self.settings.idle_max));
+        let mut writing = pin!(reply::write(&mut self.stream, reply, self.settings.idle_max));
         if let Poll::Ready(written) = poll!(writing.as_mut()) {
             return Ok(written?);
         }
@@ -356,13 +360,20 @@ async fn charged(held: &mut Option<HeldFrame>) -> Charge {
 /// How often a connection that is not read is asked whether its client is still there.
 const HANG_UP_PERIOD: Duration = Duration::from_secs(1);
 
-/// Resolves when the client has closed the connection, for where nothing is read that would tell.
-async fn hung_up(socket: &OwnedWriteHalf) {
+/// The next frame; `None` when the client has closed the connection, also where nothing is read that would tell.
+async fn read_or_hung_up(
+    stream: &mut Stream,
+    reader: &mut FrameReader,
+    receiving: &mut Receiving,
+    may_read: bool,
+) -> Result<Option<BytesMut>, FrameError> {
+    if may_read {
+        return reader.next(stream, receiving).await;
+    }
     loop {
         tokio::time::sleep(HANG_UP_PERIOD).await;
-        let ready = socket.ready(Interest::READABLE).now_or_never();
-        if matches!(ready, Some(Ok(ready)) if ready.is_read_closed()) {
-            return;
+        if stream.is_hung_up() {
+            return Ok(None);
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Sockets: listeners, connections, admission, and pages over HTTP. Decodes no body and knows no API beyond its header.
+//! Sockets: listeners, connections, handshakes, admission, and pages over HTTP. Decodes no body and knows no API beyond
+//! its header.
 
 pub(crate) mod admission;
 pub(crate) mod connection;
+mod handshake;
 pub(crate) mod http;
 pub(crate) mod listener;
 mod reply;

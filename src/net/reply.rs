@@ -9,11 +9,10 @@ use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::Instant;
 
 use crate::api::replies::Claim;
+use crate::transport::Stream;
 use crate::types::limits::{REPLY_PACE_SECONDS, REPLY_REST_SECONDS_MAX};
 use crate::wire::segments::Segments;
 
@@ -111,33 +110,34 @@ impl Reply {
 ///
 /// # Errors
 /// The connection broke, the time is over, or the reply gave way.
-pub(super) async fn write(socket: &mut OwnedWriteHalf, mut reply: Reply, time_max: Duration) -> Result<(), WriteError> {
+pub(super) async fn write(stream: &mut Stream, mut reply: Reply, time_max: Duration) -> Result<(), WriteError> {
     while !reply.parts.is_empty() {
-        match socket.try_write_vectored(&reply.slices()) {
+        match stream.try_write_vectored(&reply.slices()) {
             Ok(0) => return Err(WriteError::Io(io::ErrorKind::WriteZero.into())),
             Ok(sent) => reply.advance(sent),
-            // On the heap: a connection that is idle does not pay for it.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return match tokio::time::timeout(time_max, Box::pin(write_slowly(socket, reply))).await {
-                    Ok(written) => written,
-                    Err(_) => Err(WriteError::Io(io::ErrorKind::TimedOut.into())),
-                };
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(WriteError::Io(error)),
         }
     }
-    Ok(())
+    if reply.parts.is_empty() && !stream.has_unsent() {
+        return Ok(());
+    }
+    // On the heap: a connection that is idle does not pay for it.
+    match tokio::time::timeout(time_max, Box::pin(write_slowly(stream, reply))).await {
+        Ok(written) => written,
+        Err(_) => Err(WriteError::Io(io::ErrorKind::TimedOut.into())),
+    }
 }
 
-async fn write_slowly(socket: &mut OwnedWriteHalf, mut reply: Reply) -> Result<(), WriteError> {
+async fn write_slowly(stream: &mut Stream, mut reply: Reply) -> Result<(), WriteError> {
     let mut left = reply.len();
     let (mut judged_at, mut left_then) = (Instant::now() + PACE, left);
     let (mut is_slow, mut is_own) = (false, false);
-    loop {
+    while left > 0 {
         let slices = reply.slices();
         tokio::select! {
             biased;
-            sent = socket.write_vectored(&slices) => {
+            sent = stream.write_vectored(&slices) => {
                 let sent = sent?;
                 if sent == 0 {
                     return Err(WriteError::Io(io::ErrorKind::WriteZero.into()));
@@ -145,9 +145,6 @@ async fn write_slowly(socket: &mut OwnedWriteHalf, mut reply: Reply) -> Result<(
                 drop(slices);
                 reply.advance(sent);
                 left -= sent;
-                if left == 0 {
-                    return Ok(());
-                }
                 if let Some(claim) = &mut reply.claim {
                     claim.keep(left);
                 }
@@ -164,6 +161,8 @@ async fn write_slowly(socket: &mut OwnedWriteHalf, mut reply: Reply) -> Result<(
             (judged_at, left_then) = (Instant::now() + PACE, left);
         }
     }
+    // Over TLS: what was encrypted last, which is counted no more.
+    Ok(stream.flush().await?)
 }
 
 async fn asked_to_give_way(claim: Option<&Claim>) {
@@ -186,10 +185,10 @@ mod tests {
     const MIB: usize = 1 << 20;
     const HOUR: Duration = Duration::from_secs(3600);
 
-    async fn pair() -> (TcpStream, OwnedWriteHalf) {
+    async fn pair() -> (TcpStream, Stream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (client.unwrap(), accepted.unwrap().0.into_split().1)
+        (client.unwrap(), Stream::Plain(accepted.unwrap().0))
     }
 
     fn body(bytes: usize) -> Segments {

@@ -298,6 +298,11 @@ pub(super) fn of_counters(text: &mut Exposition) {
         ),
         ("klamm_frames_refused_total", "Frames that were refused before they were decoded.", &metrics::FRAMES_REFUSED),
         ("klamm_bodies_refused_total", "Requests whose bodies did not decode.", &metrics::BODIES_REFUSED),
+        (
+            "klamm_handshakes_refused_total",
+            "Connections whose TLS handshake was refused.",
+            &metrics::HANDSHAKES_REFUSED,
+        ),
         ("klamm_replies_given_up_total", "Answers that were taken too slowly.", &metrics::REPLIES_GIVEN_UP),
     ] {
         text.single(name, Counter, help, counter.get());

@@ -5,13 +5,23 @@ use std::sync::Arc;
 
 use crate::cluster::control::LiveBroker;
 use crate::cluster::image::ImagePublisher;
+use crate::security::tls::TlsListener;
 use crate::types::BrokerId;
 
-/// Host and port of a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Host and port of a listener, and what its bytes are protected by.
+#[derive(Debug, Clone)]
 pub(crate) struct Address {
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// This broker's own end of it; `None`: bytes are plain.
+    pub(crate) tls: Option<Arc<TlsListener>>,
+}
+
+impl PartialEq for Address {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |address: &Self| (address.port, address.tls.is_some());
+        self.host == other.host && parts(self) == parts(other)
+    }
 }
 
 impl fmt::Display for Address {
@@ -29,7 +39,7 @@ pub(crate) enum AddressError {
     NoController,
     #[error("broker {broker} has no listener {listener}, by which this broker reaches others")]
     NoListener { broker: BrokerId, listener: Arc<str> },
-    #[error("listener {listener} of broker {broker} asks for {protocol}, which is not supported yet")]
+    #[error("listener {listener} of broker {broker} asks for {protocol}, which this broker's own does not speak")]
     Protocol { broker: BrokerId, listener: Arc<str>, protocol: String },
 }
 
@@ -39,16 +49,18 @@ pub(crate) struct Addresses {
     image: Arc<ImagePublisher>,
     /// `inter.broker.listener.name`, or `control.plane.listener.name`.
     listener: Arc<str>,
+    /// This broker's own end of that listener, if it is over TLS: its keys and whom it trusts hold for both directions.
+    tls: Option<Arc<TlsListener>>,
 }
 
 impl Addresses {
-    pub(crate) fn new(image: Arc<ImagePublisher>, listener: &str) -> Self {
-        Self { image, listener: Arc::from(listener) }
+    pub(crate) fn new(image: Arc<ImagePublisher>, listener: &str, tls: Option<Arc<TlsListener>>) -> Self {
+        Self { image, listener: Arc::from(listener), tls }
     }
 
     /// The same brokers on another listener.
-    pub(crate) fn on(&self, listener: &str) -> Self {
-        Self::new(Arc::clone(&self.image), listener)
+    pub(crate) fn on(&self, listener: &str, tls: Option<Arc<TlsListener>>) -> Self {
+        Self::new(Arc::clone(&self.image), listener, tls)
     }
 
     /// Of a broker that the image shows as live.
@@ -69,11 +81,15 @@ impl Addresses {
         let Some(endpoint) = broker.endpoints.iter().find(|endpoint| *endpoint.listener == *listener) else {
             return Err(AddressError::NoListener { broker: broker.id, listener });
         };
-        if endpoint.security_protocol != "PLAINTEXT" {
-            let protocol = endpoint.security_protocol.clone();
-            return Err(AddressError::Protocol { broker: broker.id, listener, protocol });
-        }
-        Ok(Address { host: endpoint.host.clone(), port: endpoint.port })
+        let tls = match (endpoint.security_protocol.as_str(), &self.tls) {
+            ("PLAINTEXT", None) => None,
+            ("SSL", Some(tls)) => Some(Arc::clone(tls)),
+            (other, _) => {
+                let protocol = other.to_owned();
+                return Err(AddressError::Protocol { broker: broker.id, listener, protocol });
+            }
+        };
+        Ok(Address { host: endpoint.host.clone(), port: endpoint.port, tls })
     }
 
     /// The controller that the last UpdateMetadata named.

@@ -1,4 +1,5 @@
-//! One socket to one other broker: one request under way, one deadline for each, and a new socket after any failure.
+//! One socket to one other broker, plain or over TLS: one request under way, one deadline for each, and a new socket
+//! after any failure.
 //!
 //! A call takes the socket out of the connection and puts it back once the answer is decoded. So whatever ends a call
 //! before that, a time-out, an answer that cannot be read, or the caller who drops it, ends the socket as well, and an
@@ -11,16 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::address::Address;
 use crate::clock::SharedClock;
+use crate::transport::{HandshakeError, Stream};
 use crate::wire::codec;
 use crate::wire::error::CodecError;
-use crate::wire::frame::{FrameReader, Readable, Room};
+use crate::wire::frame::{FrameReader, Room};
 use crate::wire::header;
 
 /// What a connection sends.
@@ -68,7 +69,7 @@ struct State {
 #[derive(Debug)]
 struct Open {
     to: Address,
-    stream: TcpStream,
+    stream: Stream,
     reader: FrameReader,
 }
 
@@ -121,7 +122,9 @@ impl Connection {
         ask: Ask,
         decode: impl FnOnce(BytesMut) -> Result<T, CodecError>,
     ) -> Result<T, CallError> {
-        let usable = state.open.take().filter(|open| open.to == *to && !open.is_over());
+        // If it is not quiet, the other side has closed it, or sent what was not asked for, while it was idle.
+        let usable = state.open.take().filter(|open| open.to == *to);
+        let usable = usable.and_then(|mut open| open.stream.is_quiet().then_some(open));
         let mut open = match usable {
             Some(open) => open,
             None => self.open(state.not_before.take(), to).await?,
@@ -155,19 +158,21 @@ impl Connection {
             sleep_until(moment).await;
         }
         let failed = |error| CallError::Connect { to: to.clone(), error };
-        let connecting = TcpStream::connect((to.host.as_str(), to.port));
-        let stream = timeout(SETUP_PATIENCE, connecting).await.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?;
-        let stream = stream.map_err(failed)?;
-        prepare(&stream).map_err(failed)?;
+        let stream = timeout(SETUP_PATIENCE, connected(to)).await;
+        let stream = stream.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
         Ok(Open { to: to.clone(), stream, reader: FrameReader::new(self.frame_bytes_max) })
     }
 }
 
-impl Open {
-    /// The other side has closed it, or sent what was not asked for, while it was idle.
-    fn is_over(&self) -> bool {
-        !matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
+async fn connected(to: &Address) -> io::Result<Stream> {
+    let socket = TcpStream::connect((to.host.as_str(), to.port)).await?;
+    prepare(&socket)?;
+    let Some(tls) = &to.tls else { return Ok(Stream::Plain(socket)) };
+    let config = tls.client().ok_or_else(|| io::Error::other("there is no truststore to judge its certificate by"))?;
+    Stream::connect(socket, config, &to.host).await.map_err(|error| match error {
+        HandshakeError::Io(error) => error,
+        HandshakeError::Refused(error) => io::Error::other(format!("SSL handshake failed: {error}")),
+    })
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
@@ -197,12 +202,6 @@ impl Room for Unshared {
 
     async fn read(&mut self, read: impl Future<Output = io::Result<usize>> + Send) -> io::Result<usize> {
         read.await
-    }
-}
-
-impl Readable for TcpStream {
-    async fn ready(&mut self) -> io::Result<()> {
-        self.readable().await
     }
 }
 

@@ -68,7 +68,7 @@ impl Other {
                 task::spawn(serve(stream, connection, Arc::clone(&script), Arc::clone(&its_came)));
             }
         });
-        Self { address: Address { host: "127.0.0.1".into(), port }, came }
+        Self { address: Address { host: "127.0.0.1".into(), port, tls: None }, came }
     }
 
     pub(super) fn came(&self) -> Vec<Came> {
@@ -146,8 +146,8 @@ pub(super) fn peers(brokers: &[LiveBroker], controller: i32) -> Peers {
     let patience = Duration::from_secs(20);
     Peers {
         me: BrokerId(1),
-        addresses: Addresses::new(Arc::clone(&image), "BROKERS"),
-        control: Addresses::new(image, "BROKERS"),
+        addresses: Addresses::new(Arc::clone(&image), "BROKERS", None),
+        control: Addresses::new(image, "BROKERS", None),
         versions: Versions::of(ProtocolVersion::LATEST),
         clock: Arc::new(SystemClock),
         patience: Patience { controller: patience, request: patience, replica: patience },

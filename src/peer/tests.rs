@@ -488,7 +488,7 @@ async fn the_controller_is_asked_on_its_own_listener() {
     of_control.listener = "CONTROL".into();
     live.endpoints.push(of_control);
     let mut here = peers(&[live], 2);
-    here.control = here.addresses.on("CONTROL");
+    here.control = here.addresses.on("CONTROL", None);
     controller_link::isr(&here, Arc::new(Own)).alter_partition(alter()).await.expect("answered");
     let ids = controller_link::producer_ids(&here, Arc::new(Own));
     assert_eq!(ids.allocate_producer_ids(BrokerId(1), BrokerEpoch(9)).await, Ok(0..9));

@@ -8,12 +8,16 @@
 //! - Broker (4): an empty name means all brokers, else this broker's number; another's, or what cannot change while a
 //!   broker runs, or a value that is not legal: INVALID_REQUEST. Unknown names are taken.
 //! - A change is written together with the note to every broker, and holds on this one when the answer leaves; logs
-//!   that are open take it over a moment later.
+//!   that are open take it over a moment later. So do connections to come with what a listener's stores of keys hold,
+//!   also where their files have changed and nothing else: they are read whenever something is set for this broker.
+//!   Stores that cannot be used: INVALID_REQUEST.
 //! - Broker logger (8): by IncrementalAlterConfigs alone, see `loggers`. Other types: INVALID_REQUEST.
 //! - A resource that is named twice: INVALID_REQUEST for both.
 //! - The same setting twice, or null where a value is needed: INVALID_REQUEST.
 //!
 //! Source: Kafka 3.9 `ConfigAdminManager.preprocess`, `ZkAdminManager.alterConfigs`.
+
+use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
@@ -30,6 +34,7 @@ use crate::cluster::admin::AdminError;
 use crate::cluster::znodes::config::{Entity, Overrides};
 use crate::config::setting::{Kind, Setting};
 use crate::config::{Config, DynamicLevel, broker, topic};
+use crate::task;
 use crate::types::TopicName;
 use crate::types::acl::{Operation, ResourceType};
 
@@ -98,11 +103,19 @@ async fn alter_one(
         let existing = handles.admin.read_overrides(&entity).await?;
         let base = if base == Base::Existing { existing.overrides.clone() } else { Overrides::new() };
         let overrides = changed(base, &resource.changes, row_for(&entity))?;
-        check(&handles.config.current(), &entity, &overrides)?;
+        let leads_to = check(&handles.config.current(), &entity, &overrides)?;
         if resource.kind != TOPIC {
             authorize(ctx, resource)?;
         }
-        if validate_only || overrides == existing.overrides {
+        if let Some(leads_to) = leads_to {
+            let tls = Arc::clone(&handles.tls);
+            task::blocking(move || tls.check(&leads_to)).await.map_err(invalid_request)?;
+        }
+        if validate_only {
+            return Ok(());
+        }
+        if overrides == existing.overrides {
+            take_stores(handles, &entity).await;
             return Ok(());
         }
         match handles.admin.set_overrides(&entity, &existing, overrides).await {
@@ -122,6 +135,7 @@ async fn alter_one(
     if matches!(entity, Entity::Broker(_)) {
         handles.config.apply(handles.dynamic_config.brokers());
     }
+    take_stores(handles, &entity).await;
     Ok(())
 }
 
@@ -134,6 +148,14 @@ fn authorize(ctx: &RequestContext, resource: &Resource<'_>) -> Result<(), Refusa
         _ => (ctx.may_on_cluster(Operation::AlterConfigs), ResponseError::ClusterAuthorizationFailed),
     };
     if may { Ok(()) } else { Err(Refusal::bare(error)) }
+}
+
+/// Has listeners over TLS read their stores, if they or their files are others now.
+async fn take_stores(handles: &Handles, entity: &Entity) {
+    if matches!(entity, Entity::Broker(Some(_))) {
+        let (tls, config) = (Arc::clone(&handles.tls), handles.config.current());
+        task::blocking(move || tls.take(&config)).await;
+    }
 }
 
 /// Whose settings are to change.
@@ -168,12 +190,12 @@ fn row_for(entity: &Entity) -> RowOf {
     }
 }
 
-/// Whether these may be all that is set for the entity.
-fn check(config: &Config, entity: &Entity, overrides: &Overrides) -> Result<(), Refusal> {
+/// Whether these may be all that is set for the entity; of brokers, the settings that this would lead to.
+fn check(config: &Config, entity: &Entity, overrides: &Overrides) -> Result<Option<Config>, Refusal> {
     let level = match entity {
         Entity::Topic(name) => {
             let effective = config.of_topic(overrides);
-            return effective.map(drop).map_err(|error| {
+            return effective.map(|_| None).map_err(|error| {
                 let resource = format!("ConfigResource(type=TOPIC, name='{name}')");
                 invalid_config(format!("Invalid config value for resource {resource}: {error}"))
             });
@@ -181,7 +203,7 @@ fn check(config: &Config, entity: &Entity, overrides: &Overrides) -> Result<(), 
         Entity::Broker(None) => DynamicLevel::AllBrokers,
         Entity::Broker(Some(_)) => DynamicLevel::ThisBroker,
     };
-    config.check_dynamic(level, overrides).map(drop).map_err(|error| invalid_request(error.to_string()))
+    config.check_dynamic(level, overrides).map(Some).map_err(|error| invalid_request(error.to_string()))
 }
 
 /// What is refused before the resource is looked at.

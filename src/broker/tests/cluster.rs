@@ -34,6 +34,7 @@ use crate::replica::leader_link::{
     FetchAsk, FetchRefused, LeaderLinks, LogEnd, PartitionAsk, PartitionId, SessionAsk, TopicRef,
 };
 use crate::task;
+use crate::transport::Stream;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -61,7 +62,7 @@ pub(super) async fn start(server: &ZookeeperServer, chroot: &str, id: i32, dir: 
 }
 
 pub(super) async fn client_at(address: std::net::SocketAddr) -> WireClient {
-    WireClient { stream: TcpStream::connect(address).await.unwrap(), correlation: 0 }
+    WireClient { stream: Stream::Plain(TcpStream::connect(address).await.unwrap()), correlation: 0 }
 }
 
 /// A client of the listener that clients use.
@@ -293,8 +294,8 @@ pub(super) fn peers(me: i32, listener: &str, live: Vec<LiveBroker>) -> Peers {
     image.apply(&UpdateMetadata { head, topics: vec![], live_brokers: live });
     Peers {
         me: BrokerId(me),
-        addresses: Addresses::new(Arc::clone(&image), listener),
-        control: Addresses::new(image, listener),
+        addresses: Addresses::new(Arc::clone(&image), listener, None),
+        control: Addresses::new(image, listener, None),
         versions: Versions::of(ProtocolVersion::LATEST),
         clock: Arc::new(SystemClock),
         patience: Patience::default(),

@@ -92,8 +92,8 @@ mod tests {
             "delegation.token.secret.key",
             "sasl.enabled.mechanisms",
             "sasl.jaas.config",
-            "ssl.client.auth",
-            "ssl.keystore.location",
+            "ssl.engine.factory.class",
+            "ssl.provider",
             "zookeeper.set.acl",
             "zookeeper.ssl.client.enable",
         ] {

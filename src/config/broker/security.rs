@@ -1,4 +1,4 @@
-//! Authentication, encryption and authorisation. None is supported yet, so none is ignored.
+//! Authentication, encryption and authorisation. What is not supported yet is never ignored.
 //!
 //! Rows only: a name, its type, default, legal values, scope of change, effect and one sentence. Source: Kafka 3.9
 //! `KafkaConfig`; the sentences are ours.
@@ -100,50 +100,50 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "sasl.oauthbearer.token.endpoint.url" Text null [Any] ReadOnly => Refused("SASL is not supported yet"),
         "Where tokens are asked for.";
     "ssl.client.auth" Text "none"
-        [OneOf(&["required", "requested", "none"])] PerBroker => Refused("TLS is not supported yet"),
+        [OneOf(&["required", "requested", "none"])] PerBroker => Honoured,
         "Whether clients must show a certificate.";
-    "ssl.keystore.location" Text null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.keystore.location" Text null [Any] PerBroker => Honoured,
         "File of the broker's key and certificate.";
-    "ssl.keystore.password" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.keystore.password" Password null [Any] PerBroker => Honoured,
         "Password of the key store.";
-    "ssl.keystore.type" Text "JKS" [Any] PerBroker => NoEffect,
+    "ssl.keystore.type" Text "JKS" [Any] PerBroker => Honoured,
         "Format of the key store.";
-    "ssl.keystore.key" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.keystore.key" Password null [Any] PerBroker => Honoured,
         "The broker's private key as PEM.";
-    "ssl.keystore.certificate.chain" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.keystore.certificate.chain" Password null [Any] PerBroker => Honoured,
         "The broker's certificates as PEM.";
-    "ssl.key.password" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.key.password" Password null [Any] PerBroker => Honoured,
         "Password of the private key.";
     "ssl.keymanager.algorithm" Text "SunX509" [Any] PerBroker => NoEffect,
         "Algorithm of Java's key manager.";
-    "ssl.truststore.location" Text null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.truststore.location" Text null [Any] PerBroker => Honoured,
         "File of the certificates that are trusted.";
-    "ssl.truststore.password" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.truststore.password" Password null [Any] PerBroker => Honoured,
         "Password of the trust store.";
-    "ssl.truststore.type" Text "JKS" [Any] PerBroker => NoEffect,
+    "ssl.truststore.type" Text "JKS" [Any] PerBroker => Honoured,
         "Format of the trust store.";
-    "ssl.truststore.certificates" Password null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.truststore.certificates" Password null [Any] PerBroker => Honoured,
         "Trusted certificates as PEM.";
     "ssl.trustmanager.algorithm" Text "PKIX" [Any] PerBroker => NoEffect,
         "Algorithm of Java's trust manager.";
-    "ssl.cipher.suites" List "" [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.cipher.suites" List "" [Any] PerBroker => Honoured,
         "Cipher suites that are offered.";
-    "ssl.enabled.protocols" List "TLSv1.2,TLSv1.3" [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.enabled.protocols" List "TLSv1.2,TLSv1.3" [Any] PerBroker => Honoured,
         "TLS versions that are offered.";
-    "ssl.endpoint.identification.algorithm" Text "https" [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.endpoint.identification.algorithm" Text "https" [Any] PerBroker => Honoured,
         "How the host name in a broker's certificate is checked.";
     "ssl.engine.factory.class" Class null [Any] PerBroker => Refused("Java classes cannot be loaded"),
         "Class that makes TLS engines.";
-    "ssl.principal.mapping.rules" Text "DEFAULT" [Any] ReadOnly => Refused("TLS is not supported yet"),
+    "ssl.principal.mapping.rules" Text "DEFAULT" [Any] ReadOnly => Honoured,
         "Rules from certificate names to principals.";
-    "ssl.protocol" Text "TLSv1.3" [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.protocol" Text "TLSv1.3" [Any] PerBroker => Honoured,
         "TLS version connections start with.";
-    "ssl.provider" Text null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.provider" Text null [Any] PerBroker => Refused("there are no Java security providers"),
         "Java security provider for TLS.";
-    "ssl.secure.random.implementation" Text null [Any] PerBroker => Refused("TLS is not supported yet"),
+    "ssl.secure.random.implementation" Text null [Any] PerBroker => Refused("random numbers are the system's"),
         "Random number generator for TLS.";
-    "ssl.allow.dn.changes" Boolean "false" [Any] ReadOnly => NoEffect,
+    "ssl.allow.dn.changes" Boolean "false" [Any] ReadOnly => Honoured,
         "Whether a new certificate may carry another name.";
-    "ssl.allow.san.changes" Boolean "false" [Any] ReadOnly => NoEffect,
+    "ssl.allow.san.changes" Boolean "false" [Any] ReadOnly => Honoured,
         "Whether a new certificate may carry other alternative names.";
 };

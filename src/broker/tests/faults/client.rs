@@ -30,6 +30,7 @@ use tokio::net::TcpStream;
 
 use crate::broker::tests::{WireClient, topic};
 use crate::record::{BatchBuilder, BatchHeader, for_each_record};
+use crate::transport::Stream;
 
 /// What a request waits for an answer before the table says that there was none.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,7 +85,7 @@ pub(super) fn batch(key: Option<&str>, value: Option<&str>, builder: BatchBuilde
 
 impl Client {
     pub(super) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the broker accepts");
+        let stream = Stream::Plain(TcpStream::connect(address).await.expect("the broker accepts"));
         Self { wire: WireClient { stream, correlation: 0 }, patience: PATIENCE }
     }
 

@@ -1,7 +1,6 @@
 //! Settings of sockets and of how many there may be.
 
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
 
 use super::*;
 use crate::broker::hand_over::HandOver;
@@ -18,6 +17,7 @@ use crate::peer::controller_link;
 use crate::peer::fetch::RemoteLeaders;
 use crate::peer::versions::Versions;
 use crate::replica::leader_link::{LeaderLinks, LogEnd, PartitionId};
+use crate::security::tls::TlsListeners;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId};
 
 /// Whether one more connection is let in. It stays open.
@@ -89,7 +89,7 @@ async fn requests_to_other_brokers_wait_as_long_as_is_set() {
     let image = Arc::new(ImagePublisher::default());
     image.apply(&update);
     let clock: crate::clock::SharedClock = Arc::new(SystemClock);
-    let peers = links::peers(&config, BrokerId(1), &image, &clock);
+    let peers = links::peers(&config, BrokerId(1), &image, &clock, &TlsListeners::default());
     let check = |error: String, ms: u32| assert!(error.contains(&format!("within {ms} ms")), "{error}");
     check(RemoteBroker::new(&peers, &other).update_metadata(update).await.unwrap_err().to_string(), 300);
     let (own, _seat) = controller::seat();
@@ -124,7 +124,14 @@ fn brokers_speak_in_the_versions_that_are_set() {
     let clock: crate::clock::SharedClock = Arc::new(SystemClock);
     let of = |version: &str| {
         let settings = ["zookeeper.connect=a:1", &format!("inter.broker.protocol.version={version}")];
-        links::peers(&load(Path::new("d"), &settings).unwrap(), BrokerId(1), &Arc::default(), &clock).versions
+        links::peers(
+            &load(Path::new("d"), &settings).unwrap(),
+            BrokerId(1),
+            &Arc::default(),
+            &clock,
+            &TlsListeners::default(),
+        )
+        .versions
     };
     assert_eq!(of("3.9"), Versions::of(ProtocolVersion::V3_9Iv0));
     assert_eq!(of("3.7-IV2"), Versions::of(ProtocolVersion::V3_7Iv2));

@@ -3,6 +3,7 @@
 use kafka_protocol::messages::MetadataRequest;
 
 use super::*;
+use crate::transport::Stream;
 
 const TWO: [&str; 2] =
     ["listeners=OUT://127.0.0.1:0,IN://127.0.0.1:0", "listener.security.protocol.map=OUT:PLAINTEXT,IN:PLAINTEXT"];
@@ -22,7 +23,7 @@ async fn a_broker_is_told_of_as_it_was_set_up() {
     let told = probe.client.call(&MetadataRequest::default(), 12).await.brokers;
     let told: Vec<_> = told.iter().map(|b| (b.node_id.0, b.host.as_str(), b.port, b.rack.as_deref())).collect();
     assert_eq!(told, [(7, "example.test", 1234, Some("r1"))]);
-    let stream = tokio::net::TcpStream::connect(*inside).await.unwrap();
+    let stream = Stream::Plain(tokio::net::TcpStream::connect(*inside).await.unwrap());
     let told = WireClient { stream, correlation: 0 }.call(&MetadataRequest::default(), 12).await.brokers;
     assert_eq!((told[0].host.as_str(), told[0].port), ("127.0.0.1", i32::from(inside.port())));
     probe.broker.stop().await;

@@ -3,7 +3,6 @@
 use bytes::BufMut;
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use kafka_protocol::messages::{ApiVersionsRequest, DescribeTopicPartitionsRequest};
-use tokio::io::AsyncWriteExt;
 
 use super::*;
 

@@ -1,0 +1,101 @@
+//! Certificates and settings for tests, made anew in each run.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+
+use crate::config::tls::Stores;
+use crate::config::{ClientAuth, Secret, TlsSettings};
+
+/// One that signs.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) pem: String,
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = params(name, &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).expect("signed").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// For a server of these names, or a client.
+    pub(crate) fn issue(&self, name: &str, alternative_names: &[&str]) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = params(name, alternative_names);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed").pem();
+        Identity { certificate, key: key.serialize_pem() }
+    }
+}
+
+/// One that nobody else signed, and that is no authority either.
+pub(crate) fn self_signed(name: &str, alternative_names: &[&str]) -> Identity {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params(name, alternative_names).self_signed(&key).expect("signed").pem();
+    Identity { certificate, key: key.serialize_pem() }
+}
+
+fn params(name: &str, alternative_names: &[&str]) -> CertificateParams {
+    let alternative_names: Vec<String> = alternative_names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(alternative_names).expect("names");
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "klamm");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// Kafka's defaults, without stores.
+pub(crate) fn settings(listener: &str) -> TlsSettings {
+    TlsSettings {
+        listener: listener.into(),
+        is_sasl: false,
+        stores: Stores {
+            keystore_type: "PEM".into(),
+            keystore_location: None,
+            keystore_password: None,
+            keystore_key: None,
+            keystore_chain: None,
+            key_password: None,
+            truststore_type: "PEM".into(),
+            truststore_location: None,
+            truststore_password: None,
+            truststore_certificates: None,
+        },
+        client_auth: ClientAuth::None,
+        enabled_protocols: vec!["TLSv1.2".into(), "TLSv1.3".into()],
+        protocol: "TLSv1.3".into(),
+        cipher_suites: Vec::new(),
+        endpoint_identification: "https".into(),
+        principal_mapping_rules: "DEFAULT".into(),
+        allow_dn_changes: false,
+        allow_san_changes: false,
+    }
+}
+
+/// The same with what this identity presents, and whom it trusts.
+pub(crate) fn with(identity: &Identity, trusted: &[&str]) -> TlsSettings {
+    let mut settings = settings("A");
+    settings.stores = stores(identity, trusted);
+    settings
+}
+
+/// Stores in the settings themselves.
+pub(crate) fn stores(identity: &Identity, trusted: &[&str]) -> Stores {
+    Stores {
+        keystore_key: Some(Secret::new(identity.key.clone())),
+        keystore_chain: Some(Secret::new(identity.certificate.clone())),
+        truststore_certificates: (!trusted.is_empty()).then(|| Secret::new(trusted.concat())),
+        ..settings("A").stores
+    }
+}

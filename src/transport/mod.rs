@@ -1,0 +1,181 @@
+//! The bytes of a connection, as they are or over TLS, on either side.
+//!
+//! One enum, so that plain bytes cost a match and no more: no dynamic dispatch, no copy, no buffer. Whom to trust and
+//! what to present is decided elsewhere (`security::tls`); what the bytes mean, too.
+
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+pub(crate) use self::tls::HandshakeError;
+use self::tls::Tls;
+use crate::wire::frame::Readable;
+
+/// A connected socket. Dropped, it tells the other side that nothing more comes.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    /// On the heap: a plain connection does not pay for it.
+    Tls(Box<Tls>),
+}
+
+impl Stream {
+    /// The side that was connected to. Bounded memory; for as long as the caller waits.
+    ///
+    /// # Errors
+    /// The handshake came to no end, or to one that is not allowed.
+    pub(crate) async fn accept(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
+        let session = ServerConnection::new(config).map_err(HandshakeError::Refused)?;
+        Self::shake_hands(socket, Connection::Server(session)).await
+    }
+
+    /// The side that connected, to `host`.
+    ///
+    /// # Errors
+    /// As [`Self::accept`]; also a host that is neither a name nor an address.
+    pub(crate) async fn connect(
+        socket: TcpStream,
+        config: Arc<ClientConfig>,
+        host: &str,
+    ) -> Result<Self, HandshakeError> {
+        let refused = |_| HandshakeError::Refused(rustls::Error::General(format!("{host} is no name of a host")));
+        let host = ServerName::try_from(host.to_owned()).map_err(refused)?;
+        let session = ClientConnection::new(config, host).map_err(HandshakeError::Refused)?;
+        Self::shake_hands(socket, Connection::Client(session)).await
+    }
+
+    async fn shake_hands(socket: TcpStream, session: Connection) -> Result<Self, HandshakeError> {
+        let mut tls = Box::new(Tls::new(socket, session));
+        tls.shake_hands().await?;
+        Ok(Self::Tls(tls))
+    }
+
+    /// What the other side has shown; `None`: nothing, or it was not asked.
+    pub(crate) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.certificates(),
+        }
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.socket(),
+        }
+    }
+
+    /// Takes as many of these bytes as it can without waiting. Over TLS they may still be here afterwards, see
+    /// [`Self::has_unsent`].
+    ///
+    /// # Errors
+    /// `WouldBlock`: none can be taken now. Or the connection is broken.
+    pub(crate) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.try_write_vectored(slices),
+            Self::Tls(tls) => tls.try_write_vectored(slices),
+        }
+    }
+
+    /// Whether bytes that were taken are not in the socket yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.has_unsent(),
+        }
+    }
+
+    /// As [`Self::try_write_vectored`], and waits until some can be taken. Cancellation-safe.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            match self.try_write_vectored(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket().writable().await?,
+                written => return written,
+            }
+        }
+    }
+
+    /// Waits until all that was taken is in the socket. Cancellation-safe.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.flush().await,
+        }
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write_vectored(&[IoSlice::new(bytes)]).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => bytes = &bytes[written..],
+            }
+        }
+        self.flush().await
+    }
+
+    /// Whether the other side has closed the connection, as far as the socket knows without reading.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let ready = self.socket().ready(Interest::READABLE).now_or_never();
+        matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Whether nothing came that was not read: neither bytes nor an end. What TLS says besides data is taken in.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        match self {
+            Self::Plain(socket) => {
+                matches!(socket.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Self::Tls(tls) => tls.is_quiet(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(tls) => tls.poll_read(cx, buf),
+        }
+    }
+}
+
+impl Readable for Stream {
+    async fn ready(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.readable().await,
+            Self::Tls(tls) => tls.ready().await,
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.say_goodbye();
+        }
+        // A peer that is gone already is as good as told.
+        SockRef::from(self.socket()).shutdown(std::net::Shutdown::Write).ok();
+    }
+}

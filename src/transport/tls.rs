@@ -1,0 +1,268 @@
+//! A socket under TLS. Nothing is held while nothing comes: what is read goes through a buffer that lives as long as
+//! there is something in it, and what is written is encrypted as the socket takes it, 64 KiB ahead at most.
+//!
+//! The session alone knows what of a record has come, so a read may take bytes and give none. A handshake takes as
+//! many bytes as `rustls` allows, some 64 KiB; how long it may last the caller says.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use rustls::Connection;
+use rustls::pki_types::CertificateDer;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+/// Why there is no connection over TLS.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    /// The socket failed, or the other side went away.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What the other side said is not TLS, or not allowed.
+    #[error("{0}")]
+    Refused(rustls::Error),
+}
+
+/// Two records and their heads: what one read of the socket asks for.
+const READ_BYTES: usize = 2 * (16 * 1024 + 256);
+/// While hands are shaken.
+const HANDSHAKE_READ_BYTES: usize = 4096;
+
+/// See the file's header.
+pub(crate) struct Tls {
+    socket: TcpStream,
+    session: Connection,
+    /// From the socket, and not yet in the session. Without memory while it is empty.
+    incoming: BytesMut,
+    /// The socket has come to its end, and the session knows.
+    at_end: bool,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tls({:?})", self.socket)
+    }
+}
+
+impl Tls {
+    pub(super) fn new(socket: TcpStream, mut session: Connection) -> Self {
+        session.set_buffer_limit(Some(AHEAD_BYTES_MAX));
+        Self { socket, session, incoming: BytesMut::new(), at_end: false }
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    pub(super) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.session.peer_certificates()
+    }
+
+    /// # Errors
+    /// See [`HandshakeError`]; the other side has been told, if it listens.
+    pub(super) async fn shake_hands(&mut self) -> Result<(), HandshakeError> {
+        while self.session.is_handshaking() {
+            self.flush().await?;
+            if !self.session.is_handshaking() {
+                break;
+            }
+            self.socket.readable().await?;
+            match self.fill(HANDSHAKE_READ_BYTES) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if let Err(error) = self.take_in() {
+                self.say_goodbye();
+                return Err(error);
+            }
+        }
+        Ok(self.flush().await?)
+    }
+
+    /// Reads the socket once into `incoming`.
+    fn fill(&mut self, bytes: usize) -> io::Result<usize> {
+        self.incoming.reserve(bytes);
+        let filled = self.socket.try_read_buf(&mut self.incoming);
+        if self.incoming.is_empty() {
+            self.incoming = BytesMut::new();
+        }
+        filled
+    }
+
+    /// Gives `incoming` to the session, until it is empty or there are bytes to be read.
+    fn take_in(&mut self) -> Result<(), HandshakeError> {
+        while !self.incoming.is_empty() {
+            let taken = self.session.read_tls(&mut &self.incoming[..])?;
+            self.incoming.advance(taken);
+            let state = self.session.process_new_packets().map_err(HandshakeError::Refused)?;
+            if state.plaintext_bytes_to_read() > 0 {
+                break;
+            }
+        }
+        if self.incoming.is_empty() {
+            self.incoming = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Bytes that were decrypted; `None`: there are none now.
+    fn take_plain(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<Option<usize>> {
+        match self.session.reader().read(buf.initialize_unfilled()) {
+            Ok(read) => {
+                buf.advance(read);
+                Ok(Some(read))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        loop {
+            // Records are small, and a read is asked for as much as there is.
+            while buf.remaining() > 0 {
+                match self.take_plain(buf) {
+                    Ok(Some(0)) => return Poll::Ready(Ok(())),
+                    Ok(Some(_)) => {}
+                    Ok(None) if self.incoming.is_empty() => break,
+                    Ok(None) => {
+                        if let Err(error) = self.take_in() {
+                            self.say_goodbye();
+                            return Poll::Ready(Err(into_io(error)));
+                        }
+                    }
+                    Err(_) if buf.filled().len() > before => return Poll::Ready(Ok(())),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            if buf.filled().len() > before || buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if self.at_end {
+                return Poll::Ready(Ok(()));
+            }
+            // The other side may have asked for something that is no data: new keys.
+            if let Err(error) = self.send_now()
+                && error.kind() != io::ErrorKind::WouldBlock
+            {
+                return Poll::Ready(Err(error));
+            }
+            ready!(self.socket.poll_read_ready(cx))?;
+            match self.fill(READ_BYTES) {
+                Ok(0) => {
+                    self.at_end = true;
+                    // The session tells an end that was announced from one that was not.
+                    self.session.read_tls(&mut io::empty())?;
+                    self.session.process_new_packets().map_err(invalid)?;
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Waits until a read gives something, or the socket has something that may turn out to be.
+    pub(super) async fn ready(&mut self) -> io::Result<()> {
+        if self.at_end || !self.incoming.is_empty() || self.has_plain() {
+            return Ok(());
+        }
+        self.socket.readable().await
+    }
+
+    fn has_plain(&mut self) -> bool {
+        use io::BufRead;
+
+        self.session.reader().fill_buf().is_ok()
+    }
+
+    /// As much of what is encrypted as the socket takes.
+    fn send_now(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            if self.session.write_tls(&mut Socket(&self.socket))? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // What was taken before goes first, so that no more is held than one call takes.
+        self.send_now()?;
+        let taken = self.session.writer().write_vectored(slices)?;
+        match self.send_now() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Ok(()) | Err(_) => Ok(taken),
+        }
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        self.session.wants_write()
+    }
+
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        loop {
+            match self.send_now() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.writable().await?,
+                sent => return sent,
+            }
+        }
+    }
+
+    pub(super) fn is_quiet(&mut self) -> bool {
+        loop {
+            if self.at_end || self.has_plain() {
+                return false;
+            }
+            match self.fill(HANDSHAKE_READ_BYTES) {
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+                Ok(0) => return false,
+                Ok(_) if self.take_in().is_err() => return false,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Tells the other side that nothing more comes, or what was wrong, if it can be told at once.
+    pub(super) fn say_goodbye(&mut self) {
+        if !self.session.is_handshaking() {
+            self.session.send_close_notify();
+        }
+        self.send_now().ok();
+    }
+}
+
+/// Bytes that are encrypted before the socket has taken them.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn into_io(error: HandshakeError) -> io::Error {
+    match error {
+        HandshakeError::Io(error) => error,
+        HandshakeError::Refused(error) => invalid(error),
+    }
+}
+
+/// A socket that takes what it can at once.
+struct Socket<'a>(&'a TcpStream);
+
+impl Write for Socket<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.try_write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
