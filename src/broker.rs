@@ -134,7 +134,7 @@ impl Broker {
         let addresses = sockets.addresses();
         let endpoints = sockets.endpoints(&config);
         let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
-        let serving = Serving::new(&config, &parts.handles, &limits, &stopped);
+        let serving = Serving::new(&config, &parts.handles, &limits, &parts.authority, &stopped);
         let counted = sockets.listeners.into_iter().zip(counts);
         let (of_brokers, of_clients): (Vec<Counted>, Vec<Counted>) =
             counted.partition(|((name, _), _)| audience(&config, name) == Audience::Brokers);

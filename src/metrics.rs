@@ -111,11 +111,28 @@ pub(crate) struct ListenerMetrics {
     pub(crate) name: Arc<str>,
     pub(crate) open: Gauge,
     pub(crate) accepted: Counter,
+    /// Clients that proved who they are, and such that did not.
+    pub(crate) authentications: Counter,
+    pub(crate) authentications_failed: Counter,
+    /// The same of connections that had been authenticated before.
+    pub(crate) reauthentications: Counter,
+    pub(crate) reauthentications_failed: Counter,
+    /// Connections that were ended because their clients did not authenticate again in time.
+    pub(crate) sessions_expired: Counter,
 }
 
 impl ListenerMetrics {
     pub(crate) fn new(name: Arc<str>) -> Arc<Self> {
-        Arc::new(Self { name, open: Gauge::new(), accepted: Counter::new() })
+        Arc::new(Self {
+            name,
+            open: Gauge::new(),
+            accepted: Counter::new(),
+            authentications: Counter::new(),
+            authentications_failed: Counter::new(),
+            reauthentications: Counter::new(),
+            reauthentications_failed: Counter::new(),
+            sessions_expired: Counter::new(),
+        })
     }
 
     /// Counts a connection that was accepted, which is open until this is dropped.

@@ -122,7 +122,7 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
 }
 
 /// Whether the request header of this key and version has tagged fields. Unknown ones are refused later either way.
-fn is_flexible(key: i16, version: i16) -> bool {
+pub(in crate::api) fn is_flexible(key: i16, version: i16) -> bool {
     row(key).is_some_and(|row| (row.min_version..=row.max_version).contains(&version) && (row.flexible)(version))
 }
 

@@ -63,6 +63,10 @@ pub(crate) enum CloseReason {
     FailedWithoutAcks,
     /// Our own response did not encode: a bug, logged with its key and version.
     Unencodable(String),
+    /// The client did not prove who it is.
+    Unauthenticated(String),
+    /// The time is over for which the client had proved it.
+    SessionExpired,
 }
 
 /// A row of the table.

@@ -16,7 +16,7 @@ mod brokers;
 mod cluster;
 mod groups;
 mod records;
-mod security;
+pub(crate) mod security;
 mod shared;
 mod topics;
 mod transactions;
@@ -75,6 +75,8 @@ pub(crate) static TABLE: &[Row] = &[
     row::<topics::alter_partition_reassignments::AlterPartitionReassignments>(),
     row::<topics::list_partition_reassignments::ListPartitionReassignments>(),
     row::<groups::offset_delete::OffsetDelete>(),
+    row::<security::describe_user_scram_credentials::DescribeUserScramCredentials>(),
+    row::<security::alter_user_scram_credentials::AlterUserScramCredentials>(),
     row::<brokers::alter_partition::AlterPartition>(),
     row::<cluster::update_features::UpdateFeatures>(),
     row::<cluster::describe_cluster::DescribeCluster>(),

@@ -41,9 +41,11 @@ pub(super) fn peers(
     tls: &TlsListeners,
 ) -> Peers {
     let of = |listener: &str| tls.of(listener).cloned();
-    let listener = &config.inter_broker_listener;
-    let addresses = Addresses::new(Arc::clone(image), listener, of(listener));
-    let control = config.control_plane_listener.as_deref().map(|listener| addresses.on(listener, of(listener)));
+    let login = |listener: &str| config.sasl.logins.get(listener);
+    let listener = config.inter_broker_listener.as_str();
+    let addresses = Addresses::new(Arc::clone(image), listener, of(listener)).with_login(login(listener));
+    let control = config.control_plane_listener.as_deref();
+    let control = control.map(|listener| addresses.on(listener, of(listener)).with_login(login(listener)));
     let patience = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
     Peers {
         me,

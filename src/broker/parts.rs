@@ -52,6 +52,7 @@ use crate::replica::manager::ReplicaManager;
 use crate::replica::session_cache::Sessions;
 use crate::security::authorizer::{AclAuthorizer, AuthorizerSettings};
 use crate::security::principal::Principal;
+use crate::security::sasl::authority::Authority;
 use crate::security::tls::TlsListeners;
 use crate::task;
 
@@ -70,6 +71,8 @@ pub(super) struct Parts {
     pub(super) control: Arc<ReplicaControl>,
     pub(super) epoch: SharedBrokerEpoch,
     pub(super) peers: Peers,
+    /// Who clients are, for listeners that ask.
+    pub(super) authority: Arc<Authority>,
     pub(super) fetchers: Arc<Fetchers>,
     pub(super) hand_over: Option<HandOver>,
     /// Taken when the controller starts.
@@ -90,6 +93,7 @@ impl Parts {
         let follow =
             || DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).map_err(failed).boxed();
         let dynamic_config = patience::over_losses(config, store.session(), follow).await?;
+        let authority = authority(config, &dynamic_config, clock).await?;
         let running = RunningConfig::new(Arc::clone(config));
         running.apply(dynamic_config.brokers());
         let of_listeners = running.current();
@@ -165,7 +169,19 @@ impl Parts {
             authorizer: authorizer(config, store, clock).await?,
         });
         let seat = Some(seat);
-        Ok(Self { image, dynamic_config, replicas, control, fetchers, epoch, peers, hand_over, seat, handles })
+        Ok(Self {
+            image,
+            dynamic_config,
+            replicas,
+            control,
+            fetchers,
+            epoch,
+            peers,
+            authority,
+            hand_over,
+            seat,
+            handles,
+        })
     }
 }
 
@@ -182,6 +198,17 @@ async fn authorizer(
     };
     let acls = AclStore::new(Arc::clone(store), Arc::clone(clock));
     AclAuthorizer::start(settings, acls).await.map(Some).map_err(failed)
+}
+
+async fn authority(
+    config: &Arc<Config>,
+    users: &Arc<DynamicConfig>,
+    clock: &SharedClock,
+) -> Result<Arc<Authority>, StartError> {
+    let (of_broker, users, clock) = (Arc::clone(config), Arc::clone(users), Arc::clone(clock));
+    let authority = task::blocking(move || Authority::new(users, clock, &of_broker.sasl)).await.map_err(failed)?;
+    authority.follow_keys(&config.sasl);
+    Ok(authority)
 }
 
 fn group_config(config: &Config) -> GroupConfig {

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::identity::millis;
 use crate::api::context::{Audience, Handles};
 use crate::api::dispatch::Origin;
+use crate::api::security::authentication::SaslGate;
 use crate::config::Config;
 use crate::metrics::ListenerMetrics;
 use crate::net::admission::Admission;
@@ -18,6 +19,7 @@ use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::write_queue::WriteQueues;
 use crate::security::principal::Principal;
+use crate::security::sasl::authority::Authority;
 use crate::security::tls::TlsListeners;
 use crate::task;
 use crate::types::limits::BROKERS_REQUEST_BYTES_MAX;
@@ -43,6 +45,7 @@ pub(super) struct Serving {
     write_queues: Arc<WriteQueues>,
     limits: Arc<ConnectionLimits>,
     tls: Arc<TlsListeners>,
+    authority: Arc<Authority>,
     config: Arc<Config>,
     stopped: watch::Receiver<bool>,
 }
@@ -52,6 +55,7 @@ impl Serving {
         config: &Arc<Config>,
         handles: &Arc<Handles>,
         limits: &Arc<ConnectionLimits>,
+        authority: &Arc<Authority>,
         stopped: &watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -61,6 +65,7 @@ impl Serving {
             write_queues: WriteQueues::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX)),
             limits: Arc::clone(limits),
             tls: Arc::clone(&handles.tls),
+            authority: Arc::clone(authority),
             config: Arc::clone(config),
             stopped: stopped.clone(),
         }
@@ -68,6 +73,19 @@ impl Serving {
 
     pub(super) fn accept(&self, listeners: Vec<Counted>) -> Vec<JoinHandle<()>> {
         listeners.into_iter().map(|((name, socket), counts)| self.accept_one(&name, socket, counts)).collect()
+    }
+
+    /// What clients of the listener have to prove first, if it asks for SASL.
+    fn sasl_gate(&self, listener: &str, counts: &Arc<ListenerMetrics>) -> Option<Arc<SaslGate>> {
+        let sasl = &self.config.sasl;
+        let settings = sasl.listeners.get(listener)?;
+        Some(Arc::new(SaslGate {
+            settings: Arc::clone(settings),
+            authority: Arc::clone(&self.authority),
+            counts: Arc::clone(counts),
+            frame_bytes_max: sasl.receive_bytes_max,
+            failure_delay: millis(i64::from(sasl.failure_delay_ms)),
+        }))
     }
 
     fn accept_one(&self, name: &str, socket: TcpListener, counts: Arc<ListenerMetrics>) -> JoinHandle<()> {
@@ -84,6 +102,7 @@ impl Serving {
             admission: Arc::clone(&self.admission),
             of_brokers: (audience == Audience::Brokers).then(|| Arc::clone(&self.of_brokers)),
             write_queues: Arc::clone(&self.write_queues),
+            sasl: self.sasl_gate(name, &counts),
             frame_bytes_max: self.config.socket_request_max_bytes as usize,
             idle_max: self.config.connections_max_idle_ms.map_or(NEVER, millis),
             stopping: self.stopped.clone(),

@@ -87,6 +87,11 @@ impl ClusterAdmin {
         Ok(self.store.children(admin::DELETE_TOPICS).await?.into_iter().collect())
     }
 
+    /// Names of all users that have settings, as they stand in paths; those of their clients are not among them.
+    pub(crate) async fn user_names(&self) -> Result<Vec<String>, AdminError> {
+        Ok(self.store.children("/config/users").await?)
+    }
+
     /// Creates the topics in one round, answering in order. A topic's overrides and its assignment are written
     /// together.
     pub(crate) async fn create_topics(&self, new: &[NewTopic]) -> Vec<Result<(), AdminError>> {

@@ -1,4 +1,4 @@
-//! Overrides of topics and brokers as `/config` has them, kept in memory and fresh by the change feed.
+//! Overrides of topics, brokers and users as `/config` has them, kept in memory and fresh by the change feed.
 //!
 //! The feed says what changed, the entity is then read again. It is watched before everything is loaded, so nothing is
 //! lost in between. The creation of a topic is not in the feed: the replica manager, which opens new partitions, calls
@@ -68,6 +68,8 @@ struct Known {
     /// Topics with overrides.
     topics: HashMap<TopicName, KnownTopic>,
     brokers: BrokerOverrides,
+    /// Users with overrides, by their names in paths.
+    users: HashMap<String, Arc<Overrides>>,
     /// Of the last reading or deletion.
     number: u64,
     /// Readings that have begun and not ended.
@@ -118,14 +120,26 @@ impl Known {
                 self.brokers.own = Arc::new(overrides);
             }
             Entity::Broker(Some(_)) => {}
+            Entity::User(name) if overrides.is_empty() => drop(self.users.remove(&name)),
+            Entity::User(name) => drop(self.users.insert(name, Arc::new(overrides))),
         }
     }
 
-    /// Forgets every topic that is not in `listed`, a list that was read at `began`.
-    fn keep_listed(&mut self, listed: &HashSet<TopicName>, began: u64, changes: &mut ConfigChanges) {
-        let gone = self.topics.extract_if(|name, known| known.number <= began && !listed.contains(name));
+    /// Forgets everything that is not in `listed`, lists that were read at `began`.
+    fn keep_listed(&mut self, listed: &Listed, began: u64, changes: &mut ConfigChanges) {
+        let gone = self.topics.extract_if(|name, known| known.number <= began && !listed.topics.contains(name));
         changes.topics.extend(gone.map(|(name, _)| name));
+        // One that came meanwhile is in the feed, and read again.
+        self.users.retain(|name, _| listed.users.contains(name));
     }
+}
+
+/// Everything that has overrides.
+#[derive(Debug, Default)]
+struct Listed {
+    topics: HashSet<TopicName>,
+    /// By their names in paths.
+    users: HashSet<String>,
 }
 
 /// A reading under way, until it is dropped.
@@ -181,6 +195,11 @@ impl DynamicConfig {
         self.known.read().brokers.clone()
     }
 
+    /// Overrides of a user; `None` if it has none.
+    pub(crate) fn user(&self, name: &str) -> Option<Arc<Overrides>> {
+        self.known.read().users.get(&config::sanitized(name)).map(Arc::clone)
+    }
+
     /// Waits until something has changed and answers what: all changes since the last answer. For one follower.
     /// Cancellation-safe.
     pub(crate) async fn changed(&self) -> ConfigChanges {
@@ -216,6 +235,11 @@ impl DynamicConfig {
         self.reload(vec![Entity::Broker(None), Entity::Broker(Some(self.broker))]).await
     }
 
+    /// Reads these users' overrides now and publishes them. Names are those in paths.
+    pub(crate) async fn reload_users(&self, names: &[String]) -> Result<(), DynamicConfigError> {
+        self.reload(names.iter().cloned().map(Entity::User).collect()).await
+    }
+
     /// The topics were deleted: their overrides go with them.
     pub(crate) fn forget_topics(&self, topics: &[TopicName]) {
         let mut known = self.known.write();
@@ -248,12 +272,12 @@ impl DynamicConfig {
         self.reload_in(&reading, entities, None).await
     }
 
-    /// Reads the entities and publishes them; forgets all topics that are not in `listed`.
+    /// Reads the entities and publishes them; forgets everything that is not in `listed`.
     async fn reload_in(
         &self,
         reading: &Reading<'_>,
         entities: Vec<Entity>,
-        listed: Option<HashSet<TopicName>>,
+        listed: Option<Listed>,
     ) -> Result<(), DynamicConfigError> {
         let mut read = stream::iter(entities)
             .map(|entity| async move { (self.read(&entity).await, entity) })
@@ -284,9 +308,14 @@ impl DynamicConfig {
     async fn reload_all(&self) -> Result<(), DynamicConfigError> {
         let reading = self.begin_reading();
         let topics = self.store.children("/config/topics").await?;
-        let listed = topics.iter().map(|name| TopicName::new(name)).collect();
+        let users = self.store.children("/config/users").await?;
+        let listed = Listed {
+            topics: topics.iter().map(|name| TopicName::new(name)).collect(),
+            users: users.iter().cloned().collect(),
+        };
         let mut entities = vec![Entity::Broker(None), Entity::Broker(Some(self.broker))];
         entities.extend(topics.into_iter().map(Entity::Topic));
+        entities.extend(users.into_iter().map(Entity::User));
         self.reload_in(&reading, entities, Some(listed)).await
     }
 }
@@ -532,10 +561,30 @@ mod tests {
         let reading = config.begin_reading();
         room.put(&Entity::Topic("u".into()), "retention.ms", "2").await;
         config.reload_topics(&["u".into()]).await.unwrap();
-        config.reload_in(&reading, Vec::new(), Some(HashSet::new())).await.unwrap();
+        config.reload_in(&reading, Vec::new(), Some(Listed::default())).await.unwrap();
         assert_eq!(config.known.read().topics.keys().collect::<Vec<_>>(), [&TopicName::new("u")]);
         let changes = config.changed().await;
         assert_eq!(changes.topics, HashSet::from(["t".into(), "u".into()]));
+    }
+
+    #[tokio::test]
+    async fn users_are_followed_too_whoever_writes_them() {
+        let room = Room::new().await;
+        room.put(&Entity::user("a b"), "SCRAM-SHA-256", "1").await;
+        let config = room.start().await;
+        assert_eq!(config.user("a b").expect("loaded at the start")["SCRAM-SHA-256"], "1");
+        assert!(config.user("a").is_none() && config.user("a%20b").is_none());
+        room.put(&Entity::user("c"), "SCRAM-SHA-256", "2").await;
+        room.announce(&Entity::user("c")).await;
+        while config.user("c").is_none() {
+            tokio::task::yield_now().await;
+        }
+        room.store.delete("/config/users/c", -1).await.unwrap();
+        config.reload_users(&["c".into()]).await.unwrap();
+        assert!(config.user("c").is_none() && config.user("a b").is_some());
+        let reading = config.begin_reading();
+        config.reload_in(&reading, Vec::new(), Some(Listed::default())).await.unwrap();
+        assert!(config.user("a b").is_none());
     }
 
     #[tokio::test]

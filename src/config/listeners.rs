@@ -22,7 +22,7 @@ pub struct Listener {
     pub port: u16,
 }
 
-/// How a listener's bytes are protected. SASL does not get through [`super::Config`] yet.
+/// How a listener's bytes are protected, and whether clients say who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecurityProtocol {
     Plaintext,
@@ -99,7 +99,7 @@ pub(crate) struct Resolved {
 /// Reads all settings of listeners. Those named in `controller.listener.names` are KRaft's and left out.
 ///
 /// # Errors
-/// A value is not legal, or a listener asks for SASL.
+/// A value is not legal.
 pub(crate) fn resolve(reader: &Reader<'_>, host_name: &str) -> Result<Resolved, ConfigError> {
     let controllers: BTreeSet<String> =
         csv(&reader.text("controller.listener.names").unwrap_or_default()).map(str::to_uppercase).collect();
@@ -130,14 +130,6 @@ pub(crate) fn resolve(reader: &Reader<'_>, host_name: &str) -> Result<Resolved, 
             names(&listeners)
         );
         return Err(reader.invalid("advertised.listeners", &why));
-    }
-    if let Some(secure) = listeners.iter().find(|listener| listener.security_protocol.is_sasl()) {
-        let why = format!(
-            "listener {} asks for {}, which is not supported yet",
-            secure.name,
-            secure.security_protocol.name()
-        );
-        return Err(reader.invalid("listeners", &why));
     }
     for listener in &mut advertised {
         if listener.host.is_empty() {
@@ -392,15 +384,6 @@ mod tests {
         assert!(hidden.contains("must be a listener name defined in advertised.listeners"), "{hidden}");
         let kraft = [("process.roles", "broker,controller"), ("node.id", "1")];
         assert!(error(&[&of("B")[..], &kraft].concat()).contains("is not supported in KRaft mode"));
-    }
-
-    #[test]
-    fn a_listener_that_would_lose_its_protection_ends_the_start() {
-        for name in ["SASL_SSL", "SASL_PLAINTEXT"] {
-            let listeners = format!("{name}://:9093");
-            let sasl = error(&[("listeners", &listeners), ("security.inter.broker.protocol", name)]);
-            assert!(sasl.contains(&format!("asks for {name}, which is not supported yet")), "{sasl}");
-        }
     }
 
     #[test]

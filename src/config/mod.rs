@@ -6,6 +6,7 @@
 //! - [`Config`] (`resolve`, `listeners`, `tls`, `zookeeper`) is what a broker runs with; [`TopicConfig`] what one topic
 //!   has.
 //! - `loggers` are those whose level may change.
+//! - `sasl` says which mechanisms a listener offers, `jaas` reads the text that holds their keys.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
 //! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
@@ -18,6 +19,7 @@ pub(crate) mod broker;
 pub mod describe;
 pub mod dynamic;
 mod group;
+pub(crate) mod jaas;
 mod kraft_mode;
 mod listener_reader;
 pub mod listeners;
@@ -29,12 +31,13 @@ mod properties;
 pub mod protocol;
 mod reader;
 pub mod resolve;
+pub(crate) mod sasl;
 pub mod secret;
 pub mod selector;
 pub mod setting;
 pub mod sources;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tls;
 pub mod topic;
 mod topic_rows;

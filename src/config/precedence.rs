@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::ConfigError;
 use super::broker;
+use super::jaas::JaasFile;
 use super::names::{
     OF_LISTENERS_AND_ALL, is_only_of_listeners, is_secret, may_be_of_listener, of_listener, own_row, row_of,
 };
@@ -24,6 +26,8 @@ pub struct Settings {
     fixed: BTreeMap<String, Given>,
     dynamic_default: BTreeMap<String, String>,
     dynamic_broker: BTreeMap<String, String>,
+    /// Beside the settings: `java.security.auth.login.config`.
+    jaas_file: Option<Arc<JaasFile>>,
 }
 
 /// Without secrets.
@@ -68,7 +72,17 @@ impl Settings {
                 |rest| OF_LISTENERS_AND_ALL.contains(&rest),
             ),
             dynamic_broker: keep(of_this_broker, |scope| scope != Scope::ReadOnly, |_| true),
+            jaas_file: self.jaas_file.clone(),
         }
+    }
+
+    /// The same with a JAAS file.
+    pub(crate) fn with_jaas_file(self, file: Option<JaasFile>) -> Self {
+        Self { jaas_file: file.map(Arc::new), ..self }
+    }
+
+    pub(crate) fn jaas_file(&self) -> Option<&JaasFile> {
+        self.jaas_file.as_deref()
     }
 
     /// What the process was started with.
@@ -280,7 +294,7 @@ mod tests {
         assert!(!refused("delegation.token.secret.key", "hunter2").contains("hunter2"));
         refused("config.providers", "file");
         refused("listener.name.internal.ssl.engine.factory.class", "a.B");
-        refused("listener.name.internal.plain.sasl.jaas.config", "x");
+        refused("listener.name.internal.plain.sasl.login.class", "x");
         for (name, harmless) in
             [("authorizer.class.name", ""), ("ssl.client.auth", "none"), ("zookeeper.set.acl", "FALSE")]
         {

@@ -10,12 +10,14 @@ use std::path::PathBuf;
 use super::ConfigError;
 use super::authorizer::{self, AuthorizerConfig};
 use super::broker;
+use super::jaas::JaasFile;
 use super::kraft_mode;
 use super::listeners::{self, HttpListener, Listener};
 use super::machine::Machine;
 use super::precedence::Settings;
 use super::protocol::{self, ProtocolVersion};
 use super::reader::Reader;
+use super::sasl::{self, SaslConfig};
 use super::selector::{self, ReplicaSelector};
 use super::sources;
 use super::tls::{self, TlsSettings};
@@ -49,6 +51,8 @@ pub struct Config {
     pub control_plane_listener: Option<String>,
     /// Of each of `listeners` that is over TLS.
     pub tls: Vec<TlsSettings>,
+    /// What clients of those of `listeners` that ask for SASL have to prove.
+    pub(crate) sasl: SaslConfig,
     /// What brokers of the cluster may say to each other.
     pub inter_broker_protocol: ProtocolVersion,
     /// `authorizer.class.name`; `None`: everybody may do everything.
@@ -190,7 +194,7 @@ impl Config {
         };
         given.extend(sources::environment(inputs.environment.iter().cloned()));
         given.extend(sources::overrides(&inputs.overrides)?);
-        let settings = Settings::merge(given);
+        let settings = Settings::merge(given).with_jaas_file(JaasFile::of_environment(&inputs.environment)?);
         let mut config = Self::of(settings, machine)?;
         let cluster_id = inputs.environment.iter().find(|(name, value)| name == "CLUSTER_ID" && !value.is_empty());
         if config.settings.given("process.roles").is_some() {
@@ -244,6 +248,7 @@ impl Config {
             "transaction.state.log.replication.factor",
             "transaction.state.log.min.isr",
         ];
+        lines.extend(sasl::warnings(&self.sasl));
         for name in NAMES {
             let asked = reader.given(name).and_then(|given| given.value.trim().parse::<i64>().ok());
             if self.zookeeper.is_none() && asked.is_some_and(|asked| asked > 1) {
@@ -278,6 +283,12 @@ impl Config {
         let topic_values = TopicValues::of_broker(reader.settings);
         let topic_defaults = TopicConfig::over(&topic_values, &BTreeMap::new())?;
         cross_checks(reader)?;
+        let between: Vec<&str> = [Some(&listeners.inter_broker), listeners.control_plane.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        let sasl = sasl::resolve(reader, &listeners.listeners, &between, alone)?;
         Ok(Self {
             cluster_id: None,
             broker_id: broker_id(reader, is_kraft)?,
@@ -289,6 +300,7 @@ impl Config {
             advertised_listeners: listeners.advertised,
             inter_broker_listener: listeners.inter_broker,
             control_plane_listener: listeners.control_plane,
+            sasl,
             inter_broker_protocol: protocol::resolve(reader, alone)?,
             authorizer: authorizer::resolve(reader)?,
             zookeeper,
@@ -497,14 +509,23 @@ mod tests {
         let kraft = [("process.roles", "broker,controller"), ("node.id", "1")];
         let zookeeper = [("zookeeper.connect", "h:1"), ("advertised.listeners", "PLAINTEXT://h:1")];
         let tls = [("listeners", "SSL://h:1"), ("security.inter.broker.protocol", "SSL")];
+        let oauth = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;";
+        let sasl = [
+            ("listeners", "PLAINTEXT://h:1,SASL_PLAINTEXT://h:2"),
+            ("inter.broker.listener.name", "SASL_PLAINTEXT"),
+            ("sasl.enabled.mechanisms", "OAUTHBEARER"),
+            ("sasl.mechanism.inter.broker.protocol", "OAUTHBEARER"),
+            ("sasl.oauthbearer.jwks.endpoint.url", "file:///keys"),
+            ("listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config", oauth),
+        ];
         let mut read = BTreeSet::new();
-        for given in [kraft, zookeeper, tls] {
+        for given in [&kraft[..], &zookeeper, &tls, &sasl] {
             let overridden = |(name, value): (&str, &str)| Given {
                 name: name.into(),
                 value: value.into(),
                 source: Source::Override,
             };
-            let settings = Settings::merge(given.map(overridden));
+            let settings = Settings::merge(given.iter().copied().map(overridden));
             let reader = Reader::new(&settings);
             Config::read(&reader, Machine::for_test()).expect("legal");
             read.append(&mut reader.read.borrow_mut());

@@ -18,7 +18,7 @@ use futures_util::{StreamExt, poll};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::admission::{Admission, Charge, Charging, Receiving};
 use super::handshake;
@@ -27,6 +27,7 @@ use super::time_slice::TimeSlice;
 use super::write_queue::{QueuedReply, WriteQueue, WriteQueues};
 use crate::api::dispatch::{self, Dispatched, Origin};
 use crate::api::handler::{CloseReason, Outcome};
+use crate::api::security::authentication::{Answered, Authentication, SaslGate, SaslReply, Taken};
 use crate::metrics::{self, Series};
 use crate::security::tls::TlsListener;
 use crate::transport::Stream;
@@ -44,6 +45,8 @@ pub(crate) struct Settings {
     /// that wait for them.
     pub(crate) of_brokers: Option<Arc<Admission>>,
     pub(crate) write_queues: Arc<WriteQueues>,
+    /// Where clients have to prove who they are before anything else.
+    pub(crate) sasl: Option<Arc<SaslGate>>,
     /// `socket.request.max.bytes`.
     pub(crate) frame_bytes_max: usize,
     /// `connections.max.idle.ms`.
@@ -55,6 +58,8 @@ pub(crate) struct Settings {
 /// A reply on its way: its frame, or the end of the connection.
 enum Ready {
     Write(Reply),
+    /// The last one.
+    WriteAndClose(Reply, CloseReason),
     Nothing,
     Close(CloseReason),
 }
@@ -92,15 +97,30 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
             stream
         }
     };
-    let reader = FrameReader::new(settings.frame_bytes_max);
+    let sasl = settings.sasl.as_ref().map(|gate| Box::new(Authentication::new(gate)));
+    let reader = match &settings.sasl {
+        Some(gate) => FrameReader::of_stranger(gate.frame_bytes_max.min(settings.frame_bytes_max)),
+        None => FrameReader::new(settings.frame_bytes_max),
+    };
     let receiving = settings.admission.receiving();
     let pending = FuturesOrdered::new();
     let write_queue = settings.write_queues.of_connection();
     let slice = Arc::new(TimeSlice::new());
     let its_slice = Arc::clone(&slice);
     let (finished, next_fetch) = (VecDeque::new(), None);
-    let connection =
-        Connection { stream, reader, receiving, pending, finished, write_queue, next_fetch, slice, settings };
+    let connection = Connection {
+        stream,
+        reader,
+        receiving,
+        pending,
+        finished,
+        write_queue,
+        next_fetch,
+        slice,
+        sasl,
+        ending: false,
+        settings,
+    };
     let mut running = pin!(connection.run());
     let polled = poll_fn(|context| {
         its_slice.begins();
@@ -121,6 +141,16 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
                 warn!(%peer, "closed: records are taken too slowly while others wait for klamm.reply.bytes");
             }
         }
+        Err(End::Closed(CloseReason::Unauthenticated(reason))) => {
+            if metrics::refusal_may_be_logged() {
+                // The client may have had a say in it.
+                let reason: String = reason.chars().take(REASON_CHARS_MAX).flat_map(char::escape_debug).collect();
+                info!(target: SELECTOR, "Failed authentication with {peer} ({reason})");
+            }
+        }
+        Err(End::Closed(CloseReason::SessionExpired)) => {
+            debug!(%peer, "closed: the client did not authenticate again in time");
+        }
         Err(End::Closed(CloseReason::Malformed(reason))) => {
             if metrics::refusal_may_be_logged() {
                 warn!(%peer, reason, "closed: the request cannot be answered");
@@ -128,6 +158,11 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
         }
     }
 }
+
+/// The logger of Kafka's line about clients that are not let in.
+const SELECTOR: &str = "org.apache.kafka.common.network.Selector";
+/// What of its reason is logged.
+const REASON_CHARS_MAX: usize = 300;
 
 /// Why a connection ends.
 enum End {
@@ -165,6 +200,10 @@ struct Connection {
     /// A fetch that begins when `pending` is empty.
     next_fetch: Option<Pending>,
     slice: Arc<TimeSlice>,
+    /// Boxed: most connections have none.
+    sasl: Option<Box<Authentication>>,
+    /// The last reply is on its way: nothing more is read.
+    ending: bool,
     settings: Settings,
 }
 
@@ -188,6 +227,7 @@ impl Connection {
                 self.receiving.step_back();
             }
             let may_read = reading
+                && !self.ending
                 && held.is_none()
                 && self.next_fetch.is_none()
                 && self.unsent() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
@@ -244,6 +284,10 @@ impl Connection {
     /// but for the room of a first frame that is large.
     fn recognise(&mut self, frame: &BytesMut) {
         let Some(of_brokers) = &self.settings.of_brokers else { return };
+        if self.sasl.as_ref().is_some_and(|sasl| !sasl.is_done()) {
+            // Not before it is known whose it is.
+            return;
+        }
         match dispatch::is_of_broker(frame) {
             None => return,
             Some(false) => {}
@@ -258,6 +302,13 @@ impl Connection {
     /// Stage one of one request. A reply that is there at once, with none before it, is written at once.
     async fn begin(&mut self, frame: BytesMut, charge: Charge) -> Result<(), End> {
         let begun = Instant::now();
+        let frame = match &mut self.sasl {
+            None => frame,
+            Some(sasl) => match sasl.take(frame, begun) {
+                Taken::Request(frame) => frame,
+                Taken::Answered(answered) => return self.authenticate(answered, charge, begun).await,
+            },
+        };
         let Dispatched { correlation_id, flexible_header, series, is_fetch, outcome } =
             dispatch::dispatch(&self.settings.origin, frame).await;
         let timed = Timed { series, begun };
@@ -284,6 +335,38 @@ impl Connection {
         }
     }
 
+    /// Replies to a part of an authentication, in its turn.
+    async fn authenticate(&mut self, answered: Answered, charge: Charge, begun: Instant) -> Result<(), End> {
+        let Answered { reply, principal, end, delay } = answered;
+        if let Some(principal) = principal {
+            self.settings.origin.principal = principal;
+            self.reader.authenticated(self.settings.frame_bytes_max);
+        }
+        let reply = reply.map(|reply| match reply {
+            SaslReply::Response { correlation_id, flexible_header, body } => {
+                Reply::new(correlation_id, flexible_header, body.into(), None)
+            }
+            SaslReply::Token(token) => Reply::bare(token),
+        });
+        self.ending |= end.is_some();
+        let ready = match (reply, end) {
+            (Some(reply), None) => Ready::Write(reply),
+            (Some(reply), Some(reason)) => Ready::WriteAndClose(reply, reason),
+            (None, Some(reason)) => Ready::Close(reason),
+            (None, None) => Ready::Nothing,
+        };
+        let timed = Timed { series: None, begun };
+        if delay.is_zero() && self.unsent() == 0 {
+            return self.send(ready, timed, &mut None).await;
+        }
+        let write_queue = Arc::clone(&self.write_queue);
+        self.pending.push_back(Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            finished(ready, timed, charge, &write_queue)
+        }));
+        Ok(())
+    }
+
     /// Requests whose replies are still to be sent, but for the next fetch.
     fn unsent(&self) -> usize {
         self.pending.len() + self.finished.len()
@@ -293,6 +376,10 @@ impl Connection {
     async fn send(&mut self, ready: Ready, timed: Timed, held: &mut Option<HeldFrame>) -> Result<(), End> {
         match ready {
             Ready::Write(reply) => self.write_reply(reply, held).await?,
+            Ready::WriteAndClose(reply, reason) => {
+                self.write_reply(reply, held).await?;
+                return Err(End::Closed(reason));
+            }
             Ready::Nothing => {}
             Ready::Close(reason) => return Err(End::Closed(reason)),
         }
@@ -386,7 +473,9 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 /// A reply that waits for those before it. Records are counted elsewhere, see [`crate::api::replies`].
 fn finished(ready: Ready, timed: Timed, charge: Charge, write_queue: &Arc<WriteQueue>) -> Finished {
     let waiting = match &ready {
-        Ready::Write(reply) if !reply.has_records() => Some(write_queue.put(reply.len())),
+        Ready::Write(reply) | Ready::WriteAndClose(reply, _) if !reply.has_records() => {
+            Some(write_queue.put(reply.len()))
+        }
         _ => None,
     };
     Finished { ready, timed, _charge: charge, _waiting: waiting }

@@ -66,6 +66,14 @@ impl Reply {
         Self { parts, claim }
     }
 
+    /// A frame of these bytes alone.
+    pub(super) fn bare(body: Bytes) -> Self {
+        let mut frame = BytesMut::with_capacity(4 + body.len());
+        frame.put_i32(body.len() as i32);
+        frame.extend_from_slice(&body);
+        Self { parts: VecDeque::from([frame.freeze()]), claim: None }
+    }
+
     /// Bytes still to be sent.
     pub(super) fn len(&self) -> usize {
         self.parts.iter().map(Bytes::len).sum()

@@ -274,6 +274,21 @@ pub(super) fn of_listeners(text: &mut Exposition, listeners: &[Arc<ListenerMetri
     for listener in listeners {
         family.row(&[("listener", &listener.name), ("networkProcessor", "0")], listener.accepted.get());
     }
+    type Count = fn(&ListenerMetrics) -> u64;
+    let of_authentication: [(&str, &str, Count); 5] = [
+        ("successful_authentication_total", "Clients that proved who they are.", |l| l.authentications.get()),
+        ("failed_authentication_total", "Clients that did not.", |l| l.authentications_failed.get()),
+        ("successful_reauthentication_total", "Clients that proved it again.", |l| l.reauthentications.get()),
+        ("failed_reauthentication_total", "Clients that did not prove it again.", |l| l.reauthentications_failed.get()),
+        ("expired_connections_killed_count", "Clients that did not try to in time.", |l| l.sessions_expired.get()),
+    ];
+    for (name, help, count) in of_authentication {
+        let name = format!("kafka_server_socket_server_metrics_{name}");
+        let mut family = text.family(&name, Counter, help);
+        for listener in listeners {
+            family.row(&[("listener", &listener.name), ("networkProcessor", "0")], count(listener));
+        }
+    }
 }
 
 /// What the whole process counts.

@@ -5,21 +5,24 @@ use std::sync::Arc;
 
 use crate::cluster::control::LiveBroker;
 use crate::cluster::image::ImagePublisher;
+use crate::config::sasl::SaslLogin;
 use crate::security::tls::TlsListener;
 use crate::types::BrokerId;
 
-/// Host and port of a listener, and what its bytes are protected by.
+/// Host and port of a listener, what its bytes are protected by, and what it wants to see first.
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
     pub(crate) host: String,
     pub(crate) port: u16,
     /// This broker's own end of it; `None`: bytes are plain.
     pub(crate) tls: Option<Arc<TlsListener>>,
+    /// `None`: it does not ask who comes.
+    pub(crate) login: Option<Arc<SaslLogin>>,
 }
 
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |address: &Self| (address.port, address.tls.is_some());
+        let parts = |address: &Self| (address.port, address.tls.is_some(), address.login.is_some());
         self.host == other.host && parts(self) == parts(other)
     }
 }
@@ -51,16 +54,23 @@ pub(crate) struct Addresses {
     listener: Arc<str>,
     /// This broker's own end of that listener, if it is over TLS: its keys and whom it trusts hold for both directions.
     tls: Option<Arc<TlsListener>>,
+    /// What is shown there, if it is asked for.
+    login: Option<Arc<SaslLogin>>,
 }
 
 impl Addresses {
     pub(crate) fn new(image: Arc<ImagePublisher>, listener: &str, tls: Option<Arc<TlsListener>>) -> Self {
-        Self { image, listener: Arc::from(listener), tls }
+        Self { image, listener: Arc::from(listener), tls, login: None }
     }
 
     /// The same brokers on another listener.
     pub(crate) fn on(&self, listener: &str, tls: Option<Arc<TlsListener>>) -> Self {
         Self::new(Arc::clone(&self.image), listener, tls)
+    }
+
+    /// The same with what is shown to listeners that ask.
+    pub(crate) fn with_login(self, login: Option<&Arc<SaslLogin>>) -> Self {
+        Self { login: login.map(Arc::clone), ..self }
     }
 
     /// Of a broker that the image shows as live.
@@ -81,15 +91,17 @@ impl Addresses {
         let Some(endpoint) = broker.endpoints.iter().find(|endpoint| *endpoint.listener == *listener) else {
             return Err(AddressError::NoListener { broker: broker.id, listener });
         };
-        let tls = match (endpoint.security_protocol.as_str(), &self.tls) {
-            ("PLAINTEXT", None) => None,
-            ("SSL", Some(tls)) => Some(Arc::clone(tls)),
-            (other, _) => {
+        let (tls, login) = match (endpoint.security_protocol.as_str(), &self.tls, &self.login) {
+            ("PLAINTEXT", None, _) => (None, None),
+            ("SSL", Some(tls), _) => (Some(Arc::clone(tls)), None),
+            ("SASL_PLAINTEXT", None, Some(login)) => (None, Some(Arc::clone(login))),
+            ("SASL_SSL", Some(tls), Some(login)) => (Some(Arc::clone(tls)), Some(Arc::clone(login))),
+            (other, _, _) => {
                 let protocol = other.to_owned();
                 return Err(AddressError::Protocol { broker: broker.id, listener, protocol });
             }
         };
-        Ok(Address { host: endpoint.host.clone(), port: endpoint.port, tls })
+        Ok(Address { host: endpoint.host.clone(), port: endpoint.port, tls, login })
     }
 
     /// The controller that the last UpdateMetadata named.

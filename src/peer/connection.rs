@@ -6,6 +6,9 @@
 //! answer that comes late is never taken for another. Calls wait for each other in the order in which they were made.
 //! After a failure the next socket is opened no sooner than 50 ms later, doubling up to 1 s, give or take a fifth.
 //! Source of the times: Kafka 3.9 `reconnect.backoff.ms`, `reconnect.backoff.max.ms`.
+//!
+//! Where the other broker asks who comes, a new socket is authenticated first (`login`). It does not do that again:
+//! when the time that the other grants is nearly over, the next call opens another socket.
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::address::Address;
+use super::login::{self, Line, LoginError};
 use crate::clock::SharedClock;
 use crate::transport::{HandshakeError, Stream};
 use crate::wire::codec;
@@ -44,6 +48,8 @@ pub(crate) enum CallError {
     TimedOut { to: Address, patience: Duration },
     #[error("the answer of {to} cannot be read: {reason}")]
     Malformed { to: Address, reason: String },
+    #[error("this broker could not authenticate at {to}: {reason}")]
+    Unauthenticated { to: Address, reason: String },
 }
 
 /// A socket, or the way to the next one.
@@ -59,7 +65,6 @@ pub(crate) struct Connection {
 #[derive(Debug, Default)]
 struct State {
     open: Option<Open>,
-    correlation_id: i32,
     /// Calls that failed since the last answer.
     failures: u32,
     /// When the next socket may be opened.
@@ -71,6 +76,9 @@ struct Open {
     to: Address,
     stream: Stream,
     reader: FrameReader,
+    correlation_id: i32,
+    /// The other broker wants another authentication soon.
+    usable_until: Option<Instant>,
 }
 
 const RECONNECT_MS_MIN: u64 = 50;
@@ -122,33 +130,13 @@ impl Connection {
         ask: Ask,
         decode: impl FnOnce(BytesMut) -> Result<T, CodecError>,
     ) -> Result<T, CallError> {
-        // If it is not quiet, the other side has closed it, or sent what was not asked for, while it was idle.
         let usable = state.open.take().filter(|open| open.to == *to);
-        let usable = usable.and_then(|mut open| open.stream.is_quiet().then_some(open));
+        let usable = usable.and_then(|mut open| (!open.is_over()).then_some(open));
         let mut open = match usable {
             Some(open) => open,
             None => self.open(state.not_before.take(), to).await?,
         };
-        state.correlation_id = state.correlation_id.wrapping_add(1);
-        let lost = |error| CallError::Lost { to: to.clone(), error };
-        let malformed = |reason: String| CallError::Malformed { to: to.clone(), reason };
-        let flexible = codec::is_flexible(ask.key, ask.version);
-        let (key, version, length) = (ask.key, ask.version, ask.body.len());
-        let head = header::put_request(key, version, state.correlation_id, &self.client_id, flexible, length);
-        open.stream.write_all(&head).await.map_err(lost)?;
-        open.stream.write_all(&ask.body).await.map_err(lost)?;
-        let answer = open.reader.next(&mut open.stream, &mut Unshared).await;
-        let mut answer = match answer {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
-            Err(error) => return Err(malformed(error.to_string())),
-        };
-        let correlation_id =
-            header::take_response(&mut answer, flexible).map_err(|error| malformed(error.to_string()))?;
-        if correlation_id != state.correlation_id {
-            return Err(malformed(format!("correlation id {correlation_id} instead of {}", state.correlation_id)));
-        }
-        let decoded = decode(answer).map_err(|error| malformed(error.to_string()))?;
+        let decoded = open.ask(&self.client_id, ask, decode).await?;
         state.open = Some(open);
         Ok(decoded)
     }
@@ -160,7 +148,57 @@ impl Connection {
         let failed = |error| CallError::Connect { to: to.clone(), error };
         let stream = timeout(SETUP_PATIENCE, connected(to)).await;
         let stream = stream.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-        Ok(Open { to: to.clone(), stream, reader: FrameReader::new(self.frame_bytes_max) })
+        let reader = FrameReader::new(self.frame_bytes_max);
+        let mut open = Open { to: to.clone(), stream, reader, correlation_id: 0, usable_until: None };
+        if let Some(login) = &to.login {
+            let mut line = Stranger { open: &mut open, client_id: &self.client_id };
+            let authenticating = login::authenticate(&mut line, login, self.clock.random());
+            let lifetime = timeout(SETUP_PATIENCE, authenticating).await;
+            let lifetime = lifetime.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?;
+            let lifetime = lifetime.map_err(|error| match error {
+                LoginError::Line(error) => error,
+                LoginError::Refused(reason) => CallError::Unauthenticated { to: to.clone(), reason },
+            })?;
+            open.usable_until = lifetime.map(|lifetime| Instant::now() + lifetime);
+        }
+        Ok(open)
+    }
+}
+
+impl Open {
+    /// Sends `ask` and decodes its answer. After an error the socket is of no use.
+    async fn ask<T>(
+        &mut self,
+        client_id: &str,
+        ask: Ask,
+        decode: impl FnOnce(BytesMut) -> Result<T, CodecError>,
+    ) -> Result<T, CallError> {
+        self.correlation_id = self.correlation_id.wrapping_add(1);
+        let to = &self.to;
+        let lost = |error| CallError::Lost { to: to.clone(), error };
+        let malformed = |reason: String| CallError::Malformed { to: to.clone(), reason };
+        let flexible = codec::is_flexible(ask.key, ask.version);
+        let (key, version, length) = (ask.key, ask.version, ask.body.len());
+        let head = header::put_request(key, version, self.correlation_id, client_id, flexible, length);
+        self.stream.write_all(&head).await.map_err(lost)?;
+        self.stream.write_all(&ask.body).await.map_err(lost)?;
+        let answer = self.reader.next(&mut self.stream, &mut Unshared).await;
+        let mut answer = match answer {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => return Err(malformed(error.to_string())),
+        };
+        let correlation_id =
+            header::take_response(&mut answer, flexible).map_err(|error| malformed(error.to_string()))?;
+        if correlation_id != self.correlation_id {
+            return Err(malformed(format!("correlation id {correlation_id} instead of {}", self.correlation_id)));
+        }
+        decode(answer).map_err(|error| malformed(error.to_string()))
+    }
+
+    /// The other side has closed it, or sent what was not asked for, while it was idle; or its time is over.
+    fn is_over(&mut self) -> bool {
+        self.usable_until.is_some_and(|until| until <= Instant::now()) || !self.stream.is_quiet()
     }
 }
 
@@ -173,6 +211,20 @@ async fn connected(to: &Address) -> io::Result<Stream> {
         HandshakeError::Io(error) => error,
         HandshakeError::Refused(error) => io::Error::other(format!("SSL handshake failed: {error}")),
     })
+}
+
+/// A socket to a broker that does not know yet who this one is.
+struct Stranger<'a> {
+    open: &'a mut Open,
+    client_id: &'a str,
+}
+
+impl Line for Stranger<'_> {
+    type Error = CallError;
+
+    async fn ask(&mut self, key: i16, version: i16, body: Bytes) -> Result<Bytes, CallError> {
+        self.open.ask(self.client_id, Ask { key, version, body }, |answer| Ok(answer.freeze())).await
+    }
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

@@ -12,6 +12,7 @@ mod codes;
 pub(crate) mod connection;
 pub(crate) mod controller_link;
 pub(crate) mod fetch;
+mod login;
 pub(crate) mod markers;
 #[cfg(test)]
 mod testing;

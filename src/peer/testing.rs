@@ -68,7 +68,7 @@ impl Other {
                 task::spawn(serve(stream, connection, Arc::clone(&script), Arc::clone(&its_came)));
             }
         });
-        Self { address: Address { host: "127.0.0.1".into(), port, tls: None }, came }
+        Self { address: Address { host: "127.0.0.1".into(), port, tls: None, login: None }, came }
     }
 
     pub(super) fn came(&self) -> Vec<Came> {

@@ -19,10 +19,15 @@ use crate::types::limits::FRAME_FIRST_STEP_BYTES;
 pub(crate) enum FrameError {
     #[error("a frame announces {0} bytes")]
     Size(i32),
-    #[error("a frame announces {bytes} bytes, more than socket.request.max.bytes ({max}){}", hint(*bytes))]
-    TooLarge { bytes: usize, max: usize },
+    #[error("a frame announces {bytes} bytes, more than {} ({max}){}", limit(*authenticated), hint(*bytes))]
+    TooLarge { bytes: usize, max: usize, authenticated: bool },
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// The setting that bounds a frame.
+fn limit(authenticated: bool) -> &'static str {
+    if authenticated { "socket.request.max.bytes" } else { "sasl.server.max.receive.size" }
 }
 
 /// What a prefix above every sensible size is when it is not a size at all.
@@ -66,6 +71,8 @@ const WHOLE_FROM_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     frame_bytes_max: usize,
+    /// The bound is that of whoever has proved who it is, or need not.
+    authenticated: bool,
     /// Begins with a prefix.
     received: BytesMut,
     /// Room for the next read of small frames: large while the peer fills what it is given.
@@ -87,7 +94,24 @@ struct Plan {
 impl FrameReader {
     /// Frames of at most `frame_bytes_max` bytes without their prefix.
     pub(crate) fn new(frame_bytes_max: usize) -> Self {
-        Self { frame_bytes_max, received: BytesMut::new(), read_ahead_bytes: READ_AHEAD_BYTES, largest_bytes: 0 }
+        Self {
+            frame_bytes_max,
+            authenticated: true,
+            received: BytesMut::new(),
+            read_ahead_bytes: READ_AHEAD_BYTES,
+            largest_bytes: 0,
+        }
+    }
+
+    /// The same for a peer that has not proved yet who it is, until [`Self::authenticated`].
+    pub(crate) fn of_stranger(frame_bytes_max: usize) -> Self {
+        Self { authenticated: false, ..Self::new(frame_bytes_max) }
+    }
+
+    /// From now on frames may be so long.
+    pub(crate) fn authenticated(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
+        self.authenticated = true;
     }
 
     /// The next frame without its prefix; `None` when the stream ends between frames.
@@ -153,7 +177,8 @@ impl FrameReader {
         let size = i32::from_be_bytes(*prefix);
         let bytes = usize::try_from(size).map_err(|_| FrameError::Size(size))?;
         if bytes > self.frame_bytes_max {
-            return Err(FrameError::TooLarge { bytes, max: self.frame_bytes_max });
+            let (max, authenticated) = (self.frame_bytes_max, self.authenticated);
+            return Err(FrameError::TooLarge { bytes, max, authenticated });
         }
         Ok(Some(bytes))
     }
@@ -377,7 +402,7 @@ mod tests {
         let mut reader = FrameReader::new(100);
         assert!(matches!(
             reader.next(&mut source, &mut Plenty::default()).await,
-            Err(FrameError::TooLarge { bytes: 101, max: 100 })
+            Err(FrameError::TooLarge { bytes: 101, max: 100, .. })
         ));
     }
 

@@ -1,6 +1,7 @@
-//! SaslAuthenticate (36), versions 0–2: a step of authentication, on a listener without authentication.
+//! SaslAuthenticate (36), versions 0–2: a step of an authentication, where none is due.
 //!
-//! Behaviour: ILLEGAL_SASL_STATE (34), as for [`crate::api::security::sasl_handshake`].
+//! Behaviour: ILLEGAL_SASL_STATE (34), as for [`crate::api::security::sasl_handshake`]. Where one is due
+//! [`crate::api::security::authentication`] answers.
 //! Versions: 1 session lifetime; 2 flexible. Ignored: the token.
 //! Source: Kafka 3.9 `KafkaApis.handleSaslAuthenticateRequest`.
 

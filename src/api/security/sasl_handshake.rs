@@ -1,6 +1,8 @@
-//! SaslHandshake (17), versions 0–1: a client wants to authenticate, on a listener without authentication.
+//! SaslHandshake (17), versions 0–1: a client wants to authenticate, where that is not asked for.
 //!
 //! Behaviour: ILLEGAL_SASL_STATE (34), so that a client with the wrong `security.protocol` is told instead of cut off.
+//! On a listener that asks for SASL [`crate::api::security::authentication`] answers, and this only if the client
+//! authenticates again too soon.
 //! Versions: 1 says that SaslAuthenticate follows. Ignored: the mechanism.
 //! Source: Kafka 3.9 `KafkaApis.handleSaslHandshakeRequest`.
 

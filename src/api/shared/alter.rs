@@ -127,6 +127,7 @@ async fn alter_one(
     let reloaded = match &entity {
         Entity::Topic(name) => handles.dynamic_config.reload_topics(&[TopicName::new(name)]).await,
         Entity::Broker(_) => handles.dynamic_config.reload_brokers().await,
+        Entity::User(name) => handles.dynamic_config.reload_users(std::slice::from_ref(name)).await,
     };
     if let Err(error) = reloaded {
         // It is stored, and the feed tells this broker as it tells the others.
@@ -186,7 +187,8 @@ fn row_for(entity: &Entity) -> RowOf {
             Some(row) => Ok(Some(row)),
             None => Err(invalid_config(format!("Unknown topic config name: {name}"))),
         },
-        Entity::Broker(_) => |name| Ok(broker::row(name)),
+        // Users are not changed this way; credentials and quotas have keys of their own.
+        Entity::Broker(_) | Entity::User(_) => |name| Ok(broker::row(name)),
     }
 }
 
@@ -202,6 +204,7 @@ fn check(config: &Config, entity: &Entity, overrides: &Overrides) -> Result<Opti
         }
         Entity::Broker(None) => DynamicLevel::AllBrokers,
         Entity::Broker(Some(_)) => DynamicLevel::ThisBroker,
+        Entity::User(_) => return Err(invalid_request("Unknown resource type")),
     };
     config.check_dynamic(level, overrides).map(Some).map_err(|error| invalid_request(error.to_string()))
 }

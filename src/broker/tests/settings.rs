@@ -15,6 +15,7 @@ mod racks;
 mod replicas;
 mod requests;
 mod running;
+mod sasl;
 mod tls;
 mod topics;
 mod watched;

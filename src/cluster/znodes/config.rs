@@ -3,6 +3,7 @@
 //! `{"version":1,"config":{"retention.ms":"1000"}}`, values are text. Names are URL-encoded, `<default>` stands for
 //! all. A change is `{"version":2,"entity_path":"topics/T"}`; version 1, `{"version":1,"entity_type":"topics",
 //! "entity_name":"T"}`, is read as well. A topic's node is written before `/brokers/topics/T` and deleted after it.
+//! A user's settings hold SCRAM credentials, `"SCRAM-SHA-256":"salt=…,stored_key=…,server_key=…,iterations=4096"`.
 
 use std::collections::BTreeMap;
 
@@ -22,21 +23,59 @@ pub(crate) const DEFAULT_ENTITY: &str = "<default>";
 /// Overrides by property name.
 pub(crate) type Overrides = BTreeMap<String, String>;
 
-/// An entity whose configs a broker follows. Clients, users and ips come with quotas and SCRAM.
+/// An entity whose configs a broker follows. Clients and ips come with quotas.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Entity {
     Topic(String),
     /// `None`: the default of all brokers.
     Broker(Option<BrokerId>),
+    /// The name as it stands in paths, see [`sanitized`]; [`DEFAULT_ENTITY`] for all users.
+    User(String),
+}
+
+/// A name as it may stand in a path: URL-encoded, spaces and asterisks too. Source: Kafka 3.9 `Sanitizer.sanitize`.
+pub(crate) fn sanitized(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => path.push(char::from(byte)),
+            byte => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path
+}
+
+/// The name that stands in a path; `None`: it is none. Source: Kafka 3.9 `Sanitizer.desanitize`.
+pub(crate) fn desanitized(path: &str) -> Option<String> {
+    let mut name = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        name.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+                u8::try_from(16 * high + low).ok()?
+            }
+            b'+' => b' ',
+            byte => byte,
+        });
+    }
+    String::from_utf8(name).ok()
 }
 
 impl Entity {
+    /// The user of this name, which is not empty.
+    pub(crate) fn user(name: &str) -> Self {
+        Self::User(sanitized(name))
+    }
+
     /// `topics/T`, `brokers/1`, `brokers/<default>`.
     pub(crate) fn entity_path(&self) -> String {
         match self {
             Self::Topic(name) => format!("topics/{name}"),
             Self::Broker(Some(id)) => format!("brokers/{id}"),
             Self::Broker(None) => format!("brokers/{DEFAULT_ENTITY}"),
+            Self::User(name) => format!("users/{name}"),
         }
     }
 
@@ -51,6 +90,8 @@ impl Entity {
             ("topics", name) => Some(Self::Topic(name.into())),
             ("brokers", DEFAULT_ENTITY) => Some(Self::Broker(None)),
             ("brokers", id) => id.parse().ok().map(|id| Self::Broker(Some(BrokerId(id)))),
+            // Not of a client of theirs.
+            ("users", name) if !name.contains('/') => Some(Self::User(name.into())),
             _ => None,
         }
     }
@@ -129,6 +170,25 @@ mod tests {
         assert_eq!(decode_change("p", defaults), Ok(Some(Entity::Broker(None))));
         let users = br#"{"version":2,"entity_path":"users/u/clients/c"}"#;
         assert_eq!(decode_change("p", users), Ok(None));
+        let user = Entity::user("a b");
+        assert_eq!(encode_change(&user), r#"{"version":2,"entity_path":"users/a%20b"}"#);
+        assert_eq!(decode_change("p", &encode_change(&user)), Ok(Some(user)));
+    }
+
+    /// As Kafka 3.9 writes them.
+    #[test]
+    fn names_stand_in_paths_url_encoded() {
+        for (name, path) in
+            [("alice", "alice"), ("a b*~/<", "a%20b%2A%7E%2F%3C"), ("CN=\u{e9},O", "CN%3D%C3%A9%2CO"), (".-_", ".-_")]
+        {
+            assert_eq!(sanitized(name), path);
+            assert_eq!(desanitized(path).as_deref(), Some(name));
+        }
+        assert_eq!(desanitized("a+b").as_deref(), Some("a b"));
+        assert_eq!(
+            [desanitized("%"), desanitized("%4"), desanitized("%zz"), desanitized("%ff")],
+            [None, None, None, None]
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "client.quota.callback.class" Class null
         [Any] ReadOnly => Refused("Java classes cannot be loaded, and a quota is never ignored"),
         "Class that decides client quotas.";
-    "connections.max.reauth.ms" Long "0" [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "connections.max.reauth.ms" Long "0" [Any] ReadOnly => Honoured,
         "Time after which SASL clients must authenticate again.";
     "delegation.token.master.key" Password null [Any] ReadOnly => Refused("delegation tokens are not supported yet"),
         "Former name of delegation.token.secret.key.";
@@ -35,29 +35,29 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Time a delegation token is valid without renewal.";
     "delegation.token.max.lifetime.ms" Long "604800000" [AtLeast(1)] ReadOnly => NoEffect,
         "Longest life of a delegation token.";
-    "sasl.enabled.mechanisms" List "GSSAPI" [Any] PerBroker => Refused("SASL is not supported yet"),
+    "sasl.enabled.mechanisms" List "GSSAPI" [Any] PerBroker => Honoured,
         "SASL mechanisms clients may use.";
-    "sasl.mechanism.inter.broker.protocol" Text "GSSAPI" [Any] PerBroker => Refused("SASL is not supported yet"),
+    "sasl.mechanism.inter.broker.protocol" Text "GSSAPI" [Any] PerBroker => Honoured,
         "SASL mechanism between brokers.";
-    "sasl.jaas.config" Password null [Any] PerBroker => Refused("SASL is not supported yet"),
+    "sasl.jaas.config" Password null [Any] PerBroker => Honoured,
         "JAAS login of SASL.";
-    "sasl.server.max.receive.size" Int "524288" [Any] ReadOnly => NoEffect,
+    "sasl.server.max.receive.size" Int "524288" [Any] ReadOnly => Honoured,
         "Largest request before authentication.";
-    "sasl.client.callback.handler.class" Class null [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "sasl.client.callback.handler.class" Class null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
         "Class that answers SASL client callbacks.";
-    "sasl.login.callback.handler.class" Class null [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "sasl.login.callback.handler.class" Class null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
         "Class that answers SASL login callbacks.";
-    "sasl.login.class" Class null [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "sasl.login.class" Class null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
         "Class that logs in for SASL.";
-    "sasl.server.callback.handler.class" Class null [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "sasl.server.callback.handler.class" Class null [Any] ReadOnly => Honoured,
         "Class that answers SASL server callbacks.";
     "sasl.kerberos.kinit.cmd" Text "/usr/bin/kinit" [Any] PerBroker => NoEffect,
         "Path of kinit.";
     "sasl.kerberos.min.time.before.relogin" Long "60000" [Any] PerBroker => NoEffect,
         "Shortest time between two Kerberos logins.";
-    "sasl.kerberos.principal.to.local.rules" List "DEFAULT" [Any] PerBroker => Refused("SASL is not supported yet"),
+    "sasl.kerberos.principal.to.local.rules" List "DEFAULT" [Any] PerBroker => Refused("Kerberos is not supported"),
         "Rules from Kerberos principals to short names.";
-    "sasl.kerberos.service.name" Text null [Any] PerBroker => Refused("SASL is not supported yet"),
+    "sasl.kerberos.service.name" Text null [Any] PerBroker => Refused("Kerberos is not supported"),
         "Kerberos principal name of the brokers.";
     "sasl.kerberos.ticket.renew.jitter" Double "0.05" [Any] PerBroker => NoEffect,
         "Random share of the time to a ticket's renewal.";
@@ -79,15 +79,15 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "First pause before a login is tried again.";
     "sasl.login.retry.backoff.max.ms" Long "10000" [Any] ReadOnly => NoEffect,
         "Longest pause before a login is tried again.";
-    "sasl.oauthbearer.clock.skew.seconds" Int "30" [Any] ReadOnly => NoEffect,
+    "sasl.oauthbearer.clock.skew.seconds" Int "30" [Any] ReadOnly => Honoured,
         "Allowed difference of clocks when a token is checked.";
-    "sasl.oauthbearer.expected.audience" List null [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "sasl.oauthbearer.expected.audience" List null [Any] ReadOnly => Honoured,
         "Audiences a token must name.";
-    "sasl.oauthbearer.expected.issuer" Text null [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "sasl.oauthbearer.expected.issuer" Text null [Any] ReadOnly => Honoured,
         "Issuer a token must name.";
-    "sasl.oauthbearer.jwks.endpoint.url" Text null [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "sasl.oauthbearer.jwks.endpoint.url" Text null [Any] ReadOnly => Honoured,
         "Where the keys that sign tokens are found.";
-    "sasl.oauthbearer.jwks.endpoint.refresh.ms" Long "3600000" [Any] ReadOnly => NoEffect,
+    "sasl.oauthbearer.jwks.endpoint.refresh.ms" Long "3600000" [Any] ReadOnly => Honoured,
         "Interval at which those keys are read again.";
     "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms" Long "100" [Any] ReadOnly => NoEffect,
         "First pause before those keys are asked again.";
@@ -95,9 +95,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Longest pause before those keys are asked again.";
     "sasl.oauthbearer.scope.claim.name" Text "scope" [Any] ReadOnly => NoEffect,
         "Claim of a token that holds the scope.";
-    "sasl.oauthbearer.sub.claim.name" Text "sub" [Any] ReadOnly => NoEffect,
+    "sasl.oauthbearer.sub.claim.name" Text "sub" [Any] ReadOnly => Honoured,
         "Claim of a token that holds the subject.";
-    "sasl.oauthbearer.token.endpoint.url" Text null [Any] ReadOnly => Refused("SASL is not supported yet"),
+    "sasl.oauthbearer.token.endpoint.url" Text null [Any] ReadOnly => Refused("no tokens are fetched yet"),
         "Where tokens are asked for.";
     "ssl.client.auth" Text "none"
         [OneOf(&["required", "requested", "none"])] PerBroker => Honoured,

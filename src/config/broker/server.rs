@@ -86,7 +86,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Exceptions to max.connections.per.ip, as `host:count` separated by commas.";
     "max.connection.creation.rate" Int "2147483647" [AtLeast(0)] ClusterWide => NoEffect,
         "Connections that are accepted per second.";
-    "connection.failed.authentication.delay.ms" Int "100" [AtLeast(0)] ReadOnly => NoEffect,
+    "connection.failed.authentication.delay.ms" Int "100" [AtLeast(0)] ReadOnly => Honoured,
         "Delay before a connection that failed to authenticate is closed.";
     "delete.records.purgatory.purge.interval.requests" Int "1" [Any] ReadOnly => NoEffect,
         "Purge interval of Kafka's purgatory for DeleteRecords.";

@@ -100,7 +100,7 @@ async fn another_address_is_another_socket() {
 #[tokio::test]
 async fn nobody_there_is_an_error_within_the_deadline() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
-    let to = address::Address { host: "127.0.0.1".into(), port: gone.port(), tls: None };
+    let to = address::Address { host: "127.0.0.1".into(), port: gone.port(), tls: None, login: None };
     let ask = || Ask { key: KEY, version: 8, body: Bytes::new() };
     let connection = connection();
     for _ in 0..3 {

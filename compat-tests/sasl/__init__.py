@@ -1,0 +1,1 @@
+"""SASL as stock clients and brokers see it."""

@@ -1,0 +1,134 @@
+"""Three brokers on one ZooKeeper that authenticate at each other: klamm, or some of Apache Kafka among them."""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import pathlib
+import tempfile
+import time
+
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from kit import zookeeper
+from kit.broker import Kafka, Klamm
+from kit.process import free_port
+
+SECRET = "planted-hunter2"
+MODULES = {"PLAIN": "plain.PlainLoginModule", "SCRAM-SHA-256": "scram.ScramLoginModule", "SCRAM-SHA-512": "scram.ScramLoginModule"}
+SECONDS = 8
+
+
+def credential(mechanism, password, iterations=4096):
+    """As kafka-configs stores it."""
+    hash_name = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}[mechanism]
+    salt = b"between-brokers!"
+    salted = hashlib.pbkdf2_hmac(hash_name, password.encode(), salt, iterations)
+    client_key = hmac.digest(salted, b"Client Key", hash_name)
+    parts = {"salt": salt, "stored_key": hashlib.new(hash_name, client_key).digest(), "server_key": hmac.digest(salted, b"Server Key", hash_name)}
+    text = ",".join(f"{key}={base64.b64encode(value).decode()}" for key, value in parts.items())
+    return f"{text},iterations={iterations}"
+
+
+def put_user(tree, user, mechanism, password):
+    """What kafka-configs --zookeeper writes, before the first broker or beside running ones."""
+    for parent in ("/config", "/config/users", "/config/changes"):
+        with contextlib.suppress(zookeeper.ZooError):
+            tree.create(parent)
+    data = json.dumps({"version": 1, "config": {mechanism: credential(mechanism, password)}}).encode()
+    tree.create(f"/config/users/{user}", data)
+    change = json.dumps({"version": 2, "entity_path": f"users/{user}"}).encode()
+    tree.create("/config/changes/config_change_", change, sequential=True)
+
+
+@contextlib.contextmanager
+def brokers(mechanism, kinds):
+    """(the brokers, the ports where each asks who comes, the tree); they have elected and replicate."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="klamm-sasl-"))
+    server = zookeeper.Server(folder)
+    tree = server.tree("")
+    if mechanism != "PLAIN":
+        put_user(tree, "broker", mechanism, SECRET)
+    members, ports = [], []
+    for number, kind in enumerate(kinds, 1):
+        own = f'user_broker="{SECRET}"' if mechanism == "PLAIN" else ""
+        jaas = f'org.apache.kafka.common.security.{MODULES[mechanism]} required username="broker" password="{SECRET}" {own};'
+        settings = {
+            "broker.id": number, "zookeeper.connect": f"127.0.0.1:{server.port}", "zookeeper.session.timeout.ms": "6000",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,BROKERS:SASL_PLAINTEXT",
+            "inter.broker.listener.name": "BROKERS", "sasl.enabled.mechanisms": mechanism,
+            "sasl.mechanism.inter.broker.protocol": mechanism,
+            f"listener.name.brokers.{mechanism.lower()}.sasl.jaas.config": jaas,
+            # Sessions end several times while records are written.
+            "connections.max.reauth.ms": "2000",
+            "default.replication.factor": "3", "min.insync.replicas": "2", "offsets.topic.replication.factor": "3",
+            "offsets.topic.num.partitions": "3", "group.initial.rebalance.delay.ms": "0",
+        }  # fmt: skip
+        port, home = free_port(), folder / f"b{number}"
+        member = (Klamm if kind == "klamm" else Kafka)(settings, home)
+        addresses = f"PLAINTEXT://{member.bootstrap},BROKERS://127.0.0.1:{port}"
+        member.settings |= {"listeners": addresses, "advertised.listeners": addresses, "log.dirs": home / "data"}
+        members.append(member)
+        ports.append(port)
+    try:
+        for member in members:
+            member.launch()
+        for member in members:
+            member.wait_until(member.ready, 90)
+        yield members, ports, tree
+    finally:
+        for member in members:
+            member.stop()
+        server.kill()
+        for member in members:
+            member.remove()
+        server.remove()
+
+
+def replicate(mechanism, *kinds):
+    """Records with three acknowledgements, for longer than several sessions last; read back through a group."""
+    with brokers(mechanism, kinds) as (members, ports, tree):
+        bootstrap = ",".join(member.bootstrap for member in members)
+        admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+        until = time.monotonic() + 60
+        while len(admin.list_topics(timeout=10).brokers) < 3:
+            assert time.monotonic() < until, "three brokers do not find each other within a minute"
+            time.sleep(0.1)
+        admin.create_topics([NewTopic("t", num_partitions=6, replication_factor=3)])["t"].result(30)
+        producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "message.timeout.ms": 40_000, "log_level": 2})
+        until, count = time.monotonic() + SECONDS, 0
+        while time.monotonic() < until:
+            for _ in range(50):
+                producer.produce("t", str(count))
+                count += 1
+            left = producer.flush(40)
+            assert not left, f"{left} records were not written"
+            time.sleep(0.1)
+        consumer = Consumer({
+            "bootstrap.servers": bootstrap, "group.id": "g", "auto.offset.reset": "earliest", "log_level": 2,
+        })  # fmt: skip
+        values, until = set(), time.monotonic() + 40
+        consumer.subscribe(["t"])
+        while len(values) < count and time.monotonic() < until:
+            values |= {message.value() for message in consumer.consume(500, 0.2) if message.error() is None}
+        consumer.close()
+        assert len(values) == count, f"{len(values)} of {count} records came back"
+        partitions = admin.list_topics("t", timeout=10).topics["t"].partitions.values()
+        in_sync = [len(partition.isrs) for partition in partitions]
+        assert in_sync == [3] * 6, f"{in_sync} replicas are in sync"
+        if mechanism != "PLAIN":
+            written_by_hand(tree, ports, mechanism)
+        for member in members:
+            assert SECRET not in member.log_path.read_text(errors="replace"), f"{member.folder.name} logs a secret"
+        return f"{count} records"
+
+
+def written_by_hand(tree, ports, mechanism):
+    """A user that a tool writes into ZooKeeper is let in by every broker that follows."""
+    put_user(tree, "dave", mechanism, "by-hand")
+    config = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": mechanism, "sasl.username": "dave", "log_level": 2}
+    for port in ports:
+        admin = AdminClient({**config, "sasl.password": "by-hand", "bootstrap.servers": f"127.0.0.1:{port}"})
+        assert admin.list_topics(timeout=15).brokers

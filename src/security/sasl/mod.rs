@@ -1,0 +1,19 @@
+//! SASL: what client and server say to prove who the client is, message by message. Knows neither sockets nor frames.
+//!
+//! - `exchange` is one authentication at a listener, whichever its mechanism: tokens in, tokens out, at last a name;
+//!   `outcome` is what may come of a token.
+//! - `plain`, `scram` and `oauth` are the mechanisms; `credential` is what is stored of a SCRAM password.
+//! - `login` is the other end, for where this broker authenticates at others.
+//! - `authority` is whom the mechanisms ask: the users of `/config/users`, the keys of tokens, the clock.
+//!
+//! What a client gets to know of a failure is Kafka's text, and never more. What comes in is bounded by its frame; no
+//! message makes anything panic or costs more than its length.
+
+pub(crate) mod authority;
+pub(crate) mod credential;
+pub(crate) mod exchange;
+pub(crate) mod login;
+mod oauth;
+pub(crate) mod outcome;
+mod plain;
+mod scram;
