@@ -1,4 +1,4 @@
-"""Stock clients that say who they are, by SASL_PLAINTEXT: on klamm, or (KLAMM_AGAINST=3.9.1) on Apache Kafka.
+"""Stock clients that say who they are, by SASL_PLAINTEXT and SASL_SSL: on klamm, or (KLAMM_AGAINST=3.9.1) on Apache Kafka.
 
     compat-tests/run sasl [--only WORD] [--java] [--jvm-brokers]
 
@@ -32,6 +32,7 @@ from kit.process import free_port
 from kit.rows import Rows
 from kit.wire import Client, string
 from sasl import between
+from tls.stores import Authority
 
 SECRET = "planted-hunter2"
 MODULES = "org.apache.kafka.common.security"
@@ -39,17 +40,21 @@ MODULES = "org.apache.kafka.common.security"
 REAUTH_MS = 2000
 
 
-def settings():
-    """Three listeners: one that asks nobody, one with every mechanism, one whose sessions end soon."""
+def settings(broker):
+    """Four listeners: one that asks nobody, one with every mechanism, one whose sessions end soon, one over TLS.
+
+    `broker`: the certificate and key of the last one."""
     found = {
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,ASKS:SASL_PLAINTEXT,SOON:SASL_PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,ASKS:SASL_PLAINTEXT,SOON:SASL_PLAINTEXT,OVER_TLS:SASL_SSL",
+        "listener.name.over_tls.ssl.keystore.type": "PEM",
+        "listener.name.over_tls.ssl.keystore.location": broker.pem,
         "inter.broker.listener.name": "PLAINTEXT",
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
         "listener.name.soon.connections.max.reauth.ms": REAUTH_MS,
         "group.initial.rebalance.delay.ms": "0",
         "offsets.topic.num.partitions": "1",
     }
-    for listener in ("asks", "soon"):
+    for listener in ("asks", "soon", "over_tls"):
         key = f"listener.name.{listener}"
         plain = f'{MODULES}.plain.PlainLoginModule required user_alice="{SECRET}" user_bob="other";'
         found[f"{key}.plain.sasl.jaas.config"] = plain
@@ -380,17 +385,20 @@ def no_secret(suite):
 
 
 @contextlib.contextmanager
-def running():
+def running(folder):
     """The broker that the environment asks for, and the ports of the listeners that ask who comes."""
-    asks, soon = free_port(), free_port()
+    asks, soon, over_tls = free_port(), free_port(), free_port()
+    authority = Authority(folder / "ours", "ours")
+    given = settings(authority.issue("broker", ["DNS:localhost", "IP:127.0.0.1"]))
     version = os.environ.get("KLAMM_AGAINST")
-    broker = Kafka(settings(), version=version) if version else Klamm(settings())
-    listeners = {"PLAINTEXT": broker.port, "ASKS": asks, "SOON": soon}
+    broker = Kafka(given, version=version) if version else Klamm(given)
+    listeners = {"PLAINTEXT": broker.port, "ASKS": asks, "SOON": soon, "OVER_TLS": over_tls}
     addresses = ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items())
     broker.settings |= {"listeners": addresses, "advertised.listeners": addresses}
     try:
         broker.start()
-        yield broker, asks, soon
+        yield broker, asks, soon, {"bootstrap.servers": f"127.0.0.1:{over_tls}", "security.protocol": "SASL_SSL",
+                                   "ssl.ca.location": str(authority.pem)}  # fmt: skip
     finally:
         broker.stop()
         broker.remove()
@@ -403,7 +411,7 @@ def main():
     parser.add_argument("--jvm-brokers", action="store_true")
     arguments = parser.parse_args()
     rows = Rows(arguments.only)
-    with running() as (broker, asks, soon), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, running(pathlib.Path(folder)) as (broker, asks, soon, over_tls):
         suite = Suite(broker, asks, soon)
         rows.run("a SCRAM user is made and described", make_users, suite, always=True)
         for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"):
@@ -416,6 +424,11 @@ def main():
             mine = python_client(suite.asks, mechanism)
             rows.run(f"kafka-python writes and reads, {mechanism}", write_and_read_python, mine, f"p-{name}")
             rows.run(f"kafka-python is kept out, {mechanism}", kept_out_python, python_client(suite.asks, mechanism, "wrong"))
+        for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"):
+            config = {**librdkafka("", mechanism), **over_tls}
+            rows.run(f"librdkafka writes and reads over TLS, {mechanism}", write_and_read, config, f"t-{mechanism.lower()}")
+        wrong = {**librdkafka("", "SCRAM-SHA-512", password="wrong"), **over_tls}
+        rows.run("librdkafka is kept out over TLS, SCRAM-SHA-512", kept_out, wrong)
         rows.run("librdkafka is kept out, an unknown user", kept_out, librdkafka(suite.asks, "SCRAM-SHA-256", user="nobody"))
         for mechanism in ("PLAIN", "SCRAM-SHA-512"):
             rows.run(f"librdkafka outlives its session, {mechanism}", again, suite, mechanism)
@@ -428,10 +441,10 @@ def main():
         rows.run("no secret is in the log", no_secret, suite)
     if "KLAMM_AGAINST" not in os.environ:
         three = "three brokers authenticate at each other"
-        rows.run(f"{three}, SCRAM-SHA-256", between.replicate, "SCRAM-SHA-256", "klamm", "klamm", "klamm")
-        rows.run(f"{three}, PLAIN", between.replicate, "PLAIN", "klamm", "klamm", "klamm")
+        rows.run(f"{three}, SCRAM-SHA-256", between.replicate, "SCRAM-SHA-256", False, "klamm", "klamm", "klamm")
+        rows.run(f"{three}, PLAIN over TLS", between.replicate, "PLAIN", True, "klamm", "klamm", "klamm")
     if arguments.jvm_brokers:
-        rows.run("one klamm between two of Apache Kafka, SCRAM-SHA-512", between.replicate, "SCRAM-SHA-512", "kafka", "klamm", "kafka")
+        rows.run("one klamm between two of Apache Kafka, SCRAM-SHA-512 over TLS", between.replicate, "SCRAM-SHA-512", True, "kafka", "klamm", "kafka")
     sys.exit(1 if rows.failed else 0)
 
 

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from kit import zookeeper
 from kit.broker import Kafka, Klamm
 from kit.process import free_port
+from tls.stores import Authority
 
 SECRET = "planted-hunter2"
 MODULES = {"PLAIN": "plain.PlainLoginModule", "SCRAM-SHA-256": "scram.ScramLoginModule", "SCRAM-SHA-512": "scram.ScramLoginModule"}
@@ -44,11 +45,13 @@ def put_user(tree, user, mechanism, password):
 
 
 @contextlib.contextmanager
-def brokers(mechanism, kinds):
+def brokers(mechanism, kinds, over_tls):
     """(the brokers, the ports where each asks who comes, the tree); they have elected and replicate."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="klamm-sasl-"))
     server = zookeeper.Server(folder)
     tree = server.tree("")
+    authority = Authority(folder / "ours", "ours")
+    certificate = authority.issue("broker", ["DNS:localhost", "IP:127.0.0.1"])
     if mechanism != "PLAIN":
         put_user(tree, "broker", mechanism, SECRET)
     members, ports = [], []
@@ -57,7 +60,7 @@ def brokers(mechanism, kinds):
         jaas = f'org.apache.kafka.common.security.{MODULES[mechanism]} required username="broker" password="{SECRET}" {own};'
         settings = {
             "broker.id": number, "zookeeper.connect": f"127.0.0.1:{server.port}", "zookeeper.session.timeout.ms": "6000",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,BROKERS:SASL_PLAINTEXT",
+            "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,BROKERS:{'SASL_SSL' if over_tls else 'SASL_PLAINTEXT'}",
             "inter.broker.listener.name": "BROKERS", "sasl.enabled.mechanisms": mechanism,
             "sasl.mechanism.inter.broker.protocol": mechanism,
             f"listener.name.brokers.{mechanism.lower()}.sasl.jaas.config": jaas,
@@ -66,6 +69,12 @@ def brokers(mechanism, kinds):
             "default.replication.factor": "3", "min.insync.replicas": "2", "offsets.topic.replication.factor": "3",
             "offsets.topic.num.partitions": "3", "group.initial.rebalance.delay.ms": "0",
         }  # fmt: skip
+        if over_tls:
+            settings |= {
+                "listener.name.brokers.ssl.keystore.type": "PEM", "listener.name.brokers.ssl.truststore.type": "PEM",
+                "listener.name.brokers.ssl.keystore.location": certificate.pem,
+                "listener.name.brokers.ssl.truststore.location": authority.pem,
+            }  # fmt: skip
         port, home = free_port(), folder / f"b{number}"
         member = (Klamm if kind == "klamm" else Kafka)(settings, home)
         addresses = f"PLAINTEXT://{member.bootstrap},BROKERS://127.0.0.1:{port}"
@@ -87,9 +96,9 @@ def brokers(mechanism, kinds):
         server.remove()
 
 
-def replicate(mechanism, *kinds):
+def replicate(mechanism, over_tls, *kinds):
     """Records with three acknowledgements, for longer than several sessions last; read back through a group."""
-    with brokers(mechanism, kinds) as (members, ports, tree):
+    with brokers(mechanism, kinds, over_tls) as (members, ports, tree):
         bootstrap = ",".join(member.bootstrap for member in members)
         admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
         until = time.monotonic() + 60
@@ -118,7 +127,7 @@ def replicate(mechanism, *kinds):
         partitions = admin.list_topics("t", timeout=10).topics["t"].partitions.values()
         in_sync = [len(partition.isrs) for partition in partitions]
         assert in_sync == [3] * 6, f"{in_sync} replicas are in sync"
-        if mechanism != "PLAIN":
+        if mechanism != "PLAIN" and not over_tls:
             written_by_hand(tree, ports, mechanism)
         for member in members:
             assert SECRET not in member.log_path.read_text(errors="replace"), f"{member.folder.name} logs a secret"
