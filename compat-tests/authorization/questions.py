@@ -151,6 +151,16 @@ ask("IncrementalAlterConfigs", 0, validate_only=True, resources=[
         {"name": "message.max.bytes" if kind == 4 else "retention.ms", "config_operation": 0, "value": "90000000"}]}
     for kind, name in resources])  # fmt: skip
 
+for v in (1, 2):
+    moved = [{"name": "t", "partitions": [0]}]
+    ask("AlterReplicaLogDirs", v, dirs=[{"path": "/nowhere", "topics": moved}])
+for v in (0, 1):
+    of_users = [{"entity_type": "user", "match_type": 2, "match": None}]
+    ask("DescribeClientQuotas", v, components=of_users, strict=False)
+    changed = {"entity": [{"entity_type": "user", "entity_name": "u"}], "ops": [{"key": "producer_byte_rate", "value": 1e6, "remove": False}]}
+    ask("AlterClientQuotas", v, entries=[changed], validate_only=True)
+ask("DescribeUserScramCredentials", 0, users=[{"name": "nobody"}])
+ask("AlterUserScramCredentials", 0, deletions=[{"name": "nobody", "mechanism": 1}], upsertions=[])
 for v in (0, 1):
     ask("UpdateFeatures", v, timeout_ms=5000, feature_updates=[{"feature": "f", "max_version_level": 1}])
 

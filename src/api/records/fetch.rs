@@ -52,6 +52,7 @@ use crate::api::error_code;
 use crate::api::handler::{CloseReason, Outcome, Row};
 use crate::api::records::replica_fetch;
 use crate::api::shared::isolation::read_committed;
+use crate::cluster::image::ClusterImage;
 use crate::replica::partition::Partition;
 use crate::replica::selector;
 use crate::replica::sessions::{FetchKey, SessionError, TopicRef, Use, Wanted};
@@ -168,16 +169,20 @@ fn may_read(ctx: &RequestContext, request: &FetchRequest, wanted: &[(FetchKey, W
         return if may { Vec::new() } else { vec![false; wanted.len()] };
     }
     let image = ctx.image();
-    let name = |(key, _): &(FetchKey, Wanted)| match &key.0 {
-        TopicRef::Name(name) => Some(name.clone()),
-        TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.clone()),
-    };
-    let names: Vec<Option<TopicName>> = wanted.iter().map(name).collect();
-    let refused = ctx.refused(Operation::Read, ResourceType::Topic, names.iter().flatten().map(TopicName::as_str));
+    let names = || wanted.iter().map(|(key, _)| name_in(&image, &key.0));
+    let refused = ctx.refused(Operation::Read, ResourceType::Topic, names().flatten());
     if refused.is_empty() {
         return Vec::new();
     }
-    names.iter().map(|name| !name.as_ref().is_some_and(|name| refused.contains(name.as_str()))).collect()
+    names().map(|name| !name.is_some_and(|name| refused.contains(name))).collect()
+}
+
+/// The topic that is named, or that has the id.
+fn name_in<'a>(image: &'a ClusterImage, topic: &'a TopicRef) -> Option<&'a str> {
+    match topic {
+        TopicRef::Name(name) => Some(name.as_str()),
+        TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.as_str()),
+    }
 }
 
 /// Why no partition of the request is read.

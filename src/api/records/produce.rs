@@ -41,6 +41,7 @@ use crate::api::handler::{CloseReason, Outcome, Row, encoded};
 use crate::api::shared::leader_hints;
 use crate::api::shared::verification::{Unverified, Verified, is_transactional, verify};
 use crate::clock::UnixMs;
+use crate::cluster::image::ClusterImage;
 use crate::metrics::Traffic;
 use crate::record::validate::validate;
 use crate::replica::ack::{Ack, AckError, Acked, Completion};
@@ -155,14 +156,14 @@ impl Permit {
         if ctx.handles.authorizer.is_none() {
             return Self::default();
         }
-        let names: Vec<Option<TopicName>> =
-            request.topics.iter().map(|topic| name_of(ctx, &topic.topic).ok()).collect();
-        let refused = ctx.refused(Operation::Write, ResourceType::Topic, names.iter().flatten().map(TopicName::as_str));
+        let image = ctx.image();
+        let names = || request.topics.iter().map(|topic| name_in(&image, &topic.topic));
+        let refused = ctx.refused(Operation::Write, ResourceType::Topic, names().flatten());
         if refused.is_empty() {
             return Self::default();
         }
-        let is_refused = |name: &Option<TopicName>| name.as_ref().is_some_and(|name| refused.contains(name.as_str()));
-        Self { refused: None, refused_topics: names.iter().map(is_refused).collect() }
+        let is_refused = |name: Option<&str>| name.is_some_and(|name| refused.contains(name));
+        Self { refused: None, refused_topics: names().map(is_refused).collect() }
     }
 
     fn refusal_of(&self, topic: usize) -> Option<ResponseError> {
@@ -240,6 +241,14 @@ fn unanswered(acked: Acked) -> Outcome {
 /// A time-out of 0 would answer REQUEST_TIMED_OUT before the writer had its turn; Kafka's own append is part of the
 /// request there, so it gets the time of an ordinary write here.
 const MINIMUM_WAIT: Duration = Duration::from_millis(200);
+
+/// The topic that is named, or that has the id.
+fn name_in<'a>(image: &'a ClusterImage, topic: &'a TopicRef) -> Option<&'a str> {
+    match topic {
+        TopicRef::Name(name) => Some(name.as_str()),
+        TopicRef::Id(id) => image.topic_by_id(TopicId(*id)).map(|topic| topic.name.as_str()),
+    }
+}
 
 fn name_of(ctx: &RequestContext, topic: &TopicRef) -> Result<TopicName, ResponseError> {
     match topic {

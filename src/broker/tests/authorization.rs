@@ -1,6 +1,8 @@
 //! What brokers ask of each other, and clients of a broker, under an authorizer. Every key that a client may send
 //! stands in `compat-tests/authorization`, beside what Apache Kafka answers.
 
+use std::time::Duration;
+
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AlterPartitionRequest, DescribeAclsRequest, FetchRequest, MetadataRequest,
@@ -8,9 +10,10 @@ use kafka_protocol::messages::{
 
 use super::super::Broker;
 use super::cluster::{client_at, config_with, peers, registration, shows, until};
-use super::{WireClient, create, produce, start, start_with, topic};
+use super::{WireClient, create, fetch, produce, start, start_with, topic, while_down};
 use crate::cluster::control::{BrokerLink, ControlError, ControlHead, LeaderAndIsr, StopReplica, UpdateMetadata};
 use crate::coordination::zookeeper::testing::ZookeeperServer;
+use crate::coordination::{Coordination, CreateMode, ensure_path};
 use crate::peer::broker_link::RemoteBroker;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 
@@ -46,6 +49,39 @@ async fn what_brokers_ask_needs_cluster_action() {
     assert_eq!((fetched.error_code, fetched.responses[0].partitions[0].error_code), (0, 29));
     let image = until(&mut brokers, None, |answer| shows(answer, &[1], 1)).await;
     assert!(image.topics.is_empty());
+    broker.stop().await;
+}
+
+/// Who may read one topic of two is not answered at once, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_may_not_be_read_waits_with_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    for name in ["t", "u"] {
+        create(&mut client, name).await;
+    }
+    broker.stop().await;
+    let acls = r#"{"version":1,"acls":[{"principal":"User:*","permissionType":"Deny","operation":"Read","host":"*"}]}"#;
+    while_down(dir.path(), async |tree| {
+        ensure_path(tree, "/kafka-acl/Topic").await.unwrap();
+        tree.create("/kafka-acl/Topic/u", acls.into(), CreateMode::Persistent).await.unwrap();
+    })
+    .await;
+
+    let broker = start_with(dir.path(), &[AUTHORIZER, "allow.everyone.if.no.acl.found=true"]).await;
+    let mut client = WireClient::connect(&broker).await;
+    let mut both = fetch("t", 0).with_max_wait_ms(60_000);
+    both.topics.push(fetch("u", 0).topics.remove(0));
+    client.send(&both, 12).await;
+    assert!(client.frame_within(Duration::from_millis(300)).await.is_none(), "it waits");
+    let mut other = WireClient::connect(&broker).await;
+    other.call(&produce("t", &["a"]), 9).await;
+    let fetched = client.receive::<FetchRequest>(client.correlation, 12).await;
+    let codes: Vec<i16> = fetched.responses.iter().map(|topic| topic.partitions[0].error_code).collect();
+    assert_eq!(codes, [0, 29]);
+    let alone = client.call(&fetch("u", 0).with_max_wait_ms(60_000), 12).await;
+    assert_eq!(alone.responses[0].partitions[0].error_code, 29, "there is nothing to wait for");
     broker.stop().await;
 }
 
