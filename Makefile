@@ -119,6 +119,7 @@ authorization: ## every key under every grant of ACLs, beside Apache Kafka 3.9.1
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/run authorization --full
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run authorization --full --named
 
 hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 5 minutes
 	@scripts/setup.sh build test compat

@@ -7,6 +7,7 @@ codes of every element, sets of authorised operations, and which names are shown
   compat-tests/run authorization            klamm beside the recorded answers, a grant of each kind (part of `make test`)
   compat-tests/run authorization --full     every grant, and Apache Kafka itself in the same run
   compat-tests/run authorization --capture  writes the recorded answers
+  … --named                                 the client is User:alice, over SASL; what is recorded of User:ANONYMOUS holds for it
 
 One client speaks from 127.0.0.1, and is granted things. Another speaks from 127.0.0.2, whose ACLs let it do everything
 from there; both are User:ANONYMOUS. It could not have given itself that: at the first start User:ANONYMOUS is a super
@@ -30,7 +31,10 @@ from kit.process import free_port
 
 FIXTURE = pathlib.Path(__file__).parent / "kafka-3.9.1.json"
 ADMIN, GRANTED = "127.0.0.2", "127.0.0.1"
-ME = "User:ANONYMOUS"
+PASSWORD = "a-secret"
+ANONYMOUS = "User:ANONYMOUS"
+NAMED = "--named" in sys.argv
+ME = "User:alice" if NAMED else ANONYMOUS
 
 SETTINGS = {
     "authorizer.class.name": "kafka.security.authorizer.AclAuthorizer",
@@ -104,9 +108,20 @@ SHORT = ["nothing", "everything", "READ of topic", "WRITE of topic", "DESCRIBE o
 class Connection:
     """A client from an address of its own."""
 
-    def __init__(self, port, address):
+    def __init__(self, port, address, user=None):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(address, 0))
         self.correlation = 0
+        if user:
+            self.authenticate(user)
+
+    def authenticate(self, user):
+        """SASL PLAIN; everybody has the same password."""
+        token = f"\0{user}\0{PASSWORD}".encode()
+        for key, body in ((17, wire.string("PLAIN")), (36, struct.pack(">i", len(token)) + token)):
+            frame = struct.pack(">hhi", key, 1, 0) + wire.string("matrix") + body
+            self.socket.sendall(struct.pack(">i", len(frame)) + frame)
+            answer = self.exactly(struct.unpack(">i", self.exactly(4))[0])
+            assert answer[4:6] == b"\0\0", f"{user} is not let in: {answer}"
 
     def ask(self, question):
         self.correlation += 1
@@ -139,18 +154,24 @@ def with_authorizer(broker):
     """Kafka's brokers speak to themselves over the network, so they need a name of their own; klamm's does not."""
     broker.settings |= SETTINGS
     if broker.name == "kafka":
-        inner = f"SASL_PLAINTEXT://127.0.0.1:{free_port()}"
+        broker.settings |= {"security.inter.broker.protocol": "SASL_PLAINTEXT", "sasl.mechanism.inter.broker.protocol": "PLAIN"}
+    if broker.name == "kafka" or NAMED:
+        broker.sasl_port = free_port()
+        listeners = f"PLAINTEXT://{broker.bootstrap},SASL_PLAINTEXT://127.0.0.1:{broker.sasl_port}"
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-        jaas = f'{plain} username="admin" password="a-secret" user_admin="a-secret";'
+        users = f'username="admin" password="{PASSWORD}" user_admin="{PASSWORD}" user_alice="{PASSWORD}"'
         broker.settings |= {
-            "listeners": f"PLAINTEXT://{broker.bootstrap},{inner}",
-            "advertised.listeners": f"PLAINTEXT://{broker.bootstrap},{inner}",
-            "security.inter.broker.protocol": "SASL_PLAINTEXT",
-            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "listeners": listeners,
+            "advertised.listeners": listeners,
             "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.sasl_plaintext.plain.sasl.jaas.config": jaas,
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config": f"{plain} {users};",
         }
     return broker
+
+
+def client_of(broker):
+    """The one that is granted things."""
+    return Connection(broker.sasl_port, GRANTED, ME.removeprefix("User:")) if NAMED else Connection(broker.port, GRANTED)
 
 
 def supers(broker, more=""):
@@ -160,7 +181,7 @@ def supers(broker, more=""):
 
 def prepare(broker):
     """Topics, groups and transactional ids as nobody hinders it; then nobody is above the ACLs any more."""
-    supers(broker, ME)
+    supers(broker, ANONYMOUS)
     broker.start()
     with wire.Client(broker.port) as c:
         for topic in ("t", "u"):
@@ -178,7 +199,7 @@ def prepare(broker):
         )
         wait(lambda commit=commit: "'error_code': 0" in str(admin.ask(commit)))
     everywhere = {kind: "kafka-cluster" if kind == "cluster" else "*" for kind in RESOURCES}
-    admin.grant([acl(kind, "ALL", host=ADMIN, name=name, pattern=LITERAL) for kind, name in everywhere.items()])
+    admin.grant([acl(kind, "ALL", host=ADMIN, name=name, pattern=LITERAL, principal=ANONYMOUS) for kind, name in everywhere.items()])
     broker.stop()
     broker.wait_for_session()
     supers(broker)
@@ -218,7 +239,7 @@ def denied(broker):
     """The lines about the client, without their times, and how often each is there."""
     lines = [line for line in broker.log().splitlines() if "(kafka.authorizer.logger)" in line]
     ours = [line for line in lines if f"host = {GRANTED} " in line and not any(f"request = {api} " in line for api in NEW)]
-    return collections.Counter(re.sub(r"^\[[^]]*\] ", "", line) for line in ours)
+    return collections.Counter(re.sub(r"^\[[^]]*\] ", "", line).replace(ME, ANONYMOUS) for line in ours)
 
 
 def served(client):
@@ -242,7 +263,7 @@ def answers(broker, names):
             admin.take_back("*")
             if GRANTS[name]:
                 admin.grant(GRANTS[name])
-            client = Connection(broker.port, GRANTED)
+            client = client_of(broker)
             found[name] = {}
             before = denied(broker)
             for question in questions.ALL:
@@ -252,7 +273,7 @@ def answers(broker, names):
                 try:
                     verdict = client.ask(question)
                 except ConnectionError:
-                    verdict, client = "closed", Connection(broker.port, GRANTED)
+                    verdict, client = "closed", client_of(broker)
                 found[name][question.name] = json.loads(json.dumps(verdict))
             lines = sorted((denied(broker) - before).items())
             digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
