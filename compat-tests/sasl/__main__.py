@@ -87,7 +87,7 @@ def token(user, seconds=3600):
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
     now = time.time()
-    return f"{part({'alg': 'none'})}.{part({'sub': user, 'iat': now, 'exp': now + seconds})}."
+    return f"{part({'alg': 'none'})}.{part({'sub': user, 'iat': int(now), 'exp': now + seconds})}."
 
 
 def write_and_read(config, topic, count=50):

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-/// What a setting of type password holds.
+use zeroize::Zeroize;
+
+/// What a setting of type password holds. Its memory is overwritten when it goes; that of the settings that it was read
+/// from is not.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -14,6 +17,12 @@ impl Secret {
     /// The text, for whoever uses it. It goes into no line, no error and no answer.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

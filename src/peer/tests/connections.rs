@@ -3,6 +3,7 @@
 use super::super::connection::{Ask, CallError, Connection};
 use super::*;
 use crate::clock::SystemClock;
+use crate::wire::codec;
 
 /// UpdateMetadata's key: a request with the simplest of answers.
 const KEY: i16 = 6;
@@ -107,4 +108,63 @@ async fn nobody_there_is_an_error_within_the_deadline() {
         let called = connection.call(&to, ask(), LONG, |_| Ok(())).await;
         assert!(matches!(called, Err(CallError::Connect { .. })), "{called:?}");
     }
+}
+
+/// Answers to SaslHandshake and SaslAuthenticate in version 1.
+fn handshaken(error_code: i16) -> Bytes {
+    let answer = kafka_protocol::messages::SaslHandshakeResponse::default().with_error_code(error_code);
+    codec::encode_response(&answer, 1).expect("encodes")
+}
+
+fn authenticated(error_code: i16, session_lifetime_ms: i64) -> Bytes {
+    let answer = kafka_protocol::messages::SaslAuthenticateResponse::default().with_error_code(error_code);
+    let answer = answer.with_error_message(Some("no entry".to_owned().into()));
+    codec::encode_response(&answer.with_session_lifetime_ms(session_lifetime_ms), 1).expect("encodes")
+}
+
+/// The same broker, which asks who comes.
+async fn asking(script: impl IntoIterator<Item = Act>) -> Other {
+    let mut other = Other::start(script).await;
+    let password = crate::config::Secret::new("hunter2");
+    let mechanism = crate::config::sasl::SaslMechanism::Plain;
+    other.address.login =
+        Some(Arc::new(crate::config::sasl::SaslLogin { mechanism, username: "broker".into(), password }));
+    other
+}
+
+#[tokio::test]
+async fn a_socket_is_authenticated_before_anything_else_and_once() {
+    let script = [handshaken(0), authenticated(0, 0), done(1), done(2)].map(Act::Answer);
+    let other = asking(script).await;
+    let connection = connection();
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 1);
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 2);
+    let came = other.came();
+    let asked: Vec<_> = came.iter().map(|came| (came.connection, came.header.key, came.header.version)).collect();
+    assert_eq!(asked, [(1, 17, 1), (1, 36, 1), (1, KEY, 8), (1, KEY, 8)]);
+    assert!(came[1].body.ends_with(b"\0broker\0hunter2"));
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_hears_why_and_comes_again() {
+    let refused = [handshaken(33), handshaken(0), authenticated(58, 0)].map(Act::Answer);
+    let other = asking(refused).await;
+    let connection = connection();
+    for expected in ["it does not offer PLAIN (error 33)", "no entry"] {
+        let error = call(&connection, &other, LONG).await.expect_err("not let in");
+        assert!(matches!(error, CallError::Unauthenticated { .. }), "{error:?}");
+        assert!(error.to_string().contains(expected) && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+    assert_eq!(connections(&other), [1, 2, 2]);
+}
+
+#[tokio::test]
+async fn a_session_that_is_nearly_over_is_followed_by_another_socket() {
+    let script = [handshaken(0), authenticated(0, 1), done(1), handshaken(0), authenticated(0, 0), done(2)];
+    let other = asking(script.map(Act::Answer)).await;
+    let connection = connection();
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 1);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(call(&connection, &other, LONG).await.expect("answered"), 2);
+    assert_eq!(connections(&other), [1, 1, 1, 2, 2, 2]);
 }
