@@ -279,6 +279,7 @@ fn sources(parts: &Parts, dirs: Vec<Arc<DirState>>, listeners: &[Arc<ListenerMet
         transactions: Arc::clone(&parts.handles.transactions),
         requests: Arc::clone(&parts.handles.requests),
         listeners: listeners.to_vec(),
+        tls: Arc::clone(&parts.handles.tls),
         dirs,
     }
 }

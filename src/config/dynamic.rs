@@ -25,8 +25,9 @@ impl Config {
     /// first value that is not legal.
     pub fn check_dynamic(&self, level: DynamicLevel, values: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let is_fixed = |name: &str| own_row(name).is_some_and(|row| scope_of(row) == Scope::ReadOnly);
-        refuse(values, "Cannot update these configs dynamically", is_fixed)?;
-        let why = "These security configs can be dynamically updated only per-listener using the listener prefix";
+        refuse(values, "Cannot update these configs dynamically: Set", is_fixed)?;
+        let why = "These security configs can be dynamically updated only per-listener using the listener prefix: \
+                   HashSet";
         refuse(values, why, is_only_of_listeners)?;
         // Each, also one that the other level hides.
         for (name, value) in values {
@@ -35,7 +36,7 @@ impl Config {
         let values = values.clone();
         let (all, own) = match level {
             DynamicLevel::AllBrokers => {
-                let why = "Cannot update these configs at default cluster level, broker id must be specified";
+                let why = "Cannot update these configs at default cluster level, broker id must be specified: Set";
                 let is_of_one = |name: &str| match of_listener(name) {
                     Some((_, rest)) => !OF_LISTENERS_AND_ALL.contains(&rest),
                     None => own_row(name).is_some_and(|row| scope_of(row) == Scope::PerBroker),
@@ -57,12 +58,7 @@ impl Config {
 
     /// A number of threads changes by no more than a factor of two at once.
     /// Source: Kafka 3.9 `DynamicThreadPool.validateReconfiguration`, `LogCleaner.validateReconfiguration`.
-    fn check_threads(
-        &self,
-        changed: &Self,
-        name: &str,
-        refused: fn(&str, i64, i64) -> String,
-    ) -> Result<(), ConfigError> {
+    fn check_threads(&self, changed: &Self, name: &str, refused: TooMuch) -> Result<(), ConfigError> {
         let count = |config: &Self| {
             let given = config.settings.given(name).map(|given| given.value);
             let text = given.or_else(|| row_of(name)?.default.map(str::to_owned));
@@ -114,8 +110,11 @@ impl Config {
     }
 }
 
-/// Numbers of threads, and what Kafka says where one changes too much.
-const THREADS: [(&str, fn(&str, i64, i64) -> String); 5] = [
+/// What Kafka says where a number of this name changes too much, from the first to the second.
+type TooMuch = fn(&str, i64, i64) -> String;
+
+/// Numbers of threads.
+const THREADS: [(&str, TooMuch); 5] = [
     ("background.threads", pool),
     ("log.cleaner.threads", cleaner),
     ("num.io.threads", pool),
@@ -148,8 +147,8 @@ fn refuse(values: &BTreeMap<String, String>, why: &str, is_refused: impl Fn(&str
     let names: Vec<&str> = values.keys().map(String::as_str).filter(|name| is_refused(name)).collect();
     match names.is_empty() {
         true => Ok(()),
-        // The way a set prints in Scala.
-        false => Err(ConfigError::Dynamic(format!("{why}: Set({})", names.join(", ")))),
+        // The way a set of its kind prints in Scala.
+        false => Err(ConfigError::Dynamic(format!("{why}({})", names.join(", ")))),
     }
 }
 
@@ -182,7 +181,7 @@ mod tests {
             assert_eq!(
                 refused(level, "ssl.keystore.type", "JKS"),
                 "These security configs can be dynamically updated only per-listener using the listener prefix: \
-                 Set(ssl.keystore.type)"
+                 HashSet(ssl.keystore.type)"
             );
         }
         assert_eq!(

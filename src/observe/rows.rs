@@ -16,6 +16,7 @@ use crate::cluster::image::ClusterImage;
 use crate::metrics::{self, ListenerMetrics, RequestMetrics, TrafficCounts};
 use crate::replica::figures::ReplicaFigures;
 use crate::replica::partition::Figures;
+use crate::security::tls::TlsListeners;
 use crate::types::{PartitionIndex, TopicName};
 
 use Kind::{Counter, Gauge};
@@ -287,6 +288,16 @@ pub(super) fn of_listeners(text: &mut Exposition, listeners: &[Arc<ListenerMetri
         let mut family = text.family(&name, Counter, help);
         for listener in listeners {
             family.row(&[("listener", &listener.name), ("networkProcessor", "0")], count(listener));
+        }
+    }
+}
+
+pub(super) fn of_certificates(text: &mut Exposition, tls: &TlsListeners) {
+    let name = "klamm_certificate_expires_timestamp_seconds";
+    let mut family = text.family(name, Gauge, "When a listener's certificate is not good any more, since 1970.");
+    for listener in tls.iter() {
+        if let Some(expires) = listener.expires() {
+            family.row(&[("listener", listener.name())], expires);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::transaction::TransactionCoordinator;
 use crate::metrics::{ListenerMetrics, RequestMetrics};
 use crate::replica::manager::ReplicaManager;
+use crate::security::tls::TlsListeners;
 
 /// A log directory, and whether it still takes writes.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub(crate) struct Sources {
     pub(crate) transactions: Arc<TransactionCoordinator>,
     pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) listeners: Vec<Arc<ListenerMetrics>>,
+    pub(crate) tls: Arc<TlsListeners>,
     pub(crate) dirs: Vec<Arc<DirState>>,
 }
 

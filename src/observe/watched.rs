@@ -73,6 +73,7 @@ impl Watched {
             rows::of_replicas(&mut text, sources);
             rows::of_controller(&mut text, &sources.image.current(), sources.controller.is_active());
             rows::of_listeners(&mut text, &sources.listeners);
+            rows::of_certificates(&mut text, &sources.tls);
         }
         rows::of_counters(&mut text);
         text.finish()

@@ -71,6 +71,8 @@ async fn records_go_through_tls_and_come_back_through_it() {
     assert_eq!(same.responses[0].partitions[0].records, Some(records));
     let endpoint = &client.call(&MetadataRequest::default(), 1).await.brokers[0];
     assert_eq!(endpoint.port, i32::from(broker.addresses()[1].port()), "the listener that was asked");
+    let metrics = broker.watched.metrics();
+    assert!(metrics.contains("\nklamm_certificate_expires_timestamp_seconds{listener=\"SECURE\"} "), "{metrics}");
     broker.stop().await;
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Built {
     /// The same without a look at names, to try the stores against each other.
     nameless: Option<Arc<ClientConfig>>,
     pub(super) entries: Vec<Entry>,
+    /// The first moment from which one of its own certificates is not good any more, in seconds since 1970.
+    pub(super) expires: Option<i64>,
 }
 
 /// A certificate of one's own, as far as another one in its place has to be like it.
@@ -52,6 +54,7 @@ impl Built {
         let Spoken { provider, versions, outgoing } = suites::resolve(settings)?;
         let own = store::keys(stores)?;
         let entries = own.iter().filter_map(entry).collect();
+        let expires = own.iter().filter_map(expires).min();
         let keys = Arc::new(Keys::new(own, &provider).map_err(|why| StoreError { why, ..of_keystore(stores) })?);
         let trusted = store::trusted(stores)?;
         let of_truststore = |why: rustls::Error| StoreError { why: why.to_string(), ..of_truststore(stores) };
@@ -89,6 +92,7 @@ impl Built {
             changed,
             server: Arc::new(server),
             entries,
+            expires,
         })
     }
 
@@ -163,6 +167,11 @@ fn entry(key: &KeyEntry) -> Option<Entry> {
     let certificate = key.chain.first()?;
     let name = name::rfc2253(der::certificate(certificate)?.subject)?;
     Some(Entry { alias: key.alias.clone(), name, alternative_names: alternative_names(certificate) })
+}
+
+fn expires(key: &KeyEntry) -> Option<i64> {
+    let (_, parsed) = X509Certificate::from_der(key.chain.first()?).ok()?;
+    Some(parsed.validity().not_after.timestamp())
 }
 
 /// As Java lists them, by the number of their kind.

@@ -75,6 +75,11 @@ impl TlsListener {
         self.rules.apply(&subject).map(Principal::user).ok_or_else(|| format!("No rules apply to {subject}"))
     }
 
+    /// The first moment from which a certificate that it presents is not good any more, in seconds since 1970.
+    pub(crate) fn expires(&self) -> Option<i64> {
+        self.now.read().expires
+    }
+
     /// Name of the listener.
     pub(crate) fn name(&self) -> &str {
         &self.settings.listener

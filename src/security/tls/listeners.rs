@@ -39,6 +39,10 @@ impl TlsListeners {
         self.0.iter().find(|own| own.name() == listener)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &TlsListener> {
+        self.0.iter().map(|listener| &**listener)
+    }
+
     /// Whether these settings could take the place of those in use.
     ///
     /// # Errors

@@ -191,6 +191,27 @@ fn stores_are_read_in_every_format_by_what_they_are() {
     }
 }
 
+/// Whoever may set a listener's keystore may set any file.
+#[test]
+fn no_broken_file_ends_in_a_panic() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/security/tls/testdata");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("store");
+    for (name, kind, step) in [("keystore-legacy.p12", "PKCS12", 11), ("encrypted.pem", "PEM", 23)] {
+        let whole = fs::read(data.join(name)).expect("there");
+        for at in (0..whole.len()).step_by(step) {
+            let mut broken = whole.clone();
+            broken[at] ^= 0x15;
+            fs::write(&file, &broken).expect("written");
+            let mut settings = in_files(kind, &file, (kind != "PEM").then_some("storepass"));
+            settings.stores.key_password = Some(Secret::new("keypass"));
+            drop(open(settings));
+            fs::write(&file, &whole[..at]).expect("written");
+            assert!(open(in_files(kind, &file, (kind != "PEM").then_some("storepass"))).is_err(), "{name}, {at}");
+        }
+    }
+}
+
 #[test]
 fn a_key_may_be_encrypted() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/security/tls/testdata");
