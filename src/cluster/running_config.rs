@@ -42,10 +42,14 @@ impl RunningConfig {
             return;
         }
         let current = self.current();
-        for name in [&found.all, &found.own].into_iter().flat_map(|values| current.undecodable(values)) {
-            error!("Dynamic password config {name} could not be decoded, ignoring.");
-        }
-        match current.with_dynamic((*found.all).clone(), (*found.own).clone()) {
+        let [all, own] = [&found.all, &found.own].map(|stored| {
+            let (values, undecodable) = current.decoded((**stored).clone());
+            for name in undecodable {
+                error!("Dynamic password config {name} could not be decoded, ignoring.");
+            }
+            values
+        });
+        match current.with_dynamic(all, own) {
             Ok(config) => {
                 for line in config.dynamic_lines() {
                     info!("{line}");

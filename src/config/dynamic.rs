@@ -47,7 +47,7 @@ impl Config {
             DynamicLevel::ThisBroker => (self.settings.dynamic_default().clone(), values),
         };
         let secret = all.keys().chain(own.keys()).any(|name| is_known_secret(name));
-        if secret && self.zookeeper.is_some() {
+        if secret && self.zookeeper.is_some() && self.password_encoder.is_none() {
             return Err(ConfigError::Dynamic("Password encoder secret not configured".into()));
         }
         let changed = self.with_dynamic(all, own)?;
@@ -93,10 +93,43 @@ impl Config {
         Ok(())
     }
 
-    /// Secrets beside a ZooKeeper are encrypted there, and nothing here decrypts them: their names.
-    pub fn undecodable(&self, values: &BTreeMap<String, String>) -> Vec<String> {
-        let names = values.keys().filter(|name| self.zookeeper.is_some() && is_known_secret(name));
-        names.cloned().collect()
+    /// Values as they lie in the store, with their secrets decrypted; and the names of those that cannot be, which are
+    /// left out. On a node alone secrets lie there as they are, as in KRaft.
+    pub fn decoded(&self, mut stored: BTreeMap<String, String>) -> (BTreeMap<String, String>, Vec<String>) {
+        if self.zookeeper.is_none() {
+            return (stored, Vec::new());
+        }
+        let mut undecodable = Vec::new();
+        stored.retain(|name, value| {
+            if !is_known_secret(name) {
+                return true;
+            }
+            let decoded = self.password_encoder.as_ref().and_then(|encoder| encoder.decode(value));
+            match decoded {
+                Some(decoded) => *value = decoded,
+                None => {
+                    undecodable.push(name.clone());
+                    return false;
+                }
+            }
+            true
+        });
+        (stored, undecodable)
+    }
+
+    /// Values as they are to lie in the store: what [`Self::check_dynamic`] has taken.
+    pub fn encoded(
+        &self,
+        mut values: BTreeMap<String, String>,
+        mut random: impl FnMut() -> u128,
+    ) -> BTreeMap<String, String> {
+        let Some(encoder) = self.password_encoder.as_ref().filter(|_| self.zookeeper.is_some()) else { return values };
+        for (name, value) in &mut values {
+            if is_known_secret(name) {
+                *value = encoder.encode(value, &mut random);
+            }
+        }
+        values
     }
 
     /// A line for each dynamic value, without secrets.
@@ -199,17 +232,26 @@ mod tests {
 
     /// Kafka encrypts them with `password.encoder.secret`, and without one it refuses them.
     #[test]
-    fn no_secret_is_stored_in_a_zookeeper() {
-        let given = ["zookeeper.connect=a:1", "advertised.listeners=PLAINTEXT://h:1"].map(str::to_owned);
-        let inputs = Inputs { overrides: given.into(), ..Inputs::default() };
-        let config = Config::load(&inputs, Machine::for_test()).expect("legal");
+    fn secrets_lie_in_a_zookeeper_encrypted_or_not_at_all() {
+        let load = |more: &[&str]| {
+            let given = ["zookeeper.connect=a:1", "advertised.listeners=PLAINTEXT://h:1"];
+            let overrides = given.iter().chain(more).map(|text| (*text).to_owned()).collect();
+            Config::load(&Inputs { overrides, ..Inputs::default() }, Machine::for_test()).expect("legal")
+        };
+        let (without, with) = (load(&[]), load(&["password.encoder.secret=s", "password.encoder.iterations=1024"]));
         let name = "listener.name.plaintext.ssl.key.password";
-        let values: BTreeMap<_, _> = [(name.to_owned(), "hunter2".to_owned())].into();
-        let refused = config.check_dynamic(DynamicLevel::ThisBroker, &values).expect_err("refused").to_string();
+        let values: BTreeMap<_, _> =
+            [(name.to_owned(), "hunter2".to_owned()), ("log.retention.ms".to_owned(), "5".to_owned())].into();
+        let refused = without.check_dynamic(DynamicLevel::ThisBroker, &values).expect_err("refused").to_string();
         assert_eq!(refused, "Password encoder secret not configured");
-        assert_eq!(config.undecodable(&values), [name]);
-        let found = config.with_dynamic(BTreeMap::new(), values).expect("left out");
-        assert!(found.dynamic_lines().is_empty());
+        with.check_dynamic(DynamicLevel::ThisBroker, &values).expect("a secret");
+        let stored = with.encoded(values.clone(), || 7);
+        assert!(stored[name].contains("encryptedPassword:") && stored["log.retention.ms"] == "5");
+        assert_eq!(with.decoded(stored.clone()), (values.clone(), vec![]));
+        let (left, undecodable) = without.decoded(stored);
+        assert_eq!((left.len(), undecodable), (1, vec![name.to_owned()]));
+        let alone = Config::load(&Inputs::default(), Machine::for_test()).expect("defaults");
+        assert_eq!(alone.encoded(values.clone(), || 7), values, "as in KRaft");
     }
 
     #[test]

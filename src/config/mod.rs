@@ -26,6 +26,7 @@ pub mod listeners;
 pub mod loggers;
 pub mod machine;
 mod names;
+pub mod password;
 pub mod precedence;
 mod properties;
 pub mod protocol;

@@ -14,6 +14,7 @@ use super::jaas::JaasFile;
 use super::kraft_mode;
 use super::listeners::{self, HttpListener, Listener};
 use super::machine::Machine;
+use super::password::{self, PasswordEncoder};
 use super::precedence::Settings;
 use super::protocol::{self, ProtocolVersion};
 use super::reader::Reader;
@@ -53,6 +54,8 @@ pub struct Config {
     pub tls: Vec<TlsSettings>,
     /// What clients of those of `listeners` that ask for SASL have to prove.
     pub(crate) sasl: SaslConfig,
+    /// How secrets that are set while brokers run lie in ZooKeeper; `None`: none may.
+    pub password_encoder: Option<PasswordEncoder>,
     /// What brokers of the cluster may say to each other.
     pub inter_broker_protocol: ProtocolVersion,
     /// `authorizer.class.name`; `None`: everybody may do everything.
@@ -209,14 +212,9 @@ impl Config {
     /// A value is not legal; the old configuration stays in use then.
     pub fn with_dynamic(
         &self,
-        mut of_all_brokers: BTreeMap<String, String>,
-        mut of_this_broker: BTreeMap<String, String>,
+        of_all_brokers: BTreeMap<String, String>,
+        of_this_broker: BTreeMap<String, String>,
     ) -> Result<Self, ConfigError> {
-        for values in [&mut of_all_brokers, &mut of_this_broker] {
-            for name in self.undecodable(values) {
-                values.remove(&name);
-            }
-        }
         let settings = self.settings.with_dynamic(of_all_brokers, of_this_broker);
         let config = Self::of(settings, self.machine.clone())?;
         Ok(Self { cluster_id: self.cluster_id.clone(), ..config })
@@ -296,6 +294,7 @@ impl Config {
             reserved_broker_max_id: reader.int("reserved.broker.max.id"),
             broker_rack: reader.text("broker.rack"),
             tls: tls::resolve(reader, &listeners.listeners)?,
+            password_encoder: password::resolve(reader)?,
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,
             inter_broker_listener: listeners.inter_broker,

@@ -101,9 +101,14 @@ async fn alter_one(
     let entity = entity(handles, resource.kind, resource.name)?;
     for attempt in 1.. {
         let existing = handles.admin.read_overrides(&entity).await?;
-        let base = if base == Base::Existing { existing.overrides.clone() } else { Overrides::new() };
+        let config = handles.config.current();
+        let decoded = match &entity {
+            Entity::Topic(_) | Entity::User(_) => existing.overrides.clone(),
+            Entity::Broker(_) => config.decoded(existing.overrides.clone()).0,
+        };
+        let base = if base == Base::Existing { decoded.clone() } else { Overrides::new() };
         let overrides = changed(base, &resource.changes, row_for(&entity))?;
-        let leads_to = check(&handles.config.current(), &entity, &overrides)?;
+        let leads_to = check(&config, &entity, &overrides)?;
         if resource.kind != TOPIC {
             authorize(ctx, resource)?;
         }
@@ -114,11 +119,15 @@ async fn alter_one(
         if validate_only {
             return Ok(());
         }
-        if overrides == existing.overrides {
+        if overrides == decoded && decoded.len() == existing.overrides.len() {
             take_stores(handles, &entity).await;
             return Ok(());
         }
-        match handles.admin.set_overrides(&entity, &existing, overrides).await {
+        let stored = match &entity {
+            Entity::Topic(_) | Entity::User(_) => overrides,
+            Entity::Broker(_) => config.encoded(overrides, || handles.clock.random()),
+        };
+        match handles.admin.set_overrides(&entity, &existing, stored).await {
             Ok(()) => break,
             Err(AdminError::Raced(_)) if attempt < ATTEMPTS => {}
             Err(error) => return Err(error.into()),

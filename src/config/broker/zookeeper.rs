@@ -53,17 +53,17 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "zookeeper.metadata.migration.min.batch.size" Int "200" [AtLeast(1)] ReadOnly internal => NoEffect,
         "Records per batch of a migration to KRaft.";
     "password.encoder.secret" Password null
-        [Any] ReadOnly => Refused("encrypted settings in ZooKeeper are not supported yet"),
+        [Any] ReadOnly => Honoured,
         "Secret that encrypts dynamic passwords in ZooKeeper.";
     "password.encoder.old.secret" Password null
-        [Any] ReadOnly => Refused("encrypted settings in ZooKeeper are not supported yet"),
+        [Any] ReadOnly => Honoured,
         "Former secret, while it is being replaced.";
-    "password.encoder.cipher.algorithm" Text "AES/CBC/PKCS5Padding" [Any] ReadOnly => NoEffect,
+    "password.encoder.cipher.algorithm" Text "AES/CBC/PKCS5Padding" [Any] ReadOnly => Honoured,
         "Cipher for dynamic passwords.";
-    "password.encoder.iterations" Int "4096" [AtLeast(1024)] ReadOnly => NoEffect,
+    "password.encoder.iterations" Int "4096" [AtLeast(1024)] ReadOnly => Honoured,
         "Iterations of the key derivation for dynamic passwords.";
-    "password.encoder.key.length" Int "128" [AtLeast(8)] ReadOnly => NoEffect,
+    "password.encoder.key.length" Int "128" [AtLeast(8)] ReadOnly => Honoured,
         "Key length for dynamic passwords.";
-    "password.encoder.keyfactory.algorithm" Text null [Any] ReadOnly => NoEffect,
+    "password.encoder.keyfactory.algorithm" Text null [Any] ReadOnly => Honoured,
         "Key derivation for dynamic passwords.";
 };

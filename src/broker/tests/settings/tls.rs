@@ -125,3 +125,28 @@ fn another_name_is_taken_only_where_that_is_allowed() {
         assert_eq!(taken(of("broker", "a", &[(setting, "true")]), of(name, host, &[])), Ok(()));
     }
 }
+
+#[test]
+fn passwords_lie_in_zookeeper_as_set() {
+    let of = |more: &[(&str, &str)]| {
+        let base = ["zookeeper.connect=h:1".to_owned(), "listeners=PLAINTEXT://127.0.0.1:0".into()];
+        let base = [&base[..], &["security.inter.broker.protocol=PLAINTEXT".into()]].concat();
+        configured(&and(&base, more))
+    };
+    let name = "listener.name.a.ssl.keystore.password".to_owned();
+    let values = std::collections::BTreeMap::from([(name.clone(), "hunter2".to_owned())]);
+    let first = of(&[("password.encoder.secret", "one"), ("password.encoder.iterations", "1024")]).unwrap();
+    let stored = first.encoded(values.clone(), || 1);
+    assert!(stored[&name].contains("iterations:1024,") && stored[&name].contains("keyLength:128,"));
+    let other = of(&[("password.encoder.secret", "two")]).unwrap();
+    assert_eq!(other.decoded(stored.clone()).1, [name.clone()]);
+    let moving = [("password.encoder.secret", "two"), ("password.encoder.old.secret", "one")];
+    let longer = ("password.encoder.key.length", "256");
+    let sum = ("password.encoder.keyfactory.algorithm", "PBKDF2WithHmacSHA256");
+    let moving = of(&[moving[0], moving[1], longer, sum]).unwrap();
+    assert_eq!(moving.decoded(stored).0, values);
+    let anew = moving.encoded(values, || 1);
+    assert!(anew[&name].contains("keyLength:256,") && anew[&name].contains("PBKDF2WithHmacSHA256"));
+    let refused = of(&[("password.encoder.secret", "one"), ("password.encoder.cipher.algorithm", "DES")]);
+    assert!(refused.is_err_and(|why| why.contains("password.encoder.cipher.algorithm")));
+}
