@@ -297,7 +297,8 @@ fn begin_chores(
     let running = Arc::clone(&parts.handles.config);
     let dynamic = Arc::clone(&parts.dynamic_config);
     let tls = Arc::clone(&parts.handles.tls);
-    running::follow(Arc::clone(&running), dynamic, Arc::clone(&parts.replicas), Arc::clone(limits), tls);
+    let (replicas, quotas) = (Arc::clone(&parts.replicas), Arc::clone(&parts.handles.quotas));
+    running::follow(Arc::clone(&running), dynamic, replicas, Arc::clone(limits), tls, quotas);
     maintenance::start(Arc::clone(&parts.replicas), Arc::clone(clock), running::periods(running));
 }
 

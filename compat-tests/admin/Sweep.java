@@ -76,6 +76,8 @@ public class Sweep {
     }
 
     static String error(Throwable e) {
+        // How a time-out came about depends on when.
+        if (e instanceof org.apache.kafka.common.errors.TimeoutException) return "TimeoutException";
         return e.getClass().getSimpleName() + ": " + String.valueOf(e.getMessage()).replace('\n', ' ');
     }
 
@@ -390,7 +392,7 @@ public class Sweep {
         call("describeConsumerGroups", () -> all(admin.describeConsumerGroups(List.of("sweep-old", "no-such", "")).describedGroups()));
         call("describeConsumerGroups live", () -> {
             ConsumerGroupDescription d = admin.describeConsumerGroups(List.of("sweep-live"), new DescribeConsumerGroupsOptions().includeAuthorizedOperations(true)).all().get().get("sweep-live");
-            return d.state() + " " + d.partitionAssignor() + " " + d.members().size() + " " + d.members().iterator().next().host() + " " + show(d.members().iterator().next().assignment().topicPartitions()) + " " + d.authorizedOperations();
+            return d.state() + " " + d.partitionAssignor() + " " + d.members().size() + " " + d.members().iterator().next().host() + " " + show(d.members().iterator().next().assignment().topicPartitions()) + " " + show(d.authorizedOperations());
         });
         call("listConsumerGroupOffsets", () -> admin.listConsumerGroupOffsets("sweep-old").partitionsToOffsetAndMetadata().get());
         call("listConsumerGroupOffsets unknown", () -> admin.listConsumerGroupOffsets("no-such").partitionsToOffsetAndMetadata().get());

@@ -28,6 +28,8 @@ use crate::replica::manager::ReplicaManager;
 use crate::replica::session_cache::Sessions;
 use crate::security::authorizer::AclAuthorizer;
 use crate::security::principal::Principal;
+use crate::security::quota::meter::Meter;
+use crate::security::quota::mute::Mute;
 use crate::security::tls::TlsListeners;
 use crate::types::{BrokerId, PartitionIndex};
 
@@ -69,6 +71,8 @@ pub(crate) struct Handles {
     pub(crate) replies: Arc<Replies>,
     /// Counts of requests.
     pub(crate) requests: Arc<RequestMetrics>,
+    /// What clients take, and may take.
+    pub(crate) quotas: Arc<Meter>,
     /// What is logged.
     pub(crate) loggers: Arc<dyn LoggerLevels>,
     /// `None`: everybody may do everything.
@@ -103,6 +107,8 @@ pub(crate) struct RequestContext {
     pub(crate) peer: SocketAddr,
     /// Whom the request is made for.
     pub(crate) principal: Arc<Principal>,
+    /// How long its connection is not read.
+    pub(crate) mute: Arc<Mute>,
 }
 
 impl RequestContext {

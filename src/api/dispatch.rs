@@ -12,6 +12,7 @@ use crate::api::handler::{CloseReason, Outcome, Row, encoded};
 use crate::api::records::fetch;
 use crate::metrics::{self, Series};
 use crate::security::principal::Principal;
+use crate::security::quota::mute::Mute;
 use crate::wire::header::RequestHeader;
 
 /// What every request of one connection shares.
@@ -23,6 +24,8 @@ pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     /// Whom its requests are made for.
     pub(crate) principal: Arc<Principal>,
+    /// How long the connection is not read.
+    pub(crate) mute: Arc<Mute>,
 }
 
 /// A request whose stage one is over.
@@ -110,6 +113,7 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
         audience: origin.audience,
         peer: origin.peer,
         principal: Arc::clone(&origin.principal),
+        mute: Arc::clone(&origin.mute),
     };
     let flexible_header = header.key != api_versions::KEY && (row.flexible)(header.version);
     let outcome = (row.run)(ctx, frame).await;

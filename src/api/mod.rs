@@ -75,6 +75,8 @@ pub(crate) static TABLE: &[Row] = &[
     row::<topics::alter_partition_reassignments::AlterPartitionReassignments>(),
     row::<topics::list_partition_reassignments::ListPartitionReassignments>(),
     row::<groups::offset_delete::OffsetDelete>(),
+    row::<cluster::describe_client_quotas::DescribeClientQuotas>(),
+    row::<cluster::alter_client_quotas::AlterClientQuotas>(),
     row::<security::describe_user_scram_credentials::DescribeUserScramCredentials>(),
     row::<security::alter_user_scram_credentials::AlterUserScramCredentials>(),
     row::<brokers::alter_partition::AlterPartition>(),

@@ -52,6 +52,8 @@ use crate::replica::manager::ReplicaManager;
 use crate::replica::session_cache::Sessions;
 use crate::security::authorizer::{AclAuthorizer, AuthorizerSettings};
 use crate::security::principal::Principal;
+use crate::security::quota::limits::Quotas;
+use crate::security::quota::meter::Meter;
 use crate::security::sasl::authority::Authority;
 use crate::security::tls::TlsListeners;
 use crate::task;
@@ -94,6 +96,8 @@ impl Parts {
             || DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).map_err(failed).boxed();
         let dynamic_config = patience::over_losses(config, store.session(), follow).await?;
         let authority = authority(config, &dynamic_config, clock).await?;
+        let quotas = Arc::new(Meter::new(running::quota_windows(config)));
+        quotas.set(Quotas::stored(&dynamic_config.quotas()));
         let running = RunningConfig::new(Arc::clone(config));
         running.apply(dynamic_config.brokers());
         let of_listeners = running.current();
@@ -165,6 +169,7 @@ impl Parts {
             sessions,
             replies: Replies::new(config.reply_bytes, STORAGE_READS_PER_CORE * cores()),
             requests: Arc::new(RequestMetrics::new(api::counted())),
+            quotas,
             loggers: observe::loggers(),
             authorizer: authorizer(config, store, clock).await?,
         });

@@ -18,6 +18,9 @@ use crate::replica::fetcher::FetcherSettings;
 use crate::replica::maintenance::{Periods, PeriodsOf};
 use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
 use crate::replica::surroundings::Surroundings;
+use crate::security::quota::limits::Quotas;
+use crate::security::quota::meter::Meter;
+use crate::security::quota::rate::Windows;
 use crate::security::tls::TlsListeners;
 use crate::task;
 use crate::types::{BrokerId, TopicName};
@@ -47,12 +50,16 @@ pub(super) fn follow(
     replicas: Arc<ReplicaManager>,
     limits: Arc<ConnectionLimits>,
     tls: Arc<TlsListeners>,
+    quotas: Arc<Meter>,
 ) {
     follow_brokers(&config, Arc::clone(&replicas), limits, tls);
     task::spawn_owner("dynamic settings", async move {
         loop {
             let changes = dynamic.changed().await;
             config.apply(dynamic.brokers());
+            if changes.quotas {
+                quotas.set(Quotas::stored(&dynamic.quotas()));
+            }
             for topic in &changes.topics {
                 replicas.reconfigure(topic);
             }
@@ -115,6 +122,14 @@ pub(super) fn periods(config: Arc<RunningConfig>) -> PeriodsOf {
 
 /// A pause of 0 must not keep a core busy with nothing to do.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// How rates of clients are measured.
+pub(super) fn quota_windows(config: &Config) -> Windows {
+    Windows {
+        samples: usize::try_from(config.quota_window_num).unwrap_or(1),
+        window_ms: i64::from(config.quota_window_size_seconds) * 1000,
+    }
+}
 
 /// How this broker fetches from its leaders.
 pub(super) fn fetcher_settings(config: &Config) -> FetcherSettings {

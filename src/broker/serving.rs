@@ -97,6 +97,7 @@ impl Serving {
                 audience,
                 peer: UNKNOWN_PEER,
                 principal: Arc::new(Principal::anonymous()),
+                mute: Arc::default(),
             },
             tls: self.tls.of(name).cloned(),
             admission: Arc::clone(&self.admission),
@@ -110,6 +111,7 @@ impl Serving {
         let settings_of = move |peer| {
             let mut settings = settings.clone();
             settings.origin.peer = peer;
+            settings.origin.mute = Arc::default();
             settings
         };
         task::spawn(listener::accept(socket, settings_of, Arc::clone(&self.limits), counts, self.stopped.clone()))

@@ -196,6 +196,12 @@ impl ClusterAdmin {
         overrides: Overrides,
     ) -> Result<(), AdminError> {
         let (path, data) = (entity.path(), checked_size(config::encode(&overrides))?);
+        for parent in entity.parents() {
+            match self.store.create(&parent, Bytes::new(), CreateMode::Persistent).await {
+                Ok(_) | Err(CoordinationError::NodeExists(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         let write = match existing.version {
             Some(version) => Op::Set { path, data, version },
             None => Op::Create { path, data, mode: CreateMode::Persistent },

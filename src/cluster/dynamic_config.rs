@@ -14,6 +14,7 @@
 //! long: a change is in the feed and is read once more. A panic ends the process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub(crate) struct ConfigChanges {
     /// Topics whose overrides are others now.
     pub(crate) topics: HashSet<TopicName>,
     pub(crate) brokers: bool,
+    /// What is set for users, clients or addresses.
+    pub(crate) quotas: bool,
 }
 
 /// All overrides. Readings and deletions have numbers, so that the later of two can be told.
@@ -70,6 +73,8 @@ struct Known {
     brokers: BrokerOverrides,
     /// Users with overrides, by their names in paths.
     users: HashMap<String, Arc<Overrides>>,
+    /// Clients, users' clients and addresses with overrides.
+    others: HashMap<Entity, Arc<Overrides>>,
     /// Of the last reading or deletion.
     number: u64,
     /// Readings that have begun and not ended.
@@ -120,8 +125,10 @@ impl Known {
                 self.brokers.own = Arc::new(overrides);
             }
             Entity::Broker(Some(_)) => {}
-            Entity::User(name) if overrides.is_empty() => drop(self.users.remove(&name)),
-            Entity::User(name) => drop(self.users.insert(name, Arc::new(overrides))),
+            Entity::User(name) => changes.quotas |= replace(&mut self.users, name, overrides),
+            other @ (Entity::Client(_) | Entity::UserClient { .. } | Entity::Ip(_)) => {
+                changes.quotas |= replace(&mut self.others, other, overrides);
+            }
         }
     }
 
@@ -130,7 +137,10 @@ impl Known {
         let gone = self.topics.extract_if(|name, known| known.number <= began && !listed.topics.contains(name));
         changes.topics.extend(gone.map(|(name, _)| name));
         // One that came meanwhile is in the feed, and read again.
+        let before = self.users.len() + self.others.len();
         self.users.retain(|name, _| listed.users.contains(name));
+        self.others.retain(|entity, _| listed.others.contains(entity));
+        changes.quotas |= self.users.len() + self.others.len() != before;
     }
 }
 
@@ -140,6 +150,17 @@ struct Listed {
     topics: HashSet<TopicName>,
     /// By their names in paths.
     users: HashSet<String>,
+    others: HashSet<Entity>,
+}
+
+/// Puts the overrides in their place; whether they differ from what was there.
+fn replace<K: Eq + Hash>(known: &mut HashMap<K, Arc<Overrides>>, key: K, overrides: Overrides) -> bool {
+    let before = match overrides.is_empty() {
+        true => return known.remove(&key).is_some(),
+        false => known.get(&key).is_some_and(|before| **before == overrides),
+    };
+    known.insert(key, Arc::new(overrides));
+    !before
 }
 
 /// A reading under way, until it is dropped.
@@ -200,13 +221,23 @@ impl DynamicConfig {
         self.known.read().users.get(&config::sanitized(name)).map(Arc::clone)
     }
 
+    /// Overrides of all users, clients, users' clients and addresses that have any, in order.
+    pub(crate) fn quotas(&self) -> Vec<(Entity, Arc<Overrides>)> {
+        let known = self.known.read();
+        let users = known.users.iter().map(|(name, overrides)| (Entity::User(name.clone()), Arc::clone(overrides)));
+        let others = known.others.iter().map(|(entity, overrides)| (entity.clone(), Arc::clone(overrides)));
+        let mut all: Vec<_> = users.chain(others).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
     /// Waits until something has changed and answers what: all changes since the last answer. For one follower.
     /// Cancellation-safe.
     pub(crate) async fn changed(&self) -> ConfigChanges {
         loop {
             let told = self.told.notified();
             let changes = std::mem::take(&mut *self.untold.lock());
-            if changes.brokers || !changes.topics.is_empty() {
+            if changes.brokers || changes.quotas || !changes.topics.is_empty() {
                 return changes;
             }
             told.await;
@@ -238,6 +269,11 @@ impl DynamicConfig {
     /// Reads these users' overrides now and publishes them. Names are those in paths.
     pub(crate) async fn reload_users(&self, names: &[String]) -> Result<(), DynamicConfigError> {
         self.reload(names.iter().cloned().map(Entity::User).collect()).await
+    }
+
+    /// Reads what is set for these now and publishes it.
+    pub(crate) async fn reload_quotas(&self, entities: &[Entity]) -> Result<(), DynamicConfigError> {
+        self.reload(entities.to_vec()).await
     }
 
     /// The topics were deleted: their overrides go with them.
@@ -309,14 +345,37 @@ impl DynamicConfig {
         let reading = self.begin_reading();
         let topics = self.store.children("/config/topics").await?;
         let users = self.store.children("/config/users").await?;
+        let others = self.list_others(&users).await?;
         let listed = Listed {
             topics: topics.iter().map(|name| TopicName::new(name)).collect(),
             users: users.iter().cloned().collect(),
+            others: others.iter().cloned().collect(),
         };
         let mut entities = vec![Entity::Broker(None), Entity::Broker(Some(self.broker))];
         entities.extend(topics.into_iter().map(Entity::Topic));
         entities.extend(users.into_iter().map(Entity::User));
+        entities.extend(others);
         self.reload_in(&reading, entities, Some(listed)).await
+    }
+
+    /// Clients, addresses, and the clients of these users.
+    async fn list_others(&self, users: &[String]) -> Result<Vec<Entity>, DynamicConfigError> {
+        let mut others: Vec<_> =
+            self.store.children("/config/clients").await?.into_iter().map(Entity::Client).collect();
+        others.extend(self.store.children("/config/ips").await?.into_iter().map(Entity::Ip));
+        let clients_of = |user: String| async move {
+            match self.store.children(&format!("/config/users/{user}/clients")).await {
+                Ok(clients) => Ok((user, clients)),
+                Err(CoordinationError::NoNode(_)) => Ok((user, Vec::new())),
+                Err(error) => Err(error),
+            }
+        };
+        let mut read = stream::iter(users.to_vec()).map(clients_of).buffered(COORDINATION_READS_IN_FLIGHT_MAX);
+        while let Some(found) = read.next().await {
+            let (user, clients) = found?;
+            others.extend(clients.into_iter().map(|client| Entity::UserClient { user: user.clone(), client }));
+        }
+        Ok(others)
     }
 }
 

@@ -114,6 +114,8 @@ pub struct Config {
 
     pub num_replica_fetchers: i32,
     pub replica_fetch_backoff_ms: i32,
+    pub quota_window_num: i32,
+    pub quota_window_size_seconds: i32,
     pub replica_fetch_max_bytes: i32,
     pub replica_fetch_min_bytes: i32,
     pub replica_fetch_response_max_bytes: i32,
@@ -350,6 +352,8 @@ impl Config {
             transaction_topic_segment_bytes: reader.int("transaction.state.log.segment.bytes"),
             num_replica_fetchers: reader.int("num.replica.fetchers"),
             replica_fetch_backoff_ms: reader.int("replica.fetch.backoff.ms"),
+            quota_window_num: reader.int("quota.window.num"),
+            quota_window_size_seconds: reader.int("quota.window.size.seconds"),
             replica_fetch_max_bytes: reader.int("replica.fetch.max.bytes"),
             replica_fetch_min_bytes: reader.int("replica.fetch.min.bytes"),
             replica_fetch_response_max_bytes: reader.int("replica.fetch.response.max.bytes"),

@@ -226,7 +226,10 @@ impl Connection {
             if self.write_queue.is_full() {
                 self.receiving.step_back();
             }
+            let origin = &self.settings.origin;
+            let muted = origin.mute.left(|| origin.handles.clock.monotonic_ms());
             let may_read = reading
+                && muted.is_none()
                 && !self.ending
                 && held.is_none()
                 && self.next_fetch.is_none()
@@ -266,6 +269,7 @@ impl Connection {
                     }
                 }
                 () = reached(judged_at), if !may_read && held.is_none() => judge(&mut self.receiving)?,
+                () = tokio::time::sleep(muted.unwrap_or_default()), if muted.is_some() => {}
                 () = stopped(&mut stopping), if reading => reading = false,
                 () = &mut idle, if unsent == 0 => {
                     if active_at.elapsed() >= self.settings.idle_max {

@@ -5,5 +5,6 @@
 
 pub(crate) mod authorizer;
 pub(crate) mod principal;
+pub(crate) mod quota;
 pub(crate) mod sasl;
 pub(crate) mod tls;

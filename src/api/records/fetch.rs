@@ -43,7 +43,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::protocol::StrBytes;
 
-use self::answer::{encode, tell};
+use self::answer::{encode, tell, tell_later};
 use self::part::{Fetched, Gathered, Limits, Part, is_due, refused};
 use self::room::read;
 use crate::api::authorization::Authorization;
@@ -57,6 +57,7 @@ use crate::replica::partition::Partition;
 use crate::replica::selector;
 use crate::replica::sessions::{FetchKey, SessionError, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
+use crate::security::quota::limits::Kind;
 use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
@@ -115,9 +116,12 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
         return Outcome::Close(CloseReason::Malformed("the broker stops before it has started".into()));
     }
     let config = ctx.handles.config.current();
+    // More than its quota's windows hold would be refused for ever.
+    let at_once_max = ctx.at_once_max(Kind::Fetch);
+    let max_bytes = (request.max_bytes.max(0) as usize).min(config.fetch_max_bytes as usize).min(at_once_max);
     let limits = Limits {
-        max_bytes: (request.max_bytes.max(0) as usize).min(config.fetch_max_bytes as usize),
-        min_bytes: request.min_bytes.max(0) as usize,
+        max_bytes,
+        min_bytes: (request.min_bytes.max(0) as usize).min(max_bytes),
         max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
         read_committed: read_committed(request.isolation_level) == Ok(true),
         any_replica: ctx.version >= VERSION_ANY_REPLICA,
@@ -143,6 +147,12 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
     gather(&ctx, &mut gathered, limits).await;
     if !is_due(&gathered, limits) {
         park(&ctx, &mut gathered, limits, rack).await;
+    }
+    let bytes = gathered.bytes();
+    let throttle_ms = ctx.throttle(Kind::Fetch, bytes);
+    if throttle_ms > 0 {
+        ctx.take_back(Kind::Fetch, bytes);
+        return tell_later(&ctx, &usage, throttle_ms);
     }
     count(&gathered);
     tell(&ctx, &usage, limits.read_committed, gathered)

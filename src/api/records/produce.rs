@@ -46,6 +46,7 @@ use crate::metrics::Traffic;
 use crate::record::validate::validate;
 use crate::replica::ack::{Ack, AckError, Acked, Completion};
 use crate::replica::partition::{AckAt, AppendRefused, Partition, Unwritten};
+use crate::security::quota::limits::Kind;
 use crate::types::acl::{Operation, ResourceType};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
 use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
@@ -111,6 +112,7 @@ struct StoredTopic {
 }
 
 fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
+    let bytes = body.len();
     let request = match decode(body, ctx.version) {
         Ok(request) => request,
         Err(error) => {
@@ -119,7 +121,7 @@ fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
     };
     let permit = Permit::of(&ctx, &request);
     if request.transactional_id.is_none() || permit.refused.is_some() {
-        return std::future::ready(stage_one(ctx, request, &permit, &Verified::default())).boxed();
+        return std::future::ready(stage_one(ctx, request, bytes, &permit, &Verified::default())).boxed();
     }
     async move {
         let topics = request.topics.iter().enumerate();
@@ -127,7 +129,7 @@ fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
             .map(|(at, topic)| resolve(&ctx, &topic.topic).ok().filter(|_| permit.refusal_of(at).is_none()))
             .collect();
         let verified = verify(&ctx, &request, &names).await;
-        stage_one(ctx, request, &permit, &verified)
+        stage_one(ctx, request, bytes, &permit, &verified)
     }
     .boxed()
 }
@@ -178,7 +180,14 @@ fn has_transactional_records(request: &ProduceRequest) -> bool {
     partitions.any(|partition| is_transactional(partition.records.as_deref()))
 }
 
-fn stage_one(ctx: RequestContext, request: ProduceRequest, permit: &Permit, verified: &Verified) -> Outcome {
+/// `bytes`: of the whole request.
+fn stage_one(
+    ctx: RequestContext,
+    request: ProduceRequest,
+    bytes: usize,
+    permit: &Permit,
+    verified: &Verified,
+) -> Outcome {
     let (acks, version) = (request.acks, ctx.version);
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let slots = request.topics.iter().map(|topic| topic.partitions.len()).sum();
@@ -207,6 +216,7 @@ fn stage_one(ctx: RequestContext, request: ProduceRequest, permit: &Permit, veri
     drop(completion);
     // All partitions are written together, and perhaps here.
     drop(unwritten);
+    let throttle_ms = ctx.throttle(Kind::Produce, bytes);
     if acks == 0 {
         let failed = topics.iter().flat_map(|topic| &topic.partitions).any(|stored| stored.result.is_err());
         return if failed { Outcome::Close(CloseReason::FailedWithoutAcks) } else { unanswered(acked) };
@@ -218,7 +228,7 @@ fn stage_one(ctx: RequestContext, request: ProduceRequest, permit: &Permit, veri
                 1 => acked.all().await.into_iter().map(Some).collect(),
                 _ => acked.within(timeout.max(MINIMUM_WAIT)).await,
             };
-            let mut response = response(topics, outcomes, version);
+            let mut response = response(topics, outcomes, version).with_throttle_time_ms(throttle_ms);
             leader_hints::of_produce(&ctx, &mut response);
             encoded(&response, version)
         }

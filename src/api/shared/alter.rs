@@ -103,8 +103,8 @@ async fn alter_one(
         let existing = handles.admin.read_overrides(&entity).await?;
         let config = handles.config.current();
         let decoded = match &entity {
-            Entity::Topic(_) | Entity::User(_) => existing.overrides.clone(),
             Entity::Broker(_) => config.decoded(existing.overrides.clone()).0,
+            _ => existing.overrides.clone(),
         };
         let base = if base == Base::Existing { decoded.clone() } else { Overrides::new() };
         let overrides = changed(base, &resource.changes, row_for(&entity))?;
@@ -124,8 +124,8 @@ async fn alter_one(
             return Ok(());
         }
         let stored = match &entity {
-            Entity::Topic(_) | Entity::User(_) => overrides,
             Entity::Broker(_) => config.encoded(overrides, || handles.clock.random()),
+            _ => overrides,
         };
         match handles.admin.set_overrides(&entity, &existing, stored).await {
             Ok(()) => break,
@@ -136,7 +136,7 @@ async fn alter_one(
     let reloaded = match &entity {
         Entity::Topic(name) => handles.dynamic_config.reload_topics(&[TopicName::new(name)]).await,
         Entity::Broker(_) => handles.dynamic_config.reload_brokers().await,
-        Entity::User(name) => handles.dynamic_config.reload_users(std::slice::from_ref(name)).await,
+        others => handles.dynamic_config.reload_quotas(std::slice::from_ref(others)).await,
     };
     if let Err(error) = reloaded {
         // It is stored, and the feed tells this broker as it tells the others.
@@ -196,8 +196,8 @@ fn row_for(entity: &Entity) -> RowOf {
             Some(row) => Ok(Some(row)),
             None => Err(invalid_config(format!("Unknown topic config name: {name}"))),
         },
-        // Users are not changed this way; credentials and quotas have keys of their own.
-        Entity::Broker(_) | Entity::User(_) => |name| Ok(broker::row(name)),
+        // Credentials and quotas have keys of their own.
+        _ => |name| Ok(broker::row(name)),
     }
 }
 
@@ -213,7 +213,7 @@ fn check(config: &Config, entity: &Entity, overrides: &Overrides) -> Result<Opti
         }
         Entity::Broker(None) => DynamicLevel::AllBrokers,
         Entity::Broker(Some(_)) => DynamicLevel::ThisBroker,
-        Entity::User(_) => return Err(invalid_request("Unknown resource type")),
+        _ => return Err(invalid_request("Unknown resource type")),
     };
     config.check_dynamic(level, overrides).map(Some).map_err(|error| invalid_request(error.to_string()))
 }

@@ -23,7 +23,7 @@ pub(crate) const DEFAULT_ENTITY: &str = "<default>";
 /// Overrides by property name.
 pub(crate) type Overrides = BTreeMap<String, String>;
 
-/// An entity whose configs a broker follows. Clients and ips come with quotas.
+/// An entity whose configs a broker follows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Entity {
     Topic(String),
@@ -31,6 +31,15 @@ pub(crate) enum Entity {
     Broker(Option<BrokerId>),
     /// The name as it stands in paths, see [`sanitized`]; [`DEFAULT_ENTITY`] for all users.
     User(String),
+    /// A client of any user. Names as they stand in paths, here and below.
+    Client(String),
+    /// A client of one user, or of all users that have no settings of their own.
+    UserClient {
+        user: String,
+        client: String,
+    },
+    /// An address that clients come from.
+    Ip(String),
 }
 
 /// A name as it may stand in a path: URL-encoded, spaces and asterisks too. Source: Kafka 3.9 `Sanitizer.sanitize`.
@@ -76,6 +85,19 @@ impl Entity {
             Self::Broker(Some(id)) => format!("brokers/{id}"),
             Self::Broker(None) => format!("brokers/{DEFAULT_ENTITY}"),
             Self::User(name) => format!("users/{name}"),
+            Self::Client(name) => format!("clients/{name}"),
+            Self::UserClient { user, client } => format!("users/{user}/clients/{client}"),
+            Self::Ip(name) => format!("ips/{name}"),
+        }
+    }
+
+    /// Nodes above it that are made with it, the topmost first; without data.
+    pub(crate) fn parents(&self) -> Vec<String> {
+        match self {
+            Self::UserClient { user, .. } => {
+                vec![format!("/config/users/{user}"), format!("/config/users/{user}/clients")]
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -90,8 +112,15 @@ impl Entity {
             ("topics", name) => Some(Self::Topic(name.into())),
             ("brokers", DEFAULT_ENTITY) => Some(Self::Broker(None)),
             ("brokers", id) => id.parse().ok().map(|id| Self::Broker(Some(BrokerId(id)))),
-            // Not of a client of theirs.
-            ("users", name) if !name.contains('/') => Some(Self::User(name.into())),
+            ("users", name) => match name.split_once('/') {
+                None => Some(Self::User(name.into())),
+                Some((user, rest)) => {
+                    let client = rest.strip_prefix("clients/").filter(|client| !client.contains('/'))?;
+                    Some(Self::UserClient { user: user.into(), client: client.into() })
+                }
+            },
+            ("clients", name) => Some(Self::Client(name.into())),
+            ("ips", name) => Some(Self::Ip(name.into())),
             _ => None,
         }
     }
@@ -168,8 +197,18 @@ mod tests {
         assert_eq!(decode_change("p", v1), Ok(Some(topic)));
         let defaults = br#"{"version":2,"entity_path":"brokers/<default>"}"#;
         assert_eq!(decode_change("p", defaults), Ok(Some(Entity::Broker(None))));
-        let users = br#"{"version":2,"entity_path":"users/u/clients/c"}"#;
-        assert_eq!(decode_change("p", users), Ok(None));
+        for (path, entity) in [
+            ("users/u/clients/c", Entity::UserClient { user: "u".into(), client: "c".into() }),
+            ("users/<default>", Entity::User(DEFAULT_ENTITY.into())),
+            ("clients/c", Entity::Client("c".into())),
+            ("ips/10.0.0.1", Entity::Ip("10.0.0.1".into())),
+        ] {
+            let change = format!(r#"{{"version":2,"entity_path":"{path}"}}"#);
+            assert_eq!(decode_change("p", change.as_bytes()), Ok(Some(entity.clone())));
+            assert_eq!(encode_change(&entity), change);
+        }
+        let others = br#"{"version":2,"entity_path":"users/u/planets/c"}"#;
+        assert_eq!(decode_change("p", others), Ok(None));
         let user = Entity::user("a b");
         assert_eq!(encode_change(&user), r#"{"version":2,"entity_path":"users/a%20b"}"#);
         assert_eq!(decode_change("p", &encode_change(&user)), Ok(Some(user)));

@@ -43,9 +43,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Samples kept for replication quotas.";
     "replication.quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => NoEffect,
         "Length of each replication quota sample.";
-    "quota.window.num" Int "11" [AtLeast(1)] ReadOnly => NoEffect,
+    "quota.window.num" Int "11" [AtLeast(1)] ReadOnly => Honoured,
         "Samples kept for client quotas.";
-    "quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => NoEffect,
+    "quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => Honoured,
         "Length of each client quota sample.";
     "controller.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => NoEffect,
         "Samples kept for the quota on topic changes.";

@@ -34,6 +34,17 @@ pub(super) fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathe
     }
 }
 
+/// The response of a fetch that has to wait: no data, and in a new session no session. What is not sent counts as not
+/// told. Source: Kafka 3.9 `FetchContext.getThrottledResponse`.
+pub(super) fn tell_later(ctx: &RequestContext, usage: &Use, throttle_time_ms: i32) -> Outcome {
+    let session_id = match usage {
+        Use::Sessionless | Use::New(_) => 0,
+        Use::Incremental(session) => session.lock().id,
+    };
+    let response = FetchResponse { throttle_time_ms, session_id, ..FetchResponse::default() };
+    Outcome::Records(fetch::encode(response, ctx.version), Gathered::nothing(ctx).claim)
+}
+
 impl Part {
     fn told(&self) -> Told {
         Told { high_watermark: self.found.high_watermark.0, log_start_offset: self.found.log_start_offset.0 }

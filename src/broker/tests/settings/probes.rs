@@ -45,6 +45,8 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("fetch.max.bytes", "requests::answers_are_as_large_as_the_broker_allows"),
     ("max.incremental.fetch.session.cache.slots", "requests::answers_are_as_large_as_the_broker_allows"),
     ("max.request.partition.size.limit", "requests::answers_are_as_large_as_the_broker_allows"),
+    ("quota.window.num", "requests::a_client_that_takes_too_much_waits_as_its_quotas_windows_say"),
+    ("quota.window.size.seconds", "requests::a_client_that_takes_too_much_waits_as_its_quotas_windows_say"),
     ("queued.max.request.bytes", "requests::frames_that_come_in_take_room_that_is_bounded"),
     ("socket.send.buffer.bytes", "connections::sockets_have_the_buffers_that_are_set"),
     ("socket.receive.buffer.bytes", "connections::sockets_have_the_buffers_that_are_set"),

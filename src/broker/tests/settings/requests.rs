@@ -1,8 +1,9 @@
 //! Settings that bound requests and their answers.
 
 use bytes::BufMut;
+use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
-use kafka_protocol::messages::{ApiVersionsRequest, DescribeTopicPartitionsRequest};
+use kafka_protocol::messages::{AlterClientQuotasRequest, ApiVersionsRequest, DescribeTopicPartitionsRequest};
 
 use super::*;
 
@@ -79,4 +80,36 @@ async fn frames_that_come_in_take_room_that_is_bounded() {
         assert!(other.frame().await.is_some());
         probe.broker.stop().await;
     }
+}
+
+/// A rate is measured over all windows but the one that is about to be forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_too_much_waits_as_its_quotas_windows_say() {
+    let windows = ["quota.window.num=3", "quota.window.size.seconds=2"];
+    let of_windows = waits_ms(&windows).await;
+    let of_defaults = waits_ms(&[]).await;
+    // Some 20,000 bytes over 4 s, and over 10 s, where 1,000 each second are free.
+    assert!((15_000..20_000).contains(&of_windows), "{of_windows}");
+    assert!((9_000..14_000).contains(&of_defaults), "{of_defaults}");
+}
+
+/// How long a client is told to wait that produces 20,000 bytes with a quota of 1,000 each second.
+async fn waits_ms(settings: &[&str]) -> i32 {
+    let mut probe = Probe::start(settings).await;
+    probe.create("t").await;
+    let every_client = EntityData::default().with_entity_type(StrBytes::from_static_str("client-id"));
+    let limit = OpData::default().with_key(StrBytes::from_static_str("producer_byte_rate")).with_value(1000.0);
+    let entry = EntryData::default().with_entity(vec![every_client.with_entity_name(None)]).with_ops(vec![limit]);
+    let altered = probe.call(&AlterClientQuotasRequest::default().with_entries(vec![entry]), 1).await;
+    assert_eq!(altered.entries[0].error_code, 0);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut other = WireClient::connect(&probe.broker).await;
+    let told = probe.call(&produce("t", &["v".repeat(20_000).as_str()]), 9).await.throttle_time_ms;
+    // Its connection is not read; those of others are.
+    probe.client.send(&ApiVersionsRequest::default(), 0).await;
+    assert_eq!(probe.client.frame_within(Duration::from_millis(300)).await, None);
+    other.send(&ApiVersionsRequest::default(), 0).await;
+    assert!(other.frame().await.is_some());
+    probe.broker.stop().await;
+    told
 }

@@ -1,0 +1,95 @@
+//! A rate over the last few windows of time.
+//!
+//! Source: Kafka 3.9 `SampledStat`, `Rate.windowSize`. The oldest window of `samples` is the one that is about to be
+//! forgotten, so at least `samples - 1` whole windows count, however short a time there was anything to measure.
+
+/// How a rate is measured: `quota.window.num` windows of `quota.window.size.seconds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Windows {
+    pub(crate) samples: usize,
+    pub(crate) window_ms: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    begin_ms: i64,
+    total: f64,
+}
+
+/// What was recorded, by window; the newest last.
+#[derive(Debug)]
+pub(crate) struct Rate {
+    samples: Vec<Sample>,
+}
+
+impl Rate {
+    pub(crate) fn new() -> Self {
+        Self { samples: Vec::new() }
+    }
+
+    /// Adds to the window of now. `value` may be negative: it takes back what was recorded a moment ago.
+    pub(crate) fn record(&mut self, windows: Windows, value: f64, now_ms: i64) {
+        self.forget(windows, now_ms);
+        match self.samples.last_mut() {
+            Some(sample) if now_ms - sample.begin_ms < windows.window_ms => sample.total += value,
+            _ => self.samples.push(Sample { begin_ms: now_ms, total: value }),
+        }
+    }
+
+    /// Units for each second.
+    pub(crate) fn per_second(&mut self, windows: Windows, now_ms: i64) -> f64 {
+        self.forget(windows, now_ms);
+        let total: f64 = self.samples.iter().map(|sample| sample.total).sum();
+        total / (self.span_ms(windows, now_ms) as f64 / 1000.0)
+    }
+
+    /// The time that the rate is an average over.
+    pub(crate) fn span_ms(&self, windows: Windows, now_ms: i64) -> i64 {
+        let begin_ms = self.samples.first().map_or(now_ms, |sample| sample.begin_ms);
+        let elapsed_ms = now_ms - begin_ms;
+        let whole = elapsed_ms / windows.window_ms;
+        let least = windows.samples as i64 - 1;
+        (elapsed_ms + (least - whole).max(0) * windows.window_ms).max(windows.window_ms)
+    }
+
+    /// When something was last recorded; `None`: nothing that counts.
+    pub(crate) fn is_idle(&mut self, windows: Windows, now_ms: i64) -> bool {
+        self.forget(windows, now_ms);
+        self.samples.is_empty()
+    }
+
+    fn forget(&mut self, windows: Windows, now_ms: i64) {
+        let kept_ms = windows.samples as i64 * windows.window_ms;
+        self.samples.retain(|sample| now_ms - sample.begin_ms < kept_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ELEVEN_SECONDS: Windows = Windows { samples: 11, window_ms: 1000 };
+
+    #[test]
+    fn a_short_burst_is_averaged_over_all_windows_but_one() {
+        let mut rate = Rate::new();
+        rate.record(ELEVEN_SECONDS, 1000.0, 50);
+        assert_eq!(rate.per_second(ELEVEN_SECONDS, 50), 100.0);
+        assert_eq!(rate.span_ms(ELEVEN_SECONDS, 550), 10_500);
+        rate.record(ELEVEN_SECONDS, -1000.0, 60);
+        assert_eq!(rate.per_second(ELEVEN_SECONDS, 60), 0.0);
+    }
+
+    #[test]
+    fn what_is_older_than_all_windows_does_not_count() {
+        let mut rate = Rate::new();
+        for second in 0..30 {
+            rate.record(ELEVEN_SECONDS, 500.0, second * 1000);
+        }
+        let steady = rate.per_second(ELEVEN_SECONDS, 29_000);
+        assert!((500.0..=550.0).contains(&steady), "{steady}");
+        assert!(!rate.is_idle(ELEVEN_SECONDS, 39_000));
+        assert!(rate.is_idle(ELEVEN_SECONDS, 41_000));
+        assert_eq!(rate.per_second(ELEVEN_SECONDS, 41_000), 0.0);
+    }
+}
