@@ -2,6 +2,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 use crate::config::tls::Stores;
@@ -22,9 +23,15 @@ pub(crate) struct Identity {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::of(name, IsCa::Ca(BasicConstraints::Unconstrained), None)
+    }
+
+    /// Whether it may or not.
+    pub(crate) fn of(name: &str, is_ca: IsCa, usage: Option<KeyUsagePurpose>) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = params(name, &[]);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.is_ca = is_ca;
+        params.key_usages = usage.into_iter().collect();
         let pem = params.self_signed(&key).expect("signed").pem();
         Self { issuer: Issuer::new(params, key), pem }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
@@ -124,6 +125,32 @@ fn a_certificate_in_the_truststore_is_trusted_as_it_is() {
     assert_eq!(shake_hands(&server, &client, "localhost").as_deref(), Ok("User:CN=alice,O=klamm"));
     let mallory = open(with(&self_signed("alice", &[]), &[&broker.certificate])).expect("opens");
     assert!(shake_hands(&server, &mallory, "localhost").is_err());
+}
+
+#[test]
+fn a_single_certificate_that_is_trusted_signs_no_others() {
+    let (broker, authority) = (self_signed("broker", &["localhost"]), Authority::new("authority"));
+    for usage in [None, Some(KeyUsagePurpose::DigitalSignature)] {
+        // What its owner can make with its key.
+        let leaf = Authority::of("alice", IsCa::ExplicitNoCa, usage);
+        let admin = leaf.issue("admin", &["localhost"]);
+        for others in [&[][..], &[authority.pem.as_str()]] {
+            let trusted = [&[leaf.pem.as_str()][..], others].concat();
+            let mut asks = with(&broker, &trusted);
+            asks.client_auth = ClientAuth::Required;
+            let server = open(asks).expect("opens");
+            let client = open(with(&admin, &[&broker.certificate])).expect("opens");
+            assert!(shake_hands(&server, &client, "localhost").is_err_and(|why| why.contains("UnknownIssuer")));
+            let server = open(with(&admin, &[])).expect("opens");
+            let client = open(with(&broker, &trusted)).expect("opens");
+            assert!(shake_hands(&server, &client, "localhost").is_err_and(|why| why.contains("UnknownIssuer")));
+        }
+    }
+    // An authority that may not sign certificates is none.
+    let no_signer = Authority::of("a", IsCa::Ca(BasicConstraints::Unconstrained), Some(KeyUsagePurpose::CrlSign));
+    let server = open(with(&no_signer.issue("b", &["localhost"]), &[])).expect("opens");
+    let client = open(with(&broker, &[&no_signer.pem])).expect("opens");
+    assert!(shake_hands(&server, &client, "localhost").is_err());
 }
 
 /// `openssl x509 -req` without extensions writes version 1, and so did Kafka's documentation.

@@ -17,6 +17,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Version;
 
 use super::{der, name};
 
@@ -44,7 +45,8 @@ impl Trust {
         if now > parsed.validity().not_after {
             return Err(CertificateError::Expired);
         }
-        let issuers = self.trusted.iter().filter_map(|trusted| der::certificate(trusted));
+        let issuers = self.trusted.iter().filter(|trusted| may_issue(trusted));
+        let issuers = issuers.filter_map(|trusted| der::certificate(trusted));
         let mut issuers = issuers.filter(|issuer| issuer.subject == certificate.issuer).peekable();
         issuers.peek().ok_or(CertificateError::UnknownIssuer)?;
         let signed = |issuer: der::Certificate<'_>| {
@@ -136,23 +138,45 @@ impl Trust {
     }
 }
 
-/// Both sides of a truststore.
+/// The authorities of a truststore, for both sides. `None`: it has none, but single certificates.
 ///
 /// # Errors
-/// A trusted certificate cannot be an authority.
-fn roots(trusted: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Error> {
+/// One of them cannot be read.
+fn roots(trusted: &[CertificateDer<'static>]) -> Result<Option<Arc<RootCertStore>>, Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in trusted {
+    for certificate in trusted.iter().filter(|certificate| may_issue(certificate)) {
         roots.add(certificate.clone())?;
     }
-    Ok(Arc::new(roots))
+    Ok((!roots.is_empty()).then(|| Arc::new(roots)))
+}
+
+/// Whether a trusted certificate may sign others. `webpki` does not ask that of a trust anchor, so whoever owns a
+/// single certificate that is trusted could make one of any name. Source: the OpenJDK's `X509TrustManagerImpl` and
+/// `ConstraintsChecker`: an anchor before version 3 may; a later one says so.
+fn may_issue(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    if parsed.version().0 < X509Version::V3.0 {
+        return true;
+    }
+    let is_authority = matches!(parsed.basic_constraints(), Ok(Some(found)) if found.value.ca);
+    let signs = match parsed.key_usage() {
+        Ok(Some(usage)) => usage.value.key_cert_sign(),
+        Ok(None) => true,
+        Err(_) => false,
+    };
+    is_authority && signs
+}
+
+fn unknown_issuer() -> Error {
+    Error::InvalidCertificate(CertificateError::UnknownIssuer)
 }
 
 /// Judges the certificates that clients show.
 #[derive(Debug)]
 pub(super) struct OfClients {
     trust: Trust,
-    webpki: Arc<dyn ClientCertVerifier>,
+    /// `None`: no authority is trusted.
+    webpki: Option<Arc<dyn ClientCertVerifier>>,
     is_mandatory: bool,
 }
 
@@ -164,8 +188,8 @@ impl OfClients {
         provider: &Arc<CryptoProvider>,
         is_mandatory: bool,
     ) -> Result<Self, Error> {
-        let webpki = WebPkiClientVerifier::builder_with_provider(roots(trusted)?, Arc::clone(provider)).build();
-        let webpki = webpki.map_err(|error| Error::General(error.to_string()))?;
+        let build = |roots| WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
+        let webpki = roots(trusted)?.map(build).transpose().map_err(|error| Error::General(error.to_string()))?;
         let trust = Trust { trusted: trusted.to_vec(), algorithms: provider.signature_verification_algorithms };
         Ok(Self { trust, webpki, is_mandatory })
     }
@@ -177,7 +201,7 @@ impl ClientCertVerifier for OfClients {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.webpki.root_hint_subjects()
+        self.webpki.as_ref().map_or(&[], |webpki| webpki.root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -186,7 +210,10 @@ impl ClientCertVerifier for OfClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let found = self.webpki.verify_client_cert(end_entity, intermediates, now);
+        let found = match &self.webpki {
+            Some(webpki) => webpki.verify_client_cert(end_entity, intermediates, now),
+            None => Err(unknown_issuer()),
+        };
         self.trust.or_as_java(found, end_entity, now, ClientCertVerified::assertion())
     }
 
@@ -217,7 +244,8 @@ impl ClientCertVerifier for OfClients {
 #[derive(Debug)]
 pub(super) struct OfServers {
     trust: Trust,
-    webpki: Arc<WebPkiServerVerifier>,
+    /// `None`: no authority is trusted.
+    webpki: Option<Arc<WebPkiServerVerifier>>,
     checks_names: bool,
 }
 
@@ -229,8 +257,8 @@ impl OfServers {
         provider: &Arc<CryptoProvider>,
         checks_names: bool,
     ) -> Result<Self, Error> {
-        let webpki = WebPkiServerVerifier::builder_with_provider(roots(trusted)?, Arc::clone(provider)).build();
-        let webpki = webpki.map_err(|error| Error::General(error.to_string()))?;
+        let build = |roots| WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
+        let webpki = roots(trusted)?.map(build).transpose().map_err(|error| Error::General(error.to_string()))?;
         let trust = Trust { trusted: trusted.to_vec(), algorithms: provider.signature_verification_algorithms };
         Ok(Self { trust, webpki, checks_names })
     }
@@ -245,7 +273,10 @@ impl ServerCertVerifier for OfServers {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let found = self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let found = match &self.webpki {
+            Some(webpki) => webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
+            None => Err(unknown_issuer()),
+        };
         // The name is what webpki looks at last: whoever gets so far is trusted.
         let found = match found {
             Err(Error::InvalidCertificate(

@@ -155,6 +155,11 @@ impl Parts {
     /// Flushes what the next start would replay, unless that takes long.
     fn flush_before_close(&self) {
         let database = &*self.database;
+        // Else a loss of power now could leave files, and take the end of a log that other families need.
+        if let Err(error) = database.sync_left_logs() {
+            let dir = database.dir().display();
+            return warn!(%dir, %error, "log directory closes without a flush; its log will be replayed");
+        }
         let cfs = database.unflushed();
         let families_ms = cfs.len() * FAMILY_FLUSH_MS;
         let bytes_ms = database.memtable_bytes() / FLUSH_BYTES_PER_MS;

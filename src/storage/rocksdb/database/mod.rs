@@ -383,6 +383,7 @@ impl Database {
 
     /// Writes all memtables to files.
     pub(super) fn flush_all(&self) -> Result<(), StorageError> {
+        self.sync_left_logs()?;
         self.rocks(Operation::Flush, |db| db.flush(&self.unflushed(), true))
     }
 
