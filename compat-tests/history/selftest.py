@@ -391,8 +391,8 @@ def group_misses_a_record(events, rng):
             i = events.index(e)
             split = [{**e, "recs": [r]} for r in kept]
             moved = [{"e": "moved", "c": e["c"], "parts": [send["part"]]} for _ in kept]
+            # It may have been read twice.
             events[i : i + 1] = [x for pair in zip(moved, split) for x in pair]
-            return
 
 
 @plant("IDLE")
