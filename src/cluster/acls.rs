@@ -6,7 +6,7 @@
 //! lost. What ACLs mean is `security`'s. Source: Kafka 3.9 `AclAuthorizer.updateResourceAcls`,
 //! `ZkNodeChangeNotificationListener`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,10 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use super::change_notes::SeenNotes;
 use super::znodes::acls::{self, AclPaths, Acls};
 use super::znodes::{NODE_BYTES_MAX, ZnodeError};
-use crate::clock::{SharedClock, UnixMs};
+use crate::clock::SharedClock;
 use crate::coordination::{Changed, CoordinationError, CreateMode, Op, Session, SharedCoordination, ensure_paths};
 use crate::types::acl::{ResourcePattern, ResourceType};
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
@@ -27,9 +28,6 @@ use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 const RETRIES: usize = 10;
 const BACKOFF_MS: u64 = 100;
 const BACKOFF_JITTER_MS: u64 = 50;
-
-/// How long a note stays. Source: Kafka `ZkNodeChangeNotificationListener`, 15 minutes.
-const CHANGE_LIFE_MS: i64 = 15 * 60 * 1000;
 
 /// Pause after a failed read of the notes.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -227,14 +225,14 @@ struct Folder {
     /// Number of the last note that was read.
     last: i64,
     /// When this process first saw a note that is still there.
-    first_seen: BTreeMap<String, UnixMs>,
+    first_seen: SeenNotes,
     /// Resolves when there may be more.
     armed: Option<Changed>,
 }
 
 impl AclFeed {
     pub(crate) fn new(acls: AclStore) -> Self {
-        let folder = |paths| Folder { paths, last: -1, first_seen: BTreeMap::new(), armed: None };
+        let folder = |paths| Folder { paths, last: -1, first_seen: SeenNotes::default(), armed: None };
         Self { acls, folders: acls::PATHS.map(folder), session: None, untold: Default::default() }
     }
 
@@ -300,7 +298,8 @@ impl AclFeed {
             if !*everything {
                 folder.read_notes(&self.acls, &names, named).await?;
             }
-            folder.purge(&self.acls, names).await?;
+            let now = self.acls.clock.now_ms();
+            folder.first_seen.purge(&*self.acls.store, folder.paths.changes, names, now).await?;
             folder.last = folder.last.max(newest);
             folder.armed = Some(armed);
         }
@@ -329,30 +328,13 @@ impl Folder {
         }
         Ok(())
     }
-
-    /// Deletes notes that this process has known for longer than they live.
-    async fn purge(&mut self, acls: &AclStore, names: Vec<String>) -> Result<(), AclStoreError> {
-        let now = acls.clock.now_ms();
-        let old = std::mem::take(&mut self.first_seen);
-        for name in names {
-            let seen = old.get(&name).copied().unwrap_or(now);
-            if now - seen <= CHANGE_LIFE_MS {
-                self.first_seen.insert(name, seen);
-                continue;
-            }
-            match acls.store.delete(&format!("{}/{name}", self.paths.changes), -1).await {
-                Ok(()) | Err(CoordinationError::NoNode(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::testing::ManualClock;
+    use crate::cluster::change_notes::CHANGE_LIFE_MS;
     use crate::coordination::Coordination;
     use crate::coordination::embedded::EmbeddedCoordination;
     use crate::coordination::embedded::testing::TreeDir;

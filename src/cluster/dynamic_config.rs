@@ -13,8 +13,7 @@
 //! publication replaces whole entities by what was read, so the order of two readers of one entity does not matter for
 //! long: a change is in the feed and is read once more. A panic ends the process.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,16 +23,14 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::change_notes::SeenNotes;
 use super::znodes::ZnodeError;
 use super::znodes::config::{self, Entity, Overrides};
-use crate::clock::{SharedClock, UnixMs};
+use crate::clock::SharedClock;
 use crate::coordination::{Changed, CoordinationError, Session, SharedCoordination};
 use crate::task;
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 use crate::types::{BrokerId, TopicName};
-
-/// How long a change stays in the feed. Source: Kafka `ZkNodeChangeNotificationListener`, 15 minutes.
-const CHANGE_LIFE_MS: i64 = 15 * 60 * 1000;
 
 /// Pause after a failed read of the feed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -71,9 +68,7 @@ struct Known {
     /// Topics with overrides.
     topics: HashMap<TopicName, KnownTopic>,
     brokers: BrokerOverrides,
-    /// Users with overrides, by their names in paths.
-    users: HashMap<String, Arc<Overrides>>,
-    /// Clients, users' clients and addresses with overrides.
+    /// Users, clients, users' clients and addresses with overrides.
     others: HashMap<Entity, Arc<Overrides>>,
     /// Of the last reading or deletion.
     number: u64,
@@ -125,8 +120,7 @@ impl Known {
                 self.brokers.own = Arc::new(overrides);
             }
             Entity::Broker(Some(_)) => {}
-            Entity::User(name) => changes.quotas |= replace(&mut self.users, name, overrides),
-            other @ (Entity::Client(_) | Entity::UserClient { .. } | Entity::Ip(_)) => {
+            other @ (Entity::User(_) | Entity::Client(_) | Entity::UserClient { .. } | Entity::Ip(_)) => {
                 changes.quotas |= replace(&mut self.others, other, overrides);
             }
         }
@@ -137,10 +131,9 @@ impl Known {
         let gone = self.topics.extract_if(|name, known| known.number <= began && !listed.topics.contains(name));
         changes.topics.extend(gone.map(|(name, _)| name));
         // One that came meanwhile is in the feed, and read again.
-        let before = self.users.len() + self.others.len();
-        self.users.retain(|name, _| listed.users.contains(name));
+        let before = self.others.len();
         self.others.retain(|entity, _| listed.others.contains(entity));
-        changes.quotas |= self.users.len() + self.others.len() != before;
+        changes.quotas |= self.others.len() != before;
     }
 }
 
@@ -148,19 +141,17 @@ impl Known {
 #[derive(Debug, Default)]
 struct Listed {
     topics: HashSet<TopicName>,
-    /// By their names in paths.
-    users: HashSet<String>,
     others: HashSet<Entity>,
 }
 
 /// Puts the overrides in their place; whether they differ from what was there.
-fn replace<K: Eq + Hash>(known: &mut HashMap<K, Arc<Overrides>>, key: K, overrides: Overrides) -> bool {
-    let before = match overrides.is_empty() {
-        true => return known.remove(&key).is_some(),
-        false => known.get(&key).is_some_and(|before| **before == overrides),
-    };
-    known.insert(key, Arc::new(overrides));
-    !before
+fn replace(known: &mut HashMap<Entity, Arc<Overrides>>, entity: Entity, overrides: Overrides) -> bool {
+    if overrides.is_empty() {
+        return known.remove(&entity).is_some();
+    }
+    let same = known.get(&entity).is_some_and(|before| **before == overrides);
+    known.insert(entity, Arc::new(overrides));
+    !same
 }
 
 /// A reading under way, until it is dropped.
@@ -199,7 +190,7 @@ impl DynamicConfig {
     ) -> Result<Arc<Self>, DynamicConfigError> {
         let (known, untold, told) = (RwLock::default(), Mutex::default(), Notify::new());
         let this = Arc::new(Self { store, broker, known, untold, told });
-        let mut feed = Feed { config: this.clone(), clock, last: -1, first_seen: BTreeMap::new(), session: None };
+        let mut feed = Feed { config: this.clone(), clock, last: -1, first_seen: SeenNotes::default(), session: None };
         let changed = feed.catch_up().await?;
         // Nothing was asked for yet.
         *this.untold.lock() = ConfigChanges::default();
@@ -218,15 +209,14 @@ impl DynamicConfig {
 
     /// Overrides of a user; `None` if it has none.
     pub(crate) fn user(&self, name: &str) -> Option<Arc<Overrides>> {
-        self.known.read().users.get(&config::sanitized(name)).map(Arc::clone)
+        self.known.read().others.get(&Entity::user(name)).map(Arc::clone)
     }
 
     /// Overrides of all users, clients, users' clients and addresses that have any, in order.
     pub(crate) fn quotas(&self) -> Vec<(Entity, Arc<Overrides>)> {
         let known = self.known.read();
-        let users = known.users.iter().map(|(name, overrides)| (Entity::User(name.clone()), Arc::clone(overrides)));
-        let others = known.others.iter().map(|(entity, overrides)| (entity.clone(), Arc::clone(overrides)));
-        let mut all: Vec<_> = users.chain(others).collect();
+        let found = known.others.iter().map(|(entity, overrides)| (entity.clone(), Arc::clone(overrides)));
+        let mut all: Vec<_> = found.collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all
     }
@@ -266,13 +256,8 @@ impl DynamicConfig {
         self.reload(vec![Entity::Broker(None), Entity::Broker(Some(self.broker))]).await
     }
 
-    /// Reads these users' overrides now and publishes them. Names are those in paths.
-    pub(crate) async fn reload_users(&self, names: &[String]) -> Result<(), DynamicConfigError> {
-        self.reload(names.iter().cloned().map(Entity::User).collect()).await
-    }
-
-    /// Reads what is set for these now and publishes it.
-    pub(crate) async fn reload_quotas(&self, entities: &[Entity]) -> Result<(), DynamicConfigError> {
+    /// Reads these entities' overrides now and publishes them.
+    pub(crate) async fn reload_entities(&self, entities: &[Entity]) -> Result<(), DynamicConfigError> {
         self.reload(entities.to_vec()).await
     }
 
@@ -344,22 +329,20 @@ impl DynamicConfig {
     async fn reload_all(&self) -> Result<(), DynamicConfigError> {
         let reading = self.begin_reading();
         let topics = self.store.children("/config/topics").await?;
-        let users = self.store.children("/config/users").await?;
-        let others = self.list_others(&users).await?;
+        let others = self.list_others().await?;
         let listed = Listed {
             topics: topics.iter().map(|name| TopicName::new(name)).collect(),
-            users: users.iter().cloned().collect(),
             others: others.iter().cloned().collect(),
         };
         let mut entities = vec![Entity::Broker(None), Entity::Broker(Some(self.broker))];
         entities.extend(topics.into_iter().map(Entity::Topic));
-        entities.extend(users.into_iter().map(Entity::User));
         entities.extend(others);
         self.reload_in(&reading, entities, Some(listed)).await
     }
 
-    /// Clients, addresses, and the clients of these users.
-    async fn list_others(&self, users: &[String]) -> Result<Vec<Entity>, DynamicConfigError> {
+    /// Users, clients, addresses, and the clients of users.
+    async fn list_others(&self) -> Result<Vec<Entity>, DynamicConfigError> {
+        let users = self.store.children("/config/users").await?;
         let mut others: Vec<_> =
             self.store.children("/config/clients").await?.into_iter().map(Entity::Client).collect();
         others.extend(self.store.children("/config/ips").await?.into_iter().map(Entity::Ip));
@@ -370,7 +353,8 @@ impl DynamicConfig {
                 Err(error) => Err(error),
             }
         };
-        let mut read = stream::iter(users.to_vec()).map(clients_of).buffered(COORDINATION_READS_IN_FLIGHT_MAX);
+        others.extend(users.iter().cloned().map(Entity::User));
+        let mut read = stream::iter(users).map(clients_of).buffered(COORDINATION_READS_IN_FLIGHT_MAX);
         while let Some(found) = read.next().await {
             let (user, clients) = found?;
             others.extend(clients.into_iter().map(|client| Entity::UserClient { user: user.clone(), client }));
@@ -386,7 +370,7 @@ struct Feed {
     /// Number of the last change processed.
     last: i64,
     /// When this process first saw a change that is still there.
-    first_seen: BTreeMap<String, UnixMs>,
+    first_seen: SeenNotes,
     /// Session in which the feed was last read. Behind a new one changes may have come and gone.
     session: Option<i64>,
 }
@@ -435,7 +419,7 @@ impl Feed {
         }
         self.session = session;
         self.last = self.last.max(newest);
-        self.purge(names).await?;
+        self.first_seen.purge(&*store, config::CHANGES, names, self.clock.now_ms()).await?;
         Ok(changed)
     }
 
@@ -458,24 +442,6 @@ impl Feed {
             false => self.config.reload(entities.into_iter().collect()).await,
         }
     }
-
-    /// Deletes changes that this process has known for longer than they live.
-    async fn purge(&mut self, names: Vec<String>) -> Result<(), DynamicConfigError> {
-        let now = self.clock.now_ms();
-        let old = std::mem::take(&mut self.first_seen);
-        for name in names {
-            let seen = old.get(&name).copied().unwrap_or(now);
-            if now - seen <= CHANGE_LIFE_MS {
-                self.first_seen.insert(name, seen);
-                continue;
-            }
-            match self.config.store.delete(&format!("{}/{name}", config::CHANGES), -1).await {
-                Ok(()) | Err(CoordinationError::NoNode(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -484,6 +450,7 @@ mod tests {
 
     use super::*;
     use crate::clock::testing::ManualClock;
+    use crate::cluster::change_notes::CHANGE_LIFE_MS;
     use crate::cluster::registration::ensure_top_level_paths;
     use crate::coordination::embedded::EmbeddedCoordination;
     use crate::coordination::embedded::testing::TreeDir;
@@ -639,7 +606,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         room.store.delete("/config/users/c", -1).await.unwrap();
-        config.reload_users(&["c".into()]).await.unwrap();
+        config.reload_entities(&[Entity::user("c")]).await.unwrap();
         assert!(config.user("c").is_none() && config.user("a b").is_some());
         let reading = config.begin_reading();
         config.reload_in(&reading, Vec::new(), Some(Listed::default())).await.unwrap();

@@ -6,6 +6,7 @@
 pub(crate) mod acls;
 pub(crate) mod admin;
 pub(crate) mod auto_create;
+mod change_notes;
 pub(crate) mod control;
 pub(crate) mod dynamic_config;
 pub(crate) mod image;

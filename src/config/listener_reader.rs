@@ -19,13 +19,11 @@ pub(crate) struct ListenerReader<'r, 'a> {
 
 impl<'a> Reader<'a> {
     /// The settings as the listener of this name has them, whatever its letters' case.
-    #[cfg_attr(not(test), allow(dead_code, reason = "read as soon as listeners are protected"))]
     pub(crate) fn of_listener<'r>(&'r self, listener: &str) -> ListenerReader<'r, 'a> {
         ListenerReader { reader: self, prefixes: vec![format!("{PREFIX}{}.", listener.to_lowercase())] }
     }
 }
 
-#[allow(dead_code, reason = "each is there for the next setting that a listener has")]
 impl<'r, 'a> ListenerReader<'r, 'a> {
     /// The same for one mechanism of the listener.
     pub(crate) fn of_mechanism(&self, mechanism: &str) -> ListenerReader<'r, 'a> {
@@ -46,6 +44,7 @@ impl<'r, 'a> ListenerReader<'r, 'a> {
     }
 
     /// What was given, with its source; `None` if only the default is left.
+    #[cfg(test)]
     pub(crate) fn given(&self, name: &str) -> Option<Given> {
         self.reader.given(&self.in_force(name))
     }

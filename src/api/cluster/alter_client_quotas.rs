@@ -14,19 +14,16 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_client_quotas_request::{EntryData, OpData};
 use kafka_protocol::messages::alter_client_quotas_response::{EntityData as AnsweredEntity, EntryData as Answered};
 use kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
-use tracing::warn;
 
 use crate::api::authorization::Authorization;
 use crate::api::context::{Handles, RequestContext};
 use crate::api::handler::{Handler, Reply};
+use crate::api::shared::changes::invalid_request;
 use crate::api::shared::quota_entity::{Limit, QuotaEntity};
 use crate::api::shared::refusal::{Refusal, wire_outcome};
-use crate::cluster::admin::AdminError;
+use crate::api::shared::stored;
 use crate::cluster::znodes::config::Overrides;
 use crate::types::acl::{Operation, ResourceType};
-
-/// How often a change is tried while others change the same.
-const ATTEMPTS: usize = 5;
 
 /// AlterClientQuotas.
 #[derive(Debug)]
@@ -56,28 +53,15 @@ impl Handler for AlterClientQuotas {
     }
 }
 
-/// Tries several times if others change the same meanwhile.
 async fn alter(handles: &Handles, entry: &EntryData, validate_only: bool) -> Result<(), Refusal> {
     let parts = entry.entity.iter().map(|part| (part.entity_type.as_str(), part.entity_name.as_deref()));
     let named = QuotaEntity::read(parts)?;
     let entity = named.stored().await?;
-    for attempt in 1.. {
-        let existing = handles.admin.read_overrides(&entity).await?;
-        let overrides = changed(&named, existing.overrides.clone(), &entry.ops)?;
-        if validate_only || overrides == existing.overrides {
-            return Ok(());
-        }
-        match handles.admin.set_overrides(&entity, &existing, overrides).await {
-            Ok(()) => break,
-            Err(AdminError::Raced(_)) if attempt < ATTEMPTS => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if let Err(error) = handles.dynamic_config.reload_quotas(&[entity]).await {
-        // It is stored, and the feed tells this broker as it tells the others.
-        warn!(%error, "new limits hold once the store can be read");
-    }
-    Ok(())
+    let changed = |limits: &Overrides| {
+        let changed = changed(&named, limits.clone(), &entry.ops)?;
+        Ok(Some(changed).filter(|changed| !validate_only && changed != limits))
+    };
+    stored::change(handles, &entity, changed).await
 }
 
 fn changed(entity: &QuotaEntity, mut overrides: Overrides, ops: &[OpData]) -> Result<Overrides, Refusal> {
@@ -87,14 +71,13 @@ fn changed(entity: &QuotaEntity, mut overrides: Overrides, ops: &[OpData]) -> Re
             overrides.remove(key);
             continue;
         }
-        let refused = |why: String| Refusal::new(ResponseError::InvalidRequest, why);
-        let limit = entity.limit(key).ok_or_else(|| refused(format!("Invalid configuration key {key}")))?;
+        let limit = entity.limit(key).ok_or_else(|| invalid_request(format!("Invalid configuration key {key}")))?;
         let value = match limit {
             Limit::Double(_) => Some(java_double(op.value)),
             Limit::Long(_) | Limit::Int(_) => whole(op.value).map(|number| number.to_string()),
         };
         let kind = limit.type_name();
-        let value = value.ok_or_else(|| refused(format!("Configuration {key} must be a {kind} value")))?;
+        let value = value.ok_or_else(|| invalid_request(format!("Configuration {key} must be a {kind} value")))?;
         overrides.insert(key.to_owned(), value);
     }
     Ok(overrides)

@@ -19,9 +19,11 @@ use kafka_protocol::messages::{DescribeClientQuotasRequest, DescribeClientQuotas
 use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
-use crate::api::shared::quota_entity::{self, Name, QuotaEntity};
+use crate::api::shared::changes::invalid_request;
+use crate::api::shared::quota_entity::{self, QuotaEntity};
 use crate::api::shared::refusal::Refusal;
 use crate::api::shared::strings::{opt_text, text};
+use crate::cluster::znodes::config::EntityName;
 use crate::types::acl::{Operation, ResourceType};
 
 /// DescribeClientQuotas.
@@ -61,7 +63,7 @@ impl Handler for DescribeClientQuotas {
 /// What a component asks of its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Match {
-    Exactly(Name),
+    Exactly(EntityName),
     Any,
 }
 
@@ -83,26 +85,26 @@ impl Filter {
                 quota_entity::USER => (&mut filter.user, "user"),
                 quota_entity::CLIENT => (&mut filter.client, "client-id"),
                 quota_entity::IP => (&mut filter.ip, "ip"),
-                "" => return Err(invalid("Unexpected empty filter component entity type")),
+                "" => return Err(invalid_request("Unexpected empty filter component entity type")),
                 other => {
                     let why = format!("Custom entity type '{other}' not supported");
                     return Err(Refusal::new(ResponseError::UnsupportedVersion, why));
                 }
             };
             let wanted = match component.match_type {
-                0 => {
-                    Match::Exactly(Name::Named(component._match.as_ref().map(ToString::to_string).unwrap_or_default()))
-                }
-                1 => Match::Exactly(Name::Default),
+                0 => Match::Exactly(EntityName::Named(
+                    component._match.as_ref().map(ToString::to_string).unwrap_or_default(),
+                )),
+                1 => Match::Exactly(EntityName::Default),
                 2 => Match::Any,
-                other => return Err(invalid(format!("Unexpected match type: {other}"))),
+                other => return Err(invalid_request(format!("Unexpected match type: {other}"))),
             };
             if place.replace(wanted).is_some() {
-                return Err(invalid(format!("Duplicate {kind} filter component entity type")));
+                return Err(invalid_request(format!("Duplicate {kind} filter component entity type")));
             }
         }
         if filter.ip.is_some() && (filter.user.is_some() || filter.client.is_some()) {
-            return Err(invalid(
+            return Err(invalid_request(
                 "Invalid entity filter component combination, IP filter component should not be used with user or \
                  clientId filter component.",
             ));
@@ -111,7 +113,7 @@ impl Filter {
     }
 
     fn matches(&self, entity: &QuotaEntity) -> bool {
-        let one = |wanted: &Option<Match>, name: &Option<Name>| match (wanted, name) {
+        let one = |wanted: &Option<Match>, name: &Option<EntityName>| match (wanted, name) {
             (None, name) => name.is_none() || !self.strict,
             (Some(Match::Any), name) => name.is_some(),
             (Some(Match::Exactly(wanted)), name) => name.as_ref() == Some(wanted),
@@ -120,16 +122,20 @@ impl Filter {
     }
 }
 
-fn entry(entity: &QuotaEntity, values: Vec<(&'static str, f64)>) -> EntryData {
-    let named = entity
-        .parts()
-        .map(|(kind, name)| EntityData::default().with_entity_type(text(kind)).with_entity_name(opt_text(name.wire())));
-    let values = values.into_iter().map(|(key, value)| ValueData::default().with_key(text(key)).with_value(value));
-    EntryData::default().with_entity(named.collect()).with_values(values.collect())
+/// Null stands for the default.
+fn wire_name(name: &EntityName) -> Option<&str> {
+    match name {
+        EntityName::Default => None,
+        EntityName::Named(name) => Some(name),
+    }
 }
 
-fn invalid(why: impl Into<String>) -> Refusal {
-    Refusal::new(ResponseError::InvalidRequest, why)
+fn entry(entity: &QuotaEntity, values: Vec<(&'static str, f64)>) -> EntryData {
+    let named = entity.parts().map(|(kind, name)| {
+        EntityData::default().with_entity_type(text(kind)).with_entity_name(opt_text(wire_name(name)))
+    });
+    let values = values.into_iter().map(|(key, value)| ValueData::default().with_key(text(key)).with_value(value));
+    EntryData::default().with_entity(named.collect()).with_values(values.collect())
 }
 
 #[cfg(test)]
@@ -140,20 +146,20 @@ mod tests {
         ComponentData::default().with_entity_type(text(kind)).with_match_type(match_type).with_match(opt_text(name))
     }
 
-    fn entity(user: Option<Name>, client: Option<Name>) -> QuotaEntity {
+    fn entity(user: Option<EntityName>, client: Option<EntityName>) -> QuotaEntity {
         QuotaEntity { user, client, ip: None }
     }
 
     #[test]
     fn an_entity_matches_if_all_components_do() {
-        let alice = || Some(Name::Named("alice".into()));
-        let app = || Some(Name::Named("app".into()));
+        let alice = || Some(EntityName::Named("alice".into()));
+        let app = || Some(EntityName::Named("app".into()));
         let all = [
             entity(alice(), None),
             entity(alice(), app()),
             entity(None, app()),
-            entity(None, Some(Name::Default)),
-            QuotaEntity { ip: Some(Name::Default), ..entity(None, None) },
+            entity(None, Some(EntityName::Default)),
+            QuotaEntity { ip: Some(EntityName::Default), ..entity(None, None) },
         ];
         let found = |components: &[ComponentData], strict| -> Vec<usize> {
             let filter = Filter::read(components, strict).expect("a filter");

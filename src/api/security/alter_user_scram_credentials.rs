@@ -22,21 +22,17 @@ use kafka_protocol::messages::alter_user_scram_credentials_request::{
 };
 use kafka_protocol::messages::alter_user_scram_credentials_response::AlterUserScramCredentialsResult;
 use kafka_protocol::messages::{AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse};
-use tracing::warn;
 
 use crate::api::authorization::Authorization;
-use crate::api::context::{Handles, RequestContext};
+use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
 use crate::api::security::describe_user_scram_credentials::MECHANISMS;
 use crate::api::shared::refusal::{Refusal, wire_outcome};
+use crate::api::shared::stored;
 use crate::api::shared::strings::text;
-use crate::cluster::admin::AdminError;
-use crate::cluster::znodes::config::{Entity, Overrides, sanitized};
+use crate::cluster::znodes::config::{Entity, Overrides};
 use crate::security::sasl::credential::{ITERATIONS_MAX, ITERATIONS_MIN, ScramCredential, ScramHash};
 use crate::types::acl::{Operation, ResourceType};
-
-/// How often a change is tried while others change the same user.
-const ATTEMPTS: usize = 5;
 
 pub(crate) struct AlterUserScramCredentials;
 
@@ -62,7 +58,12 @@ impl Handler for AlterUserScramCredentials {
         for (user, planned) in plan(&req) {
             let result = match planned {
                 _ if refused.is_some() => refused.clone().map_or(Ok(()), Err),
-                Ok(changes) => alter(&ctx.handles, user, &changes).await,
+                Ok(changes) => {
+                    stored::change(&ctx.handles, &Entity::user(user), |settings| {
+                        changed(settings.clone(), &changes).map(Some)
+                    })
+                    .await
+                }
                 Err(refusal) => Err(refusal),
             };
             let (code, message) = wire_outcome(result);
@@ -150,25 +151,6 @@ fn check_user(name: &str, mechanism: i8) -> Result<(), Refusal> {
         Some(_) => Ok(()),
         None => Err(Refusal::new(ResponseError::UnsupportedSaslMechanism, "Unknown SCRAM mechanism")),
     }
-}
-
-/// Tries several times if others change the same user meanwhile.
-async fn alter(handles: &Handles, user: &str, changes: &Changes) -> Result<(), Refusal> {
-    let entity = Entity::user(user);
-    for attempt in 1.. {
-        let existing = handles.admin.read_overrides(&entity).await?;
-        let settings = changed(existing.overrides.clone(), changes)?;
-        match handles.admin.set_overrides(&entity, &existing, settings).await {
-            Ok(()) => break,
-            Err(AdminError::Raced(_)) if attempt < ATTEMPTS => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if let Err(error) = handles.dynamic_config.reload_users(&[sanitized(user)]).await {
-        // It is stored, and the feed tells this broker as it tells the others.
-        warn!(user, %error, "new credentials hold once the store can be read");
-    }
-    Ok(())
 }
 
 fn changed(mut settings: Overrides, changes: &Changes) -> Result<Overrides, Refusal> {

@@ -136,7 +136,7 @@ async fn alter_one(
     let reloaded = match &entity {
         Entity::Topic(name) => handles.dynamic_config.reload_topics(&[TopicName::new(name)]).await,
         Entity::Broker(_) => handles.dynamic_config.reload_brokers().await,
-        others => handles.dynamic_config.reload_quotas(std::slice::from_ref(others)).await,
+        others => handles.dynamic_config.reload_entities(std::slice::from_ref(others)).await,
     };
     if let Err(error) = reloaded {
         // It is stored, and the feed tells this broker as it tells the others.

@@ -52,7 +52,7 @@ pub(super) fn check_is_me(me: BrokerId, name: &str) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn invalid_request(message: impl Into<String>) -> Refusal {
+pub(in crate::api) fn invalid_request(message: impl Into<String>) -> Refusal {
     Refusal::new(ResponseError::InvalidRequest, message)
 }
 

@@ -12,6 +12,7 @@ pub(super) mod loggers;
 pub(super) mod quota_entity;
 pub(super) mod refusal;
 pub(super) mod repeated;
+pub(super) mod stored;
 pub(super) mod strings;
 mod throttle;
 pub(super) mod verification;

@@ -4,43 +4,14 @@
 
 use std::net::ToSocketAddrs;
 
-use kafka_protocol::ResponseError;
-
+use super::changes::invalid_request;
 use super::refusal::Refusal;
-use crate::cluster::znodes::config::{DEFAULT_ENTITY, Entity, Overrides, desanitized, sanitized};
+use crate::cluster::znodes::config::{Entity, EntityName, Overrides};
 use crate::task;
 
 pub(in crate::api) const USER: &str = "user";
 pub(in crate::api) const CLIENT: &str = "client-id";
 pub(in crate::api) const IP: &str = "ip";
-
-/// One part of an entity.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::api) enum Name {
-    /// All that have no limits of their own; null on the wire.
-    Default,
-    Named(String),
-}
-
-impl Name {
-    pub(in crate::api) fn wire(&self) -> Option<&str> {
-        match self {
-            Self::Default => None,
-            Self::Named(name) => Some(name),
-        }
-    }
-
-    fn in_path(&self) -> String {
-        match self {
-            Self::Default => DEFAULT_ENTITY.to_owned(),
-            Self::Named(name) => sanitized(name),
-        }
-    }
-
-    fn from_path(path: &str) -> Option<Self> {
-        if path == DEFAULT_ENTITY { Some(Self::Default) } else { desanitized(path).map(Self::Named) }
-    }
-}
 
 /// A limit, by the type of its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,9 +49,9 @@ const OF_IPS: &[Limit] = &[Limit::Int("connection_creation_rate")];
 /// A user, a client, a user's client, or an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::api) struct QuotaEntity {
-    pub(in crate::api) user: Option<Name>,
-    pub(in crate::api) client: Option<Name>,
-    pub(in crate::api) ip: Option<Name>,
+    pub(in crate::api) user: Option<EntityName>,
+    pub(in crate::api) client: Option<EntityName>,
+    pub(in crate::api) ip: Option<EntityName>,
 }
 
 impl QuotaEntity {
@@ -92,19 +63,19 @@ impl QuotaEntity {
                 USER => &mut entity.user,
                 CLIENT => &mut entity.client,
                 IP => &mut entity.ip,
-                other => return Err(invalid(format!("Unhandled client quota entity type: {other}"))),
+                other => return Err(invalid_request(format!("Unhandled client quota entity type: {other}"))),
             };
             if name == Some("") {
-                return Err(invalid(format!("Empty {kind} not supported")));
+                return Err(invalid_request(format!("Empty {kind} not supported")));
             }
-            *place = Some(name.map_or(Name::Default, |name| Name::Named(name.to_owned())));
+            *place = Some(name.map_or(EntityName::Default, |name| EntityName::Named(name.to_owned())));
         }
         if entity == Self::default() {
-            return Err(invalid("Invalid empty client quota entity"));
+            return Err(invalid_request("Invalid empty client quota entity"));
         }
         if entity.ip.is_some() && (entity.user.is_some() || entity.client.is_some()) {
             let why = "Invalid quota entity combination, IP entity should not be used with user/client ID entity.";
-            return Err(invalid(why));
+            return Err(invalid_request(why));
         }
         Ok(entity)
     }
@@ -112,10 +83,10 @@ impl QuotaEntity {
     /// Where its limits lie in the store. Looks up the host that an address may be named by.
     pub(in crate::api) async fn stored(&self) -> Result<Entity, Refusal> {
         let entity = self.entity()?;
-        if let (Entity::Ip(host), false) = (&entity, self.ip == Some(Name::Default)) {
+        if let (Entity::Ip(host), false) = (&entity, self.ip == Some(EntityName::Default)) {
             let asked = host.clone();
             if !task::blocking(move || (asked.as_str(), 0).to_socket_addrs().is_ok()).await {
-                return Err(invalid(format!("{host} is not a valid IP or resolvable host.")));
+                return Err(invalid_request(format!("{host} is not a valid IP or resolvable host.")));
             }
         }
         Ok(entity)
@@ -123,17 +94,17 @@ impl QuotaEntity {
 
     fn entity(&self) -> Result<Entity, Refusal> {
         Ok(match (&self.user, &self.client, &self.ip) {
-            (Some(user), Some(client), _) => Entity::UserClient { user: user.in_path(), client: client.in_path() },
-            (Some(user), None, _) => Entity::User(user.in_path()),
-            (None, Some(client), _) => Entity::Client(client.in_path()),
-            (None, None, Some(ip)) => Entity::Ip(ip.in_path()),
-            (None, None, None) => return Err(invalid("Invalid client quota entity type")),
+            (Some(user), Some(client), _) => Entity::UserClient { user: user.path(), client: client.path() },
+            (Some(user), None, _) => Entity::User(user.path()),
+            (None, Some(client), _) => Entity::Client(client.path()),
+            (None, None, Some(ip)) => Entity::Ip(ip.path()),
+            (None, None, None) => return Err(invalid_request("Invalid client quota entity type")),
         })
     }
 
     /// What is stored for; `None`: it has no limits, or its name cannot be read.
     pub(in crate::api) fn of(entity: &Entity) -> Option<Self> {
-        let name = |path: &str| Name::from_path(path).map(Some);
+        let name = |path: &str| EntityName::from_path(path).map(Some);
         Some(match entity {
             Entity::Topic(_) | Entity::Broker(_) => return None,
             Entity::User(user) => Self { user: name(user)?, ..Self::default() },
@@ -144,7 +115,7 @@ impl QuotaEntity {
     }
 
     /// Its parts with their types.
-    pub(in crate::api) fn parts(&self) -> impl Iterator<Item = (&'static str, &Name)> {
+    pub(in crate::api) fn parts(&self) -> impl Iterator<Item = (&'static str, &EntityName)> {
         let all = [(USER, &self.user), (CLIENT, &self.client), (IP, &self.ip)];
         all.into_iter().filter_map(|(kind, name)| Some((kind, name.as_ref()?)))
     }
@@ -163,10 +134,6 @@ impl QuotaEntity {
 pub(in crate::api) fn limits(entity: &QuotaEntity, overrides: &Overrides) -> Vec<(&'static str, f64)> {
     let value = |limit: &Limit| Some((limit.key(), overrides.get(limit.key())?.trim().parse().ok()?));
     entity.all_limits().iter().filter_map(value).collect()
-}
-
-fn invalid(why: impl Into<String>) -> Refusal {
-    Refusal::new(ResponseError::InvalidRequest, why)
 }
 
 #[cfg(test)]

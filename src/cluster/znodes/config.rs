@@ -72,6 +72,28 @@ pub(crate) fn desanitized(path: &str) -> Option<String> {
     String::from_utf8(name).ok()
 }
 
+/// A user, a client or an address, as paths name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EntityName {
+    /// All that have no settings of their own.
+    Default,
+    Named(String),
+}
+
+impl EntityName {
+    pub(crate) fn path(&self) -> String {
+        match self {
+            Self::Default => DEFAULT_ENTITY.to_owned(),
+            Self::Named(name) => sanitized(name),
+        }
+    }
+
+    /// `None`: the path is no name's.
+    pub(crate) fn from_path(path: &str) -> Option<Self> {
+        if path == DEFAULT_ENTITY { Some(Self::Default) } else { desanitized(path).map(Self::Named) }
+    }
+}
+
 impl Entity {
     /// The user of this name, which is not empty.
     pub(crate) fn user(name: &str) -> Self {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cluster::znodes::config::{DEFAULT_ENTITY, Entity, Overrides, desanitized};
+use crate::cluster::znodes::config::{Entity, EntityName, Overrides};
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,9 +106,11 @@ impl Quotas {
 }
 
 fn place(entity: &Entity) -> Option<Place> {
-    let whom = |path: &str| match path {
-        DEFAULT_ENTITY => Some(Whom::Default),
-        path => desanitized(path).map(|name| Whom::Named(name.into())),
+    let whom = |path: &str| {
+        Some(match EntityName::from_path(path)? {
+            EntityName::Default => Whom::Default,
+            EntityName::Named(name) => Whom::Named(name.into()),
+        })
     };
     Some(match entity {
         Entity::User(user) => Place { user: whom(user)?, client: Whom::Any },
@@ -121,6 +123,7 @@ fn place(entity: &Entity) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::znodes::config::DEFAULT_ENTITY;
 
     #[test]
     fn limits_come_from_where_they_are_stored() {
