@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients tools transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization
+.PHONY: help setup run build test lint check compat clients clients-secure tools tools-compare transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -47,6 +47,16 @@ clients: ## the word list through stock clients of six makers against a fresh kl
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) KLAMM_BROKERS=$(or $(BROKERS),1) compat-tests/run clients
+
+clients-secure: ## the same clients over TLS, by PLAIN, SCRAM, OAUTHBEARER and certificates, one row each (CLIENTS="kcat sarama"); about 4 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run clients --secure
+
+tools-compare: ## some 220 calls of Apache Kafka's scripts against Apache Kafka 3.9.1 and klamm, and what differs; about 10 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run tools.compare
 
 tools: ## Apache Kafka's command line tools, 3.9 and 4.1, against a fresh klamm, one row each; about 2 minutes
 	@scripts/setup.sh build test compat

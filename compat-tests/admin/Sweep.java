@@ -56,8 +56,18 @@ public class Sweep {
         cluster();
         security();
         partitions();
+        newer();
         deletions();
         System.exit(0);
+    }
+
+    /** What only newer clients can ask. */
+    static void newer() throws Exception {
+        try {
+            Class.forName("Sweep41").getMethod("calls").invoke(null);
+        } catch (ClassNotFoundException e) {
+            System.err.println("an older client");
+        }
     }
 
     // ---- printing

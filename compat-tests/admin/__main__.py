@@ -3,8 +3,9 @@
 `Sweep.java` makes the calls. A call that differs passes if `differences.tsv` names it with a reason; one that is named there
 and does not differ fails, so that the list stays true.
 
-    make admin                    both brokers are started; the table of what differs
-    compat-tests/run admin --all  prints every line of both
+    make admin                              both brokers are started; the table of what differs
+    compat-tests/run admin --all            prints every line of both
+    compat-tests/run admin --client 4.1.0   the Admin of that version, with the methods that it brought (Sweep41.java)
 """
 
 import argparse
@@ -58,10 +59,12 @@ def compare(kafka, klamm, known, everything):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--client", default=VERSION)
     arguments = parser.parse_args()
-    libs = f"{kafka_path(VERSION)}/libs/*"
+    libs = f"{kafka_path(arguments.client)}/libs/*"
+    sources = [HERE / "Sweep.java"] + ([HERE / "Sweep41.java"] if arguments.client.startswith("4.") else [])
     with tempfile.TemporaryDirectory(prefix="klamm-admin-") as classes:
-        subprocess.run(["javac", "-nowarn", "-Xlint:none", "-cp", libs, "-d", classes, HERE / "Sweep.java"], check=True)
+        subprocess.run(["javac", "-nowarn", "-Xlint:none", "-cp", libs, "-d", classes, *sources], check=True)
         found = {}
         for broker in (Kafka(SETTINGS, version=VERSION), Klamm(SETTINGS)):
             try:

@@ -10,9 +10,12 @@ A client is a folder with two programs:
   run       one round: $BOOTSTRAP $TOPIC $GROUP $CODEC; reads $WORDS ($COUNT lines `key<TAB>value`), writes $OUT alike
 and a file `codecs` with what it supports.
 
+With --secure each client does the same over TLS instead, once for each way to say who it is (`secure.py`).
+
 Environment: CLIENTS="kcat sarama" for only these; and what compat-tests/kit/broker.py says about the broker.
 """
 
+import argparse
 import os
 import pathlib
 import shutil
@@ -21,9 +24,11 @@ import sys
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+from clients import secure
 from kit import words
 from kit.broker import ROOT, chosen
+
+HERE = pathlib.Path(__file__).resolve().parent
 
 ORDER = ["kcat", "kafka-python", "confluent-kafka", "java-console-3.9", "java-console-4.1", "kafkajs", "sarama", "franz-go"]
 SKIP = 77
@@ -67,21 +72,21 @@ def compare(expected, path, who):
         raise RuntimeError(f"{who}: {got[0]} records with checksum {got[1]} instead of {expected[0]} with {expected[1]}")
 
 
-def round_of(client, codec, bootstrap, records, expected, folder):
-    topic, group, out = f"{client}-{codec}", f"group-{client}-{codec}", folder / f"{client}-{codec}.out"
+def round_of(client, name, bootstrap, records, expected, folder, given):
+    """Writes and reads by way of `given`, the environment of the client; kcat looks after it at `bootstrap`."""
+    topic, group, out = f"{client}-{name}", f"group-{client}-{name}", folder / f"{client}-{name}.out"
     environment = dict(
         os.environ,
         CLIENT_CACHE=str(cache() / client),
         ROOT=str(ROOT),
-        BOOTSTRAP=bootstrap,
         TOPIC=topic,
         GROUP=group,
-        CODEC=codec,
         WORDS=str(records),
         COUNT=str(expected[0]),
         OUT=str(out),
+        **given,
     )
-    log = folder / f"{client}-{codec}.log"
+    log = folder / f"{client}-{name}.log"
     with open(log, "wb") as output:
         try:
             subprocess.run(
@@ -118,24 +123,31 @@ def row(verdict, client, note):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--secure", action="store_true")
+    over_tls = parser.parse_args().secure
     wanted = os.environ.get("CLIENTS", "").replace(",", " ").split() or ORDER
     folder = pathlib.Path(tempfile.mkdtemp(prefix="klamm-clients-"))
     failed = 0
     try:
         records = folder / "words"
-        count = words.write(records, int(os.environ.get("WORDS_LIMIT", "0")) or None)
+        limit = int(os.environ.get("WORDS_LIMIT", "0")) or (2000 if over_tls else None)
+        count = words.write(records, limit)
         expected = words.digest(records)
-        with chosen({"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}) as broker:
-            print(f"{count} words per codec, checksum {expected[1]}, against {broker.title}")
+        settings = {"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}
+        keys = secure.Keys(folder / "keys") if over_tls else None
+        with chosen(settings | (keys.settings() if keys else {}), port=keys and keys.plain) as broker:
+            print(f"{count} words per round, checksum {expected[1]}, against {broker.title}")
+            rounds = keys.rounds(broker.bootstrap) if keys else None
             for client in wanted:
-                failed += not one(client, broker.bootstrap, records, expected, folder)
+                failed += not one(client, broker.bootstrap, records, expected, folder, rounds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     sys.exit(1 if failed else 0)
 
 
-def one(client, bootstrap, records, expected, folder):
-    """Whether the client did what it should, or was skipped."""
+def one(client, bootstrap, records, expected, folder, rounds):
+    """Whether the client did what it should, or was skipped. `rounds`: {name: environment}, or None for one per codec."""
     began = time.monotonic()
     try:
         version, missing = prepare(client, folder / f"{client}.prepare.log")
@@ -146,17 +158,19 @@ def one(client, bootstrap, records, expected, folder):
         row("SKIP", client, missing)
         return True
     began = time.monotonic()
-    codecs = (HERE / client / "codecs").read_text().split()
+    if rounds is None:
+        codecs = (HERE / client / "codecs").read_text().split()
+        rounds = {codec: {"BOOTSTRAP": bootstrap, "CODEC": codec} for codec in codecs}
     faults = []
-    for codec in codecs:
+    for name, given in rounds.items():
         try:
-            round_of(client, codec, bootstrap, records, expected, folder)
+            round_of(client, name, bootstrap, records, expected, folder, given)
         except (RuntimeError, subprocess.SubprocessError) as problem:
-            faults.append(f"{codec}: {problem}")
+            faults.append(f"{name}: {problem}")
     if faults:
         row("FAIL", client, f"{version}\n      " + "\n      ".join(faults))
         return False
-    row("PASS", client, f"{version:38} {' '.join(codecs):30} {time.monotonic() - began:5.1f} s")
+    row("PASS", client, f"{version:38} {' '.join(rounds):30} {time.monotonic() - began:5.1f} s")
     return True
 
 

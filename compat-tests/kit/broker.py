@@ -180,10 +180,10 @@ class Elsewhere(Broker):
 
 
 @contextlib.contextmanager
-def chosen(settings=None, keep_log=None):
+def chosen(settings=None, keep_log=None, port=None):
     """The broker that the environment asks for, started; at the end it is stopped and its folder removed.
 
-    `keep_log` is a folder into which the log is copied before.
+    `keep_log` is a folder into which the log is copied before, `port` where it is asked, for settings that name it.
     """
     running, version = os.environ.get("KLAMM_BOOTSTRAP"), os.environ.get("KLAMM_AGAINST")
     several = int(os.environ.get("KLAMM_BROKERS", "1"))
@@ -195,7 +195,7 @@ def chosen(settings=None, keep_log=None):
 
         broker = Several(several, settings, version or "")
     else:
-        broker = Kafka(settings, version=version) if version else Klamm(settings)
+        broker = Kafka(settings, port=port, version=version) if version else Klamm(settings, port=port)
     try:
         broker.start()
         yield broker

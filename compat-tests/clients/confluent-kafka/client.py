@@ -8,6 +8,10 @@ import confluent_kafka
 
 bootstrap, topic, count = os.environ["BOOTSTRAP"], os.environ["TOPIC"], int(os.environ["COUNT"])
 failures = []
+login = {}
+if "LIBRDKAFKA_CONFIG" in os.environ:
+    with open(os.environ["LIBRDKAFKA_CONFIG"]) as config:
+        login = dict(line.rstrip("\n").split("=", 1) for line in config)
 
 
 def delivered(error, _message):
@@ -16,7 +20,7 @@ def delivered(error, _message):
 
 
 producer = confluent_kafka.Producer(
-    {"bootstrap.servers": bootstrap, "compression.codec": os.environ["CODEC"], "enable.idempotence": True}
+    {"bootstrap.servers": bootstrap, "compression.codec": os.environ["CODEC"], "enable.idempotence": True, **login}
 )
 with open(os.environ["WORDS"], "rb") as words:
     for line in words:
@@ -37,6 +41,7 @@ consumer = confluent_kafka.Consumer(
         "group.id": os.environ["GROUP"],
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
+        **login,
     }
 )
 consumer.subscribe([topic])

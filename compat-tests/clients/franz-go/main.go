@@ -5,6 +5,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log"
 	"os"
@@ -12,6 +14,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 var codecs = map[string]kgo.CompressionCodec{
@@ -34,13 +39,46 @@ func check(err error) {
 	}
 }
 
+// login is what a listener over TLS asks for; nothing where there is none.
+func login() []kgo.Opt {
+	if os.Getenv("SECURITY") == "" {
+		return nil
+	}
+	options := []kgo.Opt{kgo.DialTLSConfig(tlsConfig())}
+	user, password := os.Getenv("LOGIN_USER"), os.Getenv("LOGIN_PASSWORD")
+	switch os.Getenv("MECHANISM") {
+	case "PLAIN":
+		options = append(options, kgo.SASL(plain.Auth{User: user, Pass: password}.AsMechanism()))
+	case "SCRAM-SHA-256":
+		options = append(options, kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha256Mechanism()))
+	case "SCRAM-SHA-512":
+		options = append(options, kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha512Mechanism()))
+	case "OAUTHBEARER":
+		options = append(options, kgo.SASL(oauth.Auth{Token: os.Getenv("TOKEN")}.AsMechanism()))
+	}
+	return options
+}
+
+func tlsConfig() *tls.Config {
+	authority, err := os.ReadFile(os.Getenv("CA"))
+	check(err)
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AppendCertsFromPEM(authority)
+	if os.Getenv("KEY") != "" {
+		pair, err := tls.LoadX509KeyPair(os.Getenv("CERTIFICATE"), os.Getenv("KEY"))
+		check(err)
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config
+}
+
 func produce(ctx context.Context) {
-	client, err := kgo.NewClient(
+	client, err := kgo.NewClient(append(login(),
 		kgo.SeedBrokers(os.Getenv("BOOTSTRAP")),
 		kgo.DefaultProduceTopic(os.Getenv("TOPIC")),
 		kgo.AllowAutoTopicCreation(),
 		kgo.ProducerBatchCompression(codecs[os.Getenv("CODEC")]),
-	)
+	)...)
 	check(err)
 	defer client.Close()
 	words, err := os.Open(os.Getenv("WORDS"))
@@ -53,13 +91,13 @@ func produce(ctx context.Context) {
 }
 
 func consume(ctx context.Context, count int) {
-	client, err := kgo.NewClient(
+	client, err := kgo.NewClient(append(login(),
 		kgo.SeedBrokers(os.Getenv("BOOTSTRAP")),
 		kgo.ConsumerGroup(os.Getenv("GROUP")),
 		kgo.ConsumeTopics(os.Getenv("TOPIC")),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(),
-	)
+	)...)
 	check(err)
 	defer client.Close()
 	file, err := os.Create(os.Getenv("OUT"))

@@ -6,7 +6,21 @@ CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy');
 
 const { BOOTSTRAP, TOPIC, GROUP, CODEC, WORDS, COUNT, OUT } = process.env;
 const compression = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy }[CODEC];
-const kafka = new Kafka({ clientId: 'round', brokers: [BOOTSTRAP], logLevel: logLevel.ERROR });
+
+// What a listener over TLS asks for; nothing where there is none.
+function login() {
+  const { SECURITY, MECHANISM, LOGIN_USER, LOGIN_PASSWORD, TOKEN, CA, CERTIFICATE, KEY } = process.env;
+  if (!SECURITY) return {};
+  const ca = [fs.readFileSync(CA, 'utf8')];
+  if (SECURITY === 'SSL') {
+    return { ssl: { ca, cert: fs.readFileSync(CERTIFICATE, 'utf8'), key: fs.readFileSync(KEY, 'utf8') } };
+  }
+  const sasl = { mechanism: MECHANISM.toLowerCase(), username: LOGIN_USER, password: LOGIN_PASSWORD };
+  if (MECHANISM === 'OAUTHBEARER') sasl.oauthBearerProvider = async () => ({ value: TOKEN });
+  return { ssl: { ca }, sasl };
+}
+
+const kafka = new Kafka({ clientId: 'round', brokers: [BOOTSTRAP], logLevel: logLevel.ERROR, ...login() });
 
 async function produce() {
   const producer = kafka.producer();

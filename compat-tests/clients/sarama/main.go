@@ -5,6 +5,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/xdg-go/scram"
 )
 
 var codecs = map[string]sarama.CompressionCodec{
@@ -30,11 +33,69 @@ func main() {
 	config.Net.MaxOpenRequests = 1
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
 	config.Consumer.Offsets.AutoCommit.Enable = false
+	secure(config)
 	count, err := strconv.Atoi(os.Getenv("COUNT"))
 	check(err)
 	produce(config, count)
 	consume(config, count)
 }
+
+type token string
+
+func (t token) Token() (*sarama.AccessToken, error) { return &sarama.AccessToken{Token: string(t)}, nil }
+
+// secure sets what a listener over TLS asks for; nothing where there is none.
+func secure(config *sarama.Config) {
+	if os.Getenv("SECURITY") == "" {
+		return
+	}
+	config.Net.TLS.Enable, config.Net.TLS.Config = true, tlsConfig()
+	mechanism := os.Getenv("MECHANISM")
+	if mechanism == "" {
+		return
+	}
+	sasl := &config.Net.SASL
+	sasl.Enable, sasl.Handshake, sasl.Mechanism = true, true, sarama.SASLMechanism(mechanism)
+	sasl.User, sasl.Password = os.Getenv("LOGIN_USER"), os.Getenv("LOGIN_PASSWORD")
+	switch mechanism {
+	case sarama.SASLTypeOAuth:
+		sasl.TokenProvider = token(os.Getenv("TOKEN"))
+	case sarama.SASLTypeSCRAMSHA256:
+		sasl.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA256} }
+	case sarama.SASLTypeSCRAMSHA512:
+		sasl.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA512} }
+	}
+}
+
+func tlsConfig() *tls.Config {
+	authority, err := os.ReadFile(os.Getenv("CA"))
+	check(err)
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AppendCertsFromPEM(authority)
+	if os.Getenv("KEY") != "" {
+		pair, err := tls.LoadX509KeyPair(os.Getenv("CERTIFICATE"), os.Getenv("KEY"))
+		check(err)
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config
+}
+
+// scramClient is sarama's seam over the package that its own examples take.
+type scramClient struct {
+	hash         scram.HashGeneratorFcn
+	conversation *scram.ClientConversation
+}
+
+func (c *scramClient) Begin(user, password, authorization string) error {
+	client, err := c.hash.NewClient(user, password, authorization)
+	if err == nil {
+		c.conversation = client.NewConversation()
+	}
+	return err
+}
+
+func (c *scramClient) Step(challenge string) (string, error) { return c.conversation.Step(challenge) }
+func (c *scramClient) Done() bool                            { return c.conversation.Done() }
 
 func check(err error) {
 	if err != nil {

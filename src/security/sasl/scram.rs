@@ -101,7 +101,8 @@ fn challenge(
 
 fn conclude(hash: ScramHash, challenged: &Challenged, message: &[u8]) -> Result<Authenticated, Refused> {
     let last = ClientFinal::parse(message).ok_or(Refused::Hidden("a malformed final message"))?;
-    if last.nonce != challenged.nonce {
+    // librdkafka 2.0 and older repeat their own part before it. Kafka 3.9 lets them, and the proof covers what was sent.
+    if !last.nonce.ends_with(&challenged.nonce) {
         return Err(Refused::Hidden("another nonce"));
     }
     // Java's client leaves the authorization id out the second time.
@@ -349,6 +350,20 @@ mod tests {
         assert!(proof.is_proved_by(&done.token));
         let wrong = client.prove(challenged.server_first.as_bytes(), "p").expect("a proof");
         assert_eq!(conclude(hash, &challenged, &wrong.message), Err(Refused::Hidden("a wrong password")));
+    }
+
+    /// `ScramSaslServer` of 3.9.1 asks how the nonce ends.
+    #[test]
+    fn a_client_may_repeat_its_part_of_the_nonce() {
+        let hash = ScramHash::Sha256;
+        let challenged = challenged(FIRST).expect("a challenge");
+        let without_proof = format!("c=biws,r=rOprNGfwEbeRWgbNEkqO{}", challenged.nonce);
+        let salted = hash.salted_password("pencil", &challenged.credential.salt, NonZeroU32::new(4096).expect("not 0"));
+        let client_key = hash.hmac(&salted, b"Client Key");
+        let message = auth_message(&challenged.client_first_bare, SERVER_FIRST, &without_proof);
+        let signature = hash.hmac(&hash.digest(&client_key), message.as_bytes());
+        let proof = BASE64.encode(xor(&client_key, &signature).expect("as long"));
+        assert!(conclude(hash, &challenged, format!("{without_proof},p={proof}").as_bytes()).is_ok());
     }
 
     #[test]
