@@ -20,7 +20,7 @@ use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::storage::SharedLogDir;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
-use crate::types::BrokerId;
+use crate::types::{BrokerId, TopicPartition};
 
 /// Why a log directory cannot be used. Nothing in it was touched.
 #[derive(Debug, thiserror::Error)]
@@ -201,6 +201,12 @@ impl Dirs {
             may_lack_ends,
         })
         .collect()
+    }
+
+    /// The partitions that have logs here, strays included.
+    pub(super) fn partitions(&self) -> Vec<TopicPartition> {
+        let found = self.dirs.iter().flat_map(|(dir, _)| dir.partitions());
+        found.map(|(id, _)| TopicPartition { topic: id.topic, partition: id.partition }).collect()
     }
 
     /// The first of those that have never been a broker's.

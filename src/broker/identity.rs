@@ -12,18 +12,21 @@ use super::refused::{StartError, failed};
 use super::seams::Embedded;
 use crate::clock::SharedClock;
 use crate::cluster::control::{Endpoint, LiveBroker};
+use crate::cluster::epochs_before;
 use crate::cluster::registration::{self, OwnSessions, Registrar, SharedBrokerEpoch};
 use crate::config::{self, Config};
 use crate::coordination::SharedCoordination;
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
 use crate::task;
-use crate::types::{BrokerId, TopicId};
+use crate::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 /// Who this broker is.
 pub(super) struct Identity {
     pub(super) broker_id: BrokerId,
     pub(super) cluster_id: Arc<str>,
+    /// Leader epochs of the partitions here before this process registers; asked where their logs may lack their ends.
+    pub(super) epochs_before: Vec<(TopicPartition, LeaderEpoch)>,
 }
 
 pub(super) async fn coordinate(
@@ -79,7 +82,12 @@ pub(super) async fn identify(
     }
     dirs.claim(broker_id, &cluster_id).map_err(failed)?;
     registration::ensure_top_level_paths(store, broker_id).await.map_err(failed)?;
-    Ok(Identity { broker_id, cluster_id: Arc::from(cluster_id) })
+    // The embedded tree may have lost its end with the logs, and says nothing certain then.
+    let epochs_before = match dirs.is_same_boot() || config.zookeeper.is_none() {
+        true => Vec::new(),
+        false => epochs_before::read(store, dirs.partitions()).await.map_err(failed)?,
+    };
+    Ok(Identity { broker_id, cluster_id: Arc::from(cluster_id), epochs_before })
 }
 
 /// Refuses log directories of a cluster beside an agreed store that holds none. An empty tree knows no topics, so that

@@ -107,6 +107,7 @@ impl Parts {
         let of_replicas = dirs.for_replicas();
         let replicas = task::blocking(move || ReplicaManager::new(surroundings, of_replicas, config_of)).await;
         let replicas = replicas.map_err(failed)?;
+        replicas.know_epochs(identity.epochs_before.clone());
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);

@@ -9,6 +9,7 @@ pub(crate) mod auto_create;
 mod change_notes;
 pub(crate) mod control;
 pub(crate) mod dynamic_config;
+pub(crate) mod epochs_before;
 pub(crate) mod image;
 pub(crate) mod placement;
 pub(crate) mod producer_ids;

@@ -30,6 +30,7 @@ use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{self, LogDir, PartitionId, SharedLogDir, Write, WriteSet, keys};
 use crate::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,
+    TopicPartition,
 };
 
 /// What coordinators were told.
@@ -378,6 +379,22 @@ async fn p14_only_a_deletion_makes_a_coordinator_resign() {
     // The next leadership tells that there was a gap; a later epoch of the same one has none.
     let told = ["resigned", "led under 3", "resigned", "led under 4", "led under 5", "resigned"];
     assert_eq!(*bench.told.0.lock(), told.map(|what| format!("__consumer_offsets-0 {what}")));
+}
+
+/// A controller in Java that has seen a broker go and come gives new epochs by itself, and takes a refusal for a failed
+/// directory; so what is new is not refused.
+#[tokio::test]
+async fn a_log_that_may_have_lost_its_end_leads_at_once_if_its_epoch_is_known_to_be_new() {
+    let (bench, t) = (Bench::new().await, id("t", 1));
+    assert_eq!(bench.role(&t, new()).await, Ok(()));
+    for (before, offered, taken) in
+        [(3, 3, Err(ControlError::EndLost)), (3, 4, Ok(())), (5, 4, Err(ControlError::EndLost))]
+    {
+        let bench = Bench::start(bench.disks.clone().map(|disk| disk.reopen()), true).await;
+        bench.replicas.know_epochs(vec![(TopicPartition::new("t", 0), LeaderEpoch(before))]);
+        assert_eq!(bench.role(&t, led(offered)).await, taken, "{before} before, {offered} offered");
+        assert_eq!((bench.leads(&t), bench.replicas.in_doubt()), (taken.is_ok(), usize::from(taken.is_err())));
+    }
 }
 
 /// A log that may have lost its end does not lead under an epoch in which it may have been longer: a reader beyond its

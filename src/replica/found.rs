@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::clock::UnixMs;
 use crate::storage::{Family, LogDir, PartitionId, StorageError, Write, keys};
-use crate::types::{PartitionIndex, TopicId, TopicName};
+use crate::types::{LeaderEpoch, PartitionIndex, TopicId, TopicName};
 
 const STRAY: u8 = 0x87;
 const VERSION: u8 = 1;
@@ -32,12 +32,14 @@ pub(super) struct FoundLog {
     pub(super) stray_since: Option<UnixMs>,
     /// Its end may be lost, as it was last written to under another boot of the machine.
     pub(super) may_lack_end: bool,
+    /// The partition's leader epoch before this process registered, if that was asked.
+    pub(super) epoch_before: Option<LeaderEpoch>,
 }
 
 impl FoundLog {
     /// One that this process made or had open.
     pub(super) fn made(at: usize, family: Family) -> Self {
-        Self { at, family, stray_since: None, may_lack_end: false }
+        Self { at, family, stray_since: None, may_lack_end: false, epoch_before: None }
     }
 }
 
@@ -57,7 +59,7 @@ impl FoundLogs {
         })?;
         for (id, family) in dir.partitions() {
             let stray_since = marks.get(&(id.topic_id, id.partition)).copied();
-            self.logs.insert(id, FoundLog { at, family, stray_since, may_lack_end: may_lack_ends });
+            self.logs.insert(id, FoundLog { at, family, stray_since, may_lack_end: may_lack_ends, epoch_before: None });
         }
         Ok(())
     }
@@ -138,7 +140,10 @@ mod tests {
     fn strays_name_a_topic_only_where_nothing_else_does() {
         let mut found = FoundLogs::default();
         let mut add = |id: &PartitionId, stray_since| {
-            found.logs.insert(id.clone(), FoundLog { at: 0, family: Family(0), stray_since, may_lack_end: false });
+            found.logs.insert(
+                id.clone(),
+                FoundLog { at: 0, family: Family(0), stray_since, may_lack_end: false, epoch_before: None },
+            );
         };
         let (old, new, other) = (id("t", 1, 0), id("t", 2, 0), id("u", 3, 0));
         add(&old, Some(5));

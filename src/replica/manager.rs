@@ -23,7 +23,7 @@ use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
 use crate::metrics::TrafficCounts;
 use crate::storage::{self, LogDir, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
-use crate::types::{BrokerId, PartitionIndex, TopicId, TopicName};
+use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicName, TopicPartition};
 
 /// Settings of one topic that a replica needs.
 #[derive(Debug, Clone)]
@@ -173,6 +173,16 @@ impl ReplicaManager {
             found: Mutex::new(found),
             cleaner: Arc::default(),
         }))
+    }
+
+    /// Notes which leader epochs the tree gave to partitions before this process registered: logs that may have lost
+    /// their ends lead under later ones only. Before the first role.
+    pub(crate) fn know_epochs(&self, before: Vec<(TopicPartition, LeaderEpoch)>) {
+        let before: HashMap<_, _> = before.into_iter().collect();
+        for (id, found) in &mut self.found.lock().logs {
+            let name = TopicPartition { topic: id.topic.clone(), partition: id.partition };
+            found.epoch_before = before.get(&name).copied();
+        }
     }
 
     /// The partition, if this broker has an open replica of it.
@@ -347,7 +357,7 @@ impl ReplicaManager {
         let partition = Partition::new(around, id.clone(), place.family, dir, tail, upkeep, log);
         partition.set_config(config.log, config.min_insync_replicas);
         if end_lost {
-            partition.doubt_its_end();
+            partition.doubt_its_end(place.epoch_before);
         }
         self.found.lock().logs.remove(id);
         Ok(partition)

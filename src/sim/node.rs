@@ -13,6 +13,7 @@ use super::topics::PLACES;
 use crate::clock::{Clock, SharedClock, UnixMs};
 use crate::cluster::control::{BrokerLink, Endpoint, LiveBroker};
 use crate::cluster::dynamic_config::DynamicConfig;
+use crate::cluster::epochs_before;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::registration::{OwnSessions, Registrar, SharedBrokerEpoch};
 use crate::cluster::running_config::RunningConfig;
@@ -29,10 +30,10 @@ use crate::replica::manager::{ReplicaConfig, ReplicaDir, ReplicaManager};
 use crate::replica::session_cache::Sessions;
 use crate::replica::surroundings::Surroundings;
 use crate::replica::testing::fetcher_settings;
-use crate::storage::SharedLogDir;
 use crate::storage::testing::memory::MemoryDir;
+use crate::storage::{LogDir as _, SharedLogDir};
 use crate::task::testing::Process;
-use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicName};
+use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicName, TopicPartition};
 
 /// Copies that an acks=all write needs.
 pub(super) const MIN_INSYNC_REPLICAS: usize = 2;
@@ -128,6 +129,11 @@ impl Boot {
             lag_max: LAG_MAX,
         });
         let replicas = ReplicaManager::new(surroundings, dirs, Arc::new(config)).ok()?;
+        if self.may_lack_ends {
+            let here = self.disk.partitions().into_iter();
+            let here = here.map(|(id, _)| TopicPartition { topic: id.topic, partition: id.partition }).collect();
+            replicas.know_epochs(epochs_before::read(&*store, here).await.ok()?);
+        }
         drop(process.spawn(upkeep(Arc::clone(&replicas), self.chance.clone())));
         let settings = DynamicConfig::start(Arc::clone(&store), self.id, Arc::clone(&self.clock)).await.ok()?;
         let epoch = SharedBrokerEpoch::default();

@@ -238,9 +238,10 @@ impl Partition {
         self.state.lock().role.clone()
     }
 
-    /// The log may have lost its end: see [`NotTaken::EndLost`]. Before it takes its first role.
-    pub(crate) fn doubt_its_end(&self) {
-        self.state.lock().end = End::InDoubt;
+    /// The log may have lost its end: see [`NotTaken::EndLost`]. Before it takes its first role. `before`: the leader
+    /// epoch that the partition had when this process had no part in it yet; without it the first one is refused.
+    pub(crate) fn doubt_its_end(&self, before: Option<LeaderEpoch>) {
+        self.state.lock().end = End::InDoubt(before);
     }
 
     /// Whether it was asked to lead and waits for a later epoch to do so.

@@ -28,7 +28,8 @@ pub(crate) enum NotTaken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Whole,
-    InDoubt,
+    /// What it led under before lies at or below this epoch, where that is known.
+    InDoubt(Option<LeaderEpoch>),
     /// Asked to lead under this epoch at most, and refused.
     Refused(LeaderEpoch),
 }
@@ -37,14 +38,14 @@ impl End {
     /// A role that is taken: leading, under this epoch, without a leader, or following one.
     pub(super) fn take(&mut self, role: &Role, leading: bool) -> Result<(), NotTaken> {
         match *self {
-            Self::InDoubt if leading => {
+            Self::InDoubt(before) if leading && before.is_none_or(|before| role.leader_epoch <= before) => {
                 *self = Self::Refused(role.leader_epoch);
                 Err(NotTaken::EndLost)
             }
             Self::Refused(refused) if leading && role.leader_epoch <= refused => Err(NotTaken::EndLost),
             // A follower learns from its leader where its log ends; without a leader nothing is decided.
-            Self::InDoubt | Self::Refused(_) if role.leader.is_none() => Ok(()),
-            Self::Whole | Self::InDoubt | Self::Refused(_) => {
+            Self::InDoubt(_) | Self::Refused(_) if role.leader.is_none() => Ok(()),
+            Self::Whole | Self::InDoubt(_) | Self::Refused(_) => {
                 *self = Self::Whole;
                 Ok(())
             }

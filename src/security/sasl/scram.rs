@@ -101,7 +101,7 @@ fn challenge(
 
 fn conclude(hash: ScramHash, challenged: &Challenged, message: &[u8]) -> Result<Authenticated, Refused> {
     let last = ClientFinal::parse(message).ok_or(Refused::Hidden("a malformed final message"))?;
-    // librdkafka 2.0 and older repeat their own part before it. Kafka 3.9 lets them, and the proof covers what was sent.
+    // librdkafka 2.0 and older repeat their own part before it. Kafka 3.9 lets them; the proof covers what was sent.
     if !last.nonce.ends_with(&challenged.nonce) {
         return Err(Refused::Hidden("another nonce"));
     }
