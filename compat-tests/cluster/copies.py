@@ -1,6 +1,7 @@
 """R15: records copied exactly once, by transactions, while brokers die."""
 
 import functools
+import os
 import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -12,6 +13,8 @@ from history.model import History, value_of
 from history.rules import check
 
 TIMEOUT_MS = 20_000
+# KLAMM_COPIER_DEBUG=eos,protocol has librdkafka tell on stderr what the copiers' producers do.
+DEBUG = {"debug": words} if (words := os.environ.get("KLAMM_COPIER_DEBUG")) else {}
 
 
 class Copier(Task):
@@ -31,7 +34,7 @@ class Copier(Task):
         self.producer = Producer({
             **PATIENT, "bootstrap.servers": self.bootstrap, "transactional.id": f"{self.target}-{self.name}", "linger.ms": 2,
             "transaction.timeout.ms": TIMEOUT_MS, "request.timeout.ms": REQUEST_MS, "socket.timeout.ms": 2 * REQUEST_MS,
-            "retry.backoff.ms": 50,
+            "retry.backoff.ms": 50, **DEBUG,
         })  # fmt: skip
         self.producer.init_transactions(60)
         settings = {**consumer_settings(self.bootstrap, self.group, "rc"), "auto.offset.reset": "earliest"}
