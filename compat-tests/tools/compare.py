@@ -28,6 +28,7 @@ VERSION = "3.9.1"
 LIMIT_SECONDS = 120
 SETTINGS = {
     "num.partitions": "2",
+    "zookeeper.session.timeout.ms": "6000",
     "group.initial.rebalance.delay.ms": "0",
     "authorizer.class.name": "kafka.security.authorizer.AclAuthorizer",
     "super.users": "User:ANONYMOUS",
@@ -64,6 +65,13 @@ MASKS = [
     # Which of its partitions a group's commits go to depends on what it sends, their number on time.
     (r"(__consumer_offsets|__transaction_state):(\d+):\d+", r"\1:\2:N"),
     (r"(__consumer_offsets|__transaction_state)( \d+){2,}.*", r"\1 N"),
+    (r"tries=\d+|after \d+ attempt", "tries"),
+    # Producer ids come in blocks of a thousand; a broker that has had another life begins another.
+    (r"^(\S*tid\s+1)\s+\d+(.*?)(\s+\d+)?$", r"\1 ID\2"),
+    (r"^(1\s+tid)\s+\d+(.*MILLIS).*", r"\1 ID\2"),
+    (r"^\d+(\s+\d+\s+-1\s+\d+\s+MILLIS)", r"ID\1"),
+    # In the order of a hash table.
+    (r"requested consumer groups \(.*\)", "requested consumer groups (…)"),
     (r"\s+$", ""),
     (r"[ \t]+", " "),
     (r"-{5,}", "-----"),
@@ -123,7 +131,10 @@ class Asked:
         label, script, arguments, given = call
         words = shlex.split(arguments[0]) if arguments else []
         words = [word.replace("{at}", self.broker.bootstrap).replace("{dir}", str(self.folder)) for word in words]
-        command = [str(kafka_path(VERSION) / "bin" / f"{script}.sh"), *words]
+        bin_ = kafka_path(VERSION) / "bin"
+        # A class stands for a script that scripts/kafka-jars.sh does not write.
+        command = [str(bin_ / "kafka-run-class.sh"), script] if "." in script else [str(bin_ / f"{script}.sh")]
+        command += words
         try:
             done = subprocess.run(command, input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                   check=False, timeout=LIMIT_SECONDS)  # fmt: skip

@@ -10,6 +10,7 @@
 use std::ops::RangeInclusive;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
@@ -55,19 +56,39 @@ fn response(is_controller: bool, req: &UpdateFeaturesRequest) -> UpdateFeaturesR
         return whole(ResponseError::InvalidRequest, "Feature names must be unique and not empty.");
     }
     let refused = req.feature_updates.iter().map(|update| {
-        let why = "Could not apply finalized feature update because the provided feature is not supported.";
         UpdatableFeatureResult::default()
             .with_feature(update.feature.clone())
             .with_error_code(ResponseError::InvalidRequest.code())
-            .with_error_message(Some(text(why)))
+            .with_error_message(Some(text(why_not(update))))
     });
     UpdateFeaturesResponse::default().with_error_message(None).with_results(refused.collect())
 }
 
+/// Types of upgrades. Source: Kafka 3.9 `FeatureUpdate.UpgradeType`.
+const UPGRADE: i8 = 1;
+const SAFE_DOWNGRADE: i8 = 2;
+const UNSAFE_DOWNGRADE: i8 = 3;
+
+/// Source: Kafka 3.9 `KafkaController.validateFeatureUpdate`, where nothing is finalised or supported.
+fn why_not(update: &FeatureUpdateKey) -> String {
+    // Version 0 has a flag instead of the type.
+    let kind = if update.allow_downgrade { SAFE_DOWNGRADE } else { update.upgrade_type };
+    let level = update.max_version_level;
+    match kind {
+        UPGRADE if level < 1 => format!(
+            "Can not provide versionLevel: {level} less than 1 without setting the allowDowngrade flag to true in the \
+             request."
+        ),
+        SAFE_DOWNGRADE | UNSAFE_DOWNGRADE if level < 1 => "Can not delete non-existing finalized feature.".to_owned(),
+        UPGRADE | SAFE_DOWNGRADE | UNSAFE_DOWNGRADE => {
+            "Could not apply finalized feature update because the provided feature is not supported.".to_owned()
+        }
+        _ => "Received unknown upgrade type.".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
-
     use super::*;
     use crate::wire::codec::encode_response;
 
@@ -89,5 +110,19 @@ mod tests {
         for wrong in [&[][..], &[""], &["x", "x"]] {
             assert_eq!(codes(true, wrong), (42, vec![]));
         }
+    }
+
+    #[test]
+    fn why_is_said_in_kafkas_words() {
+        let why = |level, kind, flag| {
+            let update = FeatureUpdateKey::default().with_max_version_level(level).with_upgrade_type(kind);
+            why_not(&update.with_allow_downgrade(flag))
+        };
+        assert!(why(1, UPGRADE, false).ends_with("is not supported."));
+        assert!(why(0, UPGRADE, false).starts_with("Can not provide versionLevel: 0 less than 1"));
+        for (kind, flag) in [(SAFE_DOWNGRADE, false), (UNSAFE_DOWNGRADE, false), (UPGRADE, true)] {
+            assert_eq!(why(0, kind, flag), "Can not delete non-existing finalized feature.");
+        }
+        assert_eq!(why(1, 0, false), "Received unknown upgrade type.");
     }
 }
