@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients clients-secure tools tools-compare transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization
+.PHONY: help setup run build test lint check compat clients clients-secure clients-kills tools tools-compare transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -52,6 +52,11 @@ clients-secure: ## the same clients over TLS, by PLAIN, SCRAM, OAUTHBEARER and c
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/run clients --secure
+
+clients-kills: ## five of them against three brokers, of which the leader, the coordinator and the controller die in turn; about 6 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run clients --kills
 
 tools-compare: ## some 220 calls of Apache Kafka's scripts against Apache Kafka 3.9.1 and klamm, and what differs; about 10 minutes
 	@scripts/setup.sh build test compat

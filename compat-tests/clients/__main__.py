@@ -10,9 +10,10 @@ A client is a folder with two programs:
   run       one round: $BOOTSTRAP $TOPIC $GROUP $CODEC; reads $WORDS ($COUNT lines `key<TAB>value`), writes $OUT alike
 and a file `codecs` with what it supports.
 
-With --secure each client does the same over TLS instead, once for each way to say who it is (`secure.py`).
+With --secure each client does the same over TLS instead, once for each way to say who it is (`secure.py`); with --kills
+against three brokers that die one after the other (`kills.py`).
 
-Environment: CLIENTS="kcat sarama" for only these; and what compat-tests/kit/broker.py says about the broker.
+Environment: CLIENTS="kcat sarama" for only these; KEEP=1 keeps what they said, CLIENT_DEBUG=1 has franz-go say more; and what compat-tests/kit/broker.py says about the broker.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 
-from clients import secure
+from clients import kills, secure
 from kit import words
 from kit.broker import ROOT, chosen
 
@@ -72,8 +73,8 @@ def compare(expected, path, who):
         raise RuntimeError(f"{who}: {got[0]} records with checksum {got[1]} instead of {expected[0]} with {expected[1]}")
 
 
-def round_of(client, name, bootstrap, records, expected, folder, given):
-    """Writes and reads by way of `given`, the environment of the client; kcat looks after it at `bootstrap`."""
+def round_of(client, name, records, expected, folder, given):
+    """Writes and reads by way of `given`, the environment of the client. (topic, group, what it read)."""
     topic, group, out = f"{client}-{name}", f"group-{client}-{name}", folder / f"{client}-{name}.out"
     environment = dict(
         os.environ,
@@ -97,12 +98,17 @@ def round_of(client, name, bootstrap, records, expected, folder, given):
             raise RuntimeError(f"ended with {problem.returncode}: {tail(log)}") from problem
         except subprocess.TimeoutExpired as problem:
             raise RuntimeError(f"not done after {LIMIT_SECONDS} s: {tail(log)}") from problem
+    return topic, group, out
+
+
+def check_round(client, topic, group, out, bootstrap, expected, folder):
     compare(expected, out, client)
-    witness(bootstrap, topic, group, expected, folder)
+    witness(bootstrap, topic, expected, folder)
+    left_over(bootstrap, topic, group)
 
 
-def witness(bootstrap, topic, group, expected, folder):
-    """kcat finds the same records in the topic, and none left over for the group."""
+def witness(bootstrap, topic, expected, folder):
+    """kcat finds the same records in the topic."""
     seen = folder / "witness"
     with open(seen, "wb") as output:
         subprocess.run(
@@ -110,6 +116,10 @@ def witness(bootstrap, topic, group, expected, folder):
             stdout=output, timeout=60, check=True,
         )  # fmt: skip
     compare(expected, seen, "kcat reading after it")
+
+
+def left_over(bootstrap, topic, group):
+    """kcat finds none that the group has not committed."""
     left = subprocess.run(
         ["kcat", "-b", bootstrap, "-X", "auto.offset.reset=earliest", "-G", group, "-e", "-q", topic],
         stdout=subprocess.PIPE, timeout=90, check=True,
@@ -125,8 +135,12 @@ def row(verdict, client, note):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--secure", action="store_true")
-    over_tls = parser.parse_args().secure
-    wanted = os.environ.get("CLIENTS", "").replace(",", " ").split() or ORDER
+    parser.add_argument("--kills", action="store_true")
+    args = parser.parse_args()
+    over_tls = args.secure
+    if args.kills:
+        os.environ["KLAMM_BROKERS"] = "3"
+    wanted = os.environ.get("CLIENTS", "").replace(",", " ").split() or (kills.CLIENTS if args.kills else ORDER)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="klamm-clients-"))
     failed = 0
     try:
@@ -140,23 +154,62 @@ def main():
             print(f"{count} words per round, checksum {expected[1]}, against {broker.title}")
             rounds = keys.rounds(broker.bootstrap) if keys else None
             for client in wanted:
-                failed += not one(client, broker.bootstrap, records, expected, folder, rounds)
+                if args.kills:
+                    failed += not under_kills(client, broker.cluster, records, expected, folder)
+                else:
+                    failed += not one(client, broker.bootstrap, records, expected, folder, rounds)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if "KEEP" not in os.environ:
+            shutil.rmtree(folder, ignore_errors=True)
     sys.exit(1 if failed else 0)
 
 
-def one(client, bootstrap, records, expected, folder, rounds):
-    """Whether the client did what it should, or was skipped. `rounds`: {name: environment}, or None for one per codec."""
-    began = time.monotonic()
+def installed(client, folder):
+    """(version, None), or (None, the row's verdict), which has been printed."""
     try:
         version, missing = prepare(client, folder / f"{client}.prepare.log")
     except RuntimeError as problem:
         row("FAIL", client, problem)
-        return False
+        return None, False
     if missing:
         row("SKIP", client, missing)
-        return True
+        return None, True
+    return version, None
+
+
+def under_kills(client, cluster, records, expected, folder):
+    """Whether what the client wrote is there once, whoever died meanwhile; or whether it was skipped."""
+    version, verdict = installed(client, folder)
+    if version is None:
+        return verdict
+    given = {"BOOTSTRAP": cluster.bootstrap, "CODEC": "none"}
+    words_of = set(records.read_bytes().splitlines())
+
+    def one_round(number):
+        name = f"kills-{number}"
+
+        def run():
+            topic, _, out = round_of(client, name, records, expected, folder, given)
+            made_up = set(out.read_bytes().splitlines()) - words_of
+            if made_up:
+                raise RuntimeError(f"{len(made_up)} records that nobody wrote, {made_up.pop()} among them")
+            witness(cluster.bootstrap, topic, expected, folder)
+
+        return f"{client}-{name}", f"group-{client}-{name}", run
+
+    try:
+        row("PASS", client, f"{version:38} {kills.beside(cluster, one_round)}")
+    except (RuntimeError, subprocess.SubprocessError) as problem:
+        row("FAIL", client, f"{version}: {problem}")
+        return False
+    return True
+
+
+def one(client, bootstrap, records, expected, folder, rounds):
+    """Whether the client did what it should, or was skipped. `rounds`: {name: environment}, or None for one per codec."""
+    version, verdict = installed(client, folder)
+    if version is None:
+        return verdict
     began = time.monotonic()
     if rounds is None:
         codecs = (HERE / client / "codecs").read_text().split()
@@ -164,7 +217,8 @@ def one(client, bootstrap, records, expected, folder, rounds):
     faults = []
     for name, given in rounds.items():
         try:
-            round_of(client, name, bootstrap, records, expected, folder, given)
+            topic, group, out = round_of(client, name, records, expected, folder, given)
+            check_round(client, topic, group, out, bootstrap, expected, folder)
         except (RuntimeError, subprocess.SubprocessError) as problem:
             faults.append(f"{name}: {problem}")
     if faults:

@@ -12,6 +12,8 @@ REPLICATED = {
     "default.replication.factor": "3", "min.insync.replicas": "1", "auto.create.topics.enable": "true",
     "offsets.topic.replication.factor": "3", "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "1",
+    # Kafka's default; the rig of faults has none, to be quick.
+    "group.initial.rebalance.delay.ms": "3000",
     "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
 }  # fmt: skip
 # What a suite says of its one broker and does not hold for three.

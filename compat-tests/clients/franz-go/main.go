@@ -11,6 +11,7 @@ import (
 	"log"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -39,12 +40,18 @@ func check(err error) {
 	}
 }
 
-// login is what a listener over TLS asks for; nothing where there is none.
+// login is what a listener over TLS asks for, nothing where there is none; and, if asked, a log.
 func login() []kgo.Opt {
-	if os.Getenv("SECURITY") == "" {
-		return nil
+	var options []kgo.Opt
+	if os.Getenv("CLIENT_DEBUG") != "" {
+		options = append(options, kgo.WithLogger(kgo.BasicLogger(os.Stderr, kgo.LogLevelDebug, func() string {
+			return time.Now().Format("15:04:05.000 ")
+		})))
 	}
-	options := []kgo.Opt{kgo.DialTLSConfig(tlsConfig())}
+	if os.Getenv("SECURITY") == "" {
+		return options
+	}
+	options = append(options, kgo.DialTLSConfig(tlsConfig()))
 	user, password := os.Getenv("LOGIN_USER"), os.Getenv("LOGIN_PASSWORD")
 	switch os.Getenv("MECHANISM") {
 	case "PLAIN":
@@ -74,7 +81,7 @@ func tlsConfig() *tls.Config {
 
 func produce(ctx context.Context) {
 	client, err := kgo.NewClient(append(login(),
-		kgo.SeedBrokers(os.Getenv("BOOTSTRAP")),
+		kgo.SeedBrokers(strings.Split(os.Getenv("BOOTSTRAP"), ",")...),
 		kgo.DefaultProduceTopic(os.Getenv("TOPIC")),
 		kgo.AllowAutoTopicCreation(),
 		kgo.ProducerBatchCompression(codecs[os.Getenv("CODEC")]),
@@ -92,7 +99,7 @@ func produce(ctx context.Context) {
 
 func consume(ctx context.Context, count int) {
 	client, err := kgo.NewClient(append(login(),
-		kgo.SeedBrokers(os.Getenv("BOOTSTRAP")),
+		kgo.SeedBrokers(strings.Split(os.Getenv("BOOTSTRAP"), ",")...),
 		kgo.ConsumerGroup(os.Getenv("GROUP")),
 		kgo.ConsumeTopics(os.Getenv("TOPIC")),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),

@@ -20,7 +20,7 @@ function login() {
   return { ssl: { ca }, sasl };
 }
 
-const kafka = new Kafka({ clientId: 'round', brokers: [BOOTSTRAP], logLevel: logLevel.ERROR, ...login() });
+const kafka = new Kafka({ clientId: 'round', brokers: BOOTSTRAP.split(','), logLevel: logLevel.ERROR, ...login() });
 
 async function produce() {
   const producer = kafka.producer();

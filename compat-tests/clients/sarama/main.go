@@ -11,6 +11,7 @@ import (
 	"log"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ func main() {
 	config.Producer.RequiredAcks = sarama.WaitForAll
 	config.Producer.Idempotent = true
 	config.Producer.Return.Successes = true
+	// By default it gives up after a third of a second, long before another broker leads.
+	config.Producer.Retry.Max, config.Metadata.Retry.Max = 300, 300
 	config.Net.MaxOpenRequests = 1
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
 	config.Consumer.Offsets.AutoCommit.Enable = false
@@ -42,7 +45,9 @@ func main() {
 
 type token string
 
-func (t token) Token() (*sarama.AccessToken, error) { return &sarama.AccessToken{Token: string(t)}, nil }
+func (t token) Token() (*sarama.AccessToken, error) {
+	return &sarama.AccessToken{Token: string(t)}, nil
+}
 
 // secure sets what a listener over TLS asks for; nothing where there is none.
 func secure(config *sarama.Config) {
@@ -104,7 +109,7 @@ func check(err error) {
 }
 
 func produce(config *sarama.Config, count int) {
-	producer, err := sarama.NewAsyncProducer([]string{os.Getenv("BOOTSTRAP")}, config)
+	producer, err := sarama.NewAsyncProducer(strings.Split(os.Getenv("BOOTSTRAP"), ","), config)
 	check(err)
 	words, err := os.Open(os.Getenv("WORDS"))
 	check(err)
@@ -159,7 +164,7 @@ func (r *reader) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.
 }
 
 func consume(config *sarama.Config, count int) {
-	group, err := sarama.NewConsumerGroup([]string{os.Getenv("BOOTSTRAP")}, os.Getenv("GROUP"), config)
+	group, err := sarama.NewConsumerGroup(strings.Split(os.Getenv("BOOTSTRAP"), ","), os.Getenv("GROUP"), config)
 	check(err)
 	file, err := os.Create(os.Getenv("OUT"))
 	check(err)
@@ -167,7 +172,10 @@ func consume(config *sarama.Config, count int) {
 	defer cancel()
 	r := &reader{out: bufio.NewWriter(file), left: count, done: cancel}
 	for ctx.Err() == nil {
-		check(group.Consume(ctx, []string{os.Getenv("TOPIC")}, r))
+		if err := group.Consume(ctx, []string{os.Getenv("TOPIC")}, r); err != nil {
+			log.Print("again: ", err)
+			time.Sleep(100 * time.Millisecond)
+		}
 	}
 	check(group.Close())
 	if r.left > 0 {
