@@ -133,7 +133,10 @@ impl Broker {
         starting("the broker registers");
         let addresses = sockets.addresses();
         let endpoints = sockets.endpoints(&config);
-        let limits = ConnectionLimits::new(running::connection_limits(&parts.handles.config.current()));
+        let limits = running::connection_limits(&parts.handles.config.current());
+        let limits = ConnectionLimits::new(limits, running::quota_windows(&config));
+        let entities = parts.dynamic_config.quotas();
+        limits.set_addresses(task::blocking(move || running::address_limits(&entities)).await);
         let serving = Serving::new(&config, &parts.handles, &limits, &parts.authority, &stopped);
         let counted = sockets.listeners.into_iter().zip(counts);
         let (of_brokers, of_clients): (Vec<Counted>, Vec<Counted>) =
@@ -280,6 +283,7 @@ fn sources(parts: &Parts, dirs: Vec<Arc<DirState>>, listeners: &[Arc<ListenerMet
         requests: Arc::clone(&parts.handles.requests),
         listeners: listeners.to_vec(),
         tls: Arc::clone(&parts.handles.tls),
+        quotas: Arc::clone(&parts.handles.quotas),
         dirs,
     }
 }

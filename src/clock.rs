@@ -17,6 +17,10 @@ pub trait Clock: Debug + Send + Sync + 'static {
     /// Milliseconds since some moment of this process; never goes back, whatever happens to the wall clock. For
     /// deadlines.
     fn monotonic_ms(&self) -> i64;
+    /// The same in nanoseconds, to measure what is short.
+    fn monotonic_ns(&self) -> i64 {
+        self.monotonic_ms() * 1_000_000
+    }
     /// 128 random bits.
     fn random(&self) -> u128;
 }
@@ -34,8 +38,12 @@ impl Clock for SystemClock {
     }
 
     fn monotonic_ms(&self) -> i64 {
+        self.monotonic_ns() / 1_000_000
+    }
+
+    fn monotonic_ns(&self) -> i64 {
         static START: OnceLock<Instant> = OnceLock::new();
-        START.get_or_init(Instant::now).elapsed().as_millis() as i64
+        START.get_or_init(Instant::now).elapsed().as_nanos() as i64
     }
 
     fn random(&self) -> u128 {

@@ -83,7 +83,8 @@ class Reader:
 class Client:
     """One connection; one request at a time, unless `send` and `receive` are called apart."""
 
-    def __init__(self, port, timeout=30.0, host="127.0.0.1"):
+    def __init__(self, port, timeout=30.0, host="127.0.0.1", client_id="klamm-compat"):
+        self.client_id = client_id
         self.socket = socket.create_connection((host, port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation = self.received = 0
@@ -114,7 +115,7 @@ class Client:
     def send(self, key, version, body):
         """Sends a request whose response is received later."""
         self.correlation += 1
-        frame = struct.pack(">hhi", key, version, self.correlation) + string("klamm-compat") + body
+        frame = struct.pack(">hhi", key, version, self.correlation) + string(self.client_id) + body
         self.socket.sendall(struct.pack(">i", len(frame)) + frame)
 
     def receive(self):

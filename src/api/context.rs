@@ -7,6 +7,7 @@ use kafka_protocol::ResponseError;
 
 use crate::api::authorization::Authorization;
 use crate::api::gate::Gate;
+use crate::api::handling::Handling;
 use crate::api::replies::Replies;
 use crate::clock::SharedClock;
 use crate::cluster::admin::ClusterAdmin;
@@ -109,6 +110,8 @@ pub(crate) struct RequestContext {
     pub(crate) principal: Arc<Principal>,
     /// How long its connection is not read.
     pub(crate) mute: Arc<Mute>,
+    /// How long it is worked on; `None`: nobody asks.
+    pub(crate) handling: Option<Arc<Handling>>,
 }
 
 impl RequestContext {

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 
 use crate::api::cluster::api_versions;
 use crate::api::context::{Audience, Handles, RequestContext};
 use crate::api::handler::{CloseReason, Outcome, Row, encoded};
+use crate::api::handling::Handling;
 use crate::api::records::fetch;
 use crate::metrics::{self, Series};
 use crate::security::principal::Principal;
+use crate::security::quota::limits::Kind;
 use crate::security::quota::mute::Mute;
 use crate::wire::header::RequestHeader;
 
@@ -62,10 +65,11 @@ pub(crate) fn is_of_broker(frame: &BytesMut) -> Option<bool> {
 /// A follower's fetch of 50,000 partitions.
 const FOLLOWER_FRAME_BYTES_MAX: usize = 4 << 20;
 
+const WRITE_TXN_MARKERS: i16 = 27;
+
 /// Keys that clients may send as well, and do not.
 fn is_between_brokers(key: i16, version: i16) -> bool {
     const ADD_PARTITIONS_TO_TXN: i16 = 24;
-    const WRITE_TXN_MARKERS: i16 = 27;
     // AddPartitionsToTxn is asked by brokers alone from 4 on.
     key == WRITE_TXN_MARKERS || key == ADD_PARTITIONS_TO_TXN && version >= 4
 }
@@ -103,6 +107,8 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     if !passes_the_gate(row, header.version) && !origin.handles.gate.passed().await {
         return refuse(header.correlation_id, "the broker stops before it has started".into());
     }
+    let times = origin.handles.quotas.limits(Kind::Request) && !is_exempt(row);
+    let handling = times.then(|| Handling::new(&origin.handles.clock));
     let ctx = RequestContext {
         handles: Arc::clone(&origin.handles),
         key: row.key,
@@ -114,15 +120,28 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
         peer: origin.peer,
         principal: Arc::clone(&origin.principal),
         mute: Arc::clone(&origin.mute),
+        handling: handling.clone(),
     };
     let flexible_header = header.key != api_versions::KEY && (row.flexible)(header.version);
-    let outcome = (row.run)(ctx, frame).await;
+    let outcome = match handling {
+        None => (row.run)(ctx, frame).await,
+        Some(handling) => match handling.count((row.run)(ctx, frame)).await {
+            Outcome::Later(later) => Outcome::Later(async move { handling.count(later).await }.boxed()),
+            now => now,
+        },
+    };
     if let Outcome::Close(CloseReason::Malformed(_)) = &outcome {
         metrics::BODIES_REFUSED.add(1);
     }
     let is_fetch = header.key == fetch::ROW.key;
     let series = origin.handles.requests.series(header.key, header.version);
     Dispatched { correlation_id: header.correlation_id, flexible_header, series, is_fetch, outcome }
+}
+
+/// Whether the time of a request is nobody's: what brokers ask of each other. A follower's fetch is exempt as well.
+/// Source: Kafka 3.9 `RequestHandlerHelper.sendResponseExemptThrottle`.
+fn is_exempt(row: &Row) -> bool {
+    row.for_brokers || row.key == WRITE_TXN_MARKERS
 }
 
 /// Whether the request header of this key and version has tagged fields. Unknown ones are refused later either way.

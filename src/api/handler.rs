@@ -11,6 +11,7 @@ use kafka_protocol::protocol::Request;
 use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::replies::Claim;
+use crate::api::throttled::Throttled;
 use crate::types::limits;
 use crate::wire::codec;
 use crate::wire::segments::Segments;
@@ -26,7 +27,7 @@ pub(crate) enum Reply<R> {
 
 /// One API key. The file that implements it opens with its contract.
 pub(crate) trait Handler {
-    type Req: Request + Send + 'static;
+    type Req: Request<Response: Throttled> + Send + 'static;
     /// Versions we honour; ApiVersions announces exactly these.
     const VERSIONS: RangeInclusive<i16>;
     /// What the authorizer is asked.
@@ -107,13 +108,30 @@ fn run<H: Handler + 'static>(ctx: RequestContext, body: BytesMut) -> BoxFuture<'
             Ok(req) => req,
             Err(error) => return Outcome::Close(CloseReason::Malformed(error.to_string())),
         };
+        let timed = ctx.handling.is_some().then(|| ctx.clone());
         match H::handle(ctx, req).await {
-            Reply::Now(response) => encoded(&response, version),
-            Reply::Later(response) => Outcome::Later(async move { encoded(&response.await, version) }.boxed()),
+            Reply::Now(response) => answered(timed.as_ref(), response, version),
+            Reply::Later(response) => {
+                Outcome::Later(async move { answered(timed.as_ref(), response.await, version) }.boxed())
+            }
             Reply::Unreadable(why) => Outcome::Close(CloseReason::Malformed(why)),
         }
     }
     .boxed()
+}
+
+/// Encodes the response. What the request took of its client's time is counted, and told if it was too much.
+fn answered<R>(timed: Option<&RequestContext>, mut response: R, version: i16) -> Outcome
+where
+    R: kafka_protocol::protocol::Encodable + Throttled,
+{
+    if let Some(ctx) = timed {
+        let wait_ms = ctx.throttle_time();
+        if let Some(told) = response.throttle_time_ms() {
+            *told = wait_ms.max(*told);
+        }
+    }
+    encoded(&response, version)
 }
 
 /// Encodes a response body for the version asked.

@@ -10,6 +10,7 @@ pub(crate) mod dispatch;
 pub(crate) mod error_code;
 pub(crate) mod gate;
 pub(crate) mod handler;
+mod handling;
 pub(crate) mod replies;
 
 mod brokers;
@@ -18,6 +19,7 @@ mod groups;
 mod records;
 pub(crate) mod security;
 mod shared;
+mod throttled;
 mod topics;
 mod transactions;
 

@@ -96,7 +96,7 @@ impl Parts {
             || DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).map_err(failed).boxed();
         let dynamic_config = patience::over_losses(config, store.session(), follow).await?;
         let authority = authority(config, &dynamic_config, clock).await?;
-        let quotas = Arc::new(Meter::new(running::quota_windows(config)));
+        let quotas = Arc::new(Meter::new(running::quota_windows(config), running::controller_quota_windows(config)));
         quotas.set(Quotas::stored(&dynamic_config.quotas()));
         let running = RunningConfig::new(Arc::clone(config));
         running.apply(dynamic_config.brokers());

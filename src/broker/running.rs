@@ -1,5 +1,6 @@
 //! What follows from settings that change while the broker runs: those of topics, and those of brokers.
 
+use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use crate::clock::SharedClock;
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::cluster::image::ImagePublisher;
 use crate::cluster::running_config::RunningConfig;
+use crate::cluster::znodes::config::{Entity, EntityName, Overrides};
 use crate::config::Config;
 use crate::log::config::LogConfig;
+use crate::net::connection_rates::{AddressLimits, RateLimits};
 use crate::net::listener::{ConnectionLimits, Limits};
 use crate::replica::fetcher::FetcherSettings;
 use crate::replica::maintenance::{Periods, PeriodsOf};
@@ -52,13 +55,16 @@ pub(super) fn follow(
     tls: Arc<TlsListeners>,
     quotas: Arc<Meter>,
 ) {
+    let of_addresses = Arc::clone(&limits);
     follow_brokers(&config, Arc::clone(&replicas), limits, tls);
     task::spawn_owner("dynamic settings", async move {
         loop {
             let changes = dynamic.changed().await;
             config.apply(dynamic.brokers());
             if changes.quotas {
-                quotas.set(Quotas::stored(&dynamic.quotas()));
+                let entities = dynamic.quotas();
+                quotas.set(Quotas::stored(&entities));
+                of_addresses.set_addresses(task::blocking(move || address_limits(&entities)).await);
             }
             for topic in &changes.topics {
                 replicas.reconfigure(topic);
@@ -92,7 +98,39 @@ pub(super) fn connection_limits(config: &Config) -> Limits {
         total_max: config.max_connections,
         per_ip_max: usize::try_from(config.max_connections_per_ip).unwrap_or(usize::MAX),
         per_ip_overrides: sockets::per_ip_overrides(config),
+        rates: rate_limits(config),
     }
+}
+
+fn rate_limits(config: &Config) -> RateLimits {
+    let limit = |rate: i32| u32::try_from(rate).ok().filter(|_| rate != i32::MAX);
+    let own = config.max_connection_creation_rates.iter();
+    let of_brokers = (config.listeners.len() > 1).then(|| config.inter_broker_listener.clone());
+    RateLimits {
+        of_broker: limit(config.max_connection_creation_rate),
+        of_listeners: own.filter_map(|(name, rate)| Some((name.clone(), limit(*rate)?))).collect(),
+        of_brokers,
+    }
+}
+
+/// `connection_creation_rate` of addresses. May look up names of hosts.
+pub(super) fn address_limits(entities: &[(Entity, Arc<Overrides>)]) -> AddressLimits {
+    let mut limits = AddressLimits::default();
+    for (entity, overrides) in entities {
+        let Entity::Ip(path) = entity else { continue };
+        let rate = overrides.get("connection_creation_rate").and_then(|rate| rate.trim().parse::<i32>().ok());
+        let Some(rate) = rate.filter(|rate| *rate != i32::MAX) else { continue };
+        let rate = u32::try_from(rate).unwrap_or(0);
+        match EntityName::from_path(path) {
+            Some(EntityName::Default) => limits.of_others = Some(rate),
+            Some(EntityName::Named(host)) => match (host.as_str(), 0).to_socket_addrs() {
+                Ok(found) => limits.by_address.extend(found.map(|address| (address.ip().to_canonical(), rate))),
+                Err(error) => warn!(host, %error, "connection_creation_rate is set for an unknown host"),
+            },
+            None => {}
+        }
+    }
+    limits
 }
 
 /// What replicas ask of the world around them.
@@ -123,12 +161,18 @@ pub(super) fn periods(config: Arc<RunningConfig>) -> PeriodsOf {
 /// A pause of 0 must not keep a core busy with nothing to do.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
-/// How rates of clients are measured.
+/// How rates of clients and of connections are measured.
 pub(super) fn quota_windows(config: &Config) -> Windows {
-    Windows {
-        samples: usize::try_from(config.quota_window_num).unwrap_or(1),
-        window_ms: i64::from(config.quota_window_size_seconds) * 1000,
-    }
+    windows(config.quota_window_num, config.quota_window_size_seconds)
+}
+
+/// How changes of topics are.
+pub(super) fn controller_quota_windows(config: &Config) -> Windows {
+    windows(config.controller_quota_window_num, config.controller_quota_window_size_seconds)
+}
+
+fn windows(samples: i32, seconds: i32) -> Windows {
+    Windows { samples: usize::try_from(samples).unwrap_or(1), window_ms: i64::from(seconds) * 1000 }
 }
 
 /// How this broker fetches from its leaders.

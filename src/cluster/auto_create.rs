@@ -141,6 +141,11 @@ impl AutoCreation {
         }
     }
 
+    /// How many partitions it would get.
+    pub(crate) fn partitions(&self, name: &TopicName) -> usize {
+        usize::try_from(self.shape(name).0).unwrap_or(0)
+    }
+
     /// Partitions, replicas and overrides of a topic created on demand.
     fn shape(&self, name: &TopicName) -> (i32, i16, BTreeMap<String, String>) {
         let config = &self.config;

@@ -285,6 +285,12 @@ fn control_plane(
     Ok(Some(name))
 }
 
+/// `max.connection.creation.rate` as each listener has it.
+pub(super) fn creation_rates(reader: &Reader<'_>, listeners: &[Listener]) -> BTreeMap<String, i32> {
+    let rate = |listener: &Listener| reader.of_listener(&listener.name).int("max.connection.creation.rate");
+    listeners.iter().map(|listener| (listener.name.clone(), rate(listener))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{config, error};

@@ -116,6 +116,8 @@ pub struct Config {
     pub replica_fetch_backoff_ms: i32,
     pub quota_window_num: i32,
     pub quota_window_size_seconds: i32,
+    pub controller_quota_window_num: i32,
+    pub controller_quota_window_size_seconds: i32,
     pub replica_fetch_max_bytes: i32,
     pub replica_fetch_min_bytes: i32,
     pub replica_fetch_response_max_bytes: i32,
@@ -139,6 +141,9 @@ pub struct Config {
     /// `max.connections`, but at most four fifths of the file descriptors this process may open (our choice).
     pub max_connections: usize,
     pub max_connections_per_ip: i32,
+    /// `max.connection.creation.rate`, and each listener's own.
+    pub max_connection_creation_rate: i32,
+    pub max_connection_creation_rates: BTreeMap<String, i32>,
     /// Host names or addresses, as written.
     pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
     /// `queued.max.request.bytes`; where that is −1 a quarter of the memory, at most 512 MiB (our choice), and at
@@ -288,6 +293,7 @@ impl Config {
             .flatten()
             .map(String::as_str)
             .collect();
+        let max_connection_creation_rates = listeners::creation_rates(reader, &listeners.listeners);
         let sasl = sasl::resolve(reader, &listeners.listeners, &between, alone)?;
         Ok(Self {
             cluster_id: None,
@@ -354,6 +360,8 @@ impl Config {
             replica_fetch_backoff_ms: reader.int("replica.fetch.backoff.ms"),
             quota_window_num: reader.int("quota.window.num"),
             quota_window_size_seconds: reader.int("quota.window.size.seconds"),
+            controller_quota_window_num: reader.int("controller.quota.window.num"),
+            controller_quota_window_size_seconds: reader.int("controller.quota.window.size.seconds"),
             replica_fetch_max_bytes: reader.int("replica.fetch.max.bytes"),
             replica_fetch_min_bytes: reader.int("replica.fetch.min.bytes"),
             replica_fetch_response_max_bytes: reader.int("replica.fetch.response.max.bytes"),
@@ -369,6 +377,8 @@ impl Config {
             connections_max_idle_ms: Some(reader.long("connections.max.idle.ms")).filter(|ms| *ms >= 0),
             max_connections: max_connections(reader, &machine),
             max_connections_per_ip: reader.int("max.connections.per.ip"),
+            max_connection_creation_rate: reader.int("max.connection.creation.rate"),
+            max_connection_creation_rates,
             max_connections_per_ip_overrides: per_ip_overrides(reader)?,
             queued_max_request_bytes: queued_max_request_bytes(reader, &machine),
             log_retention_check_interval_ms: reader.long("log.retention.check.interval.ms"),

@@ -10,49 +10,84 @@ use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::connection::{self, Settings};
+use super::connection_rates::{AddressLimits, ConnectionRates, RateLimits};
 use crate::metrics::{self, ListenerMetrics};
+use crate::security::quota::rate::Windows;
 use crate::task;
 
-/// `max.connections`, `max.connections.per.ip` and its overrides.
+/// `max.connections`, `max.connections.per.ip` and its overrides, and how fast they may come.
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) total_max: usize,
     pub(crate) per_ip_max: usize,
     pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
+    pub(crate) rates: RateLimits,
 }
 
 /// Counts connections and keeps them within limits, which may change.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
     counts: Mutex<Counts>,
+    rates: Mutex<ConnectionRates>,
+    /// What times of `rates` are counted from.
+    begun: Instant,
 }
 
 #[derive(Debug)]
 struct Counts {
-    limits: Limits,
+    total_max: usize,
+    per_ip_max: usize,
+    per_ip_overrides: HashMap<IpAddr, usize>,
     total: usize,
     by_ip: HashMap<IpAddr, usize>,
 }
 
 impl ConnectionLimits {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { counts: Mutex::new(Counts { limits, total: 0, by_ip: HashMap::new() }) })
+    /// `windows`: those of rates.
+    pub(crate) fn new(limits: Limits, windows: Windows) -> Arc<Self> {
+        let Limits { total_max, per_ip_max, per_ip_overrides, rates } = limits;
+        let counts = Counts { total_max, per_ip_max, per_ip_overrides, total: 0, by_ip: HashMap::new() };
+        let rates = Mutex::new(ConnectionRates::new(windows, rates));
+        Arc::new(Self { counts: Mutex::new(counts), rates, begun: Instant::now() })
     }
 
     /// Holds for connections to come; those that are there stay.
     pub(crate) fn set(&self, limits: Limits) {
-        self.counts.lock().limits = limits;
+        let mut counts = self.counts.lock();
+        (counts.total_max, counts.per_ip_max) = (limits.total_max, limits.per_ip_max);
+        counts.per_ip_overrides = limits.per_ip_overrides;
+        self.rates.lock().limits = limits.rates;
+    }
+
+    /// The same for the rates of addresses.
+    pub(crate) fn set_addresses(&self, limits: AddressLimits) {
+        self.rates.lock().of_addresses = limits;
+    }
+
+    /// How long the listener waits with a connection that came.
+    fn came(&self, listener: &str) -> Duration {
+        Duration::from_millis(self.rates.lock().came(listener, self.now_ms()))
+    }
+
+    /// After what time a connection is closed that comes too soon for its address.
+    fn refused_for(&self, listener: &str, ip: IpAddr) -> Option<Duration> {
+        self.rates.lock().refused_for(listener, ip, self.now_ms()).map(Duration::from_millis)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.begun.elapsed().as_millis() as i64
     }
 
     /// A place for one more connection from there, given back when it is dropped.
     fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
         let mut counts = self.counts.lock();
         let here = counts.by_ip.get(&ip).copied().unwrap_or(0);
-        let here_max = counts.limits.per_ip_overrides.get(&ip).copied().unwrap_or(counts.limits.per_ip_max);
-        if here >= here_max || counts.total >= counts.limits.total_max {
+        let here_max = counts.per_ip_overrides.get(&ip).copied().unwrap_or(counts.per_ip_max);
+        if here >= here_max || counts.total >= counts.total_max {
             return None;
         }
         counts.total += 1;
@@ -147,7 +182,16 @@ pub(crate) async fn accept(
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         match accepted {
-            Ok((stream, peer)) => begin(stream, settings_of(peer), &limits, &counts),
+            Ok((stream, peer)) => {
+                let wait = limits.came(&counts.name);
+                if !wait.is_zero() {
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        _ = stopping.wait_for(|stopping| *stopping) => return,
+                    }
+                }
+                begin(stream, settings_of(peer), &limits, &counts);
+            }
             Err(error) => {
                 // Mostly "too many open files": a pause lets connections end instead of spinning on the same error.
                 error!(%error, "accepting a connection failed");
@@ -161,6 +205,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>, counts: &Arc<ListenerMetrics>) {
     let peer = settings.origin.peer;
+    if let Some(wait) = limits.refused_for(&counts.name, peer.ip().to_canonical()) {
+        debug!(%peer, ?wait, "not served: connection_creation_rate of its address is reached");
+        task::spawn(async move {
+            tokio::time::sleep(wait).await;
+            drop(stream);
+        });
+        return;
+    }
     let Some(place) = limits.take(peer.ip().to_canonical()) else {
         if metrics::refusal_may_be_logged() {
             warn!(%peer, "closed: max.connections or max.connections.per.ip is reached");
@@ -185,8 +237,13 @@ mod tests {
     #[test]
     fn places_are_counted_per_address_and_in_all_and_given_back() {
         let [a, b, c] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
-        let of = |total_max| Limits { total_max, per_ip_max: 2, per_ip_overrides: HashMap::from([(b, 1)]) };
-        let limits = ConnectionLimits::new(of(4));
+        let of = |total_max| Limits {
+            total_max,
+            per_ip_max: 2,
+            per_ip_overrides: HashMap::from([(b, 1)]),
+            rates: RateLimits::default(),
+        };
+        let limits = ConnectionLimits::new(of(4), Windows { samples: 11, window_ms: 1000 });
         let mut places = vec![limits.take(a).expect("free"), limits.take(a).expect("free")];
         assert!(limits.take(a).is_none(), "two per address");
         places.push(limits.take(b).expect("free"));

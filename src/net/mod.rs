@@ -3,6 +3,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod connection;
+pub(crate) mod connection_rates;
 mod handshake;
 pub(crate) mod http;
 pub(crate) mod listener;

@@ -8,6 +8,7 @@ pub(crate) mod health;
 mod log4j;
 mod memory;
 mod process;
+mod quotas;
 mod rows;
 pub(crate) mod sources;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::transaction::TransactionCoordinator;
 use crate::metrics::{ListenerMetrics, RequestMetrics};
 use crate::replica::manager::ReplicaManager;
+use crate::security::quota::meter::Meter;
 use crate::security::tls::TlsListeners;
 
 /// A log directory, and whether it still takes writes.
@@ -44,6 +45,7 @@ pub(crate) struct Sources {
     pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) listeners: Vec<Arc<ListenerMetrics>>,
     pub(crate) tls: Arc<TlsListeners>,
+    pub(crate) quotas: Arc<Meter>,
     pub(crate) dirs: Vec<Arc<DirState>>,
 }
 

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use super::exposition::Exposition;
 use super::health::{Health, Phase};
-use super::rows;
 use super::sources::Sources;
 use super::window::Window;
+use super::{quotas, rows};
 use crate::clock::SharedClock;
 
 pub(crate) use super::exposition::CONTENT_TYPE;
@@ -74,6 +74,7 @@ impl Watched {
             rows::of_controller(&mut text, &sources.image.current(), sources.controller.is_active());
             rows::of_listeners(&mut text, &sources.listeners);
             rows::of_certificates(&mut text, &sources.tls);
+            quotas::of_clients(&mut text, &sources.quotas, now);
         }
         rows::of_counters(&mut text);
         text.finish()

@@ -83,13 +83,15 @@ impl Handler for Metadata {
         Reply::Later(
             async move {
                 let mut refused = Vec::new();
+                let mut mutations = ctx.mutations(None);
                 for name in missing {
+                    mutations.note(|| ctx.handles.auto_creation.partitions(&name));
                     if let Err(error) = ctx.handles.auto_creation.create(&name, CREATION_PATIENCE).await {
                         refused.push((name, error));
                     }
                 }
                 let image = ctx.image();
-                respond(&ctx, &req, &image, &permit, &refused)
+                respond(&ctx, &req, &image, &permit, &refused).with_throttle_time_ms(mutations.throttle())
             }
             .boxed(),
         )

@@ -28,6 +28,7 @@ use crate::api::handler::{Handler, Reply};
 use crate::api::shared::internal_topics;
 use crate::cluster::image::ClusterImage;
 use crate::coordinator::partition_for;
+use crate::types::TopicName;
 use crate::types::acl::{Operation, ResourceType};
 use crate::types::topic::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 
@@ -55,10 +56,12 @@ impl Handler for FindCoordinator {
         Reply::Later(
             async move {
                 let mut refused = refused;
+                let mut mutations = ctx.mutations(None);
+                mutations.note(|| ctx.handles.auto_creation.partitions(&TopicName::new(topic)));
                 if let Err(error) = internal_topics::ensure(&ctx, topic).await {
                     refused.iter_mut().for_each(|refused| *refused = refused.or(Some(error)));
                 }
-                respond(&ctx, &req, &refused)
+                respond(&ctx, &req, &refused).with_throttle_time_ms(mutations.throttle())
             }
             .boxed(),
         )

@@ -149,7 +149,8 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
         park(&ctx, &mut gathered, limits, rack).await;
     }
     let bytes = gathered.bytes();
-    let throttle_ms = ctx.throttle(Kind::Fetch, bytes);
+    let of_bytes = ctx.throttle(Kind::Fetch, bytes);
+    let throttle_ms = of_bytes.max(ctx.throttle_time());
     if throttle_ms > 0 {
         ctx.take_back(Kind::Fetch, bytes);
         return tell_later(&ctx, &usage, throttle_ms);

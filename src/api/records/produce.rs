@@ -216,7 +216,7 @@ fn stage_one(
     drop(completion);
     // All partitions are written together, and perhaps here.
     drop(unwritten);
-    let throttle_ms = ctx.throttle(Kind::Produce, bytes);
+    let of_bytes = ctx.throttle(Kind::Produce, bytes);
     if acks == 0 {
         let failed = topics.iter().flat_map(|topic| &topic.partitions).any(|stored| stored.result.is_err());
         return if failed { Outcome::Close(CloseReason::FailedWithoutAcks) } else { unanswered(acked) };
@@ -228,6 +228,7 @@ fn stage_one(
                 1 => acked.all().await.into_iter().map(Some).collect(),
                 _ => acked.within(timeout.max(MINIMUM_WAIT)).await,
             };
+            let throttle_ms = of_bytes.max(ctx.throttle_time());
             let mut response = response(topics, outcomes, version).with_throttle_time_ms(throttle_ms);
             leader_hints::of_produce(&ctx, &mut response);
             encoded(&response, version)

@@ -14,5 +14,5 @@ pub(super) mod refusal;
 pub(super) mod repeated;
 pub(super) mod stored;
 pub(super) mod strings;
-mod throttle;
+pub(super) mod throttle;
 pub(super) mod verification;

@@ -12,8 +12,10 @@
 //! - While replicas are being reassigned: REASSIGNMENT_IN_PROGRESS (60).
 //! - validate_only checks everything and writes nothing. The growth is written before the connection's next request is
 //!   read; waiting and time-out are those of CreateTopics.
+//! - Beyond the client's `controller_mutation_rate`: THROTTLING_QUOTA_EXCEEDED (89) from version 3 on; others
+//!   wait.
 //!
-//! Versions: 2 flexible; 1 and 3 as before (quota errors, never given). Ignored: nothing.
+//! Versions: 2 flexible; 1 as before; 3 is refused what is beyond the limit. Ignored: nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleCreatePartitionsRequest`, `ZkAdminManager.createPartitions`, `AdminZkClient`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +32,7 @@ use crate::api::context::{Handles, RequestContext};
 use crate::api::handler::{Handler, Reply};
 use crate::api::shared::refusal::Refusal;
 use crate::api::shared::repeated::repeated;
+use crate::api::shared::throttle::Mutations;
 use crate::api::topics::create_topics::{await_leaders, candidates, too_many_partitions};
 use crate::cluster::admin::ExistingTopic;
 use crate::cluster::image::ClusterImage;
@@ -38,6 +41,8 @@ use crate::cluster::znodes::topics::Assignment;
 use crate::types::acl::{Operation, ResourceType};
 use crate::types::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::types::{BrokerId, PartitionIndex, TopicName};
+
+const VERSION_REFUSING: i16 = 3;
 
 pub(crate) struct CreatePartitions;
 
@@ -50,7 +55,8 @@ impl Handler for CreatePartitions {
     const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Alter, ResourceType::Topic)]);
 
     async fn handle(ctx: RequestContext, req: CreatePartitionsRequest) -> Reply<CreatePartitionsResponse> {
-        let mut entries = grow_all(&ctx, &req).await;
+        let mut mutations = ctx.mutations(Some(VERSION_REFUSING));
+        let mut entries = grow_all(&ctx, &req, &mut mutations).await;
         if req.validate_only {
             return Reply::Now(respond(&req, entries));
         }
@@ -65,14 +71,14 @@ impl Handler for CreatePartitions {
                         *entry = Err(Refusal::bare(ResponseError::RequestTimedOut));
                     }
                 }
-                respond(&req, entries)
+                respond(&req, entries).with_throttle_time_ms(mutations.throttle())
             }
             .boxed(),
         )
     }
 }
 
-async fn grow_all(ctx: &RequestContext, req: &CreatePartitionsRequest) -> Vec<Entry> {
+async fn grow_all(ctx: &RequestContext, req: &CreatePartitionsRequest, mutations: &mut Mutations) -> Vec<Entry> {
     let handles = &*ctx.handles;
     let all = |refusal: Refusal| req.topics.iter().map(|_| Err(refusal.clone())).collect();
     if !handles.controller.is_active() {
@@ -96,13 +102,20 @@ async fn grow_all(ctx: &RequestContext, req: &CreatePartitionsRequest) -> Vec<En
         } else if doomed.contains(name) {
             Err(Refusal::new(ResponseError::InvalidTopicException, "The topic is queued for deletion."))
         } else {
-            grow(handles, topic, req.validate_only, &mut left).await
+            let mutations = (!req.validate_only).then_some(&mut *mutations);
+            grow(handles, topic, mutations, &mut left).await
         });
     }
     entries
 }
 
-async fn grow(handles: &Handles, topic: &CreatePartitionsTopic, validate_only: bool, left: &mut i64) -> Entry {
+/// `mutations`: what is counted; `None`: nothing is written.
+async fn grow(
+    handles: &Handles,
+    topic: &CreatePartitionsTopic,
+    mutations: Option<&mut Mutations>,
+    left: &mut i64,
+) -> Entry {
     let name = TopicName::new(topic.name.as_str());
     let unknown =
         || Refusal::new(ResponseError::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."));
@@ -110,7 +123,8 @@ async fn grow(handles: &Handles, topic: &CreatePartitionsTopic, validate_only: b
     handles.image.current().topic(name.as_str()).ok_or_else(unknown)?;
     let existing = handles.admin.read_topic(&name).await?.ok_or_else(unknown)?;
     let added = plan(&handles.image.current(), topic, &existing, left)?;
-    if !validate_only {
+    if let Some(mutations) = mutations {
+        mutations.take(added.len())?;
         handles.admin.grow(&name, &existing, &added).await?;
     }
     Ok(existing.node.partitions.len() + added.len())

@@ -13,12 +13,15 @@
 //!   INVALID_REPLICA_ASSIGNMENT (39). Brokers that are not live are refused likewise, as in Kafka 4.1; a 3.9 controller
 //!   on ZooKeeper would make a partition without a leader.
 //! - −1 means the broker's default. More than 10,000 partitions in one request: POLICY_VIOLATION (44), as in KRaft.
+//! - Beyond the client's `controller_mutation_rate`: THROTTLING_QUOTA_EXCEEDED (89) from version 6 on; others
+//!   wait.
 //! - validate_only checks everything and writes nothing.
 //! - The topics are written before the connection's next request is read. The answer waits until this broker's image
 //!   has all leaders, or until the time-out: REQUEST_TIMED_OUT (7) means created, not ready; a time-out of 0 or less
 //!   always.
 //!
-//! Versions: 4 defaults by −1 (KIP-464); 5 answers counts and settings (KIP-525), flexible; 7 topic ids. Ignored:
+//! Versions: 4 defaults by −1 (KIP-464); 5 answers counts and settings (KIP-525), flexible; 6 is refused what is
+//! beyond the limit; 7 topic ids. Ignored:
 //! nothing.
 //! Source: Kafka 3.9 `KafkaApis.handleCreateTopicsRequest`, `ZkAdminManager.createTopics`,
 //! `AdminZkClient.validateTopicCreate`; 4.1 `ReplicationControlManager` where said.
@@ -51,6 +54,7 @@ use crate::types::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::types::{BrokerId, PartitionIndex, TopicId, TopicName};
 
 const VERSION_CONFIGS: i16 = 5;
+const VERSION_REFUSING: i16 = 6;
 const CLUSTER_METADATA: &str = "__cluster_metadata";
 
 pub(crate) struct CreateTopics;
@@ -69,6 +73,12 @@ impl Handler for CreateTopics {
         let mut entries = plan(&ctx.handles, &req, &permit).await;
         if req.validate_only {
             return Reply::Now(respond(ctx.version, &ctx.handles.config.current(), &req, entries, &permit));
+        }
+        let mut mutations = ctx.mutations(Some(VERSION_REFUSING));
+        for entry in &mut entries {
+            if let Some(refusal) = entry.as_ref().ok().and_then(|topic| mutations.take(topic.assignment.len()).err()) {
+                *entry = Err(refusal);
+            }
         }
         let planned: Vec<NewTopic> = entries.iter().filter_map(|entry| entry.as_ref().ok()).cloned().collect();
         let results = match planned.is_empty() {
@@ -95,7 +105,7 @@ impl Handler for CreateTopics {
                 for (result, id) in response.topics.iter_mut().zip(ids) {
                     result.topic_id = id.map_or(result.topic_id, |id| id.0);
                 }
-                response
+                response.with_throttle_time_ms(mutations.throttle())
             }
             .boxed(),
         )

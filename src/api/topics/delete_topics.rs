@@ -7,11 +7,14 @@
 //!   topic: INVALID_REQUEST for the whole request.
 //! - Needs DELETE of each topic, and DESCRIBE too where it is named by id: TOPIC_AUTHORIZATION_FAILED (29), in the
 //!   latter case without the name.
+//! - Beyond the client's `controller_mutation_rate`: THROTTLING_QUOTA_EXCEEDED (89) from version 5 on; others
+//!   wait.
 //! - The wish is written before the connection's next request is read. The answer waits until the topic has left this
 //!   broker's image and the store, so that it can be created anew at once (Kafka waits for the image alone), or until
 //!   the time-out: REQUEST_TIMED_OUT (7), while the deletion goes on; a time-out of 0 or less always.
 //!
-//! Versions: 3 TOPIC_DELETION_DISABLED; 4 flexible; 5 error message (null, as in Kafka 3.9); 6 ids (KIP-516).
+//! Versions: 3 TOPIC_DELETION_DISABLED; 4 flexible; 5 error message (null, as in Kafka 3.9), and is
+//! refused what is beyond the limit; 6 ids (KIP-516).
 //! Ignored: nothing. Source: Kafka 3.9 `KafkaApis.handleDeleteTopicsRequest`, `ZkAdminManager.deleteTopics`.
 
 use std::collections::{BTreeSet, HashMap};
@@ -37,6 +40,7 @@ use crate::types::acl::{Operation, ResourceType};
 use crate::types::{TopicId, TopicName};
 
 const VERSION_DELETION_DISABLED: i16 = 3;
+const VERSION_REFUSING: i16 = 5;
 const VERSION_IDS: i16 = 6;
 
 pub(crate) struct DeleteTopics;
@@ -62,9 +66,16 @@ impl Handler for DeleteTopics {
         };
         let doomed: BTreeSet<TopicName> =
             entries.iter().filter(|entry| entry.error.is_none()).filter_map(Entry::topic).collect();
-        let doomed: Vec<TopicName> = doomed.into_iter().collect();
+        let mut mutations = ctx.mutations(Some(VERSION_REFUSING));
+        let image = ctx.image();
+        let partitions = |name: &TopicName| image.topic(name.as_str()).map_or(0, |topic| topic.partitions.len());
+        let (doomed, spared): (Vec<TopicName>, Vec<TopicName>) =
+            doomed.into_iter().partition(|name| mutations.take(partitions(name)).is_ok());
+        let spared: Outcomes =
+            spared.into_iter().map(|name| (name, Some(ResponseError::ThrottlingQuotaExceeded))).collect();
         if doomed.is_empty() {
-            return Reply::Now(respond(entries));
+            settle(&mut entries, &spared);
+            return Reply::Now(respond(entries).with_throttle_time_ms(mutations.throttle()));
         }
         let results = ctx.handles.admin.mark_for_deletion(&doomed).await;
         let refusal = |result: Result<(), AdminError>| result.err().map(|error| error_code::of_admin_error(&error));
@@ -78,8 +89,9 @@ impl Handler for DeleteTopics {
                     *outcome = (!gone).then_some(ResponseError::RequestTimedOut);
                 }))
                 .await;
+                outcomes.extend(spared);
                 settle(&mut entries, &outcomes);
-                respond(entries)
+                respond(entries).with_throttle_time_ms(mutations.throttle())
             }
             .boxed(),
         )

@@ -47,9 +47,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Samples kept for client quotas.";
     "quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => Honoured,
         "Length of each client quota sample.";
-    "controller.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => NoEffect,
+    "controller.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => Honoured,
         "Samples kept for the quota on topic changes.";
-    "controller.quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => NoEffect,
+    "controller.quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => Honoured,
         "Length of each such sample.";
 };
 

@@ -84,7 +84,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Connections from one address at the same time.";
     "max.connections.per.ip.overrides" Text "" [Any] ClusterWide => Honoured,
         "Exceptions to max.connections.per.ip, as `host:count` separated by commas.";
-    "max.connection.creation.rate" Int "2147483647" [AtLeast(0)] ClusterWide => NoEffect,
+    "max.connection.creation.rate" Int "2147483647" [AtLeast(0)] ClusterWide => Honoured,
         "Connections that are accepted per second.";
     "connection.failed.authentication.delay.ms" Int "100" [AtLeast(0)] ReadOnly => Honoured,
         "Delay before a connection that failed to authenticate is closed.";

@@ -15,16 +15,32 @@ pub(crate) enum Kind {
     Produce,
     /// Bytes of fetched records, each second.
     Fetch,
+    /// Percent of one thread's time.
+    Request,
+    /// Partitions that are made or go, each second.
+    Mutation,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Produce, Self::Fetch];
+    pub(crate) const ALL: [Self; 4] = [Self::Produce, Self::Fetch, Self::Request, Self::Mutation];
 
     /// The setting's name.
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Produce => "producer_byte_rate",
             Self::Fetch => "consumer_byte_rate",
+            Self::Request => "request_percentage",
+            Self::Mutation => "controller_mutation_rate",
+        }
+    }
+
+    /// What Kafka's metrics call it. Source: Kafka 3.9 `QuotaType`.
+    pub(crate) fn resource(self) -> &'static str {
+        match self {
+            Self::Produce => "Produce",
+            Self::Fetch => "Fetch",
+            Self::Request => "Request",
+            Self::Mutation => "ControllerMutation",
         }
     }
 }
@@ -53,6 +69,13 @@ pub(crate) struct Counted {
     pub(crate) client: Arc<str>,
 }
 
+impl Counted {
+    /// Of its names.
+    pub(crate) fn bytes(&self) -> usize {
+        self.user.len() + self.client.len()
+    }
+}
+
 /// All limits that are set.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Quotas {
@@ -76,9 +99,9 @@ impl Quotas {
         Self::new(places)
     }
 
-    /// Whether nothing is limited, so that nothing need be counted.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+    /// Whether this is limited for anybody: else it need not be counted.
+    pub(crate) fn limit(&self, kind: Kind) -> bool {
+        self.places.values().any(|limits| limits.contains_key(&kind))
     }
 
     /// The limit that holds, and whose count it bounds. `None`: there is no limit.
@@ -180,6 +203,7 @@ mod tests {
         let (limit, counted) = limits.of(Kind::Fetch, &"alice".into(), &"app".into()).expect("a limit");
         assert_eq!((limit, &*counted.user, &*counted.client), (5.0, "", "app"));
         let nothing = BTreeMap::from([("SCRAM-SHA-256".to_owned(), "salt=".to_owned())]);
-        assert!(Quotas::new([(Place { user: named("u"), client: Whom::Any }, &nothing)]).is_empty());
+        assert_eq!(Quotas::new([(Place { user: named("u"), client: Whom::Any }, &nothing)]), Quotas::default());
+        assert!(limits.limit(Kind::Fetch) && !limits.limit(Kind::Request));
     }
 }

@@ -52,15 +52,37 @@ impl Rate {
         (elapsed_ms + (least - whole).max(0) * windows.window_ms).max(windows.window_ms)
     }
 
-    /// When something was last recorded; `None`: nothing that counts.
-    pub(crate) fn is_idle(&mut self, windows: Windows, now_ms: i64) -> bool {
-        self.forget(windows, now_ms);
-        self.samples.is_empty()
-    }
-
     fn forget(&mut self, windows: Windows, now_ms: i64) {
         let kept_ms = windows.samples as i64 * windows.window_ms;
         self.samples.retain(|sample| now_ms - sample.begin_ms < kept_ms);
+    }
+}
+
+/// How long Kafka looks back at what has no windows of its own: `metrics.num.samples` times
+/// `metrics.sample.window.ms`, with their defaults.
+const LOOK_BACK: Windows = Windows { samples: 2, window_ms: 30_000 };
+
+/// The mean of what was recorded of late.
+#[derive(Debug)]
+pub(crate) struct Mean {
+    totals: Rate,
+    counts: Rate,
+}
+
+impl Mean {
+    pub(crate) fn new() -> Self {
+        Self { totals: Rate::new(), counts: Rate::new() }
+    }
+
+    pub(crate) fn record(&mut self, value: f64, now_ms: i64) {
+        self.totals.record(LOOK_BACK, value, now_ms);
+        self.counts.record(LOOK_BACK, 1.0, now_ms);
+    }
+
+    /// `None`: nothing was recorded.
+    pub(crate) fn of_late(&mut self, now_ms: i64) -> Option<f64> {
+        let count = self.counts.per_second(LOOK_BACK, now_ms);
+        (count > 0.0).then(|| self.totals.per_second(LOOK_BACK, now_ms) / count)
     }
 }
 
@@ -81,6 +103,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mean_is_that_of_the_last_minute() {
+        let mut mean = Mean::new();
+        assert_eq!(mean.of_late(0), None);
+        mean.record(100.0, 0);
+        mean.record(300.0, 40_000);
+        assert_eq!(mean.of_late(40_000), Some(200.0));
+        assert_eq!(mean.of_late(70_000), Some(300.0));
+        assert_eq!(mean.of_late(200_000), None);
+    }
+
+    #[test]
     fn what_is_older_than_all_windows_does_not_count() {
         let mut rate = Rate::new();
         for second in 0..30 {
@@ -88,8 +121,7 @@ mod tests {
         }
         let steady = rate.per_second(ELEVEN_SECONDS, 29_000);
         assert!((500.0..=550.0).contains(&steady), "{steady}");
-        assert!(!rate.is_idle(ELEVEN_SECONDS, 39_000));
-        assert!(rate.is_idle(ELEVEN_SECONDS, 41_000));
+        assert!(rate.per_second(ELEVEN_SECONDS, 39_000) > 0.0);
         assert_eq!(rate.per_second(ELEVEN_SECONDS, 41_000), 0.0);
     }
 }

@@ -50,6 +50,19 @@ async fn connections_beyond_a_limit_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_beyond_a_rate_wait() {
+    // The third within a second waits for half of one.
+    let windows = ["quota.window.num=2", "quota.window.size.seconds=1", "max.connection.creation.rate=2"];
+    let probe = Probe::start(&windows).await;
+    let (mut held, begun) = (Vec::new(), tokio::time::Instant::now());
+    for _ in 0..4 {
+        assert!(let_in(&probe, &mut held).await);
+    }
+    assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
+    probe.broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_closed() {
     let mut probe = Probe::start(&["connections.max.idle.ms=200"]).await;
     assert_eq!(probe.client.frame_within(Duration::from_secs(30)).await, Some(None));

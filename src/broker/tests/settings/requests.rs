@@ -1,9 +1,13 @@
 //! Settings that bound requests and their answers.
 
 use bytes::BufMut;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
-use kafka_protocol::messages::{AlterClientQuotasRequest, ApiVersionsRequest, DescribeTopicPartitionsRequest};
+use kafka_protocol::messages::{
+    AlterClientQuotasRequest, ApiVersionsRequest, CreateTopicsRequest, DescribeTopicPartitionsRequest, TopicName,
+};
 
 use super::*;
 
@@ -93,16 +97,45 @@ async fn a_client_that_takes_too_much_waits_as_its_quotas_windows_say() {
     assert!((9_000..14_000).contains(&of_defaults), "{of_defaults}");
 }
 
-/// How long a client is told to wait that produces 20,000 bytes with a quota of 1,000 each second.
-async fn waits_ms(settings: &[&str]) -> i32 {
-    let mut probe = Probe::start(settings).await;
-    probe.create("t").await;
+/// Sets a limit for every client.
+async fn limit_every_client(probe: &mut Probe, key: &'static str, value: f64) {
     let every_client = EntityData::default().with_entity_type(StrBytes::from_static_str("client-id"));
-    let limit = OpData::default().with_key(StrBytes::from_static_str("producer_byte_rate")).with_value(1000.0);
+    let limit = OpData::default().with_key(StrBytes::from_static_str(key)).with_value(value);
     let entry = EntryData::default().with_entity(vec![every_client.with_entity_name(None)]).with_ops(vec![limit]);
     let altered = probe.call(&AlterClientQuotasRequest::default().with_entries(vec![entry]), 1).await;
     assert_eq!(altered.entries[0].error_code, 0);
     tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
+/// A bucket holds what all windows allow: two seconds' here, where the default is eleven.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_topics_beyond_a_limit_wait_as_its_windows_say() {
+    let windows = ["controller.quota.window.num=2", "controller.quota.window.size.seconds=1"];
+    let mut probe = Probe::start(&windows).await;
+    limit_every_client(&mut probe, "controller_mutation_rate", 1.0).await;
+    let create = |name: &'static str, partitions| {
+        let topic = CreatableTopic::default().with_name(TopicName(StrBytes::from_static_str(name)));
+        let topic = topic.with_num_partitions(partitions).with_replication_factor(1);
+        CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000)
+    };
+    let made = probe.call(&create("a", 9), 7).await;
+    assert_eq!((made.topics[0].error_code, made.throttle_time_ms), (0, 0));
+    let refused = probe.call(&create("b", 1), 7).await;
+    assert_eq!(refused.topics[0].error_code, ResponseError::ThrottlingQuotaExceeded.code());
+    assert!((3_000..=7_000).contains(&refused.throttle_time_ms), "{}", refused.throttle_time_ms);
+    // An older version is not refused, and waits. Its connection, not the one that waits already.
+    let mut other = WireClient::connect(&probe.broker).await;
+    let waits = other.call(&create("c", 1), 5).await;
+    assert_eq!(waits.topics[0].error_code, 0);
+    assert!(waits.throttle_time_ms > 0);
+    probe.broker.stop().await;
+}
+
+/// How long a client is told to wait that produces 20,000 bytes with a quota of 1,000 each second.
+async fn waits_ms(settings: &[&str]) -> i32 {
+    let mut probe = Probe::start(settings).await;
+    probe.create("t").await;
+    limit_every_client(&mut probe, "producer_byte_rate", 1000.0).await;
     let mut other = WireClient::connect(&probe.broker).await;
     let told = probe.call(&produce("t", &["v".repeat(20_000).as_str()]), 9).await.throttle_time_ms;
     // Its connection is not read; those of others are.
