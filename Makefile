@@ -38,7 +38,7 @@ check: ## does it compile (fast; for working on the code)
 	@scripts/setup.sh build
 	@$(CARGO) check --locked --all-targets
 
-compat: ## librdkafka's own suite against a fresh klamm, or three of them (TESTS="0001 0002", JOBS=4, BROKERS=3, SCENARIO=noautocreate); about 10 minutes
+compat: ## librdkafka's own suite against a fresh klamm, or three of them (TESTS="0001 0002", JOBS=4, BROKERS=3, SCENARIO=noautocreate, SECURE=1, IDEMPOTENT=1); about 10 minutes
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) KLAMM_BROKERS=$(or $(BROKERS),1) compat-tests/run librdkafka

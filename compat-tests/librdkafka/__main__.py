@@ -9,6 +9,8 @@ Environment:
   LIMIT=900           seconds after which one number is stopped
   SCENARIO=noautocreate   the tests of that scenario, on a broker without automatic creation of topics
   KLAMM_BROKERS=3     on a cluster, whose tests that need three brokers must pass then
+  SECURE=1            every client over TLS, authenticated by SCRAM-SHA-512
+  IDEMPOTENT=1        every producer idempotent (the runner's -P)
   ROWS=1              print one row per number and nothing else, as `make test` wants it; Kafka's tools are not fetched
   and what compat-tests/kit/broker.py says about the broker (KLAMM_BINARY, KLAMM_AGAINST, KLAMM_BOOTSTRAP)
 
@@ -24,10 +26,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+from clients import secure
 from kit.broker import ROOT, chosen, kafka_path, librdkafka_path
+
+HERE = pathlib.Path(__file__).resolve().parent
 
 # The setting in which Apache Kafka scored what expected.tsv says of it.
 PROPERTIES = {
@@ -46,6 +51,7 @@ OF_A_CLUSTER = {"0098", "0101", "0103"}
 SCENARIO = os.environ.get("SCENARIO", "")
 # The numbers that have tests in a scenario; the others skip themselves.
 OF_SCENARIO = {"noautocreate": "0045 0107 0111"}
+OPTIONS = (["-s", SCENARIO] if SCENARIO else []) + (["-P"] if os.environ.get("IDEMPOTENT") == "1" else [])
 CLUSTER = int(os.environ.get("KLAMM_BROKERS", "1")) > 1
 
 
@@ -85,10 +91,12 @@ def java_classes(suite, kafka):
         )
 
 
-def run_one(number, suite, kafka, bootstrap, logs, limit, attempt):
+def run_one(number, suite, kafka, reached, logs, limit, attempt):
+    """`reached`: where the brokers are, and what more a client needs."""
+    bootstrap, login = reached
     conf = logs / f"{number}.conf"
     conf.write_text(
-        f"bootstrap.servers={bootstrap}\ntest.timeout.multiplier=2\nbroker.address.family=v4\n"
+        f"bootstrap.servers={bootstrap}\ntest.timeout.multiplier=2\nbroker.address.family=v4\n{login}"
     )
     report = logs / f"{number}.json"
     report.unlink(missing_ok=True)
@@ -109,7 +117,7 @@ def run_one(number, suite, kafka, bootstrap, logs, limit, attempt):
     began = time.monotonic()
     with open(log_path, "wb") as log:
         child = subprocess.Popen(
-            ["./test-runner", "-L", "-p1", *(["-s", SCENARIO] if SCENARIO else [])],
+            ["./test-runner", "-L", "-p1", *OPTIONS],
             cwd=suite / "tests",
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -181,14 +189,19 @@ def main():
     against = os.environ.get("KLAMM_AGAINST")
     outcomes = {}
     properties = PROPERTIES | ({"auto.create.topics.enable": "false"} if SCENARIO == "noautocreate" else {})
-    with chosen(properties, keep_log=logs) as broker:
+    keys = secure.Keys(pathlib.Path(tempfile.mkdtemp(prefix="klamm-keys-"))) if os.environ.get("SECURE") == "1" else None
+    with chosen(properties | (keys.settings() if keys else {}), keep_log=logs, port=keys and keys.plain) as broker:
+        reached = (broker.bootstrap, "")
+        if keys:
+            way = keys.rounds(broker.bootstrap)["SCRAM-SHA-512"]
+            reached = (way["BOOTSTRAP"], pathlib.Path(way["LIBRDKAFKA_CONFIG"]).read_text())
         if not rows_only:
             print(f"librdkafka's suite ({suite.name}), {len(numbers)} numbers, {jobs} at once, against {broker.title}")
 
         def run(number, attempt):
             if not broker.alive():
                 return Outcome("fail", 0, "the broker is gone")
-            outcome = run_one(number, suite, kafka, broker.bootstrap, logs, limit, attempt)
+            outcome = run_one(number, suite, kafka, reached, logs, limit, attempt)
             row = rows[number]
             if rows_only:
                 print(f"{outcome.result.upper()}  librdkafka {number} {row.name:28} {outcome.seconds:5.1f} s", flush=True)
