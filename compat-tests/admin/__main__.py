@@ -60,19 +60,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--client", default=VERSION)
+    parser.add_argument("--against", default=VERSION, help="the release of the other broker; no difference from another one is accepted")
     arguments = parser.parse_args()
     libs = f"{kafka_path(arguments.client)}/libs/*"
     sources = [HERE / "Sweep.java"] + ([HERE / "Sweep41.java"] if arguments.client.startswith("4.") else [])
     with tempfile.TemporaryDirectory(prefix="klamm-admin-") as classes:
         subprocess.run(["javac", "-nowarn", "-Xlint:none", "-cp", libs, "-d", classes, *sources], check=True)
         found = {}
-        for broker in (Kafka(SETTINGS, version=VERSION), Klamm(SETTINGS)):
+        for broker in (Kafka(SETTINGS, version=arguments.against), Klamm(SETTINGS)):
             try:
                 broker.start()
                 found[broker.name] = answers(classes, libs, broker)
             finally:
                 broker.remove()
-    sys.exit(1 if compare(found["kafka"], found["klamm"], accepted(), arguments.all) else 0)
+    sys.exit(1 if compare(found["kafka"], found["klamm"], accepted() if arguments.against == VERSION else {}, arguments.all) else 0)
 
 
 if __name__ == "__main__":

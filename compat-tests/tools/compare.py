@@ -69,7 +69,8 @@ MASKS = [
     # Producer ids come in blocks of a thousand; a broker that has had another life begins another.
     (r"^(\S*tid\s+1)\s+\d+(.*?)(\s+\d+)?$", r"\1 ID\2"),
     (r"^(1\s+tid)\s+\d+(.*MILLIS).*", r"\1 ID\2"),
-    (r"^\d+(\s+\d+\s+-1\s+\d+\s+MILLIS)", r"ID\1"),
+    (r"^\d+(\s+\d+\s+-?\d+\s+\d+\s+MILLIS)", r"ID\1"),
+    (r'"avg_throughput":[\d.]+', '"avg_throughput":N'),
     # In the order of a hash table.
     (r"requested consumer groups \(.*\)", "requested consumer groups (…)"),
     (r"\s+$", ""),

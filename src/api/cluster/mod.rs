@@ -9,5 +9,6 @@ pub(super) mod describe_configs;
 pub(super) mod describe_log_dirs;
 pub(super) mod describe_topic_partitions;
 pub(super) mod incremental_alter_configs;
+pub(super) mod list_config_resources;
 pub(super) mod metadata;
 pub(super) mod update_features;

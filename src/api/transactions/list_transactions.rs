@@ -1,18 +1,21 @@
-//! ListTransactions (66), versions 0–1: the transactional ids that this broker coordinates (KIP-664).
+//! ListTransactions (66), versions 0–2: the transactional ids that this broker coordinates (KIP-664).
 //!
 //! Behaviour: while a partition is loading, or cannot be shown, since followers do not have what it would show, there
 //! is nothing but COORDINATOR_LOAD_IN_PROGRESS (14). Filters of states are names as Kafka writes them, and those that
 //! do not exist are named in the answer; a negative duration filters nothing. Ids without a transaction pass every
-//! duration, as in Kafka. Those of which there is no DESCRIBE are left out.
-//! Versions: 0; 1 durations (KIP-994). 2 (a pattern of ids) is not announced. Ignored: nothing.
-//! Source: Kafka 3.9 `TransactionStateManager.listTransactionStates`.
+//! duration, as in Kafka. A pattern has to match the whole of an id; an empty one matches all, and one that cannot be
+//! read is INVALID_REGULAR_EXPRESSION (128). Those of which there is no DESCRIBE are left out.
+//! Versions: 0; 1 durations (KIP-994); 2 a pattern of ids (KIP-1152). Ignored: nothing.
+//! Source: Kafka 3.9 and 4.1 `TransactionStateManager.listTransactionStates`.
 
 use std::ops::RangeInclusive;
 
 use futures_util::FutureExt;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_transactions_response::TransactionState;
 use kafka_protocol::messages::{ListTransactionsRequest, ListTransactionsResponse, ProducerId as WireProducerId};
 use kafka_protocol::protocol::StrBytes;
+use regex::{Regex, RegexBuilder};
 
 use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
@@ -27,21 +30,29 @@ use crate::types::{ProducerId, limits};
 
 const VERSION_DURATION: i16 = 1;
 
+/// Most memory that a compiled pattern may take.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
 /// ListTransactions.
 #[derive(Debug)]
 pub(crate) struct ListTransactions;
 
 impl Handler for ListTransactions {
     type Req = ListTransactionsRequest;
-    const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const VERSIONS: RangeInclusive<i16> = 0..=2;
     const AUTHORIZATION: Authorization = Authorization::Of(&[(Operation::Describe, ResourceType::TransactionalId)]);
     const FRAME_BYTES_MAX: usize = limits::GROUP_FRAME_BYTES_MAX;
 
     async fn handle(ctx: RequestContext, req: ListTransactionsRequest) -> Reply<ListTransactionsResponse> {
         let (request, unknown) = wanted(ctx.version, &req);
+        let Ok(pattern) = pattern(req.transactional_id_pattern.as_deref().unwrap_or_default()) else {
+            let refused = ListTransactionsResponse::default();
+            return Reply::Now(refused.with_error_code(ResponseError::InvalidRegularExpression.code()));
+        };
         let answer = ctx.handles.transactions.list(request).await;
         let shown = move |listed: Result<Vec<Listing>, TransactionError>| {
             let mut listed = listed?;
+            listed.retain(|row| pattern.as_ref().is_none_or(|pattern| pattern.is_match(&row.id)));
             listed.retain(|row| ctx.may(Operation::Describe, ResourceType::TransactionalId, &row.id));
             Ok(listed)
         };
@@ -59,6 +70,17 @@ fn wanted(version: i16, req: &ListTransactionsRequest) -> (ListRequest, Vec<StrB
         duration_ms: (version >= VERSION_DURATION && req.duration_filter >= 0).then_some(req.duration_filter),
     };
     (request, unknown.into_iter().cloned().collect())
+}
+
+/// What matches an id as a whole; `None`: every id does. Where the expression is too large, as where it is wrong.
+fn pattern(text: &str) -> Result<Option<Regex>, regex::Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    // By itself first: `a)(b` would be one expression within the parentheses.
+    let build = |text: &str| RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+    build(text)?;
+    build(&format!("^(?:{text})$")).map(Some)
 }
 
 fn answered(listed: Result<Vec<Listing>, TransactionError>, unknown: Vec<StrBytes>) -> ListTransactionsResponse {
@@ -91,6 +113,24 @@ mod tests {
         let (request, _) = wanted(1, &req);
         assert_eq!((request.states, request.duration_ms), (None, Some(5)));
         assert_eq!(wanted(1, &ListTransactionsRequest::default()).0.duration_ms, None);
+    }
+
+    #[test]
+    fn a_pattern_matches_the_whole_of_an_id() {
+        let matches = |text: &str, id: &str| pattern(text).map(|found| found.is_none_or(|found| found.is_match(id)));
+        for (text, id, expected) in [
+            ("", "anything", true),
+            ("app-.*", "app-1", true),
+            ("app", "app-1", false),
+            ("pp-1", "app-1", false),
+            ("a|b", "ab", false),
+            ("a|b", "b", true),
+        ] {
+            assert_eq!(matches(text, id), Ok(expected), "{text} {id}");
+        }
+        for wrong in ["[", "a)(b", "*", "(?:a{1000}){1000}"] {
+            assert!(pattern(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
