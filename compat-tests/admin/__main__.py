@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-from kit.broker import Kafka, Klamm, kafka_path
+from kit.broker import BesideZookeeper, Kafka, Klamm, kafka_path
 
 HERE = pathlib.Path(__file__).parent
 VERSION = "3.9.1"
@@ -67,7 +67,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="klamm-admin-") as classes:
         subprocess.run(["javac", "-nowarn", "-Xlint:none", "-cp", libs, "-d", classes, *sources], check=True)
         found = {}
-        for broker in (Kafka(SETTINGS, version=arguments.against), Klamm(SETTINGS)):
+        # A newer client asks a node alone in versions that the other broker does not have.
+        ours = Klamm if arguments.client == VERSION or arguments.against != VERSION else BesideZookeeper
+        for broker in (Kafka(SETTINGS, version=arguments.against), ours(SETTINGS)):
             try:
                 broker.start()
                 found[broker.name] = answers(classes, libs, broker)

@@ -158,6 +158,20 @@ class Kafka(Broker):
         super().remove()
 
 
+class BesideZookeeper(Klamm):
+    """klamm with the coordination of the Kafka that it is compared with, and so with that Kafka's versions."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.zookeeper = zookeeper.Server(self.folder, f'{kafka_path("3.9.1")}/libs/*', force_sync=True)
+        self.settings = {**settings, "zookeeper.connect": f"127.0.0.1:{self.zookeeper.port}"}
+
+    def remove(self):
+        self.stop()
+        self.zookeeper.kill()
+        super().remove()
+
+
 class Elsewhere(Broker):
     """One that somebody else has started: it is talked to, and nothing else."""
 

@@ -20,8 +20,7 @@ import sys
 import tempfile
 import threading
 
-from kit import zookeeper
-from kit.broker import Kafka, Klamm, kafka_path
+from kit.broker import BesideZookeeper, Kafka, kafka_path
 
 HERE = pathlib.Path(__file__).parent
 VERSION = "3.9.1"
@@ -102,20 +101,6 @@ def calls():
         command, _, given = line.partition(" < ")
         found.append((line, command.split(" ", 1)[0], command.split(" ", 1)[1:], given.encode().decode("unicode_escape")))
     return found
-
-
-class BesideZookeeper(Klamm):
-    """klamm with the coordination of the Kafka that it is compared with, and so with that Kafka's versions."""
-
-    def __init__(self, settings):
-        super().__init__(settings)
-        self.zookeeper = zookeeper.Server(self.folder, f"{kafka_path(VERSION)}/libs/*", force_sync=True)
-        self.settings = {**settings, "zookeeper.connect": f"127.0.0.1:{self.zookeeper.port}"}
-
-    def remove(self):
-        self.stop()
-        self.zookeeper.kill()
-        super().remove()
 
 
 class Asked:
