@@ -4,6 +4,7 @@
 //! is a value that its owner holds. `observe` reads all of it and gives it Kafka's names. What can be asked for at any
 //! time is not counted but read when somebody looks.
 
+pub(crate) mod rate;
 mod requests;
 
 use std::sync::Arc;

@@ -103,10 +103,11 @@ impl Parts {
         let of_listeners = running.current();
         let tls = task::blocking(move || TlsListeners::open(&of_listeners)).await.map_err(failed)?;
         let config_of = running::topic_settings(&running, &dynamic_config);
-        let surroundings = running::surroundings(config, identity.broker_id, clock, &image);
+        let surroundings = running::surroundings(&running.current(), identity.broker_id, clock, &image);
         let of_replicas = dirs.for_replicas();
         let replicas = task::blocking(move || ReplicaManager::new(surroundings, of_replicas, config_of)).await;
         let replicas = replicas.map_err(failed)?;
+        running::throttle(&replicas, &running, &dynamic_config, &dynamic_config.topics());
         replicas.know_epochs(identity.epochs_before.clone());
         let writer = ReplicaWriter::new(Arc::clone(&replicas), Arc::clone(clock));
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));

@@ -15,15 +15,16 @@ use crate::cluster::running_config::RunningConfig;
 use crate::cluster::znodes::config::{Entity, EntityName, Overrides};
 use crate::config::Config;
 use crate::log::config::LogConfig;
+use crate::metrics::rate::Windows;
 use crate::net::connection_rates::{AddressLimits, RateLimits};
 use crate::net::listener::{ConnectionLimits, Limits};
 use crate::replica::fetcher::FetcherSettings;
 use crate::replica::maintenance::{Periods, PeriodsOf};
 use crate::replica::manager::{ConfigOf, ReplicaConfig, ReplicaManager};
 use crate::replica::surroundings::Surroundings;
+use crate::replica::throttle::Throttles;
 use crate::security::quota::limits::Quotas;
 use crate::security::quota::meter::Meter;
-use crate::security::quota::rate::Windows;
 use crate::security::tls::TlsListeners;
 use crate::task;
 use crate::types::{BrokerId, TopicName};
@@ -66,6 +67,7 @@ pub(super) fn follow(
                 quotas.set(Quotas::stored(&entities));
                 of_addresses.set_addresses(task::blocking(move || address_limits(&entities)).await);
             }
+            throttle(&replicas, &config, &dynamic, &changes.topics);
             for topic in &changes.topics {
                 replicas.reconfigure(topic);
             }
@@ -84,6 +86,7 @@ fn follow_brokers(
         while changes.changed().await.is_ok() {
             let now = changes.borrow_and_update().clone();
             replicas.reconfigure_all();
+            set_rates(replicas.throttles(), &now);
             let (config, listeners) = (Arc::clone(&now), Arc::clone(&tls));
             // Stores are read.
             task::blocking(move || listeners.take(&config)).await;
@@ -141,7 +144,33 @@ pub(super) fn surroundings(
     image: &Arc<ImagePublisher>,
 ) -> Arc<Surroundings> {
     let (clock, image) = (Arc::clone(clock), Arc::clone(image));
-    Arc::new(Surroundings { me, clock, image, lag_max: millis(config.replica_lag_time_max_ms) })
+    let (samples, seconds) = (config.replication_quota_window_num, config.replication_quota_window_size_seconds);
+    let throttles = Throttles::new(windows(samples, seconds));
+    set_rates(&throttles, config);
+    Arc::new(Surroundings { me, clock, image, lag_max: millis(config.replica_lag_time_max_ms), throttles })
+}
+
+fn set_rates(throttles: &Throttles, config: &Config) {
+    let bytes = |rate: i64| if rate == i64::MAX { u64::MAX } else { u64::try_from(rate).unwrap_or(0) };
+    throttles.leader.set_limit(bytes(config.leader_replication_throttled_rate));
+    throttles.follower.set_limit(bytes(config.follower_replication_throttled_rate));
+}
+
+/// Has replication of these topics be held back as they say.
+pub(super) fn throttle<'a>(
+    replicas: &ReplicaManager,
+    config: &RunningConfig,
+    dynamic: &DynamicConfig,
+    topics: impl IntoIterator<Item = &'a TopicName>,
+) {
+    let (config, throttles) = (config.current(), replicas.throttles());
+    for topic in topics {
+        // What is malformed is said where its logs are configured.
+        let effective =
+            config.of_topic(&dynamic.topic(topic.as_str())).unwrap_or_else(|_| config.topic_defaults.clone());
+        throttles.leader.name(topic, &effective.leader_throttled_replicas, replicas.me);
+        throttles.follower.name(topic, &effective.follower_throttled_replicas, replicas.me);
+    }
 }
 
 /// How often maintenance is done, asked before each pause.

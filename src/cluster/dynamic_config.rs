@@ -203,6 +203,11 @@ impl DynamicConfig {
         self.known.read().topics.get(name).map(|known| Arc::clone(&known.overrides)).unwrap_or_default()
     }
 
+    /// Topics with overrides.
+    pub(crate) fn topics(&self) -> Vec<TopicName> {
+        self.known.read().topics.keys().cloned().collect()
+    }
+
     pub(crate) fn brokers(&self) -> BrokerOverrides {
         self.known.read().brokers.clone()
     }
@@ -263,10 +268,13 @@ impl DynamicConfig {
 
     /// The topics were deleted: their overrides go with them.
     pub(crate) fn forget_topics(&self, topics: &[TopicName]) {
-        let mut known = self.known.write();
+        let (mut known, mut untold) = (self.known.write(), self.untold.lock());
         let number = known.next_number();
         for topic in topics {
-            known.topics.remove(topic.as_str());
+            if known.topics.remove(topic.as_str()).is_some() {
+                untold.topics.insert(topic.clone());
+                self.told.notify_one();
+            }
             if known.reading > 0 {
                 known.forgotten.insert(topic.clone(), number);
             }

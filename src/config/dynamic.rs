@@ -317,6 +317,7 @@ mod tests {
         assert_eq!(shown(&set), Some(entry));
         let inputs = Inputs { overrides: vec![format!("{RATE}=x")], ..Inputs::default() };
         let started = Config::load(&inputs, Machine::for_test()).expect("no key of a file");
-        assert_eq!(started.warnings().len(), 1);
+        assert_eq!((started.warnings().len(), started.leader_replication_throttled_rate), (1, i64::MAX));
+        assert_eq!(set.leader_replication_throttled_rate, 1000);
     }
 }

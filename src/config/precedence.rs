@@ -124,8 +124,7 @@ impl Settings {
         }
         for name in self.names() {
             let (Some(row), Some(given)) = (row_of(name), self.given(name)) else { continue };
-            let is_dynamic = matches!(given.source, Source::DynamicBroker | Source::DynamicDefault);
-            if !is_dynamic && broker::dynamic_row(name).is_some() {
+            if !given.source.is_dynamic() && broker::dynamic_row(name).is_some() {
                 // No key of a file: as good as unknown there.
                 continue;
             }
@@ -191,6 +190,11 @@ impl Settings {
                 None if broker::OF_AUTHORIZER.contains(&name.as_str()) => {}
                 None => lines.push(unknown(name)),
                 Some((_, Effect::Kraft)) => kraft.push(name.as_str()),
+                Some((row, Effect::Honoured))
+                    if !given.source.is_dynamic() && broker::dynamic_row(row.name).is_some() =>
+                {
+                    lines.push(format!("The configuration '{name}' has no effect here ({}).", given.source));
+                }
                 Some((_, Effect::NoEffect)) => {
                     lines.push(format!("The configuration '{name}' has no effect ({}).", given.source));
                 }

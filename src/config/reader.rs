@@ -66,6 +66,17 @@ impl<'a> Reader<'a> {
         self.optional(name).expect("its row has a default")
     }
 
+    /// A number that counts where it was set while the broker runs, and nowhere else: Kafka has no such key in a file.
+    pub(crate) fn dynamic_long(&self, name: &str) -> i64 {
+        match self.given(name).filter(|given| !given.source.is_dynamic()) {
+            None => self.long(name),
+            Some(_) => {
+                let default = row_of(name).and_then(|row| row.default).and_then(|default| default.parse().ok());
+                default.expect("its row has a default")
+            }
+        }
+    }
+
     pub(crate) fn int(&self, name: &str) -> i32 {
         i32::try_from(self.long(name)).expect("its row is an int")
     }

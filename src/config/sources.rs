@@ -42,6 +42,13 @@ pub enum Source {
     DynamicBroker,
 }
 
+impl Source {
+    /// Whether it was set while the broker runs.
+    pub(crate) fn is_dynamic(&self) -> bool {
+        matches!(self, Self::DynamicDefault | Self::DynamicBroker)
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -44,6 +44,9 @@ pub struct TopicConfig {
     pub flush_messages: i64,
     pub flush_ms: i64,
     pub unclean_leader_election_enable: bool,
+    /// `partition:broker`, or `*`.
+    pub leader_throttled_replicas: Vec<String>,
+    pub follower_throttled_replicas: Vec<String>,
 }
 
 /// `compression.type`.
@@ -136,6 +139,8 @@ impl TopicConfig {
             flush_messages: values.integer("flush.messages"),
             flush_ms: values.integer("flush.ms"),
             unclean_leader_election_enable: values.boolean("unclean.leader.election.enable"),
+            leader_throttled_replicas: values.list("leader.replication.throttled.replicas").to_vec(),
+            follower_throttled_replicas: values.list("follower.replication.throttled.replicas").to_vec(),
         }
     }
 }

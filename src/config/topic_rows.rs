@@ -26,11 +26,11 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Records of a partition after which they are synced to disk; 1 syncs before each acknowledgement.";
     "flush.ms" Long "9223372036854775807" [AtLeast(0)] PerTopic => Honoured,
         "Longest time before records are synced to disk.";
-    "follower.replication.throttled.replicas" List "" [ThrottledReplicas] PerTopic => NoEffect,
+    "follower.replication.throttled.replicas" List "" [ThrottledReplicas] PerTopic => Honoured,
         "Replicas whose replication is throttled on the follower's side.";
     "index.interval.bytes" Int "4096" [AtLeast(0)] PerTopic => NoEffect,
         "Bytes between two entries of the offset index.";
-    "leader.replication.throttled.replicas" List "" [ThrottledReplicas] PerTopic => NoEffect,
+    "leader.replication.throttled.replicas" List "" [ThrottledReplicas] PerTopic => Honoured,
         "Replicas whose replication is throttled on the leader's side.";
     "local.retention.bytes" Long "-2" [AtLeast(-2)] PerTopic => NoEffect,
         "Local size at which records leave the local disk when tiered storage is on.";

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::security::quota::rate::{Rate, Windows};
+use crate::metrics::rate::{Rate, Windows};
 
 /// `max.connection.creation.rate`, and what is set for addresses. Connections each second.
 #[derive(Debug, Default)]

@@ -15,8 +15,8 @@ use tracing::{debug, error, warn};
 
 use super::connection::{self, Settings};
 use super::connection_rates::{AddressLimits, ConnectionRates, RateLimits};
+use crate::metrics::rate::Windows;
 use crate::metrics::{self, ListenerMetrics};
-use crate::security::quota::rate::Windows;
 use crate::task;
 
 /// `max.connections`, `max.connections.per.ip` and its overrides, and how fast they may come.

@@ -46,8 +46,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::metrics::rate::Windows;
     use crate::security::quota::limits::{Place, Quotas, Whom};
-    use crate::security::quota::rate::Windows;
 
     #[test]
     fn rows_have_the_names_that_dashboards_ask_for() {

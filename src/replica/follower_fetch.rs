@@ -7,6 +7,8 @@
 //! does after a moment, unless it can ride along with data before.
 //! Source: Kafka 3.9 `ReplicaManager.fetchMessages`, `DelayedFetch`; there positions alone end no wait.
 //!
+//! A replica that is behind and throttled gets nothing while what its like may have is used up ([`super::throttle`]).
+//!
 //! A fetch costs as much as there are partitions to look at, see [`super::follower_session`].
 
 use std::collections::HashMap;
@@ -134,6 +136,11 @@ impl FollowerFetches {
         if !is_due(&parts, limits.min_bytes) && !nothing_to_wait_for {
             parts = self.park(&turn, parts, limits).await;
         }
+        for part in &parts {
+            if let Some(partition) = &part.replica {
+                partition.count_sent(part.bytes);
+            }
+        }
         turn.answer(parts)
     }
 
@@ -181,6 +188,7 @@ impl FollowerFetches {
             turn.session.found(part, now);
         }
         part.replica = now.cloned();
+        part.held_back = now.is_some_and(|partition| partition.holds_back(turn.session.replica));
         part.found =
             found.and_then(|partition| partition.look_for_follower(turn.session.replica, &part.ask)).map(|look| {
                 part.view = look.diverging.is_none().then_some(look.view);
@@ -284,7 +292,7 @@ impl Room {
         let (Some(partition), Some(view)) = (&part.replica, part.view) else { return None };
         let bytes = self.left.min(usize::try_from(part.ask.max_bytes).unwrap_or(0));
         let some = part.ask.fetch_offset < view.log_end_offset && (bytes > 0 || self.empty_so_far);
-        some.then(|| (Arc::clone(partition), view.log_end_offset, bytes))
+        (some && !part.held_back).then(|| (Arc::clone(partition), view.log_end_offset, bytes))
     }
 
     fn take(&mut self, part: &mut Part, read: Read) {

@@ -70,6 +70,8 @@ pub(super) struct Part {
     /// Positions of before the read; `None`: nothing is to be read.
     pub(super) view: Option<PartitionView>,
     pub(super) bytes: usize,
+    /// There may be something, and it is not read for now.
+    pub(super) held_back: bool,
     /// What the follower has was recorded, after whatever the mark was set for.
     pub(super) counted: bool,
 }
@@ -350,6 +352,7 @@ impl Slot {
             found: Err(FetchRefused::NotLeader),
             view: None,
             bytes: 0,
+            held_back: false,
             counted: false,
         }
     }

@@ -21,6 +21,7 @@ use super::partition::{AckAt, AppendRefused, Partition, Role};
 use super::session_cache::Sessions;
 use super::surroundings::Surroundings;
 use super::testing;
+use super::throttle::Throttles;
 use crate::clock::testing::ManualClock;
 use crate::cluster::control::{
     AlterPartition, ControlHead, ControllerError, IsrLink, IsrRefused, IsrResults, LiveBroker, StoredIsr,
@@ -125,7 +126,13 @@ impl Bench {
         let clock = Arc::new(ManualClock::new(1_000_000, 1));
         let image = Arc::new(ImagePublisher::default());
         let lag_max = Duration::from_millis(LAG_MS as u64);
-        let around = Surroundings { me: ME, clock: Arc::clone(&clock) as _, image: Arc::clone(&image), lag_max };
+        let around = Surroundings {
+            me: ME,
+            clock: Arc::clone(&clock) as _,
+            image: Arc::clone(&image),
+            lag_max,
+            throttles: Throttles::default(),
+        };
         let dirs = vec![ReplicaDir { dir: Arc::clone(&disk) as _, tail: Tail::new(1 << 20), may_lack_ends: false }];
         let config_of = Arc::new(move |_: &_| ReplicaConfig { log: LogConfig::default(), min_insync_replicas });
         let replicas = ReplicaManager::new(Arc::new(around), dirs, config_of).expect("readable");

@@ -16,6 +16,7 @@ use super::flush::FlushTimer;
 use super::found::{self, FoundLog, FoundLogs};
 use super::partition::{Partition, Upkeep};
 use super::surroundings::Surroundings;
+use super::throttle::Throttles;
 use crate::clock::{SharedClock, UnixMs};
 use crate::cluster::control::LogInventory;
 use crate::log::config::LogConfig;
@@ -194,6 +195,11 @@ impl ReplicaManager {
     pub(crate) fn is_offline(&self, topic: &str, partition: PartitionIndex) -> bool {
         let partitions = self.partitions.read();
         matches!(partitions.get(topic).and_then(|topic| topic.get(&partition)), Some(Hosted::Offline(_)))
+    }
+
+    /// What of replication is held back.
+    pub(crate) fn throttles(&self) -> &Throttles {
+        &self.surroundings.throttles
     }
 
     /// Every open replica, for periodic work.

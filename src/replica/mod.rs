@@ -32,6 +32,7 @@ pub(crate) mod sessions;
 pub(crate) mod surroundings;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod throttle;
 pub(crate) mod view;
 pub(crate) mod wait;
 

@@ -22,6 +22,7 @@ use super::partition::{AckAt, Partition, Role};
 use super::session_cache::Sessions;
 use super::surroundings::Surroundings;
 use super::testing;
+use super::throttle::Throttles;
 use crate::clock::testing::ManualClock;
 use crate::cluster::control::{ControlHead, LiveBroker, UpdateMetadata};
 use crate::cluster::image::ImagePublisher;
@@ -73,7 +74,8 @@ impl Broker {
         let live = |id| LiveBroker { id, endpoints: Vec::new(), rack: None };
         image.apply(&UpdateMetadata { head, topics: Vec::new(), live_brokers: vec![live(LEADER), live(FOLLOWER)] });
         let lag_max = Duration::from_millis(LAG_MS as u64);
-        let around = Surroundings { me, clock: Arc::clone(&clock) as _, image, lag_max };
+        let around =
+            Surroundings { me, clock: Arc::clone(&clock) as _, image, lag_max, throttles: Throttles::default() };
         let dirs = vec![ReplicaDir { dir: MemoryDir::open(), tail: Tail::new(1 << 20), may_lack_ends: false }];
         let config_of = Arc::new(|_: &_| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 });
         let replicas = ReplicaManager::new(Arc::new(around), dirs, config_of).expect("readable");
@@ -567,4 +569,31 @@ async fn partitions_that_come_one_by_one_cost_one_session() {
     assert!(*pair.way.waits.lock().last().expect("asked") <= 20, "whatever comes next need not wait");
     sleep(Duration::from_secs(5)).await;
     assert_eq!(*pair.way.waits.lock().last().expect("asked"), 500);
+}
+
+/// A replica that is behind gets nothing while its rate is used up; one in sync gets all.
+#[tokio::test]
+async fn a_replica_that_is_behind_is_held_back_by_its_leader() {
+    let leader = Broker::new(LEADER);
+    let throttle = &leader.replicas.throttles().leader;
+    throttle.set_limit(10);
+    throttle.name(&"t".into(), &["0:1".to_owned()], LEADER);
+    let behind = |isr: Vec<BrokerId>, epoch| Role { isr, ..role(LEADER, epoch) };
+    let asks = |index, epoch| PartitionAsk { leader_epoch: Some(LeaderEpoch(epoch)), ..wanted(index, 0) };
+    (0..2).for_each(|index| leader.append(index));
+    let fetch = async |partitions| {
+        let answer = leader.fetches.fetch(ask((0, -1), partitions)).await.expect("served");
+        let records = |(_, found): (_, Result<Fetched, FetchRefused>)| found.expect("served").records.len();
+        answer.partitions.into_iter().map(records).collect::<Vec<_>>()
+    };
+    assert_eq!(fetch(vec![asks(0, 1)]).await, [1], "it is in sync, and what it gets counts");
+    for index in 0..2 {
+        testing::take(&leader.partition(index), behind(vec![LEADER], 2));
+    }
+    assert_eq!(fetch(vec![asks(0, 2), asks(1, 2)]).await, [0, 1], "the other is not named");
+    leader.clock.advance(60_000);
+    assert_eq!(fetch(vec![asks(0, 2)]).await, [1], "the rate is free again");
+    assert_eq!(fetch(vec![asks(0, 2)]).await, [0]);
+    throttle.name(&"t".into(), &[], LEADER);
+    assert_eq!(fetch(vec![asks(0, 2)]).await, [1]);
 }

@@ -1,9 +1,10 @@
 //! What a replica asks of the world around it: who this broker is, who else is alive, how late it is, how long a
-//! follower may lag.
+//! follower may lag, and what of it is held back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::throttle::Throttles;
 use crate::clock::SharedClock;
 use crate::cluster::image::ImagePublisher;
 use crate::types::BrokerId;
@@ -16,6 +17,7 @@ pub(crate) struct Surroundings {
     pub(crate) image: Arc<ImagePublisher>,
     /// `replica.lag.time.max.ms`.
     pub(crate) lag_max: Duration,
+    pub(crate) throttles: Throttles,
 }
 
 impl Surroundings {

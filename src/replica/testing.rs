@@ -14,6 +14,7 @@ use super::leader_link::{
 };
 use super::partition::{AckAt, Partition, Role, Upkeep};
 use super::surroundings::Surroundings;
+use super::throttle::Throttles;
 use crate::clock::SharedClock;
 use crate::clock::testing::ManualClock;
 use crate::cluster::registration::SharedBrokerEpoch;
@@ -32,7 +33,7 @@ pub(crate) const ME: BrokerId = BrokerId(1);
 /// A broker that knows of no other.
 pub(crate) fn alone(me: BrokerId, clock: SharedClock) -> Arc<Surroundings> {
     let (image, lag_max) = (Arc::default(), Duration::from_secs(30));
-    Arc::new(Surroundings { me, clock, image, lag_max })
+    Arc::new(Surroundings { me, clock, image, lag_max, throttles: Throttles::default() })
 }
 
 /// `leader` leads alone, this broker and it are the replicas.

@@ -30,6 +30,7 @@ use crate::replica::manager::{ReplicaConfig, ReplicaDir, ReplicaManager};
 use crate::replica::session_cache::Sessions;
 use crate::replica::surroundings::Surroundings;
 use crate::replica::testing::fetcher_settings;
+use crate::replica::throttle::Throttles;
 use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{LogDir as _, SharedLogDir};
 use crate::task::testing::Process;
@@ -127,6 +128,7 @@ impl Boot {
             clock: Arc::clone(&self.clock),
             image: Arc::clone(&image),
             lag_max: LAG_MAX,
+            throttles: Throttles::default(),
         });
         let replicas = ReplicaManager::new(surroundings, dirs, Arc::new(config)).ok()?;
         if self.may_lack_ends {

@@ -39,9 +39,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Interval of the search for partitions that need an unclean election.";
     "inter.broker.protocol.version" Text "3.9-IV0" [MetadataVersion] ReadOnly => Honoured,
         "Version of the protocol between brokers.";
-    "replication.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => NoEffect,
+    "replication.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => Honoured,
         "Samples kept for replication quotas.";
-    "replication.quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => NoEffect,
+    "replication.quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => Honoured,
         "Length of each replication quota sample.";
     "quota.window.num" Int "11" [AtLeast(1)] ReadOnly => Honoured,
         "Samples kept for client quotas.";
@@ -56,9 +56,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
 /// What is set while a broker runs or not at all, so that Kafka's table of settings does not have it. Source: Kafka 3.9
 /// `QuotaConfigs.brokerQuotaConfigs`, `DynamicConfig.Broker`.
 pub(crate) const DYNAMIC: &[Setting] = settings! {
-    "leader.replication.throttled.rate" Long "9223372036854775807" [AtLeast(0)] ClusterWide => NoEffect,
+    "leader.replication.throttled.rate" Long "9223372036854775807" [AtLeast(0)] ClusterWide => Honoured,
         "Bytes a second that a leader sends to the replicas that its topics throttle.";
-    "follower.replication.throttled.rate" Long "9223372036854775807" [AtLeast(0)] ClusterWide => NoEffect,
+    "follower.replication.throttled.rate" Long "9223372036854775807" [AtLeast(0)] ClusterWide => Honoured,
         "Bytes a second that a follower fetches of the replicas that its topics throttle.";
     "replica.alter.log.dirs.io.max.bytes.per.second" Long "9223372036854775807" [AtLeast(0)] ClusterWide => NoEffect,
         "Bytes a second for moves between log directories.";

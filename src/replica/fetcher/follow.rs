@@ -67,6 +67,8 @@ pub(super) struct Follow {
     uncut: (Offset, Option<LeaderEpoch>),
     backoff: Backoff,
     longest_pause: Duration,
+    /// It has all that the leader's high watermark covers, as far as it was told.
+    level: bool,
 }
 
 impl Follow {
@@ -80,7 +82,7 @@ impl Follow {
             _ => Next::Fetch,
         };
         let (uncut, backoff) = ((view.log_end_offset, last_epoch), Backoff::default());
-        Self { partition, leader_epoch, next, last_epoch, uncut, backoff, longest_pause }
+        Self { partition, leader_epoch, next, last_epoch, uncut, backoff, longest_pause, level: false }
     }
 
     /// What is wanted of the partition, if it is to be fetched now.
@@ -111,6 +113,16 @@ impl Follow {
     /// Whether there is something to do before, or instead of, the next fetch.
     pub(super) fn is_unsettled(&self) -> bool {
         matches!(self.next, Next::Cut(_) | Next::FindRange | Next::Wait(_))
+    }
+
+    /// What the leader told, when all that came with it was written.
+    pub(super) fn told(&mut self, high_watermark: Offset) {
+        self.level = high_watermark <= self.partition.view().log_end_offset;
+    }
+
+    /// Whether it is left out of fetches for now. Source: Kafka 3.9 `RemoteLeaderEndPoint.shouldFollowerThrottle`.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.next == Next::Fetch && !self.level && self.partition.is_held_back()
     }
 
     /// The log is longer now, or cut; what was fetched is written.

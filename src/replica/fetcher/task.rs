@@ -41,6 +41,9 @@ const BUSY_WAIT_MS: i32 = 20;
 /// A call that takes longer is no short one.
 const SHORT: Duration = Duration::from_millis(200);
 
+/// How long nothing is asked where all that would be asked is held back.
+const HELD_PAUSE: Duration = Duration::from_millis(200);
+
 /// How often all partitions are looked at for what no answer brings about: a log start that retention has moved.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -91,6 +94,8 @@ pub(super) struct Fetcher {
     backoff: Backoff,
     /// The link has failed: when it is tried again.
     link_again: Option<Instant>,
+    /// Partitions are held back: when they are looked at again.
+    held_until: Option<Instant>,
 }
 
 impl Fetcher {
@@ -119,6 +124,7 @@ impl Fetcher {
             served: None,
             backoff: Backoff::default(),
             link_again: None,
+            held_until: None,
         }
     }
 
@@ -319,7 +325,7 @@ impl Fetcher {
             _ => None,
         });
         // With the link, what is wanted is fetched again.
-        let wake = waits.chain(self.link_again).min().map(sleep_until);
+        let wake = waits.chain(self.link_again).chain(self.held_until).min().map(sleep_until);
         tokio::select! {
             biased;
             order = self.mailbox.recv() => match order {
@@ -340,6 +346,7 @@ impl Fetcher {
             return None;
         }
         self.link_again = None;
+        self.held_until = None;
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP;
             self.attention.extend(self.follows.keys().cloned());
@@ -350,6 +357,11 @@ impl Fetcher {
                 continue;
             };
             match follow.ask(now, self.settings.partition_bytes) {
+                Some(_) if follow.is_held_back() => {
+                    self.session.forget(&key);
+                    self.attention.insert(key);
+                    self.held_until = Some(now + HELD_PAUSE);
+                }
                 Some(ask) => self.session.want(key, ask),
                 None => {
                     self.session.forget(&key);
@@ -426,6 +438,7 @@ impl Fetcher {
             return None;
         }
         let Fetched { high_watermark, log_start_offset, records, .. } = fetched;
+        follow.partition.count_received(records.iter().map(Bytes::len).sum());
         let any = !records.is_empty();
         match append(follow, records, now).await {
             Ok(replicated) => {
@@ -452,6 +465,7 @@ impl Fetcher {
         if grew {
             follow.changed();
         }
+        follow.told(high_watermark);
         let moved = follow.partition.advance_as_follower(follow.leader_epoch, high_watermark, log_start_offset);
         match moved.recorded().await {
             Ok(None) => {}

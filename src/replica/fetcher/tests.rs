@@ -134,3 +134,43 @@ async fn an_empty_log_begins_below_its_start_alone() {
     let view = partition.view();
     assert_eq!((view.log_start_offset, view.log_end_offset), (Offset(0), Offset(0)));
 }
+
+/// A follower that is behind asks no more than its rate allows; the leader's high watermark says that it is behind.
+#[tokio::test]
+async fn a_replica_that_is_behind_is_held_back_by_itself() {
+    let far_behind: Says = |offset| {
+        let answer = fetched(vec![batch_at(offset, 3)], None);
+        answer.map(|found| found.map(|found| Fetched { high_watermark: Offset(1 << 40), ..found }))
+    };
+    // The clock of rates stands still: what is used up stays so.
+    let follow = |limit| {
+        let (partition, faults) = closed();
+        take(&partition, role(LEADER.0, 3));
+        let throttle = &partition.surroundings_for_test().throttles.follower;
+        throttle.set_limit(limit);
+        throttle.name(&"t".into(), &["*".to_owned()], ME);
+        let leader = Arc::new(Leader { says: far_behind, asked: AtomicUsize::new(0) });
+        let (links, clock) = (Arc::new(Arc::clone(&leader)), Arc::new(ManualClock::new(0, 1)));
+        let fetchers = Fetchers::new(ME, SharedBrokerEpoch::default(), links, clock, fetcher_settings());
+        fetchers.follow(LEADER, vec![(Arc::clone(&partition), LeaderEpoch(3))]);
+        (leader, fetchers, partition, faults)
+    };
+    let asked = async |leader: &Arc<Leader>, times| {
+        let reached = async {
+            while leader.asked.load(Ordering::SeqCst) < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.expect("asked");
+    };
+    let (leader, fetchers, _free, _faults) = follow(u64::MAX);
+    asked(&leader, 5).await;
+    fetchers.stop_all().await;
+    let (leader, fetchers, partition, _faults) = follow(10);
+    asked(&leader, 1).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(leader.asked.load(Ordering::SeqCst), 1, "an answer was more than there is");
+    partition.surroundings_for_test().throttles.follower.set_limit(u64::MAX);
+    asked(&leader, 5).await;
+    fetchers.stop_all().await;
+}

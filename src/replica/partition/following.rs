@@ -48,6 +48,22 @@ impl Partition {
         state.role.leader.map(|leader| (leader, state.role.leader_epoch))
     }
 
+    /// Whether it is not to be fetched for now, if it is behind: what its like may have is used up.
+    pub(crate) fn is_held_back(&self) -> bool {
+        let around = &*self.surroundings;
+        let throttle = &around.throttles.follower;
+        throttle.names(&self.id.topic, self.id.partition) && throttle.is_used_up(around.now_ms())
+    }
+
+    /// The leader has sent so much.
+    pub(crate) fn count_received(&self, bytes: usize) {
+        let around = &*self.surroundings;
+        let throttle = &around.throttles.follower;
+        if bytes > 0 && throttle.names(&self.id.topic, self.id.partition) {
+            throttle.count(bytes, around.now_ms());
+        }
+    }
+
     /// Latest epoch of the log's history, which has no records yet if it has just begun.
     pub(crate) fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.state.lock().log.latest_epoch()

@@ -151,6 +151,24 @@ impl Partition {
         Ok(change)
     }
 
+    /// Whether a follower that asks gets nothing for now: it is behind, and what its like may have is used up.
+    pub(crate) fn holds_back(&self, replica: BrokerId) -> bool {
+        let around = &*self.surroundings;
+        let throttle = &around.throttles.leader;
+        throttle.names(&self.id.topic, self.id.partition)
+            && throttle.is_used_up(around.now_ms())
+            && !self.repl.lock().isr.committed().contains(&replica)
+    }
+
+    /// A follower was sent so much.
+    pub(crate) fn count_sent(&self, bytes: usize) {
+        let around = &*self.surroundings;
+        let throttle = &around.throttles.leader;
+        if bytes > 0 && throttle.names(&self.id.topic, self.id.partition) {
+            throttle.count(bytes, around.now_ms());
+        }
+    }
+
     /// The session of a follower has the partition from now on, and is told of what changes. To be called before the
     /// partition is looked at.
     pub(crate) fn join_session(&self, mark: &Arc<Mark>) {

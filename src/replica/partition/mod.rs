@@ -220,6 +220,11 @@ impl Partition {
         self.dir.path()
     }
 
+    #[cfg(test)]
+    pub(crate) fn surroundings_for_test(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
     /// The broker that this replica is of.
     pub(crate) fn me(&self) -> BrokerId {
         self.surroundings.me

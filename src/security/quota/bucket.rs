@@ -3,7 +3,7 @@
 //! Source: Kafka 3.9 `TokenBucket`, KIP-599: it holds as much as all windows allow together, is full at first, and may
 //! be taken from once it holds anything at all, so it can owe.
 
-use super::rate::Windows;
+use crate::metrics::rate::Windows;
 
 #[derive(Debug)]
 pub(crate) struct Bucket {

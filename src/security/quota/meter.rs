@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::bucket::Bucket;
 use super::limits::{Counted, Kind, Quotas};
-use super::rate::{Mean, Rate, Windows};
+use crate::metrics::rate::{Mean, Rate, Windows};
 
 /// The counts of one broker.
 #[derive(Debug)]

@@ -88,3 +88,35 @@ async fn a_follower_asks_as_is_set() {
     assert!((300..310).contains(&longest.as_millis()), "{longest:?}");
     assert!(pauses[0] < Duration::from_millis(100), "the first pause is short: {pauses:?}");
 }
+
+/// What is set for brokers and topics while they run, over windows that are set at the start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replication_is_held_back_as_its_windows_say() {
+    let windows = ["replication.quota.window.num=2", "replication.quota.window.size.seconds=10"];
+    let mut probe = Probe::start(&windows).await;
+    probe.create("t").await;
+    let (replicas, topic) = (Arc::clone(&probe.broker.replicas), crate::types::TopicName::new("t"));
+    let named = |leader: bool| {
+        let throttles = replicas.throttles();
+        let side = if leader { &throttles.leader } else { &throttles.follower };
+        side.names(&topic, PartitionIndex(0))
+    };
+    assert!(!named(true) && !named(false));
+    let here = format!("0:{}", replicas.me);
+    probe.set("t", "leader.replication.throttled.replicas", &here).await;
+    eventually("the leader's side is named", async || named(true)).await;
+    probe.set("t", "follower.replication.throttled.replicas", "*").await;
+    eventually("so is the follower's", async || named(false)).await;
+    let (leader, follower) = (&replicas.throttles().leader, &replicas.throttles().follower);
+    for side in [leader, follower] {
+        side.count(1000, 0);
+        assert!(!side.is_used_up(0), "no limit");
+    }
+    probe.set("", "leader.replication.throttled.rate", "60").await;
+    probe.set("", "follower.replication.throttled.rate", "120").await;
+    // A hundred bytes a second, in a window of ten.
+    eventually("the leader's limit counts", async || leader.is_used_up(1000)).await;
+    eventually("the follower's is another", async || !follower.is_used_up(1000)).await;
+    assert!(leader.is_used_up(15_000) && !leader.is_used_up(20_000), "two windows are looked back at");
+    probe.broker.stop().await;
+}

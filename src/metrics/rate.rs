@@ -52,6 +52,15 @@ impl Rate {
         (elapsed_ms + (least - whole).max(0) * windows.window_ms).max(windows.window_ms)
     }
 
+    /// Units for each second of the time that there was anything to measure, a window at least. Source: Kafka 3.9
+    /// `SimpleRate`.
+    pub(crate) fn per_second_of_elapsed(&mut self, windows: Windows, now_ms: i64) -> f64 {
+        self.forget(windows, now_ms);
+        let Some(first) = self.samples.first() else { return 0.0 };
+        let elapsed_ms = (now_ms - first.begin_ms).max(windows.window_ms);
+        self.samples.iter().map(|sample| sample.total).sum::<f64>() * 1000.0 / elapsed_ms as f64
+    }
+
     fn forget(&mut self, windows: Windows, now_ms: i64) {
         let kept_ms = windows.samples as i64 * windows.window_ms;
         self.samples.retain(|sample| now_ms - sample.begin_ms < kept_ms);
