@@ -193,6 +193,15 @@ def of_requests(b):
     return f"{told} ms"
 
 
+def of_a_produce(b):
+    """A large batch takes time that counts, in the request that brings it."""
+    topic, client = b.topic(), b.client("rp")
+    b.limit("request_percentage", 0.001, client="rp")
+    wait = produced(client, topic, 900_000)
+    assert 0 < wait <= 1_000, wait
+    return f"{wait} ms"
+
+
 def of_acks_0(b):
     """Without an answer the connection waits all the same for bytes."""
     topic, client = b.topic(), b.client("p0")
@@ -311,6 +320,7 @@ ROWS = {
     "bytes of fetch": of_fetch,
     "bytes of produce without acks": of_acks_0,
     "time of requests": of_requests,
+    "time of a produce": of_a_produce,
     "changes of topics": of_mutations,
     "limits of 0": of_nothing,
     "the more particular limit holds": of_the_more_particular,

@@ -125,7 +125,8 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     let flexible_header = header.key != api_versions::KEY && (row.flexible)(header.version);
     let outcome = match handling {
         None => (row.run)(ctx, frame).await,
-        Some(handling) => match handling.count((row.run)(ctx, frame)).await {
+        // Within the poll: some rows do their work before they give a future.
+        Some(handling) => match handling.count(async { (row.run)(ctx, frame).await }).await {
             Outcome::Later(later) => Outcome::Later(async move { handling.count(later).await }.boxed()),
             now => now,
         },
