@@ -179,14 +179,3 @@ pub(crate) static BODIES_REFUSED: Counter = Counter::new();
 pub(crate) static HANDSHAKES_REFUSED: Counter = Counter::new();
 /// Replies that their clients took too slowly while others waited for room.
 pub(crate) static REPLIES_GIVEN_UP: Counter = Counter::new();
-
-/// Refusals that have been logged; the log takes the first hundred and then one in a thousand, so that a hostile client
-/// cannot fill the disk with them.
-static REFUSALS_LOGGED: Counter = Counter::new();
-
-/// Whether this refusal may have a log line.
-pub(crate) fn refusal_may_be_logged() -> bool {
-    REFUSALS_LOGGED.add(1);
-    let count = REFUSALS_LOGGED.get();
-    count <= 100 || count.is_multiple_of(1000)
-}

@@ -13,9 +13,11 @@ use crate::api::handler::{CloseReason, Outcome, Row, encoded};
 use crate::api::handling::Handling;
 use crate::api::records::fetch;
 use crate::metrics::{self, Series};
+use crate::security::authorizer::{Action, Requester};
 use crate::security::principal::Principal;
 use crate::security::quota::limits::Kind;
 use crate::security::quota::mute::Mute;
+use crate::types::acl::{CLUSTER_NAME, Operation, ResourceType};
 use crate::wire::header::RequestHeader;
 
 /// What every request of one connection shares.
@@ -46,8 +48,27 @@ pub(crate) struct Dispatched {
 /// Whether the connection that this frame came on is a broker's: it asks what only brokers ask, or fetches as a
 /// follower. `None`: ApiVersions does not tell.
 ///
-/// Whoever wants a broker's place can have it, on a listener of brokers; what that gives is a budget of its own.
-pub(crate) fn is_of_broker(frame: &BytesMut) -> Option<bool> {
+/// Where there is an authorizer it has to say that the other end may act for the cluster, or it would be enough to
+/// fetch like a follower; until it does the connection is a client's, and asked about with each request. Without one
+/// whoever wants a broker's place can have it, on a listener of brokers.
+pub(crate) fn is_of_broker(origin: &Origin, frame: &BytesMut) -> Option<bool> {
+    let speaks = speaks_as_broker(frame)?;
+    if speaks && !may_act_for_cluster(origin) {
+        return None;
+    }
+    Some(speaks)
+}
+
+fn may_act_for_cluster(origin: &Origin) -> bool {
+    let Some(authorizer) = &origin.handles.authorizer else { return true };
+    let action = Action::new(Operation::ClusterAction, ResourceType::Cluster, CLUSTER_NAME);
+    // The request itself is asked for next, and then it is told.
+    let action = Action { log_if_allowed: false, log_if_denied: false, ..action };
+    let address = origin.peer.ip().to_canonical();
+    authorizer.authorize(&Requester { principal: &origin.principal, address, api: &"its first request" }, &action)
+}
+
+fn speaks_as_broker(frame: &BytesMut) -> Option<bool> {
     let Some(&[key_high, key_low, version_high, version_low]) = frame.first_chunk() else { return Some(false) };
     let key = i16::from_be_bytes([key_high, key_low]);
     let version = i16::from_be_bytes([version_high, version_low]);

@@ -17,12 +17,13 @@ use crate::metrics::ListenerMetrics;
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
+use crate::net::refusals::Refusals;
 use crate::net::write_queue::WriteQueues;
 use crate::security::principal::Principal;
 use crate::security::sasl::authority::Authority;
 use crate::security::tls::TlsListeners;
 use crate::task;
-use crate::types::limits::BROKERS_REQUEST_BYTES_MAX;
+use crate::types::limits::{BROKERS_REQUEST_BYTES_MAX, STRANGERS_REQUEST_BYTES_MAX};
 
 /// Who speaks through the listener of this name.
 pub(super) fn audience(config: &Config, listener: &str) -> Audience {
@@ -42,6 +43,8 @@ pub(super) struct Serving {
     handles: Arc<Handles>,
     admission: Arc<Admission>,
     of_brokers: Arc<Admission>,
+    of_strangers: Arc<Admission>,
+    refusals: Arc<Refusals>,
     write_queues: Arc<WriteQueues>,
     limits: Arc<ConnectionLimits>,
     tls: Arc<TlsListeners>,
@@ -62,6 +65,8 @@ impl Serving {
             handles: Arc::clone(handles),
             admission: Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX)),
             of_brokers: Admission::new(BROKERS_REQUEST_BYTES_MAX),
+            of_strangers: Admission::new(STRANGERS_REQUEST_BYTES_MAX),
+            refusals: Refusals::new(),
             write_queues: WriteQueues::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX)),
             limits: Arc::clone(limits),
             tls: Arc::clone(&handles.tls),
@@ -102,6 +107,8 @@ impl Serving {
             tls: self.tls.of(name).cloned(),
             admission: Arc::clone(&self.admission),
             of_brokers: (audience == Audience::Brokers).then(|| Arc::clone(&self.of_brokers)),
+            of_strangers: Arc::clone(&self.of_strangers),
+            refusals: Arc::clone(&self.refusals),
             write_queues: Arc::clone(&self.write_queues),
             sasl: self.sasl_gate(name, &counts),
             frame_bytes_max: self.config.socket_request_max_bytes as usize,

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::admission::{Admission, Charge, Charging, Receiving};
 use super::handshake;
+use super::refusals::{Refusal, Refusals, shown};
 use super::reply::{self, Reply, WriteError};
 use super::time_slice::TimeSlice;
 use super::write_queue::{QueuedReply, WriteQueue, WriteQueues};
@@ -44,6 +45,11 @@ pub(crate) struct Settings {
     /// Where other brokers speak: what their connections are charged to instead, so that they never wait for clients
     /// that wait for them.
     pub(crate) of_brokers: Option<Arc<Admission>>,
+    /// Where clients prove who they are: what they are charged to until they have, so that strangers hold up nobody
+    /// but each other.
+    pub(crate) of_strangers: Arc<Admission>,
+    /// What of refusals is logged.
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) write_queues: Arc<WriteQueues>,
     /// Where clients have to prove who they are before anything else.
     pub(crate) sasl: Option<Arc<SaslGate>>,
@@ -78,7 +84,7 @@ struct Finished {
     ready: Ready,
     timed: Timed,
     /// Request bytes that are free once it is sent.
-    _charge: Charge,
+    _charge: Option<Charge>,
     /// What was counted while it waited.
     _waiting: Option<QueuedReply>,
 }
@@ -91,7 +97,8 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
         // On the heap: whoever has shaken hands does not pay for it any more.
         Some(tls) => {
             let stopping = settings.stopping.clone();
-            let accepted = Box::pin(handshake::accept(socket, &tls, peer, settings.idle_max, stopping)).await;
+            let accepted =
+                Box::pin(handshake::accept(socket, &tls, peer, settings.idle_max, &settings.refusals, stopping)).await;
             let Some((stream, principal)) = accepted else { return };
             settings.origin.principal = Arc::new(principal);
             stream
@@ -102,7 +109,9 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
         Some(gate) => FrameReader::of_stranger(gate.frame_bytes_max.min(settings.frame_bytes_max)),
         None => FrameReader::new(settings.frame_bytes_max),
     };
-    let receiving = settings.admission.receiving();
+    let admission = Arc::clone(if sasl.is_some() { &settings.of_strangers } else { &settings.admission });
+    let receiving = admission.receiving();
+    let refusals = Arc::clone(&settings.refusals);
     let pending = FuturesOrdered::new();
     let write_queue = settings.write_queues.of_connection();
     let slice = Arc::new(TimeSlice::new());
@@ -111,6 +120,7 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
     let connection = Connection {
         stream,
         reader,
+        admission,
         receiving,
         pending,
         finished,
@@ -137,23 +147,24 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
         }
         Err(End::GaveWay) => {
             metrics::REPLIES_GIVEN_UP.add(1);
-            if metrics::refusal_may_be_logged() {
+            if refusals.may_be_logged(Refusal::Other, peer.ip()) {
                 warn!(%peer, "closed: records are taken too slowly while others wait for klamm.reply.bytes");
             }
         }
         Err(End::Closed(CloseReason::Unauthenticated(reason))) => {
-            if metrics::refusal_may_be_logged() {
-                // The client may have had a say in it.
-                let reason: String = reason.chars().take(REASON_CHARS_MAX).flat_map(char::escape_debug).collect();
-                info!(target: SELECTOR, "Failed authentication with {peer} ({reason})");
+            if refusals.may_be_logged(Refusal::Authentication, peer.ip()) {
+                info!(target: SELECTOR, "Failed authentication with {peer} ({})", shown(&reason));
             }
         }
         Err(End::Closed(CloseReason::SessionExpired)) => {
             debug!(%peer, "closed: the client did not authenticate again in time");
         }
+        Err(End::TooLate) => {
+            debug!(%peer, "closed: the client did not authenticate within {} s", AUTHENTICATION_PATIENCE.as_secs());
+        }
         Err(End::Closed(CloseReason::Malformed(reason))) => {
-            if metrics::refusal_may_be_logged() {
-                warn!(%peer, reason, "closed: the request cannot be answered");
+            if refusals.may_be_logged(Refusal::Other, peer.ip()) {
+                warn!(%peer, reason = shown(&reason), "closed: the request cannot be answered");
             }
         }
     }
@@ -161,15 +172,33 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
 
 /// The logger of Kafka's line about clients that are not let in.
 const SELECTOR: &str = "org.apache.kafka.common.network.Selector";
-/// What of its reason is logged.
-const REASON_CHARS_MAX: usize = 300;
+/// How long a client may take to prove who it is, if `connections.max.idle.ms` is not less; our choice, Kafka has that
+/// setting alone. Clients give up much earlier: Java's after 30 s without an answer.
+const AUTHENTICATION_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a connection ends.
 enum End {
     Io(io::Error),
     /// Its reply was taken too slowly, and others needed the room.
     GaveWay,
+    /// Its client has not proved who it is, and the time for that is over.
+    TooLate,
     Closed(CloseReason),
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(error) if !is_refusal(&error) => Self::Io(error),
+            refused => Self::Closed(CloseReason::Malformed(refused.to_string())),
+        }
+    }
+}
+
+/// Whether an error of reading says something of what was read, or how slowly it came; all others are the network's,
+/// the end in the middle of a frame too.
+fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some() && matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::InvalidData)
 }
 
 impl From<io::Error> for End {
@@ -190,6 +219,8 @@ impl From<WriteError> for End {
 struct Connection {
     stream: Stream,
     reader: FrameReader,
+    /// What its requests are charged to.
+    admission: Arc<Admission>,
     /// Memory of a large frame that is coming in.
     receiving: Receiving,
     pending: FuturesOrdered<Pending>,
@@ -212,6 +243,8 @@ impl Connection {
         let idle = tokio::time::sleep(self.settings.idle_max);
         tokio::pin!(idle);
         let mut active_at = Instant::now();
+        let patience = AUTHENTICATION_PATIENCE.min(self.settings.idle_max);
+        let mut too_late_at = self.sasl.is_some().then(|| active_at + patience);
         let mut stopping = self.settings.stopping.clone();
         let mut reading = true;
         // Replies go on meanwhile, because they make the room that it waits for.
@@ -243,16 +276,16 @@ impl Connection {
                     active_at = Instant::now();
                 }
                 frame = read_or_hung_up(&mut self.stream, &mut self.reader, &mut self.receiving, may_read) => {
-                    match frame.map_err(|error| End::Closed(CloseReason::Malformed(error.to_string())))? {
+                    match frame? {
                         Some(frame) => {
                             self.recognise(&frame);
-                            match self.settings.admission.try_charge(frame.len()) {
+                            match self.admission.try_charge(frame.len()) {
                                 Some(charge) => {
                                     self.receiving.release();
                                     self.begin(frame, charge).await?;
                                 }
                                 None => {
-                                    let charging = self.settings.admission.charge(frame.len());
+                                    let charging = self.admission.charge(frame.len());
                                     held = Some((frame, charging));
                                 }
                             }
@@ -271,12 +304,16 @@ impl Connection {
                 () = reached(judged_at), if !may_read && held.is_none() => judge(&mut self.receiving)?,
                 () = tokio::time::sleep(muted.unwrap_or_default()), if muted.is_some() => {}
                 () = stopped(&mut stopping), if reading => reading = false,
+                () = reached(too_late_at), if too_late_at.is_some() => return Err(End::TooLate),
                 () = &mut idle, if unsent == 0 => {
                     if active_at.elapsed() >= self.settings.idle_max {
                         return Ok(());
                     }
                     idle.as_mut().reset(active_at + self.settings.idle_max);
                 }
+            }
+            if too_late_at.is_some() && self.sasl.as_ref().is_some_and(|sasl| sasl.is_done()) {
+                too_late_at = None;
             }
             if !reading && held.is_none() && self.unsent() == 0 && self.next_fetch.is_none() {
                 return Ok(());
@@ -292,15 +329,21 @@ impl Connection {
             // Not before it is known whose it is.
             return;
         }
-        match dispatch::is_of_broker(frame) {
+        match dispatch::is_of_broker(&self.settings.origin, frame) {
             None => return,
             Some(false) => {}
             Some(true) => {
-                self.settings.admission = Arc::clone(of_brokers);
-                self.receiving = of_brokers.receiving();
+                let of_brokers = Arc::clone(of_brokers);
+                self.charge_to(of_brokers);
             }
         }
         self.settings.of_brokers = None;
+    }
+
+    /// Charges what comes from now on to these budgets.
+    fn charge_to(&mut self, admission: Arc<Admission>) {
+        self.receiving = admission.receiving();
+        self.admission = admission;
     }
 
     /// Stage one of one request. A reply that is there at once, with none before it, is written at once.
@@ -321,7 +364,7 @@ impl Connection {
                 let write_queue = Arc::clone(&self.write_queue);
                 let later: Pending = Box::pin(async move {
                     let ready = ready(correlation_id, flexible_header, later.await);
-                    finished(ready, timed, charge, &write_queue)
+                    finished(ready, timed, Some(charge), &write_queue)
                 });
                 if is_fetch && self.unsent() > 0 {
                     self.next_fetch = Some(later);
@@ -332,7 +375,8 @@ impl Connection {
             }
             now if self.unsent() == 0 => self.send(ready(correlation_id, flexible_header, now), timed, &mut None).await,
             now => {
-                let finished = finished(ready(correlation_id, flexible_header, now), timed, charge, &self.write_queue);
+                let ready = ready(correlation_id, flexible_header, now);
+                let finished = finished(ready, timed, Some(charge), &self.write_queue);
                 self.pending.push_back(Box::pin(std::future::ready(finished)));
                 Ok(())
             }
@@ -344,6 +388,9 @@ impl Connection {
         let Answered { reply, principal, end, delay } = answered;
         if let Some(principal) = principal {
             self.settings.origin.principal = principal;
+            if Arc::ptr_eq(&self.admission, &self.settings.of_strangers) {
+                self.charge_to(Arc::clone(&self.settings.admission));
+            }
             self.reader.authenticated(self.settings.frame_bytes_max);
         }
         let reply = reply.map(|reply| match reply {
@@ -364,9 +411,11 @@ impl Connection {
             return self.send(ready, timed, &mut None).await;
         }
         let write_queue = Arc::clone(&self.write_queue);
+        // What waits is short: the frame that it answers holds no room any more.
+        drop(charge);
         self.pending.push_back(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            finished(ready, timed, charge, &write_queue)
+            finished(ready, timed, None, &write_queue)
         }));
         Ok(())
     }
@@ -404,7 +453,7 @@ impl Connection {
         }
         self.receiving.step_back();
         if let Some((frame, charging)) = held {
-            *charging = self.settings.admission.charge(frame.len());
+            *charging = self.admission.charge(frame.len());
         }
         loop {
             tokio::select! {
@@ -475,7 +524,7 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// A reply that waits for those before it. Records are counted elsewhere, see [`crate::api::replies`].
-fn finished(ready: Ready, timed: Timed, charge: Charge, write_queue: &Arc<WriteQueue>) -> Finished {
+fn finished(ready: Ready, timed: Timed, charge: Option<Charge>, write_queue: &Arc<WriteQueue>) -> Finished {
     let waiting = match &ready {
         Ready::Write(reply) | Ready::WriteAndClose(reply, _) if !reply.has_records() => {
             Some(write_queue.put(reply.len()))

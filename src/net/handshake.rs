@@ -6,6 +6,7 @@
 //! its level; what only breaks off is no more than a connection that was lost. Source: Kafka 3.9 `Selector.poll`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::refusals::{Refusal, Refusals, shown};
 use crate::metrics;
 use crate::security::principal::Principal;
 use crate::security::tls::TlsListener;
@@ -27,6 +29,7 @@ pub(super) async fn accept(
     tls: &TlsListener,
     peer: SocketAddr,
     idle_max: Duration,
+    refusals: &Arc<Refusals>,
     mut stopping: watch::Receiver<bool>,
 ) -> Option<(Stream, Principal)> {
     let patience = PATIENCE.min(idle_max);
@@ -42,10 +45,10 @@ pub(super) async fn accept(
         }
         Ok(Err(HandshakeError::Refused(error))) => {
             metrics::HANDSHAKES_REFUSED.add(1);
-            if metrics::refusal_may_be_logged() {
+            if refusals.may_be_logged(Refusal::Authentication, peer.ip()) {
                 info!(
                     target: "org.apache.kafka.common.network.Selector",
-                    %peer, listener = tls.name(), reason = %error,
+                    %peer, listener = tls.name(), reason = shown(&error.to_string()),
                     "Failed authentication with /{} (SSL handshake failed)", peer.ip()
                 );
             }
@@ -61,7 +64,8 @@ pub(super) async fn accept(
         Ok(principal) => Some((stream, principal)),
         Err(reason) => {
             metrics::HANDSHAKES_REFUSED.add(1);
-            if metrics::refusal_may_be_logged() {
+            if refusals.may_be_logged(Refusal::Authentication, peer.ip()) {
+                let reason = shown(&reason);
                 warn!(%peer, listener = tls.name(), reason, "closed: the certificate gives no principal");
             }
             None

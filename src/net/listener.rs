@@ -15,8 +15,9 @@ use tracing::{debug, error, warn};
 
 use super::connection::{self, Settings};
 use super::connection_rates::{AddressLimits, ConnectionRates, RateLimits};
+use super::refusals::Refusal;
+use crate::metrics::ListenerMetrics;
 use crate::metrics::rate::Windows;
-use crate::metrics::{self, ListenerMetrics};
 use crate::task;
 
 /// `max.connections`, `max.connections.per.ip` and its overrides, and how fast they may come.
@@ -214,7 +215,7 @@ fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>, 
         return;
     }
     let Some(place) = limits.take(peer.ip().to_canonical()) else {
-        if metrics::refusal_may_be_logged() {
+        if settings.refusals.may_be_logged(Refusal::Other, peer.ip()) {
             warn!(%peer, "closed: max.connections or max.connections.per.ip is reached");
         }
         return;

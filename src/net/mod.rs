@@ -7,6 +7,7 @@ pub(crate) mod connection_rates;
 mod handshake;
 pub(crate) mod http;
 pub(crate) mod listener;
+pub(crate) mod refusals;
 mod reply;
 mod time_slice;
 pub(crate) mod write_queue;

@@ -17,6 +17,11 @@ pub const REQUEST_HEADER_BYTES_MAX: usize = 64 << 10;
 /// wait for what followers and the controller ask for, so these may not wait for clients.
 pub const BROKERS_REQUEST_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of frames of clients that have not proved yet who they are, over all connections: half for those that are
+/// looked at, half for large ones that come in. Sixty-four of the largest, `sasl.server.max.receive.size`; clients
+/// mostly send less than a kibibyte, which waits for nobody.
+pub const STRANGERS_REQUEST_BYTES_MAX: usize = 32 << 20;
+
 /// Requests of one connection that may wait for their reply before the socket is no longer read.
 pub const CONNECTION_REQUESTS_IN_FLIGHT_MAX: usize = 100;
 

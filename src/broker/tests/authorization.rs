@@ -6,7 +6,9 @@ use std::time::Duration;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AlterPartitionRequest, DescribeAclsRequest, FetchRequest, MetadataRequest,
+    ProduceRequest,
 };
+use kafka_protocol::protocol::StrBytes;
 
 use super::super::Broker;
 use super::cluster::{client_at, config_with, peers, registration, shows, until};
@@ -15,7 +17,8 @@ use crate::cluster::control::{BrokerLink, ControlError, ControlHead, LeaderAndIs
 use crate::coordination::zookeeper::testing::ZookeeperServer;
 use crate::coordination::{Coordination, CreateMode, ensure_path};
 use crate::peer::broker_link::RemoteBroker;
-use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch};
+use crate::record::build::BatchBuilder;
+use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, ProducerEpoch, ProducerId};
 
 const AUTHORIZER: &str = "authorizer.class.name=kafka.security.authorizer.AclAuthorizer";
 
@@ -50,6 +53,71 @@ async fn what_brokers_ask_needs_cluster_action() {
     let image = until(&mut brokers, None, |answer| shows(answer, &[1], 1)).await;
     assert!(image.topics.is_empty());
     broker.stop().await;
+}
+
+/// CVE-2018-17196: a request without a transactional id, or with one that its batches are not of, wrote to
+/// transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transactional_batch_needs_its_id_whatever_the_request_says() {
+    const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    let mut client = WireClient::connect(&broker).await;
+    create(&mut client, "t").await;
+    broker.stop().await;
+    let acls = r#"{"version":1,"acls":[{"principal":"User:*","permissionType":"Allow","operation":"All","host":"*"}]}"#;
+    while_down(dir.path(), async |tree| {
+        ensure_path(tree, "/kafka-acl/Topic").await.unwrap();
+        tree.create("/kafka-acl/Topic/t", acls.into(), CreateMode::Persistent).await.unwrap();
+    })
+    .await;
+    let broker = start_with(dir.path(), &[AUTHORIZER]).await;
+    let mut client = WireClient::connect(&broker).await;
+    let mut batch = BatchBuilder::new().producer(ProducerId(1), ProducerEpoch(0), 0).transactional();
+    batch.append(1_700_000_000_000, None, Some(b"v"));
+    let mut request = produce("t", &["v"]);
+    assert_eq!(code_of(&mut client, &request).await, 0, "the topic may be written");
+    request.topic_data[0].partition_data[0].records = Some(batch.finish().bytes.freeze());
+    for id in [None, Some("not-granted")] {
+        request.transactional_id = id.map(|id| StrBytes::from_static_str(id).into());
+        assert_eq!(code_of(&mut client, &request).await, TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "{id:?}");
+    }
+    broker.stop().await;
+}
+
+async fn code_of(client: &mut WireClient, request: &ProduceRequest) -> i16 {
+    client.call(request, 9).await.responses[0].partition_responses[0].error_code
+}
+
+/// Who fetches like a follower, and may not, had the room of brokers all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_has_its_room_once_it_may_act_for_the_cluster() {
+    const LARGE: usize = 450 << 10;
+    let Some(server) = ZookeeperServer::start() else { return };
+    let begins_large = async |client: &mut WireClient| {
+        client.stream.write_all(&(LARGE as i32).to_be_bytes()).await.unwrap();
+        client.stream.write_all(&vec![0; LARGE / 2]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    for (chroot, super_users, has_room) in [("mallory", "User:x", false), ("follower", "User:ANONYMOUS", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let super_users = format!("super.users={super_users}");
+        let small = ["socket.request.max.bytes=1048576", "queued.max.request.bytes=1048576"];
+        let settings = [&small[..], &[AUTHORIZER, &super_users]].concat();
+        let broker = Broker::start(config_with(&server, chroot, 1, dir.path(), &settings)).await.unwrap();
+        let mut follower = client_at(broker.addresses()[0]).await;
+        follower.call(&of_follower(), 12).await;
+        // The room of clients is taken by one of them; what the follower sends next waits for it or does not.
+        let mut client = client_at(broker.addresses()[1]).await;
+        begins_large(&mut client).await;
+        begins_large(&mut follower).await;
+        follower.stream.write_all(&vec![0; LARGE - LARGE / 2]).await.unwrap();
+        // Zeros are Produce 0, which ends a connection.
+        let ended = follower.frame_within(Duration::from_millis(1500)).await;
+        assert_eq!(ended.is_some(), has_room, "{chroot}");
+        drop(client);
+        broker.stop().await;
+    }
 }
 
 /// Who may read one topic of two is not answered at once, again and again.

@@ -87,6 +87,7 @@ async fn a_client_is_let_in_by_its_password_and_kept_out_without() {
     probe.broker.stop().await;
 }
 
+/// CVE-2022-34917.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_stranger_sends_is_bounded() {
     let probe = start(&["connections.max.idle.ms=1000", "sasl.server.max.receive.size=1000"]).await;
@@ -112,6 +113,38 @@ async fn what_a_stranger_sends_is_bounded() {
     let topics = (0..200).map(|n| MetadataRequestTopic::default().with_name(Some(topic(&format!("topic-{n}")))));
     let request = MetadataRequest::default().with_topics(Some(topics.collect())).with_allow_auto_topic_creation(false);
     assert_eq!(alice.call(&request, 4).await.topics.len(), 200);
+    probe.broker.stop().await;
+}
+
+/// Frames of strangers took the room that clients' requests wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_hold_up_nobody_but_each_other() {
+    const LARGE: usize = 450 << 10;
+    let few = ["socket.request.max.bytes=1048576", "queued.max.request.bytes=1048576"];
+    let probe = start(&few).await;
+    let mut client = WireClient::connect(&probe.broker).await;
+    create(&mut client, "t").await;
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        let mut stranger = connect(&probe).await;
+        stranger.stream.write_all(&(LARGE as i32).to_be_bytes()).await.unwrap();
+        stranger.stream.write_all(&vec![0; LARGE / 2]).await.unwrap();
+        strangers.push(stranger);
+    }
+    let mut shy = connect(&probe).await;
+    let large = produce("t", &["x".repeat(LARGE).as_str()]);
+    let produced = client.call(&large, 9).await.responses[0].partition_responses[0].error_code;
+    assert_eq!(produced, 0);
+    for stranger in &mut strangers {
+        let ended = stranger.frame_within(Duration::from_millis(20)).await;
+        assert_eq!(ended, None, "it has room of its own: nobody waited for it");
+    }
+    // Who logs in waits for no client either.
+    assert_eq!(shy.call(&handshake("PLAIN"), 1).await.error_code, 0);
+    assert_eq!(shy.call(&token(&format!("\0alice\0{SECRET}")), 2).await.error_code, 0);
+    let mut wide = large.clone();
+    wide.timeout_ms = 1;
+    assert_eq!(shy.call(&wide, 9).await.responses[0].partition_responses[0].error_code, 0);
     probe.broker.stop().await;
 }
 
