@@ -78,7 +78,7 @@ impl Handler for Metadata {
         let permit = Permit::of(&ctx, &req, &image);
         let missing = if may_create(&ctx, &req) { missing(&image, &req, &permit) } else { Vec::new() };
         if missing.is_empty() {
-            return Reply::Now(respond(&ctx, &req, &image, &permit, &[]));
+            return Reply::Now(respond(&ctx, &req, (&image, &image), &permit, &[]));
         }
         Reply::Later(
             async move {
@@ -90,8 +90,8 @@ impl Handler for Metadata {
                         refused.push((name, error));
                     }
                 }
-                let image = ctx.image();
-                respond(&ctx, &req, &image, &permit, &refused).with_throttle_time_ms(mutations.throttle())
+                let now = ctx.image();
+                respond(&ctx, &req, (&image, &now), &permit, &refused).with_throttle_time_ms(mutations.throttle())
             }
             .boxed(),
         )
@@ -189,10 +189,11 @@ fn missing(image: &ClusterImage, req: &MetadataRequest, permit: &Permit) -> Vec<
 
 type Refused = (TopicName, AutoCreateError);
 
+/// `asked`: the image that the permit is about; `image`: the present one.
 fn respond(
     ctx: &RequestContext,
     req: &MetadataRequest,
-    image: &ClusterImage,
+    (asked, image): (&ClusterImage, &ClusterImage),
     permit: &Permit,
     refused: &[Refused],
 ) -> MetadataResponse {
@@ -205,7 +206,7 @@ fn respond(
         // A topic that is named twice is answered once, as in Kafka.
         let mut seen = HashSet::new();
         let wanted = req.topics.iter().flatten().filter(|wanted| seen.insert((wanted.topic_id, &wanted.name)));
-        wanted.map(|wanted| named_response(ctx, req, image, wanted, permit, refused)).collect()
+        wanted.map(|wanted| named_response(ctx, req, (asked, image), wanted, permit, refused)).collect()
     };
     let brokers = image.brokers.values().filter_map(|broker| {
         let endpoint = endpoint(broker, &ctx.listener)?;
@@ -248,16 +249,23 @@ pub(in crate::api) fn endpoint<'a>(broker: &'a LiveBroker, listener: &str) -> Op
     broker.endpoints.iter().find(|endpoint| endpoint.listener == listener)
 }
 
+/// The topic of this id, if nobody has to be asked about it any more: one that has become known since then may have any
+/// name.
+fn by_id<'a>(asked: &ClusterImage, image: &'a ClusterImage, id: Uuid) -> Option<&'a Arc<TopicImage>> {
+    asked.topic_by_id(TopicId(id))?;
+    image.topic_by_id(TopicId(id))
+}
+
 fn named_response(
     ctx: &RequestContext,
     req: &MetadataRequest,
-    image: &ClusterImage,
+    (asked, image): (&ClusterImage, &ClusterImage),
     wanted: &MetadataRequestTopic,
     permit: &Permit,
     refused: &[Refused],
 ) -> MetadataResponseTopic {
     if !wanted.topic_id.is_nil() {
-        return match image.topic_by_id(TopicId(wanted.topic_id)) {
+        return match by_id(asked, image, wanted.topic_id) {
             // An id is no secret, a name is.
             Some(topic) if permit.undescribed.contains(topic.name.as_str()) => {
                 unauthorized(None, wanted.topic_id).with_is_internal(false)
@@ -356,4 +364,43 @@ fn partition_response(ctx: &RequestContext, image: &ClusterImage, state: &Partit
         .with_replica_nodes(ids(&state.replicas))
         .with_isr_nodes(ids(&state.isr))
         .with_offline_replicas(ids(&offline))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::control::{ControlHead, TopicMetadata, UpdateMetadata};
+    use crate::cluster::znodes::partition_state::Recovery;
+    use crate::types::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionIndex};
+
+    fn image_with(id: TopicId) -> ClusterImage {
+        let state = PartitionState {
+            partition: PartitionIndex(0),
+            controller_epoch: ControllerEpoch(1),
+            leader: Some(BrokerId(1)),
+            leader_epoch: LeaderEpoch(0),
+            isr: vec![BrokerId(1)],
+            partition_epoch: PartitionEpoch(0),
+            replicas: vec![BrokerId(1)],
+            adding: vec![],
+            removing: vec![],
+            recovery: Recovery::Recovered,
+            offline_replicas: vec![],
+            is_new: false,
+        };
+        let topic = TopicMetadata { name: TopicName::new("t"), id, partitions: vec![state], deleted: vec![] };
+        let head =
+            ControlHead { controller: BrokerId(1), controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(1) };
+        ClusterImage::default().apply(&UpdateMetadata { head, topics: vec![topic], live_brokers: vec![] })
+    }
+
+    /// While other topics were made that the request named, one could become known whose name nobody had asked about.
+    #[test]
+    fn a_topic_that_was_not_known_when_it_was_asked_about_is_not_shown_by_its_id() {
+        let id = Uuid::from_u128(7);
+        let (before, after) = (ClusterImage::default(), image_with(TopicId(id)));
+        assert!(by_id(&before, &after, id).is_none());
+        assert!(by_id(&after, &after, id).is_some());
+        assert!(by_id(&after, &before, id).is_none(), "deleted meanwhile");
+    }
 }

@@ -54,6 +54,7 @@ use crate::wire::produce::{ProducePartition, ProduceRequest, TopicRef, decode};
 const KEY: i16 = 0;
 const VERSION_ZSTD: i16 = 7;
 const VERSION_RECORD_ERRORS: i16 = 8;
+const VERSION_TOPIC_IDS: i16 = 13;
 /// Client id with which Java's own tools may write internal topics. Source: `AdminUtils.ADMIN_CLIENT_ID`.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
@@ -119,19 +120,30 @@ fn run(ctx: RequestContext, body: BytesMut) -> BoxFuture<'static, Outcome> {
             return std::future::ready(Outcome::Close(CloseReason::Malformed(error.to_string()))).boxed();
         }
     };
-    let permit = Permit::of(&ctx, &request);
+    // One look for the whole request: a topic that becomes known meanwhile was not asked about.
+    let image = looks_up(&ctx).then(|| ctx.image());
+    let permit = Permit::of(&ctx, image.as_deref(), &request);
     if request.transactional_id.is_none() || permit.refused.is_some() {
-        return std::future::ready(stage_one(ctx, request, bytes, &permit, &Verified::default())).boxed();
+        return std::future::ready(stage_one(ctx, request, bytes, image.as_deref(), &permit, &Verified::default()))
+            .boxed();
     }
     async move {
         let topics = request.topics.iter().enumerate();
         let names: Vec<_> = topics
-            .map(|(at, topic)| resolve(&ctx, &topic.topic).ok().filter(|_| permit.refusal_of(at).is_none()))
+            .map(|(at, topic)| {
+                let name = resolve(&ctx, image.as_deref(), &topic.topic);
+                name.ok().filter(|_| permit.refusal_of(at).is_none())
+            })
             .collect();
         let verified = verify(&ctx, &request, &names).await;
-        stage_one(ctx, request, bytes, &permit, &verified)
+        stage_one(ctx, request, bytes, image.as_deref(), &permit, &verified)
     }
     .boxed()
+}
+
+/// Whether the request names topics by their ids, or somebody is asked about them.
+fn looks_up(ctx: &RequestContext) -> bool {
+    ctx.version >= VERSION_TOPIC_IDS || ctx.handles.authorizer.is_some()
 }
 
 /// What of a request may be written. What counts are its batches: a request may say of itself what it likes
@@ -145,7 +157,7 @@ struct Permit {
 }
 
 impl Permit {
-    fn of(ctx: &RequestContext, request: &ProduceRequest) -> Self {
+    fn of(ctx: &RequestContext, image: Option<&ClusterImage>, request: &ProduceRequest) -> Self {
         let id = request.transactional_id.as_deref();
         if ctx.handles.authorizer.is_none() && id.is_some() {
             return Self::default();
@@ -155,11 +167,8 @@ impl Permit {
             let refused = Some(ResponseError::TransactionalIdAuthorizationFailed);
             return Self { refused, refused_topics: Vec::new() };
         }
-        if ctx.handles.authorizer.is_none() {
-            return Self::default();
-        }
-        let image = ctx.image();
-        let names = || request.topics.iter().map(|topic| name_in(&image, &topic.topic));
+        let Some(image) = image.filter(|_| ctx.handles.authorizer.is_some()) else { return Self::default() };
+        let names = || request.topics.iter().map(|topic| name_in(image, &topic.topic));
         let refused = ctx.refused(Operation::Write, ResourceType::Topic, names().flatten());
         if refused.is_empty() {
             return Self::default();
@@ -180,11 +189,12 @@ fn has_transactional_records(request: &ProduceRequest) -> bool {
     partitions.any(|partition| is_transactional(partition.records.as_deref()))
 }
 
-/// `bytes`: of the whole request.
+/// `bytes`: of the whole request; `image`: what topics are looked up in, `None` where none is.
 fn stage_one(
     ctx: RequestContext,
     request: ProduceRequest,
     bytes: usize,
+    image: Option<&ClusterImage>,
     permit: &Permit,
     verified: &Verified,
 ) -> Outcome {
@@ -197,7 +207,7 @@ fn stage_one(
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut unwritten = Vec::new();
     for (at, topic) in request.topics.into_iter().enumerate() {
-        let name = resolve(&ctx, &topic.topic);
+        let name = resolve(&ctx, image, &topic.topic);
         let refuse_all = permit.refused.or_else(|| permit.refusal_of(at)).or(bad_acks);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
@@ -261,18 +271,18 @@ fn name_in<'a>(image: &'a ClusterImage, topic: &'a TopicRef) -> Option<&'a str> 
     }
 }
 
-fn name_of(ctx: &RequestContext, topic: &TopicRef) -> Result<TopicName, ResponseError> {
+fn name_of(image: Option<&ClusterImage>, topic: &TopicRef) -> Result<TopicName, ResponseError> {
     match topic {
         TopicRef::Name(name) => Ok(TopicName::new(name)),
         TopicRef::Id(id) => {
-            let image = ctx.image();
-            Ok(image.topic_by_id(TopicId(*id)).ok_or(ResponseError::UnknownTopicId)?.name.clone())
+            let found = image.and_then(|image| image.topic_by_id(TopicId(*id)));
+            Ok(found.ok_or(ResponseError::UnknownTopicId)?.name.clone())
         }
     }
 }
 
-fn resolve(ctx: &RequestContext, topic: &TopicRef) -> Result<TopicName, ResponseError> {
-    let name = name_of(ctx, topic)?;
+fn resolve(ctx: &RequestContext, image: Option<&ClusterImage>, topic: &TopicRef) -> Result<TopicName, ResponseError> {
+    let name = name_of(image, topic)?;
     if name.is_internal() && ctx.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(ResponseError::InvalidTopicException);
     }
