@@ -72,6 +72,12 @@ impl Offsets {
         keys
     }
 
+    /// The key of this partition, if there is an offset.
+    pub(crate) fn key(&self, topic: &str, partition: PartitionIndex) -> Option<(Arc<str>, PartitionIndex)> {
+        let (topic, of) = self.topics.get_key_value(topic)?;
+        of.contains_key(&partition).then(|| (Arc::clone(topic), partition))
+    }
+
     /// The keys of one topic, in order.
     pub(crate) fn keys_of(&self, topic: &str) -> Vec<(Arc<str>, PartitionIndex)> {
         let Some((topic, of)) = self.topics.get_key_value(topic) else { return Vec::new() };

@@ -152,6 +152,12 @@ impl<'a> PendingOf<'a> {
         self.keys_if(|_| true)
     }
 
+    /// That of this partition, if there may be an offset.
+    pub(crate) fn key(self, topic: &str, partition: PartitionIndex) -> Option<(Arc<str>, PartitionIndex)> {
+        let may_be = self.entries(topic, partition).iter().any(Entry::is_offset);
+        may_be.then(|| (Arc::from(topic), partition))
+    }
+
     /// Those of one topic, in order.
     pub(crate) fn keys_of(self, topic: &str) -> Vec<(Arc<str>, PartitionIndex)> {
         self.keys_if(|name| name == topic)

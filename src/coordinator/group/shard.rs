@@ -225,7 +225,7 @@ impl GroupShard {
     }
 
     /// Removes committed offsets, pending ones of open transactions included, but for topics that a member may read. An
-    /// empty group that has none left goes, too.
+    /// empty group that has none left goes, too, if any were named, whether they were there or not.
     /// Source: Kafka 3.9 `GroupCoordinator.handleDeleteOffsets`, `GroupMetadata.removeOffsets`.
     fn delete_offsets(
         &mut self,
@@ -246,12 +246,12 @@ impl GroupShard {
                 continue;
             }
             answers.push(Ok(()));
-            let of_topic = group.offsets.keys_of(topic.as_str()).into_iter().chain(pending.keys_of(topic.as_str()));
-            keys.extend(of_topic.filter(|(_, found)| found == partition));
+            let committed = group.offsets.key(topic.as_str(), *partition);
+            keys.extend(committed.or_else(|| pending.key(topic.as_str(), *partition)));
         }
         let all: BTreeSet<_> = group.offsets.keys().into_iter().chain(pending.keys()).collect();
         forget_offsets(id, &keys, out);
-        if is_empty && keys.len() == all.len() {
+        if is_empty && !offsets.is_empty() && keys.len() == all.len() {
             self.forget_group(id, out);
         }
         Ok(answers)

@@ -266,7 +266,7 @@ impl Stage {
                     let (topic, partition) = at.rsplit_once('/').expect("topic/partition");
                     (topic.into(), PartitionIndex(partition.parse().expect("a number")))
                 };
-                let offsets = args["of"].split(',').map(one).collect();
+                let offsets = args["of"].split(',').filter(|at| !at.is_empty()).map(one).collect();
                 self.ask(command, GroupRequest::DeleteOffsets { group, offsets });
             }
             "topics-deleted" => {
