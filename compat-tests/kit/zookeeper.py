@@ -14,6 +14,7 @@ JAR = "/usr/share/java/zookeeper.jar"
 TICK_MS = 500
 
 NO_NODE = -101
+NO_AUTH = -102
 NODE_EXISTS = -110
 
 
@@ -34,12 +35,14 @@ class Server(Process):
 
     name = "zookeeper"
 
-    def __init__(self, folder, classpath=JAR, force_sync=False, host="127.0.0.1", wrap=list):
+    def __init__(self, folder, classpath=JAR, force_sync=False, host="127.0.0.1", wrap=list, options=()):
         super().__init__(folder)
         self.port, self.host = free_port(), host
         # Makes the command that runs a command where the server shall run.
         self.wrap = wrap
         self.classpath, self.force_sync = classpath, force_sync
+        # Of the JVM, besides.
+        self.options = options
         self.start()
 
     def command(self):
@@ -52,7 +55,7 @@ class Server(Process):
         jvm = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         sync = f"-Dzookeeper.forceSync={'yes' if self.force_sync else 'no'}"
         main = "org.apache.zookeeper.server.ZooKeeperServerMain"
-        return self.wrap(["java", *jvm, sync, "-cp", self.classpath, main, str(file)])
+        return self.wrap(["java", *jvm, *self.options, sync, "-cp", self.classpath, main, str(file)])
 
     def ready(self):
         return "Mode:" in self.word("srvr")
@@ -126,6 +129,29 @@ class Tree:
             names.append(answer[at + 4 : at + 4 + length].decode())
             at += 4 + length
         return sorted(names)
+
+    def acl(self, path):
+        """[(permissions, scheme, id)]; None if nobody in particular may not even ask."""
+        try:
+            answer = self._call(6, path)
+        except ZooError as error:
+            if error.code == NO_AUTH:
+                return None
+            raise
+        count, at = struct.unpack(">i", answer[:4])[0], 4
+        found = []
+
+        def text():
+            nonlocal at
+            length = struct.unpack_from(">i", answer, at)[0]
+            at += 4 + length
+            return answer[at - length : at].decode()
+
+        for _ in range(count):
+            permissions = struct.unpack_from(">i", answer, at)[0]
+            at += 4
+            found.append((permissions, text(), text()))
+        return found
 
     def create(self, path, data=b"", sequential=False):
         """Persistent; anybody may do anything with it."""

@@ -14,10 +14,11 @@ use crate::clock::SharedClock;
 use crate::cluster::control::{Endpoint, LiveBroker};
 use crate::cluster::epochs_before;
 use crate::cluster::registration::{self, OwnSessions, Registrar, SharedBrokerEpoch};
+use crate::cluster::znodes;
 use crate::config::{self, Config};
 use crate::coordination::SharedCoordination;
 use crate::coordination::embedded::EmbeddedCoordination;
-use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
+use crate::coordination::zookeeper::{Login, ZookeeperConfig, ZookeeperCoordination};
 use crate::task;
 use crate::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
@@ -51,6 +52,11 @@ pub(super) fn zookeeper_settings(zookeeper: &config::ZookeeperConfig) -> Zookeep
         session_timeout: millis(i64::from(zookeeper.session_timeout_ms)),
         connection_timeout: millis(i64::from(zookeeper.connection_timeout_ms)),
         max_in_flight: zookeeper.max_in_flight_requests,
+        login: zookeeper
+            .login
+            .as_ref()
+            .map(|login| Login { username: login.username.clone(), password: login.password.clone() }),
+        acls: zookeeper.set_acl.then_some(znodes::NODE_ACLS),
         ..ZookeeperConfig::new(format!("{}{}", zookeeper.connect, zookeeper.chroot))
     }
 }

@@ -56,6 +56,10 @@ pub(crate) fn of_setting(text: &str) -> Result<JaasEntry, String> {
 pub(crate) struct JaasFile {
     path: PathBuf,
     sections: BTreeMap<String, Vec<JaasEntry>>,
+    /// `-Dzookeeper.sasl.clientconfig`: the section for ZooKeeper.
+    zookeeper_section: String,
+    /// `-Dzookeeper.sasl.client`: whether it is used.
+    zookeeper_sasl: bool,
 }
 
 impl JaasFile {
@@ -64,19 +68,32 @@ impl JaasFile {
     /// # Errors
     /// The file cannot be read, or is malformed.
     pub(crate) fn of_environment(environment: &[(String, String)]) -> Result<Option<Self>, ConfigError> {
-        const PROPERTY: &str = "-Djava.security.auth.login.config=";
-        let options = environment.iter().filter(|(name, _)| name == "KAFKA_OPTS");
-        let mut words = options.flat_map(|(_, value)| value.split_whitespace());
-        let Some(path) = words.find_map(|word| word.trim_matches(['"', '\'']).strip_prefix(PROPERTY)) else {
-            return Ok(None);
+        let property = |name: &str| {
+            let options = environment.iter().filter(|(name, _)| name == "KAFKA_OPTS");
+            let mut words = options.flat_map(|(_, value)| value.split_whitespace());
+            words.find_map(|word| {
+                word.trim_matches(['"', '\'']).strip_prefix("-D")?.strip_prefix(name)?.strip_prefix('=')
+            })
         };
+        let Some(path) = property("java.security.auth.login.config") else { return Ok(None) };
         // Java takes a second `=` for "this file alone", and a URL as well.
         let path = path.trim_start_matches('=');
         let path = Path::new(path.strip_prefix("file://").or(path.strip_prefix("file:")).unwrap_or(path));
         let text =
             std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
         let syntax = |why| ConfigError::Syntax { path: path.into(), why };
-        Ok(Some(Self { path: path.into(), sections: of_file(&text).map_err(syntax)? }))
+        Ok(Some(Self {
+            path: path.into(),
+            sections: of_file(&text).map_err(syntax)?,
+            zookeeper_section: property("zookeeper.sasl.clientconfig").unwrap_or("Client").to_owned(),
+            zookeeper_sasl: property("zookeeper.sasl.client").is_none_or(|value| value.eq_ignore_ascii_case("true")),
+        }))
+    }
+
+    /// The section that says who this broker is at ZooKeeper, by its name, and whether it may be used.
+    pub(crate) fn of_zookeeper(&self) -> Option<(&str, &[JaasEntry], bool)> {
+        let entries = self.section(&self.zookeeper_section)?;
+        Some((&self.zookeeper_section, entries, self.zookeeper_sasl))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::coordination::REQUEST_BYTES_MAX;
+use crate::coordination::zookeeper::NodeAcls;
 use crate::types::TopicPartition;
 
 /// Parents that every broker creates at its start, if they are missing, with empty data.
@@ -42,6 +43,12 @@ pub(crate) const TOP_LEVEL_PATHS: [&str; 13] = [
     "/config/brokers",
     "/config/ips",
 ];
+
+/// Who may do what to nodes where `zookeeper.set.acl` is on: whoever made one everything, everybody else may read it,
+/// but for credentials, passwords and tokens. Old consumers write below `/consumers`. Source: Kafka 3.9
+/// `ZkData.defaultAcls`, whose prefixes end with no slash either.
+pub(crate) const NODE_ACLS: NodeAcls =
+    NodeAcls { open: "/consumers", hidden: &["/config/users", "/config/brokers", "/delegation_token/tokens"] };
 
 /// Largest data we write to one node, in bytes: what one request takes less room for the operations beside it.
 pub(crate) const NODE_BYTES_MAX: usize = REQUEST_BYTES_MAX - (64 << 10);

@@ -94,7 +94,6 @@ mod tests {
             "sasl.login.class",
             "ssl.engine.factory.class",
             "ssl.provider",
-            "zookeeper.set.acl",
             "zookeeper.ssl.client.enable",
         ] {
             assert!(matches!(row(name).map(|row| row.effect), Some(Effect::Refused(_))), "{name}");

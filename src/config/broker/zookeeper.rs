@@ -16,7 +16,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "zookeeper.max.in.flight.requests" Int "10" [AtLeast(1)] ReadOnly => Honoured,
         "Requests to ZooKeeper that may be under way at once.";
     "zookeeper.set.acl" Boolean "false"
-        [Any] ReadOnly => Refused("access control lists in ZooKeeper are not supported yet"),
+        [Any] ReadOnly => Honoured,
         "Whether znodes are protected by access control lists.";
     "zookeeper.ssl.client.enable" Boolean "false" [Any] ReadOnly => Refused("TLS to ZooKeeper is not supported yet"),
         "Whether TLS is used towards ZooKeeper.";

@@ -5,10 +5,12 @@
 //! in which the crate reports a cut connection. Retries nothing. Knows nothing of what the nodes mean.
 //!
 //! Requests of one session reach the ensemble in the order of the calls, and a call that ran out of time may still be
-//! on its way. So after an `Unknown` the next read first sends a `sync`: what it then sees is settled.
+//! on its way. So after an `Unknown` the next read first sends a `sync`, and so it does behind a new client: what it
+//! then sees is settled.
 
 mod error;
 mod session;
+mod settling;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -26,10 +28,12 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::{Semaphore, watch as published};
 use zookeeper_client as zk;
 
+use self::settling::Settling;
 use super::{
     Answer, Changed, Coordination, CoordinationError, CreateMode, MultiError, Op, OpResult, Session, Stat, check_path,
     check_size,
 };
+use crate::config::Secret;
 
 /// Where the ensemble is and how long we wait for it.
 #[derive(Debug, Clone)]
@@ -44,6 +48,26 @@ pub(crate) struct ZookeeperConfig {
     pub(crate) request_timeout: Duration,
     /// Source: Kafka `zookeeper.max.in.flight.requests`.
     pub(crate) max_in_flight: usize,
+    /// Who this process is there, proved by SASL DIGEST-MD5; `None`: nobody.
+    pub(crate) login: Option<Login>,
+    /// Who may do what to nodes that are made here; `None`: everybody everything.
+    pub(crate) acls: Option<NodeAcls>,
+}
+
+/// A name and its password.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    pub(crate) username: String,
+    pub(crate) password: Secret,
+}
+
+/// Whoever made a node may do everything to it, everybody may read it; but for these.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodeAcls {
+    /// The node that everybody may do everything to; what lies below it is like all others.
+    pub(crate) open: &'static str,
+    /// Nodes whose paths begin so are for those who made them alone.
+    pub(crate) hidden: &'static [&'static str],
 }
 
 impl ZookeeperConfig {
@@ -56,9 +80,24 @@ impl ZookeeperConfig {
             connection_timeout: SESSION_TIMEOUT,
             request_timeout: SESSION_TIMEOUT,
             max_in_flight: 10,
+            login: None,
+            acls: None,
+        }
+    }
+
+    /// Who may do what to a node that is made at this path, below the chroot.
+    fn acls_of(&self, path: &str) -> zk::Acls<'static> {
+        match self.acls {
+            None => zk::Acls::anyone_all(),
+            Some(acls) if path == acls.open => zk::Acls::anyone_all(),
+            Some(acls) if acls.hidden.iter().any(|hidden| path.starts_with(hidden)) => zk::Acls::creator_all(),
+            Some(_) => zk::Acls::new(&CREATOR_AND_READERS),
         }
     }
 }
+
+static CREATOR_AND_READERS: [zk::Acl; 2] =
+    [zk::Acl::new_const(zk::Permission::ALL, "auth", ""), zk::Acl::new_const(zk::Permission::READ, "world", "anyone")];
 
 /// How long the end of a session is waited for. One that hangs must not hold up the stop of the process.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -69,8 +108,6 @@ pub(crate) struct ZookeeperCoordination {
     config: ZookeeperConfig,
     live: Arc<session::Live>,
     permits: Semaphore,
-    /// A call's outcome is unknown: sync before the next read.
-    unsettled: AtomicBool,
     /// Held while a session is opened.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -78,14 +115,14 @@ pub(crate) struct ZookeeperCoordination {
 /// A call whose caller goes away, with its client's connection say, has an outcome that is as unknown to all others as
 /// that of a call without an answer.
 struct GivenUp<'a> {
-    unsettled: &'a AtomicBool,
+    settling: &'a Settling,
     answered: bool,
 }
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.unsettled.store(true, Ordering::Release);
+            self.settling.raise();
         }
     }
 }
@@ -98,7 +135,6 @@ impl ZookeeperCoordination {
             permits: Semaphore::new(config.max_in_flight.max(1)),
             live: session::Live::new(&config, client),
             config,
-            unsettled: AtomicBool::new(false),
             connecting: tokio::sync::Mutex::new(()),
         })
     }
@@ -113,14 +149,14 @@ impl ZookeeperCoordination {
             let client = self.live.client().await.map_err(error::first)?;
             request(client).await
         };
-        let mut given_up = GivenUp { unsettled: &self.unsettled, answered: false };
+        let mut given_up = GivenUp { settling: &self.live.settling, answered: false };
         let result = tokio::time::timeout(self.config.request_timeout, work).await.unwrap_or_else(|_| {
             let message = format!("no answer in {:?}", self.config.request_timeout);
             Err(error::first(CoordinationError::Unknown(message)))
         });
         given_up.answered = true;
         if matches!(result, Err(MultiError { error: CoordinationError::Unknown(_), .. })) {
-            self.unsettled.store(true, Ordering::Release);
+            self.live.settling.raise();
         }
         result
     }
@@ -145,14 +181,16 @@ impl ZookeeperCoordination {
     where
         F: Future<Output = Result<T, zk::Error>> + Send,
     {
-        if self.unsettled.swap(false, Ordering::AcqRel) {
-            let settled = self.on_node("/", |client| async move { client.sync("/").await }).await;
-            if let Err(refused) = settled {
-                self.unsettled.store(true, Ordering::Release);
-                return Err(refused);
+        let settling = &self.live.settling;
+        let settled = |client: zk::Client| async move {
+            // Only now: the client is the one that the request goes by.
+            if let Some(doubts) = settling.due() {
+                client.sync("/").await?;
+                settling.settle(doubts);
             }
-        }
-        self.on_node(path, request).await
+            request(client).await
+        };
+        self.on_node(path, settled).await
     }
 
     async fn commit(&self, ops: &[Op]) -> Result<Vec<OpResult>, MultiError> {
@@ -163,7 +201,8 @@ impl ZookeeperCoordination {
         self.call(|client| async move {
             let mut writer = client.new_multi_writer();
             for (index, op) in ops.iter().enumerate() {
-                add(&mut writer, op).map_err(|refused| MultiError { index, error: error::on(op.path(), refused) })?;
+                self.add(&mut writer, op)
+                    .map_err(|refused| MultiError { index, error: error::on(op.path(), refused) })?;
             }
             let results = writer.commit().await.map_err(|refused| error::of_multi(ops, refused))?;
             results.into_iter().map(result_of).collect::<Result<_, _>>().map_err(error::first)
@@ -186,6 +225,24 @@ impl ZookeeperCoordination {
         result
     }
 
+    fn add(&self, writer: &mut zk::MultiWriter<'_>, op: &Op) -> Result<(), zk::Error> {
+        match op {
+            Op::Check { path, version } => writer.add_check_version(path, *version),
+            Op::Create { path, data, mode } => writer.add_create(path, data, &self.options(*mode, path)),
+            Op::Set { path, data, version } => writer.add_set_data(path, data, Some(*version)),
+            Op::Delete { path, version } => writer.add_delete(path, Some(*version)),
+        }
+    }
+
+    fn options(&self, mode: CreateMode, path: &str) -> zk::CreateOptions<'static> {
+        let mode = match mode {
+            CreateMode::Persistent => zk::CreateMode::Persistent,
+            CreateMode::Ephemeral => zk::CreateMode::Ephemeral,
+            CreateMode::PersistentSequential => zk::CreateMode::PersistentSequential,
+        };
+        mode.with_acls(self.config.acls_of(path))
+    }
+
     async fn end(&self) {
         // Calls in flight hold the client a little longer, each within its time-out.
         let client = self.live.take();
@@ -203,24 +260,6 @@ fn check_op(op: &Op) -> Result<(), CoordinationError> {
     match op {
         Op::Create { path, mode: CreateMode::PersistentSequential, .. } => check_path(&format!("{path}0")),
         _ => check_path(op.path()),
-    }
-}
-
-fn options(mode: CreateMode) -> zk::CreateOptions<'static> {
-    let mode = match mode {
-        CreateMode::Persistent => zk::CreateMode::Persistent,
-        CreateMode::Ephemeral => zk::CreateMode::Ephemeral,
-        CreateMode::PersistentSequential => zk::CreateMode::PersistentSequential,
-    };
-    mode.with_acls(zk::Acls::anyone_all())
-}
-
-fn add(writer: &mut zk::MultiWriter<'_>, op: &Op) -> Result<(), zk::Error> {
-    match op {
-        Op::Check { path, version } => writer.add_check_version(path, *version),
-        Op::Create { path, data, mode } => writer.add_create(path, data, &options(*mode)),
-        Op::Set { path, data, version } => writer.add_set_data(path, data, Some(*version)),
-        Op::Delete { path, version } => writer.add_delete(path, Some(*version)),
     }
 }
 
@@ -245,8 +284,9 @@ impl Coordination for ZookeeperCoordination {
             check_op(&op)?;
             check_size(std::slice::from_ref(&op))?;
             let Op::Create { data, .. } = op else { unreachable!("made above") };
+            let options = self.options(mode, path);
             let create = |client: zk::Client| async move {
-                let created = client.create(path, &data, &options(mode)).await;
+                let created = client.create(path, &data, &options).await;
                 created.map_err(|refused| error::first(error::on(path, refused)))
             };
             let (stat, sequence) = self.call(create).await.map_err(|refused| refused.error)?;

@@ -14,6 +14,7 @@ use tokio::sync::watch as published;
 use tracing::{info, warn};
 use zookeeper_client as zk;
 
+use super::settling::Settling;
 use super::{ZookeeperConfig, error};
 use crate::coordination::{CoordinationError, Session};
 use crate::task;
@@ -35,13 +36,14 @@ pub(super) struct Live {
     /// `None` once closed. A client that has ended by itself stays until its session has been taken up again.
     client: Mutex<Option<zk::Client>>,
     state: published::Sender<Session>,
+    pub(super) settling: Settling,
 }
 
 impl Live {
     /// Begins with this client.
     pub(super) fn new(config: &ZookeeperConfig, client: zk::Client) -> Arc<Live> {
         let state = published::Sender::new(state_of(client.state(), client.session_id().0));
-        let live = Arc::new(Live { client: Mutex::new(Some(client.clone())), state });
+        let live = Arc::new(Live { client: Mutex::new(Some(client.clone())), state, settling: Settling::default() });
         follow(&live, config, &client);
         live
     }
@@ -79,11 +81,19 @@ impl Live {
         if current.is_none() {
             return Err(error::closed());
         }
+        // Its server may lag behind the one before; first, so that nobody reads by it without a sync.
+        self.settling.raise();
         *current = Some(client.clone());
         self.publish(state_of(client.state(), client.session_id().0));
         drop(current);
         follow(self, config, &client);
         Ok(())
+    }
+
+    /// Whether the crate has given the session up.
+    #[cfg(test)]
+    pub(super) fn client_is_terminated(&self) -> bool {
+        self.client.lock().as_ref().is_some_and(|client| client.state().is_terminated())
     }
 
     /// Takes the client away for good.
@@ -122,7 +132,7 @@ async fn open_unbounded(config: &ZookeeperConfig) -> Result<zk::Client, Coordina
         }
     };
     if let Some(chroot) = chroot {
-        let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+        let options = zk::CreateMode::Persistent.with_acls(config.acls_of(chroot));
         client.mkdir(chroot, &options).await.map_err(|refused| error::on(chroot, refused))?;
         client = below(client, chroot)?;
     }
@@ -136,6 +146,10 @@ async fn connect(config: &ZookeeperConfig, session: Option<zk::SessionInfo>) -> 
     let mut connector = zk::Client::connector().with_session_timeout(config.session_timeout).with_fail_eagerly();
     if let Some(session) = session {
         connector = connector.with_session(session);
+    }
+    if let Some(login) = &config.login {
+        let (username, password) = (login.username.clone(), login.password.reveal().to_owned());
+        connector = connector.with_sasl(zk::SaslOptions::digest_md5(username, password));
     }
     connector.connect(&repeated(hosts)).await
 }

@@ -25,6 +25,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct ZookeeperServer {
     dir: TempDir,
     port: u16,
+    /// What the JVM is told besides.
+    options: Vec<String>,
     running: Option<Running>,
 }
 
@@ -42,11 +44,34 @@ impl ZookeeperServer {
             return None;
         }
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut server = ZookeeperServer { dir, port: 0, running: None };
+        Some(Self::start_in(dir, Vec::new()))
+    }
+
+    /// The same, where these users prove who they are by SASL DIGEST-MD5: name and password each.
+    pub(crate) fn start_with_users(users: &[(&str, &str)]) -> Option<ZookeeperServer> {
+        if !Path::new(JAR).exists() {
+            eprintln!("SKIPPED: {JAR} is missing; install the package `zookeeper` (make test does)");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let users: Vec<String> = users.iter().map(|(name, password)| format!("user_{name}=\"{password}\"")).collect();
+        let module = "org.apache.zookeeper.server.auth.DigestLoginModule";
+        let jaas = dir.path().join("jaas.conf");
+        std::fs::write(&jaas, format!("Server {{ {module} required {}; }};", users.join(" "))).expect("written");
+        let provider = "org.apache.zookeeper.server.auth.SASLAuthenticationProvider";
+        let options = vec![
+            format!("-Djava.security.auth.login.config={}", jaas.display()),
+            format!("-Dzookeeper.authProvider.1={provider}"),
+        ];
+        Some(Self::start_in(dir, options))
+    }
+
+    fn start_in(dir: TempDir, options: Vec<String>) -> ZookeeperServer {
+        let mut server = ZookeeperServer { dir, port: 0, options, running: None };
         for _ in 0..5 {
             server.port = free_port();
             if server.run() {
-                return Some(server);
+                return server;
             }
         }
         panic!("no ZooKeeper server came up: {}", server.log());
@@ -114,6 +139,7 @@ impl ZookeeperServer {
         let log = std::fs::File::create(dir.join("log")).expect("created");
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "sh", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args(&self.options)
             .args(["-Dzookeeper.forceSync=no", "-cp", JAR, "org.apache.zookeeper.server.ZooKeeperServerMain"])
             .arg(dir.join("zoo.cfg"))
             .stdin(Stdio::piped())

@@ -254,3 +254,143 @@ async fn many_writes_may_take_longer_than_one() {
     assert!(begun.elapsed() < 10 * request_timeout, "{:?}", begun.elapsed());
     server.resume();
 }
+
+const SECURE: NodeAcls = NodeAcls { open: "/open", hidden: &["/a/hidden"] };
+
+fn login(password: &str) -> Option<Login> {
+    Some(Login { username: "kafka".into(), password: Secret::new(password) })
+}
+
+#[tokio::test]
+async fn whoever_proves_who_it_is_makes_nodes_that_others_may_not_change() {
+    let Some(mut server) = ZookeeperServer::start_with_users(&[("kafka", "hunter2"), ("other", "x")]) else { return };
+    let plain = config(&server, "/acl");
+    let ours = ZookeeperConfig { login: login("hunter2"), acls: Some(SECURE), ..short_session(&server, "/acl") };
+    let store = connect(&ours).await;
+    let persistent =
+        |path: &str| Op::Create { path: path.to_owned(), data: Bytes::from_static(b"x"), mode: CreateMode::Persistent };
+    store.multi(["/a", "/a/hidden", "/a/hidden/b", "/open"].map(persistent).into()).await.expect("made");
+    store.create("/a/shown", Bytes::new(), CreateMode::Ephemeral).await.expect("made");
+    let stranger = connect(&plain).await;
+    let other = Login { username: "other".into(), password: Secret::new("x") };
+    let other = connect(&ZookeeperConfig { login: Some(other), ..plain.clone() }).await;
+    for foreign in [&stranger, &other] {
+        let refused = |outcome: Result<_, CoordinationError>| matches!(outcome, Err(CoordinationError::Refused(_)));
+        assert!(foreign.get("/a").await.expect("everybody may read it").is_some());
+        assert!(foreign.get("/a/shown").await.expect("everybody may read it").is_some());
+        assert!(
+            refused(foreign.get("/a/hidden").await.map(drop)) && refused(foreign.get("/a/hidden/b").await.map(drop))
+        );
+        assert!(refused(foreign.set("/a", Bytes::new(), -1).await.map(drop)));
+        assert!(refused(foreign.create("/a/new", Bytes::new(), CreateMode::Persistent).await.map(drop)));
+        assert!(refused(foreign.delete("/a/shown", -1).await));
+        foreign.set("/open", Bytes::new(), -1).await.expect("it is open");
+    }
+    // Also after the connection was lost, and taken up again.
+    let id = session_id(&store);
+    server.kill();
+    until(&store, |now| *now == Session::Disconnected(id)).await;
+    server.restart();
+    until(&store, |now| matches!(now, Session::Connected(_) | Session::Expired)).await;
+    store.reconnect().await.expect("a session");
+    store.set("/a/hidden/b", Bytes::from_static(b"y"), -1).await.expect("ours");
+}
+
+#[tokio::test]
+async fn a_wrong_password_ends_the_start_and_is_not_told() {
+    let Some(server) = ZookeeperServer::start_with_users(&[("kafka", "hunter2")]) else { return };
+    let short = Duration::from_secs(5);
+    let wrong =
+        ZookeeperConfig { login: login("hunter3"), connection_timeout: short, ..short_session(&server, "/wrong") };
+    let refused = ZookeeperCoordination::connect(wrong).await.expect_err("refused");
+    assert!(!format!("{refused} {refused:?}").contains("hunter"), "{refused:?}");
+}
+
+/// Passes bytes between clients and a server, and notes what clients ask for.
+struct Eavesdropper {
+    address: String,
+    /// Codes of requests.
+    asked: Arc<parking_lot::Mutex<Vec<i32>>>,
+    /// Ends the connections of the moment.
+    cut: tokio::sync::broadcast::Sender<()>,
+}
+
+impl Eavesdropper {
+    async fn start(server: &ZookeeperServer) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (asked, (cut, _)) = (Arc::default(), tokio::sync::broadcast::channel(1));
+        let this = Self { address, asked, cut };
+        let (asked, cut, server) = (Arc::clone(&this.asked), this.cut.clone(), server.address());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = tokio::net::TcpStream::connect(&server).await else { continue };
+                tokio::spawn(Self::pass(client, server, Arc::clone(&asked), cut.subscribe()));
+            }
+        });
+        this
+    }
+
+    async fn pass(
+        mut client: tokio::net::TcpStream,
+        mut server: tokio::net::TcpStream,
+        asked: Arc<parking_lot::Mutex<Vec<i32>>>,
+        mut cut: tokio::sync::broadcast::Receiver<()>,
+    ) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let ((mut from, mut to), (mut back, mut there)) = (client.split(), server.split());
+        let forth = async {
+            let mut frames = 0;
+            while let Ok(size) = from.read_i32().await {
+                let mut frame = vec![0; size as usize];
+                from.read_exact(&mut frame).await?;
+                // The first one opens the session.
+                if frames > 0 {
+                    asked.lock().push(i32::from_be_bytes(frame[4..8].try_into().expect("four bytes")));
+                }
+                frames += 1;
+                there.write_i32(size).await?;
+                there.write_all(&frame).await?;
+            }
+            std::io::Result::Ok(())
+        };
+        tokio::select! {
+            _ = forth => {}
+            _ = tokio::io::copy(&mut back, &mut to) => {}
+            _ = cut.recv() => {}
+        }
+    }
+}
+
+/// A server that lags behind the one before gave what was true some time ago.
+#[tokio::test]
+async fn a_new_client_has_its_server_catch_up_before_anybody_reads_by_it() {
+    const GET_DATA: i32 = 4;
+    const GET_CHILDREN: i32 = 8;
+    const SYNC: i32 = 9;
+    const GET_CHILDREN_2: i32 = 12;
+    let Some(server) = ZookeeperServer::start() else { return };
+    let between = Eavesdropper::start(&server).await;
+    let config = ZookeeperConfig {
+        session_timeout: Duration::from_millis(1500),
+        ..ZookeeperConfig::new(between.address.clone() + "/sync")
+    };
+    let store = connect(&config).await;
+    let (id, deadline) = (session_id(&store), tokio::time::Instant::now() + Duration::from_secs(60));
+    // Until the crate has given the session up and another client takes it up, or the server has ended it.
+    server.pause();
+    let _ = between.cut.send(());
+    let given_up = |live: &Arc<session::Live>| live.client_is_terminated();
+    while !given_up(&store.live) {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    between.asked.lock().clear();
+    server.resume();
+    until(&store, |now| matches!(now, Session::Connected(_) | Session::Expired)).await;
+    store.reconnect().await.expect("a session");
+    store.children("/").await.expect("read");
+    let reads = [GET_DATA, GET_CHILDREN, GET_CHILDREN_2, SYNC];
+    let asked: Vec<i32> = between.asked.lock().iter().copied().filter(|code| reads.contains(code)).collect();
+    assert_eq!((asked.len(), asked[0]), (2, SYNC), "{asked:?}, session {id} before");
+}

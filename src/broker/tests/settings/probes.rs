@@ -143,6 +143,7 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("zookeeper.connect", INTERNAL_TOPICS),
     ("zookeeper.session.timeout.ms", "zookeeper::zookeeper_is_asked_and_waited_for_as_is_set"),
     ("zookeeper.connection.timeout.ms", "zookeeper::zookeeper_is_asked_and_waited_for_as_is_set"),
+    ("zookeeper.set.acl", "zookeeper::nobody_else_may_change_what_a_broker_keeps_in_zookeeper_if_that_is_set"),
     ("zookeeper.max.in.flight.requests", "zookeeper::requests_to_zookeeper_are_bounded_as_is_set"),
     ("password.encoder.secret", "tls::passwords_lie_in_zookeeper_as_set"),
     ("password.encoder.old.secret", "tls::passwords_lie_in_zookeeper_as_set"),

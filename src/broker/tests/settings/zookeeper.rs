@@ -44,6 +44,43 @@ async fn a_broker_meets_others_in_zookeeper_and_its_internal_topics_are_as_set()
     other.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_else_may_change_what_a_broker_keeps_in_zookeeper_if_that_is_set() {
+    let Some(server) = ZookeeperServer::start_with_users(&[("kafka", "hunter2")]) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let jaas = dir.path().join("jaas.conf");
+    let module = "org.apache.zookeeper.server.auth.DigestLoginModule";
+    let text = format!("Client {{ {module} required username=\"kafka\" password=\"hunter2\"; }};");
+    std::fs::write(&jaas, text).unwrap();
+    let data = dir.path().join("data");
+    let settings = [
+        "listeners=PLAINTEXT://127.0.0.1:0",
+        "klamm.disk.reserve.bytes=0",
+        "broker.id=1",
+        "zookeeper.set.acl=true",
+        &format!("log.dirs={}", data.display()),
+        &format!("zookeeper.connect={}/acl", server.address()),
+    ];
+    let inputs = Inputs {
+        overrides: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+        environment: vec![("KAFKA_OPTS".into(), format!("-Djava.security.auth.login.config={}", jaas.display()))],
+        ..Inputs::default()
+    };
+    let broker = Broker::start(Config::load(&inputs, Machine::this()).unwrap()).await.unwrap();
+    let address = format!("{}/acl", server.address());
+    let stranger = ZookeeperCoordination::connect(ZookeeperConfig::new(address)).await.unwrap();
+    for path in ["/brokers/ids/1", "/controller", "/cluster/id", "/config/topics", "/brokers"] {
+        assert!(stranger.get(path).await.unwrap().is_some(), "everybody may read {path}");
+        assert!(stranger.set(path, Default::default(), -1).await.is_err(), "{path}");
+    }
+    for path in ["/config/users", "/config/brokers"] {
+        assert!(stranger.children(path).await.is_err() && stranger.get(path).await.is_err(), "{path}");
+    }
+    stranger.set("/consumers", Default::default(), -1).await.expect("as Kafka leaves it");
+    broker.stop().await;
+    stranger.close().await;
+}
+
 /// One that takes connections and says nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zookeeper_is_asked_and_waited_for_as_is_set() {
