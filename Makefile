@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients clients-secure clients-kills tools tools-compare transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization
+.PHONY: help setup run build test lint check compat clients clients-secure clients-kills tools tools-compare transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization tokens
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -135,6 +135,12 @@ authorization: ## every key under every grant of ACLs, beside Apache Kafka 3.9.1
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) compat-tests/run authorization --full
 	@KLAMM_BINARY=$(RELEASE) compat-tests/run authorization --full --named
+
+tokens: ## delegation tokens against what Apache Kafka 3.9.1 answered and beside a broker of it, and a ZooKeeper that asks who comes; about 1 minute
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run tokens --jvm
+	@KLAMM_BINARY=$(RELEASE) compat-tests/run zookeeper.guarded
 
 hostile: ## hostile input over every decoder, through real connections, as noise, and beside Apache Kafka 3.9.1, one row per case (KLAMM_SEED=n repeats a run); about 5 minutes
 	@scripts/setup.sh build test compat

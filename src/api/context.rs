@@ -32,6 +32,7 @@ use crate::security::principal::Principal;
 use crate::security::quota::meter::Meter;
 use crate::security::quota::mute::Mute;
 use crate::security::tls::TlsListeners;
+use crate::security::tokens::Tokens;
 use crate::types::{BrokerId, PartitionIndex};
 
 /// Handles of the rooms, one set per broker.
@@ -76,6 +77,8 @@ pub(crate) struct Handles {
     pub(crate) quotas: Arc<Meter>,
     /// What is logged.
     pub(crate) loggers: Arc<dyn LoggerLevels>,
+    /// Delegation tokens; `None`: there are none.
+    pub(crate) tokens: Option<Arc<Tokens>>,
     /// `None`: everybody may do everything.
     pub(crate) authorizer: Option<Arc<AclAuthorizer>>,
 }

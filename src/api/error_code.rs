@@ -8,6 +8,7 @@ use crate::cluster::admin::AdminError;
 use crate::cluster::auto_create::AutoCreateError;
 use crate::cluster::control::{ControlError, ControllerError, IsrRefused};
 use crate::cluster::placement::PlacementError;
+use crate::cluster::tokens::TokenStoreError;
 use crate::controller::{ElectionRefused, ReassignmentRefused};
 use crate::coordination::CoordinationError;
 use crate::coordinator::group::error::GroupError;
@@ -22,6 +23,7 @@ use crate::replica::delete_records::DeleteRecordsError;
 use crate::replica::leader_link::FetchRefused;
 use crate::replica::partition::AppendRefused;
 use crate::replica::sessions::SessionError;
+use crate::security::tokens::TokenError;
 
 /// Code of a batch that was refused before the log saw it.
 pub(crate) fn of_refused_batch(kind: RefusedKind) -> ResponseError {
@@ -82,6 +84,26 @@ pub(crate) fn of_acl_store_error(error: &AclStoreError) -> ResponseError {
         | AclStoreError::Coordination(_)
         | AclStoreError::Contended(_)
         | AclStoreError::TooLarge { .. } => ResponseError::UnknownServerError,
+    }
+}
+
+/// A delegation token that could not be written. Clients are given no reason, as by Kafka; it stands in the log.
+pub(crate) fn of_token_store_error(error: &TokenStoreError) -> ResponseError {
+    match error {
+        TokenStoreError::Coordination(error) => of_coordination_error(error),
+        TokenStoreError::Znode(_) | TokenStoreError::Contended | TokenStoreError::TooLarge { .. } => {
+            ResponseError::UnknownServerError
+        }
+    }
+}
+
+/// A delegation token that was not changed.
+pub(crate) fn of_token_error(error: &TokenError) -> ResponseError {
+    match error {
+        TokenError::NotFound => ResponseError::DelegationTokenNotFound,
+        TokenError::OwnerMismatch(_) => ResponseError::DelegationTokenOwnerMismatch,
+        TokenError::Expired => ResponseError::DelegationTokenExpired,
+        TokenError::Store(error) => of_token_store_error(error),
     }
 }
 
@@ -320,6 +342,22 @@ mod tests {
         assert_eq!(of_session_error(SessionError::InvalidEpoch).code(), 71);
         assert_eq!(of_session_error(SessionError::TopicIdError).code(), 106);
     }
+
+    #[test]
+    fn the_codes_of_delegation_tokens_are_kafkas() {
+        let lost = CoordinationError::Unknown(String::new());
+        let codes = [
+            (TokenError::NotFound, 62),
+            (TokenError::OwnerMismatch(String::new()), 63),
+            (TokenError::Expired, 66),
+            (TokenError::Store(TokenStoreError::Coordination(lost)), 7),
+            (TokenError::Store(TokenStoreError::Contended), -1),
+        ];
+        for (error, code) in codes {
+            assert_eq!(of_token_error(&error).code(), code, "{error:?}");
+        }
+    }
+
     #[test]
     fn the_codes_of_elections_and_reassignments_are_kafkas() {
         let elections = [

@@ -27,6 +27,7 @@ use crate::cluster::image::ImagePublisher;
 use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::registration::SharedBrokerEpoch;
 use crate::cluster::running_config::RunningConfig;
+use crate::cluster::tokens::TokenStore;
 use crate::config::Config;
 use crate::controller::{self, ControllerSeat};
 use crate::coordination::SharedCoordination;
@@ -56,6 +57,7 @@ use crate::security::quota::limits::Quotas;
 use crate::security::quota::meter::Meter;
 use crate::security::sasl::authority::Authority;
 use crate::security::tls::TlsListeners;
+use crate::security::tokens::Tokens;
 use crate::task;
 
 /// Fetches per core that read from storage at the same time: enough to keep a disk busy while each waits for it.
@@ -95,7 +97,11 @@ impl Parts {
         let follow =
             || DynamicConfig::start(Arc::clone(store), identity.broker_id, Arc::clone(clock)).map_err(failed).boxed();
         let dynamic_config = patience::over_losses(config, store.session(), follow).await?;
-        let authority = authority(config, &dynamic_config, clock).await?;
+        let tokens = tokens(config, store, clock).await?;
+        if let (Some(tokens), Some(config)) = (&tokens, &config.tokens) {
+            tokens.sweep(config.check_interval_ms, &image, identity.broker_id);
+        }
+        let authority = authority(config, &dynamic_config, clock, tokens.clone()).await?;
         let quotas = Arc::new(Meter::new(running::quota_windows(config), running::controller_quota_windows(config)));
         quotas.set(Quotas::stored(&dynamic_config.quotas()));
         let running = RunningConfig::new(Arc::clone(config));
@@ -173,6 +179,7 @@ impl Parts {
             requests: Arc::new(RequestMetrics::new(api::counted())),
             quotas,
             loggers: observe::loggers(),
+            tokens,
             authorizer: authorizer(config, store, clock).await?,
         });
         let seat = Some(seat);
@@ -204,16 +211,31 @@ async fn authorizer(
         allow_everyone_if_no_acl_found: asked.allow_everyone_if_no_acl_found,
     };
     let acls = AclStore::new(Arc::clone(store), Arc::clone(clock));
-    AclAuthorizer::start(settings, acls).await.map(Some).map_err(failed)
+    let read = || AclAuthorizer::start(settings.clone(), acls.clone()).map_err(failed).boxed();
+    patience::over_losses(config, store.session(), read).await.map(Some)
+}
+
+/// All delegation tokens, where a secret signs any.
+async fn tokens(
+    config: &Config,
+    store: &SharedCoordination,
+    clock: &SharedClock,
+) -> Result<Option<Arc<Tokens>>, StartError> {
+    let Some(settings) = &config.tokens else { return Ok(None) };
+    let tokens = TokenStore::new(Arc::clone(store), Arc::clone(clock));
+    let read = || Tokens::start(settings, tokens.clone(), Arc::clone(clock)).map_err(failed).boxed();
+    patience::over_losses(config, store.session(), read).await.map(Some)
 }
 
 async fn authority(
     config: &Arc<Config>,
     users: &Arc<DynamicConfig>,
     clock: &SharedClock,
+    tokens: Option<Arc<Tokens>>,
 ) -> Result<Arc<Authority>, StartError> {
     let (of_broker, users, clock) = (Arc::clone(config), Arc::clone(users), Arc::clone(clock));
-    let authority = task::blocking(move || Authority::new(users, clock, &of_broker.sasl)).await.map_err(failed)?;
+    let authority = task::blocking(move || Authority::new(users, clock, &of_broker.sasl, tokens)).await;
+    let authority = authority.map_err(failed)?;
     authority.follow_keys(&config.sasl);
     Ok(authority)
 }

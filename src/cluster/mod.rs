@@ -15,4 +15,5 @@ pub(crate) mod placement;
 pub(crate) mod producer_ids;
 pub(crate) mod registration;
 pub(crate) mod running_config;
+pub(crate) mod tokens;
 pub(crate) mod znodes;

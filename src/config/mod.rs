@@ -40,6 +40,7 @@ pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
+pub mod tokens;
 pub mod topic;
 mod topic_rows;
 pub mod zookeeper;

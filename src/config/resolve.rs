@@ -22,6 +22,7 @@ use super::sasl::{self, SaslConfig};
 use super::selector::{self, ReplicaSelector};
 use super::sources;
 use super::tls::{self, TlsSettings};
+use super::tokens::{self, TokenConfig};
 use super::topic::{TopicConfig, TopicValues};
 use super::zookeeper::{ZookeeperConfig, zookeeper};
 use crate::types::BrokerId;
@@ -60,6 +61,8 @@ pub struct Config {
     pub inter_broker_protocol: ProtocolVersion,
     /// `authorizer.class.name`; `None`: everybody may do everything.
     pub authorizer: Option<AuthorizerConfig>,
+    /// `None`: there are no delegation tokens.
+    pub tokens: Option<TokenConfig>,
     /// `None`: the node coordinates itself.
     pub zookeeper: Option<ZookeeperConfig>,
     /// Whether a broker that stops has the controller move away what it leads, and how long it may take: retries, each
@@ -315,6 +318,7 @@ impl Config {
             sasl,
             inter_broker_protocol: protocol::resolve(reader, alone)?,
             authorizer: authorizer::resolve(reader)?,
+            tokens: tokens::resolve(reader),
             zookeeper,
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable"),
             controlled_shutdown_max_retries: reader.int("controlled.shutdown.max.retries"),

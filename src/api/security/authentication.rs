@@ -319,14 +319,17 @@ impl Authentication {
         let lifetime = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LIFETIME_MAX);
         let ends_at = lifetime_ms.map(|ms| now + lifetime(ms));
         let counts = &self.gate.counts;
+        let principal = Principal { by_token: authenticated.by_token, ..Principal::user(authenticated.user) };
+        let principal = Arc::new(principal);
         match &mut self.session {
             Some(session) => {
                 counts.reauthentications.add(1);
+                // The same, but perhaps by a token instead of a password.
+                session.principal = principal;
                 session.ends_at = ends_at;
             }
             none => {
                 counts.authentications.add(1);
-                let principal = Arc::new(Principal::user(authenticated.user));
                 let mechanism = exchange.mechanism();
                 *none = Some(Session { principal, mechanism, ends_at, renewal_begun_at: None });
             }

@@ -17,6 +17,7 @@ mod requests;
 mod running;
 mod sasl;
 mod tls;
+mod tokens;
 mod topics;
 mod watched;
 mod zookeeper;

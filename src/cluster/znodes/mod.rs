@@ -14,6 +14,7 @@ pub(crate) mod features;
 pub(crate) mod notifications;
 pub(crate) mod partition_state;
 pub(crate) mod producer_ids;
+pub(crate) mod tokens;
 pub(crate) mod topics;
 
 use bytes::Bytes;
@@ -48,7 +49,7 @@ pub(crate) const TOP_LEVEL_PATHS: [&str; 13] = [
 /// but for credentials, passwords and tokens. Old consumers write below `/consumers`. Source: Kafka 3.9
 /// `ZkData.defaultAcls`, whose prefixes end with no slash either.
 pub(crate) const NODE_ACLS: NodeAcls =
-    NodeAcls { open: "/consumers", hidden: &["/config/users", "/config/brokers", "/delegation_token/tokens"] };
+    NodeAcls { open: "/consumers", hidden: &["/config/users", "/config/brokers", tokens::TOKENS] };
 
 /// Largest data we write to one node, in bytes: what one request takes less room for the operations beside it.
 pub(crate) const NODE_BYTES_MAX: usize = REQUEST_BYTES_MAX - (64 << 10);

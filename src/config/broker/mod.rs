@@ -89,7 +89,6 @@ mod tests {
             "create.topic.policy.class.name",
             "alter.config.policy.class.name",
             "client.quota.callback.class",
-            "delegation.token.secret.key",
             "sasl.kerberos.service.name",
             "sasl.login.class",
             "ssl.engine.factory.class",

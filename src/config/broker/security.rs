@@ -25,15 +25,15 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Class that decides client quotas.";
     "connections.max.reauth.ms" Long "0" [Any] ReadOnly => Honoured,
         "Time after which SASL clients must authenticate again.";
-    "delegation.token.master.key" Password null [Any] ReadOnly => Refused("delegation tokens are not supported yet"),
+    "delegation.token.master.key" Password null [Any] ReadOnly => Honoured,
         "Former name of delegation.token.secret.key.";
-    "delegation.token.secret.key" Password null [Any] ReadOnly => Refused("delegation tokens are not supported yet"),
+    "delegation.token.secret.key" Password null [Any] ReadOnly => Honoured,
         "Secret that signs delegation tokens.";
-    "delegation.token.expiry.check.interval.ms" Long "3600000" [AtLeast(1)] ReadOnly => NoEffect,
+    "delegation.token.expiry.check.interval.ms" Long "3600000" [AtLeast(1)] ReadOnly => Honoured,
         "Interval of the search for expired delegation tokens.";
-    "delegation.token.expiry.time.ms" Long "86400000" [AtLeast(1)] ReadOnly => NoEffect,
+    "delegation.token.expiry.time.ms" Long "86400000" [AtLeast(1)] ReadOnly => Honoured,
         "Time a delegation token is valid without renewal.";
-    "delegation.token.max.lifetime.ms" Long "604800000" [AtLeast(1)] ReadOnly => NoEffect,
+    "delegation.token.max.lifetime.ms" Long "604800000" [AtLeast(1)] ReadOnly => Honoured,
         "Longest life of a delegation token.";
     "sasl.enabled.mechanisms" List "GSSAPI" [Any] PerBroker => Honoured,
         "SASL mechanisms clients may use.";

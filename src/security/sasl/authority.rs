@@ -1,4 +1,5 @@
-//! Whom the mechanisms ask: the credentials of users, the keys that sign tokens, the time and chance.
+//! Whom the mechanisms ask: the credentials of users, delegation tokens, the keys that sign tokens, the time and
+//! chance.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,11 +10,12 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tracing::{error, info, warn};
 
-use super::credential::ScramCredential;
+use super::credential::{ScramCredential, ScramHash};
 use super::oauth::jwks::{Jwks, JwksError};
 use crate::clock::{SharedClock, UnixMs};
 use crate::cluster::dynamic_config::DynamicConfig;
 use crate::config::sasl::{MechanismKeys, OauthTrust, SaslConfig, SaslMechanism};
+use crate::security::tokens::{TokenLogin, Tokens};
 use crate::task;
 
 /// Where the settings of users are.
@@ -33,6 +35,8 @@ impl Users for DynamicConfig {
 pub(crate) struct Authority {
     users: Arc<dyn Users>,
     clock: SharedClock,
+    /// `None`: there are no delegation tokens.
+    tokens: Option<Arc<Tokens>>,
     /// By the file's path.
     keys: RwLock<BTreeMap<PathBuf, Arc<Jwks>>>,
 }
@@ -42,12 +46,17 @@ impl Authority {
     ///
     /// # Errors
     /// One of them cannot be used.
-    pub(crate) fn new(users: Arc<dyn Users>, clock: SharedClock, config: &SaslConfig) -> Result<Arc<Self>, JwksError> {
+    pub(crate) fn new(
+        users: Arc<dyn Users>,
+        clock: SharedClock,
+        config: &SaslConfig,
+        tokens: Option<Arc<Tokens>>,
+    ) -> Result<Arc<Self>, JwksError> {
         let mut keys = BTreeMap::new();
         for (path, _) in files(config) {
             keys.insert(path.to_owned(), Arc::new(Jwks::read(path)?));
         }
-        Ok(Arc::new(Self { users, clock, keys: RwLock::new(keys) }))
+        Ok(Arc::new(Self { users, clock, tokens, keys: RwLock::new(keys) }))
     }
 
     /// Reads each file of keys again at the interval that is set, for as long as the broker runs. One that cannot be
@@ -89,6 +98,11 @@ impl Authority {
                 None
             }
         }
+    }
+
+    /// What proves that a client has the delegation token of this id.
+    pub(super) fn token(&self, id: &str, hash: ScramHash) -> Option<TokenLogin> {
+        self.tokens.as_ref()?.login(id, hash)
     }
 
     pub(super) fn keys(&self, path: &Path) -> Option<Arc<Jwks>> {

@@ -113,6 +113,12 @@ impl ScramCredential {
         }
     }
 
+    /// That of a password, in so many iterations, or one. Takes long on purpose.
+    pub(crate) fn of_password(hash: ScramHash, salt: &[u8], password: &str, iterations: i32) -> Self {
+        let rounds = u32::try_from(iterations).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        Self::of_salted(hash, salt, &hash.salted_password(password, salt, rounds), iterations)
+    }
+
     /// # Errors
     /// It is not of that form.
     pub(crate) fn parse(text: &str) -> Result<Self, NoCredential> {

@@ -4,7 +4,8 @@
 //!   `outcome` is what may come of a token.
 //! - `plain`, `scram` and `oauth` are the mechanisms; `credential` is what is stored of a SCRAM password.
 //! - `login` is the other end, for where this broker authenticates at others.
-//! - `authority` is whom the mechanisms ask: the users of `/config/users`, the keys of tokens, the clock.
+//! - `authority` is whom the mechanisms ask: the users of `/config/users`, delegation tokens, the keys of tokens of
+//!   OAUTHBEARER, the clock.
 //!
 //! What a client gets to know of a failure is Kafka's text, and never more. What comes in is bounded by its frame; no
 //! message makes anything panic or costs more than its length.

@@ -53,7 +53,7 @@ impl OauthServer {
             )));
         }
         let expires_at_ms = Some(claims.expires_at_ms);
-        Ok(Next::Done(Authenticated { user: claims.principal, token: Vec::new(), expires_at_ms }))
+        Ok(Next::Done(Authenticated { user: claims.principal, token: Vec::new(), by_token: false, expires_at_ms }))
     }
 }
 

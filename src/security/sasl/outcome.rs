@@ -16,6 +16,8 @@ pub(crate) struct Authenticated {
     pub(crate) user: String,
     /// The last token to the client; may be empty.
     pub(crate) token: Vec<u8>,
+    /// It showed a delegation token, of this user.
+    pub(crate) by_token: bool,
     /// When what it showed loses its worth.
     pub(crate) expires_at_ms: Option<UnixMs>,
 }

@@ -36,7 +36,7 @@ pub(super) fn evaluate(token: &[u8], users: &BTreeMap<String, Secret>) -> Result
     if !authorization_id.is_empty() && authorization_id != user {
         return failed("Client requested an authorization id that is different from username");
     }
-    Ok(Authenticated { user: user.to_owned(), token: Vec::new(), expires_at_ms: None })
+    Ok(Authenticated { user: user.to_owned(), token: Vec::new(), by_token: false, expires_at_ms: None })
 }
 
 /// Compares in a time that tells neither where the texts differ nor how long the expected one is.
@@ -58,6 +58,7 @@ mod tests {
         }
     }
 
+    /// CVE-2017-12610: nobody is whom it asks to be.
     #[test]
     fn name_and_password_must_both_be_right() {
         assert_eq!(judge("\0alice\0pa\u{e9}ss"), Ok("alice".into()));

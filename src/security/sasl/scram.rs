@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq;
 use super::authority::Authority;
 use super::credential::{ITERATIONS_MIN, ScramCredential, ScramHash};
 use super::outcome::{Authenticated, Next, Refused};
+use crate::clock::UnixMs;
 use crate::config::sasl::SaslMechanism;
 
 /// The server's end.
@@ -29,11 +30,37 @@ enum ServerState {
     Over,
 }
 
+/// Whom the client says to be, and what proves it.
+#[derive(Debug)]
+struct Shown {
+    /// The owner of the token, if it is one.
+    user: String,
+    credential: ScramCredential,
+    /// When the token ends; `None`: a password.
+    token_ends_at: Option<UnixMs>,
+}
+
+impl Shown {
+    fn find(
+        first: &ClientFirst,
+        hash: ScramHash,
+        mechanism: SaslMechanism,
+        authority: &Authority,
+    ) -> Result<Self, Refused> {
+        if first.by_token {
+            let login = authority.token(&first.user, hash).ok_or(Refused::Hidden("there is no such token"))?;
+            return Ok(Self { user: login.owner, credential: login.credential, token_ends_at: Some(login.expires_ms) });
+        }
+        let credential = authority.credential(&first.user, mechanism);
+        let credential = credential.ok_or(Refused::Hidden("there is no such user"))?;
+        Ok(Self { user: first.user.clone(), credential, token_ends_at: None })
+    }
+}
+
 /// What the client's last message has to fit.
 #[derive(Debug)]
 struct Challenged {
-    user: String,
-    credential: ScramCredential,
+    shown: Shown,
     /// `n,` with the authorization id, as the client sent it.
     gs2_header: String,
     client_first_bare: String,
@@ -55,12 +82,8 @@ impl ScramServer {
         match std::mem::replace(&mut self.state, ServerState::Over) {
             ServerState::First => {
                 let first = ClientFirst::parse(message).ok_or(Refused::Hidden("a malformed first message"))?;
-                if first.by_token {
-                    return Err(Refused::Hidden("delegation tokens are not supported yet"));
-                }
-                let credential = authority.credential(&first.user, self.mechanism);
-                let credential = credential.ok_or(Refused::Hidden("there is no such user"))?;
-                let challenged = challenge(hash, first, credential, &authority.nonce())?;
+                let shown = Shown::find(&first, hash, self.mechanism, authority)?;
+                let challenged = challenge(hash, first, shown, &authority.nonce())?;
                 let server_first = challenged.server_first.clone().into_bytes();
                 self.state = ServerState::Final(Box::new(challenged));
                 Ok(Next::Challenge(server_first))
@@ -71,12 +94,8 @@ impl ScramServer {
     }
 }
 
-fn challenge(
-    hash: ScramHash,
-    first: ClientFirst,
-    credential: ScramCredential,
-    nonce: &str,
-) -> Result<Challenged, Refused> {
+fn challenge(hash: ScramHash, first: ClientFirst, shown: Shown, nonce: &str) -> Result<Challenged, Refused> {
+    let credential = &shown.credential;
     if !first.authorization_id.is_empty() && first.authorization_id != first.user {
         let text = "Authentication failed: Client requested an authorization id that is different from username";
         return Err(Refused::told(text));
@@ -89,14 +108,7 @@ fn challenge(
     }
     let nonce = format!("{}{nonce}", first.nonce);
     let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&credential.salt), credential.iterations);
-    Ok(Challenged {
-        user: first.user,
-        credential,
-        gs2_header: first.gs2_header,
-        client_first_bare: first.bare,
-        server_first,
-        nonce,
-    })
+    Ok(Challenged { shown, gs2_header: first.gs2_header, client_first_bare: first.bare, server_first, nonce })
 }
 
 fn conclude(hash: ScramHash, challenged: &Challenged, message: &[u8]) -> Result<Authenticated, Refused> {
@@ -110,7 +122,7 @@ fn conclude(hash: ScramHash, challenged: &Challenged, message: &[u8]) -> Result<
         return Err(Refused::Hidden("another channel binding"));
     }
     let auth_message = auth_message(&challenged.client_first_bare, &challenged.server_first, last.without_proof);
-    let credential = &challenged.credential;
+    let credential = &challenged.shown.credential;
     let signature = hash.hmac(&credential.stored_key, auth_message.as_bytes());
     let client_key = xor(&last.proof, &signature).ok_or(Refused::Hidden("a proof of another length"))?;
     if !bool::from(hash.digest(&client_key).ct_eq(&credential.stored_key)) {
@@ -118,9 +130,10 @@ fn conclude(hash: ScramHash, challenged: &Challenged, message: &[u8]) -> Result<
     }
     let signature = hash.hmac(&credential.server_key, auth_message.as_bytes());
     Ok(Authenticated {
-        user: challenged.user.clone(),
+        user: challenged.shown.user.clone(),
         token: format!("v={}", BASE64.encode(signature)).into_bytes(),
-        expires_at_ms: None,
+        by_token: challenged.shown.token_ends_at.is_some(),
+        expires_at_ms: challenged.shown.token_ends_at,
     })
 }
 
@@ -313,14 +326,17 @@ mod tests {
     const SERVER_FINAL: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
     fn credential(hash: ScramHash, password: &str, salt: &[u8]) -> ScramCredential {
-        let salted = hash.salted_password(password, salt, NonZeroU32::new(4096).expect("not 0"));
-        ScramCredential::of_salted(hash, salt, &salted, 4096)
+        ScramCredential::of_password(hash, salt, password, 4096)
+    }
+
+    fn shown(credential: ScramCredential) -> Shown {
+        Shown { user: "user".into(), credential, token_ends_at: None }
     }
 
     fn challenged(first: &str) -> Result<Challenged, Refused> {
         let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
         let first = ClientFirst::parse(first.as_bytes()).expect("well formed");
-        challenge(ScramHash::Sha256, first, credential(ScramHash::Sha256, "pencil", &salt), NONCE)
+        challenge(ScramHash::Sha256, first, shown(credential(ScramHash::Sha256, "pencil", &salt)), NONCE)
     }
 
     /// The example of RFC 7677.
@@ -344,7 +360,8 @@ mod tests {
         let client = ScramClient::new(hash, "a=b,c", "abc".into());
         let first = ClientFirst::parse(&client.first()).expect("well formed");
         assert_eq!(first.user, "a=b,c");
-        let challenged = challenge(hash, first, credential(hash, "p\u{e9}", b"salt"), "xyz").expect("a challenge");
+        let challenged = challenge(hash, first, shown(credential(hash, "p\u{e9}", b"salt")), "xyz");
+        let challenged = challenged.expect("a challenge");
         let proof = client.prove(challenged.server_first.as_bytes(), "p\u{e9}").expect("a proof");
         let done = conclude(hash, &challenged, &proof.message).expect("proved");
         assert!(proof.is_proved_by(&done.token));
@@ -358,7 +375,8 @@ mod tests {
         let hash = ScramHash::Sha256;
         let challenged = challenged(FIRST).expect("a challenge");
         let without_proof = format!("c=biws,r=rOprNGfwEbeRWgbNEkqO{}", challenged.nonce);
-        let salted = hash.salted_password("pencil", &challenged.credential.salt, NonZeroU32::new(4096).expect("not 0"));
+        let salted =
+            hash.salted_password("pencil", &challenged.shown.credential.salt, NonZeroU32::new(4096).expect("not 0"));
         let client_key = hash.hmac(&salted, b"Client Key");
         let message = auth_message(&challenged.client_first_bare, SERVER_FIRST, &without_proof);
         let signature = hash.hmac(&hash.digest(&client_key), message.as_bytes());
@@ -413,6 +431,7 @@ mod tests {
         }
     }
 
+    /// CVE-2024-56128: the nonce of both ends counts.
     #[test]
     fn a_proof_for_another_challenge_is_none() {
         let challenged = challenged(FIRST).expect("a challenge");
