@@ -10,6 +10,7 @@
 //! whose seam it doubles: a room of doubles would have to import every other. `contract` is the suite of a seam.
 
 mod circles;
+mod cves;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -410,6 +410,8 @@ def main():
     parser.add_argument("--java", action="store_true")
     parser.add_argument("--jvm-brokers", action="store_true")
     arguments = parser.parse_args()
+    # No secret may stand in the log however much is told (CVE-2026-33558).
+    os.environ.setdefault("RUST_LOG", "debug")
     rows = Rows(arguments.only)
     with tempfile.TemporaryDirectory() as folder, running(pathlib.Path(folder)) as (broker, asks, soon, over_tls):
         suite = Suite(broker, asks, soon)

@@ -127,6 +127,19 @@ mod tests {
         assert_eq!(found.join("\n"), include_str!("testdata/authorization.txt").trim_end());
     }
 
+    /// CVE-2026-111073 (PushTelemetry), CVE-2026-83525 (FetchSnapshot), and Envelope, which speaks for others. Whoever
+    /// adds one of them has a test for it.
+    #[test]
+    fn keys_that_have_hurt_kafka_and_are_not_needed_are_not_served() {
+        const ENVELOPE: i16 = 58;
+        const FETCH_SNAPSHOT: i16 = 59;
+        const GET_TELEMETRY_SUBSCRIPTIONS: i16 = 71;
+        const PUSH_TELEMETRY: i16 = 72;
+        for key in [ENVELOPE, FETCH_SNAPSHOT, GET_TELEMETRY_SUBSCRIPTIONS, PUSH_TELEMETRY] {
+            assert!(TABLE.iter().all(|row| row.key != key), "{key}");
+        }
+    }
+
     #[test]
     fn keys_are_counted_under_kafkas_names() {
         let names: Vec<String> = counted().map(|api| api.name).collect();

@@ -203,6 +203,7 @@ mod tests {
         assert!(!find(&entries, "message.max.bytes").read_only);
     }
 
+    /// CVE-2019-12399.
     #[test]
     fn what_may_be_secret_has_no_value() {
         let entries = describe_broker(&config(&[("some.password", "hunter2")]));

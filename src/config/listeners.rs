@@ -302,6 +302,7 @@ mod tests {
         (join(&config.listeners), join(&config.advertised_listeners), config.inter_broker_listener.clone())
     }
 
+    /// CVE-2026-82266.
     #[test]
     fn pages_over_http_are_off_unless_their_address_is_set() {
         let of = |text| config(&[("klamm.http.listener", text)]).http_listener;

@@ -396,6 +396,24 @@ mod tests {
         assert!(!format!("{settings:?}").contains("hunter"), "{settings:?}");
     }
 
+    /// CVE-2023-25194, CVE-2025-27818, CVE-2025-27819: a module of JAAS is a name that is known here, or ends the
+    /// start; what its options name is not looked up.
+    #[test]
+    fn no_login_module_but_kafkas_own_is_taken() {
+        let plain = ("sasl.enabled.mechanisms", "PLAIN");
+        let hostile = "user.provider.url=\"ldap://127.0.0.1:1/a\"";
+        for module in [
+            "com.sun.security.auth.module.JndiLoginModule",
+            "com.sun.security.auth.module.LdapLoginModule",
+            "org.apache.kafka.common.security.plain.PlainLoginModule2",
+            "plain.PlainLoginModule",
+        ] {
+            let text = format!("{module} required {hostile} user_alice=\"hunter2\";");
+            let error = refused(&[plain, (PLAIN_KEY, &text)]);
+            assert!(error.contains("PLAIN needs the login module") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
     #[test]
     fn a_mechanism_without_its_keys_ends_the_start() {
         let plain = ("sasl.enabled.mechanisms", "PLAIN");
@@ -415,6 +433,7 @@ mod tests {
         assert!(config(&[plain]).sasl.listeners.is_empty());
     }
 
+    /// CVE-2026-110985, CVE-2025-27817.
     #[test]
     fn tokens_are_believed_because_of_keys_or_for_tests_without() {
         let oauth = [("sasl.enabled.mechanisms", "OAUTHBEARER"), (OAUTH_KEY, OAUTH)];

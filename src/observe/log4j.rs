@@ -317,6 +317,14 @@ mod tests {
         );
     }
 
+    /// CVE-2021-44228 and its kind: nothing that is logged is looked up, run or fetched.
+    #[test]
+    fn a_value_is_logged_as_it_is() {
+        let hostile = "${jndi:ldap://127.0.0.1/a} ${env:HOME} %m %n {}";
+        let text = logged(levels(&[]).unwrap(), || tracing::info!(target: "t", client = hostile, "seen {hostile}"));
+        assert_eq!(text, format!("[2026-11-21 12:00:00,123] INFO seen {hostile} client={hostile} (t)\n"));
+    }
+
     #[test]
     fn a_value_cannot_forge_a_line() {
         let text = logged(levels(&[]).unwrap(), || tracing::info!(target: "t", client = "x\n[2026] ERROR", "seen\r"));

@@ -515,6 +515,7 @@ fn a_zstd_window_that_no_client_accepts_is_refused() {
     }
 }
 
+/// CVE-2023-34455 among others.
 #[test]
 fn bombs_stop_at_the_cap() {
     const CAP: usize = 1 << 20;

@@ -202,6 +202,7 @@ mod tests {
         assert_eq!((read.unwrap().client_id.as_deref(), &rest[..]), (Some("a\u{fffd}b"), &b"B"[..]), "Latin-1");
     }
 
+    /// CVE-2026-111115.
     #[test]
     fn a_flood_of_tags_ends_at_the_bound_of_the_header() {
         let mut bytes = vec![0, 3, 0, 9, 0, 0, 0, 7, 0xff, 0xff, 0x80, 0x80, 0x80, 0x10];

@@ -188,6 +188,7 @@ mod tests {
         }
     }
 
+    /// CVE-2026-111108.
     #[test]
     fn absurd_counts_are_refused_before_anything_is_reserved() {
         let head = [0xff, 0xff, 0, 1, 0, 0, 0, 0];

@@ -199,6 +199,7 @@ mod tests {
         }
     }
 
+    /// CVE-2026-33557.
     #[test]
     fn a_token_that_was_changed_or_signed_by_another_is_none() {
         let keys = Jwks::parse(KEYS).expect("keys");
