@@ -81,6 +81,8 @@ async fn a_broker_that_does_not_lead_tells_who_does_and_where_it_listens() {
 
     // Who follows stops, so the leader goes on under another epoch.
     let mut at_leader = client(at_leader).await;
+    // It has its role, but may not have heard of the topic's id yet, by which it is asked.
+    until(&mut at_leader, Some("t"), |answer| leaders(answer).get(&0) == Some(&leader)).await;
     let [one, two] = brokers;
     let (left, gone) = if leader == 1 { (one, two) } else { (two, one) };
     gone.stop().await;
