@@ -206,20 +206,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>, counts: &Arc<ListenerMetrics>) {
     let peer = settings.origin.peer;
-    if let Some(wait) = limits.refused_for(&counts.name, peer.ip().to_canonical()) {
-        debug!(%peer, ?wait, "not served: connection_creation_rate of its address is reached");
-        task::spawn(async move {
-            tokio::time::sleep(wait).await;
-            drop(stream);
-        });
-        return;
-    }
+    let refused = limits.refused_for(&counts.name, peer.ip().to_canonical());
+    // One that waits to be closed has a place as well, so that nobody holds more than is allowed.
     let Some(place) = limits.take(peer.ip().to_canonical()) else {
         if settings.refusals.may_be_logged(Refusal::Other, peer.ip()) {
             warn!(%peer, "closed: max.connections or max.connections.per.ip is reached");
         }
         return;
     };
+    if let Some(wait) = refused {
+        debug!(%peer, ?wait, "not served: connection_creation_rate of its address is reached");
+        task::spawn(async move {
+            tokio::time::sleep(wait).await;
+            drop((stream, place));
+        });
+        return;
+    }
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "connection lost");
         return;

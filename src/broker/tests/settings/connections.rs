@@ -1,5 +1,7 @@
 //! Settings of sockets and of how many there may be.
 
+use kafka_protocol::messages::AlterClientQuotasRequest;
+use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
 use socket2::SockRef;
 
 use super::*;
@@ -59,6 +61,23 @@ async fn connections_beyond_a_rate_wait() {
         assert!(let_in(&probe, &mut held).await);
     }
     assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
+    probe.broker.stop().await;
+}
+
+/// Whoever came too soon held a connection more each time, whatever max.connections says, until a window was over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_wait_to_be_closed_count_as_others_do() {
+    let mut probe = Probe::start(&["max.connections=2", "quota.window.size.seconds=30"]).await;
+    let every_address = EntityData::default().with_entity_type(StrBytes::from_static_str("ip")).with_entity_name(None);
+    let none = OpData::default().with_key(StrBytes::from_static_str("connection_creation_rate")).with_value(0.0);
+    let entry = EntryData::default().with_entity(vec![every_address]).with_ops(vec![none]);
+    let altered = probe.call(&AlterClientQuotasRequest::default().with_entries(vec![entry]), 1).await;
+    assert_eq!(altered.entries[0].error_code, 0);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut waits = WireClient::connect(&probe.broker).await;
+    assert_eq!(waits.frame_within(Duration::from_millis(300)).await, None, "neither served nor closed");
+    let mut beyond = WireClient::connect(&probe.broker).await;
+    assert_eq!(beyond.frame_within(Duration::from_secs(20)).await, Some(None), "closed at once");
     probe.broker.stop().await;
 }
 
