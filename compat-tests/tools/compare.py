@@ -31,6 +31,7 @@ SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",
     "authorizer.class.name": "kafka.security.authorizer.AclAuthorizer",
     "super.users": "User:ANONYMOUS",
+    "delegation.token.secret.key": "a-key-of-this-test-alone",
     "password.encoder.secret": "a-secret-of-this-test-alone",
 }
 FILES = {
