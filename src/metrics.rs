@@ -179,3 +179,5 @@ pub(crate) static BODIES_REFUSED: Counter = Counter::new();
 pub(crate) static HANDSHAKES_REFUSED: Counter = Counter::new();
 /// Replies that their clients took too slowly while others waited for room.
 pub(crate) static REPLIES_GIVEN_UP: Counter = Counter::new();
+/// Replies that were cut off, with their connections, because their records could not be read from their files.
+pub(crate) static REPLIES_UNREADABLE: Counter = Counter::new();

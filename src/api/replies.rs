@@ -1,7 +1,8 @@
 //! Fetched records on their way to clients, over all connections: one budget of bytes, `klamm.reply.bytes`.
 //!
-//! - A reply counts with the bytes of its records, from before they are read until the socket has taken them. Those
-//!   lent from the tail count as well: the tail turns while a slow client reads, and then the reply alone holds them.
+//! - A reply counts with the bytes of its records that are held in memory, from before they are read until the socket
+//!   has taken them. What is sent from its file is not held, and not counted. Those lent from the tail count as well:
+//!   the tail turns while a slow client reads, and then the reply alone holds them.
 //! - The first [`REPLY_BYTES_UNCOUNTED`] of a reply are free: they cost less than the kernel's buffers of the same
 //!   socket, so a client that reads small replies never notices that others do not read theirs.
 //! - A fetch takes a quarter of what is free at most, so replies get smaller while the budget fills. Only a batch that
@@ -112,6 +113,27 @@ impl Replies {
     #[cfg(test)]
     pub(crate) fn free_bytes(&self) -> usize {
         self.room.available_permits() * UNIT_BYTES
+    }
+}
+
+/// Reads from a file what a reply is about to send, on a thread that may block; for one with a claim in its turn, as
+/// [`Replies::read`].
+pub(crate) fn read_cold<T: Send + 'static>(
+    claim: Option<&Claim>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = T> + Send + 'static {
+    let reading = claim.map(|claim| Arc::clone(&claim.replies.reading));
+    async move {
+        let permit = match reading {
+            Some(reading) => Some(reading.acquire_owned().await.expect("never closed")),
+            None => None,
+        };
+        task::blocking(move || {
+            let read = work();
+            drop(permit);
+            read
+        })
+        .await
     }
 }
 

@@ -151,6 +151,12 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
                 warn!(%peer, "closed: records are taken too slowly while others wait for klamm.reply.bytes");
             }
         }
+        Err(End::Unreadable(error)) => {
+            metrics::REPLIES_UNREADABLE.add(1);
+            if refusals.may_be_logged(Refusal::Other, peer.ip()) {
+                tracing::error!(%peer, %error, "closed: records that were being sent cannot be read");
+            }
+        }
         Err(End::Closed(CloseReason::Unauthenticated(reason))) => {
             if refusals.may_be_logged(Refusal::Authentication, peer.ip()) {
                 info!(target: SELECTOR, "Failed authentication with {peer} ({})", shown(&reason));
@@ -183,6 +189,8 @@ enum End {
     GaveWay,
     /// Its client has not proved who it is, and the time for that is over.
     TooLate,
+    /// Records that were promised cannot be read any more.
+    Unreadable(io::Error),
     Closed(CloseReason),
 }
 
@@ -212,6 +220,7 @@ impl From<WriteError> for End {
         match error {
             WriteError::Io(error) => Self::Io(error),
             WriteError::GaveWay => Self::GaveWay,
+            WriteError::Unreadable(error) => Self::Unreadable(error),
         }
     }
 }
@@ -527,7 +536,7 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 fn finished(ready: Ready, timed: Timed, charge: Option<Charge>, write_queue: &Arc<WriteQueue>) -> Finished {
     let waiting = match &ready {
         Ready::Write(reply) | Ready::WriteAndClose(reply, _) if !reply.has_records() => {
-            Some(write_queue.put(reply.len()))
+            Some(write_queue.put(reply.held_bytes()))
         }
         _ => None,
     };

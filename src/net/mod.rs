@@ -2,6 +2,7 @@
 //! its header.
 
 pub(crate) mod admission;
+mod body;
 pub(crate) mod connection;
 pub(crate) mod connection_rates;
 mod handshake;

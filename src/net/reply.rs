@@ -1,45 +1,37 @@
 //! One reply on its way into the socket: its frame, and the pace at which the client takes it.
 //!
-//! Most replies fit the socket's buffer at once. For one that does not the pace is looked at each second: records that
-//! go out too slowly give way when others wait for room (`api::replies`), and what is left after the first second
-//! becomes bytes of its own, because a slice may pin the whole frame that its batch once came in.
+//! Most replies fit the socket's buffer at once. For one that does not the pace is looked at each second: records in
+//! memory that go out too slowly give way when others wait for room (`api::replies`), and what is left of them after
+//! the first second becomes bytes of its own, because a slice may pin the whole frame that its batch once came in.
+//! Records in files cost nothing while they wait.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::api::replies::Claim;
+pub(super) use super::body::WriteError;
+use super::body::{Body, Sent};
+use crate::api::replies::{self, Claim};
 use crate::transport::Stream;
 use crate::types::limits::{REPLY_PACE_SECONDS, REPLY_REST_SECONDS_MAX};
+use crate::types::place::Place;
 use crate::wire::segments::Segments;
 
 /// A frame, with what its records hold of the budget of all replies.
 pub(super) struct Reply {
-    parts: VecDeque<Bytes>,
+    body: Body,
     claim: Option<Claim>,
-}
-
-/// Why a reply was not sent to its end.
-pub(super) enum WriteError {
-    Io(io::Error),
-    /// Others wait for room, and the client is slow.
-    GaveWay,
-}
-
-impl From<io::Error> for WriteError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 /// A first part up to this length is joined with the frame's head: one slice less, and small replies are one slice.
 const JOIN_BYTES_MAX: usize = 4096;
 
-/// Slices handed to one `writev`.
-const SLICES_MAX: usize = 64;
+/// Bytes that are sent without letting other tasks run.
+const SEND_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes that are copied without letting other tasks run.
 const COPY_BYTES_MAX: usize = 1 << 20;
@@ -57,13 +49,13 @@ impl Reply {
         }
         let mut parts = VecDeque::from(body.into_parts());
         match parts.front_mut() {
-            Some(first) if first.len() <= JOIN_BYTES_MAX => {
+            Some(Place::Memory(first)) if first.len() <= JOIN_BYTES_MAX => {
                 head.extend_from_slice(first);
                 *first = head.freeze();
             }
-            _ => parts.push_front(head.freeze()),
+            _ => parts.push_front(head.freeze().into()),
         }
-        Self { parts, claim }
+        Self { body: Body::new(parts), claim }
     }
 
     /// A frame of these bytes alone.
@@ -71,45 +63,29 @@ impl Reply {
         let mut frame = BytesMut::with_capacity(4 + body.len());
         frame.put_i32(body.len() as i32);
         frame.extend_from_slice(&body);
-        Self { parts: VecDeque::from([frame.freeze()]), claim: None }
+        Self { body: Body::new(VecDeque::from([frame.freeze().into()])), claim: None }
     }
 
-    /// Bytes still to be sent.
-    pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(Bytes::len).sum()
+    /// Bytes that it holds in memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.body.held_bytes()
     }
 
     /// Whether its bytes are counted against the budget of records.
     pub(super) fn has_records(&self) -> bool {
         self.claim.is_some()
     }
+}
 
-    fn slices(&self) -> Vec<IoSlice<'_>> {
-        self.parts.iter().take(SLICES_MAX).map(|part| IoSlice::new(part)).collect()
-    }
-
-    /// Lets go of what was sent.
-    fn advance(&mut self, mut sent: usize) {
-        while let Some(first) = self.parts.front_mut() {
-            if sent < first.len() {
-                first.advance(sent);
-                return;
-            }
-            sent -= first.len();
-            self.parts.pop_front();
-        }
-    }
-
-    /// Copies what is left, piece by piece, so that it pins nothing else.
-    async fn own(&mut self) {
-        let mut copied = 0;
-        for part in &mut self.parts {
-            *part = Bytes::copy_from_slice(part);
-            copied += part.len();
-            if copied >= COPY_BYTES_MAX {
-                copied = 0;
-                tokio::task::yield_now().await;
-            }
+/// Copies what is left in memory, piece by piece, so that it pins nothing else.
+async fn own(body: &mut Body) {
+    let mut copied = 0;
+    for part in body.held() {
+        *part = Bytes::copy_from_slice(part);
+        copied += part.len();
+        if copied >= COPY_BYTES_MAX {
+            copied = 0;
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -117,60 +93,97 @@ impl Reply {
 /// Sends the whole reply, in `time_max`.
 ///
 /// # Errors
-/// The connection broke, the time is over, or the reply gave way.
+/// The connection broke, the time is over, the reply gave way, or what it promised cannot be read.
 pub(super) async fn write(stream: &mut Stream, mut reply: Reply, time_max: Duration) -> Result<(), WriteError> {
-    while !reply.parts.is_empty() {
-        match stream.try_write_vectored(&reply.slices()) {
-            Ok(0) => return Err(WriteError::Io(io::ErrorKind::WriteZero.into())),
-            Ok(sent) => reply.advance(sent),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(WriteError::Io(error)),
+    let mut sent = 0;
+    let mut is_full = false;
+    while !reply.body.is_empty() && !is_full && sent < SEND_BYTES_MAX {
+        match reply.body.try_send(stream)? {
+            Sent::Some { bytes, is_full: full } => {
+                reply.body.advance(bytes);
+                sent += bytes;
+                is_full = full;
+            }
+            Sent::Full => is_full = true,
+            Sent::Cold => break,
         }
     }
-    if reply.parts.is_empty() && !stream.has_unsent() {
+    if reply.body.is_empty() && !stream.has_unsent() {
         return Ok(());
     }
     // On the heap: a connection that is idle does not pay for it.
-    match tokio::time::timeout(time_max, Box::pin(write_slowly(stream, reply))).await {
+    match tokio::time::timeout(time_max, Box::pin(write_slowly(stream, reply, is_full))).await {
         Ok(written) => written,
         Err(_) => Err(WriteError::Io(io::ErrorKind::TimedOut.into())),
     }
 }
 
-async fn write_slowly(stream: &mut Stream, mut reply: Reply) -> Result<(), WriteError> {
-    let mut left = reply.len();
+async fn write_slowly(stream: &mut Stream, reply: Reply, mut is_full: bool) -> Result<(), WriteError> {
+    let Reply { mut body, mut claim } = reply;
+    let (mut left, mut held) = (body.len(), body.held_bytes());
     let (mut judged_at, mut left_then) = (Instant::now() + PACE, left);
     let (mut is_slow, mut is_own) = (false, false);
+    let mut at_once = if is_full { 0 } else { SEND_BYTES_MAX };
     while left > 0 {
-        let slices = reply.slices();
+        if at_once >= SEND_BYTES_MAX {
+            at_once = 0;
+            tokio::task::yield_now().await;
+        }
         tokio::select! {
             biased;
-            sent = stream.write_vectored(&slices) => {
-                let sent = sent?;
-                if sent == 0 {
-                    return Err(WriteError::Io(io::ErrorKind::WriteZero.into()));
-                }
-                drop(slices);
-                reply.advance(sent);
-                left -= sent;
-                if let Some(claim) = &mut reply.claim {
-                    claim.keep(left);
+            sent = send_more(stream, &mut body, claim.as_ref(), &mut is_full) => {
+                let (sent, sent_of_held) = sent?;
+                (left, held, at_once) = (left - sent, held - sent_of_held, at_once + sent);
+                if let Some(claim) = &mut claim {
+                    claim.keep(held);
                 }
             }
-            () = asked_to_give_way(reply.claim.as_ref()), if is_slow => return Err(WriteError::GaveWay),
+            () = asked_to_give_way(claim.as_ref()), if is_slow => return Err(WriteError::GaveWay),
             () = tokio::time::sleep_until(judged_at) => {}
         }
         if Instant::now() >= judged_at {
             let sent = (left_then - left) as u64;
             is_slow = sent * REPLY_REST_SECONDS_MAX < left as u64 * REPLY_PACE_SECONDS;
             if !std::mem::replace(&mut is_own, true) {
-                reply.own().await;
+                own(&mut body).await;
             }
             (judged_at, left_then) = (Instant::now() + PACE, left);
         }
     }
     // Over TLS: what was encrypted last, which is counted no more.
     Ok(stream.flush().await?)
+}
+
+/// Sends some of it as soon as the socket takes it. Answers how much that was, and how much of it was held in memory.
+/// Cancellation-safe: it does not wait once something is sent.
+async fn send_more(
+    stream: &mut Stream,
+    body: &mut Body,
+    claim: Option<&Claim>,
+    is_full: &mut bool,
+) -> Result<(usize, usize), WriteError> {
+    loop {
+        if std::mem::take(is_full) {
+            body.forget_warm();
+            *is_full = true;
+            stream.writable().await?;
+            *is_full = false;
+        }
+        body.brought().await?;
+        match body.try_send(stream)? {
+            Sent::Some { bytes, is_full: full } => {
+                *is_full = full;
+                return Ok((bytes, body.advance(bytes)));
+            }
+            Sent::Full => *is_full = true,
+            Sent::Cold => {
+                if let Some(run) = body.cold() {
+                    let run = run.clone();
+                    body.bring(replies::read_cold(claim, move || run.bring_in()).boxed());
+                }
+            }
+        }
+    }
 }
 
 async fn asked_to_give_way(claim: Option<&Claim>) {
@@ -182,13 +195,16 @@ async fn asked_to_give_way(claim: Option<&Claim>) {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::api::replies::Replies;
+    use crate::types::place::{BatchFile, Cold, FileRun, RunAt};
 
     const MIB: usize = 1 << 20;
     const HOUR: Duration = Duration::from_secs(3600);
@@ -202,7 +218,7 @@ mod tests {
     fn body(bytes: usize) -> Segments {
         let mut body = Segments::default();
         for at in (0..bytes).step_by(MIB) {
-            body.push(Bytes::from(vec![(at / MIB) as u8; MIB.min(bytes - at)]));
+            body.push(Bytes::from(vec![(at / MIB) as u8; MIB.min(bytes - at)]).into());
         }
         body
     }
@@ -218,7 +234,7 @@ mod tests {
         let replies = Replies::new(64 * MIB as u64, 1);
         let (mut client, mut socket) = pair().await;
         let reply = Reply::new(7, true, body(20 * MIB + 5), claim(&replies, 20 * MIB).await);
-        assert_eq!(reply.len(), 20 * MIB + 5 + 9);
+        assert_eq!(reply.held_bytes(), 20 * MIB + 5 + 9);
         let sending = tokio::spawn(async move { write(&mut socket, reply, HOUR).await });
         let mut got = vec![0; 9 + 10 * MIB];
         client.read_exact(&mut got).await.unwrap();
@@ -252,5 +268,110 @@ mod tests {
         let (_client, mut socket) = pair().await;
         let sent = write(&mut socket, Reply::new(7, true, body(64 * MIB), None), PACE / 10).await;
         assert!(matches!(sent, Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
+    }
+
+    /// Batches in a file of which every other MiB is cold, and, if so told, one byte cannot be read.
+    #[derive(Debug)]
+    struct Stored {
+        bytes: Bytes,
+        damaged_at: Option<usize>,
+        brought: AtomicUsize,
+    }
+
+    impl Stored {
+        fn place(bytes: Bytes, damaged_at: Option<usize>) -> (Arc<Self>, Place) {
+            let left = bytes.len();
+            let stored = Arc::new(Self { bytes, damaged_at, brought: AtomicUsize::new(0) });
+            let file = Arc::clone(&stored) as Arc<dyn BatchFile>;
+            (stored, Place::File(FileRun::new(file, RunAt { batch: 0, sent: 0, left })))
+        }
+    }
+
+    impl BatchFile for Stored {
+        fn copy(&self, at: RunAt, buffer: &mut [u8], parts: &mut Vec<Range<usize>>) -> Result<(), Cold> {
+            let from = at.sent as usize;
+            if from / MIB % 2 == 1 && self.brought.load(Ordering::Relaxed) <= from {
+                return Err(Cold);
+            }
+            let bytes = buffer.len().min(at.left);
+            buffer[..bytes].copy_from_slice(&self.bytes[from..from + bytes]);
+            parts.clear();
+            parts.extend([0..bytes / 2, bytes / 2..bytes]);
+            Ok(())
+        }
+
+        fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
+            let from = at.sent as usize;
+            let to = (from + MIB / 2).min(self.bytes.len());
+            if self.damaged_at.is_some_and(|damaged| (from..to).contains(&damaged)) {
+                return Err(io::Error::other("a flipped bit"));
+            }
+            self.brought.fetch_max(to, Ordering::Relaxed);
+            Ok(vec![self.bytes.slice(from..from + 1), self.bytes.slice(from + 1..to)])
+        }
+
+        fn advanced(&self, at: RunAt, bytes: usize) -> RunAt {
+            RunAt { batch: 0, sent: at.sent + bytes as u32, left: at.left - bytes }
+        }
+    }
+
+    fn numbers(bytes: usize) -> Bytes {
+        (0..bytes).map(|at| (at / 251) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn records_in_files_arrive_between_others_and_are_not_counted() {
+        let replies = Replies::new(MIB as u64, 1);
+        let (mut client, mut socket) = pair().await;
+        let stored = numbers(9 * MIB + 77);
+        let mut segments = Segments::default();
+        segments.push(Bytes::from_static(b"head").into());
+        segments.push(Stored::place(stored.clone(), None).1);
+        segments.push(Bytes::from_static(b"between").into());
+        segments.push(Stored::place(stored.slice(..10), None).1);
+        segments.push(Bytes::from_static(b"tail").into());
+        let expected = [&b"head"[..], &stored, b"between", &stored[..10], b"tail"].concat();
+        let reply = Reply::new(7, false, segments, Some(Claim::nothing(&replies)));
+        assert_eq!(reply.held_bytes(), 8 + 4 + 7 + 4);
+        let sending = tokio::spawn(async move { write(&mut socket, reply, HOUR).await });
+        let mut got = vec![0; 5 * MIB];
+        client.read_exact(&mut got).await.unwrap();
+        tokio::time::sleep(PACE * 3 / 2).await;
+        client.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got[..4], (expected.len() as u32 + 4).to_be_bytes());
+        assert!(got[8..] == expected, "byte for byte");
+        assert!(sending.await.unwrap().is_ok());
+        assert_eq!(replies.free_bytes(), MIB);
+    }
+
+    /// Never a wrong byte, and never a frame that goes on as if nothing had happened.
+    #[tokio::test]
+    async fn a_reply_whose_records_cannot_be_read_is_cut_off() {
+        let (mut client, mut socket) = pair().await;
+        let stored = numbers(4 * MIB);
+        let mut segments = Segments::default();
+        segments.push(Stored::place(stored.clone(), Some(3 * MIB + 5)).1);
+        let sending = tokio::spawn(async move { write(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert!(matches!(sending.await.unwrap(), Err(WriteError::Unreadable(_))));
+        assert_eq!(got.len(), 8 + 3 * MIB);
+        assert!(got[8..] == stored[..3 * MIB]);
+    }
+
+    /// A client that reads nothing holds the places of its reply, and nothing of the files.
+    #[tokio::test]
+    async fn what_waits_for_a_client_is_read_when_there_is_room_for_it() {
+        let (mut client, mut socket) = pair().await;
+        let (stored, place) = Stored::place(numbers(60 * MIB), None);
+        let mut segments = Segments::default();
+        segments.push(place);
+        let sending = tokio::spawn(async move { write(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
+        tokio::time::sleep(PACE).await;
+        assert!(stored.brought.load(Ordering::Relaxed) < 30 * MIB && !sending.is_finished());
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert!(got[8..] == stored.bytes);
+        assert!(sending.await.unwrap().is_ok());
     }
 }

@@ -330,6 +330,11 @@ pub(super) fn of_counters(text: &mut Exposition) {
             &metrics::HANDSHAKES_REFUSED,
         ),
         ("klamm_replies_given_up_total", "Answers that were taken too slowly.", &metrics::REPLIES_GIVEN_UP),
+        (
+            "klamm_replies_unreadable_total",
+            "Answers cut off because their records could not be read.",
+            &metrics::REPLIES_UNREADABLE,
+        ),
     ] {
         text.single(name, Counter, help, counter.get());
     }

@@ -34,6 +34,7 @@ use crate::replica::leader_link::{
     FetchAsk, FetchKey, FetchRefused, Fetched, LeaderLinks, LogEnd, PartitionAsk, PartitionId, SessionAsk,
     SessionError, TopicRef,
 };
+use crate::types::place::joined;
 use crate::types::{
     BrokerEpoch, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, ProducerEpoch, ProducerId,
     TopicId, TopicName, TopicPartition,
@@ -334,14 +335,14 @@ fn found(partition: i32, records: &[&'static [u8]]) -> FetchedPartition {
     FetchedPartition {
         high_watermark: Offset(8),
         log_start_offset: Offset(2),
-        records: records.iter().map(|piece| Bytes::from_static(piece)).collect(),
+        records: records.iter().map(|piece| Bytes::from_static(piece).into()).collect(),
         ..FetchedPartition::failed(PartitionIndex(partition), 0)
     }
 }
 
 fn response(topics: Vec<(FetchedTopicRef, Vec<FetchedPartition>)>, session_id: i32, version: i16) -> Bytes {
     let topics = topics.into_iter().map(|(topic, partitions)| FetchedTopic { topic, partitions }).collect();
-    Bytes::from(encode(FetchResponse { session_id, topics, ..FetchResponse::default() }, version).into_parts().concat())
+    joined(&encode(FetchResponse { session_id, topics, ..FetchResponse::default() }, version).into_parts()).into()
 }
 
 /// Number of the topic's id, and partition.
@@ -366,7 +367,7 @@ async fn a_follower_fetches_by_id_and_gets_what_it_asked_for() {
     );
     let failed = |error_code| {
         let failed = FetchResponse { error_code, ..FetchResponse::default() };
-        Act::Answer(Bytes::from(encode(failed, 17).into_parts().concat()))
+        Act::Answer(joined(&encode(failed, 17).into_parts()).into())
     };
     let other = Other::start([Act::Answer(answer), failed(71), failed(-1)]).await;
     let link = RemoteLeaders::new(&peers(&[other.registered(2)], 2)).link(BrokerId(2), 0);
@@ -383,7 +384,7 @@ async fn a_follower_fetches_by_id_and_gets_what_it_asked_for() {
         high_watermark: Offset(8),
         log_start_offset: Offset(2),
         diverging,
-        records: if records.is_empty() { vec![] } else { vec![Bytes::from_static(records)] },
+        records: if records.is_empty() { vec![] } else { vec![Bytes::from_static(records).into()] },
     };
     assert_eq!(answered["1-0"], Ok(good(None, b"two batches")));
     assert_eq!(answered["1-1"], Ok(good(Some((LeaderEpoch(3), Offset(7))), b"")));
@@ -449,7 +450,7 @@ async fn an_older_cluster_is_spoken_to_in_its_versions() {
     let altered = AlterPartitionResponse::default();
     let offsets = ListOffsetsResponse::default();
     let acts = [
-        Act::Answer(encode(FetchResponse::default(), 13).into_parts().concat().into()),
+        Act::Answer(joined(&encode(FetchResponse::default(), 13).into_parts()).into()),
         Act::Answer(body(&offsets, 7)),
         Act::Answer(body(&altered, 2)),
     ];

@@ -29,7 +29,7 @@ use super::partition::{Fetching, Partition};
 use super::session_cache::Sessions;
 use super::sessions::FIRST_EPOCH;
 use super::view::PartitionView;
-use crate::log::reading::read::Read;
+use crate::log::reading::find::{Find, Found, Span};
 use crate::task;
 use crate::types::{BrokerEpoch, LeaderEpoch, Offset, TopicId};
 
@@ -287,20 +287,22 @@ struct Room {
 }
 
 impl Room {
-    /// How many bytes to read of this partition; `None`: there is nothing to read, or no room.
-    fn of(&self, part: &Part) -> Option<(Arc<Partition>, Offset, usize)> {
+    /// What to read of this partition; `None`: there is nothing to read, or no room.
+    fn of(&self, part: &Part) -> Option<(Arc<Partition>, Find)> {
         let (Some(partition), Some(view)) = (&part.replica, part.view) else { return None };
         let bytes = self.left.min(usize::try_from(part.ask.max_bytes).unwrap_or(0));
-        let some = part.ask.fetch_offset < view.log_end_offset && (bytes > 0 || self.empty_so_far);
-        (some && !part.held_back).then(|| (Arc::clone(partition), view.log_end_offset, bytes))
+        let (from, upto, at_least_one) = (part.ask.fetch_offset, view.log_end_offset, self.empty_so_far);
+        let span = Span { from, upto, max_bytes: bytes, at_least_one };
+        let some = from < upto && (bytes > 0 || at_least_one) && !part.held_back;
+        some.then(|| (Arc::clone(partition), Find { span, held_max: bytes, reads_ahead: false }))
     }
 
-    fn take(&mut self, part: &mut Part, read: Read) {
+    fn take(&mut self, part: &mut Part, read: Found) {
         self.empty_so_far &= read.bytes == 0;
         self.left = self.left.saturating_sub(read.bytes);
         part.bytes = read.bytes;
         if let Ok(found) = &mut part.found {
-            found.records = read.batches;
+            found.records = read.places;
         }
     }
 }
@@ -320,9 +322,8 @@ async fn read(mut parts: Vec<Part>, which: Vec<usize>, max_bytes: usize) -> Vec<
 fn read_memory(parts: &mut [Part], which: &[usize], room: &mut Room) -> Option<usize> {
     for (nth, &at) in which.iter().enumerate() {
         let part = &mut parts[at];
-        let Some((partition, upto, bytes)) = room.of(part) else { continue };
-        let read = partition.reader().read_memory(part.ask.fetch_offset, upto, bytes, room.empty_so_far);
-        let Some(read) = read else { return Some(nth) };
+        let Some((partition, find)) = room.of(part) else { continue };
+        let Some(read) = partition.reader().find_now(&find) else { return Some(nth) };
         room.take(part, read);
     }
     None
@@ -331,8 +332,8 @@ fn read_memory(parts: &mut [Part], which: &[usize], room: &mut Room) -> Option<u
 fn read_blocking(mut parts: Vec<Part>, which: &[usize], mut room: Room) -> Vec<Part> {
     for &at in which {
         let part = &mut parts[at];
-        let Some((partition, upto, bytes)) = room.of(part) else { continue };
-        match partition.reader().read(part.ask.fetch_offset, upto, bytes, room.empty_so_far) {
+        let Some((partition, find)) = room.of(part) else { continue };
+        match partition.reader().find_blocking(&find) {
             Ok(read) => room.take(part, read),
             Err(failure) => {
                 tracing::error!(partition = %partition.name(), %failure, "a read for a follower failed");

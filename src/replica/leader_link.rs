@@ -8,11 +8,11 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub(crate) use super::sessions::{FetchKey, SessionError, TopicRef};
 pub(crate) use crate::storage::PartitionId;
+use crate::types::place::Place;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 /// A follower's fetch.
@@ -97,7 +97,7 @@ pub(crate) struct Fetched {
     /// asked with, and where it ended. There are no records then.
     pub(crate) diverging: Option<(LeaderEpoch, Offset)>,
     /// Whole batches that follow each other, each piece a slice of what it came in; the last may be cut off.
-    pub(crate) records: Vec<Bytes>,
+    pub(crate) records: Vec<Place>,
 }
 
 /// Why a partition was not read. Codes are those of the wire.

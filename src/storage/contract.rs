@@ -6,7 +6,8 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 
-use super::{Family, LogDir, PartitionId, SharedLogDir, StorageError, Write, WriteSet, keys};
+use super::{Family, LogDir, PartitionId, SharedLogDir, Span, StorageError, Write, WriteSet, keys};
+use crate::types::place::{Place, joined};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 
 /// Runs the suite. `open` opens the same directory each time, first of all an empty one; before it is called again the
@@ -160,6 +161,30 @@ fn a_set_that_was_queued_is_written_once_it_is_seen_to<D: LogDir + ?Sized>(dir: 
         assert_eq!(at, n);
     }
     assert_eq!(offsets(dir, family), (0..50).collect::<Vec<_>>());
+}
+
+/// What can be located from an offset on must be what is there; nobody may write meanwhile. Answers how many bytes.
+pub(crate) fn locate<D: LogDir + ?Sized>(dir: &D, family: Family, from: i64) -> usize {
+    let stored = scan(dir, family, from);
+    let mut most = 0;
+    for (upto, max_bytes, at_least_one) in
+        [(i64::MAX, usize::MAX, false), (i64::MAX, 0, true), (i64::MAX, 100_000, true), (from + 20, usize::MAX, false)]
+    {
+        let located = dir.locate(family, &Span { from: Offset(from), upto: Offset(upto), max_bytes, at_least_one });
+        let places: Vec<Place> = located.runs.into_iter().map(Place::File).collect();
+        let expected: Vec<_> = stored.iter().filter(|(last_offset, _)| Offset(*last_offset) < located.end).collect();
+        assert!(located.end <= Offset(upto) || places.is_empty(), "{from} {upto}");
+        if !places.is_empty() {
+            assert_eq!(located.end.0 - 1, expected.last().expect("some").0);
+            let expected: Vec<u8> = expected.iter().flat_map(|(_, batch)| batch.iter().copied()).collect();
+            assert!(joined(&places) == expected, "{from} {upto} {max_bytes}");
+            assert_eq!(located.bytes, expected.len());
+        }
+        let first_alone = at_least_one && located.bytes == stored.first().map_or(0, |(_, batch)| batch.len());
+        assert!(located.bytes <= max_bytes || first_alone, "{from} {max_bytes}");
+        most = most.max(located.bytes);
+    }
+    most
 }
 
 fn scan_one<D: LogDir + ?Sized>(dir: &D, family: Family, from: i64) -> Option<(i64, Vec<u8>)> {

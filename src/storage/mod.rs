@@ -42,6 +42,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::task;
+use crate::types::place::FileRun;
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 
 /// A partition's identity on disk. A topic that is deleted and made again has a new `topic_id` and so shares nothing.
@@ -207,6 +208,30 @@ impl Deref for Visited<'_> {
     }
 }
 
+/// Which batches are asked for: those from the one that holds `from`, or is the first behind it, to the last one that
+/// ends before `upto`, at most `max_bytes` of them; but one, whatever its size, if `at_least_one`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) from: Offset,
+    pub(crate) upto: Offset,
+    pub(crate) max_bytes: usize,
+    pub(crate) at_least_one: bool,
+}
+
+/// Batches that can be sent from where they lie, without being read before.
+#[derive(Debug, Default)]
+pub(crate) struct Located {
+    pub(crate) runs: Vec<FileRun>,
+    /// Of the batches in them.
+    pub(crate) bytes: usize,
+    /// One past the last of their offsets; where the span begins without any.
+    pub(crate) end: Offset,
+    /// The next batch does not belong to the span.
+    pub(crate) is_all: bool,
+    /// Where not all is located: the last offset of the first batch further on that can be again, if there is one.
+    pub(crate) next: Option<Offset>,
+}
+
 /// Visits a batch under its last offset.
 pub(crate) type VisitBatch<'a> = dyn FnMut(Offset, Visited<'_>) -> ControlFlow<()> + 'a;
 
@@ -287,6 +312,12 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// `wanted`: how many bytes the visitor will take, if it knows, or 0. So much may be read at once.
     fn scan(&self, family: Family, from: Offset, wanted: usize, visit: &mut VisitBatch<'_>)
     -> Result<(), StorageError>;
+
+    /// The first batches of the span, as far as they can be sent from where they lie: all of them, some or none. Does
+    /// not wait for the disk.
+    fn locate(&self, _family: Family, span: &Span) -> Located {
+        Located { end: span.from, ..Located::default() }
+    }
 
     /// The batch with the highest last offset.
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError>;

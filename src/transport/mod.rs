@@ -84,7 +84,7 @@ impl Stream {
     /// `WouldBlock`: none can be taken now. Or the connection is broken.
     pub(crate) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Plain(socket) => socket.try_write_vectored(slices),
+            Self::Plain(socket) => write_plain(socket, slices),
             Self::Tls(tls) => tls.try_write_vectored(slices),
         }
     }
@@ -94,6 +94,17 @@ impl Stream {
         match self {
             Self::Plain(_) => false,
             Self::Tls(tls) => tls.has_unsent(),
+        }
+    }
+
+    /// Waits until something can be taken, after [`Self::try_write_vectored`] did not take all. Cancellation-safe.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) async fn writable(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.writable().await,
+            Self::Tls(tls) => tls.flush().await,
         }
     }
 
@@ -150,6 +161,17 @@ impl Stream {
             Self::Tls(tls) => tls.is_quiet(),
         }
     }
+}
+
+/// A socket that does not take all is full: so it is noted, and whoever waits for it is not woken before it has room.
+fn write_plain(socket: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+    let mut taken = 0;
+    let written = socket.try_io(Interest::WRITABLE, || {
+        taken = rustix::io::writev(socket, slices)?;
+        if taken < offered { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    if taken > 0 { Ok(taken) } else { written.map(|()| 0) }
 }
 
 impl AsyncRead for Stream {

@@ -6,6 +6,7 @@ pub mod fence;
 pub mod ids;
 pub mod limits;
 pub mod offset;
+pub(crate) mod place;
 pub mod topic;
 pub mod transaction;
 

@@ -7,10 +7,11 @@
 //! lengths are compact and every level ends with tagged fields: of a partition 0 diverging epoch and 1 current leader,
 //! of the response, from 16, 0 node endpoints.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use super::segments::Segments;
 use super::write::{put_compact, put_uvarint};
+use crate::types::place::Place;
 use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId, TopicName};
 
 /// A whole response. Fields that a version lacks are left out.
@@ -49,7 +50,7 @@ pub(crate) struct FetchedPartition {
     pub(crate) aborted_transactions: Option<Vec<AbortedTransaction>>,
     pub(crate) preferred_read_replica: BrokerId,
     /// Batches that follow each other. Empty is written as no bytes, never as null, which some clients do not expect.
-    pub(crate) records: Vec<Bytes>,
+    pub(crate) records: Vec<Place>,
     /// Where the reader's log parts from ours: the epoch and its end offset.
     pub(crate) diverging_epoch: Option<(LeaderEpoch, Offset)>,
     pub(crate) current_leader: Option<(BrokerId, LeaderEpoch)>,
@@ -210,22 +211,23 @@ impl Writer {
         self.head.put_slice(&value);
     }
 
-    fn records(&mut self, records: Vec<Bytes>) {
-        let bytes: usize = records.iter().map(Bytes::len).sum();
+    fn records(&mut self, records: Vec<Place>) {
+        let bytes: usize = records.iter().map(Place::len).sum();
         self.bytes_length(bytes);
         for piece in records {
-            if piece.len() < COPY_BELOW_BYTES {
-                self.head.put_slice(&piece);
-            } else {
-                self.cut();
-                self.segments.push(piece);
+            match piece {
+                Place::Memory(bytes) if bytes.len() < COPY_BELOW_BYTES => self.head.put_slice(&bytes),
+                lent => {
+                    self.cut();
+                    self.segments.push(lent);
+                }
             }
         }
     }
 
     /// Ends the running segment.
     fn cut(&mut self) {
-        self.segments.push(self.head.split().freeze());
+        self.segments.push(self.head.split().freeze().into());
     }
 
     fn array_length(&mut self, count: usize) {
@@ -258,12 +260,19 @@ impl Writer {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use bytes::Bytes;
     use kafka_protocol::messages::FetchResponse as CrateResponse;
     use kafka_protocol::messages::fetch_response as theirs;
     use kafka_protocol::protocol::{Encodable, StrBytes};
     use uuid::Uuid;
 
     use super::*;
+    use crate::types::place::joined;
+
+    pub(in crate::wire) fn in_memory(place: &Place) -> &Bytes {
+        let Place::Memory(bytes) = place else { panic!("not in memory: {place:?}") };
+        bytes
+    }
 
     fn text(text: &str) -> StrBytes {
         StrBytes::from_string(text.to_owned())
@@ -274,7 +283,7 @@ pub(super) mod tests {
             high_watermark: Offset(100 + i64::from(index)),
             last_stable_offset: Offset(90),
             log_start_offset: Offset(10),
-            records: records.iter().map(|&length| Bytes::from(vec![index as u8; length])).collect(),
+            records: records.iter().map(|&length| Bytes::from(vec![index as u8; length]).into()).collect(),
             ..FetchedPartition::failed(PartitionIndex(index), 0)
         }
     }
@@ -336,7 +345,7 @@ pub(super) mod tests {
                 .with_last_stable_offset(p.last_stable_offset.0)
                 .with_log_start_offset(p.log_start_offset.0)
                 .with_preferred_read_replica(p.preferred_read_replica.0.into())
-                .with_records(Some(Bytes::from(p.records.concat())))
+                .with_records(Some(Bytes::from(joined(&p.records))))
                 .with_aborted_transactions(p.aborted_transactions.as_ref().map(|aborted| {
                     let one = |aborted: &AbortedTransaction| {
                         theirs::AbortedTransaction::default()
@@ -389,7 +398,7 @@ pub(super) mod tests {
                 let segments = encode(response.clone(), version);
                 let bytes = segments.len();
                 let parts = segments.into_parts();
-                let ours = parts.concat();
+                let ours = joined(&parts);
                 assert_eq!(ours.len(), bytes);
                 assert_eq!(ours, by_the_crate(&response, version), "version {version}");
             }
@@ -405,10 +414,10 @@ pub(super) mod tests {
             .flat_map(|topic| &topic.partitions)
             .flat_map(|partition| &partition.records)
             .filter(|piece| piece.len() >= COPY_BELOW_BYTES)
-            .map(|piece| piece.as_ptr())
+            .map(|piece| in_memory(piece).as_ptr())
             .collect();
         let parts = encode(response, 12).into_parts();
-        let found = lent.iter().filter(|&&place| parts.iter().any(|part| part.as_ptr() == place)).count();
+        let found = lent.iter().filter(|&&place| parts.iter().any(|part| in_memory(part).as_ptr() == place)).count();
         assert_eq!((lent.len(), found), (4, 4));
         assert_eq!(parts.len(), 7, "four pieces, and what stands around and between them");
     }

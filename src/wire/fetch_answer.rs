@@ -62,7 +62,7 @@ fn partition(reader: &mut Reader) -> Result<FetchedPartition, Malformed> {
         records: reader
             .nullable_bytes()?
             .filter(|records| !records.is_empty())
-            .map(BytesMut::freeze)
+            .map(|records| records.freeze().into())
             .into_iter()
             .collect(),
         diverging_epoch: None,
@@ -101,7 +101,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::wire::fetch::tests::{by_the_crate, full};
+    use crate::types::place::joined;
+    use crate::wire::fetch::tests::{by_the_crate, full, in_memory};
 
     fn read_from(bytes: &[u8], version: i16) -> Result<FetchResponse, Malformed> {
         decode(BytesMut::from(bytes), version)
@@ -111,8 +112,8 @@ mod tests {
     fn read_back(mut sent: FetchResponse) -> FetchResponse {
         sent.node_endpoints = Vec::new();
         for partition in sent.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-            let records = partition.records.concat();
-            partition.records = if records.is_empty() { vec![] } else { vec![Bytes::from(records)] };
+            let records = joined(&partition.records);
+            partition.records = if records.is_empty() { vec![] } else { vec![Bytes::from(records).into()] };
         }
         sent
     }
@@ -146,7 +147,7 @@ mod tests {
         let frame = body.as_ptr() as usize..body.as_ptr() as usize + body.len();
         let read = decode(body, 17).expect("it decodes");
         let pieces: Vec<&Bytes> =
-            read.topics.iter().flat_map(|topic| &topic.partitions).flat_map(|p| &p.records).collect();
+            read.topics.iter().flat_map(|topic| &topic.partitions).flat_map(|p| &p.records).map(in_memory).collect();
         assert!(pieces.len() >= 3 && pieces.iter().all(|piece| frame.contains(&(piece.as_ptr() as usize))));
     }
 
@@ -156,7 +157,10 @@ mod tests {
             let mut small = full(version);
             for partition in small.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
                 partition.records.truncate(1);
-                partition.records.iter_mut().for_each(|records| records.truncate(20));
+                partition
+                    .records
+                    .iter_mut()
+                    .for_each(|records| *records = in_memory(records).slice(..20.min(records.len())).into());
             }
             let body = by_the_crate(&small, version);
             for cut in 0..body.len() {

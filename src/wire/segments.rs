@@ -1,17 +1,19 @@
-//! A response body as a list of byte slices, so that record bytes are sent from where they lie (I-4).
+//! A response body as a list of places, so that record bytes are sent from where they lie (I-4).
 
 use bytes::Bytes;
 
-/// Slices that follow each other on the wire.
+use crate::types::place::Place;
+
+/// What follows each other on the wire.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Segments {
-    parts: Vec<Bytes>,
+    parts: Vec<Place>,
     bytes: usize,
 }
 
 impl Segments {
-    pub(crate) fn push(&mut self, part: Bytes) {
-        if !part.is_empty() {
+    pub(crate) fn push(&mut self, part: Place) {
+        if part.len() > 0 {
             self.bytes += part.len();
             self.parts.push(part);
         }
@@ -22,7 +24,7 @@ impl Segments {
         self.bytes
     }
 
-    pub(crate) fn into_parts(self) -> Vec<Bytes> {
+    pub(crate) fn into_parts(self) -> Vec<Place> {
         self.parts
     }
 }
@@ -30,7 +32,7 @@ impl Segments {
 impl From<Bytes> for Segments {
     fn from(part: Bytes) -> Self {
         let mut segments = Self::default();
-        segments.push(part);
+        segments.push(part.into());
         segments
     }
 }

@@ -15,8 +15,9 @@
 //!   log start. A diverging `last_fetched_epoch` (12+) is answered with the epoch and end offset where the logs part,
 //!   and no records. A topic id that is not the replica's: INCONSISTENT_TOPIC_ID (103). A log that could not be opened,
 //!   or whose directory has failed: KAFKA_STORAGE_ERROR (56).
-//! - All replies together hold no more records than `replies` allows: an answer may be smaller than the limits, and one
-//!   for whose first batch there is no room in time has no records.
+//! - All replies together hold no more records in memory than `replies` allows: an answer may be smaller than the
+//!   limits, and one for whose first batch there is no room in time has no records. What is sent from its file is not
+//!   held.
 //! - A consumer that names its rack may be sent to a follower there (`replica::selector`): it is answered at once, with
 //!   the follower's id, the positions, and no records of that partition.
 //! - A negative limit, or an isolation level that does not exist: UNKNOWN_SERVER_ERROR (−1) for each partition.
@@ -121,6 +122,7 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
     let max_bytes = (request.max_bytes.max(0) as usize).min(config.fetch_max_bytes as usize).min(at_once_max);
     let limits = Limits {
         max_bytes,
+        held_max: max_bytes,
         min_bytes: (request.min_bytes.max(0) as usize).min(max_bytes),
         max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
         read_committed: read_committed(request.isolation_level) == Ok(true),
@@ -218,9 +220,9 @@ async fn gather(ctx: &RequestContext, gathered: &mut Gathered, limits: Limits) {
     gathered.forget_records();
     gathered.claim = replies.claim(wanted);
     loop {
-        let max_bytes = wanted.min(gathered.claim.bytes_max());
-        read(replies, gathered, Limits { max_bytes, ..limits }).await;
-        let bytes = gathered.bytes();
+        let held_max = wanted.min(gathered.claim.bytes_max());
+        read(replies, gathered, Limits { held_max, ..limits }).await;
+        let bytes = gathered.held_bytes();
         if gathered.claim.settle(bytes) {
             return;
         }

@@ -35,6 +35,7 @@ use crate::replica::leader_link::{
 };
 use crate::task;
 use crate::transport::Stream;
+use crate::types::place::joined;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -248,7 +249,7 @@ async fn a_leader_answers_followers_where_brokers_speak_and_nowhere_else() {
     let unknown = (TopicRef::Id(unknown.topic_id), unknown.partition);
     assert_eq!(answered[0], (unknown, Err(FetchRefused::UnknownTopicId)));
     let found = answered[1].1.as_ref().unwrap();
-    assert!(found.records.concat().starts_with(&[0; 8]), "a batch from offset 0: {found:?}");
+    assert!(joined(&found.records).starts_with(&[0; 8]), "a batch from offset 0: {found:?}");
     let end = link.list_offset(id, leader_epoch, LogEnd::Latest).await;
     assert_eq!(end, Ok(Ok(Offset(1))), "the end of the log, not the high watermark");
     let closed = follow("CLIENTS").fetch(ask).await.unwrap_err().to_string();

@@ -56,7 +56,9 @@ async fn connect(broker: &Broker, client: &TlsListener) -> Result<WireClient, Ha
 async fn records_go_through_tls_and_come_back_through_it() {
     let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new("authority"));
     let identity = authority.issue("broker", &["127.0.0.1"]);
-    let broker = Broker::start(config(dir.path(), &identity, &authority.pem, &[])).await.unwrap();
+    let broker = Broker::start(config(dir.path(), &identity, &authority.pem, &["klamm.tail.bytes=100000".into()]))
+        .await
+        .unwrap();
     let mut client = connect(&broker, &client(&authority.issue("alice", &[]), &authority.pem)).await.unwrap();
     create(&mut client, "t").await;
     // Larger than what is encrypted ahead, so that answers come in several pieces.
@@ -69,6 +71,17 @@ async fn records_go_through_tls_and_come_back_through_it() {
     let mut plain = WireClient::connect(&broker).await;
     let same = plain.call(&fetch("t", 0), 12).await;
     assert_eq!(same.responses[0].partitions[0].records, Some(records));
+    // Much more than the tail's budget below: from their tables.
+    for _ in 0..4 {
+        client.call(&produce("t", &values), 9).await;
+    }
+    for offset in [9, 18, 27] {
+        let [over_tls, plainly] =
+            [client.call(&fetch("t", offset), 12).await, plain.call(&fetch("t", offset), 12).await];
+        let records = over_tls.responses[0].partitions[0].records.clone().unwrap();
+        assert!(records.len() > 900_000 && records[..8] == offset.to_be_bytes());
+        assert!(plainly.responses[0].partitions[0].records == Some(records));
+    }
     let endpoint = &client.call(&MetadataRequest::default(), 1).await.brokers[0];
     assert_eq!(endpoint.port, i32::from(broker.addresses()[1].port()), "the listener that was asked");
     let metrics = broker.watched.metrics();

@@ -17,8 +17,11 @@ const FILL_BYTES_MAX: usize = 2 << 20;
 
 impl LogReader {
     /// The fill that should follow this read, if any: `upto` and `bytes` are those of the read.
-    pub(crate) fn fill_after(&self, read: &Read, upto: Offset, bytes: usize) -> Option<Fill> {
+    pub(in crate::log) fn fill_after(&self, read: &Read, upto: Offset, bytes: usize) -> Option<Fill> {
         if !read.behind_tail || read.batches.is_empty() || read.end >= upto || self.shared.slot.holds(read.end) {
+            return None;
+        }
+        if self.is_located(read.end, upto) {
             return None;
         }
         // Neighbours are mostly of one size, and one batch is read whatever its size.

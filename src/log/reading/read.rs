@@ -122,7 +122,7 @@ impl LogReader {
         Ok(read)
     }
 
-    fn still_open(&self) -> Result<(), StorageError> {
+    pub(in crate::log) fn still_open(&self) -> Result<(), StorageError> {
         if self.shared.closed.load(Ordering::SeqCst) {
             return Err(self.damaged("the partition was closed during a read"));
         }

@@ -30,6 +30,7 @@ use crate::replica::leader_link::{
 };
 use crate::replica::partition::{NotReplicated, Partition, Replicated};
 use crate::task;
+use crate::types::place::Place;
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
 /// Logs that are cut at the same time; each waits for the disk.
@@ -438,8 +439,16 @@ impl Fetcher {
             return None;
         }
         let Fetched { high_watermark, log_start_offset, records, .. } = fetched;
-        follow.partition.count_received(records.iter().map(Bytes::len).sum());
+        follow.partition.count_received(records.iter().map(Place::len).sum());
         let any = !records.is_empty();
+        let records = match in_memory(records).await {
+            Ok(records) => records,
+            Err(error) => {
+                warn!(partition = %follow.partition.name(), %error, "what a leader in this process gave is unreadable");
+                follow.refused(FetchRefused::Storage);
+                return None;
+            }
+        };
         match append(follow, records, now).await {
             Ok(replicated) => {
                 let grew = replicated.unwritten.is_some();
@@ -482,6 +491,18 @@ impl Fetcher {
             None => follow.succeeded(),
         }
     }
+}
+
+/// What came over a connection is in memory; a leader in this process may give places in its files.
+async fn in_memory(records: Vec<Place>) -> std::io::Result<Vec<Bytes>> {
+    let all = |records: Vec<Place>| {
+        let read: std::io::Result<Vec<Vec<Bytes>>> = records.into_iter().map(Place::into_memory).collect();
+        Ok(read?.concat())
+    };
+    if records.iter().all(|place| place.held_bytes() == place.len()) {
+        return all(records);
+    }
+    task::blocking(move || all(records)).await
 }
 
 /// Appends what came. A log without records begins where the leader's first batch does: where records were deleted,

@@ -15,6 +15,7 @@ use crate::replica::leader_link::{
 };
 use crate::replica::testing::{ME, closed, fetcher_settings, role, take};
 use crate::types::Offset;
+use crate::types::place::Place;
 
 const LEADER: BrokerId = BrokerId(2);
 
@@ -61,7 +62,12 @@ impl LeaderLink for Arc<Leader> {
 }
 
 fn fetched(records: Vec<Bytes>, diverging: Option<(LeaderEpoch, Offset)>) -> Said {
-    Ok(Ok(Fetched { high_watermark: Offset(0), log_start_offset: Offset(0), diverging, records }))
+    Ok(Ok(Fetched {
+        high_watermark: Offset(0),
+        log_start_offset: Offset(0),
+        diverging,
+        records: records.into_iter().map(Place::from).collect(),
+    }))
 }
 
 fn batch_at(offset: Offset, epoch: i32) -> Bytes {

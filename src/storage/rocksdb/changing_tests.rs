@@ -10,7 +10,7 @@ use super::growing_tests::{
 use super::tests::{create, eventually, parts};
 use super::*;
 use crate::storage::Write;
-use crate::storage::contract::{batch, commit, delete, partition, scan, side};
+use crate::storage::contract::{batch, commit, delete, locate, partition, scan, side};
 
 const BYTES: usize = 16 << 10;
 
@@ -266,7 +266,7 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes:
     let mut place = tempfile::tempdir().expect("tempdir");
     let mut dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
     let mut numbers = Numbers(seed);
-    let mut model = BTreeMap::new();
+    let (mut model, mut located) = (BTreeMap::new(), 0);
     let family = create(&dir, "t");
     for step in 0..600 {
         let writes = some_writes(&mut numbers, family, &model);
@@ -294,11 +294,13 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes:
             let from = numbers.below(model.keys().last().copied().unwrap_or(0) + 2);
             let found: Vec<i64> = scan(&*dir, family, from).into_iter().map(|(key, _)| key).collect();
             assert_eq!(found, model.range(from..).map(|(key, _)| *key).collect::<Vec<_>>(), "{what}, from {from}");
+            located += locate(&*dir, family, from);
             assert!(scan(&*dir, family, 0).into_iter().eq(model.clone()), "{what}");
         }
     }
     let expected: Vec<_> = model.into_iter().collect();
     assert!(scan(&*dir, family, 0) == expected, "seed {seed}");
+    assert!(located > 0, "seed {seed}: nothing was ever located");
     expect_for_ever(&place, &dir, "t", &expected);
 }
 

@@ -9,7 +9,7 @@ use super::growing::table::GrowingTable;
 use super::tests::{create, eventually, options, parts};
 use super::*;
 use crate::storage;
-use crate::storage::contract::{self, batch, commit, partition, scan, side};
+use crate::storage::contract::{self, batch, commit, locate, partition, scan, side};
 pub(super) use crate::storage::testing::killed::copy;
 
 /// Every batch of 128 bytes and more gets its family a table.
@@ -63,6 +63,7 @@ pub(super) fn expect_for_ever(
 ) {
     let family = create(dir, topic);
     assert_eq!(scan(&**dir, family, 0), expected);
+    locate(&**dir, family, 0);
     let killed = copy(place.path());
     dir.close();
     for place in [killed.path(), place.path()] {
@@ -104,7 +105,9 @@ fn batches_are_read_from_tables_and_from_rocksdb_alike() {
     let dir = open_tables(place.path(), 64 << 10);
     let family = create(&dir, "t");
     append(&dir, family, 0..40, 10_000);
+    assert_eq!(locate(&*dir, family, 0), 39 * 10_000 + 10_000, "whatever table it is in");
     eventually("full ones are handed over", || tables(&dir, family).len() == 1);
+    assert_eq!(locate(&*dir, family, 5), 35 * 10_000);
     assert!(!tables(&dir, family)[0].is_sealed());
     assert_eq!(files(place.path()).len(), 1);
     expect_for_ever(&place, &dir, "t", &values(0..40, 10_000));

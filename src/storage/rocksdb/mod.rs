@@ -59,7 +59,8 @@ use self::growing::recover::recover;
 use self::read::Reader;
 use self::writer::{Queue, Writer};
 use super::{
-    DiskBytes, Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, WriteSet, refuse_closed,
+    DiskBytes, Done, Family, Located, LogDir, PartitionId, Span, StorageError, VisitBatch, VisitPair, WriteSet,
+    refuse_closed,
 };
 use crate::task;
 use crate::types::Offset;
@@ -267,6 +268,13 @@ impl LogDir for RocksDirectory {
         visit: &mut VisitBatch<'_>,
     ) -> Result<(), StorageError> {
         self.with(|parts| parts.reader().scan(family, from, wanted, visit))
+    }
+
+    fn locate(&self, family: Family, span: &Span) -> Located {
+        match self.opened() {
+            Some(parts) => parts.reader().locate(family, span),
+            None => Located { end: span.from, ..Located::default() },
+        }
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {

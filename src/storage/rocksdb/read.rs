@@ -1,17 +1,19 @@
 //! Reads. Any number at a time, none of them waits for the writer.
 //!
 //! What a reader behind the in-memory tail meets: growing tables and memtables, then the block cache, then the page
-//! cache and the disk. Scans leave the block cache alone, since a batch is rarely read twice from disk.
+//! cache and the disk. Scans leave the block cache alone, since a batch is rarely read twice from disk. What lies in
+//! tables can be located without being read.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::database::{Cf, Database, Iter, ReadOptions};
-use super::families::Families;
+use super::families::{Families, FamilyState};
 use super::growing::table::GrowingTable;
-use crate::storage::{Family, StorageError, VisitBatch, VisitPair, Visited, keys};
+use crate::storage::{Family, Located, Span, StorageError, VisitBatch, VisitPair, Visited, keys};
 use crate::types::Offset;
 
 /// Reads batches of families, and records beside them.
@@ -42,8 +44,7 @@ impl Reader<'_> {
             // Asked after the tables, and again after the iterator: what is no longer there lies below this start, so
             // there is never a hole.
             next = next.max(state.start());
-            let holds = |table: &&Arc<GrowingTable>| table.bounds().is_some_and(|(_, last)| next <= last);
-            let table = state.tables().handed_over(next).or_else(|| tables.iter().find(holds).cloned());
+            let table = self.table_at(&state, &tables, next);
             let first = table.as_ref().and_then(|table| table.bounds()).map(|(first, _)| first);
             if let (Some(table), Some(first)) = (&table, first)
                 && first <= next
@@ -79,11 +80,46 @@ impl Reader<'_> {
             let flow = self.scan_keys(iter, next, first, &mut |last_offset, batch| {
                 visit(last_offset, batch, &mut next, &mut wanted)
             })?;
+            if let Some(table) = &table
+                && flow.is_continue()
+            {
+                table.note_continues(next);
+            }
             match first {
                 Some(first) if flow.is_continue() => next = next.max(first),
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// [`crate::storage::LogDir::locate`].
+    pub(super) fn locate(&self, family: Family, span: &Span) -> Located {
+        let mut found = Located { end: span.from, ..Located::default() };
+        let state = self.families.state(family);
+        // What replies hold beyond their owners must not use up the descriptors.
+        let options = self.database.options();
+        if self.database.open_tables().load(Ordering::Relaxed) > options.tables_max + 2 * options.cached_tables_max {
+            return found;
+        }
+        // What is gone below the start, a scan passes over.
+        while found.end < span.upto && found.end >= state.start() {
+            let Some(table) = self.table_at(&state, &state.tables().list(), found.end) else { break };
+            if !table.begins_by(found.end) {
+                found.next = table.bounds().map(|(first, _)| first).filter(|first| *first > found.end);
+                break;
+            }
+            if !table.locate(span, &mut found) {
+                break;
+            }
+        }
+        found.is_all |= found.end >= span.upto;
+        found
+    }
+
+    /// The table that has `next`, or is the first behind it.
+    fn table_at(&self, state: &FamilyState, tables: &[Arc<GrowingTable>], next: Offset) -> Option<Arc<GrowingTable>> {
+        let holds = |table: &&Arc<GrowingTable>| table.last().is_some_and(|last| next <= last);
+        state.tables().handed_over(next).or_else(|| tables.iter().find(holds).cloned())
     }
 
     /// Visits what an iterator finds from `from` on and below `to`.

@@ -70,7 +70,7 @@ fn answered(part: Part, committed: bool) -> (FetchKey, FetchedPartition) {
         log_start_offset: found.log_start_offset,
         aborted_transactions: committed.then(|| found.aborted.iter().map(wire_aborted).collect()),
         preferred_read_replica: preferred.filter(|_| found.error.is_none()).unwrap_or(BrokerId::NONE),
-        records: found.batches,
+        records: found.places,
         diverging_epoch: found.diverging,
         current_leader: None,
     };

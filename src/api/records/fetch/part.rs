@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use kafka_protocol::ResponseError;
 
 use crate::api::context::RequestContext;
@@ -12,12 +11,15 @@ use crate::api::shared::leader;
 use crate::log::state::aborted::AbortedTransaction;
 use crate::replica::partition::{OutOfRange, Partition};
 use crate::replica::sessions::{FetchKey, Wanted};
+use crate::types::place::Place;
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
 /// What a request asks of all its partitions.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) max_bytes: usize,
+    /// Of these what may be held in memory.
+    pub(super) held_max: usize,
     pub(super) min_bytes: usize,
     pub(super) max_wait: Duration,
     pub(super) read_committed: bool,
@@ -50,8 +52,10 @@ pub(super) struct Fetched {
     pub(super) log_start_offset: Offset,
     /// Epoch and end offset where the logs part.
     pub(super) diverging: Option<(LeaderEpoch, Offset)>,
-    pub(super) batches: Vec<Bytes>,
+    pub(super) places: Vec<Place>,
     pub(super) bytes: usize,
+    /// What of them lies in memory.
+    pub(super) held_bytes: usize,
     /// What a reader of committed records must leave out of them.
     pub(super) aborted: Vec<AbortedTransaction>,
     /// Readable up to here; `None` when the partition has an error.
@@ -75,10 +79,15 @@ impl Gathered {
         self.parts.iter().map(|part| part.found.bytes).sum()
     }
 
+    /// What of it counts against the budget of all replies.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.found.held_bytes).sum()
+    }
+
     pub(super) fn forget_records(&mut self) {
         for part in &mut self.parts {
-            part.found.batches = Vec::new();
-            part.found.bytes = 0;
+            part.found.places = Vec::new();
+            (part.found.bytes, part.found.held_bytes) = (0, 0);
             part.found.aborted = Vec::new();
         }
         self.claim.settle(0);

@@ -1,4 +1,4 @@
-//! What a fetch reads, within its limits: from memory where it is there, from storage for the rest.
+//! What a fetch finds, within its limits: in memory, in files from which it can be sent, in storage for the rest.
 
 use std::sync::Arc;
 
@@ -6,19 +6,18 @@ use kafka_protocol::ResponseError;
 
 use super::part::{Gathered, Limits, Part, look, refused};
 use crate::api::replies::{Claim, Replies};
-use crate::log::reading::read::Read;
+use crate::log::reading::find::{Find, Found, Span};
 use crate::replica::partition::Partition;
 use crate::task;
-use crate::types::Offset;
 
-/// Reads what is readable now: from memory where the tail reaches back far enough or the records were read ahead, from
-/// storage for the rest.
+/// Finds what is readable now: in the tail as far as it reaches back, in the files of tables, in what was read ahead,
+/// and has the rest read.
 pub(super) async fn read(replies: &Arc<Replies>, gathered: &mut Gathered, limits: Limits) {
     let mut room = Room::of(limits);
     for (index, part) in gathered.parts.iter_mut().enumerate() {
-        let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
-        match replica.reader().read_memory(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
-            Some(read) => room.take(part, read, &replica, upto, bytes),
+        let Some((replica, find)) = room.for_part(part) else { continue };
+        match replica.reader().find_now(&find) {
+            Some(found) => room.take(part, found, &replica),
             None => return read_blocking(replies, gathered, index, room).await,
         }
     }
@@ -30,9 +29,9 @@ async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: u
     let claim = std::mem::replace(&mut gathered.claim, Claim::nothing(replies));
     let work = move || {
         for part in &mut parts[first..] {
-            let Some((replica, upto, bytes)) = room.for_part(part) else { continue };
-            match replica.reader().read(part.wanted.fetch_offset, upto, bytes, room.empty_so_far) {
-                Ok(read) => room.take(part, read, &replica, upto, bytes),
+            let Some((replica, find)) = room.for_part(part) else { continue };
+            match replica.reader().find_blocking(&find) {
+                Ok(found) => room.take(part, found, &replica),
                 Err(failure) => {
                     tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
                     part.found.error = Some(ResponseError::KafkaStorageError);
@@ -47,6 +46,8 @@ async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: u
 /// What a fetch may still take while it goes through its partitions.
 struct Room {
     left: usize,
+    /// And of that in memory.
+    held_left: usize,
     read_committed: bool,
     any_replica: bool,
     /// The first batch may be larger than all limits, lest a consumer never get past it.
@@ -55,22 +56,24 @@ struct Room {
 
 impl Room {
     fn of(limits: Limits) -> Self {
-        let Limits { max_bytes: left, read_committed, any_replica, .. } = limits;
-        Self { left, read_committed, any_replica, empty_so_far: true }
+        let Limits { max_bytes: left, held_max: held_left, read_committed, any_replica, .. } = limits;
+        Self { left, held_left, read_committed, any_replica, empty_so_far: true }
     }
 
-    /// Looks at a partition: its replica, where to stop and how many bytes to read; `None` if there is nothing to read.
-    fn for_part(&self, part: &mut Part) -> Option<(Arc<Partition>, Offset, usize)> {
+    /// Looks at a partition: its replica, and what to ask of its log; `None` if there is nothing to read.
+    fn for_part(&self, part: &mut Part) -> Option<(Arc<Partition>, Find)> {
         look(part, self.read_committed, self.any_replica);
         let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { return None };
         let bytes = self.left.min(part.wanted.partition_max_bytes.max(0) as usize);
-        let some = part.wanted.fetch_offset < upto && (bytes > 0 || self.empty_so_far);
-        some.then(|| (Arc::clone(replica), upto, bytes))
+        let (from, at_least_one) = (part.wanted.fetch_offset, self.empty_so_far);
+        let span = Span { from, upto, max_bytes: bytes, at_least_one };
+        let some = from < upto && (bytes > 0 || at_least_one);
+        some.then(|| (Arc::clone(replica), Find { span, held_max: self.held_left, reads_ahead: true }))
     }
 
-    /// Takes what was read of this partition, and has more read ahead for a consumer behind the tail.
-    fn take(&mut self, part: &mut Part, read: Read, replica: &Partition, upto: Offset, bytes: usize) {
-        if let Some(fill) = replica.reader().fill_after(&read, upto, bytes) {
+    /// Takes what was found of this partition, and has more read ahead for a consumer behind the tail.
+    fn take(&mut self, part: &mut Part, read: Found, replica: &Partition) {
+        if let Some(fill) = read.fill {
             task::in_background(|| fill.run());
         }
         let from = part.wanted.fetch_offset;
@@ -85,7 +88,8 @@ impl Room {
         }
         self.empty_so_far &= read.bytes == 0;
         self.left = self.left.saturating_sub(read.bytes);
-        part.found.bytes = read.bytes;
-        part.found.batches = read.batches;
+        self.held_left = self.held_left.saturating_sub(read.held_bytes);
+        (part.found.bytes, part.found.held_bytes) = (read.bytes, read.held_bytes);
+        part.found.places = read.places;
     }
 }

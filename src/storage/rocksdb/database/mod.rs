@@ -23,7 +23,7 @@ use std::hash::Hash;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rocksdb::Options;
@@ -63,6 +63,8 @@ pub(super) struct Database {
     left_logs: Mutex<Vec<PathBuf>>,
     /// Syncs of RocksDB's log so far.
     syncs: AtomicU64,
+    /// Growing tables that anybody holds, and so files that are open.
+    open_tables: Arc<AtomicUsize>,
     _lock: File,
 }
 
@@ -104,6 +106,7 @@ impl Database {
             table_jobs: Jobs::default(),
             left_logs: Mutex::new(opened.left_logs),
             syncs: AtomicU64::new(0),
+            open_tables: Arc::default(),
             _lock: opened.lock,
         }
     }
@@ -163,6 +166,11 @@ impl Database {
     /// What is to be done in the background.
     pub(super) fn jobs(&self) -> &Jobs<BackgroundJob> {
         &self.jobs
+    }
+
+    /// How many growing tables anybody holds.
+    pub(super) fn open_tables(&self) -> &Arc<AtomicUsize> {
+        &self.open_tables
     }
 
     /// What is to be done with growing tables.

@@ -60,7 +60,11 @@ impl FamilyTables {
 
     /// Leaves keys to RocksDB that are about to change.
     pub(in crate::storage::rocksdb) fn forget_handed_over(&self, last_offsets: RangeInclusive<Offset>) {
-        let untouched = |table: &HandedOver| table.last < *last_offsets.start() || *last_offsets.end() < table.first;
+        let untouched = |table: &HandedOver| {
+            let relied_on = || table.table.upgrade().and_then(|table| table.relies_on());
+            table.last < *last_offsets.start()
+                || *last_offsets.end() < relied_on().map_or(table.first, |(first, _)| first)
+        };
         // Mostly something is added behind all of them.
         if self.handed_over.read().iter().rev().take_while(|table| *last_offsets.start() <= table.last).all(untouched) {
             return;

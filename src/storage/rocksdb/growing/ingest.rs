@@ -97,6 +97,7 @@ impl Growing {
 
     /// Counts a table that was pushed to its family's.
     pub(super) fn added(&self, table: &GrowingTable) {
+        table.count_in(self.database.open_tables());
         self.count.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(table.size_bytes(), Ordering::Relaxed);
     }

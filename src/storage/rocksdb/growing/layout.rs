@@ -38,7 +38,7 @@ pub(in crate::storage::rocksdb) const HEAD_MAX: usize = 2 + 5 + INTERNAL_KEY_BYT
 /// One restart point at 0, and the number of them.
 const RESTARTS: [u8; 8] = [0, 0, 0, 0, 1, 0, 0, 0];
 /// Compression type and checksum, behind every block.
-const TRAILER_BYTES: usize = 5;
+pub(in crate::storage::rocksdb) const TRAILER_BYTES: usize = 5;
 /// What follows a value.
 pub(in crate::storage::rocksdb) const TAIL_BYTES: usize = RESTARTS.len() + TRAILER_BYTES;
 const NO_COMPRESSION: u8 = 0;
@@ -141,6 +141,22 @@ pub(in crate::storage::rocksdb) fn is_sound(block: &[u8]) -> bool {
     }
     let (checked, found) = block.split_at(block.len() - TRAILER_BYTES);
     checked.ends_with(&RESTARTS) && found == trailer(crc32c(checked))
+}
+
+/// The checksum of a block that is read in pieces.
+#[derive(Debug, Default)]
+pub(in crate::storage::rocksdb) struct Sum(u32);
+
+impl Sum {
+    /// Adds what comes next of the block, its trailer left out.
+    pub(in crate::storage::rocksdb) fn add(&mut self, piece: &[u8]) {
+        self.0 = crc32c_append(self.0, piece);
+    }
+
+    /// Whether this is the trailer of what was added.
+    pub(in crate::storage::rocksdb) fn is_of(&self, found: &[u8]) -> bool {
+        found == trailer(self.0)
+    }
 }
 
 /// What ends the file: everything behind the last data block's trailer, which ends at `data_end`. `blocks` are all of

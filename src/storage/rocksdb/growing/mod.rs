@@ -33,10 +33,12 @@
 //! was promised is in it. Had the first lost its end as well (nobody asked for a sync, and it ended at 120), the
 //! second would follow what is not there, and be left out: a log ends, it never has a hole.
 //!
-//! `layout` is how RocksDB wants a table's bytes, `table` one of them, `family_tables` which ones a family has ·
+//! `layout` is how RocksDB wants a table's bytes, `table` one of them, `family_tables` which ones a family has · `runs`
+//! are its batches on their way to sockets, `checks` which of them are known to be sound ·
 //! `logged` is what of a family went to the log instead · `routing` says what goes where · `ingest` hands tables over ·
 //! `recover` finds them at a start · `page_cache` says what stays there.
 
+mod checks;
 pub(super) mod family_tables;
 pub(super) mod ingest;
 pub(super) mod layout;
@@ -44,4 +46,5 @@ pub(super) mod logged;
 pub(super) mod page_cache;
 pub(super) mod recover;
 pub(super) mod routing;
+mod runs;
 pub(super) mod table;

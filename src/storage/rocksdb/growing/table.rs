@@ -16,7 +16,8 @@ use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -24,6 +25,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::FallocateFlags;
 use tracing::debug;
 
+use super::checks::Checks;
 use super::layout::{self, BlockAt, Frame};
 use crate::storage::{VisitBatch, Visited, keys};
 use crate::types::{Offset, PartitionIndex, TopicId};
@@ -77,12 +79,15 @@ impl Header {
 /// A growing table's file and the blocks in it.
 #[derive(Debug)]
 pub(in crate::storage::rocksdb) struct GrowingTable {
-    file: File,
+    pub(super) file: File,
     path: PathBuf,
     /// As its header says.
     follows: Offset,
+    /// Its family has nothing from here on, and below its own first key. [`i64::MAX`]: that is not known.
+    continues: AtomicI64,
     /// Those that readers may see, in the order of their keys.
-    blocks: RwLock<Vec<BlockAt>>,
+    pub(super) blocks: RwLock<Vec<BlockAt>>,
+    pub(super) checks: Checks,
     /// Up to where the page cache was told.
     told: AtomicU64,
     /// Up to where there are zeros behind the end.
@@ -98,6 +103,15 @@ pub(in crate::storage::rocksdb) struct GrowingTable {
     /// Most of it has.
     pre_synced: AtomicBool,
     pre_sync_wanted: AtomicBool,
+    counted_in: OnceLock<Arc<AtomicUsize>>,
+}
+
+impl Drop for GrowingTable {
+    fn drop(&mut self) {
+        if let Some(open) = self.counted_in.get() {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A part of a file.
@@ -114,7 +128,7 @@ impl Stretch {
 }
 
 /// Readers take so many bytes at once at most, unless one batch is larger.
-const READ_BYTES_MAX: u64 = 512 << 10;
+pub(super) const READ_BYTES_MAX: u64 = 512 << 10;
 /// Where it is not known how much a scan wants, its second read takes so many bytes, later ones twice as many each
 /// time. The first takes one batch.
 const READ_BYTES_MIN: u64 = 64 << 10;
@@ -158,7 +172,9 @@ impl GrowingTable {
             file,
             path,
             follows,
+            continues: AtomicI64::new(if follows == Offset::NONE { i64::MAX } else { follows.0 + 1 }),
             blocks: RwLock::new(blocks),
+            checks: Checks::of_sound(),
             told: AtomicU64::new(0),
             filled: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
@@ -167,6 +183,14 @@ impl GrowingTable {
             synced: AtomicBool::new(false),
             pre_synced: AtomicBool::new(false),
             pre_sync_wanted: AtomicBool::new(false),
+            counted_in: OnceLock::new(),
+        }
+    }
+
+    /// Counts it, for as long as anybody holds it.
+    pub(in crate::storage::rocksdb) fn count_in(&self, open: &Arc<AtomicUsize>) {
+        if self.counted_in.set(Arc::clone(open)).is_ok() {
+            open.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -189,11 +213,27 @@ impl GrowingTable {
         Some((last_offset(blocks.first()?), last_offset(blocks.last()?)))
     }
 
-    /// First and last key of what must not change while it grows: what is published, and the key before it, whose
-    /// absence would tell the next start that a table was lost.
+    /// First and last key of what must not change while it grows: what is published, what is known to be nothing before
+    /// it, and the key before that, whose absence would tell the next start that a table was lost.
     pub(in crate::storage::rocksdb) fn relies_on(&self) -> Option<(Offset, Offset)> {
         let (first, last) = self.bounds()?;
-        Some((if self.follows == Offset::NONE { first } else { self.follows }, last))
+        let first = first.min(self.continues());
+        Some((if self.follows == Offset::NONE { first } else { first.min(self.follows) }, last))
+    }
+
+    fn continues(&self) -> Offset {
+        Offset(self.continues.load(Ordering::Relaxed))
+    }
+
+    /// The batch that holds this offset, or the first one behind it, is in this table, as far as it is known.
+    pub(in crate::storage::rocksdb) fn begins_by(&self, offset: Offset) -> bool {
+        self.bounds().is_some_and(|(first, last)| offset <= last && offset >= first.min(self.continues()))
+    }
+
+    /// The family has nothing from this offset on, and below its own first key: that will stay so, as a table begins
+    /// behind all that its family has.
+    pub(in crate::storage::rocksdb) fn note_continues(&self, from: Offset) {
+        self.continues.fetch_min(from.0, Ordering::Relaxed);
     }
 
     pub(in crate::storage::rocksdb) fn last(&self) -> Option<Offset> {
@@ -378,7 +418,7 @@ impl GrowingTable {
     }
 
     /// A part of the file. Not read into zeros: clearing a buffer takes as long as copying into it.
-    fn read(&self, from: u64, length: u64) -> io::Result<Bytes> {
+    pub(super) fn read(&self, from: u64, length: u64) -> io::Result<Bytes> {
         let length = usize::try_from(length).expect("a read fits memory");
         let mut buffer = Vec::with_capacity(length);
         while buffer.len() < length {
@@ -395,7 +435,7 @@ impl GrowingTable {
     }
 
     /// Blocks from this one on: one, and as many more as fit so many bytes.
-    fn some_blocks(&self, next: usize, bytes: u64) -> Vec<BlockAt> {
+    pub(super) fn some_blocks(&self, next: usize, bytes: u64) -> Vec<BlockAt> {
         let blocks = self.blocks.read();
         let Some(first) = blocks.get(next) else { return Vec::new() };
         let more = blocks[next + 1..].iter().take_while(|block| block.end() - first.start <= bytes).count();

@@ -1,0 +1,211 @@
+//! The bytes of one reply on their way into a socket: from memory, or from files through one small buffer.
+//!
+//! What lies in a file is copied out of the page cache into a buffer that each thread has one of, and from there into
+//! the socket at once: the buffer stays in the core's own cache, so the copy out of the page cache is the only one from
+//! memory. What the socket does not take is forgotten, and copied again when there is room. What is
+//! not in the page cache is read on a thread that may block.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
+
+use crate::transport::Stream;
+use crate::types::place::{FileRun, Place};
+
+/// Slices handed to one `writev`.
+const SLICES_MAX: usize = 64;
+
+/// What is copied out of a file at once: a small part of a core's second cache.
+const HOT_BYTES: usize = 128 << 10;
+
+struct Hot {
+    buffer: Box<[u8]>,
+    parts: Vec<Range<usize>>,
+}
+
+thread_local! {
+    static HOT: RefCell<Hot> =
+        RefCell::new(Hot { buffer: vec![0; HOT_BYTES].into_boxed_slice(), parts: Vec::with_capacity(SLICES_MAX) });
+}
+
+/// Why a reply was not sent to its end.
+pub(super) enum WriteError {
+    Io(io::Error),
+    /// Others wait for room, and the client is slow.
+    GaveWay,
+    /// What was promised cannot be read, or is not what was written.
+    Unreadable(io::Error),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What is still to be sent.
+pub(super) struct Body {
+    parts: VecDeque<Place>,
+    /// The first bytes of the first part, where they came from the disk.
+    warm: VecDeque<Bytes>,
+    bringing: Option<BoxFuture<'static, io::Result<Vec<Bytes>>>>,
+}
+
+/// What became of an attempt to send.
+pub(super) enum Sent {
+    /// So many bytes; whether the socket is full now.
+    Some { bytes: usize, is_full: bool },
+    /// The socket is full.
+    Full,
+    /// What is next has to be read from the disk.
+    Cold,
+}
+
+impl Body {
+    pub(super) fn new(parts: VecDeque<Place>) -> Self {
+        Self { parts, warm: VecDeque::new(), bringing: None }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.parts.iter().map(Place::len).sum()
+    }
+
+    /// What of it is held in memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.parts.iter().map(Place::held_bytes).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Sends what comes next, as far as that waits for nothing.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(super) fn try_send(&mut self, stream: &mut Stream) -> io::Result<Sent> {
+        let (sent, offered) = HOT.with_borrow_mut(|hot| {
+            let Some(slices) = self.slices(hot) else { return Ok((None, 0)) };
+            let offered = slices.iter().map(|slice| slice.len()).sum::<usize>();
+            match stream.try_write_vectored(&slices) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => Ok((Some(sent), offered)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((Some(0), offered)),
+                Err(error) => Err(error),
+            }
+        })?;
+        Ok(match sent {
+            None => Sent::Cold,
+            Some(0) => Sent::Full,
+            Some(bytes) => Sent::Some { bytes, is_full: bytes < offered },
+        })
+    }
+
+    /// What is handed to the socket next; `None`: it is to be brought in before.
+    fn slices<'a>(&'a self, hot: &'a mut Hot) -> Option<Vec<IoSlice<'a>>> {
+        let mut slices = Vec::with_capacity(SLICES_MAX);
+        if !self.warm.is_empty() {
+            slices.extend(self.warm.iter().take(SLICES_MAX).map(|part| IoSlice::new(part)));
+            return Some(slices);
+        }
+        let file = self.parts.iter().take(SLICES_MAX).position(|part| matches!(part, Place::File(_)));
+        let copied = match file.map(|at| &self.parts[at]) {
+            Some(Place::File(run)) => run.copy(&mut hot.buffer, &mut hot.parts).is_ok(),
+            _ => false,
+        };
+        for (at, part) in self.parts.iter().enumerate() {
+            match part {
+                Place::Memory(bytes) if slices.len() < SLICES_MAX => slices.push(IoSlice::new(bytes)),
+                Place::File(run) if copied && Some(at) == file => {
+                    slices.extend(hot.parts.iter().map(|part| IoSlice::new(&hot.buffer[part.clone()])));
+                    if hot.parts.iter().map(Range::len).sum::<usize>() < run.len() {
+                        break;
+                    }
+                }
+                _ => break,
+            }
+        }
+        (!slices.is_empty()).then_some(slices)
+    }
+
+    /// Lets go of what was sent; answers how much of it was held in memory.
+    pub(super) fn advance(&mut self, mut sent: usize) -> usize {
+        let mut held = 0;
+        while let Some(first) = self.parts.front_mut() {
+            let bytes = sent.min(first.len());
+            match first {
+                Place::Memory(part) => {
+                    part.advance(bytes);
+                    held += bytes;
+                }
+                Place::File(run) => {
+                    run.advance(bytes);
+                    cool(&mut self.warm, bytes);
+                }
+            }
+            sent -= bytes;
+            if first.len() > 0 {
+                break;
+            }
+            self.warm.clear();
+            self.parts.pop_front();
+        }
+        held
+    }
+
+    /// Forgets what came from the disk and was not sent: it can be had again, and whoever waits for a slow client holds
+    /// nothing.
+    pub(super) fn forget_warm(&mut self) {
+        self.warm = VecDeque::new();
+    }
+
+    /// What is next and not in memory, if it is to be [brought in](Self::bring_in).
+    pub(super) fn cold(&self) -> Option<&FileRun> {
+        match self.parts.front() {
+            Some(Place::File(run)) if self.bringing.is_none() => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Begins to bring in what is next.
+    pub(super) fn bring(&mut self, bringing: BoxFuture<'static, io::Result<Vec<Bytes>>>) {
+        self.bringing = Some(bringing);
+    }
+
+    /// Waits for what is being brought in, if anything is. Cancellation-safe.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what was written.
+    pub(super) async fn brought(&mut self) -> Result<(), WriteError> {
+        if let Some(bringing) = &mut self.bringing {
+            let brought = bringing.await;
+            self.bringing = None;
+            self.warm = brought.map_err(WriteError::Unreadable)?.into();
+        }
+        Ok(())
+    }
+
+    /// What is held in memory, to be replaced by copies.
+    pub(super) fn held(&mut self) -> impl Iterator<Item = &mut Bytes> {
+        self.parts.iter_mut().filter_map(|part| match part {
+            Place::Memory(bytes) => Some(bytes),
+            Place::File(_) => None,
+        })
+    }
+}
+
+/// Lets go of warm bytes that were sent.
+fn cool(warm: &mut VecDeque<Bytes>, mut sent: usize) {
+    while let Some(first) = warm.front_mut() {
+        if sent < first.len() {
+            first.advance(sent);
+            return;
+        }
+        sent -= first.len();
+        warm.pop_front();
+    }
+}
