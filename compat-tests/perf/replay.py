@@ -134,7 +134,11 @@ def klamm(path):
 
 
 def stuck(args):
-    """RSS while so many readers have asked for 50 MiB and read nothing, and what another client notices."""
+    """RSS while so many readers have asked for 50 MiB and read nothing, and what another client notices.
+
+    They begin behind the first 2 MiB of a partition, which went through RocksDB and are held in memory, as far as
+    klamm.reply.bytes allows.
+    """
     for path in args.binaries:
         broker = klamm(path)
         try:
@@ -144,7 +148,7 @@ def stuck(args):
             before, readers = broker.memory_mib()[0], []
             for _ in range(args.stuck):
                 reader = Client(broker.port)
-                reader.send(1, 4, fetch_body(dict.fromkeys(range(args.partitions), 0), 50 * MIB))
+                reader.send(1, 4, fetch_body(dict.fromkeys(range(args.partitions), 2048), 50 * MIB))
                 readers.append(reader)
             waits = []
             with Client(broker.port) as other:

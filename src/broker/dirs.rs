@@ -112,7 +112,7 @@ pub(super) fn options(config: &Config, directories: usize) -> DirectoryOptions {
         write_buffer_bytes: config.rocksdb_write_buffer_bytes / directories,
         table_bytes: (config.rocksdb_write_buffer_bytes / directories) as u64,
         table_piece_bytes: config.table_piece_bytes,
-        cached_bytes: config.page_cache_bytes / directories as u64,
+        cached_bytes: config.page_cache_bytes.map(|bytes| bytes / directories as u64),
         disk_reserve_bytes: config.disk_reserve_bytes.unwrap_or(RESERVE_BY_DISK),
         ..DirectoryOptions::default()
     }

@@ -12,6 +12,8 @@ pub struct Machine {
     pub host_name: String,
     /// Of the machine, or of the container if that may use less.
     pub memory_bytes: u64,
+    /// A container may use less than there is.
+    pub memory_is_limited: bool,
     /// Files and sockets this process may open.
     pub file_descriptors: u64,
 }
@@ -22,15 +24,17 @@ impl Machine {
         let info = rustix::system::sysinfo();
         let installed = info.totalram as u64 * u64::from(info.mem_unit);
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let memory_bytes = memory_limit(Path::new("/sys/fs/cgroup"), &groups).unwrap_or(u64::MAX).min(installed);
+        let allowed = memory_limit(Path::new("/sys/fs/cgroup"), &groups).unwrap_or(u64::MAX);
+        let (memory_bytes, memory_is_limited) = (allowed.min(installed), allowed < installed);
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        Self { host_name: host_name(), memory_bytes, file_descriptors: limit.current.unwrap_or(u64::MAX) }
+        let file_descriptors = limit.current.unwrap_or(u64::MAX);
+        Self { host_name: host_name(), memory_bytes, memory_is_limited, file_descriptors }
     }
 
     /// A small machine that is the same everywhere.
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
-        Self { host_name: "this.host".into(), memory_bytes: 1 << 30, file_descriptors: 1000 }
+        Self { host_name: "this.host".into(), memory_bytes: 1 << 30, memory_is_limited: false, file_descriptors: 1000 }
     }
 }
 

@@ -175,8 +175,8 @@ pub struct Config {
     pub rocksdb_write_buffer_bytes: usize,
     /// `klamm.table.piece.bytes`.
     pub table_piece_bytes: usize,
-    /// `klamm.page.cache.bytes`; where that is −1 an eighth of the memory.
-    pub page_cache_bytes: u64,
+    /// `klamm.page.cache.bytes`; where that is −1 half of a container's memory. `None`: what the kernel keeps.
+    pub page_cache_bytes: Option<u64>,
     /// `klamm.disk.reserve.bytes`; `None`: 5 % of the disk, at most 1 GiB.
     pub disk_reserve_bytes: Option<u64>,
     /// `klamm.stray.retention.ms`.
@@ -476,8 +476,9 @@ fn reply_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
     u64::try_from(reader.long("klamm.reply.bytes")).unwrap_or((machine.memory_bytes / 8).min(256 << 20))
 }
 
-fn page_cache_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
-    u64::try_from(reader.long("klamm.page.cache.bytes")).unwrap_or(machine.memory_bytes / 8)
+fn page_cache_bytes(reader: &Reader<'_>, machine: &Machine) -> Option<u64> {
+    let set = u64::try_from(reader.long("klamm.page.cache.bytes")).ok();
+    set.or(machine.memory_is_limited.then_some(machine.memory_bytes / 2))
 }
 
 fn per_ip_overrides(reader: &Reader<'_>) -> Result<BTreeMap<String, i32>, ConfigError> {
@@ -600,11 +601,26 @@ mod tests {
     }
 
     #[test]
+    fn the_page_cache_is_the_kernels_to_divide_but_in_a_container() {
+        let contained = Machine { memory_is_limited: true, ..Machine::for_test() };
+        let bytes = |set: &[(&str, &str)], machine: &Machine| {
+            let overrides = set.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let inputs = Inputs { overrides, ..Inputs::default() };
+            Config::load(&inputs, machine.clone()).expect("it loads").page_cache_bytes
+        };
+        assert_eq!(bytes(&[], &Machine::for_test()), None);
+        assert_eq!(bytes(&[], &contained), Some(512 << 20));
+        for machine in [Machine::for_test(), contained] {
+            assert_eq!(bytes(&[("klamm.page.cache.bytes", "7")], &machine), Some(7));
+        }
+    }
+
+    #[test]
     fn bounds_follow_the_machine_where_nothing_is_set() {
         let open = config(&[]);
         assert_eq!(open.max_connections, 800);
         assert_eq!((open.queued_max_request_bytes, open.reply_bytes), (256 << 20, 128 << 20));
-        assert_eq!(open.page_cache_bytes, 128 << 20);
+        assert_eq!(open.page_cache_bytes, None);
         let set = config(&[("max.connections", "10"), ("queued.max.request.bytes", "200000000")]);
         assert_eq!((set.max_connections, set.queued_max_request_bytes), (10, 200_000_000));
         assert!(error(&[("queued.max.request.bytes", "5")]).contains("larger or equal to socket.request.max.bytes"));

@@ -15,8 +15,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "What brings at least so many bytes for one partition at once goes straight to a file, once, where much of it \
          comes; less goes through RocksDB's log.";
     "klamm.page.cache.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
-        "How much of what was written last is left in the page cache, for consumers behind the tail; -1 means an eighth \
-         of the memory.";
+        "How much of what was written last is left in the page cache, for consumers behind the tail; -1 means what the \
+         kernel keeps, and half of the memory of a container that has less than the machine.";
     "klamm.disk.reserve.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
         "Free disk space below which Produce is refused; -1 means 5 % of the disk, at most 1 GiB.";
     "klamm.stray.retention.ms" Long "86400000" [AtLeast(0)] ReadOnly => Honoured,

@@ -50,7 +50,7 @@ fn the_start_moves_past_tables() {
             write(&dir, vec![delete(family, 0..start)]);
             let left = tables(&dir, family).len();
             eventually("files go", || files(place.path()).len() == left);
-            assert_eq!(parts(&dir).growing.count(), left);
+            eventually("they are counted no more", || parts(&dir).growing.count() == left);
             append(&dir, family, 11..13, BYTES);
             expect_for_ever(&place, &dir, "t", &values(start..13, BYTES));
         });
@@ -261,7 +261,7 @@ fn some_writes(numbers: &mut Numbers, family: Family, model: &BTreeMap<i64, Vec<
     }
 }
 
-fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes: u64) {
+fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes: Option<u64>) {
     let options = DirectoryOptions { table_piece_bytes: piece_bytes, cached_bytes, ..tables_of(table_bytes) };
     let mut place = tempfile::tempdir().expect("tempdir");
     let mut dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
@@ -307,9 +307,9 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes:
 #[test]
 fn whatever_is_done_to_it_a_log_holds_what_it_should() {
     for seed in 0..3 {
-        random_changes(seed, 1, 100 << 10, u64::MAX);
-        random_changes(seed + 100, 40, 1, 50 << 10);
-        random_changes(seed + 200, 200, 1 << 20, 0);
+        random_changes(seed, 1, 100 << 10, None);
+        random_changes(seed + 100, 40, 1, Some(50 << 10));
+        random_changes(seed + 200, 200, 1 << 20, Some(0));
     }
 }
 

@@ -117,7 +117,7 @@ fn batches_are_read_from_tables_and_from_rocksdb_alike() {
 fn what_was_handed_over_is_read_by_its_own_blocks_while_the_page_cache_keeps_it() {
     let place = tempfile::tempdir().expect("tempdir");
     // The last full table, at most.
-    let options = DirectoryOptions { cached_bytes: 100 << 10, ..tables_of(64 << 10) };
+    let options = DirectoryOptions { cached_bytes: Some(100 << 10), ..tables_of(64 << 10) };
     let dir = RocksDirectory::open(place.path(), options).expect("open");
     let family = create(&dir, "t");
     append(&dir, family, 0..40, 10_000);

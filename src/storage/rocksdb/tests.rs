@@ -28,7 +28,7 @@ pub(super) fn parts(dir: &RocksDirectory) -> Arc<Parts> {
 
 /// Waits for the background.
 pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !holds() {
         assert!(Instant::now() < deadline, "{what} did not come true");
         std::thread::sleep(Duration::from_millis(2));

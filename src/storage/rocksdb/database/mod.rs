@@ -41,7 +41,7 @@ pub(super) use self::open::open;
 pub(crate) use self::open_error::OpenError;
 use self::options::WAL_PER_BUDGET;
 pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
-pub(super) use self::raw::{Batch, Cf, Db, Iter, ReadOptions, RocksError, SortedFile};
+pub(super) use self::raw::{Batch, Cf, Db, Iter, ReadOptions, RocksError, SortedFile, write_out};
 use self::space::Space;
 use crate::storage::{DiskBytes, Family, StorageError};
 

@@ -31,8 +31,9 @@ pub(crate) struct DirectoryOptions {
     /// Growing tables at most, and the bytes in them: each holds a descriptor, and a start after a kill reads them.
     pub(crate) tables_max: usize,
     pub(crate) tables_bytes_max: u64,
-    /// Bytes of tables, those written last, that are left in the page cache for consumers behind the tail.
-    pub(crate) cached_bytes: u64,
+    /// Bytes of tables, those written last, that are left in the page cache for consumers behind the tail. `None`: what
+    /// the kernel keeps.
+    pub(crate) cached_bytes: Option<u64>,
     /// How many tables these may be: each holds a descriptor.
     pub(crate) cached_tables_max: usize,
     /// Batches are refused while the file system has less left than this, so that deleting always works.
@@ -64,7 +65,7 @@ impl Default for DirectoryOptions {
             table_bytes: 64 << 20,
             tables_max: 256,
             tables_bytes_max: 1 << 30,
-            cached_bytes: 512 << 20,
+            cached_bytes: Some(512 << 20),
             cached_tables_max: 1024,
             disk_reserve_bytes: RESERVE_BY_DISK,
             #[cfg(test)]

@@ -1,9 +1,13 @@
 //! What of the growing tables' files stays in the page cache: what was written last, for consumers behind the tail.
 //!
-//! Older pages are given back as new ones are written, a stretch for a stretch, so that the kernel has new bytes
-//! copied into pages that are there already. On a virtual machine a page that nobody used before costs several times
-//! the copy into it, and a broker that only ever takes more of them pays that for every byte. So it takes a gigabyte
-//! at once, and from then on one new page for every sixteen that it writes, up to what it may keep.
+//! Without a bound the kernel decides: it takes the oldest pages back when it needs some. Here they are only sent to
+//! the disk as they come, so that a sync finds little to do, and read by and by, to see that they are still what was
+//! written.
+//!
+//! With a bound older pages are given back as new ones are written, a stretch for a stretch, so that the kernel has new
+//! bytes copied into pages that are there already. On a virtual machine a page that nobody used before costs several
+//! times the copy into it, and a broker that only ever takes more of them pays that for every byte. So it takes a
+//! gigabyte at once, and from then on one new page for every sixteen that it writes, up to what it may keep.
 //!
 //! A family owns its tables; one that RocksDB has taken over is the cache's, for as long as some of it is kept. A file
 //! that was deleted meanwhile is let go within [`LOOK_EVERY`]: its space comes back only then.
@@ -14,6 +18,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
+use tracing::error;
 
 use super::table::{GrowingTable, Stretch};
 use crate::storage::rocksdb::database::DirectoryOptions;
@@ -181,29 +186,36 @@ impl PageCache {
         }
     }
 
-    /// The oldest stretch, if there are more bytes than may be kept by now, in the end `bytes_max`, or more tables.
-    fn take_surplus(&self, bytes_max: u64, tables_max: usize) -> Option<Taken> {
+    /// The oldest stretch, if there are more bytes than may be kept by now, in the end `bytes_max` if there is a bound,
+    /// or more tables.
+    fn take_surplus(&self, bytes_max: Option<u64>, tables_max: usize) -> Option<Taken> {
         let mut state = self.state.lock();
-        let bytes_max = bytes_max.min(KEPT_AT_ONCE_BYTES + state.written_bytes / WRITTEN_PER_KEPT);
-        let is_surplus = state.kept_bytes > bytes_max || state.tables.len() > tables_max;
+        let by_now = KEPT_AT_ONCE_BYTES + state.written_bytes / WRITTEN_PER_KEPT;
+        let too_much = bytes_max.is_some_and(|bytes_max| state.kept_bytes > bytes_max.min(by_now));
+        let is_surplus = too_much || state.tables.len() > tables_max;
         if is_surplus { state.pop() } else { None }
     }
 
     /// Body of the thread.
     pub(in crate::storage::rocksdb) fn run(&self, options: &DirectoryOptions) {
         let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut checking = Checking::default();
         loop {
             match self.take(look_at) {
                 Next::End => return,
                 Next::Look => {
                     self.forget_deleted();
+                    self.check_some(&mut checking, CHECKED_BYTES);
                     look_at = Instant::now() + LOOK_EVERY;
                 }
                 Next::Written((table, stretch)) => {
                     if let Some(table) = table {
                         table.reserve(options.table_bytes);
-                        // What is dirty is sent to the disk and stays for now.
-                        table.uncache(stretch);
+                        match options.cached_bytes {
+                            // What is dirty is sent to the disk and stays for now.
+                            Some(_) => table.uncache(stretch),
+                            None => table.write_out(stretch),
+                        }
                     }
                     self.give_back(options);
                 }
@@ -214,11 +226,52 @@ impl PageCache {
     /// Takes what is too much out of the page cache.
     fn give_back(&self, options: &DirectoryOptions) {
         while let Some((table, stretch)) = self.take_surplus(options.cached_bytes, options.cached_tables_max) {
-            if let Some(table) = table {
+            // Without a bound there are too many tables: their pages stay, and RocksDB finds them.
+            if let Some(table) = table
+                && options.cached_bytes.is_some()
+            {
                 table.uncache(stretch);
             }
         }
     }
+
+    /// Looks whether what the page cache has of the tables is still what was written, one table after the other. If it
+    /// changed, readers would not notice: what is sent was checked when it was written, or when it came from the disk.
+    fn check_some(&self, checking: &mut Checking, bytes: u64) {
+        let Some(table) = checking.table.upgrade().or_else(|| self.table_behind(checking)) else { return };
+        match table.check_cached(checking.block, bytes) {
+            Ok(Some(next)) => checking.block = next,
+            Ok(None) => *checking = Checking { table: Weak::new(), address: Arc::as_ptr(&table).addr(), block: 0 },
+            Err(error) => {
+                error!(%error, "a table is not what was written; its partition cannot be read from there on");
+                checking.block += 1;
+            }
+        }
+    }
+
+    /// The table that is to be checked next; it is noted as such.
+    fn table_behind(&self, checking: &mut Checking) -> Option<Arc<GrowingTable>> {
+        let state = self.state.lock();
+        let behind = state.tables.keys().filter(|address| **address > checking.address).min();
+        let kept = state.tables.get(behind.or_else(|| state.tables.keys().min())?)?;
+        let table = kept.table.upgrade()?;
+        *checking = Checking { table: Weak::clone(&kept.table), address: kept.table.as_ptr().addr(), block: 0 };
+        Some(table)
+    }
+}
+
+/// So much is checked at each look: a terabyte would take three days.
+const CHECKED_BYTES: u64 = 4 << 20;
+
+/// How far the check of all tables has come.
+#[derive(Debug, Default)]
+struct Checking {
+    /// The one that is being checked.
+    table: Weak<GrowingTable>,
+    /// Its address, or that of the last one.
+    address: usize,
+    /// Its next block.
+    block: usize,
 }
 
 #[cfg(test)]
@@ -264,13 +317,13 @@ mod tests {
         write(&cache, &tables, 4);
         assert_eq!(kept(&cache), (12, 3));
         let mut took = 0;
-        while let Some(oldest) = cache.take_surplus(5 * BATCH_BYTES as u64, 3) {
+        while let Some(oldest) = cache.take_surplus(Some(5 * BATCH_BYTES as u64), 3) {
             let of = oldest.0.expect("the table is there");
             assert!(Arc::ptr_eq(&of, &tables[took % 3]), "the oldest is of the table whose turn it was");
             took += 1;
         }
         assert_eq!((took, kept(&cache)), (8, (4, 3)), "each stretch is a little more than a batch");
-        while cache.take_surplus(u64::MAX, 2).is_some() {}
+        while cache.take_surplus(None, 2).is_some() {}
         assert_eq!(kept(&cache), (2, 2), "until the last stretch of one table has gone");
     }
 
@@ -280,12 +333,13 @@ mod tests {
         let tables = [table(dir.path(), 0)];
         let cache = PageCache::default();
         write(&cache, &tables, 2);
-        assert!(cache.take_surplus(u64::MAX, 1).is_none());
+        assert!(cache.take_surplus(Some(u64::MAX), 1).is_none());
         cache.state.lock().kept_bytes += KEPT_AT_ONCE_BYTES;
-        assert!(cache.take_surplus(u64::MAX, 1).is_some(), "two stretches more than may be kept at once");
+        assert!(cache.take_surplus(None, 1).is_none(), "without a bound the kernel decides");
+        assert!(cache.take_surplus(Some(u64::MAX), 1).is_some(), "two stretches more than may be kept at once");
         cache.state.lock().written_bytes += WRITTEN_PER_KEPT * 2 * BATCH_BYTES as u64;
-        assert!(cache.take_surplus(u64::MAX, 1).is_none());
-        assert!(cache.take_surplus(KEPT_AT_ONCE_BYTES, 1).is_some(), "but to no more than it is allowed");
+        assert!(cache.take_surplus(Some(u64::MAX), 1).is_none());
+        assert!(cache.take_surplus(Some(KEPT_AT_ONCE_BYTES), 1).is_some(), "but to no more than it is allowed");
     }
 
     #[test]
@@ -297,6 +351,33 @@ mod tests {
         std::fs::remove_file(tables[0].path()).expect("removed");
         cache.forget_deleted();
         assert_eq!((kept(&cache), Arc::strong_count(&tables[0])), ((2, 1), 1));
+    }
+
+    /// Reliability 1.2: what is damaged in memory after it was checked is found, said and not sent any more.
+    #[test]
+    fn a_bit_that_flips_in_the_page_cache_is_found_by_and_by() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tables: Vec<_> = (0..3).map(|number| table(dir.path(), number)).collect();
+        let cache = PageCache::default();
+        for at in 0..4 {
+            for table in &tables {
+                let blocks = table.write(&[(Offset(at), Bytes::from(vec![0; BATCH_BYTES]))]).expect("written");
+                table.publish(&blocks);
+                cache.take_over(table);
+            }
+        }
+        let mut checking = Checking::default();
+        let damaged = || -> Vec<bool> { tables.iter().map(|table| table.is_damaged()).collect() };
+        for _ in 0..100 {
+            cache.check_some(&mut checking, 1);
+        }
+        assert_eq!(damaged(), [false; 3]);
+        let file = std::fs::File::options().write(true).open(tables[1].path()).expect("there");
+        std::os::unix::fs::FileExt::write_all_at(&file, &[1], 250_000).expect("flipped");
+        for _ in 0..100 {
+            cache.check_some(&mut checking, 1);
+        }
+        assert_eq!(damaged(), [false, true, false]);
     }
 
     /// Nobody looks there for what it lets go.

@@ -20,6 +20,9 @@ use crate::types::place::{BatchFile, Cold, FileRun, RunAt};
 /// Parts of a buffer that one copy gives at most: what one `writev` takes, with a few slices around it.
 const PARTS_MAX: usize = 48;
 
+/// The check in the background leaves larger batches to their readers.
+const CHECKED_AT_ONCE_MAX: u64 = 16 << 20;
+
 /// Where something had to be read from the disk the kernel is asked for so many bytes behind it.
 const AHEAD_BYTES: u64 = 2 << 20;
 
@@ -130,6 +133,38 @@ impl GrowingTable {
         }
         self.checks.note(number..number + 1);
         self.read(block.value_start() + u64::from(sent), READ_BYTES_MAX.min(u64::from(block.value_bytes - sent)))
+    }
+
+    /// Checks blocks from this one on, one or as many as fit so many bytes, as far as the page cache has them; what is
+    /// not there is checked before it is sent. Answers where to go on; `None`: there are no more.
+    ///
+    /// # Errors
+    /// One of them is not what was written.
+    pub(super) fn check_cached(&self, first: usize, bytes: u64) -> io::Result<Option<usize>> {
+        let some = self.some_blocks(first, bytes);
+        let (Some(begin), Some(end)) = (some.first(), some.last()) else { return Ok(None) };
+        let length = end.end() - begin.start;
+        if length > CHECKED_AT_ONCE_MAX {
+            return Ok(Some(first + some.len()));
+        }
+        let mut buffer = vec![0; length as usize];
+        if self.read_cached(begin.start, &mut buffer) == Some(buffer.len()) {
+            for (number, block) in some.iter().enumerate() {
+                let place = (block.start - begin.start) as usize..(block.end() - begin.start) as usize;
+                if !layout::is_sound(&buffer[place]) {
+                    return Err(self.damage(first + number, block));
+                }
+            }
+        } else {
+            // The kernel has begun to read the rest.
+            self.checks.forget(self.block_count());
+        }
+        Ok(Some(first + some.len()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_damaged(&self) -> bool {
+        self.checks.damaged() < usize::MAX
     }
 
     fn damage(&self, number: usize, block: &BlockAt) -> io::Error {

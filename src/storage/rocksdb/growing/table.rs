@@ -27,6 +27,7 @@ use tracing::debug;
 
 use super::checks::Checks;
 use super::layout::{self, BlockAt, Frame};
+use crate::storage::rocksdb::database::write_out;
 use crate::storage::{VisitBatch, Visited, keys};
 use crate::types::{Offset, PartitionIndex, TopicId};
 
@@ -298,6 +299,13 @@ impl GrowingTable {
                 Err(_) => u64::MAX,
             };
             self.reserved.store(reserved, Ordering::Relaxed);
+        }
+    }
+
+    /// Has a stretch sent to the disk, and leaves it in the page cache. A wish: the kernel sends it later else.
+    pub(in crate::storage::rocksdb) fn write_out(&self, stretch: Stretch) {
+        if let Err(error) = write_out(&self.file, stretch.from, stretch.bytes()) {
+            debug!(path = %self.path.display(), %error, "a table's pages not sent to the disk early");
         }
     }
 

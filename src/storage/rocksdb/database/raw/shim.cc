@@ -138,4 +138,9 @@ void klamm_rocksdb_drop_families(rocksdb_t* db, rocksdb_column_family_handle_t* 
   }
 }
 
+// Has the kernel begin to write what of a part of a file is dirty. Leaves it in the page cache.
+int klamm_write_out(int fd, long long from, long long bytes) {
+  return sync_file_range(fd, from, bytes, SYNC_FILE_RANGE_WRITE);
+}
+
 }  // extern "C"
