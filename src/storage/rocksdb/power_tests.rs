@@ -410,11 +410,13 @@ fn what_a_killed_process_left_is_on_the_disk_before_anything_follows_it() {
     let family = create(&dir, "t");
     append(&dir, family, 0..3, 56);
     let killed = copy(place.path());
-    let options = log_only();
-    let dir = RocksDirectory::open(killed.path(), options.clone()).expect("open");
-    let family = create(&dir, "t");
-    options.faults.set(Operation::Sync, rustix::io::Errno::IO, None);
-    let batch = Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), in_order: false };
-    let outcome = commit(&*dir, vec![batch], false);
-    assert!(matches!(outcome, Err(StorageError::Stopped { .. })), "not without a sync: {outcome:?}");
+    for operation in [Operation::Sync, Operation::SyncLeftNames] {
+        let (killed, options) = (copy(killed.path()), log_only());
+        let dir = RocksDirectory::open(killed.path(), options.clone()).expect("open");
+        let family = create(&dir, "t");
+        options.faults.set(operation, rustix::io::Errno::IO, None);
+        let batch = Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), in_order: false };
+        let outcome = commit(&*dir, vec![batch], false);
+        assert!(matches!(outcome, Err(StorageError::Stopped { .. })), "not without {operation:?}: {outcome:?}");
+    }
 }

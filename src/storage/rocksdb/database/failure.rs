@@ -32,6 +32,8 @@ pub(in crate::storage::rocksdb) enum Operation {
     WriteLog,
     /// Of tables, names and RocksDB's log.
     Sync,
+    /// Of the names of logs that an earlier process left.
+    SyncLeftNames,
     Flush,
     /// Making and dropping families, dropping files, changing options: what RocksDB's MANIFEST or options file tells.
     Describe,
@@ -46,7 +48,7 @@ impl Operation {
             Self::FinishTable => "finish",
             Self::RemoveTable => "remove",
             Self::IngestTable => "hand over",
-            Self::Sync => "sync",
+            Self::Sync | Self::SyncLeftNames => "sync",
             Self::Flush => "flush",
             Self::Describe => "change what describes",
         }

@@ -27,13 +27,40 @@ pub(super) fn find(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// Has RocksDB end its replay of each log at the first zeros in it that stand where a record should begin.
 pub(super) fn end_at_holes(logs: &[PathBuf]) -> io::Result<()> {
     for path in logs {
-        let Some(at) = find_hole(File::open(path)?)? else { continue };
+        let Some(at) = find_hole(number(path), File::open(path)?)? else { continue };
         warn!(log = %path.display(), at, "write-ahead log has a hole; nothing behind it is replayed");
         let log = File::options().write(true).open(path)?;
         log.write_all_at(&DAMAGED_RECORD, at)?;
         log.sync_data()?;
     }
     Ok(())
+}
+
+/// Brings the logs that are still there to the disk, and their names in `folder`.
+pub(super) fn sync(folder: &Path, logs: &[PathBuf]) -> io::Result<()> {
+    if logs.is_empty() {
+        return Ok(());
+    }
+    for path in logs {
+        match File::open(path).and_then(|log| log.sync_data()) {
+            // What it held is in files.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome?,
+        }
+    }
+    sync_names(folder)
+}
+
+/// Brings the names in `folder` to the disk.
+pub(super) fn sync_names(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// `<number>.log`. `None`: RocksDB has given it no such name.
+fn number(path: &Path) -> Option<u32> {
+    let number: u64 = path.file_stem()?.to_str()?.parse().ok()?;
+    // The header has its lowest half alone.
+    Some(number as u32)
 }
 
 /// What the log is written in; no record crosses the end of a block but in fragments.
@@ -45,9 +72,11 @@ const RECYCLABLE_HEADER_BYTES: usize = HEADER_BYTES + 4;
 const DAMAGED_RECORD: [u8; HEADER_BYTES] = [0, 0, 0, 0, 0xff, 0xff, 1];
 
 /// Where the first record of type and length 0 stands. `None`: there is none before the end, or before what RocksDB
-/// takes for the end by itself.
-fn find_hole(mut log: impl Read) -> io::Result<Option<u64>> {
+/// takes for the end by itself. One of those is a record of another number: what a recycled file held before it became
+/// this log, and zeros among that are no hole.
+fn find_hole(number: Option<u32>, mut log: impl Read) -> io::Result<Option<u64>> {
     let mut block = Vec::with_capacity(BLOCK_BYTES);
+    let mut hole = None;
     for begin in (0..).step_by(BLOCK_BYTES) {
         block.clear();
         log.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block)?;
@@ -56,8 +85,16 @@ fn find_hole(mut log: impl Read) -> io::Result<Option<u64>> {
         while let Some(header) = block.get(at..at + RECYCLABLE_HEADER_BYTES) {
             let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
             let kind = header[6];
+            if is_of_another(number, kind, header) {
+                return Ok(None);
+            }
             if kind == 0 && length == 0 {
-                return Ok(Some(begin + at as u64));
+                // RocksDB goes on with the next block; what that is tells whether anything is behind a hole.
+                hole.get_or_insert(begin + at as u64);
+                break;
+            }
+            if hole.is_some() {
+                return Ok(hole);
             }
             at += if is_recyclable(kind) { RECYCLABLE_HEADER_BYTES } else { HEADER_BYTES };
             at += length;
@@ -69,10 +106,78 @@ fn find_hole(mut log: impl Read) -> io::Result<Option<u64>> {
             break;
         }
     }
-    Ok(None)
+    Ok(hole)
+}
+
+/// Whether the record says that it is of another log than this.
+fn is_of_another(number: Option<u32>, kind: u8, header: &[u8]) -> bool {
+    let said = header.get(HEADER_BYTES..).and_then(|rest| rest.first_chunk().copied()).map(u32::from_le_bytes);
+    is_recyclable(kind) && number.is_some() && said != number
 }
 
 /// Types of records whose header has the log's number (`db/log_format.h`).
 fn is_recyclable(kind: u8) -> bool {
     matches!(kind, 5..=8 | 11 | 131)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: u8 = 1;
+    const RECYCLABLE_FULL: u8 = 5;
+
+    /// A record whose payload is of this length and byte.
+    fn record(kind: u8, number: u32, length: u16, byte: u8) -> Vec<u8> {
+        let mut bytes = vec![0xaa; 4];
+        bytes.extend(length.to_le_bytes());
+        bytes.push(kind);
+        if is_recyclable(kind) {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(vec![byte; usize::from(length)]);
+        bytes
+    }
+
+    fn hole(log: &[u8]) -> Option<u64> {
+        find_hole(Some(7), log).expect("read from memory")
+    }
+
+    #[test]
+    fn zeros_where_a_record_should_begin_are_a_hole() {
+        for kind in [FULL, RECYCLABLE_FULL] {
+            let first = record(kind, 7, 100, 1);
+            let at = first.len() as u64;
+            let mut log = first.clone();
+            assert_eq!(hole(&log), None);
+            log.resize(BLOCK_BYTES, 0);
+            assert_eq!(hole(&log), Some(at), "the log that follows is behind it");
+            log.extend(first);
+            assert_eq!(hole(&log), Some(at));
+        }
+    }
+
+    /// A mere kill gave the line about a hole, if a file was recycled and what it had held before was zeros in the
+    /// right place.
+    #[test]
+    fn what_a_recycled_file_held_before_is_no_hole() {
+        let mut log = record(RECYCLABLE_FULL, 7, 100, 1);
+        log.extend(record(RECYCLABLE_FULL, 3, 50, 2));
+        log.extend([0; 200]);
+        assert_eq!(hole(&log), None, "it ends at the record of another life");
+        let mut log = record(RECYCLABLE_FULL, 7, 100, 1);
+        // The middle of a former record.
+        log.resize(BLOCK_BYTES, 0);
+        log.extend(record(RECYCLABLE_FULL, 3, 50, 2));
+        assert_eq!(hole(&log), None, "RocksDB goes on with a block of another life, and ends there");
+        log.truncate(BLOCK_BYTES);
+        log.extend(record(RECYCLABLE_FULL, 7, 50, 2));
+        assert_eq!(hole(&log), Some(111));
+    }
+
+    #[test]
+    fn the_number_is_that_of_the_name() {
+        assert_eq!(number(Path::new("/d/db/000007.log")), Some(7));
+        assert_eq!(number(Path::new("/d/db/x.log")), None);
+    }
 }

@@ -244,6 +244,9 @@ impl Database {
     pub(super) fn sync_left_logs(&self) -> Result<(), StorageError> {
         // Held until all are synced: whoever finds none left relies on that.
         let mut left = self.left_logs.lock();
+        if left.is_empty() {
+            return Ok(());
+        }
         for path in left.drain(..) {
             self.file(Operation::Sync, &path, || match File::open(&path).and_then(|log| log.sync_data()) {
                 // What it held is in files.
@@ -251,7 +254,9 @@ impl Database {
                 outcome => outcome,
             })?;
         }
-        Ok(())
+        // RocksDB syncs the names when it makes a log, but the process may have died before.
+        let folder = self.dir.join("db");
+        self.file(Operation::SyncLeftNames, &folder, || left_logs::sync_names(&folder))
     }
 
     /// Syncs of RocksDB's log so far.

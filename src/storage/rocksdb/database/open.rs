@@ -66,7 +66,7 @@ pub(in crate::storage::rocksdb) fn open(
     let db = Db::open(db_options, &path, (&FIXED, &small), (&numbered, &partition)).map_err(rocks_error)?;
 
     budget.set(options.write_buffer_bytes);
-    check_format(dir, &db)?;
+    check_format(dir, &db, || left_logs::sync(&path, &left_logs))?;
     if !links_work(dir, &path) {
         // A growing table could not be handed over.
         options.tables_max = 0;
@@ -175,10 +175,12 @@ fn partition_families(dir: &Path, names: &[String]) -> Result<Vec<(u32, String)>
     Ok(numbered)
 }
 
-fn check_format(dir: &Path, db: &Db) -> Result<(), OpenError> {
+/// `settle` brings what earlier processes left to the disk, before a note follows it.
+fn check_format(dir: &Path, db: &Db, settle: impl Fn() -> io::Result<()>) -> Result<(), OpenError> {
     let cf = db.fixed(DEFAULT);
     let found = db.get(cf, FORMAT_KEY, &ReadOptions::new(true, None)).map_err(|error| OpenError::rocks(dir, &error))?;
-    let Some(found) = found else { return note_format(dir, db) };
+    let note = || settle().map_err(|error| OpenError::io(dir, &error)).and_then(|()| note_format(dir, db));
+    let Some(found) = found else { return note() };
     let Ok(found) = <[u8; 4]>::try_from(&*found) else {
         return Err(OpenError::damaged(dir, "unreadable format version"));
     };
@@ -188,7 +190,7 @@ fn check_format(dir: &Path, db: &Db) -> Result<(), OpenError> {
             Err(OpenError::NewerFormat { dir: dir.into(), found, known: FORMAT_VERSION })
         }
         // What this version adds, an older one would not see.
-        _ => note_format(dir, db),
+        _ => note(),
     }
 }
 
