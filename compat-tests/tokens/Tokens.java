@@ -205,9 +205,9 @@ public class Tokens {
         return "expires in " + about(at - now);
     }
 
-    /** To a tenth of a minute, and a busy machine. */
+    /** To the minute, of which a busy machine may take the larger part. */
     static String about(long ms) {
-        return Math.round(ms / 6000.0) / 10.0 + " min";
+        return Math.floorDiv(ms + 40_000, 60_000) + " min";
     }
 
     static Object described(Admin admin, List<KafkaPrincipal> owners) throws Exception {
