@@ -107,8 +107,11 @@ impl LogReader {
                 }
                 read => read?,
             };
-            found.fill = self.ahead(find, &read, bytes);
             let is_over = located.next.is_none() || (read.bytes == 0 && !self.is_located(from, upto));
+            if is_over {
+                // Not before: the next read would wait for a fill that nobody runs.
+                found.fill = self.ahead(find, &read, bytes);
+            }
             found.add(read);
             if is_over {
                 break;
