@@ -394,7 +394,7 @@ def like_before(quiet, now):
 @case("14 ten thousand idle connections", peak=64)
 def idle(host):
     """Four in five descriptors are the broker's bound on connections, and the rows before hold some."""
-    count = min(500 if QUICK else 10_000, raise_descriptors() // 5 * 4 - 200)
+    count = min(500 if QUICK else 10_000, raise_descriptors() // 10 * 7 - 200)
     quiet = latency(host, 1 if QUICK else 3)
     with contextlib.ExitStack() as stack:
         # What the allocator and the kernel hold once is not a connection's.

@@ -146,7 +146,7 @@ pub struct Config {
     pub socket_request_max_bytes: u32,
     /// `None`: connections are never closed for being idle.
     pub connections_max_idle_ms: Option<i64>,
-    /// `max.connections`, but at most four fifths of the file descriptors this process may open (our choice).
+    /// `max.connections`, but at most seven tenths of the file descriptors this process may open (our choice).
     pub max_connections: usize,
     pub max_connections_per_ip: i32,
     /// `max.connection.creation.rate`, and each listener's own.
@@ -460,7 +460,7 @@ fn replication_factor(reader: &Reader<'_>) -> Result<i16, ConfigError> {
 
 fn max_connections(reader: &Reader<'_>, machine: &Machine) -> usize {
     let descriptors = usize::try_from(machine.file_descriptors).unwrap_or(usize::MAX);
-    reader.size("max.connections").min(descriptors / 5 * 4)
+    reader.size("max.connections").min(descriptors / 10 * 7)
 }
 
 fn queued_max_request_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
@@ -618,7 +618,7 @@ mod tests {
     #[test]
     fn bounds_follow_the_machine_where_nothing_is_set() {
         let open = config(&[]);
-        assert_eq!(open.max_connections, 800);
+        assert_eq!(open.max_connections, 700);
         assert_eq!((open.queued_max_request_bytes, open.reply_bytes), (256 << 20, 128 << 20));
         assert_eq!(open.page_cache_bytes, None);
         let set = config(&[("max.connections", "10"), ("queued.max.request.bytes", "200000000")]);

@@ -31,6 +31,7 @@ use super::sessions::FIRST_EPOCH;
 use super::view::PartitionView;
 use crate::log::reading::find::{Find, Found, Span};
 use crate::task;
+use crate::types::limits::REPLY_RECORD_BYTES_MAX;
 use crate::types::{BrokerEpoch, LeaderEpoch, Offset, TopicId};
 
 /// How long positions without data wait for some to ride with. Source: ours; Kafka lets them wait for the fetch's end.
@@ -107,7 +108,7 @@ impl Limits {
     fn of(ask: &FetchAsk) -> Self {
         let bytes = |bytes| usize::try_from(bytes).unwrap_or(0);
         let max_wait = Duration::from_millis(u64::try_from(ask.max_wait_ms).unwrap_or(0));
-        Self { max_bytes: bytes(ask.max_bytes), min_bytes: bytes(ask.min_bytes), max_wait }
+        Self { max_bytes: bytes(ask.max_bytes).min(REPLY_RECORD_BYTES_MAX), min_bytes: bytes(ask.min_bytes), max_wait }
     }
 }
 

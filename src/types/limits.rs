@@ -119,3 +119,6 @@ pub const PARTITIONS_PER_REQUEST_MAX: i64 = 10_000;
 
 const _: () = assert!(FRAME_FIRST_STEP_BYTES <= CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(REQUEST_HEADER_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX);
+
+/// Most bytes of records in one answer, whatever is asked for: the length of a frame is 31 bits.
+pub const REPLY_RECORD_BYTES_MAX: usize = 1 << 30;

@@ -60,7 +60,7 @@ use crate::replica::sessions::{FetchKey, SessionError, TopicRef, Use, Wanted};
 use crate::replica::wait::{FetchWaiter, WaitGuard};
 use crate::security::quota::limits::Kind;
 use crate::types::acl::{Operation, ResourceType};
-use crate::types::limits::CONTROL_FRAME_BYTES_MAX;
+use crate::types::limits::{CONTROL_FRAME_BYTES_MAX, REPLY_RECORD_BYTES_MAX};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 use crate::wire::codec;
 
@@ -120,6 +120,7 @@ async fn answer(ctx: RequestContext, request: FetchRequest) -> Outcome {
     // More than its quota's windows hold would be refused for ever.
     let at_once_max = ctx.at_once_max(Kind::Fetch);
     let max_bytes = (request.max_bytes.max(0) as usize).min(config.fetch_max_bytes as usize).min(at_once_max);
+    let max_bytes = max_bytes.min(REPLY_RECORD_BYTES_MAX);
     let limits = Limits {
         max_bytes,
         held_max: max_bytes,

@@ -6,7 +6,6 @@
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -96,11 +95,6 @@ impl Reader<'_> {
     pub(super) fn locate(&self, family: Family, span: &Span) -> Located {
         let mut found = Located { end: span.from, ..Located::default() };
         let state = self.families.state(family);
-        // What replies hold beyond their owners must not use up the descriptors.
-        let options = self.database.options();
-        if self.database.open_tables().load(Ordering::Relaxed) > options.tables_max + 2 * options.cached_tables_max {
-            return found;
-        }
         // What is gone below the start, a scan passes over.
         while found.end < span.upto && found.end >= state.start() {
             let Some(table) = self.table_at(&state, &state.tables().list(), found.end) else { break };

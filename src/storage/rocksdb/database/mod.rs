@@ -13,6 +13,7 @@ mod left_logs;
 mod names;
 mod open;
 mod open_error;
+mod open_tables;
 mod options;
 mod raw;
 mod space;
@@ -23,7 +24,7 @@ use std::hash::Hash;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rocksdb::Options;
@@ -39,6 +40,7 @@ pub(super) use self::names::{family_name, sync_names};
 pub(super) use self::open::FORMAT_KEY;
 pub(super) use self::open::open;
 pub(crate) use self::open_error::OpenError;
+pub(super) use self::open_tables::OpenTables;
 use self::options::WAL_PER_BUDGET;
 pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
 pub(super) use self::raw::{Batch, Cf, Db, Iter, ReadOptions, RocksError, SortedFile, write_out};
@@ -64,7 +66,7 @@ pub(super) struct Database {
     /// Syncs of RocksDB's log so far.
     syncs: AtomicU64,
     /// Growing tables that anybody holds, and so files that are open.
-    open_tables: Arc<AtomicUsize>,
+    open_tables: Arc<OpenTables>,
     _lock: File,
 }
 
@@ -101,12 +103,12 @@ impl Database {
                 #[cfg(test)]
                 Arc::clone(&opened.options.faults),
             ),
+            open_tables: Arc::new(OpenTables::new(opened.options.lent_tables_max)),
             options: opened.options,
             jobs: Jobs::default(),
             table_jobs: Jobs::default(),
             left_logs: Mutex::new(opened.left_logs),
             syncs: AtomicU64::new(0),
-            open_tables: Arc::default(),
             _lock: opened.lock,
         }
     }
@@ -168,8 +170,8 @@ impl Database {
         &self.jobs
     }
 
-    /// How many growing tables anybody holds.
-    pub(super) fn open_tables(&self) -> &Arc<AtomicUsize> {
+    /// The growing tables that anybody holds.
+    pub(super) fn open_tables(&self) -> &Arc<OpenTables> {
         &self.open_tables
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct DirectoryOptions {
     pub(crate) cached_bytes: Option<u64>,
     /// How many tables these may be: each holds a descriptor.
     pub(crate) cached_tables_max: usize,
+    /// How many tables replies may hold at once: each holds a descriptor, and its space on the disk once it is deleted.
+    pub(crate) lent_tables_max: usize,
     /// Batches are refused while the file system has less left than this, so that deleting always works.
     /// [`RESERVE_BY_DISK`]: a twentieth of the file system, at most 1 GiB.
     pub(crate) disk_reserve_bytes: u64,
@@ -66,7 +68,8 @@ impl Default for DirectoryOptions {
             tables_max: 256,
             tables_bytes_max: 1 << 30,
             cached_bytes: Some(512 << 20),
-            cached_tables_max: 1024,
+            cached_tables_max: 256,
+            lent_tables_max: 128,
             disk_reserve_bytes: RESERVE_BY_DISK,
             #[cfg(test)]
             faults: std::sync::Arc::default(),
@@ -89,7 +92,9 @@ impl DirectoryOptions {
         self.tables_bytes_max = self.tables_bytes_max.min(share(16) as u64);
         let tables_max = usize::try_from(descriptors / 16).unwrap_or(usize::MAX);
         self.tables_max = self.tables_max.min(tables_max);
-        self.cached_tables_max = self.cached_tables_max.min(tables_max);
+        self.cached_tables_max = self.cached_tables_max.min(tables_max / 2);
+        let of_disk = usize::try_from(disk_bytes / 32 / self.table_bytes.max(1)).unwrap_or(usize::MAX);
+        self.lent_tables_max = self.lent_tables_max.min(tables_max / 2).min(of_disk.max(8));
         if self.disk_reserve_bytes == RESERVE_BY_DISK {
             self.disk_reserve_bytes = (disk_bytes / 20).min(1 << 30);
         }

@@ -39,9 +39,11 @@ impl Checks {
     /// Something of the first `blocks` is about to come from the disk.
     pub(super) fn forget(&self, blocks: usize) {
         let mut checked = self.checked.lock();
-        checked.upto = blocks;
+        // Whoever counted earlier may come later.
+        checked.upto = checked.upto.max(blocks);
+        let words = checked.upto.div_ceil(BITS);
         checked.bits.clear();
-        checked.bits.resize(blocks.div_ceil(BITS), 0);
+        checked.bits.resize(words, 0);
         self.is_suspect.store(true, Ordering::Release);
     }
 

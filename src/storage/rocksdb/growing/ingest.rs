@@ -130,7 +130,7 @@ impl Growing {
 
     /// Body of the page cache's thread.
     pub(in crate::storage::rocksdb) fn run_page_cache(&self) {
-        self.page_cache.run(self.database.options());
+        self.page_cache.run(self.database.options(), self.database.open_tables());
     }
 
     /// Ends the threads after the table at hand; the next start finds the others.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::table::{GrowingTable, Stretch};
-use crate::storage::rocksdb::database::DirectoryOptions;
+use crate::storage::rocksdb::database::{DirectoryOptions, OpenTables};
 
 /// A thread looks after so many bytes of a table at once.
 pub(in crate::storage::rocksdb) const STRETCH_BYTES: u64 = 2 << 20;
@@ -197,14 +197,15 @@ impl PageCache {
     }
 
     /// Body of the thread.
-    pub(in crate::storage::rocksdb) fn run(&self, options: &DirectoryOptions) {
+    pub(in crate::storage::rocksdb) fn run(&self, options: &DirectoryOptions, open: &OpenTables) {
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut checking = Checking::default();
         loop {
             match self.take(look_at) {
-                Next::End => return,
+                Next::End => return open.close_all(),
                 Next::Look => {
                     self.forget_deleted();
+                    open.close_all();
                     self.check_some(&mut checking, CHECKED_BYTES);
                     look_at = Instant::now() + LOOK_EVERY;
                 }
@@ -244,7 +245,8 @@ impl PageCache {
             Ok(None) => *checking = Checking { table: Weak::new(), address: Arc::as_ptr(&table).addr(), block: 0 },
             Err(error) => {
                 error!(%error, "a table is not what was written; its partition cannot be read from there on");
-                checking.block += 1;
+                // Nothing behind it is sent, so nothing behind it is looked at.
+                *checking = Checking { table: Weak::new(), address: Arc::as_ptr(&table).addr(), block: 0 };
             }
         }
     }

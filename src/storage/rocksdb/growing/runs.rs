@@ -8,6 +8,7 @@ use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use rustix::io::ReadWriteFlags;
@@ -30,6 +31,9 @@ impl GrowingTable {
     /// Adds to `found` the batches of the span that this table has and that follow it. Answers whether more may be
     /// found behind this table. The span must begin in this table.
     pub(in crate::storage::rocksdb) fn locate(self: &Arc<Self>, span: &Span, found: &mut Located) -> bool {
+        if self.is_opaque.load(Ordering::Relaxed) {
+            return false;
+        }
         let blocks = self.blocks.read();
         let first = blocks.partition_point(|block| last_offset(block) < found.end);
         let sound = blocks.len().min(self.checks.damaged());
@@ -48,11 +52,12 @@ impl GrowingTable {
         let ends_here = next == blocks.len();
         if next > first
             && let Ok(batch) = u32::try_from(first)
+            && let Some(lent) = Lent::of(self)
         {
             found.end = last_offset(&blocks[next - 1]) + 1;
             found.bytes += bytes;
             let at = RunAt { batch, sent: 0, left: bytes };
-            found.runs.push(FileRun::new(Arc::clone(self) as Arc<dyn BatchFile>, at));
+            found.runs.push(FileRun::new(Arc::new(lent), at));
             return ends_here && !found.is_all;
         }
         false
@@ -93,11 +98,24 @@ impl GrowingTable {
         Ok(read)
     }
 
+    /// Before a part is read that may have left the page cache: if its first or its last byte has, something comes from
+    /// the disk, and the kernel may bring more with it than was asked for.
+    pub(super) fn note_cold(&self, from: u64, length: u64) {
+        let is_here = |at: u64| self.read_cached(at, &mut [0]).is_some();
+        if length > 0 && !(is_here(from) && is_here(from + length - 1)) {
+            self.checks.forget(self.block_count());
+        }
+    }
+
     /// Copies what the page cache has, without waiting for the disk; `None`: nothing at all.
     fn read_cached(&self, from: u64, buffer: &mut [u8]) -> Option<usize> {
         loop {
             match rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(buffer)], from, ReadWriteFlags::NOWAIT) {
                 Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                    self.is_opaque.store(true, Ordering::Relaxed);
+                    return None;
+                }
                 Ok(0) | Err(_) => return None,
                 Ok(read) => return Some(read),
             }
@@ -141,7 +159,9 @@ impl GrowingTable {
     /// # Errors
     /// One of them is not what was written.
     pub(super) fn check_cached(&self, first: usize, bytes: u64) -> io::Result<Option<usize>> {
-        let some = self.some_blocks(first, bytes);
+        let mut some = self.some_blocks(first, bytes);
+        // Behind what is damaged nothing is sent, and its line has been written.
+        some.truncate(self.checks.damaged().saturating_sub(first));
         let (Some(begin), Some(end)) = (some.first(), some.last()) else { return Ok(None) };
         let length = end.end() - begin.start;
         if length > CHECKED_AT_ONCE_MAX {
@@ -171,6 +191,57 @@ impl GrowingTable {
         self.checks.note_damaged(number);
         let (offset, path) = (last_offset(block), self.path());
         io::Error::other(format!("checksum mismatch at offset {offset} in {path:?}"))
+    }
+}
+
+/// A table that a reply holds a place in.
+#[derive(Debug)]
+struct Lent(Option<Arc<GrowingTable>>);
+
+impl Lent {
+    /// `None`: replies hold as many tables as they may.
+    fn of(table: &Arc<GrowingTable>) -> Option<Self> {
+        if let Some(open) = table.counted_in() {
+            if table.lendings.load(Ordering::Relaxed) == 0 && !open.may_lend() {
+                return None;
+            }
+            if table.lendings.fetch_add(1, Ordering::Relaxed) == 0 {
+                open.lent();
+            }
+        }
+        Some(Self(Some(Arc::clone(table))))
+    }
+
+    fn table(&self) -> &GrowingTable {
+        self.0.as_ref().expect("held until it is dropped")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Some(table) = self.0.take() else { return };
+        let Some(open) = table.counted_in().cloned() else { return };
+        if table.lendings.fetch_sub(1, Ordering::Relaxed) == 1 {
+            open.given_back();
+        }
+        // Of a file whose name is gone the last to close it waits for the disk, which a worker must not.
+        if Arc::strong_count(&table) == 1 {
+            open.close_later(table);
+        }
+    }
+}
+
+impl BatchFile for Lent {
+    fn copy(&self, at: RunAt, buffer: &mut [u8], parts: &mut Vec<Range<usize>>) -> Result<(), Cold> {
+        self.table().copy(at, buffer, parts)
+    }
+
+    fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
+        self.table().bring_in(at)
+    }
+
+    fn advanced(&self, at: RunAt, bytes: usize) -> RunAt {
+        self.table().advanced(at, bytes)
     }
 }
 
@@ -204,7 +275,14 @@ impl BatchFile for GrowingTable {
 
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
         let first = at.batch as usize;
-        let some = self.some_blocks(first, READ_BYTES_MAX);
+        let mut some = self.some_blocks(first, READ_BYTES_MAX);
+        // What lies behind the run is nobody's business here, sound or not.
+        let mut wanted = at.left + at.sent as usize;
+        some.retain(|block| {
+            let is_wanted = wanted > 0;
+            wanted = wanted.saturating_sub(block.value_bytes as usize);
+            is_wanted
+        });
         let brought = if some.len() == 1 && some[0].block_bytes() > READ_BYTES_MAX {
             self.read_sound_large(first, &some[0], at.sent).map(|piece| vec![piece])
         } else {
@@ -220,7 +298,7 @@ impl BatchFile for GrowingTable {
             })
         };
         let mut left = at.left;
-        let mut brought = brought.inspect_err(|_| self.checks.note_damaged(first))?;
+        let mut brought = brought?;
         brought.iter_mut().for_each(|piece| {
             piece.truncate(left);
             left -= piece.len();
@@ -252,6 +330,7 @@ mod tests {
 
     use super::super::table::Header;
     use super::*;
+    use crate::storage::rocksdb::database::OpenTables;
     use crate::types::place::Place;
     use crate::types::{Offset, PartitionIndex, TopicId};
 
@@ -374,9 +453,33 @@ mod tests {
             let error = error.to_string();
             assert!(error.contains("checksum mismatch at offset 19"), "{error}");
             let (found, goes_on) = locate(&table, 0, 30, usize::MAX);
-            assert!(found.bytes <= sizes[0] && !goes_on && !found.is_all);
+            assert!(found.bytes == sizes[0] && !goes_on && !found.is_all, "what lies before it can be had");
             table.file.write_all_at(&byte, place).expect("as it was");
         }
+    }
+
+    /// Clients that read nothing hold no more of the disk and its descriptors than this.
+    #[test]
+    fn replies_hold_a_bounded_number_of_tables() {
+        let dirs = [tempfile::tempdir().expect("tempdir"), tempfile::tempdir().expect("tempdir")];
+        let [(one, _), (other, _)] = [0, 1].map(|at| table(dirs[at].path(), &[100, 100]));
+        let open = Arc::new(OpenTables::new(1));
+        one.count_in(&open);
+        other.count_in(&open);
+        let held = locate(&one, 0, 20, usize::MAX).0.runs;
+        assert_eq!((held.len(), locate(&one, 0, 20, 100).0.runs.len()), (1, 1), "it is lent already");
+        let (found, goes_on) = locate(&other, 0, 20, usize::MAX);
+        assert!(
+            found.runs.is_empty() && found.end == Offset(0) && !goes_on && !found.is_all,
+            "to be read in another way"
+        );
+        let weak = Arc::downgrade(&one);
+        drop(one);
+        drop(held);
+        assert_eq!(locate(&other, 0, 20, usize::MAX).0.runs.len(), 1);
+        assert_eq!(weak.strong_count(), 1, "a file that was deleted is not closed by who sends");
+        open.close_all();
+        assert_eq!(weak.strong_count(), 0);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tracing::debug;
 
 use super::checks::Checks;
 use super::layout::{self, BlockAt, Frame};
-use crate::storage::rocksdb::database::write_out;
+use crate::storage::rocksdb::database::{OpenTables, write_out};
 use crate::storage::{VisitBatch, Visited, keys};
 use crate::types::{Offset, PartitionIndex, TopicId};
 
@@ -104,13 +104,17 @@ pub(in crate::storage::rocksdb) struct GrowingTable {
     /// Most of it has.
     pre_synced: AtomicBool,
     pre_sync_wanted: AtomicBool,
-    counted_in: OnceLock<Arc<AtomicUsize>>,
+    /// Places in it that replies hold.
+    pub(super) lendings: AtomicUsize,
+    /// The file system cannot say what the page cache has, so nothing is lent from here.
+    pub(super) is_opaque: AtomicBool,
+    counted_in: OnceLock<Arc<OpenTables>>,
 }
 
 impl Drop for GrowingTable {
     fn drop(&mut self) {
         if let Some(open) = self.counted_in.get() {
-            open.fetch_sub(1, Ordering::Relaxed);
+            open.closed();
         }
     }
 }
@@ -184,15 +188,22 @@ impl GrowingTable {
             synced: AtomicBool::new(false),
             pre_synced: AtomicBool::new(false),
             pre_sync_wanted: AtomicBool::new(false),
+            lendings: AtomicUsize::new(0),
+            is_opaque: AtomicBool::new(false),
             counted_in: OnceLock::new(),
         }
     }
 
     /// Counts it, for as long as anybody holds it.
-    pub(in crate::storage::rocksdb) fn count_in(&self, open: &Arc<AtomicUsize>) {
+    pub(in crate::storage::rocksdb) fn count_in(&self, open: &Arc<OpenTables>) {
         if self.counted_in.set(Arc::clone(open)).is_ok() {
-            open.fetch_add(1, Ordering::Relaxed);
+            open.opened();
         }
+    }
+
+    /// Where it is counted, if it is.
+    pub(super) fn counted_in(&self) -> Option<&Arc<OpenTables>> {
+        self.counted_in.get()
     }
 
     pub(in crate::storage::rocksdb) fn path(&self) -> &Path {
@@ -404,6 +415,7 @@ impl GrowingTable {
             let some = self.some_blocks(next, wanted.min(READ_BYTES_MAX).max(ahead_bytes));
             let (Some(first), Some(last)) = (some.first(), some.last()) else { return Ok(ControlFlow::Continue(())) };
             let length = last.end() - first.start;
+            self.note_cold(first.start, length);
             let buffer = self.read(first.start, length)?;
             for block in &some {
                 let bytes = &buffer[within(first, block.start)..within(first, block.end())];
