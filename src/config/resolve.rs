@@ -175,7 +175,8 @@ pub struct Config {
     pub rocksdb_write_buffer_bytes: usize,
     /// `klamm.table.piece.bytes`.
     pub table_piece_bytes: usize,
-    /// `klamm.page.cache.bytes`; where that is −1 half of a container's memory. `None`: what the kernel keeps.
+    /// `klamm.page.cache.bytes`; where that is −1 half of a container's memory, and an eighth of a virtual machine's
+    /// whose host takes free pages back. `None`: what the kernel keeps.
     pub page_cache_bytes: Option<u64>,
     /// `klamm.disk.reserve.bytes`; `None`: 5 % of the disk, at most 1 GiB.
     pub disk_reserve_bytes: Option<u64>,
@@ -478,7 +479,13 @@ fn reply_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
 
 fn page_cache_bytes(reader: &Reader<'_>, machine: &Machine) -> Option<u64> {
     let set = u64::try_from(reader.long("klamm.page.cache.bytes")).ok();
-    set.or(machine.memory_is_limited.then_some(machine.memory_bytes / 2))
+    let by_machine = match (machine.reports_free_pages, machine.memory_is_limited) {
+        // What is kept grows by one page for each sixteen that are written, and up to here.
+        (true, _) => Some(machine.memory_bytes / 8),
+        (false, true) => Some(machine.memory_bytes / 2),
+        (false, false) => None,
+    };
+    set.or(by_machine)
 }
 
 fn per_ip_overrides(reader: &Reader<'_>) -> Result<BTreeMap<String, i32>, ConfigError> {
@@ -610,6 +617,8 @@ mod tests {
         };
         assert_eq!(bytes(&[], &Machine::for_test()), None);
         assert_eq!(bytes(&[], &contained), Some(512 << 20));
+        let reports = Machine { reports_free_pages: true, ..contained.clone() };
+        assert_eq!(bytes(&[], &reports), Some(128 << 20));
         for machine in [Machine::for_test(), contained] {
             assert_eq!(bytes(&[("klamm.page.cache.bytes", "7")], &machine), Some(7));
         }
