@@ -24,7 +24,7 @@ import time
 from clients import secure
 from kit.broker import Kafka, Klamm
 from kit.wire import Client, string
-from perf.__main__ import GIB, Load, Size, Table, settle, topic
+from perf.__main__ import GIB, NO_PAUSE, Load, Size, Table, settle, topic
 
 CONNECTS = 1000
 AT_ONCE = 8
@@ -51,7 +51,7 @@ class OverTls(Load):
 
     def consume(self, broker, topic, count, group):
         out = self.run("-G", group, "-t", topic, "-b", of_way(broker).bootstrap, "-o", "beginning", "-c", count,
-                       "-X", "auto.offset.reset=earliest", "-X", "fetch.queue.backoff.ms=10", *self.config(broker), "-q")  # fmt: skip
+                       "-X", "auto.offset.reset=earliest", *NO_PAUSE, *self.config(broker), "-q")  # fmt: skip
         if str(count) not in out:
             raise RuntimeError(out[-500:])
 

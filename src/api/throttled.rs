@@ -1,22 +1,5 @@
 //! Answers that tell how long their connection is not read, and those that have no place for it.
 
-use kafka_protocol::messages::{
-    AddOffsetsToTxnResponse, AddPartitionsToTxnResponse, AllocateProducerIdsResponse, AlterClientQuotasResponse,
-    AlterConfigsResponse, AlterPartitionReassignmentsResponse, AlterPartitionResponse,
-    AlterUserScramCredentialsResponse, ApiVersionsResponse, CreateAclsResponse, CreateDelegationTokenResponse,
-    CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
-    DeleteTopicsResponse, DescribeAclsResponse, DescribeClientQuotasResponse, DescribeClusterResponse,
-    DescribeConfigsResponse, DescribeDelegationTokenResponse, DescribeGroupsResponse, DescribeLogDirsResponse,
-    DescribeProducersResponse, DescribeTopicPartitionsResponse, DescribeTransactionsResponse,
-    DescribeUserScramCredentialsResponse, ElectLeadersResponse, EndTxnResponse, ExpireDelegationTokenResponse,
-    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
-    JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse, ListOffsetsResponse,
-    ListPartitionReassignmentsResponse, ListTransactionsResponse, MetadataResponse, OffsetCommitResponse,
-    OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse, RenewDelegationTokenResponse,
-    SaslAuthenticateResponse, SaslHandshakeResponse, SyncGroupResponse, TxnOffsetCommitResponse,
-    UpdateFeaturesResponse, WriteTxnMarkersResponse,
-};
-
 /// A response that may say so.
 pub(crate) trait Throttled {
     /// Milliseconds; `None`: it has no place for it. Versions without one leave it out.
@@ -24,8 +7,8 @@ pub(crate) trait Throttled {
 }
 
 macro_rules! told {
-    ($($response:ty),* $(,)?) => {
-        $(impl Throttled for $response {
+    ($($response:ident),* $(,)?) => {
+        $(impl Throttled for kafka_protocol::messages::$response {
             fn throttle_time_ms(&mut self) -> Option<&mut i32> {
                 Some(&mut self.throttle_time_ms)
             }
@@ -34,8 +17,8 @@ macro_rules! told {
 }
 
 macro_rules! untold {
-    ($($response:ty),* $(,)?) => {
-        $(impl Throttled for $response {
+    ($($response:ident),* $(,)?) => {
+        $(impl Throttled for kafka_protocol::messages::$response {
             fn throttle_time_ms(&mut self) -> Option<&mut i32> {
                 None
             }

@@ -1,6 +1,7 @@
 //! What brokers ask of each other, and clients of a broker, under an authorizer. Every key that a client may send
 //! stands in `compat-tests/authorization`, beside what Apache Kafka answers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -65,12 +66,7 @@ async fn a_transactional_batch_needs_its_id_whatever_the_request_says() {
     let mut client = WireClient::connect(&broker).await;
     create(&mut client, "t").await;
     broker.stop().await;
-    let acls = r#"{"version":1,"acls":[{"principal":"User:*","permissionType":"Allow","operation":"All","host":"*"}]}"#;
-    while_down(dir.path(), async |tree| {
-        ensure_path(tree, "/kafka-acl/Topic").await.unwrap();
-        tree.create("/kafka-acl/Topic/t", acls.into(), CreateMode::Persistent).await.unwrap();
-    })
-    .await;
+    with_acl(dir.path(), "t", "Allow", "All").await;
     let broker = start_with(dir.path(), &[AUTHORIZER]).await;
     let mut client = WireClient::connect(&broker).await;
     let mut batch = BatchBuilder::new().producer(ProducerId(1), ProducerEpoch(0), 0).transactional();
@@ -83,6 +79,18 @@ async fn a_transactional_batch_needs_its_id_whatever_the_request_says() {
         assert_eq!(code_of(&mut client, &request).await, TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "{id:?}");
     }
     broker.stop().await;
+}
+
+/// Gives a topic of a broker that is down one ACL, for everybody.
+async fn with_acl(dir: &Path, topic: &str, permission: &str, operation: &str) {
+    let acl =
+        format!(r#"{{"principal":"User:*","permissionType":"{permission}","operation":"{operation}","host":"*"}}"#);
+    while_down(dir, async |tree| {
+        ensure_path(tree, "/kafka-acl/Topic").await.unwrap();
+        let data = format!(r#"{{"version":1,"acls":[{acl}]}}"#);
+        tree.create(&format!("/kafka-acl/Topic/{topic}"), data.into(), CreateMode::Persistent).await.unwrap();
+    })
+    .await;
 }
 
 async fn code_of(client: &mut WireClient, request: &ProduceRequest) -> i16 {
@@ -130,12 +138,7 @@ async fn a_partition_that_may_not_be_read_waits_with_the_others() {
         create(&mut client, name).await;
     }
     broker.stop().await;
-    let acls = r#"{"version":1,"acls":[{"principal":"User:*","permissionType":"Deny","operation":"Read","host":"*"}]}"#;
-    while_down(dir.path(), async |tree| {
-        ensure_path(tree, "/kafka-acl/Topic").await.unwrap();
-        tree.create("/kafka-acl/Topic/u", acls.into(), CreateMode::Persistent).await.unwrap();
-    })
-    .await;
+    with_acl(dir.path(), "u", "Deny", "Read").await;
 
     let broker = start_with(dir.path(), &[AUTHORIZER, "allow.everyone.if.no.acl.found=true"]).await;
     let mut client = WireClient::connect(&broker).await;

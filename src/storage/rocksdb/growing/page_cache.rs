@@ -240,14 +240,14 @@ impl PageCache {
     /// changed, readers would not notice: what is sent was checked when it was written, or when it came from the disk.
     fn check_some(&self, checking: &mut Checking, bytes: u64) {
         let Some(table) = checking.table.upgrade().or_else(|| self.table_behind(checking)) else { return };
-        match table.check_cached(checking.block, bytes) {
-            Ok(Some(next)) => checking.block = next,
-            Ok(None) => *checking = Checking { table: Weak::new(), address: Arc::as_ptr(&table).addr(), block: 0 },
-            Err(error) => {
-                error!(%error, "a table is not what was written; its partition cannot be read from there on");
-                // Nothing behind it is sent, so nothing behind it is looked at.
-                *checking = Checking { table: Weak::new(), address: Arc::as_ptr(&table).addr(), block: 0 };
-            }
+        let next = table.check_cached(checking.block, bytes).unwrap_or_else(|error| {
+            error!(%error, "a table is not what was written; its partition cannot be read from there on");
+            // Nothing behind it is sent, so nothing behind it is looked at.
+            None
+        });
+        match next {
+            Some(next) => checking.block = next,
+            None => *checking = Checking { table: Weak::new(), address: Arc::as_ptr(&table).addr(), block: 0 },
         }
     }
 
