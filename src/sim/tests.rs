@@ -49,6 +49,14 @@ fn no_seed_breaks_a_promise() {
     eprintln!("{} seeds, {acked} records acknowledged by all", seeds.count());
 }
 
+/// Seeds that found what others did not.
+#[test]
+fn seeds_that_failed_once_do_not_fail_again() {
+    for seed in [70126] {
+        succeed(seed);
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [3, 4] {

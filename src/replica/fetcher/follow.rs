@@ -88,7 +88,8 @@ impl Follow {
     /// What is wanted of the partition, if it is to be fetched now.
     pub(super) fn ask(&mut self, now: Instant, max_bytes: i32) -> Option<PartitionAsk> {
         match self.next {
-            Next::Wait(until) if until <= now => self.next = Next::Fetch,
+            // Meanwhile the log may have been opened anew, without what was queued when it was followed first.
+            Next::Wait(until) if until <= now => self.changed(),
             Next::Fetch => {}
             Next::Cut(_) | Next::FindRange | Next::Wait(_) | Next::Failed => return None,
         }
@@ -247,5 +248,28 @@ impl Follow {
             // It has changed meanwhile, or knows nothing yet of an epoch that this log has.
             self.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::testing::{append, led, role, take};
+
+    /// What was queued when the partition was followed first may be refused later, and its epoch with it. A follower
+    /// that went on to name that epoch was told for ever to cut what was not there.
+    #[tokio::test]
+    async fn the_epoch_that_a_log_ends_with_is_looked_at_again_after_a_pause() {
+        let (partition, _faults) = led(LeaderEpoch(3));
+        append(&partition, 1);
+        take(&partition, role(2, 4));
+        let mut follow = Follow::new(Arc::clone(&partition), LeaderEpoch(4), Duration::from_secs(1));
+        let now = Instant::now();
+        assert_eq!(follow.ask(now, 1).and_then(|ask| ask.last_fetched_epoch), Some(LeaderEpoch(3)));
+        partition.truncate_to(Offset(0), 0).expect("as a log that is opened anew");
+        follow.parted(Cut::Diverging(LeaderEpoch(2), Offset(0)));
+        follow.cut(Ok(()));
+        let ask = follow.ask(now + Duration::from_secs(60), 1).expect("the pause is over");
+        assert_eq!((ask.fetch_offset, ask.last_fetched_epoch), (Offset(0), None));
     }
 }
