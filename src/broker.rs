@@ -19,6 +19,7 @@ mod links;
 mod lost_dir;
 mod meta;
 mod moved;
+mod over_zookeeper;
 mod parts;
 mod patience;
 mod refused;

@@ -75,8 +75,8 @@ const DOORS: &[Door] = &[
             "storage",
         ],
     ),
-    // A socket's bytes, and no word of what they say.
-    door("transport", &["types"], &["wire"]),
+    // A socket's bytes, and no word of what they say. A relay has tasks.
+    door("transport", &["types", "task"], &["wire"]),
     // No domain room: it knows an API by its header.
     door("net", BASE, &["api", "wire", "security", "transport"]),
     // The wire below, the seams of the rooms above: the far ends of what `cluster` and `replica` know as links.

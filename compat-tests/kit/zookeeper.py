@@ -35,7 +35,7 @@ class Server(Process):
 
     name = "zookeeper"
 
-    def __init__(self, folder, classpath=JAR, force_sync=False, host="127.0.0.1", wrap=list, options=()):
+    def __init__(self, folder, classpath=JAR, force_sync=False, host="127.0.0.1", wrap=list, options=(), settings=None):
         super().__init__(folder)
         self.port, self.host = free_port(), host
         # Makes the command that runs a command where the server shall run.
@@ -43,6 +43,8 @@ class Server(Process):
         self.classpath, self.force_sync = classpath, force_sync
         # Of the JVM, besides.
         self.options = options
+        # Of zoo.cfg, besides.
+        self.settings = settings or {}
         self.start()
 
     def command(self):
@@ -51,7 +53,7 @@ class Server(Process):
             "clientPortAddress": self.host, "admin.enableServer": "false", "4lw.commands.whitelist": "*",
             "maxClientCnxns": 0, "minSessionTimeout": 2 * TICK_MS, "maxSessionTimeout": 60_000,
         }  # fmt: skip
-        file = write_properties(self.folder / "zoo.cfg", settings)
+        file = write_properties(self.folder / "zoo.cfg", settings | self.settings)
         jvm = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         sync = f"-Dzookeeper.forceSync={'yes' if self.force_sync else 'no'}"
         main = "org.apache.zookeeper.server.ZooKeeperServerMain"

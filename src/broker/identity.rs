@@ -8,17 +8,16 @@ use uuid::Uuid;
 use super::dirs::{self, Dirs};
 use super::lost_dir;
 use super::moved;
+use super::over_zookeeper;
 use super::refused::{StartError, failed};
 use super::seams::Embedded;
 use crate::clock::SharedClock;
 use crate::cluster::control::{Endpoint, LiveBroker};
 use crate::cluster::epochs_before;
 use crate::cluster::registration::{self, OwnSessions, Registrar, SharedBrokerEpoch};
-use crate::cluster::znodes;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::coordination::SharedCoordination;
 use crate::coordination::embedded::EmbeddedCoordination;
-use crate::coordination::zookeeper::{Login, ZookeeperConfig, ZookeeperCoordination};
 use crate::task;
 use crate::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
@@ -41,24 +40,7 @@ pub(super) async fn coordinate(
         return Ok(embedded(opened.map_err(failed)?));
     };
     moved::refuse_embedded_tree(dirs, zookeeper).await?;
-    let connected = ZookeeperCoordination::connect(zookeeper_settings(zookeeper)).await;
-    connected.map(|store| Arc::new(store) as SharedCoordination).map_err(|error| {
-        StartError(format!("ZooKeeper at {}{} cannot be used: {error}", zookeeper.connect, zookeeper.chroot))
-    })
-}
-
-pub(super) fn zookeeper_settings(zookeeper: &config::ZookeeperConfig) -> ZookeeperConfig {
-    ZookeeperConfig {
-        session_timeout: millis(i64::from(zookeeper.session_timeout_ms)),
-        connection_timeout: millis(i64::from(zookeeper.connection_timeout_ms)),
-        max_in_flight: zookeeper.max_in_flight_requests,
-        login: zookeeper
-            .login
-            .as_ref()
-            .map(|login| Login { username: login.username.clone(), password: login.password.clone() }),
-        acls: zookeeper.set_acl.then_some(znodes::NODE_ACLS),
-        ..ZookeeperConfig::new(format!("{}{}", zookeeper.connect, zookeeper.chroot))
-    }
+    over_zookeeper::connect(zookeeper).await
 }
 
 pub(super) async fn identify(

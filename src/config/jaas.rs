@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::java_options::JavaOptions;
 use super::{ConfigError, Secret};
 
 /// Longest text that is read, in bytes.
@@ -67,14 +68,8 @@ impl JaasFile {
     ///
     /// # Errors
     /// The file cannot be read, or is malformed.
-    pub(crate) fn of_environment(environment: &[(String, String)]) -> Result<Option<Self>, ConfigError> {
-        let property = |name: &str| {
-            let options = environment.iter().filter(|(name, _)| name == "KAFKA_OPTS");
-            let mut words = options.flat_map(|(_, value)| value.split_whitespace());
-            words.find_map(|word| {
-                word.trim_matches(['"', '\'']).strip_prefix("-D")?.strip_prefix(name)?.strip_prefix('=')
-            })
-        };
+    pub(crate) fn of_options(options: &JavaOptions) -> Result<Option<Self>, ConfigError> {
+        let property = |name: &str| options.get(name);
         let Some(path) = property("java.security.auth.login.config") else { return Ok(None) };
         // Java takes a second `=` for "this file alone", and a URL as well.
         let path = path.trim_start_matches('=');

@@ -3,10 +3,11 @@
 //! - `setting` is what a row is; `broker`, `group` and `topic` hold the rows.
 //! - `sources` and `properties` read files, the environment and the command line; `precedence` decides who wins.
 //! - `names` tells a name's row; `reader` reads checked values, `listener_reader` as one listener has them.
-//! - [`Config`] (`resolve`, `listeners`, `tls`, `zookeeper`) is what a broker runs with; [`TopicConfig`] what one topic
-//!   has.
+//! - [`Config`] (`resolve`, `listeners`, `tls`, `zookeeper`, `zookeeper_tls`) is what a broker runs with;
+//!   [`TopicConfig`] what one topic has.
 //! - `loggers` are those whose level may change.
-//! - `sasl` says which mechanisms a listener offers, `jaas` reads the text that holds their keys.
+//! - `sasl` says which mechanisms a listener offers, `jaas` reads the text that holds their keys, `java_options` where
+//!   that lies.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
 //! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
@@ -20,6 +21,7 @@ pub mod describe;
 pub mod dynamic;
 mod group;
 pub(crate) mod jaas;
+mod java_options;
 mod kraft_mode;
 mod listener_reader;
 pub mod listeners;
@@ -44,6 +46,7 @@ pub mod tokens;
 pub mod topic;
 mod topic_rows;
 pub mod zookeeper;
+mod zookeeper_tls;
 
 pub use authorizer::AuthorizerConfig;
 pub use describe::{ConfigEntry, ConfigSource, Synonym};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::ConfigError;
 use super::broker;
 use super::jaas::JaasFile;
+use super::java_options::JavaOptions;
 use super::names::{
     OF_LISTENERS_AND_ALL, is_only_of_listeners, is_secret, may_be_of_listener, of_listener, own_row, row_of,
 };
@@ -28,6 +29,7 @@ pub struct Settings {
     dynamic_broker: BTreeMap<String, String>,
     /// Beside the settings: `java.security.auth.login.config`.
     jaas_file: Option<Arc<JaasFile>>,
+    java_options: Arc<JavaOptions>,
 }
 
 /// Without secrets.
@@ -73,12 +75,21 @@ impl Settings {
             ),
             dynamic_broker: keep(of_this_broker, |scope| scope != Scope::ReadOnly, |_| true),
             jaas_file: self.jaas_file.clone(),
+            java_options: Arc::clone(&self.java_options),
         }
     }
 
-    /// The same with a JAAS file.
-    pub(crate) fn with_jaas_file(self, file: Option<JaasFile>) -> Self {
-        Self { jaas_file: file.map(Arc::new), ..self }
+    /// The same with what a JVM would be started with.
+    ///
+    /// # Errors
+    /// The JAAS file cannot be read, or is malformed.
+    pub(crate) fn with_java_options(self, options: JavaOptions) -> Result<Self, ConfigError> {
+        let file = JaasFile::of_options(&options)?;
+        Ok(Self { jaas_file: file.map(Arc::new), java_options: Arc::new(options), ..self })
+    }
+
+    pub(crate) fn java_option(&self, name: &str) -> Option<&str> {
+        self.java_options.get(name)
     }
 
     pub(crate) fn jaas_file(&self) -> Option<&JaasFile> {

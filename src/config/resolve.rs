@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::ConfigError;
 use super::authorizer::{self, AuthorizerConfig};
 use super::broker;
-use super::jaas::JaasFile;
+use super::java_options::JavaOptions;
 use super::kraft_mode;
 use super::listeners::{self, HttpListener, Listener};
 use super::machine::Machine;
@@ -25,6 +25,7 @@ use super::tls::{self, TlsSettings};
 use super::tokens::{self, TokenConfig};
 use super::topic::{TopicConfig, TopicValues};
 use super::zookeeper::{ZookeeperConfig, zookeeper};
+use super::zookeeper_tls;
 use crate::types::BrokerId;
 
 /// What a broker runs with. Durations are milliseconds and sizes bytes unless a name says otherwise.
@@ -213,7 +214,7 @@ impl Config {
         };
         given.extend(sources::environment(inputs.environment.iter().cloned()));
         given.extend(sources::overrides(&inputs.overrides)?);
-        let settings = Settings::merge(given).with_jaas_file(JaasFile::of_environment(&inputs.environment)?);
+        let settings = Settings::merge(given).with_java_options(JavaOptions::of_environment(&inputs.environment))?;
         let mut config = Self::of(settings, machine)?;
         let cluster_id = inputs.environment.iter().find(|(name, value)| name == "CLUSTER_ID" && !value.is_empty());
         if config.settings.given("process.roles").is_some() {
@@ -263,6 +264,8 @@ impl Config {
             "transaction.state.log.min.isr",
         ];
         lines.extend(sasl::warnings(&self.sasl));
+        let over_tls = self.zookeeper.as_ref().is_some_and(|zookeeper| zookeeper.tls.is_some());
+        lines.extend(zookeeper_tls::warnings(&reader, over_tls));
         for name in NAMES {
             let asked = reader.given(name).and_then(|given| given.value.trim().parse::<i64>().ok());
             if self.zookeeper.is_none() && asked.is_some_and(|asked| asked > 1) {

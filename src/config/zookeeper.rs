@@ -3,11 +3,13 @@
 //!
 //! It proves that by SASL DIGEST-MD5 if the JAAS file of `KAFKA_OPTS` has a section `Client`
 //! (`-Dzookeeper.sasl.clientconfig` names another) with ZooKeeper's own login module. Source: Kafka 3.9
-//! `KafkaZkClient.createZkClient`, `JaasUtils.isZkSaslEnabled`.
+//! `KafkaZkClient.createZkClient`, `JaasUtils.isZkSaslEnabled`. A certificate of its own, over TLS (`zookeeper_tls`),
+//! says it as well.
 
 use super::jaas::JaasFile;
 use super::reader::Reader;
-use super::{ConfigError, Secret};
+use super::tls::TlsSettings;
+use super::{ConfigError, Secret, zookeeper_tls};
 
 /// How to reach an external ZooKeeper.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +24,10 @@ pub struct ZookeeperConfig {
     pub max_in_flight_requests: usize,
     /// `klamm.controller.eligible`.
     pub controller_eligible: bool,
-    /// `None`: it is nobody there.
+    /// `None`: it is nobody there, unless it shows a certificate.
     pub login: Option<ZookeeperLogin>,
+    /// `None`: in the clear.
+    pub tls: Option<TlsSettings>,
     /// `zookeeper.set.acl`: what it makes nobody else may change.
     pub set_acl: bool,
 }
@@ -67,8 +71,9 @@ fn no_login(reader: &Reader<'_>) -> ConfigError {
     let file = reader.settings.jaas_file().map(JaasFile::path);
     let file = file.map_or("null".into(), |path| path.display().to_string());
     let why = format!(
-        "zookeeper.set.acl is true, but the verification of the JAAS login file failed \
-         [java.security.auth.login.config={file}]; TLS towards ZooKeeper is not supported"
+        "zookeeper.set.acl is true, but ZooKeeper client TLS configuration identifying at least \
+         zookeeper.ssl.client.enable, zookeeper.clientCnxnSocket, and zookeeper.ssl.keystore.location was not present \
+         and the verification of the JAAS login file failed [java.security.auth.login.config={file}]"
     );
     reader.invalid("zookeeper.set.acl", &why)
 }
@@ -95,11 +100,14 @@ pub(super) fn zookeeper(reader: &Reader<'_>) -> Result<Option<ZookeeperConfig>, 
         reader.optional("zookeeper.connection.timeout.ms").and_then(|ms| i32::try_from(ms).ok());
     let login = login(reader)?;
     let set_acl = reader.boolean("zookeeper.set.acl");
-    if set_acl && login.is_none() {
+    let tls = zookeeper_tls::resolve(reader)?;
+    let shows_certificate = tls.as_ref().is_some_and(|tls| tls.stores.has_keystore());
+    if set_acl && login.is_none() && !shows_certificate {
         return Err(no_login(reader));
     }
     Ok(Some(ZookeeperConfig {
         login,
+        tls,
         set_acl,
         controller_eligible,
         connect: hosts.join(","),

@@ -1,8 +1,11 @@
 //! The bytes of a connection, as they are or over TLS, on either side.
 //!
 //! One enum, so that plain bytes cost a match and no more: no dynamic dispatch, no copy, no buffer. Whom to trust and
-//! what to present is decided elsewhere (`security::tls`); what the bytes mean, too.
+//! what to present is decided elsewhere (`security::tls`); what the bytes mean, too. [`relay`] is a way over TLS for a
+//! client that knows TCP alone.
 
+mod own_socket;
+pub(crate) mod relay;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -10,7 +13,7 @@ mod tls;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -53,6 +56,14 @@ impl Stream {
         let refused = |_| HandshakeError::Refused(rustls::Error::General(format!("{host} is no name of a host")));
         let host = ServerName::try_from(host.to_owned()).map_err(refused)?;
         let session = ClientConnection::new(config, host).map_err(HandshakeError::Refused)?;
+        Self::connect_as(socket, session).await
+    }
+
+    /// The side that connected, with a session that it has.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub(crate) async fn connect_as(socket: TcpStream, session: ClientConnection) -> Result<Self, HandshakeError> {
         Self::shake_hands(socket, Connection::Client(session)).await
     }
 
@@ -119,6 +130,26 @@ impl Stream {
                 written => return written,
             }
         }
+    }
+
+    /// As [`Self::write_vectored`], polled.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_write_vectored(&[IoSlice::new(bytes)]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.socket().poll_write_ready(cx))?;
+                }
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// As [`Self::flush`], polled.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.has_unsent() {
+            ready!(self.poll_write(cx, &[]))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Waits until all that was taken is in the socket. Cancellation-safe.

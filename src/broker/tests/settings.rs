@@ -21,6 +21,7 @@ mod tokens;
 mod topics;
 mod watched;
 mod zookeeper;
+mod zookeeper_tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

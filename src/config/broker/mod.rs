@@ -93,7 +93,6 @@ mod tests {
             "sasl.login.class",
             "ssl.engine.factory.class",
             "ssl.provider",
-            "zookeeper.ssl.client.enable",
         ] {
             assert!(matches!(row(name).map(|row| row.effect), Some(Effect::Refused(_))), "{name}");
         }

@@ -18,34 +18,33 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "zookeeper.set.acl" Boolean "false"
         [Any] ReadOnly => Honoured,
         "Whether znodes are protected by access control lists.";
-    "zookeeper.ssl.client.enable" Boolean "false" [Any] ReadOnly => Refused("TLS to ZooKeeper is not supported yet"),
+    "zookeeper.ssl.client.enable" Boolean "false" [Any] ReadOnly => Honoured,
         "Whether TLS is used towards ZooKeeper.";
-    "zookeeper.clientCnxnSocket" Text null [Any] ReadOnly => NoEffect,
+    "zookeeper.clientCnxnSocket" Text null [Any] ReadOnly => Honoured,
         "Socket class of ZooKeeper's Java client.";
-    "zookeeper.ssl.cipher.suites" List null [Any] ReadOnly => NoEffect,
+    "zookeeper.ssl.cipher.suites" List null [Any] ReadOnly => Honoured,
         "Cipher suites towards ZooKeeper.";
-    "zookeeper.ssl.crl.enable" Boolean "false" [Any] ReadOnly => NoEffect,
+    "zookeeper.ssl.crl.enable" Boolean "false" [Any] ReadOnly => Honoured,
         "Whether revocation lists are read for ZooKeeper's certificate.";
-    "zookeeper.ssl.enabled.protocols" List null [Any] ReadOnly => NoEffect,
+    "zookeeper.ssl.enabled.protocols" List null [Any] ReadOnly => Honoured,
         "TLS versions towards ZooKeeper.";
-    "zookeeper.ssl.endpoint.identification.algorithm" Text "HTTPS" [Any] ReadOnly => NoEffect,
+    "zookeeper.ssl.endpoint.identification.algorithm" Text "HTTPS" [Any] ReadOnly => Honoured,
         "How the host name in ZooKeeper's certificate is checked.";
-    "zookeeper.ssl.keystore.location" Text null [Any] ReadOnly => Refused("TLS to ZooKeeper is not supported yet"),
+    "zookeeper.ssl.keystore.location" Text null [Any] ReadOnly => Honoured,
         "Key store for TLS to ZooKeeper.";
-    "zookeeper.ssl.keystore.password" Password null [Any] ReadOnly => Refused("TLS to ZooKeeper is not supported yet"),
+    "zookeeper.ssl.keystore.password" Password null [Any] ReadOnly => Honoured,
         "Password of that key store.";
-    "zookeeper.ssl.keystore.type" Text null [Any] ReadOnly => NoEffect,
+    "zookeeper.ssl.keystore.type" Text null [Any] ReadOnly => Honoured,
         "Type of that key store.";
-    "zookeeper.ssl.ocsp.enable" Boolean "false" [Any] ReadOnly => NoEffect,
+    "zookeeper.ssl.ocsp.enable" Boolean "false" [Any] ReadOnly => Honoured,
         "Whether OCSP is asked about ZooKeeper's certificate.";
-    "zookeeper.ssl.protocol" Text "TLSv1.2" [Any] ReadOnly => NoEffect,
+    "zookeeper.ssl.protocol" Text "TLSv1.2" [Any] ReadOnly => Honoured,
         "TLS version ZooKeeper's connection starts with.";
-    "zookeeper.ssl.truststore.location" Text null [Any] ReadOnly => Refused("TLS to ZooKeeper is not supported yet"),
+    "zookeeper.ssl.truststore.location" Text null [Any] ReadOnly => Honoured,
         "Trust store for TLS to ZooKeeper.";
-    "zookeeper.ssl.truststore.password" Password null
-        [Any] ReadOnly => Refused("TLS to ZooKeeper is not supported yet"),
+    "zookeeper.ssl.truststore.password" Password null [Any] ReadOnly => Honoured,
         "Password of that trust store.";
-    "zookeeper.ssl.truststore.type" Text null [Any] ReadOnly => NoEffect,
+    "zookeeper.ssl.truststore.type" Text null [Any] ReadOnly => Honoured,
         "Type of that trust store.";
     "zookeeper.metadata.migration.enable" Boolean "false"
         [Any] ReadOnly => Refused("migration to KRaft is not supported"),

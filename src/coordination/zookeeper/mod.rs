@@ -52,6 +52,17 @@ pub(crate) struct ZookeeperConfig {
     pub(crate) login: Option<Login>,
     /// Who may do what to nodes that are made here; `None`: everybody everything.
     pub(crate) acls: Option<NodeAcls>,
+    /// `None`: by TCP and nothing else.
+    pub(crate) way: Option<Arc<dyn Way>>,
+}
+
+/// How hosts are reached that the crate cannot reach by itself: over TLS. It lives as long as the sessions.
+pub(crate) trait Way: std::fmt::Debug + Send + Sync {
+    /// `host:port,…`: where the crate connects to in place of the hosts of [`ZookeeperConfig::connect`].
+    fn hosts(&self) -> &str;
+
+    /// Why the last connections came to nothing, for a line or an error; `None`: they did not.
+    fn failure(&self) -> Option<String>;
 }
 
 /// A name and its password.
@@ -82,6 +93,7 @@ impl ZookeeperConfig {
             max_in_flight: 10,
             login: None,
             acls: None,
+            way: None,
         }
     }
 

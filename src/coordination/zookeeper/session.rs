@@ -118,7 +118,11 @@ pub(super) async fn open(config: &ZookeeperConfig) -> Result<zk::Client, Coordin
     let timeout = config.connection_timeout;
     match tokio::time::timeout(timeout, open_unbounded(config)).await {
         Ok(opened) => opened,
-        Err(_) => Err(CoordinationError::Unknown(format!("no session with {} in {timeout:?}", config.connect))),
+        Err(_) => {
+            let why = config.way.as_ref().and_then(|way| way.failure()).map(|why| format!(": {why}"));
+            let why = why.unwrap_or_default();
+            Err(CoordinationError::Unknown(format!("no session with {} in {timeout:?}{why}", config.connect)))
+        }
     }
 }
 
@@ -142,7 +146,7 @@ async fn open_unbounded(config: &ZookeeperConfig) -> Result<zk::Client, Coordina
 
 /// Asks each host once.
 async fn connect(config: &ZookeeperConfig, session: Option<zk::SessionInfo>) -> Result<zk::Client, zk::Error> {
-    let (hosts, _) = split_chroot(&config.connect);
+    let hosts = config.way.as_ref().map_or_else(|| split_chroot(&config.connect).0, |way| way.hosts());
     let mut connector = zk::Client::connector().with_session_timeout(config.session_timeout).with_fail_eagerly();
     if let Some(session) = session {
         connector = connector.with_session(session);

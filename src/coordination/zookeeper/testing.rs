@@ -13,6 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const JAR: &str = "/usr/share/java/zookeeper.jar";
+/// The same with what its manifest forgets and TLS needs.
+const CLASS_PATH: &str =
+    "/usr/share/java/zookeeper.jar:/usr/share/java/netty-codec.jar:/usr/share/java/netty-resolver.jar";
 
 /// Ends the JVM when the test's end of the pipe closes, however that comes about.
 const GUARD: &str = r#"java "$@" & p=$!; echo $p; cat >/dev/null; kill -9 $p; wait $p"#;
@@ -27,6 +30,10 @@ pub(crate) struct ZookeeperServer {
     port: u16,
     /// What the JVM is told besides.
     options: Vec<String>,
+    /// Lines of its configuration besides.
+    lines: String,
+    /// 0: it does not speak TLS.
+    secure_port: u16,
     running: Option<Running>,
 }
 
@@ -44,7 +51,27 @@ impl ZookeeperServer {
             return None;
         }
         let dir = tempfile::tempdir().expect("a temporary directory");
-        Some(Self::start_in(dir, Vec::new()))
+        Some(Self::start_in(dir, Vec::new(), None))
+    }
+
+    /// The same with a second port for TLS: it shows this certificate (PEM with its key), and asks for one that this
+    /// authority signed, whose name is then who a client is.
+    pub(crate) fn start_over_tls(identity: &str, trusted: &str) -> Option<ZookeeperServer> {
+        if !Path::new(JAR).exists() {
+            eprintln!("SKIPPED: {JAR} is missing; install the package `zookeeper` (make test does)");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (name, text) in [("key.pem", identity), ("trust.pem", trusted)] {
+            std::fs::write(dir.path().join(name), text).expect("written");
+        }
+        let lines = format!(
+            "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\nsecureClientPortAddress=127.0.0.1\n\
+             authProvider.1=org.apache.zookeeper.server.auth.X509AuthenticationProvider\nssl.clientAuth=need\n\
+             ssl.keyStore.location={dir}/key.pem\nssl.trustStore.location={dir}/trust.pem\n",
+            dir = dir.path().display()
+        );
+        Some(Self::start_in(dir, Vec::new(), Some(lines)))
     }
 
     /// The same, where these users prove who they are by SASL DIGEST-MD5: name and password each.
@@ -63,13 +90,18 @@ impl ZookeeperServer {
             format!("-Djava.security.auth.login.config={}", jaas.display()),
             format!("-Dzookeeper.authProvider.1={provider}"),
         ];
-        Some(Self::start_in(dir, options))
+        Some(Self::start_in(dir, options, None))
     }
 
-    fn start_in(dir: TempDir, options: Vec<String>) -> ZookeeperServer {
-        let mut server = ZookeeperServer { dir, port: 0, options, running: None };
+    fn start_in(dir: TempDir, options: Vec<String>, over_tls: Option<String>) -> ZookeeperServer {
+        let speaks_tls = over_tls.is_some();
+        let lines = over_tls.unwrap_or_default();
+        let mut server = ZookeeperServer { dir, port: 0, options, lines, secure_port: 0, running: None };
         for _ in 0..5 {
             server.port = free_port();
+            if speaks_tls {
+                server.secure_port = free_port();
+            }
             if server.run() {
                 return server;
             }
@@ -80,6 +112,12 @@ impl ZookeeperServer {
     /// `host:port`.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The same of its port for TLS.
+    pub(crate) fn secure_address(&self) -> String {
+        assert!(self.secure_port > 0, "it speaks none");
+        format!("127.0.0.1:{}", self.secure_port)
     }
 
     /// Kills the server as a crash does.
@@ -131,16 +169,21 @@ impl ZookeeperServer {
         let dir = self.dir.path();
         let config = format!(
             "tickTime=500\ndataDir={data}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
-             4lw.commands.whitelist=*\nmaxClientCnxns=0\nminSessionTimeout=1000\nmaxSessionTimeout=60000\n",
+             4lw.commands.whitelist=*\nmaxClientCnxns=0\nminSessionTimeout=1000\nmaxSessionTimeout=60000\n{lines}{secure}",
             data = dir.join("data").display(),
             port = self.port,
+            lines = self.lines,
+            secure = match self.secure_port {
+                0 => String::new(),
+                port => format!("secureClientPort={port}\n"),
+            },
         );
         std::fs::write(dir.join("zoo.cfg"), config).expect("written");
         let log = std::fs::File::create(dir.join("log")).expect("created");
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "sh", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(&self.options)
-            .args(["-Dzookeeper.forceSync=no", "-cp", JAR, "org.apache.zookeeper.server.ZooKeeperServerMain"])
+            .args(["-Dzookeeper.forceSync=no", "-cp", CLASS_PATH, "org.apache.zookeeper.server.ZooKeeperServerMain"])
             .arg(dir.join("zoo.cfg"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

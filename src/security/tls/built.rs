@@ -147,12 +147,14 @@ fn feed(input: &mut &[u8], mut read: impl FnMut(&mut &[u8]) -> std::io::Result<u
     Ok(())
 }
 
-fn of_keystore(stores: &Stores) -> StoreError {
+/// An error about the keystore, without a reason yet.
+pub(super) fn of_keystore(stores: &Stores) -> StoreError {
     let key = if stores.keystore_location.is_some() { "ssl.keystore.location" } else { "ssl.keystore.key" };
     StoreError { key, file: stores.keystore_location.clone(), why: String::new() }
 }
 
-fn of_truststore(stores: &Stores) -> StoreError {
+/// An error about the truststore, without a reason yet.
+pub(super) fn of_truststore(stores: &Stores) -> StoreError {
     let inline = stores.truststore_location.is_none();
     let key = if inline { "ssl.truststore.certificates" } else { "ssl.truststore.location" };
     StoreError { key, file: stores.truststore_location.clone(), why: String::new() }
@@ -197,10 +199,12 @@ fn address(bytes: &[u8]) -> String {
 
 /// The keys of a keystore; of several the first that the other side can verify is used.
 #[derive(Debug)]
-struct Keys(Vec<Arc<CertifiedKey>>);
+pub(super) struct Keys(Vec<Arc<CertifiedKey>>);
 
 impl Keys {
-    fn new(entries: Vec<KeyEntry>, provider: &CryptoProvider) -> Result<Self, String> {
+    /// # Errors
+    /// A key cannot be used, or belongs to another certificate.
+    pub(super) fn new(entries: Vec<KeyEntry>, provider: &CryptoProvider) -> Result<Self, String> {
         let certified = entries.into_iter().map(|entry| {
             let first = entry.chain.first().and_then(|first| der::certificate(first));
             let first = first.ok_or("a key without a certificate")?;

@@ -3,7 +3,7 @@
 use kafka_protocol::messages::FindCoordinatorRequest;
 
 use super::*;
-use crate::broker::identity::zookeeper_settings;
+use crate::broker::over_zookeeper;
 use crate::coordination::Coordination;
 use crate::coordination::zookeeper::testing::ZookeeperServer;
 use crate::coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordination};
@@ -107,7 +107,7 @@ async fn zookeeper_is_asked_and_waited_for_as_is_set() {
 fn requests_to_zookeeper_are_bounded_as_is_set() {
     let of = |settings: &[&str]| {
         let config = load(Path::new("d"), settings).unwrap();
-        zookeeper_settings(config.zookeeper.as_ref().unwrap()).max_in_flight
+        over_zookeeper::settings(config.zookeeper.as_ref().unwrap()).max_in_flight
     };
     let connect = "zookeeper.connect=h:1";
     assert_eq!((of(&[connect]), of(&[connect, "zookeeper.max.in.flight.requests=3"])), (10, 3));
