@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 
 use crate::api::cluster::api_versions;
 use crate::api::context::{Audience, Handles, RequestContext};
-use crate::api::handler::{CloseReason, Outcome, Row, encoded};
+use crate::api::handler::{CloseReason, Outcome, Row, Served, encoded};
 use crate::api::handling::Handling;
 use crate::api::records::fetch;
 use crate::metrics::{self, Series};
@@ -79,7 +79,7 @@ fn speaks_as_broker(frame: &BytesMut) -> Option<bool> {
             let header = RequestHeader::take(&mut frame, is_flexible);
             Some(header.is_ok() && fetch::is_of_follower(frame, version))
         }
-        key => Some(row(key).is_some_and(|row| row.for_brokers || is_between_brokers(key, version))),
+        key => Some(row(key).is_some_and(|row| row.served == Served::ToBrokers || is_between_brokers(key, version))),
     }
 }
 
@@ -105,8 +105,8 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     let Some(row) = row(header.key) else {
         return refuse(header.correlation_id, format!("unknown API key {}", header.key));
     };
-    if row.for_brokers && origin.audience != Audience::Brokers {
-        let reason = format!("API key {} is for brokers, and not served on listener {}", header.key, origin.listener);
+    if !row.served.is_to(origin.audience) {
+        let reason = format!("API key {} is not served on listener {}", header.key, origin.listener);
         return refuse(header.correlation_id, reason);
     }
     if !(row.min_version..=row.max_version).contains(&header.version) {
@@ -163,7 +163,7 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
 /// Whether the time of a request is nobody's: what brokers ask of each other. A follower's fetch is exempt as well.
 /// Source: Kafka 3.9 `RequestHandlerHelper.sendResponseExemptThrottle`.
 fn is_exempt(row: &Row) -> bool {
-    row.for_brokers || row.key == WRITE_TXN_MARKERS
+    row.served == Served::ToBrokers || row.key == WRITE_TXN_MARKERS
 }
 
 /// Whether the request header of this key and version has tagged fields. Unknown ones are refused later either way.
@@ -179,7 +179,7 @@ fn row(key: i16) -> Option<&'static Row> {
 /// followers use, the handler tells who asks, and has clients wait.
 fn passes_the_gate(row: &Row, version: i16) -> bool {
     let fetches = row.key == fetch::ROW.key;
-    row.for_brokers || row.key == api_versions::KEY || fetches || is_between_brokers(row.key, version)
+    row.served == Served::ToBrokers || row.key == api_versions::KEY || fetches || is_between_brokers(row.key, version)
 }
 
 fn refuse(correlation_id: i32, reason: String) -> Dispatched {

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use kafka_protocol::protocol::Request;
 
 use crate::api::authorization::Authorization;
-use crate::api::context::RequestContext;
+use crate::api::context::{Audience, RequestContext};
 use crate::api::replies::Claim;
 use crate::api::throttled::Throttled;
 use crate::types::limits;
@@ -25,6 +25,23 @@ pub(crate) enum Reply<R> {
     Unreadable(String),
 }
 
+/// To whom a key is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    Everywhere,
+    /// Only brokers of the cluster ask for it, where brokers speak.
+    ToBrokers,
+}
+
+impl Served {
+    pub(crate) fn is_to(self, audience: Audience) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::ToBrokers => audience == Audience::Brokers,
+        }
+    }
+}
+
 /// One API key. The file that implements it opens with its contract.
 pub(crate) trait Handler {
     type Req: Request<Response: Throttled> + Send + 'static;
@@ -32,8 +49,8 @@ pub(crate) trait Handler {
     const VERSIONS: RangeInclusive<i16>;
     /// What the authorizer is asked.
     const AUTHORIZATION: Authorization;
-    /// Only brokers of the cluster ask for it.
-    const FOR_BROKERS: bool = false;
+    /// To whom.
+    const SERVED: Served = Served::Everywhere;
     /// Largest frame in bytes. Decoding may cost up to 16 times as much memory.
     const FRAME_BYTES_MAX: usize = limits::CONTROL_FRAME_BYTES_MAX;
 
@@ -81,8 +98,8 @@ pub(crate) struct Row {
     pub(crate) run: fn(RequestContext, BytesMut) -> BoxFuture<'static, Outcome>,
     /// Whether request header 2 and response header 1 are used in this version.
     pub(crate) flexible: fn(i16) -> bool,
-    /// Only brokers of the cluster ask for it: clients' listeners know no such key.
-    pub(crate) for_brokers: bool,
+    /// To whom; elsewhere there is no such key.
+    pub(crate) served: Served,
     /// What the authorizer is asked.
     pub(crate) authorization: Authorization,
 }
@@ -96,7 +113,7 @@ pub(crate) const fn row<H: Handler + 'static>() -> Row {
         frame_bytes_max: H::FRAME_BYTES_MAX,
         run: run::<H>,
         flexible: |version| codec::is_flexible(<H::Req as Request>::KEY, version),
-        for_brokers: H::FOR_BROKERS,
+        served: H::SERVED,
         authorization: H::AUTHORIZATION,
     }
 }

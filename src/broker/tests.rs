@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 
 use super::{Broker, dirs, seams};
 use crate::api;
+use crate::api::context::Audience;
 use crate::config::{Config, Inputs, Machine};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedCoordination;
@@ -188,8 +189,11 @@ async fn what_is_announced_is_the_table() {
         let response = client.call(&request, version).await;
         assert_eq!(response.error_code, 0);
         let announced: Vec<(i16, i16)> = response.api_keys.iter().map(|key| (key.api_key, key.max_version)).collect();
-        let table: Vec<(i16, i16)> =
-            api::TABLE.iter().filter(|row| !row.for_brokers).map(|row| (row.key, row.max_version)).collect();
+        let table: Vec<(i16, i16)> = api::TABLE
+            .iter()
+            .filter(|row| row.served.is_to(Audience::Alone))
+            .map(|row| (row.key, row.max_version))
+            .collect();
         assert_eq!(announced, table, "I-22");
     }
     broker.stop().await;

@@ -17,7 +17,7 @@ use kafka_protocol::messages::{AllocateProducerIdsRequest, AllocateProducerIdsRe
 use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::of_controller_error;
-use crate::api::handler::{Handler, Reply};
+use crate::api::handler::{Handler, Reply, Served};
 use crate::cluster::control::ControllerLink;
 use crate::types::acl::Operation;
 use crate::types::{BrokerEpoch, BrokerId};
@@ -28,7 +28,7 @@ impl Handler for AllocateProducerIds {
     type Req = AllocateProducerIdsRequest;
     const VERSIONS: RangeInclusive<i16> = 0..=0;
     const AUTHORIZATION: Authorization = Authorization::OF_BROKERS;
-    const FOR_BROKERS: bool = true;
+    const SERVED: Served = Served::ToBrokers;
 
     async fn handle(ctx: RequestContext, req: AllocateProducerIdsRequest) -> Reply<AllocateProducerIdsResponse> {
         let answer = async move {

@@ -22,7 +22,7 @@ use kafka_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code::{of_controller_error, of_isr_refused};
-use crate::api::handler::{Handler, Reply};
+use crate::api::handler::{Handler, Reply, Served};
 use crate::cluster::control::{AlterPartition as Proposals, IsrLink, IsrProposal, IsrRefused, IsrResults, StoredIsr};
 use crate::cluster::znodes::partition_state::Recovery;
 use crate::types::acl::Operation;
@@ -36,7 +36,7 @@ impl Handler for AlterPartition {
     type Req = AlterPartitionRequest;
     const VERSIONS: RangeInclusive<i16> = 2..=3;
     const AUTHORIZATION: Authorization = Authorization::OF_BROKERS;
-    const FOR_BROKERS: bool = true;
+    const SERVED: Served = Served::ToBrokers;
 
     async fn handle(ctx: RequestContext, req: AlterPartitionRequest) -> Reply<AlterPartitionResponse> {
         Reply::Later(answer(ctx, req).boxed())

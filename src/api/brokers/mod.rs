@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
-use crate::api::handler::{CloseReason, Outcome, Row};
+use crate::api::handler::{CloseReason, Outcome, Row, Served};
 use crate::cluster::control::ControlHead;
 use crate::task;
 use crate::types::acl::Operation;
@@ -49,7 +49,7 @@ where
         frame_bytes_max: CONTROL_FRAME_BYTES_MAX,
         run: run::<H>,
         flexible: |version| codec::is_flexible(H::Req::KEY, version),
-        for_brokers: true,
+        served: Served::ToBrokers,
         authorization: Authorization::OF_BROKERS,
     }
 }

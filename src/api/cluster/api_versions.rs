@@ -58,7 +58,7 @@ pub(crate) fn unsupported_version() -> ApiVersionsResponse {
 
 fn announced(audience: Audience) -> Vec<ApiVersion> {
     let announce = |row: &Row| {
-        if row.for_brokers && audience != Audience::Brokers {
+        if !row.served.is_to(audience) {
             return None;
         }
         let min_version = if row.key == PRODUCE_KEY { 0 } else { row.min_version };
@@ -102,6 +102,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::api::handler::Served;
 
     const KEYS_OF_BROKERS: &[i16] = &[4, 5, 6, 7, 56, 67];
 
@@ -119,7 +120,8 @@ mod tests {
     fn beside_zookeeper_nothing_above_39_is_announced_and_keys_of_brokers_only_to_brokers() {
         let of = |audience| announced(audience).into_iter().map(|api| (api.api_key, api)).collect::<BTreeMap<_, _>>();
         let (alone, clients, brokers) = (of(Audience::Alone), of(Audience::Clients), of(Audience::Brokers));
-        let theirs: Vec<i16> = crate::api::TABLE.iter().filter(|row| row.for_brokers).map(|row| row.key).collect();
+        let theirs: Vec<i16> =
+            crate::api::TABLE.iter().filter(|row| row.served == Served::ToBrokers).map(|row| row.key).collect();
         assert_eq!(theirs, KEYS_OF_BROKERS);
         assert!(KEYS_OF_BROKERS.iter().all(|key| !alone.contains_key(key) && !clients.contains_key(key)));
         assert!(KEYS_OF_BROKERS.iter().all(|key| brokers.contains_key(key)));

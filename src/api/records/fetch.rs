@@ -50,7 +50,7 @@ use self::room::read;
 use crate::api::authorization::Authorization;
 use crate::api::context::{Audience, RequestContext};
 use crate::api::error_code;
-use crate::api::handler::{CloseReason, Outcome, Row};
+use crate::api::handler::{CloseReason, Outcome, Row, Served};
 use crate::api::records::replica_fetch;
 use crate::api::shared::isolation::read_committed;
 use crate::cluster::image::ClusterImage;
@@ -78,7 +78,7 @@ pub(crate) const ROW: Row = Row {
     frame_bytes_max: CONTROL_FRAME_BYTES_MAX,
     run,
     flexible: |version| version >= 12,
-    for_brokers: false,
+    served: Served::Everywhere,
     authorization: Authorization::Of(&[
         (Operation::ClusterAction, ResourceType::Cluster),
         (Operation::Read, ResourceType::Topic),

@@ -37,7 +37,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::error_code;
-use crate::api::handler::{CloseReason, Outcome, Row, encoded};
+use crate::api::handler::{CloseReason, Outcome, Row, Served, encoded};
 use crate::api::shared::leader_hints;
 use crate::api::shared::verification::{Unverified, Verified, is_transactional, verify};
 use crate::clock::UnixMs;
@@ -66,7 +66,7 @@ pub(crate) const ROW: Row = Row {
     frame_bytes_max: usize::MAX,
     run,
     flexible: |version| version >= 9,
-    for_brokers: false,
+    served: Served::Everywhere,
     authorization: Authorization::Of(&[
         (Operation::Write, ResourceType::TransactionalId),
         (Operation::Write, ResourceType::Topic),
