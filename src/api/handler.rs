@@ -31,6 +31,8 @@ pub(crate) enum Served {
     Everywhere,
     /// Only brokers of the cluster ask for it, where brokers speak.
     ToBrokers,
+    /// In a cluster whose other brokers may run Kafka 3.9, whoever asks.
+    BesideZookeeper,
 }
 
 impl Served {
@@ -38,6 +40,7 @@ impl Served {
         match self {
             Self::Everywhere => true,
             Self::ToBrokers => audience == Audience::Brokers,
+            Self::BesideZookeeper => audience != Audience::Alone,
         }
     }
 }

@@ -88,6 +88,8 @@ pub(crate) static TABLE: &[Row] = &[
     row::<transactions::describe_transactions::DescribeTransactions>(),
     row::<transactions::list_transactions::ListTransactions>(),
     row::<brokers::allocate_producer_ids::AllocateProducerIds>(),
+    row::<groups::consumer_group_heartbeat::ConsumerGroupHeartbeat>(),
+    row::<groups::consumer_group_describe::ConsumerGroupDescribe>(),
     row::<cluster::list_config_resources::ListConfigResources>(),
     row::<cluster::describe_topic_partitions::DescribeTopicPartitions>(),
 ];

@@ -127,6 +127,7 @@ mod tests {
         assert!(KEYS_OF_BROKERS.iter().all(|key| brokers.contains_key(key)));
         assert_eq!(brokers.len(), clients.len() + KEYS_OF_BROKERS.len());
         assert!(alone.contains_key(&75) && !clients.contains_key(&75), "DescribeTopicPartitions is of KRaft");
+        assert!([68, 69].iter().all(|key| !alone.contains_key(key) && clients[key].max_version == 0), "refused there");
         let max = |key: i16| (alone[&key].max_version, clients[&key].max_version);
         assert_eq!((max(0), max(1), max(2), max(3)), ((13, 11), (18, 17), (10, 9), (13, 12)));
         assert!(brokers.values().all(|api| api.min_version <= api.max_version));

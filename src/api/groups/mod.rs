@@ -1,5 +1,7 @@
 //! Groups of consumers and the offsets they commit: one file per API key.
 
+pub(super) mod consumer_group_describe;
+pub(super) mod consumer_group_heartbeat;
 pub(super) mod delete_groups;
 pub(super) mod describe_groups;
 pub(super) mod find_coordinator;
