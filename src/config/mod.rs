@@ -3,7 +3,7 @@
 //! - `setting` is what a row is; `broker`, `group` and `topic` hold the rows.
 //! - `sources` and `properties` read files, the environment and the command line; `precedence` decides who wins.
 //! - `names` tells a name's row; `reader` reads checked values, `listener_reader` as one listener has them.
-//! - [`Config`] (`resolve`, `listeners`, `tls`, `zookeeper`, `zookeeper_tls`) is what a broker runs with;
+//! - [`Config`] (`resolve`, `rules`, `listeners`, `tls`, `zookeeper`, `zookeeper_tls`) is what a broker runs with;
 //!   [`TopicConfig`] what one topic has.
 //! - `loggers` are those whose level may change.
 //! - `sasl` says which mechanisms a listener offers, `jaas` reads the text that holds their keys, `java_options` where
@@ -34,6 +34,7 @@ mod properties;
 pub mod protocol;
 mod reader;
 pub mod resolve;
+mod rules;
 pub(crate) mod sasl;
 pub mod secret;
 pub mod selector;

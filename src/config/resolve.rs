@@ -1,6 +1,6 @@
 //! The typed configuration of a broker, made from the checked values.
 //!
-//! What lives here: the fields, rules that tie several settings together, and what follows from the machine. A field
+//! What lives here: the fields, and where each comes from; what follows from several settings is in `rules`. A field
 //! has its setting's name and unit; where a field means something else than its setting, its comment says so.
 //! Source: Kafka 3.9 `KafkaConfig`, also for the texts of errors; choices of our own say so.
 
@@ -18,6 +18,7 @@ use super::password::{self, PasswordEncoder};
 use super::precedence::Settings;
 use super::protocol::{self, ProtocolVersion};
 use super::reader::Reader;
+use super::rules;
 use super::sasl::{self, SaslConfig};
 use super::selector::{self, ReplicaSelector};
 use super::sources;
@@ -299,7 +300,7 @@ impl Config {
         let listeners = listeners::resolve(reader, &machine.host_name)?;
         let topic_values = TopicValues::of_broker(reader.settings);
         let topic_defaults = TopicConfig::over(&topic_values, &BTreeMap::new())?;
-        cross_checks(reader)?;
+        rules::cross_checks(reader)?;
         let between: Vec<&str> = [Some(&listeners.inter_broker), listeners.control_plane.as_ref()]
             .into_iter()
             .flatten()
@@ -309,7 +310,7 @@ impl Config {
         let sasl = sasl::resolve(reader, &listeners.listeners, &between, alone)?;
         Ok(Self {
             cluster_id: None,
-            broker_id: broker_id(reader, is_kraft)?,
+            broker_id: rules::broker_id(reader, is_kraft)?,
             broker_id_generation_enable: reader.boolean("broker.id.generation.enable"),
             reserved_broker_max_id: reader.int("reserved.broker.max.id"),
             broker_rack: reader.text("broker.rack"),
@@ -330,9 +331,9 @@ impl Config {
             request_timeout_ms: reader.int("request.timeout.ms"),
             controller_socket_timeout_ms: reader.int("controller.socket.timeout.ms"),
             replica_socket_timeout_ms: reader.int("replica.socket.timeout.ms"),
-            log_dirs: log_dirs(reader)?,
+            log_dirs: rules::log_dirs(reader)?,
             num_partitions: reader.int("num.partitions"),
-            default_replication_factor: replication_factor(reader)?,
+            default_replication_factor: rules::replication_factor(reader)?,
             auto_create_topics_enable: reader.boolean("auto.create.topics.enable"),
             delete_topic_enable: reader.boolean("delete.topic.enable"),
             auto_leader_rebalance_enable: reader.boolean("auto.leader.rebalance.enable"),
@@ -392,23 +393,23 @@ impl Config {
             socket_receive_buffer_bytes: reader.count("socket.receive.buffer.bytes"),
             socket_request_max_bytes: reader.count("socket.request.max.bytes").unwrap_or_default(),
             connections_max_idle_ms: Some(reader.long("connections.max.idle.ms")).filter(|ms| *ms >= 0),
-            max_connections: max_connections(reader, &machine),
+            max_connections: rules::max_connections(reader, &machine),
             max_connections_per_ip: reader.int("max.connections.per.ip"),
             max_connection_creation_rate: reader.int("max.connection.creation.rate"),
             max_connection_creation_rates,
-            max_connections_per_ip_overrides: per_ip_overrides(reader)?,
-            queued_max_request_bytes: queued_max_request_bytes(reader, &machine),
+            max_connections_per_ip_overrides: rules::per_ip_overrides(reader)?,
+            queued_max_request_bytes: rules::queued_max_request_bytes(reader, &machine),
             log_retention_check_interval_ms: reader.long("log.retention.check.interval.ms"),
             log_initial_task_delay_ms: reader.long("log.initial.task.delay.ms"),
             log_cleaner_enable: reader.boolean("log.cleaner.enable"),
             log_cleaner_backoff_ms: reader.long("log.cleaner.backoff.ms"),
             replica_lag_time_max_ms: reader.long("replica.lag.time.max.ms"),
             replica_high_watermark_checkpoint_interval_ms: reader.long("replica.high.watermark.checkpoint.interval.ms"),
-            reply_bytes: reply_bytes(reader, &machine),
+            reply_bytes: rules::reply_bytes(reader, &machine),
             tail_bytes: reader.size("klamm.tail.bytes"),
             rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),
             table_piece_bytes: reader.size("klamm.table.piece.bytes"),
-            page_cache_bytes: page_cache_bytes(reader, &machine),
+            page_cache_bytes: rules::page_cache_bytes(reader, &machine),
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
             stray_retention_ms: reader.long("klamm.stray.retention.ms"),
             allow_empty_log_dir: reader.boolean("klamm.allow.empty.log.dir"),
@@ -420,115 +421,6 @@ impl Config {
             settings: reader.settings.clone(),
         })
     }
-}
-
-fn broker_id(reader: &Reader<'_>, is_kraft: bool) -> Result<Option<BrokerId>, ConfigError> {
-    let (broker, node) = (reader.int("broker.id"), reader.int("node.id"));
-    if broker != node {
-        return Err(reader.invalid("node.id", "You must set `node.id` to the same value as `broker.id`."));
-    }
-    let (name, id) = ("broker.id", broker);
-    if is_kraft {
-        let why = "Missing configuration `node.id` which is required when `process.roles` is defined \
-                   (i.e. when running in KRaft mode).";
-        return if id < 0 { Err(reader.invalid("process.roles", why)) } else { Ok(Some(BrokerId(id))) };
-    }
-    if !reader.boolean("broker.id.generation.enable") {
-        return match id {
-            0.. => Ok(Some(BrokerId(id))),
-            _ => Err(reader.invalid(name, "broker.id must be greater than or equal to 0")),
-        };
-    }
-    if id < -1 || id > reader.int("reserved.broker.max.id") {
-        let why = "broker.id must be greater than or equal to -1 and not greater than reserved.broker.max.id";
-        return Err(reader.invalid(name, why));
-    }
-    Ok((id >= 0).then_some(BrokerId(id)))
-}
-
-fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {
-    let (single, several) = (reader.text("log.dir"), reader.text("log.dirs"));
-    let name = if several.is_some() { "log.dirs" } else { "log.dir" };
-    let text = several.or(single).unwrap_or_default();
-    let dirs: Vec<_> = text.split(',').map(str::trim).filter(|dir| !dir.is_empty()).map(PathBuf::from).collect();
-    if dirs.is_empty() {
-        return Err(reader.invalid(name, "At least one log directory must be defined via log.dirs or log.dir."));
-    }
-    Ok(dirs)
-}
-
-fn replication_factor(reader: &Reader<'_>) -> Result<i16, ConfigError> {
-    const NAME: &str = "default.replication.factor";
-    i16::try_from(reader.long(NAME)).map_err(|_| reader.invalid(NAME, "Value must be no more than 32767"))
-}
-
-fn max_connections(reader: &Reader<'_>, machine: &Machine) -> usize {
-    let descriptors = usize::try_from(machine.file_descriptors).unwrap_or(usize::MAX);
-    reader.size("max.connections").min(descriptors / 10 * 7)
-}
-
-fn queued_max_request_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
-    let asked = u64::try_from(reader.long("queued.max.request.bytes")).unwrap_or(0);
-    if asked > 0 {
-        return asked;
-    }
-    let largest_request = u64::from(reader.count("socket.request.max.bytes").unwrap_or_default());
-    (machine.memory_bytes / 4).min(512 << 20).max(largest_request)
-}
-
-fn reply_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
-    u64::try_from(reader.long("klamm.reply.bytes")).unwrap_or((machine.memory_bytes / 8).min(256 << 20))
-}
-
-fn page_cache_bytes(reader: &Reader<'_>, machine: &Machine) -> Option<u64> {
-    let set = u64::try_from(reader.long("klamm.page.cache.bytes")).ok();
-    let by_machine = match (machine.reports_free_pages, machine.memory_is_limited) {
-        // What is kept grows by one page for each sixteen that are written, and up to here.
-        (true, _) => Some(machine.memory_bytes / 8),
-        (false, true) => Some(machine.memory_bytes / 2),
-        (false, false) => None,
-    };
-    set.or(by_machine)
-}
-
-fn per_ip_overrides(reader: &Reader<'_>) -> Result<BTreeMap<String, i32>, ConfigError> {
-    const NAME: &str = "max.connections.per.ip.overrides";
-    let text = reader.text(NAME).unwrap_or_default();
-    let pair = |pair: &str| {
-        let (host, count) = pair.rsplit_once(':')?;
-        Some((host.trim().to_owned(), count.trim().parse().ok()?))
-    };
-    let pairs = text.split(',').map(str::trim).filter(|element| !element.is_empty());
-    let why = "each element is written as host:count";
-    pairs.map(|element| pair(element).ok_or_else(|| reader.invalid(NAME, why))).collect()
-}
-
-/// Rules over several settings. Source: `KafkaConfig.validateValues`.
-fn cross_checks(reader: &Reader<'_>) -> Result<(), ConfigError> {
-    let refuse = |name: &str, why: &str| Err(reader.invalid(name, why));
-    if reader.optional("log.roll.ms").is_some_and(|ms| ms < 1) {
-        return refuse("log.roll.ms", "log.roll.ms must be greater than or equal to 1");
-    }
-    for name in ["log.retention.ms", "log.retention.minutes", "log.retention.hours"] {
-        if let Some(time) = reader.optional(name) {
-            if time == 0 {
-                return refuse(name, "log.retention.ms must be unlimited (-1) or, greater than or equal to 1");
-            }
-            break;
-        }
-    }
-    let queued = reader.long("queued.max.request.bytes");
-    if queued > 0 && queued < reader.long("socket.request.max.bytes") {
-        let why = "queued.max.request.bytes must be larger or equal to socket.request.max.bytes";
-        return refuse("queued.max.request.bytes", why);
-    }
-    if reader.int("max.connections.per.ip") == 0
-        && reader.text("max.connections.per.ip.overrides").is_none_or(|t| t.is_empty())
-    {
-        let why = "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.";
-        return refuse("max.connections.per.ip", why);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
