@@ -11,6 +11,7 @@ pub(crate) mod control;
 pub(crate) mod dynamic_config;
 pub(crate) mod epochs_before;
 pub(crate) mod image;
+mod known_overrides;
 pub(crate) mod placement;
 pub(crate) mod producer_ids;
 pub(crate) mod registration;
