@@ -10,12 +10,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use futures_util::stream::{self, StreamExt};
 use tokio::time::sleep;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::change_notes::SeenNotes;
+use super::read_at_last::read_at_last;
 use super::znodes::acls::{self, AclPaths, Acls};
 use super::znodes::{NODE_BYTES_MAX, ZnodeError};
 use crate::clock::SharedClock;
@@ -28,9 +30,6 @@ use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 const RETRIES: usize = 10;
 const BACKOFF_MS: u64 = 100;
 const BACKOFF_JITTER_MS: u64 = 50;
-
-/// Pause after a failed read of the notes.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AclStoreError {
@@ -241,23 +240,10 @@ impl AclFeed {
     pub(crate) async fn next(&mut self) -> Option<Stale> {
         loop {
             self.wait().await;
-            let mut failures = 0_u32;
-            loop {
-                match self.catch_up().await {
-                    Ok(Stale::Resources(none)) if none.is_empty() => break,
-                    Ok(stale) => return Some(stale),
-                    Err(error) => {
-                        // First, since watches fire before the session shows that it was closed.
-                        sleep(RETRY_PAUSE).await;
-                        if self.acls.is_closed() {
-                            return None;
-                        }
-                        if failures == 0 {
-                            warn!(%error, "the notes of changed ACLs cannot be read; trying until they can");
-                        }
-                        failures = failures.saturating_add(1);
-                    }
-                }
+            let is_closed = |feed: &Self| feed.acls.is_closed();
+            match read_at_last("the notes of changed ACLs", self, is_closed, |feed| feed.catch_up().boxed()).await? {
+                Stale::Resources(none) if none.is_empty() => {}
+                stale => return Some(stale),
             }
         }
     }

@@ -14,8 +14,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::change_notes::SeenNotes;
 pub(crate) use super::known_overrides::{BrokerOverrides, ConfigChanges};
 use super::known_overrides::{Known, Listed};
+use super::read_at_last::{RETRY_PAUSE, read_at_last};
 use super::znodes::ZnodeError;
 use super::znodes::config::{self, Entity, Overrides};
 use crate::clock::SharedClock;
@@ -32,9 +33,6 @@ use crate::coordination::{Changed, CoordinationError, Session, SharedCoordinatio
 use crate::task;
 use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 use crate::types::{BrokerId, TopicName};
-
-/// Pause after a failed read of the feed.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DynamicConfigError {
@@ -278,25 +276,11 @@ impl Feed {
         loop {
             // A lost session counts as changed as well.
             let _ = changed.await;
-            let mut failures = 0_u32;
-            changed = loop {
-                match self.catch_up().await {
-                    Ok(changed) => break changed,
-                    Err(error) => {
-                        // First, since watches fire before the session shows that it was closed.
-                        sleep(RETRY_PAUSE).await;
-                        if *self.config.store.session().borrow() == Session::Closed {
-                            return;
-                        }
-                        if failures == 0 {
-                            warn!(%error, "the feed of config changes cannot be read; trying until it can");
-                        }
-                        failures = failures.saturating_add(1);
-                    }
-                }
-            };
-            if failures > 0 {
-                info!(failures, "the feed of config changes is read again");
+            let is_closed = |feed: &Self| *feed.config.store.session().borrow() == Session::Closed;
+            let what = "the notes of changed settings";
+            match read_at_last(what, &mut self, is_closed, |feed| feed.catch_up().boxed()).await {
+                Some(armed) => changed = armed,
+                None => return,
             }
         }
     }

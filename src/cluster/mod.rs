@@ -14,6 +14,7 @@ pub(crate) mod image;
 mod known_overrides;
 pub(crate) mod placement;
 pub(crate) mod producer_ids;
+pub(crate) mod read_at_last;
 pub(crate) mod registration;
 pub(crate) mod running_config;
 pub(crate) mod tokens;

@@ -7,14 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
-use tokio::time::sleep;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::change_notes::SeenNotes;
+use super::read_at_last::read_at_last;
 use super::znodes::tokens::{self, TokenInfo};
 use super::znodes::{NODE_BYTES_MAX, ZnodeError};
 use crate::clock::SharedClock;
@@ -23,8 +23,6 @@ use crate::types::limits::COORDINATION_READS_IN_FLIGHT_MAX;
 
 /// How often a change is tried that others race with.
 const ATTEMPTS: usize = 10;
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenStoreError {
     #[error(transparent)]
@@ -176,23 +174,10 @@ impl TokenFeed {
                     Ok(()) | Err(_) => self.armed = None,
                 }
             }
-            let mut failures = 0_u32;
-            loop {
-                match self.catch_up().await {
-                    Ok(StaleTokens::Some(none)) if none.is_empty() => break,
-                    Ok(stale) => return Some(stale),
-                    Err(failure) => {
-                        // First, since watches fire before the session shows that it was closed.
-                        sleep(RETRY_PAUSE).await;
-                        if self.tokens.is_closed() {
-                            return None;
-                        }
-                        if failures == 0 {
-                            warn!(error = %failure, "notes of changed tokens cannot be read; trying until they can");
-                        }
-                        failures = failures.saturating_add(1);
-                    }
-                }
+            let is_closed = |feed: &Self| feed.tokens.is_closed();
+            match read_at_last("the notes of changed tokens", self, is_closed, |feed| feed.catch_up().boxed()).await? {
+                StaleTokens::Some(none) if none.is_empty() => {}
+                stale => return Some(stale),
             }
         }
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use futures_util::FutureExt;
 use parking_lot::RwLock;
 use ring::{digest, hmac};
 use tokio::sync::Mutex;
@@ -29,13 +30,12 @@ use super::principal::Principal;
 use super::sasl::credential::{ITERATIONS_MIN, ScramCredential, ScramHash};
 use crate::clock::{SharedClock, UnixMs};
 use crate::cluster::image::ImagePublisher;
+use crate::cluster::read_at_last::read_at_last;
 use crate::cluster::tokens::{StaleTokens, TokenFeed, TokenStore, TokenStoreError};
 use crate::cluster::znodes::tokens::TokenInfo;
 use crate::config::tokens::TokenConfig;
 use crate::task;
 use crate::types::BrokerId;
-
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a token was not renewed, or not made to expire.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -332,16 +332,15 @@ impl Tokens {
 
     async fn follow(self: Arc<Self>, mut feed: TokenFeed) {
         while let Some(stale) = feed.next().await {
-            let mut failures = 0_u32;
-            while let Err(failure) = self.reload(&stale).await {
-                if failures == 0 {
-                    warn!(error = %failure, "changed delegation tokens cannot be read; trying until they can");
-                }
-                failures = failures.saturating_add(1);
-                sleep(RETRY_PAUSE).await;
-                if self.store.is_closed() {
-                    return;
-                }
+            let mut from = (&*self, &stale);
+            let read = read_at_last(
+                "changed delegation tokens",
+                &mut from,
+                |(this, _)| this.store.is_closed(),
+                |(this, stale)| this.reload(stale).boxed(),
+            );
+            if read.await.is_none() {
+                return;
             }
         }
     }

@@ -19,23 +19,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 pub(crate) use self::filter::AclFilter;
 use self::snapshot::{Decision, Snapshot};
 use crate::cluster::acls::{AclFeed, AclStore, AclStoreError, Stale, Updated};
+use crate::cluster::read_at_last::read_at_last;
 use crate::cluster::znodes::acls::Acls;
 use crate::security::principal::Principal;
 use crate::task;
 use crate::types::acl::{AccessControlEntry, Operation, ResourcePattern, ResourceType};
-
-/// Pause after ACLs could not be read.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What holds beside the ACLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -256,19 +253,15 @@ impl AclAuthorizer {
 
     async fn follow(self: Arc<Self>, mut feed: AclFeed) {
         while let Some(stale) = feed.next().await {
-            let mut failures = 0_u32;
-            while let Err(failure) = self.reload(&stale).await {
-                if failures == 0 {
-                    warn!(error = %failure, "changed ACLs cannot be read; trying until they can");
-                }
-                failures = failures.saturating_add(1);
-                sleep(RETRY_PAUSE).await;
-                if self.store.is_closed() {
-                    return;
-                }
-            }
-            if failures > 0 {
-                info!(failures, "ACLs are read again");
+            let mut from = (&*self, &stale);
+            let read = read_at_last(
+                "changed ACLs",
+                &mut from,
+                |(this, _)| this.store.is_closed(),
+                |(this, stale)| this.reload(stale).boxed(),
+            );
+            if read.await.is_none() {
+                return;
             }
         }
     }
