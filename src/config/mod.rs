@@ -28,6 +28,7 @@ pub mod listeners;
 pub mod loggers;
 pub mod machine;
 mod names;
+pub(crate) mod numbers;
 pub mod password;
 pub mod precedence;
 mod properties;

@@ -23,6 +23,7 @@ use crate::api::shared::quota_entity::{Limit, QuotaEntity};
 use crate::api::shared::refusal::{Refusal, wire_outcome};
 use crate::api::shared::stored;
 use crate::cluster::znodes::config::Overrides;
+use crate::config::numbers::java_double;
 use crate::types::acl::{Operation, ResourceType};
 
 /// AlterClientQuotas.
@@ -74,7 +75,8 @@ fn changed(entity: &QuotaEntity, mut overrides: Overrides, ops: &[OpData]) -> Re
         let limit = entity.limit(key).ok_or_else(|| invalid_request(format!("Invalid configuration key {key}")))?;
         let value = match limit {
             Limit::Double(_) => Some(java_double(op.value)),
-            Limit::Long(_) | Limit::Int(_) => whole(op.value).map(|number| number.to_string()),
+            Limit::Long(_) => whole(op.value, i64::MIN, i64::MAX).map(|number| number.to_string()),
+            Limit::Int(_) => whole(op.value, i32::MIN.into(), i32::MAX.into()).map(|number| number.to_string()),
         };
         let kind = limit.type_name();
         let value = value.ok_or_else(|| invalid_request(format!("Configuration {key} must be a {kind} value")))?;
@@ -83,17 +85,12 @@ fn changed(entity: &QuotaEntity, mut overrides: Overrides, ops: &[OpData]) -> Re
     Ok(overrides)
 }
 
-/// As Kafka takes a number for a whole one: it cuts off, and NaN is 0.
-fn whole(value: f64) -> Option<i64> {
+/// As Kafka takes a number for a whole one of a type: it cuts off, also what lies beyond the type, and NaN is 0.
+fn whole(value: f64, least: i64, most: i64) -> Option<i64> {
     const EPSILON: f64 = 1e-6;
-    let whole = (value + EPSILON) as i64;
+    let whole = ((value + EPSILON) as i64).clamp(least, most);
     let differs = (whole as f64 - value).abs() > EPSILON;
     (!differs).then_some(whole)
-}
-
-/// As Java prints a double that is not too large: with a point.
-fn java_double(value: f64) -> String {
-    format!("{value:?}")
 }
 
 #[cfg(test)]
@@ -133,5 +130,20 @@ mod tests {
                 "Configuration producer_byte_rate must be a LONG value"
             );
         }
+    }
+
+    /// Java ends a broker's start over a limit that it cannot read.
+    #[test]
+    fn what_is_stored_java_can_read() {
+        let ops = [set("request_percentage", f64::INFINITY), set("controller_mutation_rate", 1e300)];
+        let stored = of_user(&ops).expect("as Kafka");
+        let texts = [&*stored["request_percentage"], &*stored["controller_mutation_rate"]];
+        assert_eq!(texts, ["Infinity", "1.0E300"]);
+        let address = QuotaEntity::read([("ip", Some("10.0.0.1"))].into_iter()).expect("an address");
+        let of_address = |value| changed(&address, Overrides::new(), &[set("connection_creation_rate", value)]);
+        let most = of_address(f64::from(i32::MAX)).expect("legal");
+        assert_eq!(most["connection_creation_rate"], i32::MAX.to_string());
+        let refused = of_address(3e9).expect_err("more than an INT").message;
+        assert_eq!(refused.as_deref(), Some("Configuration connection_creation_rate must be a INT value"));
     }
 }

@@ -7,6 +7,7 @@ use std::net::ToSocketAddrs;
 use super::changes::invalid_request;
 use super::refusal::Refusal;
 use crate::cluster::znodes::config::{Entity, EntityName, Overrides};
+use crate::config::numbers::read_double;
 use crate::task;
 
 pub(in crate::api) const USER: &str = "user";
@@ -132,7 +133,7 @@ impl QuotaEntity {
 
 /// The limits among what is stored for the entity.
 pub(in crate::api) fn limits(entity: &QuotaEntity, overrides: &Overrides) -> Vec<(&'static str, f64)> {
-    let value = |limit: &Limit| Some((limit.key(), overrides.get(limit.key())?.trim().parse().ok()?));
+    let value = |limit: &Limit| Some((limit.key(), read_double(overrides.get(limit.key())?)?));
     entity.all_limits().iter().filter_map(value).collect()
 }
 

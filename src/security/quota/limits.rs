@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cluster::znodes::config::{Entity, EntityName, Overrides};
+use crate::config::numbers::read_double;
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,7 +87,7 @@ impl Quotas {
     /// From the places and their settings; what is no number, or no limit of ours, is left out.
     pub(crate) fn new<'a>(places: impl IntoIterator<Item = (Place, &'a BTreeMap<String, String>)>) -> Self {
         let read = |settings: &BTreeMap<String, String>| -> BTreeMap<Kind, f64> {
-            let limit = |kind: Kind| Some((kind, settings.get(kind.key())?.trim().parse().ok()?));
+            let limit = |kind: Kind| Some((kind, read_double(settings.get(kind.key())?)?));
             Kind::ALL.into_iter().filter_map(limit).collect()
         };
         let places = places.into_iter().map(|(place, settings)| (place, read(settings)));
