@@ -4,7 +4,8 @@
 
 Raw frames, so that what an answer says and when the next one comes are seen as they are: bytes of produce and fetch, the
 time of handling (`request_percentage`), changes of topics (`controller_mutation_rate`, KIP-599), connections of an address
-(`connection_creation_rate`) and of a listener (`max.connection.creation.rate`, KIP-612), limits of 0, and which limit holds.
+(`connection_creation_rate`) and of a listener (`max.connection.creation.rate`, KIP-612), limits of 0, which limit holds, and
+that nothing counts before a client has proved who it is.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from kit.rows import Rows
 from kit.wire import Client, string
 
 SLOW = "listener.name.slow.max.connection.creation.rate"
+PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 THROTTLING_QUOTA_EXCEEDED = 89
 # With the defaults, eleven windows of a second.
 SECONDS = 10
@@ -28,8 +30,8 @@ SECONDS = 10
 class Broker:
     """The broker under test, and a connection that sets its limits."""
 
-    def __init__(self, broker, slow_port):
-        self.port, self.slow_port = broker.port, slow_port
+    def __init__(self, broker, slow_port, asking_port):
+        self.port, self.slow_port, self.asking_port = broker.port, slow_port, asking_port
         self.admin = Client(broker.port, client_id="admin")
         self.topics = 0
 
@@ -269,6 +271,26 @@ def of_nothing(b):
     assert told["controller_mutation_rate"] == [(0, 0), (0, THROTTLING_QUOTA_EXCEEDED)], told
 
 
+def of_strangers(b):
+    """Who has still to log in uses up nobody's time: else strangers would have everybody wait to log in."""
+    b.limit("request_percentage", 0.0001, client="s")
+    clients = [b.client("s", b.asking_port) for _ in range(20)]
+    for client in clients:
+        r = client.call(18, 1, b"")
+        assert r.take("h") == 0
+        r.array(lambda r: r.take("hhh"))
+        wait = r.take("i")
+        assert wait == 0, wait
+    begun, client = time.monotonic(), clients[-1]
+    assert client.call(17, 1, string("PLAIN")).take("h") == 0
+    token = b"\0alice\0planted"
+    assert client.call(36, 1, struct.pack(">i", len(token)) + token).take("h") == 0
+    assert time.monotonic() - begun < 0.9
+    told = max(metadata(client), metadata(client))
+    b.limit("request_percentage", None, client="s")
+    assert told > 0, "now it counts"
+
+
 def of_the_more_particular(b):
     """A user's client before the user, and both before a client; everybody here is ANONYMOUS."""
     topic = b.topic()
@@ -323,6 +345,7 @@ ROWS = {
     "time of a produce": of_a_produce,
     "changes of topics": of_mutations,
     "limits of 0": of_nothing,
+    "time of who has not logged in": of_strangers,
     "the more particular limit holds": of_the_more_particular,
     "connections of a listener": of_a_listener,
     "connections of an address": of_an_address,
@@ -333,12 +356,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="a part of the names of the rows to run")
     options = parser.parse_args()
-    rows, port, slow = Rows(options.only), free_port(), free_port()
-    listeners = f"PLAINTEXT://127.0.0.1:{port},SLOW://127.0.0.1:{slow}"
+    rows, port, slow, asking = Rows(options.only), free_port(), free_port(), free_port()
+    listeners = f"PLAINTEXT://127.0.0.1:{port},SLOW://127.0.0.1:{slow},ASKS://127.0.0.1:{asking}"
     settings = {
         "listeners": listeners,
         "advertised.listeners": listeners,
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SLOW:PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SLOW:PLAINTEXT,ASKS:SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.asks.plain.sasl.jaas.config": f'{PLAIN} required user_alice="planted";',
         "inter.broker.listener.name": "PLAINTEXT",
         SLOW: "2",
     }
@@ -346,7 +371,7 @@ def main():
     broker = Kafka(settings, port=port, version=version) if version else Klamm(settings, port=port)
     try:
         broker.start()
-        b = Broker(broker, slow)
+        b = Broker(broker, slow, asking)
         for name, body in ROWS.items():
             rows.run(name, body, b)
     finally:

@@ -29,6 +29,9 @@ pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     /// Whom its requests are made for.
     pub(crate) principal: Arc<Principal>,
+    /// It has still to prove who it is. What it takes until then is nobody's, or strangers would use up what others of
+    /// their name may take.
+    pub(crate) is_stranger: bool,
     /// How long the connection is not read.
     pub(crate) mute: Arc<Mute>,
 }
@@ -128,7 +131,7 @@ pub(crate) async fn dispatch(origin: &Origin, mut frame: BytesMut) -> Dispatched
     if !passes_the_gate(row, header.version) && !origin.handles.gate.passed().await {
         return refuse(header.correlation_id, "the broker stops before it has started".into());
     }
-    let times = origin.handles.quotas.limits(Kind::Request) && !is_exempt(row);
+    let times = origin.handles.quotas.limits(Kind::Request) && !is_exempt(row) && !origin.is_stranger;
     let handling = times.then(|| Handling::new(&origin.handles.clock));
     let ctx = RequestContext {
         handles: Arc::clone(&origin.handles),

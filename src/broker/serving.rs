@@ -95,6 +95,7 @@ impl Serving {
 
     fn accept_one(&self, name: &str, socket: TcpListener, counts: Arc<ListenerMetrics>) -> JoinHandle<()> {
         let audience = audience(&self.config, name);
+        let sasl = self.sasl_gate(name, &counts);
         let settings = Settings {
             origin: Origin {
                 handles: Arc::clone(&self.handles),
@@ -102,6 +103,7 @@ impl Serving {
                 audience,
                 peer: UNKNOWN_PEER,
                 principal: Arc::new(Principal::anonymous()),
+                is_stranger: sasl.is_some(),
                 mute: Arc::default(),
             },
             tls: self.tls.of(name).cloned(),
@@ -110,7 +112,7 @@ impl Serving {
             of_strangers: Arc::clone(&self.of_strangers),
             refusals: Arc::clone(&self.refusals),
             write_queues: Arc::clone(&self.write_queues),
-            sasl: self.sasl_gate(name, &counts),
+            sasl,
             frame_bytes_max: self.config.socket_request_max_bytes as usize,
             idle_max: self.config.connections_max_idle_ms.map_or(NEVER, millis),
             stopping: self.stopped.clone(),

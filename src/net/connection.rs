@@ -397,6 +397,7 @@ impl Connection {
         let Answered { reply, principal, end, delay } = answered;
         if let Some(principal) = principal {
             self.settings.origin.principal = principal;
+            self.settings.origin.is_stranger = false;
             if Arc::ptr_eq(&self.admission, &self.settings.of_strangers) {
                 self.charge_to(Arc::clone(&self.settings.admission));
             }
