@@ -99,6 +99,7 @@ fn follow_brokers(
 pub(super) fn connection_limits(config: &Config) -> Limits {
     Limits {
         total_max: config.max_connections,
+        total_max_of_brokers: config.max_connections_of_brokers,
         per_ip_max: usize::try_from(config.max_connections_per_ip).unwrap_or(usize::MAX),
         per_ip_overrides: sockets::per_ip_overrides(config),
         rates: rate_limits(config),

@@ -150,6 +150,9 @@ pub struct Config {
     pub connections_max_idle_ms: Option<i64>,
     /// `max.connections`, but at most seven tenths of the file descriptors this process may open (our choice).
     pub max_connections: usize,
+    /// The same for the listener of brokers, where it has no clients: whatever `max.connections` says, as in Kafka, but
+    /// with three quarters of the file descriptors.
+    pub max_connections_of_brokers: usize,
     pub max_connections_per_ip: i32,
     /// `max.connection.creation.rate`, and each listener's own.
     pub max_connection_creation_rate: i32,
@@ -394,6 +397,7 @@ impl Config {
             socket_request_max_bytes: reader.count("socket.request.max.bytes").unwrap_or_default(),
             connections_max_idle_ms: Some(reader.long("connections.max.idle.ms")).filter(|ms| *ms >= 0),
             max_connections: rules::max_connections(reader, &machine),
+            max_connections_of_brokers: rules::descriptors(&machine, 75),
             max_connections_per_ip: reader.int("max.connections.per.ip"),
             max_connection_creation_rate: reader.int("max.connection.creation.rate"),
             max_connection_creation_rates,
@@ -522,11 +526,12 @@ mod tests {
     #[test]
     fn bounds_follow_the_machine_where_nothing_is_set() {
         let open = config(&[]);
-        assert_eq!(open.max_connections, 700);
+        assert_eq!((open.max_connections, open.max_connections_of_brokers), (700, 750));
         assert_eq!((open.queued_max_request_bytes, open.reply_bytes), (256 << 20, 128 << 20));
         assert_eq!(open.page_cache_bytes, None);
         let set = config(&[("max.connections", "10"), ("queued.max.request.bytes", "200000000")]);
         assert_eq!((set.max_connections, set.queued_max_request_bytes), (10, 200_000_000));
+        assert_eq!(set.max_connections_of_brokers, 750);
         assert!(error(&[("queued.max.request.bytes", "5")]).contains("larger or equal to socket.request.max.bytes"));
     }
 

@@ -60,8 +60,12 @@ pub(super) fn replication_factor(reader: &Reader<'_>) -> Result<i16, ConfigError
 
 /// As many as the limit on open files leaves room for.
 pub(super) fn max_connections(reader: &Reader<'_>, machine: &Machine) -> usize {
-    let descriptors = usize::try_from(machine.file_descriptors).unwrap_or(usize::MAX);
-    reader.size("max.connections").min(descriptors / 10 * 7)
+    reader.size("max.connections").min(descriptors(machine, 70))
+}
+
+/// So many hundredths of the descriptors that the process may have.
+pub(super) fn descriptors(machine: &Machine, hundredths: u128) -> usize {
+    usize::try_from(u128::from(machine.file_descriptors) * hundredths / 100).unwrap_or(usize::MAX)
 }
 
 /// Bytes of requests that wait. A choice of our own where none is set: Kafka has no bound then.

@@ -24,6 +24,9 @@ use crate::task;
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) total_max: usize,
+    /// The same for the listener of brokers, where there are others: clients that have taken all of `total_max` do not
+    /// cut brokers off from each other.
+    pub(crate) total_max_of_brokers: usize,
     pub(crate) per_ip_max: usize,
     pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
     pub(crate) rates: RateLimits,
@@ -41,6 +44,9 @@ pub(crate) struct ConnectionLimits {
 #[derive(Debug)]
 struct Counts {
     total_max: usize,
+    total_max_of_brokers: usize,
+    /// The listener that it holds for; `None`: there are no others.
+    of_brokers: Option<String>,
     per_ip_max: usize,
     per_ip_overrides: HashMap<IpAddr, usize>,
     total: usize,
@@ -50,18 +56,16 @@ struct Counts {
 impl ConnectionLimits {
     /// `windows`: those of rates.
     pub(crate) fn new(limits: Limits, windows: Windows) -> Arc<Self> {
-        let Limits { total_max, per_ip_max, per_ip_overrides, rates } = limits;
-        let counts = Counts { total_max, per_ip_max, per_ip_overrides, total: 0, by_ip: HashMap::new() };
-        let rates = Mutex::new(ConnectionRates::new(windows, rates));
-        Arc::new(Self { counts: Mutex::new(counts), rates, begun: Instant::now() })
+        let mut rates = ConnectionRates::new(windows, RateLimits::default());
+        let counts = Counts::within(limits, &mut rates);
+        Arc::new(Self { counts: Mutex::new(counts), rates: Mutex::new(rates), begun: Instant::now() })
     }
 
     /// Holds for connections to come; those that are there stay.
     pub(crate) fn set(&self, limits: Limits) {
-        let mut counts = self.counts.lock();
-        (counts.total_max, counts.per_ip_max) = (limits.total_max, limits.per_ip_max);
-        counts.per_ip_overrides = limits.per_ip_overrides;
-        self.rates.lock().limits = limits.rates;
+        let (mut counts, mut rates) = (self.counts.lock(), self.rates.lock());
+        let (total, by_ip) = (counts.total, std::mem::take(&mut counts.by_ip));
+        *counts = Counts { total, by_ip, ..Counts::within(limits, &mut rates) };
     }
 
     /// The same for the rates of addresses.
@@ -84,16 +88,29 @@ impl ConnectionLimits {
     }
 
     /// A place for one more connection from there, given back when it is dropped.
-    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+    fn take(self: &Arc<Self>, listener: &str, ip: IpAddr) -> Option<Place> {
         let mut counts = self.counts.lock();
         let here = counts.by_ip.get(&ip).copied().unwrap_or(0);
         let here_max = counts.per_ip_overrides.get(&ip).copied().unwrap_or(counts.per_ip_max);
-        if here >= here_max || counts.total >= counts.total_max {
+        let is_of_brokers = counts.of_brokers.as_deref() == Some(listener);
+        let total_max = if is_of_brokers { counts.total_max_of_brokers } else { counts.total_max };
+        if here >= here_max || counts.total >= total_max {
             return None;
         }
         counts.total += 1;
         *counts.by_ip.entry(ip).or_default() += 1;
         Some(Place { limits: Arc::clone(self), ip })
+    }
+}
+
+impl Counts {
+    /// None yet. The rest of the limits goes to `rates`.
+    fn within(limits: Limits, rates: &mut ConnectionRates) -> Self {
+        let Limits { total_max, total_max_of_brokers, per_ip_max, per_ip_overrides, rates: of_rates } = limits;
+        let of_brokers = of_rates.of_brokers.clone();
+        rates.limits = of_rates;
+        let (total, by_ip) = (0, HashMap::new());
+        Self { total_max, total_max_of_brokers, of_brokers, per_ip_max, per_ip_overrides, total, by_ip }
     }
 }
 
@@ -177,6 +194,7 @@ pub(crate) async fn accept(
     counts: Arc<ListenerMetrics>,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let mut failures = Failures::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -195,7 +213,9 @@ pub(crate) async fn accept(
             }
             Err(error) => {
                 // Mostly "too many open files": a pause lets connections end instead of spinning on the same error.
-                error!(%error, "accepting a connection failed");
+                if let Some(count) = failures.to_be_told(Instant::now()) {
+                    error!(%error, count, "accepting a connection failed");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -203,12 +223,33 @@ pub(crate) async fn accept(
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Failures within this time have one line: whoever holds all descriptors causes ten in a second.
+const FAILURES_PERIOD: Duration = Duration::from_secs(60);
+
+/// Failures to accept since the last line about them.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u64,
+    told_at: Option<Instant>,
+}
+
+impl Failures {
+    /// Counts one; how many there were since the last line, if it is time for another.
+    fn to_be_told(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
+        if self.told_at.is_some_and(|told_at| now.saturating_duration_since(told_at) < FAILURES_PERIOD) {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
+}
 
 fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>, counts: &Arc<ListenerMetrics>) {
     let peer = settings.origin.peer;
     let refused = limits.refused_for(&counts.name, peer.ip().to_canonical());
     // One that waits to be closed has a place as well, so that nobody holds more than is allowed.
-    let Some(place) = limits.take(peer.ip().to_canonical()) else {
+    let Some(place) = limits.take(&counts.name, peer.ip().to_canonical()) else {
         if settings.refusals.may_be_logged(Refusal::Other, peer.ip()) {
             warn!(%peer, "closed: max.connections or max.connections.per.ip is reached");
         }
@@ -242,21 +283,54 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
         let of = |total_max| Limits {
             total_max,
+            total_max_of_brokers: 7,
             per_ip_max: 2,
             per_ip_overrides: HashMap::from([(b, 1)]),
-            rates: RateLimits::default(),
+            rates: RateLimits { of_brokers: Some("B".to_owned()), ..RateLimits::default() },
         };
         let limits = ConnectionLimits::new(of(4), Windows { samples: 11, window_ms: 1000 });
-        let mut places = vec![limits.take(a).expect("free"), limits.take(a).expect("free")];
-        assert!(limits.take(a).is_none(), "two per address");
-        places.push(limits.take(b).expect("free"));
-        assert!(limits.take(b).is_none(), "one for this address");
-        places.push(limits.take(c).expect("free"));
-        assert!(limits.take(c).is_none(), "four in all");
+        let take = |ip| limits.take("A", ip);
+        let mut places = vec![take(a).expect("free"), take(a).expect("free")];
+        assert!(take(a).is_none(), "two per address");
+        places.push(take(b).expect("free"));
+        assert!(take(b).is_none(), "one for this address");
+        places.push(take(c).expect("free"));
+        assert!(take(c).is_none(), "four in all");
         limits.set(of(5));
-        drop(limits.take(c).expect("five in all"));
+        drop(take(c).expect("five in all"));
         places.clear();
-        assert!(limits.take(c).is_some() && limits.counts.lock().by_ip.is_empty());
+        assert!(take(c).is_some() && limits.counts.lock().by_ip.is_empty());
+    }
+
+    /// Clients that held all places cut brokers off from each other. Source: Kafka 3.9 `ConnectionQuotas`.
+    #[test]
+    fn clients_take_no_place_of_brokers() {
+        let of = |total_max, of_brokers: Option<&str>| Limits {
+            total_max,
+            total_max_of_brokers: 5,
+            per_ip_max: 10,
+            per_ip_overrides: HashMap::new(),
+            rates: RateLimits { of_brokers: of_brokers.map(str::to_owned), ..RateLimits::default() },
+        };
+        let limits = ConnectionLimits::new(of(3, Some("B")), Windows { samples: 11, window_ms: 1000 });
+        let take = |listener| limits.take(listener, IpAddr::from([10, 0, 0, 1]));
+        let mut places: Vec<_> = (0..3).map(|_| take("A").expect("free")).collect();
+        assert!(take("A").is_none());
+        places.extend([take("B").expect("beyond what clients have"), take("B").expect("the last one")]);
+        assert!(take("B").is_none(), "there are so many descriptors");
+        places.truncate(2);
+        places.push(take("B").expect("free"));
+        assert!(take("A").is_none(), "brokers count for clients");
+        limits.set(of(2, None));
+        places.truncate(2);
+        assert!(take("B").is_none(), "one listener alone is everybody's");
+    }
+
+    #[test]
+    fn failures_to_accept_have_a_line_in_a_minute() {
+        let (mut failures, begun) = (Failures::default(), Instant::now());
+        let mut at = |second| failures.to_be_told(begun + Duration::from_secs(second));
+        assert_eq!([at(0), at(1), at(59), at(60), at(61)], [Some(1), None, None, Some(3), None]);
     }
 
     #[tokio::test]
