@@ -49,7 +49,8 @@ impl Rate {
         let elapsed_ms = now_ms - begin_ms;
         let whole = elapsed_ms / windows.window_ms;
         let least = windows.samples as i64 - 1;
-        (elapsed_ms + (least - whole).max(0) * windows.window_ms).max(windows.window_ms)
+        let missing_ms = (least - whole).max(0).saturating_mul(windows.window_ms);
+        elapsed_ms.saturating_add(missing_ms).max(windows.window_ms)
     }
 
     /// Units for each second of the time that there was anything to measure, a window at least. Source: Kafka 3.9
@@ -62,7 +63,7 @@ impl Rate {
     }
 
     fn forget(&mut self, windows: Windows, now_ms: i64) {
-        let kept_ms = windows.samples as i64 * windows.window_ms;
+        let kept_ms = (windows.samples as i64).saturating_mul(windows.window_ms);
         self.samples.retain(|sample| now_ms - sample.begin_ms < kept_ms);
     }
 }
@@ -109,6 +110,15 @@ mod tests {
         assert_eq!(rate.span_ms(ELEVEN_SECONDS, 550), 10_500);
         rate.record(ELEVEN_SECONDS, -1000.0, 60);
         assert_eq!(rate.per_second(ELEVEN_SECONDS, 60), 0.0);
+    }
+
+    /// The product of both settings overflowed, and nothing was counted.
+    #[test]
+    fn windows_as_large_as_their_settings_allow_count() {
+        let windows = Windows { samples: i32::MAX as usize, window_ms: i64::from(i32::MAX) * 1000 };
+        let mut rate = Rate::new();
+        rate.record(windows, 1e20, 50);
+        assert!(rate.per_second(windows, 60) > 1000.0);
     }
 
     #[test]

@@ -213,7 +213,7 @@ pub(crate) async fn accept(
             }
             Err(error) => {
                 // Mostly "too many open files": a pause lets connections end instead of spinning on the same error.
-                if let Some(count) = failures.to_be_told(Instant::now()) {
+                if let Some(count) = failures.admit(Instant::now()) {
                     error!(%error, count, "accepting a connection failed");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -235,7 +235,7 @@ struct Failures {
 
 impl Failures {
     /// Counts one; how many there were since the last line, if it is time for another.
-    fn to_be_told(&mut self, now: Instant) -> Option<u64> {
+    fn admit(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.told_at.is_some_and(|told_at| now.saturating_duration_since(told_at) < FAILURES_PERIOD) {
             return None;
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn failures_to_accept_have_a_line_in_a_minute() {
         let (mut failures, begun) = (Failures::default(), Instant::now());
-        let mut at = |second| failures.to_be_told(begun + Duration::from_secs(second));
+        let mut at = |second| failures.admit(begun + Duration::from_secs(second));
         assert_eq!([at(0), at(1), at(59), at(60), at(61)], [Some(1), None, None, Some(3), None]);
     }
 

@@ -245,6 +245,7 @@ fn wait_ms(kind: Kind, rate: &mut Rate, windows: Windows, limit: f64, now_ms: i6
     }
     let wait_ms = (value - limit) / limit * rate.span_ms(windows, now_ms) as f64;
     match kind {
+        Kind::Request if wait_ms.is_nan() => 0,
         Kind::Request => whole_ms(wait_ms.min(windows.window_ms as f64)),
         Kind::Produce | Kind::Fetch | Kind::Mutation => whole_ms(wait_ms),
     }
@@ -318,6 +319,9 @@ mod tests {
         assert_eq!(take("producer_byte_rate", Kind::Produce), 0);
         assert_eq!(take("consumer_byte_rate", Kind::Fetch), 0);
         assert_eq!(take("request_percentage", Kind::Request), 1000);
+        for odd in ["NaN", "-1", "-0.0", "Infinity"] {
+            assert_eq!(limited("request_percentage", odd).record(Kind::Request, &user, &client, 1.0, 0), 0, "{odd}");
+        }
         let mutations = limited("controller_mutation_rate", "0");
         let take = |now_ms| mutations.take_tokens(Debt::Refused, &user, &client, 1.0, now_ms);
         assert_eq!((take(0), take(9_000)), (Took::Tokens { wait_ms: 0 }, Took::Nothing { wait_ms: 0 }));

@@ -1,13 +1,13 @@
 //! Whom the mechanisms ask: the credentials of users, delegation tokens, the keys that sign tokens, the time and
 //! chance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
 use super::credential::{ScramCredential, ScramHash};
@@ -39,6 +39,8 @@ pub(crate) struct Authority {
     tokens: Option<Arc<Tokens>>,
     /// By the file's path.
     keys: RwLock<BTreeMap<PathBuf, Arc<Jwks>>>,
+    /// Credentials that cannot be read and were told: each once, since whoever names the user asks for it again.
+    illegible: Mutex<BTreeSet<(String, SaslMechanism)>>,
 }
 
 impl Authority {
@@ -56,7 +58,7 @@ impl Authority {
         for (path, _) in files(config) {
             keys.insert(path.to_owned(), Arc::new(Jwks::read(path)?));
         }
-        Ok(Arc::new(Self { users, clock, tokens, keys: RwLock::new(keys) }))
+        Ok(Arc::new(Self { users, clock, tokens, keys: RwLock::new(keys), illegible: Mutex::default() }))
     }
 
     /// Reads each file of keys again at the interval that is set, for as long as the broker runs. One that cannot be
@@ -94,7 +96,9 @@ impl Authority {
         match ScramCredential::parse(&text) {
             Ok(credential) => Some(credential),
             Err(error) => {
-                warn!(user, mechanism = mechanism.name(), %error, "a stored credential cannot be read");
+                if self.illegible.lock().insert((user.to_owned(), mechanism)) {
+                    warn!(user, mechanism = mechanism.name(), %error, "a stored credential cannot be read");
+                }
                 None
             }
         }
