@@ -188,7 +188,8 @@ impl ClusterAdmin {
         })
     }
 
-    /// Replaces overrides, which are as `existing` says, and tells every broker, in one transaction.
+    /// Replaces overrides, which are as `existing` says, and tells every broker, in one transaction. Users, clients and
+    /// addresses without any have no node.
     pub(crate) async fn set_overrides(
         &self,
         entity: &Entity,
@@ -196,6 +197,16 @@ impl ClusterAdmin {
         overrides: Overrides,
     ) -> Result<(), AdminError> {
         let (path, data) = (entity.path(), checked_size(config::encode(&overrides))?);
+        let goes = overrides.is_empty() && entity.goes_when_empty();
+        if let (true, Some(version)) = (goes, existing.version) {
+            let deleted = self.write_and_tell(entity, Op::Delete { path: path.clone(), version }).await;
+            if !matches!(deleted, Err(CoordinationError::NotEmpty(_))) {
+                self.settled(entity, deleted, &overrides).await?;
+                self.delete_empty_parents(entity).await;
+                return Ok(());
+            }
+            // A user's clients have settings of their own.
+        }
         for parent in entity.parents() {
             match self.store.create(&parent, Bytes::new(), CreateMode::Persistent).await {
                 Ok(_) | Err(CoordinationError::NodeExists(_)) => {}
@@ -206,22 +217,54 @@ impl ClusterAdmin {
             Some(version) => Op::Set { path, data, version },
             None => Op::Create { path, data, mode: CreateMode::Persistent },
         };
+        let written = self.write_and_tell(entity, write).await;
+        self.settled(entity, written, &overrides).await
+    }
+
+    async fn write_and_tell(&self, entity: &Entity, write: Op) -> Result<(), CoordinationError> {
         let tell = Op::Create {
             path: config::CHANGE_PREFIX.into(),
             data: config::encode_change(entity),
             mode: CreateMode::PersistentSequential,
         };
-        match self.store.multi(vec![write, tell]).await.map_err(|refused| refused.error) {
-            Ok(_) => Ok(()),
+        self.store.multi(vec![write, tell]).await.map(drop).map_err(|refused| refused.error)
+    }
+
+    /// What became of a write of these overrides.
+    async fn settled(
+        &self,
+        entity: &Entity,
+        written: Result<(), CoordinationError>,
+        overrides: &Overrides,
+    ) -> Result<(), AdminError> {
+        match written {
+            Ok(()) => Ok(()),
             // They were changed meanwhile, or the topic was deleted.
             Err(CoordinationError::NodeExists(_) | CoordinationError::BadVersion(_) | CoordinationError::NoNode(_)) => {
                 Err(AdminError::Raced(entity.entity_path()))
             }
             Err(CoordinationError::Unknown(reason)) => match self.read_overrides(entity).await? {
-                found if found.overrides == overrides => Ok(()),
+                found if found.overrides == *overrides => Ok(()),
                 _ => Err(CoordinationError::Unknown(reason).into()),
             },
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes what lay above the last client of a user that had settings, unless it has something else. What fails is
+    /// left there: it does nothing but take room.
+    async fn delete_empty_parents(&self, entity: &Entity) {
+        let parents = entity.parents();
+        for parent in parents.iter().rev() {
+            let version = match self.store.get(parent).await {
+                Ok(Some((data, stat))) if config::decode(parent, &data).is_ok_and(|found| found.is_empty()) => {
+                    stat.version
+                }
+                _ => return,
+            };
+            if self.store.delete(parent, version).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -375,6 +418,39 @@ mod tests {
         assert_eq!(late, Err(AdminError::Raced("topics/a".into())));
         assert_eq!(store.children(config::CHANGES).await.unwrap().len(), 1);
         assert_eq!(admin.read_overrides(&entity).await.unwrap().overrides, Overrides::new());
+    }
+
+    /// The nodes of users, clients and addresses that had a limit once were kept for ever.
+    #[tokio::test]
+    async fn nodes_of_users_and_clients_go_with_their_last_setting() {
+        let (store, admin) = room().await;
+        let set = async |entity: &Entity, overrides: Overrides| {
+            let existing = admin.read_overrides(entity).await.unwrap();
+            admin.set_overrides(entity, &existing, overrides).await.unwrap();
+        };
+        let some = || Overrides::from([("producer_byte_rate".into(), "1".into())]);
+        let names = async |parent: &str| store.children(parent).await.unwrap();
+        let client_of = |user: &str| Entity::UserClient { user: user.into(), client: "c".into() };
+        for entity in [Entity::User("u".into()), Entity::Client("c".into()), Entity::Ip("10.0.0.1".into())] {
+            set(&entity, some()).await;
+            set(&entity, Overrides::new()).await;
+        }
+        set(&client_of("v"), some()).await;
+        set(&client_of("v"), Overrides::new()).await;
+        assert!(names("/config/users").await.is_empty() && names("/config/clients").await.is_empty());
+        assert!(names("/config/ips").await.is_empty());
+        // One has settings still, the user's or its client's.
+        for user in ["w", "x"] {
+            set(&client_of(user), some()).await;
+            set(&Entity::User(user.into()), some()).await;
+        }
+        set(&Entity::User("w".into()), Overrides::new()).await;
+        set(&client_of("x"), Overrides::new()).await;
+        assert_eq!(names("/config/users").await, ["w", "x"]);
+        assert_eq!((names("/config/users/w/clients").await.len(), names("/config/users/x").await.len()), (1, 0));
+        set(&client_of("w"), Overrides::new()).await;
+        assert_eq!(names("/config/users").await, ["x"]);
+        assert_eq!(names(config::CHANGES).await.len(), 15, "each is told");
     }
 
     #[tokio::test]

@@ -127,6 +127,15 @@ impl Entity {
         format!("/config/{}", self.entity_path())
     }
 
+    /// Whether its node goes with its last setting: nobody bounds the number of users, clients and addresses that ever
+    /// had one. Source: Kafka 3.9 `AdminZkClient`, as it behaves.
+    pub(crate) fn goes_when_empty(&self) -> bool {
+        match self {
+            Self::User(_) | Self::Client(_) | Self::UserClient { .. } | Self::Ip(_) => true,
+            Self::Topic(_) | Self::Broker(_) => false,
+        }
+    }
+
     /// `None` for entities that we do not follow. Names of topics need no decoding: a legal one has no character that
     /// Kafka's Sanitizer changes.
     fn parse(entity_path: &str) -> Option<Self> {
