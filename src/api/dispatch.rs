@@ -26,6 +26,7 @@ pub(crate) struct Origin {
     pub(crate) handles: Arc<Handles>,
     pub(crate) listener: Arc<str>,
     pub(crate) audience: Audience,
+    /// Of IPv4 if it came by that, whatever the socket.
     pub(crate) peer: SocketAddr,
     /// Whom its requests are made for.
     pub(crate) principal: Arc<Principal>,

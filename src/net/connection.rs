@@ -159,7 +159,7 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
         }
         Err(End::Closed(CloseReason::Unauthenticated(reason))) => {
             if refusals.may_be_logged(Refusal::Authentication, peer.ip()) {
-                info!(target: SELECTOR, "Failed authentication with {peer} ({})", shown(&reason));
+                info!(target: SELECTOR, %peer, "Failed authentication with /{} ({})", peer.ip(), shown(&reason));
             }
         }
         Err(End::Closed(CloseReason::SessionExpired)) => {

@@ -202,6 +202,8 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
+                // On a socket of both families IPv4 comes as a part of IPv6.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let wait = limits.came(&counts.name);
                 if !wait.is_zero() {
                     tokio::select! {
@@ -247,9 +249,9 @@ impl Failures {
 
 fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>, counts: &Arc<ListenerMetrics>) {
     let peer = settings.origin.peer;
-    let refused = limits.refused_for(&counts.name, peer.ip().to_canonical());
+    let refused = limits.refused_for(&counts.name, peer.ip());
     // One that waits to be closed has a place as well, so that nobody holds more than is allowed.
-    let Some(place) = limits.take(&counts.name, peer.ip().to_canonical()) else {
+    let Some(place) = limits.take(&counts.name, peer.ip()) else {
         if settings.refusals.may_be_logged(Refusal::Other, peer.ip()) {
             warn!(%peer, "closed: max.connections or max.connections.per.ip is reached");
         }
