@@ -63,6 +63,7 @@ def settings(server, chroot):
         "zookeeper.connect": f"127.0.0.1:{server.port}{chroot}",
         "zookeeper.set.acl": "true",
         "password.encoder.secret": "x",
+        "delegation.token.secret.key": "x",
         "offsets.topic.num.partitions": "1",
     }
 
