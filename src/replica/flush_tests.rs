@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ack::{Ack, Completion};
 use super::flush::FlushTimer;
-use super::partition::{AckAt, Partition, Upkeep};
+use super::partition::{AckAt, Home, Partition, Upkeep};
 use super::testing;
 use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
@@ -26,8 +26,8 @@ fn led(disk: &Arc<MemoryDir>, config: LogConfig) -> (Arc<Partition>, Arc<FlushTi
     let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, config, Arc::clone(&tail), 0).expect("opens");
     let (me, flush) = (BrokerId(1), FlushTimer::new(Arc::clone(&dir)));
     let upkeep = Upkeep { cleaner: Arc::default(), flush: Arc::clone(&flush) };
-    let partition =
-        Partition::new(testing::alone(me, Arc::new(ManualClock::new(0, 1))), id, family, dir, tail, upkeep, log);
+    let (around, home) = (testing::alone(me, Arc::new(ManualClock::new(0, 1))), Home { at: 0, dir, family, tail });
+    let partition = Partition::new(around, id, home, upkeep, log);
     testing::take(&partition, testing::role(me.0, 0));
     (partition, flush)
 }

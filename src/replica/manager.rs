@@ -4,7 +4,7 @@
 //! others serve. Nothing is made where a log was found: a log stays reserved in its directory until it is open or gone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -14,10 +14,10 @@ use tracing::{error, info, warn};
 use super::change::{ChangeError, Changed};
 use super::flush::FlushTimer;
 use super::found::{self, FoundLog, FoundLogs};
-use super::partition::{Partition, Upkeep};
+use super::partition::{Home, Partition, Upkeep};
 use super::surroundings::Surroundings;
 use super::throttle::Throttles;
-use crate::clock::{SharedClock, UnixMs};
+use crate::clock::SharedClock;
 use crate::cluster::control::LogInventory;
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
@@ -91,51 +91,21 @@ impl Hosted {
 
 type Registry = HashMap<TopicName, BTreeMap<PartitionIndex, Hosted>>;
 
-/// What the coordination tree says of a log's topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It is there, or what is there under its name cannot be told from it.
-    Known,
-    /// A topic of its name is there, with another id.
-    Replaced,
-    /// Nothing is there under its name.
-    Gone,
-}
-
-/// A log whose topic is not in the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stray {
-    pub(crate) id: PartitionId,
-    pub(crate) dir: PathBuf,
-    pub(crate) since: UnixMs,
-    /// When it may be deleted; `None`: never, as long as a topic of its name exists.
-    pub(crate) until: Option<UnixMs>,
-}
-
-/// What a look at the logs that are not open gave.
-#[derive(Debug, Default)]
-pub(crate) struct Strays {
-    pub(crate) kept: Vec<Stray>,
-    pub(crate) deleted: Vec<PartitionId>,
-    /// A mark or a deletion was not written; it is tried again at the next look.
-    pub(crate) failed: Vec<(PartitionId, StorageError)>,
-}
-
 /// All partition replicas of this broker.
 pub(crate) struct ReplicaManager {
     pub(crate) me: BrokerId,
     pub(super) surroundings: Arc<Surroundings>,
-    dirs: Vec<ReplicaDir>,
+    pub(super) dirs: Vec<ReplicaDir>,
     /// Those of `dirs`, in their order.
     pub(super) flush_timers: Vec<Arc<FlushTimer>>,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
     config_of: ConfigOf,
     pub(super) partitions: RwLock<Registry>,
     /// What replicas counted that are closed. Changed while `partitions` is held for writing.
     pub(super) closed_traffic: Mutex<TrafficCounts>,
     /// Held while logs are made, opened or deleted, which blocks on the disk.
-    changing: Mutex<()>,
-    found: Mutex<FoundLogs>,
+    pub(super) changing: Mutex<()>,
+    pub(super) found: Mutex<FoundLogs>,
     /// Told when a segment of a compacted log was closed.
     pub(super) cleaner: Arc<Notify>,
 }
@@ -337,9 +307,7 @@ impl ReplicaManager {
             return load;
         }
         for partition in self.all() {
-            if let Some(at) = self.dirs.iter().position(|place| place.dir.path() == partition.dir_path()) {
-                load[at] += 1;
-            }
+            load[partition.home().at] += 1;
         }
         for found in self.found.lock().logs.values() {
             load[found.at] += 1;
@@ -360,7 +328,8 @@ impl ReplicaManager {
         let end_lost = lost || place.may_lack_end || log.has_lost_its_end() || place.stray_since.is_some();
         let upkeep = Upkeep { cleaner: Arc::clone(&self.cleaner), flush: Arc::clone(&self.flush_timers[place.at]) };
         let (dir, tail, around) = (Arc::clone(dir), Arc::clone(tail), Arc::clone(&self.surroundings));
-        let partition = Partition::new(around, id.clone(), place.family, dir, tail, upkeep, log);
+        let home = Home { at: place.at, dir, family: place.family, tail };
+        let partition = Partition::new(around, id.clone(), home, upkeep, log);
         partition.set_config(config.log, config.min_insync_replicas);
         if end_lost {
             partition.doubt_its_end(place.epoch_before);
@@ -403,9 +372,8 @@ impl ReplicaManager {
     /// Closes an open replica and moves its log to those that are not open.
     fn close_hosted(&self, topic: &TopicName, partition: PartitionIndex) {
         let Some(replica) = self.get(topic.as_str(), partition) else { return };
-        let at = self.dirs.iter().position(|place| place.dir.path() == replica.dir_path());
-        let at = at.expect("a replica lies in one of the directories");
-        self.found.lock().logs.insert(replica.id.clone(), FoundLog::made(at, replica.family));
+        let home = replica.home();
+        self.found.lock().logs.insert(replica.id.clone(), FoundLog::made(home.at, home.family));
         if let Some(topic) = self.partitions.write().get_mut(topic) {
             *self.closed_traffic.lock() += replica.traffic.counts();
             topic.insert(partition, Hosted::Leaving(replica.id.topic_id));
@@ -429,7 +397,7 @@ impl ReplicaManager {
     }
 
     /// After they were deleted.
-    fn forget(&self, ids: &[PartitionId]) {
+    pub(super) fn forget(&self, ids: &[PartitionId]) {
         let mut found = self.found.lock();
         let mut partitions = self.partitions.write();
         for id in ids {
@@ -443,62 +411,6 @@ impl ReplicaManager {
                 partitions.remove(&id.topic);
             }
         }
-    }
-
-    /// Names of the topics that logs on disk belong to which are not open.
-    pub(crate) fn unopened_topics(&self) -> HashSet<TopicName> {
-        self.found.lock().logs.keys().map(|id| id.topic.clone()).collect()
-    }
-
-    /// Judges the logs that are not open by what the coordination tree says of their topics. A stray is deleted once
-    /// nothing has been there under its name for `retention_ms`; it comes back when its topic does. Blocking. Source:
-    /// ours; Kafka 3.9 `LogManager.addStrayLog` keeps them for ever.
-    pub(crate) fn judge_strays(&self, standing: impl Fn(&PartitionId) -> Standing, retention_ms: i64) -> Strays {
-        let _alone = self.changing.lock();
-        let now = self.clock.now_ms();
-        let unopened: BTreeMap<PartitionId, FoundLog> =
-            self.found.lock().logs.iter().map(|(id, found)| (id.clone(), *found)).collect();
-        let mut strays = Strays::default();
-        for (id, found) in unopened {
-            let place = &self.dirs[found.at];
-            let standing = standing(&id);
-            let marked = match (standing, found.stray_since) {
-                (Standing::Known, None) => continue,
-                (Standing::Known, Some(_)) => self.put_mark(&id, found, None),
-                (Standing::Replaced | Standing::Gone, None) => self.put_mark(&id, found, Some(now)),
-                (Standing::Replaced | Standing::Gone, Some(_)) => Ok(()),
-            };
-            if let Err(failure) = marked {
-                strays.failed.push((id, failure));
-                continue;
-            }
-            let since = found.stray_since.unwrap_or(now);
-            let until = match standing {
-                Standing::Known => continue,
-                Standing::Replaced => None,
-                Standing::Gone => Some(since.saturating_add(retention_ms)),
-            };
-            if until.is_none_or(|until| now < until) {
-                strays.kept.push(Stray { id, dir: place.dir.path(), since, until });
-                continue;
-            }
-            let deleted = place.dir.delete(std::slice::from_ref(&id));
-            match deleted.and_then(|()| write(&*place.dir, vec![found::unmark(&id)])) {
-                Ok(()) => {
-                    self.forget(std::slice::from_ref(&id));
-                    strays.deleted.push(id);
-                }
-                Err(failure) => strays.failed.push((id, failure)),
-            }
-        }
-        strays
-    }
-
-    fn put_mark(&self, id: &PartitionId, place: FoundLog, since: Option<UnixMs>) -> Result<(), StorageError> {
-        let mark = since.map_or_else(|| found::unmark(id), |since| found::mark(id, since));
-        write(&*self.dirs[place.at].dir, vec![mark])?;
-        self.found.lock().logs.insert(id.clone(), FoundLog { stray_since: since, ..place });
-        Ok(())
     }
 
     /// Replicas that wait for a new leader epoch because the ends of their logs may be lost.
@@ -586,6 +498,6 @@ fn online(topic: &BTreeMap<PartitionIndex, Hosted>) -> impl Iterator<Item = Arc<
 }
 
 /// Writes and waits. Blocking.
-fn write(dir: &dyn LogDir, writes: Vec<Write>) -> Result<(), StorageError> {
+pub(super) fn write(dir: &dyn LogDir, writes: Vec<Write>) -> Result<(), StorageError> {
     storage::commit(dir, WriteSet { writes, sync: false }).wait()
 }

@@ -29,6 +29,7 @@ pub(crate) mod partition;
 pub(crate) mod selector;
 pub(crate) mod session_cache;
 pub(crate) mod sessions;
+pub(crate) mod stray_logs;
 pub(crate) mod surroundings;
 #[cfg(test)]
 pub(crate) mod testing;

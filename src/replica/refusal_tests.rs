@@ -197,7 +197,7 @@ fn a_log_that_cannot_be_compacted_is_set_aside_and_the_others_go_on() {
     dirty(0, 2);
     // As urgent as the other, and met after it; later more urgent than any.
     dirty(BROKEN, 3);
-    bench.faults.fail_reads_of(Some(bench.partitions[BROKEN].family));
+    bench.faults.fail_reads_of(Some(bench.partitions[BROKEN].home().family));
     let cleaned = |partition: usize| {
         let now = bench.partitions[partition].view();
         bench.partitions[partition].with_log(|log| log.compaction_urgency(1_000_000, now.last_stable_offset)).is_none()
@@ -342,7 +342,7 @@ fn an_epoch_that_was_not_recorded_is_recorded_when_the_log_is_opened_anew() {
     partition.open_anew(1_000_000).expect("there is space");
     let asked = |partition: &Partition| partition.with_log(|log| log.end_offset_for_epoch(LeaderEpoch(4)));
     assert_eq!(asked(partition), Some((LeaderEpoch(0), Offset(1))));
-    let (dir, family) = (bench.disk.reopen() as SharedLogDir, partition.family);
+    let (dir, family) = (bench.disk.reopen() as SharedLogDir, partition.home().family);
     let log = PartitionLog::open(dir, id(0), family, LogConfig::default(), Tail::new(0), 0).expect("opens");
     assert_eq!(log.end_offset_for_epoch(LeaderEpoch(4)), Some((LeaderEpoch(0), Offset(1))), "on the disk, too");
 }

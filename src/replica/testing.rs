@@ -12,7 +12,7 @@ use super::flush::FlushTimer;
 use super::leader_link::{
     FetchAnswer, FetchAsk, FetchRefused, LeaderLink, LeaderLinks, LinkError, LogEnd, SessionError,
 };
-use super::partition::{AckAt, Partition, Role, Upkeep};
+use super::partition::{AckAt, Home, Partition, Role, Upkeep};
 use super::surroundings::Surroundings;
 use super::throttle::Throttles;
 use crate::clock::SharedClock;
@@ -59,7 +59,13 @@ pub(crate) fn closed() -> (Arc<Partition>, Arc<Faults>) {
     let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, LogConfig::default(), Arc::clone(&tail), 0);
     let upkeep = Upkeep { cleaner: Arc::default(), flush: FlushTimer::new(Arc::clone(&dir)) };
     (
-        Partition::new(alone(ME, Arc::new(ManualClock::new(0, 1))), id, family, dir, tail, upkeep, log.expect("opens")),
+        Partition::new(
+            alone(ME, Arc::new(ManualClock::new(0, 1))),
+            id,
+            Home { at: 0, dir, family, tail },
+            upkeep,
+            log.expect("opens"),
+        ),
         faults,
     )
 }

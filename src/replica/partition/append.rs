@@ -103,7 +103,7 @@ impl Partition {
         if !state.leading || state.closed || epoch.is_some_and(|epoch| !state.has_led_since(epoch)) {
             return Err(AppendRefused::NotLeader);
         }
-        if self.dir.is_full() {
+        if state.home.dir.is_full() {
             return Err(AppendRefused::Full);
         }
         match &state.failed {
@@ -163,7 +163,7 @@ impl Partition {
         let last_offset = self.ack_offset(&appended);
         let partition: Weak<Self> = Arc::downgrade(self);
         let unwritten = storage::queue(
-            &self.dir,
+            &state.home.dir,
             WriteSet { writes, sync },
             Box::new(move |result| {
                 if let Some(partition) = partition.upgrade() {

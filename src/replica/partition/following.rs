@@ -88,7 +88,7 @@ impl Partition {
                 return Err(NotReplicated::Full);
             }
             Some(failed) => return Err(NotReplicated::Storage(failed.to_string())),
-            None if self.dir.is_full() && !records.is_empty() => return Err(NotReplicated::Full),
+            None if state.home.dir.is_full() && !records.is_empty() => return Err(NotReplicated::Full),
             None => {}
         }
         let (mut writes, mut refused): (Vec<Write>, Option<FetchedError>) = (Vec::new(), None);
@@ -113,7 +113,7 @@ impl Partition {
         let sync = state.unsynced.syncs(state.log.config(), state.log.log_end_offset());
         let bytes = writes.iter().map(Write::batch_bytes).sum::<usize>() as i64;
         let partition = Arc::downgrade(self);
-        let (unwritten, written) = storage::queue_noting(&self.dir, WriteSet { writes, sync }, move |outcome| {
+        let (unwritten, written) = storage::queue_noting(&state.home.dir, WriteSet { writes, sync }, move |outcome| {
             if let Some(partition) = partition.upgrade() {
                 partition.on_committed(last_offset, bytes, outcome.clone());
             }

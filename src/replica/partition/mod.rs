@@ -10,6 +10,7 @@
 mod append;
 mod figures;
 mod following;
+mod home;
 mod leading;
 mod reopen;
 mod replicated;
@@ -28,6 +29,7 @@ use tracing::{error, info};
 pub(crate) use self::append::{Accepted, AckAt, AppendRefused};
 pub(crate) use self::figures::Figures;
 pub(crate) use self::following::{NotReplicated, Replicated};
+pub(crate) use self::home::Home;
 pub(crate) use self::leading::{Fetching, IsrChange, OutOfRange};
 use self::replication::Replication;
 use self::role::End;
@@ -43,15 +45,15 @@ use super::wait::{Stable, Waiters};
 use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::read::LogReader;
-use crate::log::reading::tail::Tail;
 use crate::metrics::Traffic;
 pub(crate) use crate::storage::Unwritten;
-use crate::storage::{self, Family, PartitionId, Queued, SharedLogDir, StorageError, Write, WriteSet};
+use crate::storage::{self, PartitionId, Queued, StorageError, Write, WriteSet};
 use crate::types::{BrokerId, LeaderEpoch, LogOpening, Offset, PartitionEpoch};
 
 #[derive(Debug)]
 struct State {
     log: PartitionLog,
+    home: Home,
     opening: LogOpening,
     role: Role,
     leading: bool,
@@ -90,10 +92,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) id: PartitionId,
-    pub(crate) family: Family,
     surroundings: Arc<Surroundings>,
-    dir: SharedLogDir,
-    tail: Arc<Tail>,
     cleaner: Arc<Notify>,
     reader: RwLock<Arc<LogReader>>,
     state: Mutex<State>,
@@ -152,9 +151,7 @@ impl Partition {
     pub(crate) fn new(
         surroundings: Arc<Surroundings>,
         id: PartitionId,
-        family: Family,
-        dir: SharedLogDir,
-        tail: Arc<Tail>,
+        home: Home,
         upkeep: Upkeep,
         mut log: PartitionLog,
     ) -> Arc<Self> {
@@ -181,6 +178,7 @@ impl Partition {
         let unsynced = Unsynced::new(upkeep.flush, log.config(), start, end);
         let state = State {
             log,
+            home,
             opening: LogOpening(0),
             role,
             leading: false,
@@ -199,10 +197,7 @@ impl Partition {
         };
         Arc::new(Self {
             id,
-            family,
             surroundings,
-            dir,
-            tail,
             cleaner: upkeep.cleaner,
             reader: RwLock::new(Arc::new(reader)),
             state: Mutex::new(state),
@@ -217,7 +212,12 @@ impl Partition {
 
     /// The log directory it lies in.
     pub(crate) fn dir_path(&self) -> PathBuf {
-        self.dir.path()
+        self.state.lock().home.dir.path()
+    }
+
+    /// Where its log lies.
+    pub(crate) fn home(&self) -> Home {
+        self.state.lock().home.clone()
     }
 
     #[cfg(test)]
@@ -454,7 +454,7 @@ impl Partition {
             return Queued::nothing();
         }
         let partition = Arc::downgrade(self);
-        storage::commit_noting(&*self.dir, WriteSet { writes, sync: false }, move |outcome| {
+        storage::commit_noting(&*state.home.dir, WriteSet { writes, sync: false }, move |outcome| {
             if let (Err(failure), Some(partition)) = (outcome, partition.upgrade()) {
                 partition.fail(partition.state.lock(), failure.clone(), "a change of the log");
             }
@@ -497,7 +497,7 @@ impl Partition {
         if writes.is_empty() {
             return Ok(Queued::nothing());
         }
-        Ok(storage::commit(&*self.dir, WriteSet { writes, sync: false }))
+        Ok(storage::commit(&*state.home.dir, WriteSet { writes, sync: false }))
     }
 
     /// Records the high watermark, if others have replicas: a single one has its log end for it.
@@ -527,12 +527,13 @@ impl Partition {
     /// Waits until everything queued so far is written and its waiters were woken. Blocking.
     #[cfg(test)]
     pub(crate) fn wait_for_writes(&self) -> Result<(), StorageError> {
-        storage::barrier(&*self.dir)
+        storage::barrier(&*self.home().dir)
     }
 
     /// Lets the directory give back the space of batches below the log start.
     pub(crate) fn reclaim_below(&self, log_start_offset: Offset) {
-        self.dir.reclaim(self.family, Offset::ZERO..log_start_offset);
+        let home = self.home();
+        home.dir.reclaim(home.family, Offset::ZERO..log_start_offset);
     }
 
     /// StopReplica without deletion: neither leads nor follows until the next role. Waiting acks are answered.

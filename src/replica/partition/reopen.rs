@@ -71,13 +71,14 @@ impl Partition {
     /// The log as the disk has it, without what was queued behind the write that was refused.
     fn open_log(self: &Arc<Self>, now: UnixMs) -> Result<PartitionLog, ChangeError> {
         // All that was queued has been answered then, and nothing is queued while the partition has failed.
-        storage::barrier(&*self.dir)?;
+        // It stays where it is while it has failed.
+        let home = self.home();
+        storage::barrier(&*home.dir)?;
         let (config, written_end) = {
             let state = self.state.lock();
             (*state.log.config(), state.log.written_end_offset())
         };
-        let (dir, tail) = (Arc::clone(&self.dir), Arc::clone(&self.tail));
-        let mut log = PartitionLog::open(dir, self.id.clone(), self.family, config, tail, now)?;
+        let mut log = PartitionLog::open(home.dir, self.id.clone(), home.family, config, home.tail, now)?;
         let mut writes = Vec::new();
         log.truncate_to(written_end, now, &mut writes)?;
         let cut = {
@@ -86,7 +87,7 @@ impl Partition {
             if state.closed {
                 return Err(ChangeError::Closed);
             }
-            storage::commit(&*self.dir, WriteSet { writes, sync: false })
+            storage::commit(&*state.home.dir, WriteSet { writes, sync: false })
         };
         cut.wait()?;
         Ok(log)

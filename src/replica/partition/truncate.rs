@@ -64,13 +64,15 @@ impl Partition {
         // After a disk was full this gives a log back that takes changes.
         self.open_anew(now)?;
         let hold = self.hold()?;
-        storage::barrier(&*self.dir)?;
+        // It stays where it is while it is held.
+        let home = self.home();
+        storage::barrier(&*home.dir)?;
         let takes_batches = match leaves {
             Leaves::UpTo(to) => to < self.state.lock().log.log_end_offset(),
             Leaves::NothingBut(_) => true,
         };
         if takes_batches {
-            self.dir.settle(self.family)?;
+            home.dir.settle(home.family)?;
         }
         let mut truncation = {
             let mut state = self.state.lock();
@@ -108,7 +110,7 @@ impl Partition {
         hold.check(&state)?;
         let writes = truncation.take_writes();
         // Without a sync a loss of power might bring back what was cut off, behind what is appended now.
-        Ok(storage::commit(&*self.dir, WriteSet { writes, sync: true }))
+        Ok(storage::commit(&*state.home.dir, WriteSet { writes, sync: true }))
     }
 
     /// The truncation is on the disk.

@@ -15,7 +15,7 @@ use crate::log::reading::tail::Tail;
 use crate::log::testing::{Facts, RandomProducers, expect_same, joined};
 use crate::record::BatchHeader;
 use crate::replica::flush::FlushTimer;
-use crate::replica::partition::{Role, Upkeep};
+use crate::replica::partition::{Home, Role, Upkeep};
 use crate::replica::testing::alone;
 use crate::storage::rocksdb::{DirectoryOptions, RocksDirectory};
 use crate::storage::testing::faulty::{Fate, Faults, FaultyDir, Operation, Rule, RuleId};
@@ -85,7 +85,8 @@ impl Replica {
         let upkeep = Upkeep { cleaner: Arc::default(), flush: FlushTimer::new(Arc::clone(&dir)) };
         let me = BrokerId(me);
         let (around, log) = (alone(me, Arc::new(ManualClock::new(0, 1))), log.expect("opens"));
-        let partition = Partition::new(around, id, family, Arc::clone(&dir), tail, upkeep, log);
+        let home = Home { at: 0, dir: Arc::clone(&dir), family, tail };
+        let partition = Partition::new(around, id, home, upkeep, log);
         Self { me, config, partition, faults, dir, disk }
     }
 
