@@ -64,6 +64,7 @@ pub(crate) static TABLE: &[Row] = &[
     row::<security::delete_acls::DeleteAcls>(),
     row::<cluster::describe_configs::DescribeConfigs>(),
     row::<cluster::alter_configs::AlterConfigs>(),
+    row::<cluster::alter_replica_log_dirs::AlterReplicaLogDirs>(),
     row::<cluster::describe_log_dirs::DescribeLogDirs>(),
     row::<security::sasl_authenticate::SaslAuthenticate>(),
     row::<topics::create_partitions::CreatePartitions>(),

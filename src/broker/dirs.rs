@@ -18,8 +18,9 @@ use crate::config::Config;
 use crate::log::reading::tail::Tail;
 use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
-use crate::storage::SharedLogDir;
+use crate::replica::marks;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
+use crate::storage::{SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
 /// Why a log directory cannot be used. Nothing in it was touched.
@@ -54,6 +55,8 @@ impl From<OpenError> for DirError {
 pub(super) struct Dirs {
     pub(super) paths: Vec<PathBuf>,
     pub(super) dirs: Vec<(SharedLogDir, Arc<Tail>)>,
+    /// As the settings name them, absolute.
+    configured: Vec<Option<PathBuf>>,
     boot: Boot,
     /// Which of them have never been a broker's.
     is_new: Vec<bool>,
@@ -103,7 +106,8 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
         let dir = open_dir(path, options.clone())?;
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
     }
-    Ok((Dirs { paths, dirs, boot, is_new, may_lack_ends }, stored))
+    let configured = config.log_dirs.iter().map(|path| std::path::absolute(path).ok()).collect();
+    Ok((Dirs { paths, dirs, configured, boot, is_new, may_lack_ends }, stored))
 }
 
 /// Options of each of so many directories.
@@ -194,19 +198,28 @@ pub(super) async fn report_failures(
 impl Dirs {
     /// As the replicas want them.
     pub(super) fn for_replicas(&self) -> Vec<ReplicaDir> {
-        let dirs = self.dirs.iter().zip(&self.may_lack_ends);
-        dirs.map(|((dir, tail), &may_lack_ends)| ReplicaDir {
+        let dirs = self.dirs.iter().zip(&self.may_lack_ends).zip(&self.configured);
+        dirs.map(|(((dir, tail), &may_lack_ends), configured)| ReplicaDir {
             dir: Arc::clone(dir),
             tail: Arc::clone(tail),
             may_lack_ends,
+            configured: configured.clone(),
         })
         .collect()
     }
 
-    /// The partitions that have logs here, strays included.
-    pub(super) fn partitions(&self) -> Vec<TopicPartition> {
-        let found = self.dirs.iter().flat_map(|(dir, _)| dir.partitions());
-        found.map(|(id, _)| TopicPartition { topic: id.topic, partition: id.partition }).collect()
+    /// The partitions that have logs here, strays included; copies that are not whole yet are none. Blocking.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub(super) fn partitions(&self) -> Result<Vec<TopicPartition>, StorageError> {
+        let mut found = Vec::new();
+        for (dir, _) in &self.dirs {
+            let futures = marks::futures(&**dir)?;
+            let logs = dir.partitions().into_iter().filter(|(id, _)| !futures.contains(&(id.topic_id, id.partition)));
+            found.extend(logs.map(|(id, _)| TopicPartition { topic: id.topic, partition: id.partition }));
+        }
+        Ok(found)
     }
 
     /// The first of those that have never been a broker's.

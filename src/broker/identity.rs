@@ -73,7 +73,7 @@ pub(super) async fn identify(
     // The embedded tree may have lost its end with the logs, and says nothing certain then.
     let epochs_before = match dirs.is_same_boot() || config.zookeeper.is_none() {
         true => Vec::new(),
-        false => epochs_before::read(store, dirs.partitions()).await.map_err(failed)?,
+        false => epochs_before::read(store, dirs.partitions().map_err(failed)?).await.map_err(failed)?,
     };
     Ok(Identity { broker_id, cluster_id: Arc::from(cluster_id), epochs_before })
 }

@@ -17,7 +17,7 @@ use crate::types::{BrokerId, PartitionIndex, TopicPartition};
 /// A directory is new, and no directory has a partition that depends on this broker; or the tree cannot be read.
 pub(super) async fn refuse(dirs: &Dirs, store: &dyn Coordination, me: BrokerId) -> Result<(), StartError> {
     let Some(new) = dirs.first_new() else { return Ok(()) };
-    let here: BTreeSet<_> = dirs.partitions().into_iter().collect();
+    let here: BTreeSet<_> = dirs.partitions().map_err(failed)?.into_iter().collect();
     let names = match store.children(topics::TOPICS).await {
         Ok(names) => names,
         Err(CoordinationError::NoNode(_)) => return Ok(()),

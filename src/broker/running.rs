@@ -145,8 +145,12 @@ pub(super) fn surroundings(
     image: &Arc<ImagePublisher>,
 ) -> Arc<Surroundings> {
     let (clock, image) = (Arc::clone(clock), Arc::clone(image));
-    let (samples, seconds) = (config.replication_quota_window_num, config.replication_quota_window_size_seconds);
-    let throttles = Throttles::new(windows(samples, seconds));
+    let replication = windows(config.replication_quota_window_num, config.replication_quota_window_size_seconds);
+    let (samples, seconds) = (
+        config.alter_log_dirs_replication_quota_window_num,
+        config.alter_log_dirs_replication_quota_window_size_seconds,
+    );
+    let throttles = Throttles::new(replication, windows(samples, seconds));
     set_rates(&throttles, config);
     Arc::new(Surroundings { me, clock, image, lag_max: millis(config.replica_lag_time_max_ms), throttles })
 }
@@ -155,6 +159,7 @@ fn set_rates(throttles: &Throttles, config: &Config) {
     let bytes = |rate: i64| if rate == i64::MAX { u64::MAX } else { u64::try_from(rate).unwrap_or(0) };
     throttles.leader.set_limit(bytes(config.leader_replication_throttled_rate));
     throttles.follower.set_limit(bytes(config.follower_replication_throttled_rate));
+    throttles.log_dirs.set_limit(bytes(config.replica_alter_log_dirs_io_max_bytes_per_second));
 }
 
 /// Has replication of these topics be held back as they say.

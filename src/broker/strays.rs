@@ -157,7 +157,7 @@ mod tests {
 
     fn manager(dir: Arc<dyn LogDir>, clock: &Arc<ManualClock>) -> Arc<ReplicaManager> {
         let config = |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 };
-        let dirs = vec![ReplicaDir { dir, tail: Tail::new(0), may_lack_ends: false }];
+        let dirs = vec![ReplicaDir { dir, tail: Tail::new(0), may_lack_ends: false, configured: None }];
         ReplicaManager::new(crate::replica::testing::alone(BrokerId(1), Arc::clone(clock) as _), dirs, Arc::new(config))
             .expect("readable")
     }

@@ -126,6 +126,10 @@ pub struct Config {
     /// Bytes each second; `i64::MAX`: no limit.
     pub leader_replication_throttled_rate: i64,
     pub follower_replication_throttled_rate: i64,
+    pub alter_log_dirs_replication_quota_window_num: i32,
+    pub alter_log_dirs_replication_quota_window_size_seconds: i32,
+    /// Bytes each second; `i64::MAX`: no limit.
+    pub replica_alter_log_dirs_io_max_bytes_per_second: i64,
     pub controller_quota_window_num: i32,
     pub controller_quota_window_size_seconds: i32,
     pub replica_fetch_max_bytes: i32,
@@ -381,6 +385,11 @@ impl Config {
             replication_quota_window_size_seconds: reader.int("replication.quota.window.size.seconds"),
             leader_replication_throttled_rate: reader.dynamic_long("leader.replication.throttled.rate"),
             follower_replication_throttled_rate: reader.dynamic_long("follower.replication.throttled.rate"),
+            alter_log_dirs_replication_quota_window_num: reader.int("alter.log.dirs.replication.quota.window.num"),
+            alter_log_dirs_replication_quota_window_size_seconds: reader
+                .int("alter.log.dirs.replication.quota.window.size.seconds"),
+            replica_alter_log_dirs_io_max_bytes_per_second: reader
+                .dynamic_long("replica.alter.log.dirs.io.max.bytes.per.second"),
             controller_quota_window_num: reader.int("controller.quota.window.num"),
             controller_quota_window_size_seconds: reader.int("controller.quota.window.size.seconds"),
             replica_fetch_max_bytes: reader.int("replica.fetch.max.bytes"),

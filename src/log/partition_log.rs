@@ -9,6 +9,8 @@
 //! - I-5: nothing reaches the tail before its write has returned.
 //! - I-26: a batch ends right below the log end, unless the log start has passed it; see `compaction` and `recovery`.
 
+mod hand_over;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +21,7 @@ use crate::clock::UnixMs;
 use crate::log::config::LogConfig;
 use crate::log::fetched::{self, FetchedBatch};
 pub(crate) use crate::log::fetched::{FetchedAppend, FetchedError};
+use crate::log::kept::Kept;
 use crate::log::reading::read::LogReader;
 use crate::log::reading::tail::Tail;
 use crate::log::side::SideKeys;
@@ -73,6 +76,8 @@ pub(crate) struct PartitionLog {
     truncating: bool,
     /// See [`PartitionLog::cuts`].
     cuts: u64,
+    /// As long as another log is about to take its place.
+    kept: Option<Kept>,
     /// A coordinator's log. After a loss of power its decisions and the transactions that they are about must agree, so
     /// neither may outlast what was written before it, in whatever partition.
     in_order: bool,
@@ -117,6 +122,7 @@ impl PartitionLog {
             end_lost,
             truncating: false,
             cuts: 0,
+            kept: None,
             in_order,
         };
         log.publish_facts();
@@ -386,6 +392,10 @@ impl PartitionLog {
             let mut published = self.reader.shared.published.lock();
             if batch.max_timestamp > published.max_timestamp.map_or(-1, |(max, _)| max) {
                 published.max_timestamp = Some((batch.max_timestamp, batch.last_offset));
+            }
+            drop(published);
+            if let Some(kept) = &mut self.kept {
+                kept.push(batch.last_offset, batch.bytes);
             }
         }
         let in_order = self.state.log_start() <= self.written_end && self.written_end <= self.state.log_end();

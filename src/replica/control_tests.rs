@@ -64,8 +64,10 @@ impl Bench {
         let faulty = disks.clone().map(|disk| FaultyDir::around(disk));
         let faults = [Arc::clone(&faulty[0].1), Arc::clone(&faulty[1].1)];
         let dirs: [SharedLogDir; 2] = faulty.map(|(dir, _)| dir as SharedLogDir);
-        let for_replicas =
-            dirs.iter().map(|dir| ReplicaDir { dir: Arc::clone(dir), tail: Tail::new(0), may_lack_ends }).collect();
+        let for_replicas = dirs
+            .iter()
+            .map(|dir| ReplicaDir { dir: Arc::clone(dir), tail: Tail::new(0), may_lack_ends, configured: None })
+            .collect();
         let clock = Arc::new(ManualClock::new(1, 1));
         let config = |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 };
         let replicas = ReplicaManager::new(testing::alone(ME, Arc::clone(&clock) as _), for_replicas, Arc::new(config))

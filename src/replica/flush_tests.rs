@@ -26,7 +26,8 @@ fn led(disk: &Arc<MemoryDir>, config: LogConfig) -> (Arc<Partition>, Arc<FlushTi
     let log = PartitionLog::open(Arc::clone(&dir), id.clone(), family, config, Arc::clone(&tail), 0).expect("opens");
     let (me, flush) = (BrokerId(1), FlushTimer::new(Arc::clone(&dir)));
     let upkeep = Upkeep { cleaner: Arc::default(), flush: Arc::clone(&flush) };
-    let (around, home) = (testing::alone(me, Arc::new(ManualClock::new(0, 1))), Home { at: 0, dir, family, tail });
+    let (around, home) =
+        (testing::alone(me, Arc::new(ManualClock::new(0, 1))), Home { at: 0, dir, family, tail, generation: 0 });
     let partition = Partition::new(around, id, home, upkeep, log);
     testing::take(&partition, testing::role(me.0, 0));
     (partition, flush)

@@ -9,12 +9,16 @@
 //! | zeros (20), `87`, topic id (16), partition (4, big-endian) | 1, since when (ms since 1970, 8 bytes big-endian) |
 //!
 //! The mark goes when the log is opened or deleted; one whose log is gone means nothing.
+//!
+//! Where a move between directories was under way a partition has several logs. One of them counts, by their `marks`;
+//! another that is being filled goes on to be, and what was left goes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 
+use super::marks::{self, Mark};
 use crate::clock::UnixMs;
 use crate::storage::{Family, LogDir, PartitionId, StorageError, Write, keys};
 use crate::types::{LeaderEpoch, PartitionIndex, TopicId, TopicName};
@@ -34,34 +38,114 @@ pub(super) struct FoundLog {
     pub(super) may_lack_end: bool,
     /// The partition's leader epoch before this process registered, if that was asked.
     pub(super) epoch_before: Option<LeaderEpoch>,
+    /// How often it had changed its directory when it came here.
+    pub(super) generation: u64,
 }
 
 impl FoundLog {
     /// One that this process made or had open.
-    pub(super) fn made(at: usize, family: Family) -> Self {
-        Self { at, family, stray_since: None, may_lack_end: false, epoch_before: None }
+    pub(super) fn made(at: usize, family: Family, generation: u64) -> Self {
+        Self { at, family, stray_since: None, may_lack_end: false, epoch_before: None, generation }
     }
+}
+
+/// A log that is being filled to take the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FutureLog {
+    pub(super) at: usize,
+    pub(super) family: Family,
+    pub(super) generation: u64,
 }
 
 /// All logs that are not open.
 #[derive(Debug, Default)]
 pub(super) struct FoundLogs {
     pub(super) logs: HashMap<PartitionId, FoundLog>,
+    /// Beside `logs`, or beside what is open.
+    pub(super) futures: HashMap<PartitionId, FutureLog>,
+    /// What is to go, log and mark or a mark alone, by the index of its directory. No log is made, nor moves there,
+    /// before.
+    pub(super) leftovers: HashSet<(usize, PartitionId)>,
 }
 
 impl FoundLogs {
-    /// Takes in what a directory holds, with its marks. Blocking.
-    pub(super) fn add(&mut self, at: usize, dir: &dyn LogDir, may_lack_ends: bool) -> Result<(), StorageError> {
-        let mut marks = HashMap::new();
+    /// What directories hold, with the marks. Blocking.
+    ///
+    /// # Errors
+    /// A directory cannot be read, or two logs of one partition both count.
+    pub(super) fn of<'d>(dirs: impl Iterator<Item = (&'d dyn LogDir, bool)>) -> Result<Self, StorageError> {
+        let mut found = Self::default();
+        for (at, (dir, may_lack_ends)) in dirs.enumerate() {
+            found.add(at, dir, may_lack_ends)?;
+        }
+        found.settle_futures();
+        Ok(found)
+    }
+
+    fn add(&mut self, at: usize, dir: &dyn LogDir, may_lack_ends: bool) -> Result<(), StorageError> {
+        let mut strays = HashMap::new();
         dir.scan_sides(marks_range(), &mut |key, value| {
-            marks.extend(decode_mark(key, value));
+            strays.extend(decode_mark(key, value));
             ControlFlow::Continue(())
         })?;
+        let mut marks = marks::read(dir)?;
         for (id, family) in dir.partitions() {
-            let stray_since = marks.get(&(id.topic_id, id.partition)).copied();
-            self.logs.insert(id, FoundLog { at, family, stray_since, may_lack_end: may_lack_ends, epoch_before: None });
+            let of = (id.topic_id, id.partition);
+            let generation = match marks.remove(&of) {
+                Some(Mark::Future(generation)) => {
+                    self.add_future(id, FutureLog { at, family, generation });
+                    continue;
+                }
+                Some(Mark::Moved(generation)) => generation,
+                None => 0,
+            };
+            let stray_since = strays.get(&of).copied();
+            let found = FoundLog { stray_since, may_lack_end: may_lack_ends, ..FoundLog::made(at, family, generation) };
+            match self.logs.get(&id) {
+                Some(known) if known.generation == generation => {
+                    let reason = format!("{}-{} has a log in another log directory, too", id.topic, id.partition);
+                    return Err(StorageError::Read { dir: dir.path(), reason: reason.into() });
+                }
+                Some(known) if known.generation > generation => drop(self.leftovers.insert((at, id))),
+                Some(known) => {
+                    self.leftovers.insert((known.at, id.clone()));
+                    self.logs.insert(id, found);
+                }
+                None => drop(self.logs.insert(id, found)),
+            }
+        }
+        // Marks of logs that are gone. Their topic is not known, and it is in no key.
+        for (topic_id, partition) in marks.into_keys() {
+            self.leftovers.insert((at, PartitionId { topic: TopicName::new(""), topic_id, partition }));
         }
         Ok(())
+    }
+
+    fn add_future(&mut self, id: PartitionId, future: FutureLog) {
+        if let Some(other) = self.futures.insert(id.clone(), future) {
+            let older = if other.generation < future.generation { other } else { future };
+            self.futures.insert(id.clone(), if older == other { future } else { other });
+            self.leftovers.insert((older.at, id));
+        }
+    }
+
+    /// A log that was being filled goes on to be where the one is that it followed. One without stays on the disk until
+    /// its partition is made anew or deleted: it may be all that there is.
+    fn settle_futures(&mut self) {
+        let Self { logs, futures, leftovers } = self;
+        futures.retain(|id, future| {
+            let goes_on = logs.get(id).is_some_and(|log| log.generation + 1 == future.generation);
+            if !goes_on {
+                leftovers.insert((future.at, id.clone()));
+            }
+            goes_on
+        });
+    }
+
+    /// What is to go of partitions that have another log which counts, or of none.
+    pub(super) fn useless(&self) -> Vec<(usize, PartitionId)> {
+        let useless = |(_, id): &&(usize, PartitionId)| id.topic.as_str().is_empty() || self.logs.contains_key(id);
+        self.leftovers.iter().filter(useless).cloned().collect()
     }
 
     /// The id of a topic, as the logs found under its name have it. Strays count only where there is nothing else, and
@@ -140,10 +224,7 @@ mod tests {
     fn strays_name_a_topic_only_where_nothing_else_does() {
         let mut found = FoundLogs::default();
         let mut add = |id: &PartitionId, stray_since| {
-            found.logs.insert(
-                id.clone(),
-                FoundLog { at: 0, family: Family(0), stray_since, may_lack_end: false, epoch_before: None },
-            );
+            found.logs.insert(id.clone(), FoundLog { stray_since, ..FoundLog::made(0, Family(0), 0) });
         };
         let (old, new, other) = (id("t", 1, 0), id("t", 2, 0), id("u", 3, 0));
         add(&old, Some(5));

@@ -133,7 +133,12 @@ impl Bench {
             lag_max,
             throttles: Throttles::default(),
         };
-        let dirs = vec![ReplicaDir { dir: Arc::clone(&disk) as _, tail: Tail::new(1 << 20), may_lack_ends: false }];
+        let dirs = vec![ReplicaDir {
+            dir: Arc::clone(&disk) as _,
+            tail: Tail::new(1 << 20),
+            may_lack_ends: false,
+            configured: None,
+        }];
         let config_of = Arc::new(move |_: &_| ReplicaConfig { log: LogConfig::default(), min_insync_replicas });
         let replicas = ReplicaManager::new(Arc::new(around), dirs, config_of).expect("readable");
         let topic_id = TopicId::from_random(1 << 64 | 7).expect("a legal id");

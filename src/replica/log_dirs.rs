@@ -35,8 +35,10 @@ pub(crate) struct LogDescription {
     /// `UnifiedLog.size` counts of its segment files. What the disk has of them differs: side records, indexes and what
     /// is not reclaimed yet come on top. A number that is kept, so nothing is read for it.
     pub(crate) size_bytes: u64,
-    /// By how many offsets the log end lies behind the high watermark.
+    /// By how many offsets the log end lies behind the high watermark; that of a future log behind the present one's.
     pub(crate) offset_lag: i64,
+    /// It is being filled, and takes the place of the partition's log when it is level.
+    pub(crate) is_future: bool,
 }
 
 impl ReplicaManager {
@@ -46,24 +48,24 @@ impl ReplicaManager {
         &self,
         is_wanted: impl Fn(&TopicName, PartitionIndex) -> bool,
     ) -> Vec<LogDirDescription> {
-        let wanted: Vec<(PathBuf, Arc<Partition>)> = self
-            .all()
-            .into_iter()
-            .filter(|partition| is_wanted(&partition.id.topic, partition.id.partition))
-            .map(|partition| (partition.dir_path(), partition))
-            .collect();
-        let describe = |dir: &crate::storage::SharedLogDir| {
+        let is_wanted = |partition: &Arc<Partition>| is_wanted(&partition.id.topic, partition.id.partition);
+        let open = self.all().into_iter().filter(&is_wanted).map(|log| (log.home().at, describe_log(&log)));
+        let mut wanted: Vec<(usize, LogDescription)> = open.collect();
+        for it in self.moves.all().into_iter().filter(|it| is_wanted(&it.current)) {
+            wanted.extend(it.filled().map(|future| (it.to, describe_future(&it.current, &future))));
+        }
+        let describe = |(at, dir): (usize, &crate::storage::SharedLogDir)| {
             let path = dir.path();
             let contents = match dir.failure() {
                 Some(reason) => Err(StorageError::Stopped { dir: path.clone(), reason }),
                 None => {
-                    let here = wanted.iter().filter(|(at, _)| *at == path);
-                    Ok(LogDirContents { disk: dir.disk(), logs: here.map(|(_, log)| describe_log(log)).collect() })
+                    let here = wanted.iter().filter(|(of, _)| *of == at).map(|(_, log)| log.clone());
+                    Ok(LogDirContents { disk: dir.disk(), logs: here.collect() })
                 }
             };
             LogDirDescription { path, contents }
         };
-        self.dirs().map(describe).collect()
+        self.dirs().enumerate().map(describe).collect()
     }
 }
 
@@ -75,5 +77,11 @@ fn describe_log(partition: &Partition) -> LogDescription {
         partition: partition.id.partition,
         size_bytes: figures.size_bytes,
         offset_lag: behind.max(0),
+        is_future: false,
     }
+}
+
+fn describe_future(current: &Partition, future: &Partition) -> LogDescription {
+    let behind = current.view().log_end_offset.0 - future.view().log_end_offset.0;
+    LogDescription { offset_lag: behind, is_future: true, ..describe_log(future) }
 }

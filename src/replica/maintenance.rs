@@ -45,10 +45,15 @@ pub(crate) struct Periods {
 /// Tells the periods of this moment.
 pub(crate) type PeriodsOf = Box<dyn Fn() -> Periods + Send>;
 
-/// Starts the loops and the timers of `flush.ms`; they end with the runtime.
+/// Starts the loops, the timers of `flush.ms`, and what moves logs between directories; they end with the runtime.
 pub(crate) fn start(replicas: Arc<ReplicaManager>, clock: SharedClock, periods_of: PeriodsOf) {
     for timer in &replicas.flush_timers {
         task::spawn_owner("flush timer", Arc::clone(timer).run());
+    }
+    if replicas.dirs().count() > 1 {
+        for at in 0..replicas.dirs().count() {
+            task::spawn_owner("log directory mover", Arc::clone(&replicas).run_moves(at));
+        }
     }
     let (for_retention, retention_clock) = (Arc::clone(&replicas), Arc::clone(&clock));
     let at_start = periods_of();
@@ -372,7 +377,12 @@ mod tests {
             min_cleanable_dirty_ratio: 0.0,
             ..LogConfig::default()
         };
-        let dirs = vec![ReplicaDir { dir: MemoryDir::open() as _, tail: Tail::new(1 << 20), may_lack_ends: false }];
+        let dirs = vec![ReplicaDir {
+            dir: MemoryDir::open() as _,
+            tail: Tail::new(1 << 20),
+            may_lack_ends: false,
+            configured: None,
+        }];
         let config_of = Arc::new(move |_: &_| ReplicaConfig { log, min_insync_replicas: 1 });
         let replicas = ReplicaManager::new(alone(ME, Arc::clone(&clock) as _), dirs, config_of).expect("readable");
         let topic_id = TopicId::from_random(1 << 64 | 7).expect("a legal id");

@@ -4,7 +4,7 @@
 //! others serve. Nothing is made where a log was found: a log stays reserved in its directory until it is open or gone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::change::{ChangeError, Changed};
 use super::flush::FlushTimer;
 use super::found::{self, FoundLog, FoundLogs};
+use super::moves::Moves;
 use super::partition::{Home, Partition, Upkeep};
 use super::surroundings::Surroundings;
 use super::throttle::Throttles;
@@ -44,6 +45,8 @@ pub(crate) struct ReplicaDir {
     /// Written to under another boot of the machine, or under an unknown one: the ends of its logs may be lost, and a
     /// log that simply ends earlier cannot be told from a whole one.
     pub(crate) may_lack_ends: bool,
+    /// As the settings name it, absolute, where that is not its path.
+    pub(crate) configured: Option<PathBuf>,
 }
 
 /// A replica that is to be opened.
@@ -99,13 +102,14 @@ pub(crate) struct ReplicaManager {
     /// Those of `dirs`, in their order.
     pub(super) flush_timers: Vec<Arc<FlushTimer>>,
     pub(super) clock: SharedClock,
-    config_of: ConfigOf,
+    pub(super) config_of: ConfigOf,
     pub(super) partitions: RwLock<Registry>,
     /// What replicas counted that are closed. Changed while `partitions` is held for writing.
     pub(super) closed_traffic: Mutex<TrafficCounts>,
     /// Held while logs are made, opened or deleted, which blocks on the disk.
     pub(super) changing: Mutex<()>,
     pub(super) found: Mutex<FoundLogs>,
+    pub(super) moves: Moves,
     /// Told when a segment of a compacted log was closed.
     pub(super) cleaner: Arc<Notify>,
 }
@@ -120,21 +124,19 @@ impl ReplicaManager {
     /// A manager over open log directories. Logs are opened when LeaderAndIsr names them. Blocking.
     ///
     /// # Errors
-    /// The marks of strays in a directory cannot be read.
+    /// The marks in a directory cannot be read, or two logs of one partition both count.
     pub(crate) fn new(
         surroundings: Arc<Surroundings>,
         dirs: Vec<ReplicaDir>,
         config_of: ConfigOf,
     ) -> Result<Arc<Self>, StorageError> {
-        let mut found = FoundLogs::default();
-        for (at, ReplicaDir { dir, may_lack_ends, .. }) in dirs.iter().enumerate() {
-            found.add(at, &**dir, *may_lack_ends)?;
-        }
+        let found = FoundLogs::of(dirs.iter().map(|place| (&*place.dir as &dyn LogDir, place.may_lack_ends)))?;
         let flush_timers = dirs.iter().map(|place| FlushTimer::new(Arc::clone(&place.dir))).collect();
-        Ok(Arc::new(Self {
+        let replicas = Arc::new(Self {
             me: surroundings.me,
             clock: Arc::clone(&surroundings.clock),
             surroundings,
+            moves: Moves::new(dirs.len()),
             dirs,
             flush_timers,
             config_of,
@@ -143,7 +145,32 @@ impl ReplicaManager {
             changing: Mutex::default(),
             found: Mutex::new(found),
             cleaner: Arc::default(),
-        }))
+        });
+        replicas.clear_useless();
+        Ok(replicas)
+    }
+
+    /// Deletes logs that others took the place of before this start.
+    fn clear_useless(&self) {
+        let useless = self.found.lock().useless();
+        let homes: HashSet<usize> = {
+            let found = self.found.lock();
+            useless.iter().filter_map(|(_, id)| Some(found.logs.get(id)?.at)).collect()
+        };
+        // What took the place may not be on the disk yet.
+        for at in homes {
+            let synced = storage::commit(&*self.dirs[at].dir, WriteSet { writes: Vec::new(), sync: true }).wait();
+            if let Err(failure) = synced {
+                return warn!(dir = %self.dirs[at].dir.path().display(), %failure, "what logs left stays");
+            }
+        }
+        for (at, id) in useless {
+            info!(topic = %id.topic, partition = %id.partition, dir = %self.dirs[at].dir.path().display(),
+                "deleting what is left of a move between log directories");
+            if let Err(failure) = self.clear_leftovers(&id) {
+                warn!(dir = %self.dirs[at].dir.path().display(), %failure, "it is still there");
+            }
+        }
     }
 
     /// Notes which leader epochs the tree gave to partitions before this process registered: logs that may have lost
@@ -261,6 +288,14 @@ impl ReplicaManager {
                 }
             }
         }
+        // Nothing is made beside what a move has left, as that might count at the next start.
+        missing.retain(|id| match self.clear_leftovers(id) {
+            Ok(()) => true,
+            Err(failure) => {
+                places.insert(id.clone(), Err(failure));
+                false
+            }
+        });
         for (at, ids) in there {
             // They exist, so nothing is made; one that takes no writes refuses.
             let usable = self.dirs[at].dir.create(&ids);
@@ -277,7 +312,10 @@ impl ReplicaManager {
         while !missing.is_empty() {
             let mut by_dir: BTreeMap<usize, Vec<PartitionId>> = BTreeMap::new();
             for id in missing.drain(..) {
-                let at = *usable.iter().min_by_key(|&&at| (load[at], at)).expect("the last one is never taken out");
+                let preferred = self.preferred_dir(&id).filter(|at| usable.contains(at));
+                let least =
+                    || *usable.iter().min_by_key(|&&at| (load[at], at)).expect("the last one is never taken out");
+                let at = preferred.unwrap_or_else(least);
                 load[at] += 1;
                 by_dir.entry(at).or_default().push(id);
             }
@@ -286,7 +324,7 @@ impl ReplicaManager {
                     Ok(families) => {
                         let mut found = self.found.lock();
                         for (id, family) in ids.into_iter().zip(families) {
-                            found.logs.insert(id.clone(), FoundLog::made(at, family));
+                            found.logs.insert(id.clone(), FoundLog::made(at, family, 0));
                             places.insert(id, Ok(Place { made: true }));
                         }
                     }
@@ -309,9 +347,9 @@ impl ReplicaManager {
         for partition in self.all() {
             load[partition.home().at] += 1;
         }
-        for found in self.found.lock().logs.values() {
-            load[found.at] += 1;
-        }
+        let found = self.found.lock();
+        let closed = found.logs.values().map(|log| log.at).chain(found.futures.values().map(|log| log.at));
+        closed.chain(self.moves.under_way.lock().values().map(|it| it.to)).for_each(|at| load[at] += 1);
         load
     }
 
@@ -328,13 +366,14 @@ impl ReplicaManager {
         let end_lost = lost || place.may_lack_end || log.has_lost_its_end() || place.stray_since.is_some();
         let upkeep = Upkeep { cleaner: Arc::clone(&self.cleaner), flush: Arc::clone(&self.flush_timers[place.at]) };
         let (dir, tail, around) = (Arc::clone(dir), Arc::clone(tail), Arc::clone(&self.surroundings));
-        let home = Home { at: place.at, dir, family: place.family, tail };
+        let home = Home { at: place.at, dir, family: place.family, tail, generation: place.generation };
         let partition = Partition::new(around, id.clone(), home, upkeep, log);
         partition.set_config(config.log, config.min_insync_replicas);
         if end_lost {
             partition.doubt_its_end(place.epoch_before);
         }
         self.found.lock().logs.remove(id);
+        self.go_on_if_moving(&partition);
         Ok(partition)
     }
 
@@ -345,6 +384,7 @@ impl ReplicaManager {
         let _alone = self.changing.lock();
         let mut logs: Vec<(usize, PartitionId, FoundLog)> = Vec::new();
         for (asked, (topic, partition)) in doomed.iter().enumerate() {
+            self.forget_moves(|id| id.topic == *topic && id.partition == *partition);
             self.close_hosted(topic, *partition);
             let found = self.found.lock().of_partition(topic, *partition);
             logs.extend(found.into_iter().map(|(id, found)| (asked, id, found)));
@@ -359,7 +399,10 @@ impl ReplicaManager {
             let written = storage::barrier(&**dir);
             let ids: Vec<PartitionId> = here.iter().map(|(_, id, _)| id.clone()).collect();
             match written.and_then(|()| dir.delete(&ids)) {
-                Ok(()) => self.forget(&ids),
+                Ok(()) => {
+                    self.forget(&ids);
+                    here.iter().for_each(|(_, id, found)| self.unmark(at, id, found.generation));
+                }
                 Err(failure) => {
                     here.iter().for_each(|(asked, ..)| results[*asked] = Err(failure.clone()));
                     self.mark_offline(&ids);
@@ -373,7 +416,7 @@ impl ReplicaManager {
     fn close_hosted(&self, topic: &TopicName, partition: PartitionIndex) {
         let Some(replica) = self.get(topic.as_str(), partition) else { return };
         let home = replica.home();
-        self.found.lock().logs.insert(replica.id.clone(), FoundLog::made(home.at, home.family));
+        self.found.lock().logs.insert(replica.id.clone(), FoundLog::made(home.at, home.family, home.generation));
         if let Some(topic) = self.partitions.write().get_mut(topic) {
             *self.closed_traffic.lock() += replica.traffic.counts();
             topic.insert(partition, Hosted::Leaving(replica.id.topic_id));
@@ -451,6 +494,7 @@ impl ReplicaManager {
     /// Stops every replica, for an orderly end. The next start then has no batch headers to read, but for those whose
     /// checkpoint could not be written. Blocking.
     pub(crate) fn close(&self) {
+        self.close_moves();
         let mut checkpoints = Vec::new();
         for partition in self.all() {
             // What its opening found to be lost must be found again: it was not passed on.

@@ -6,6 +6,7 @@
 //! That saves two task switches per produce request compared with an owner task and keeps the same order of effects.
 
 pub(crate) mod ack;
+pub(crate) mod alter_log_dirs;
 pub(crate) mod alter_partition;
 pub(crate) mod change;
 pub(crate) mod control;
@@ -24,6 +25,8 @@ pub(crate) mod leader_link;
 pub(crate) mod log_dirs;
 pub(crate) mod maintenance;
 pub(crate) mod manager;
+pub(crate) mod marks;
+mod moves;
 mod news;
 pub(crate) mod partition;
 pub(crate) mod selector;
@@ -41,6 +44,8 @@ pub(crate) mod wait;
 mod flush_tests;
 #[cfg(test)]
 mod leading_tests;
+#[cfg(test)]
+mod move_tests;
 #[cfg(test)]
 mod refusal_tests;
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Bench {
         let clock = Arc::new(ManualClock::new(1_000_000, 1));
         let config_of = Arc::new(move |_: &_| ReplicaConfig { log: config, min_insync_replicas: 1 });
         let (logs, tail) = (Arc::clone(&dir) as SharedLogDir, Tail::new(1 << 20));
-        let dirs = vec![ReplicaDir { dir: logs, tail, may_lack_ends: false }];
+        let dirs = vec![ReplicaDir { dir: logs, tail, may_lack_ends: false, configured: None }];
         let replicas =
             ReplicaManager::new(testing::alone(BrokerId(1), Arc::clone(&clock) as SharedClock), dirs, config_of);
         let replicas = replicas.expect("readable");

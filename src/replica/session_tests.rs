@@ -76,7 +76,12 @@ impl Broker {
         let lag_max = Duration::from_millis(LAG_MS as u64);
         let around =
             Surroundings { me, clock: Arc::clone(&clock) as _, image, lag_max, throttles: Throttles::default() };
-        let dirs = vec![ReplicaDir { dir: MemoryDir::open(), tail: Tail::new(1 << 20), may_lack_ends: false }];
+        let dirs = vec![ReplicaDir {
+            dir: MemoryDir::open(),
+            tail: Tail::new(1 << 20),
+            may_lack_ends: false,
+            configured: None,
+        }];
         let config_of = Arc::new(|_: &_| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 });
         let replicas = ReplicaManager::new(Arc::new(around), dirs, config_of).expect("readable");
         let wanted: Vec<_> = (0..PARTITIONS).map(|index| WantedReplica { id: id(index), is_new: true }).collect();

@@ -62,7 +62,7 @@ pub(crate) fn closed() -> (Arc<Partition>, Arc<Faults>) {
         Partition::new(
             alone(ME, Arc::new(ManualClock::new(0, 1))),
             id,
-            Home { at: 0, dir, family, tail },
+            Home { at: 0, dir, family, tail, generation: 0 },
             upkeep,
             log.expect("opens"),
         ),

@@ -13,11 +13,13 @@ use parking_lot::{Mutex, RwLock};
 use crate::metrics::rate::{Rate, Windows};
 use crate::types::{BrokerId, PartitionIndex, TopicName};
 
-/// Both sides of one broker.
+/// What one broker holds back.
 #[derive(Debug)]
 pub(crate) struct Throttles {
     pub(crate) leader: Throttle,
     pub(crate) follower: Throttle,
+    /// Moves between log directories, all of them, named or not.
+    pub(crate) log_dirs: Throttle,
 }
 
 /// One side.
@@ -40,15 +42,17 @@ enum Named {
 }
 
 impl Throttles {
-    pub(crate) fn new(windows: Windows) -> Self {
-        Self { leader: Throttle::new(windows), follower: Throttle::new(windows) }
+    pub(crate) fn new(replication: Windows, log_dirs: Windows) -> Self {
+        let [leader, follower] = [replication; 2].map(Throttle::new);
+        Self { leader, follower, log_dirs: Throttle::new(log_dirs) }
     }
 }
 
 /// With Kafka's windows.
 impl Default for Throttles {
     fn default() -> Self {
-        Self::new(Windows { samples: 11, window_ms: 1000 })
+        let windows = Windows { samples: 11, window_ms: 1000 };
+        Self::new(windows, windows)
     }
 }
 

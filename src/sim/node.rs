@@ -118,7 +118,7 @@ impl Boot {
         let store = Arc::clone(&self.store) as Arc<dyn Coordination>;
         let tail = Tail::new(1 << 20);
         let dir = Arc::clone(&self.disk) as SharedLogDir;
-        let dirs = vec![ReplicaDir { dir, tail, may_lack_ends: self.may_lack_ends }];
+        let dirs = vec![ReplicaDir { dir, tail, may_lack_ends: self.may_lack_ends, configured: None }];
         // Some ten batches each.
         let log = LogConfig { segment_bytes: 1000, ..LogConfig::default() };
         let config = move |_: &TopicName| ReplicaConfig { log, min_insync_replicas: MIN_INSYNC_REPLICAS };

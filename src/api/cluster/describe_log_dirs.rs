@@ -4,8 +4,8 @@
 //! - Needs DESCRIBE of the cluster: CLUSTER_AUTHORIZATION_FAILED (31), before version 3 no directories.
 //! - All partitions that have a log here, or of those named the ones that do; others are left out. A directory is told
 //!   even if it holds none of them.
-//! - A size is that of the log's batches, as Kafka's is that of its segment files. No log is a future one, since logs
-//!   do not move between directories.
+//! - A size is that of the log's batches, as Kafka's is that of its segment files. A log that is being moved is told
+//!   twice: where it is, and as a future one where it moves to, with how many offsets that lacks.
 //! - A directory that has failed: KAFKA_STORAGE_ERROR (56), without logs; its sizes are −1.
 //! - Sizes of the file system that would not fit are the largest number there is.
 //!
@@ -100,7 +100,7 @@ fn partition(log: &LogDescription) -> DescribeLogDirsPartition {
         .with_partition_index(log.partition.0)
         .with_partition_size(clamped(log.size_bytes))
         .with_offset_lag(log.offset_lag)
-        .with_is_future_key(false)
+        .with_is_future_key(log.is_future)
 }
 
 fn clamped(bytes: u64) -> i64 {

@@ -2,6 +2,7 @@
 
 pub(super) mod alter_client_quotas;
 pub(super) mod alter_configs;
+pub(super) mod alter_replica_log_dirs;
 pub(super) mod api_versions;
 pub(super) mod describe_client_quotas;
 pub(super) mod describe_cluster;

@@ -97,8 +97,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Threads per directory that recover at start and flush at stop.";
     "num.replica.alter.log.dirs.threads" Int null [Any] ReadOnly => NoEffect,
         "Threads that move replicas between directories.";
-    "alter.log.dirs.replication.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => NoEffect,
+    "alter.log.dirs.replication.quota.window.num" Int "11" [AtLeast(1)] ReadOnly => Honoured,
         "Samples kept for the quota on moves between directories.";
-    "alter.log.dirs.replication.quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => NoEffect,
+    "alter.log.dirs.replication.quota.window.size.seconds" Int "1" [AtLeast(1)] ReadOnly => Honoured,
         "Length of each such sample.";
 };

@@ -60,6 +60,6 @@ pub(crate) const DYNAMIC: &[Setting] = settings! {
         "Bytes a second that a leader sends to the replicas that its topics throttle.";
     "follower.replication.throttled.rate" Long "9223372036854775807" [AtLeast(0)] ClusterWide => Honoured,
         "Bytes a second that a follower fetches of the replicas that its topics throttle.";
-    "replica.alter.log.dirs.io.max.bytes.per.second" Long "9223372036854775807" [AtLeast(0)] ClusterWide => NoEffect,
+    "replica.alter.log.dirs.io.max.bytes.per.second" Long "9223372036854775807" [AtLeast(0)] ClusterWide => Honoured,
         "Bytes a second for moves between log directories.";
 };

@@ -99,7 +99,7 @@ impl Kit {
         let dir: SharedLogDir = dir;
         let (me, clock) = (BrokerId(1), Arc::new(ManualClock::new(1_000_000, 1)));
         let config = |_: &TopicName| ReplicaConfig { log: LogConfig::default(), min_insync_replicas: 1 };
-        let dirs = vec![ReplicaDir { dir, tail: Tail::new(0), may_lack_ends: false }];
+        let dirs = vec![ReplicaDir { dir, tail: Tail::new(0), may_lack_ends: false, configured: None }];
         let replicas =
             ReplicaManager::new(testing::alone(me, clock.clone()), dirs, Arc::new(config)).expect("readable");
         let image = Arc::new(ImagePublisher::default());

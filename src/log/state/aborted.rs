@@ -76,6 +76,14 @@ impl AbortedIndex {
         gone > 0
     }
 
+    /// Those that `other` does not have.
+    pub(in crate::log) fn missing_in(&self, other: &Self) -> Vec<AbortedTransaction> {
+        let known = |transaction: &&AbortedTransaction| {
+            other.list.get(other.from(transaction.last_offset)) == Some(transaction)
+        };
+        self.list.iter().filter(|transaction| !known(transaction)).copied().collect()
+    }
+
     /// Forgets all: the log begins anew here.
     pub(in crate::log) fn restart_at(&mut self, log_start: Offset) {
         *self = Self { list: VecDeque::new(), complete_from: log_start };

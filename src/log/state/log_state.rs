@@ -521,6 +521,31 @@ impl LogState {
         self.put_checkpoint(writes);
     }
 
+    /// Takes over what batches alone do not say from the state of a log with the same batches, and has all that is not
+    /// recorded written.
+    pub(in crate::log) fn succeed(&mut self, replaced: &Self, writes: &mut Vec<Write>) {
+        let keys = self.keys;
+        for &(epoch, _) in self.epochs.entries().iter().filter(|entry| !replaced.epochs.entries().contains(entry)) {
+            writes.push(Write::DeleteSide { key: keys.epoch(epoch) });
+        }
+        for &(epoch, start) in replaced.epochs.entries().iter().filter(|entry| !self.epochs.entries().contains(entry)) {
+            writes.push(Write::Side { key: keys.epoch(epoch), value: side::encode_offset(start) });
+        }
+        self.epochs = replaced.epochs.clone();
+        {
+            let (mut ours, theirs) = (self.aborted.lock(), replaced.aborted.lock());
+            for transaction in theirs.missing_in(&ours) {
+                let key = keys.aborted(transaction.last_offset, transaction.producer_id);
+                writes.push(Write::Side { key, value: side::encode_aborted(&transaction) });
+            }
+            ours.clone_from(&theirs);
+        }
+        for id in self.producers.succeed(&replaced.producers) {
+            writes.push(Write::DeleteSide { key: keys.producer(id) });
+        }
+        self.put_checkpoint(writes);
+    }
+
     /// Writes what changed in the history of leader epochs.
     fn put_epochs(&self, changed: EpochsChanged, writes: &mut Vec<Write>) {
         for epoch in changed.removed {

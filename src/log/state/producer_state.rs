@@ -103,6 +103,23 @@ impl ProducerEntry {
         self.open_transaction.is_some() && self.epoch == epoch
     }
 
+    /// Whether the two say the same of the producer, whenever it was.
+    fn is_as(&self, other: &Self) -> bool {
+        let Self {
+            epoch,
+            coordinator_epoch,
+            open_transaction,
+            last_marker,
+            last_seen_ms: _,
+            batches: _,
+            count: _,
+            dirty: _,
+        } = self;
+        (*epoch, *coordinator_epoch, *open_transaction, *last_marker)
+            == (other.epoch, other.coordinator_epoch, other.open_transaction, other.last_marker)
+            && self.batches() == other.batches()
+    }
+
     fn reaches(&self, log_end: Offset) -> bool {
         self.last().is_some_and(|last| last.last_offset >= log_end) || self.last_marker >= Some(log_end)
     }
@@ -250,6 +267,19 @@ impl ProducerStates {
     /// First offsets, up to this one, of transactions that may not be decided for readers.
     pub(in crate::log) fn undecided_up_to(&self, offset: Offset) -> Vec<Offset> {
         self.transactions.undecided_up_to(offset)
+    }
+
+    /// Becomes what is known of the producers of another log with the same batches. What differs from before is to be
+    /// recorded, but for when a producer was seen last; gives those that there are no more.
+    pub(in crate::log) fn succeed(&mut self, other: &Self) -> Vec<ProducerId> {
+        let before = std::mem::replace(self, other.clone());
+        self.dirty.clear();
+        for (id, entry) in &mut self.entries {
+            let recorded = before.entries.get(id).is_some_and(|known| !known.dirty && known.is_as(entry));
+            entry.dirty = !recorded;
+            self.dirty.extend((!recorded).then_some(*id));
+        }
+        before.entries.into_keys().filter(|id| !self.entries.contains_key(id)).collect()
     }
 
     /// Takes over what a snapshot says of a producer, though its own record may say something else.

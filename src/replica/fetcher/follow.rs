@@ -220,18 +220,6 @@ impl Follow {
         }
     }
 
-    /// Where the log is to be cut for the leader's answer; for a thread that may block.
-    /// Source: Kafka 3.9 `AbstractFetcherThread.getOffsetTruncationState`.
-    pub(super) fn truncation_offset(partition: &Partition, epoch: LeaderEpoch, leader_end: Offset) -> Offset {
-        let end = partition.view().log_end_offset;
-        match partition.with_log(|log| log.end_offset_for_epoch(epoch)) {
-            Some((known, ours)) if known == epoch => ours.min(leader_end).min(end),
-            // Our history has no such epoch: cut to where an older one ended, and ask again.
-            Some((_, ours)) => ours.min(end),
-            None => leader_end.min(end),
-        }
-    }
-
     /// The leader's log lies between these offsets, and our end does not.
     /// Source: Kafka 3.9 `AbstractFetcherThread.fetchOffsetAndTruncate`.
     pub(super) fn on_range(&mut self, leader_start: Offset, leader_end: Offset) {

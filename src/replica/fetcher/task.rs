@@ -214,7 +214,7 @@ impl Fetcher {
         let outcomes = stream::iter(cuts).map(|(key, partition, cut)| async move {
             let outcome = task::blocking(move || match cut {
                 Cut::Diverging(epoch, leader_end) => {
-                    let to = Follow::truncation_offset(&partition, epoch, leader_end);
+                    let to = partition.truncation_offset(epoch, leader_end);
                     info!(partition = %partition.name(), %to, leader_epoch = %epoch, %leader_end,
                         "truncating: the leader's log parts from this one");
                     partition.truncate_to(to, now).map(drop)

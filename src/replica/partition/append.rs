@@ -161,13 +161,13 @@ impl Partition {
             self.traffic.bytes_in.add(bytes.unsigned_abs());
         }
         let last_offset = self.ack_offset(&appended);
-        let partition: Weak<Self> = Arc::downgrade(self);
+        let (partition, moved): (Weak<Self>, u64) = (Arc::downgrade(self), state.moved);
         let unwritten = storage::queue(
             &state.home.dir,
             WriteSet { writes, sync },
             Box::new(move |result| {
                 if let Some(partition) = partition.upgrade() {
-                    partition.on_committed(last_offset, bytes, result);
+                    partition.on_committed(moved, last_offset, bytes, result);
                 }
             }),
         );

@@ -112,10 +112,10 @@ impl Partition {
         };
         let sync = state.unsynced.syncs(state.log.config(), state.log.log_end_offset());
         let bytes = writes.iter().map(Write::batch_bytes).sum::<usize>() as i64;
-        let partition = Arc::downgrade(self);
+        let (partition, moved) = (Arc::downgrade(self), state.moved);
         let (unwritten, written) = storage::queue_noting(&state.home.dir, WriteSet { writes, sync }, move |outcome| {
             if let Some(partition) = partition.upgrade() {
-                partition.on_committed(last_offset, bytes, outcome.clone());
+                partition.on_committed(moved, last_offset, bytes, outcome.clone());
             }
         });
         if !sync {

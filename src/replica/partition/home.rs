@@ -14,4 +14,6 @@ pub(crate) struct Home {
     pub(crate) family: Family,
     /// Of the directory.
     pub(crate) tail: Arc<Tail>,
+    /// How often the log had changed its directory when it came here; of two logs of one partition the later counts.
+    pub(crate) generation: u64,
 }

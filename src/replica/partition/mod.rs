@@ -12,6 +12,7 @@ mod figures;
 mod following;
 mod home;
 mod leading;
+mod moving;
 mod reopen;
 mod replicated;
 mod replication;
@@ -54,6 +55,9 @@ use crate::types::{BrokerId, LeaderEpoch, LogOpening, Offset, PartitionEpoch};
 struct State {
     log: PartitionLog,
     home: Home,
+    /// How often the log has changed its directory since it was opened, there and back included. What was queued
+    /// before says nothing of the log any more.
+    moved: u64,
     opening: LogOpening,
     role: Role,
     leading: bool,
@@ -179,6 +183,7 @@ impl Partition {
         let state = State {
             log,
             home,
+            moved: 0,
             opening: LogOpening(0),
             role,
             leading: false,
@@ -330,10 +335,12 @@ impl Partition {
         state.min_insync_replicas.min(state.role.replicas.len()).max(1)
     }
 
-    /// A write has returned; called by the writer, in commit order.
-    fn on_committed(&self, last_offset: Offset, bytes: i64, result: Result<(), StorageError>) {
+    /// A write has returned; called by the writer, in commit order. `moved`: of the state when it was queued.
+    fn on_committed(&self, moved: u64, last_offset: Offset, bytes: i64, result: Result<(), StorageError>) {
         let mut state = self.state.lock();
         match result {
+            // It lies in the log that was left, and is in the present one's writes.
+            _ if state.moved != moved => {}
             // An append before it was refused: what stands behind the hole is not shown, and cut off by `open_anew`.
             Ok(()) if state.failed.is_some() => {}
             Ok(()) => {
@@ -453,10 +460,13 @@ impl Partition {
         if writes.is_empty() || state.closed {
             return Queued::nothing();
         }
-        let partition = Arc::downgrade(self);
+        let (partition, moved) = (Arc::downgrade(self), state.moved);
         storage::commit_noting(&*state.home.dir, WriteSet { writes, sync: false }, move |outcome| {
             if let (Err(failure), Some(partition)) = (outcome, partition.upgrade()) {
-                partition.fail(partition.state.lock(), failure.clone(), "a change of the log");
+                let state = partition.state.lock();
+                if state.moved == moved {
+                    partition.fail(state, failure.clone(), "a change of the log");
+                }
             }
         })
     }

@@ -22,7 +22,7 @@ use crate::clock::UnixMs;
 use crate::log::partition_log::Truncation;
 use crate::replica::change::ChangeError;
 use crate::storage::{self, Queued, StorageError, WriteSet};
-use crate::types::{LogOpening, Offset};
+use crate::types::{LeaderEpoch, LogOpening, Offset};
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +58,19 @@ impl Partition {
         now: UnixMs,
     ) -> Result<(), ChangeError> {
         self.truncate(Leaves::NothingBut(offset), now).map(drop)
+    }
+
+    /// Where this log is to be cut: another one, which is right, has `epoch` as its largest that is not above our last,
+    /// and that ended there. To be asked again afterwards, for an older epoch may be the first that they share.
+    /// Source: Kafka 3.9 `AbstractFetcherThread.getOffsetTruncationState`.
+    pub(crate) fn truncation_offset(&self, epoch: LeaderEpoch, their_end: Offset) -> Offset {
+        let end = self.view().log_end_offset;
+        match self.with_log(|log| log.end_offset_for_epoch(epoch)) {
+            Some((known, ours)) if known == epoch => ours.min(their_end).min(end),
+            // Our history has no such epoch: cut to where an older one ended.
+            Some((_, ours)) => ours.min(end),
+            None => their_end.min(end),
+        }
     }
 
     fn truncate(self: &Arc<Self>, leaves: Leaves, now: UnixMs) -> Result<Offset, ChangeError> {

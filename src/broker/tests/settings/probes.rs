@@ -54,6 +54,11 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("quota.window.size.seconds", "requests::a_client_that_takes_too_much_waits_as_its_quotas_windows_say"),
     ("replication.quota.window.num", "replicas::replication_is_held_back_as_its_windows_say"),
     ("replication.quota.window.size.seconds", "replicas::replication_is_held_back_as_its_windows_say"),
+    ("alter.log.dirs.replication.quota.window.num", "replicas::moves_between_directories_are_held_back_as_is_set"),
+    (
+        "alter.log.dirs.replication.quota.window.size.seconds",
+        "replicas::moves_between_directories_are_held_back_as_is_set",
+    ),
     ("controller.quota.window.num", "requests::changes_of_topics_beyond_a_limit_wait_as_its_windows_say"),
     ("controller.quota.window.size.seconds", "requests::changes_of_topics_beyond_a_limit_wait_as_its_windows_say"),
     ("queued.max.request.bytes", "requests::frames_that_come_in_take_room_that_is_bounded"),

@@ -120,3 +120,19 @@ async fn replication_is_held_back_as_its_windows_say() {
     assert!(leader.is_used_up(15_000) && !leader.is_used_up(20_000), "two windows are looked back at");
     probe.broker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_between_directories_are_held_back_as_is_set() {
+    let windows =
+        ["alter.log.dirs.replication.quota.window.num=2", "alter.log.dirs.replication.quota.window.size.seconds=10"];
+    let mut probe = Probe::start(&windows).await;
+    let replicas = Arc::clone(&probe.broker.replicas);
+    let moves = &replicas.throttles().log_dirs;
+    moves.count(1000, 0);
+    assert!(!moves.is_used_up(0), "no limit");
+    probe.set("", "replica.alter.log.dirs.io.max.bytes.per.second", "60").await;
+    // A hundred bytes a second, in a window of ten.
+    eventually("the limit counts", async || moves.is_used_up(1000)).await;
+    assert!(moves.is_used_up(15_000) && !moves.is_used_up(20_000), "two windows are looked back at");
+    probe.broker.stop().await;
+}

@@ -85,7 +85,7 @@ impl Replica {
         let upkeep = Upkeep { cleaner: Arc::default(), flush: FlushTimer::new(Arc::clone(&dir)) };
         let me = BrokerId(me);
         let (around, log) = (alone(me, Arc::new(ManualClock::new(0, 1))), log.expect("opens"));
-        let home = Home { at: 0, dir: Arc::clone(&dir), family, tail };
+        let home = Home { at: 0, dir: Arc::clone(&dir), family, tail, generation: 0 };
         let partition = Partition::new(around, id, home, upkeep, log);
         Self { me, config, partition, faults, dir, disk }
     }
@@ -125,7 +125,7 @@ impl Replica {
             &self.dir,
             set,
             Box::new(move |outcome| match last_offset {
-                Some(last_offset) => partition.on_committed(last_offset, 0, outcome),
+                Some(last_offset) => partition.on_committed(0, last_offset, 0, outcome),
                 None => outcome.expect("written"),
             }),
         );

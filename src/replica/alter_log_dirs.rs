@@ -1,0 +1,338 @@
+//! Moves of partitions between the log directories of this broker: how they are asked for, go on, and end.
+//!
+//! On the disk a move is a second log with a mark (`marks.rs`), written before the log is made; so a start after a kill
+//! knows what it finds, and goes on with it. The log that was left is deleted when nobody reads it any more, after what
+//! took its place is synced.
+//!
+//! Source: Kafka 3.9 `ReplicaManager.alterReplicaLogDirs`, `LogManager.maybeUpdatePreferredLogDir`,
+//! `replaceCurrentWithFutureLog`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::change::Changed;
+use super::found::FutureLog;
+use super::manager::{Hosted, ReplicaDir, ReplicaManager, write};
+use super::marks::{self, Mark};
+use super::moves::{Left, Move, Stepped};
+use super::partition::{Home, Partition, Upkeep};
+use crate::log::partition_log::PartitionLog;
+use crate::storage::{self, PartitionId, StorageError, WriteSet};
+use crate::task;
+use crate::types::TopicPartition;
+
+/// Directories that are remembered for partitions which are not here.
+const PREFERRED_MAX: usize = 100_000;
+/// A log that was left waits for its readers so long at most. Source: Kafka 3.9 `file.delete.delay.ms`.
+const READERS_MAX_MS: i64 = 60_000;
+/// Between two looks for readers of a log that was left.
+const READERS_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a partition does not move.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AlterLogDirError {
+    #[error("there is no log directory {0}")]
+    NoSuchDir(PathBuf),
+    /// The directory is remembered for when there is one.
+    #[error("there is no replica here")]
+    NotHere,
+    #[error("the replica is offline")]
+    Offline,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl ReplicaManager {
+    /// Has the log of a partition move to this directory, or be made there when it comes; a move to another one ends.
+    /// Returns when the move has begun. Blocking.
+    pub(crate) fn alter_log_dir(&self, name: &TopicPartition, to: &Path) -> Result<(), AlterLogDirError> {
+        let _alone = self.changing.lock();
+        let no_such = || AlterLogDirError::NoSuchDir(to.to_owned());
+        let to = self.dirs.iter().position(|place| place.goes_by(to)).ok_or_else(no_such)?;
+        self.dirs[to].usable()?;
+        let hosted = {
+            let partitions = self.partitions.read();
+            match partitions.get(&name.topic).and_then(|topic| topic.get(&name.partition)) {
+                Some(Hosted::Online(partition)) => Some(Arc::clone(partition)),
+                Some(Hosted::Offline(_)) => return Err(AlterLogDirError::Offline),
+                Some(Hosted::Leaving(_)) | None => None,
+            }
+        };
+        let Some(partition) = hosted else {
+            let mut preferred = self.moves.preferred.lock();
+            if preferred.len() < PREFERRED_MAX || preferred.contains_key(name) {
+                preferred.insert(name.clone(), to);
+            }
+            return Err(AlterLogDirError::NotHere);
+        };
+        let under_way = self.moves.under_way.lock().get(&partition.id).map(Arc::clone);
+        if let Some(under_way) = under_way {
+            if under_way.to == to {
+                return Ok(());
+            }
+            self.end_move(&under_way);
+        }
+        // It may have moved until now.
+        let home = partition.home();
+        if home.at == to {
+            info!(partition = %partition.name(), dir = %home.dir.path().display(), "the log is there already");
+            return Ok(());
+        }
+        // With a directory that has failed nobody knows what is in it. Source: Kafka 3.9 `LogManager.getOrCreateLog`.
+        self.dirs.iter().try_for_each(ReplicaDir::usable)?;
+        self.begin_move(&partition, to, home.generation + 1)?;
+        Ok(())
+    }
+
+    /// The directory that was chosen for a partition which is to be made.
+    pub(super) fn preferred_dir(&self, id: &PartitionId) -> Option<usize> {
+        let name = TopicPartition { topic: id.topic.clone(), partition: id.partition };
+        self.moves.preferred.lock().remove(&name)
+    }
+
+    fn begin_move(&self, partition: &Arc<Partition>, to: usize, generation: u64) -> Result<(), StorageError> {
+        let (id, dir) = (&partition.id, &self.dirs[to].dir);
+        // Whoever still reads there has to ask again.
+        self.delete_left(|left| left.id == *id && left.home().at == to, true);
+        self.clear_leftovers(id)?;
+        // A kill in between leaves a mark without a log, which means nothing.
+        self.found.lock().leftovers.insert((to, id.clone()));
+        write(&**dir, vec![marks::put(id, Mark::Future(generation))])?;
+        let family = dir.create(std::slice::from_ref(id))?[0];
+        self.found.lock().leftovers.remove(&(to, id.clone()));
+        info!(partition = %partition.name(), from = %partition.dir_path().display(), to = %dir.path().display(),
+            "the log begins to move");
+        self.go_on(partition, FutureLog { at: to, family, generation }).inspect_err(|_| {
+            self.found.lock().leftovers.insert((to, id.clone()));
+        })
+    }
+
+    /// Goes on with a move whose future log is there. Where the log is not open yet that was found at the start.
+    pub(super) fn go_on_if_moving(&self, partition: &Arc<Partition>) {
+        let Some(future) = self.found.lock().futures.remove(&partition.id) else { return };
+        if let Err(failure) = self.go_on(partition, future) {
+            warn!(partition = %partition.name(), dir = %self.dirs[future.at].dir.path().display(), %failure,
+                "the log does not go on to move until the next start");
+            self.found.lock().futures.insert(partition.id.clone(), future);
+        }
+    }
+
+    fn go_on(&self, partition: &Arc<Partition>, future: FutureLog) -> Result<(), StorageError> {
+        let ReplicaDir { dir, tail, .. } = &self.dirs[future.at];
+        let (id, now) = (&partition.id, self.clock.now_ms());
+        let config = (self.config_of)(&id.topic).log;
+        let open = |dir, tail| PartitionLog::open(dir, id.clone(), future.family, config, tail, now);
+        let mut log = open(Arc::clone(dir), Arc::clone(tail))?;
+        // What a kill took from the end of the present log was not acknowledged, and its offsets are given again, maybe
+        // in the same term: nothing would show that the logs part.
+        let end = partition.view().log_end_offset;
+        if log.log_end_offset() > end {
+            dir.settle(future.family)?;
+            let mut writes = Vec::new();
+            log.truncate_to(end, now, &mut writes)?;
+            storage::commit(&**dir, WriteSet { writes, sync: true }).wait()?;
+        }
+        let home = Home {
+            at: future.at,
+            dir: Arc::clone(dir),
+            family: future.family,
+            tail: Arc::clone(tail),
+            generation: future.generation,
+        };
+        let upkeep = Upkeep { cleaner: Arc::clone(&self.cleaner), flush: Arc::clone(&self.flush_timers[future.at]) };
+        let filled = Partition::new(Arc::clone(&self.surroundings), id.clone(), home, upkeep, log);
+        self.moves.under_way.lock().insert(id.clone(), Move::new(Arc::clone(partition), filled));
+        self.moves.news[future.at].notify_one();
+        Ok(())
+    }
+
+    /// Ends a move, and deletes what was copied. Returns when no step of it is under way.
+    fn end_move(&self, ended: &Move) {
+        let future = ended.future.lock().take();
+        self.moves.under_way.lock().retain(|_, it| !std::ptr::eq(&raw const **it, ended));
+        ended.current.keep_no_more();
+        let Some(future) = future else { return };
+        future.close();
+        future.with_log(PartitionLog::close);
+        let home = future.home();
+        info!(partition = %future.name(), dir = %home.dir.path().display(), "the log does not move there any more");
+        self.found.lock().leftovers.insert((home.at, future.id.clone()));
+        if let Err(failure) = self.clear_leftovers(&future.id) {
+            warn!(partition = %future.name(), dir = %home.dir.path().display(), %failure,
+                "the log that was being filled is not deleted yet");
+        }
+    }
+
+    /// Deletes what is left of moves of this partition, with the marks.
+    pub(super) fn clear_leftovers(&self, id: &PartitionId) -> Result<(), StorageError> {
+        let of = |(_, known): &&(usize, PartitionId)| known.topic_id == id.topic_id && known.partition == id.partition;
+        let leftovers: Vec<(usize, PartitionId)> = self.found.lock().leftovers.iter().filter(of).cloned().collect();
+        for leftover in leftovers {
+            let dir = &self.dirs[leftover.0].dir;
+            // Whatever was queued for it is written before the wipe, or the wipe would leave it behind.
+            storage::barrier(&**dir)?;
+            dir.delete(std::slice::from_ref(&leftover.1))?;
+            write(&**dir, vec![marks::remove(id)])?;
+            self.found.lock().leftovers.remove(&leftover);
+        }
+        Ok(())
+    }
+
+    /// Ends what moves of a partition that is to be deleted, and deletes what there is of it besides its log. What
+    /// cannot be deleted now is at the next start.
+    pub(super) fn forget_moves(&self, is_it: impl Fn(&PartitionId) -> bool) {
+        let ending: Vec<Arc<Move>> = {
+            let under_way = self.moves.under_way.lock();
+            under_way.iter().filter(|(id, _)| is_it(id)).map(|(_, it)| Arc::clone(it)).collect()
+        };
+        ending.iter().for_each(|it| self.end_move(it));
+        self.delete_left(|left| is_it(&left.id), true);
+        let ids: Vec<PartitionId> = {
+            let mut found = self.found.lock();
+            let futures: Vec<_> = found.futures.extract_if(|id, _| is_it(id)).collect();
+            found.leftovers.extend(futures.into_iter().map(|(id, future)| (future.at, id)));
+            found.leftovers.iter().map(|(_, id)| id).filter(|id| is_it(id)).cloned().collect()
+        };
+        for id in ids {
+            if let Err(failure) = self.clear_leftovers(&id) {
+                warn!(topic = %id.topic, partition = %id.partition, %failure, "a copy is not deleted yet");
+            }
+        }
+    }
+
+    /// A log that was deleted, or is to be made anew: no mark speaks of it.
+    pub(super) fn unmark(&self, at: usize, id: &PartitionId, generation: u64) {
+        if generation == 0 {
+            return;
+        }
+        self.found.lock().leftovers.insert((at, id.clone()));
+        if let Err(failure) = self.clear_leftovers(id) {
+            warn!(topic = %id.topic, partition = %id.partition, %failure, "the mark of a deleted log is still there");
+        }
+    }
+
+    /// Deletes those of the logs that were left which are meant and, unless it is `now`, not read any more. True: some
+    /// are left.
+    fn delete_left(&self, is_meant: impl Fn(&Partition) -> bool, now: bool) -> bool {
+        let monotonic_ms = self.surroundings.now_ms();
+        let may = |left: &Left| now || left.log.reads() == 0 || monotonic_ms - left.since_ms >= READERS_MAX_MS;
+        let mut all = self.moves.left.lock();
+        let (going, staying): (Vec<Left>, Vec<Left>) = all.drain(..).partition(|left| is_meant(&left.log) && may(left));
+        *all = staying;
+        let any_left = all.iter().any(|left| is_meant(&left.log));
+        drop(all);
+        for Left { log, .. } in going {
+            log.with_log(PartitionLog::close);
+            let home = log.home();
+            self.found.lock().leftovers.insert((home.at, log.id.clone()));
+            match self.clear_leftovers(&log.id) {
+                Ok(()) => {
+                    info!(partition = %log.name(), dir = %home.dir.path().display(), "the log that was left is deleted")
+                }
+                Err(failure) => warn!(partition = %log.name(), dir = %home.dir.path().display(), %failure,
+                    "the log that was left is not deleted before the next start"),
+            }
+        }
+        any_left
+    }
+
+    /// Moves what is to be moved to a directory, and deletes what was left there, as long as the broker runs.
+    pub(super) async fn run_moves(self: Arc<Self>, at: usize) {
+        loop {
+            let replicas = Arc::clone(&self);
+            let pause = task::blocking(move || replicas.step_moves(at)).await;
+            let more = self.moves.news[at].notified();
+            match pause {
+                Some(pause) => drop(tokio::time::timeout(pause, more).await),
+                None => more.await,
+            }
+        }
+    }
+
+    /// One step of each move to a directory. Gives how long to wait for the next; `None`: there is nothing to do.
+    /// Blocking.
+    pub(super) fn step_moves(&self, at: usize) -> Option<Duration> {
+        let mut pause: Option<Duration> = None;
+        let mut again_in = |wait: Duration| pause = Some(pause.map_or(wait, |known| known.min(wait)));
+        for it in self.moves.to(at) {
+            let stepped =
+                it.step(&self.surroundings.throttles.log_dirs, self.clock.now_ms(), self.surroundings.now_ms());
+            match stepped {
+                Stepped::Went => again_in(Duration::ZERO),
+                Stepped::Waits(wait) => again_in(wait),
+                Stepped::Moved(left) => {
+                    let from = left.home().at;
+                    self.moves.under_way.lock().retain(|_, known| !Arc::ptr_eq(known, &it));
+                    self.moves.left.lock().push(Left { log: left, since_ms: self.surroundings.now_ms() });
+                    self.moves.news[from].notify_one();
+                }
+                Stepped::Refused => {
+                    self.open_refused(&it);
+                    again_in(READERS_PAUSE);
+                }
+                Stepped::Over => self.moves.under_way.lock().retain(|_, known| !Arc::ptr_eq(known, &it)),
+            }
+        }
+        // Another request may have it deleted, or have begun a move to its place.
+        if !self.moves.left.lock().is_empty()
+            && let Some(_alone) = self.changing.try_lock()
+            && self.delete_left(|left| left.home().at == at, false)
+        {
+            again_in(READERS_PAUSE);
+        } else if self.moves.left.lock().iter().any(|left| left.log.home().at == at) {
+            again_in(READERS_PAUSE);
+        }
+        pause
+    }
+
+    /// The future log could not take the place: it is opened as the disk has it, and offered again.
+    fn open_refused(&self, refused: &Arc<Move>) {
+        let _alone = self.changing.lock();
+        if !self.moves.all().iter().any(|known| Arc::ptr_eq(known, refused)) {
+            return;
+        }
+        let (partition, dir) = (&refused.current, &self.dirs[refused.to]);
+        self.moves.under_way.lock().retain(|_, known| !Arc::ptr_eq(known, refused));
+        let there = dir.dir.partitions().into_iter().find(|(id, _)| *id == partition.id);
+        if let (Some((_, family)), Ok(())) = (there, dir.usable()) {
+            let generation = partition.home().generation + 1;
+            self.found.lock().futures.insert(partition.id.clone(), FutureLog { at: refused.to, family, generation });
+            self.go_on_if_moving(partition);
+        }
+    }
+
+    /// Ends all moves for this process; they go on at the next start. Blocking.
+    pub(super) fn close_moves(&self) {
+        let moves: Vec<Arc<Move>> = self.moves.under_way.lock().drain().map(|(_, it)| it).collect();
+        let futures = moves.iter().filter_map(|it| it.future.lock().take());
+        let recorded: Vec<_> = futures
+            .map(|future| {
+                let recorded = future.change_log(|log, _, writes| log.checkpoint(writes));
+                future.close();
+                (future, recorded)
+            })
+            .collect();
+        for (future, recorded) in recorded {
+            if let Err(error) = recorded.and_then(Changed::written) {
+                warn!(partition = %future.name(), %error, "a log that moves stopped without a checkpoint");
+            }
+        }
+    }
+}
+
+impl ReplicaDir {
+    /// Whether a client means this directory.
+    fn goes_by(&self, path: &Path) -> bool {
+        self.dir.path() == path || self.configured.as_deref() == Some(path)
+    }
+
+    fn usable(&self) -> Result<(), StorageError> {
+        match self.dir.failure() {
+            None => Ok(()),
+            Some(reason) => Err(StorageError::Stopped { dir: self.dir.path(), reason }),
+        }
+    }
+}
