@@ -338,6 +338,21 @@ fn a_frame_that_is_too_long_ends_the_connection() {
     assert!(answered.reply.is_none() && answered.end.is_some());
 }
 
+/// What is kept of a SCRAM message waits in no budget: with a name that is known, 500 strangers held 800 MiB.
+#[test]
+fn a_scram_message_that_is_too_long_is_refused() {
+    for (nonce_bytes, is_refused) in [(4000, false), (4096, true), (400_000, true)] {
+        let mut room = Room::new(&[]);
+        room.handshake("SCRAM-SHA-256", 1);
+        let answered = room.token(format!("n,,n=alice,r={}", "x".repeat(nonce_bytes)));
+        if is_refused {
+            refused(answered, "SCRAM-SHA-256");
+        } else {
+            assert_eq!(answered.1.error_code, 0, "a challenge");
+        }
+    }
+}
+
 const ENDING: (&str, &str) = ("connections.max.reauth.ms", "10000");
 
 #[test]

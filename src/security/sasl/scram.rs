@@ -16,6 +16,10 @@ use super::outcome::{Authenticated, Next, Refused};
 use crate::clock::UnixMs;
 use crate::config::sasl::SaslMechanism;
 
+/// Longest message of a client (our choice): what is kept of the first one four times over, until the client has proved
+/// who it is or its time is over, waits in no budget. Names and nonces of clients take some hundred bytes.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
 /// The server's end.
 #[derive(Debug)]
 pub(super) struct ScramServer {
@@ -79,7 +83,11 @@ impl ScramServer {
     /// It is malformed, comes out of order, or proves nothing.
     pub(super) fn evaluate(&mut self, message: &[u8], authority: &Authority) -> Result<Next, Refused> {
         let hash = ScramHash::of(self.mechanism).ok_or(Refused::Hidden("no SCRAM mechanism; this is a bug"))?;
-        match std::mem::replace(&mut self.state, ServerState::Over) {
+        let state = std::mem::replace(&mut self.state, ServerState::Over);
+        if message.len() > MESSAGE_BYTES_MAX {
+            return Err(Refused::Hidden("a message that is too long"));
+        }
+        match state {
             ServerState::First => {
                 let first = ClientFirst::parse(message).ok_or(Refused::Hidden("a malformed first message"))?;
                 let shown = Shown::find(&first, hash, self.mechanism, authority)?;
