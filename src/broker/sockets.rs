@@ -84,7 +84,7 @@ pub(super) fn per_ip_overrides(config: &Config) -> HashMap<IpAddr, usize> {
         match (host.as_str(), 0).to_socket_addrs() {
             Ok(addresses) => {
                 let max = usize::try_from(*max).unwrap_or(usize::MAX);
-                overrides.extend(addresses.map(|address| (address.ip(), max)));
+                overrides.extend(addresses.map(|address| (address.ip().to_canonical(), max)));
             }
             Err(error) => warn!(host, %error, "max.connections.per.ip.overrides names an unknown host"),
         }
