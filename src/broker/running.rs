@@ -100,6 +100,7 @@ pub(super) fn connection_limits(config: &Config) -> Limits {
     Limits {
         total_max: config.max_connections,
         total_max_of_brokers: config.max_connections_of_brokers,
+        listener_max: config.max_connections_of_listeners.clone().into_iter().collect(),
         per_ip_max: usize::try_from(config.max_connections_per_ip).unwrap_or(usize::MAX),
         per_ip_overrides: sockets::per_ip_overrides(config),
         rates: rate_limits(config),

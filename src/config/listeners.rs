@@ -285,6 +285,13 @@ fn control_plane(
     Ok(Some(name))
 }
 
+/// `max.connections` of each listener, which is that of the broker where it has none of its own.
+pub(super) fn connections(reader: &Reader<'_>, listeners: &[Listener]) -> BTreeMap<String, usize> {
+    let most = |listener: &Listener| reader.of_listener(&listener.name).int("max.connections");
+    let most = |listener: &Listener| usize::try_from(most(listener)).unwrap_or(usize::MAX);
+    listeners.iter().map(|listener| (listener.name.clone(), most(listener))).collect()
+}
+
 /// `max.connection.creation.rate` as each listener has it.
 pub(super) fn creation_rates(reader: &Reader<'_>, listeners: &[Listener]) -> BTreeMap<String, i32> {
     let rate = |listener: &Listener| reader.of_listener(&listener.name).int("max.connection.creation.rate");

@@ -66,5 +66,5 @@ pub(crate) fn of_listener(name: &str) -> Option<(&str, &str)> {
 /// Whether a listener's own value is looked at.
 pub(crate) fn may_be_of_listener(row: &Setting) -> bool {
     ["ssl.", "sasl."].iter().any(|family| row.name.starts_with(family))
-        || ["connections.max.reauth.ms", "max.connection.creation.rate"].contains(&row.name)
+        || ["connections.max.reauth.ms", "max.connections", "max.connection.creation.rate"].contains(&row.name)
 }

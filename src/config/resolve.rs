@@ -157,6 +157,8 @@ pub struct Config {
     /// The same for the listener of brokers, where it has no clients: whatever `max.connections` says, as in Kafka, but
     /// with three quarters of the file descriptors.
     pub max_connections_of_brokers: usize,
+    /// Each listener's own `max.connections`.
+    pub max_connections_of_listeners: BTreeMap<String, usize>,
     pub max_connections_per_ip: i32,
     /// `max.connection.creation.rate`, and each listener's own.
     pub max_connection_creation_rate: i32,
@@ -314,6 +316,7 @@ impl Config {
             .map(String::as_str)
             .collect();
         let max_connection_creation_rates = listeners::creation_rates(reader, &listeners.listeners);
+        let max_connections_of_listeners = listeners::connections(reader, &listeners.listeners);
         let sasl = sasl::resolve(reader, &listeners.listeners, &between, alone)?;
         Ok(Self {
             cluster_id: None,
@@ -407,6 +410,7 @@ impl Config {
             connections_max_idle_ms: Some(reader.long("connections.max.idle.ms")).filter(|ms| *ms >= 0),
             max_connections: rules::max_connections(reader, &machine),
             max_connections_of_brokers: rules::descriptors(&machine, 75),
+            max_connections_of_listeners,
             max_connections_per_ip: reader.int("max.connections.per.ip"),
             max_connection_creation_rate: reader.int("max.connection.creation.rate"),
             max_connection_creation_rates,

@@ -1,15 +1,20 @@
 //! Listening sockets: bind, accept, limits on the number of connections.
+//!
+//! A listener that has as many connections as it may, or the broker as many as that may, waits with the next one until
+//! another ends; the listener of brokers, where there are others, is not held up by those of clients. What comes from
+//! an address that has enough is closed. Source: Kafka 3.9 `ConnectionQuotas`.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
@@ -27,6 +32,8 @@ pub(crate) struct Limits {
     /// The same for the listener of brokers, where there are others: clients that have taken all of `total_max` do not
     /// cut brokers off from each other.
     pub(crate) total_max_of_brokers: usize,
+    /// By the listener's name.
+    pub(crate) listener_max: HashMap<String, usize>,
     pub(crate) per_ip_max: usize,
     pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
     pub(crate) rates: RateLimits,
@@ -36,6 +43,8 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
     counts: Mutex<Counts>,
+    /// There may be a place where there was none.
+    freed: Notify,
     rates: Mutex<ConnectionRates>,
     /// What times of `rates` are counted from.
     begun: Instant,
@@ -47,10 +56,21 @@ struct Counts {
     total_max_of_brokers: usize,
     /// The listener that it holds for; `None`: there are no others.
     of_brokers: Option<String>,
+    listener_max: HashMap<String, usize>,
     per_ip_max: usize,
     per_ip_overrides: HashMap<IpAddr, usize>,
     total: usize,
     by_ip: HashMap<IpAddr, usize>,
+    by_listener: HashMap<Arc<str>, usize>,
+}
+
+/// Whether there is a place for a connection.
+enum Answer {
+    Place(Place),
+    /// Its address has as many as it may.
+    Refused,
+    /// Not before another connection ends.
+    Full,
 }
 
 impl ConnectionLimits {
@@ -58,14 +78,18 @@ impl ConnectionLimits {
     pub(crate) fn new(limits: Limits, windows: Windows) -> Arc<Self> {
         let mut rates = ConnectionRates::new(windows, RateLimits::default());
         let counts = Counts::within(limits, &mut rates);
-        Arc::new(Self { counts: Mutex::new(counts), rates: Mutex::new(rates), begun: Instant::now() })
+        let (counts, rates) = (Mutex::new(counts), Mutex::new(rates));
+        Arc::new(Self { counts, freed: Notify::new(), rates, begun: Instant::now() })
     }
 
     /// Holds for connections to come; those that are there stay.
     pub(crate) fn set(&self, limits: Limits) {
         let (mut counts, mut rates) = (self.counts.lock(), self.rates.lock());
-        let (total, by_ip) = (counts.total, std::mem::take(&mut counts.by_ip));
-        *counts = Counts { total, by_ip, ..Counts::within(limits, &mut rates) };
+        let total = counts.total;
+        let (by_ip, by_listener) = (std::mem::take(&mut counts.by_ip), std::mem::take(&mut counts.by_listener));
+        *counts = Counts { total, by_ip, by_listener, ..Counts::within(limits, &mut rates) };
+        drop((counts, rates));
+        self.freed.notify_waiters();
     }
 
     /// The same for the rates of addresses.
@@ -87,35 +111,74 @@ impl ConnectionLimits {
         self.begun.elapsed().as_millis() as i64
     }
 
-    /// A place for one more connection from there, given back when it is dropped.
-    fn take(self: &Arc<Self>, listener: &str, ip: IpAddr) -> Option<Place> {
+    /// A place for one more connection to this listener from there, given back when it is dropped; waits until there
+    /// is one. `None`: there is none for the address. Cancellation-safe.
+    async fn place(self: &Arc<Self>, listener: &Arc<ListenerMetrics>, ip: IpAddr) -> Option<Place> {
+        let mut is_told = false;
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            // Before the look, so that a place that is given back after it is not missed.
+            freed.as_mut().enable();
+            match self.take(listener, ip) {
+                Answer::Place(place) => return Some(place),
+                Answer::Refused => return None,
+                Answer::Full if !is_told => {
+                    is_told = true;
+                    debug!(listener = %listener.name, "max.connections is reached: the next one waits");
+                }
+                Answer::Full => {}
+            }
+            freed.await;
+        }
+    }
+
+    fn take(self: &Arc<Self>, listener: &Arc<ListenerMetrics>, ip: IpAddr) -> Answer {
         let mut counts = self.counts.lock();
+        if !counts.has_room(&listener.name) {
+            return Answer::Full;
+        }
         let here = counts.by_ip.get(&ip).copied().unwrap_or(0);
-        let here_max = counts.per_ip_overrides.get(&ip).copied().unwrap_or(counts.per_ip_max);
-        let is_of_brokers = counts.of_brokers.as_deref() == Some(listener);
-        let total_max = if is_of_brokers { counts.total_max_of_brokers } else { counts.total_max };
-        if here >= here_max || counts.total >= total_max {
-            return None;
+        if here >= counts.per_ip_overrides.get(&ip).copied().unwrap_or(counts.per_ip_max) {
+            return Answer::Refused;
         }
         counts.total += 1;
         *counts.by_ip.entry(ip).or_default() += 1;
-        Some(Place { limits: Arc::clone(self), ip })
+        *counts.by_listener.entry(Arc::clone(&listener.name)).or_default() += 1;
+        Answer::Place(Place { limits: Arc::clone(self), listener: Arc::clone(listener), ip })
     }
 }
 
 impl Counts {
     /// None yet. The rest of the limits goes to `rates`.
     fn within(limits: Limits, rates: &mut ConnectionRates) -> Self {
-        let Limits { total_max, total_max_of_brokers, per_ip_max, per_ip_overrides, rates: of_rates } = limits;
-        let of_brokers = of_rates.of_brokers.clone();
-        rates.limits = of_rates;
-        let (total, by_ip) = (0, HashMap::new());
-        Self { total_max, total_max_of_brokers, of_brokers, per_ip_max, per_ip_overrides, total, by_ip }
+        let of_brokers = limits.rates.of_brokers.clone();
+        rates.limits = limits.rates;
+        Self {
+            total_max: limits.total_max,
+            total_max_of_brokers: limits.total_max_of_brokers,
+            of_brokers,
+            listener_max: limits.listener_max,
+            per_ip_max: limits.per_ip_max,
+            per_ip_overrides: limits.per_ip_overrides,
+            total: 0,
+            by_ip: HashMap::new(),
+            by_listener: HashMap::new(),
+        }
+    }
+
+    /// Whether one more connection may be let in through this listener, wherever it comes from.
+    fn has_room(&self, listener: &str) -> bool {
+        let here = self.by_listener.get(listener).copied().unwrap_or(0);
+        let here_max = self.listener_max.get(listener).copied().unwrap_or(usize::MAX);
+        let is_of_brokers = self.of_brokers.as_deref() == Some(listener);
+        let total_max = if is_of_brokers { self.total_max_of_brokers } else { self.total_max };
+        here < here_max && self.total < total_max
     }
 }
 
 struct Place {
     limits: Arc<ConnectionLimits>,
+    listener: Arc<ListenerMetrics>,
     ip: IpAddr,
 }
 
@@ -123,12 +186,17 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.limits.counts.lock();
         counts.total -= 1;
+        if let Some(count) = counts.by_listener.get_mut(&*self.listener.name) {
+            *count -= 1;
+        }
         if let Some(count) = counts.by_ip.get_mut(&self.ip) {
             *count -= 1;
             if *count == 0 {
                 counts.by_ip.remove(&self.ip);
             }
         }
+        drop(counts);
+        self.limits.freed.notify_waiters();
     }
 }
 
@@ -211,7 +279,11 @@ pub(crate) async fn accept(
                         _ = stopping.wait_for(|stopping| *stopping) => return,
                     }
                 }
-                begin(stream, settings_of(peer), &limits, &counts);
+                let place = tokio::select! {
+                    place = limits.place(&counts, peer.ip()) => place,
+                    _ = stopping.wait_for(|stopping| *stopping) => return,
+                };
+                begin(stream, settings_of(peer), place, &limits, &counts);
             }
             Err(error) => {
                 // Mostly "too many open files": a pause lets connections end instead of spinning on the same error.
@@ -247,13 +319,19 @@ impl Failures {
     }
 }
 
-fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>, counts: &Arc<ListenerMetrics>) {
+fn begin(
+    stream: TcpStream,
+    settings: Settings,
+    place: Option<Place>,
+    limits: &Arc<ConnectionLimits>,
+    counts: &Arc<ListenerMetrics>,
+) {
     let peer = settings.origin.peer;
     let refused = limits.refused_for(&counts.name, peer.ip());
     // One that waits to be closed has a place as well, so that nobody holds more than is allowed.
-    let Some(place) = limits.take(&counts.name, peer.ip()) else {
+    let Some(place) = place else {
         if settings.refusals.may_be_logged(Refusal::Other, peer.ip()) {
-            warn!(%peer, "closed: max.connections or max.connections.per.ip is reached");
+            warn!(%peer, "closed: max.connections.per.ip is reached");
         }
         return;
     };
@@ -280,52 +358,83 @@ fn begin(stream: TcpStream, settings: Settings, limits: &Arc<ConnectionLimits>, 
 mod tests {
     use super::*;
 
-    #[test]
-    fn places_are_counted_per_address_and_in_all_and_given_back() {
-        let [a, b, c] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
-        let of = |total_max| Limits {
+    const WINDOWS: Windows = Windows { samples: 11, window_ms: 1000 };
+
+    fn limits(total_max: usize, of_brokers: Option<&str>) -> Limits {
+        Limits {
             total_max,
-            total_max_of_brokers: 7,
+            total_max_of_brokers: 6,
+            listener_max: HashMap::from([("A".to_owned(), 3)]),
             per_ip_max: 2,
-            per_ip_overrides: HashMap::from([(b, 1)]),
-            rates: RateLimits { of_brokers: Some("B".to_owned()), ..RateLimits::default() },
-        };
-        let limits = ConnectionLimits::new(of(4), Windows { samples: 11, window_ms: 1000 });
-        let take = |ip| limits.take("A", ip);
-        let mut places = vec![take(a).expect("free"), take(a).expect("free")];
-        assert!(take(a).is_none(), "two per address");
-        places.push(take(b).expect("free"));
-        assert!(take(b).is_none(), "one for this address");
-        places.push(take(c).expect("free"));
-        assert!(take(c).is_none(), "four in all");
-        limits.set(of(5));
-        drop(take(c).expect("five in all"));
+            per_ip_overrides: HashMap::from([(address(2), 1), (address(9), 9)]),
+            rates: RateLimits { of_brokers: of_brokers.map(str::to_owned), ..RateLimits::default() },
+        }
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn taken(limits: &Arc<ConnectionLimits>, listener: &str, last: u8) -> Result<Place, &'static str> {
+        match limits.take(&ListenerMetrics::new(listener.into()), address(last)) {
+            Answer::Place(place) => Ok(place),
+            Answer::Refused => Err("refused"),
+            Answer::Full => Err("full"),
+        }
+    }
+
+    #[test]
+    fn places_are_counted_per_address_listener_and_in_all_and_given_back() {
+        let limited = ConnectionLimits::new(limits(4, Some("B")), WINDOWS);
+        let taken = |listener, last| taken(&limited, listener, last);
+        let mut places = vec![taken("A", 1).expect("free"), taken("A", 1).expect("free")];
+        assert_eq!(taken("A", 1).err(), Some("refused"), "two per address");
+        places.push(taken("A", 2).expect("free"));
+        assert_eq!(taken("C", 2).err(), Some("refused"), "one for this address");
+        assert_eq!(taken("A", 3).err(), Some("full"), "three for this listener");
+        places.push(taken("C", 3).expect("free"));
+        assert_eq!(taken("C", 4).err(), Some("full"), "four in all");
+        limited.set(limits(5, Some("B")));
+        drop(taken("C", 4).expect("five in all"));
         places.clear();
-        assert!(take(c).is_some() && limits.counts.lock().by_ip.is_empty());
+        assert!(taken("A", 3).is_ok() && limited.counts.lock().by_ip.is_empty());
     }
 
     /// Clients that held all places cut brokers off from each other. Source: Kafka 3.9 `ConnectionQuotas`.
     #[test]
     fn clients_take_no_place_of_brokers() {
-        let of = |total_max, of_brokers: Option<&str>| Limits {
-            total_max,
-            total_max_of_brokers: 5,
-            per_ip_max: 10,
-            per_ip_overrides: HashMap::new(),
-            rates: RateLimits { of_brokers: of_brokers.map(str::to_owned), ..RateLimits::default() },
-        };
-        let limits = ConnectionLimits::new(of(3, Some("B")), Windows { samples: 11, window_ms: 1000 });
-        let take = |listener| limits.take(listener, IpAddr::from([10, 0, 0, 1]));
+        let limited = ConnectionLimits::new(limits(3, Some("B")), WINDOWS);
+        let take = |listener| taken(&limited, listener, 9);
         let mut places: Vec<_> = (0..3).map(|_| take("A").expect("free")).collect();
-        assert!(take("A").is_none());
-        places.extend([take("B").expect("beyond what clients have"), take("B").expect("the last one")]);
-        assert!(take("B").is_none(), "there are so many descriptors");
+        assert!(take("A").is_err());
+        places.extend((0..3).map(|_| take("B").expect("beyond what clients have")));
+        assert!(take("B").is_err(), "there are so many descriptors");
         places.truncate(2);
         places.push(take("B").expect("free"));
-        assert!(take("A").is_none(), "brokers count for clients");
-        limits.set(of(2, None));
+        assert!(take("A").is_err(), "brokers count for clients");
+        limited.set(limits(2, None));
         places.truncate(2);
-        assert!(take("B").is_none(), "one listener alone is everybody's");
+        assert!(take("B").is_err(), "one listener alone is everybody's");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_place_waits_for_one() {
+        let (listener, long, minute) =
+            (ListenerMetrics::new("A".into()), Duration::from_secs(3600), Duration::from_secs(60));
+        let limited = ConnectionLimits::new(limits(1, None), WINDOWS);
+        let place = limited.place(&listener, address(1)).await.expect("free");
+        let (waiting, ended) = tokio::join!(tokio::time::timeout(long, limited.place(&listener, address(2))), async {
+            tokio::time::sleep(minute).await;
+            drop(place);
+            Instant::now()
+        });
+        assert!(waiting.is_ok_and(|place| place.is_some()) && ended.elapsed() < Duration::from_secs(1));
+        let kept = limited.place(&listener, address(1)).await;
+        let (waiting, ()) = tokio::join!(tokio::time::timeout(long, limited.place(&listener, address(2))), async {
+            tokio::time::sleep(minute).await;
+            limited.set(limits(2, None));
+        });
+        assert!(waiting.is_ok_and(|place| place.is_some()) && kept.is_some(), "a limit that rises counts as well");
     }
 
     #[test]

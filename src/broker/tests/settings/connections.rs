@@ -40,15 +40,40 @@ async fn connections_beyond_a_limit_are_closed() {
     assert!(!let_in(&probe, &mut held).await);
     probe.set("", "max.connections.per.ip.overrides", "127.0.0.1:9").await;
     eventually("a change counts", async || let_in(&probe, &mut held).await).await;
-    probe.set("", "max.connections", "1").await;
-    eventually("so does the limit on all", async || !let_in(&probe, &mut held).await).await;
-    probe.broker.stop().await;
-    let probe = Probe::start(&["max.connections=1"]).await;
-    assert!(!let_in(&probe, &mut held).await);
     probe.broker.stop().await;
     let probe = Probe::start(&["max.connections.per.ip=1"]).await;
     assert!(!let_in(&probe, &mut held).await);
     probe.broker.stop().await;
+}
+
+/// Sends a request on a connection of its own, and does not wait for the answer.
+async fn asks(probe: &Probe) -> WireClient {
+    let mut client = WireClient::connect(&probe.broker).await;
+    client.stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff]).await.unwrap();
+    client
+}
+
+async fn is_answered(client: &mut WireClient, within: Duration) -> bool {
+    client.frame_within(within).await.flatten().is_some()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_beyond_the_limit_of_the_broker_or_of_the_listener_wait_for_a_place() {
+    let (moment, long) = (Duration::from_millis(300), Duration::from_secs(30));
+    for limit in ["max.connections", "listener.name.plaintext.max.connections"] {
+        let mut probe = Probe::start(&[&format!("{limit}=2")]).await;
+        let mut second = asks(&probe).await;
+        assert!(is_answered(&mut second, long).await, "{limit}");
+        let mut third = asks(&probe).await;
+        assert!(!is_answered(&mut third, moment).await, "{limit}");
+        drop(second);
+        assert!(is_answered(&mut third, long).await, "{limit}: there is a place again");
+        let mut fourth = asks(&probe).await;
+        assert!(!is_answered(&mut fourth, moment).await, "{limit}");
+        probe.set("", limit, "9").await;
+        assert!(is_answered(&mut fourth, long).await, "{limit}: a change counts");
+        probe.broker.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,10 +89,10 @@ async fn connections_beyond_a_rate_wait() {
     probe.broker.stop().await;
 }
 
-/// Whoever came too soon held a connection more each time, whatever max.connections says, until a window was over.
+/// Whoever came too soon held a connection more each time, whatever the limits say, until a window was over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_wait_to_be_closed_count_as_others_do() {
-    let mut probe = Probe::start(&["max.connections=2", "quota.window.size.seconds=30"]).await;
+    let mut probe = Probe::start(&["max.connections.per.ip=2", "quota.window.size.seconds=30"]).await;
     let every_address = EntityData::default().with_entity_type(StrBytes::from_static_str("ip")).with_entity_name(None);
     let none = OpData::default().with_key(StrBytes::from_static_str("connection_creation_rate")).with_value(0.0);
     let entry = EntryData::default().with_entity(vec![every_address]).with_ops(vec![none]);

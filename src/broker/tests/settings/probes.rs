@@ -66,7 +66,7 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("socket.receive.buffer.bytes", "connections::sockets_have_the_buffers_that_are_set"),
     ("socket.request.max.bytes", "requests::a_frame_larger_than_allowed_closes_the_connection"),
     ("connections.max.idle.ms", "connections::an_idle_connection_is_closed"),
-    ("max.connections", "connections::connections_beyond_a_limit_are_closed"),
+    ("max.connections", "connections::connections_beyond_the_limit_of_the_broker_or_of_the_listener_wait_for_a_place"),
     ("max.connection.creation.rate", "connections::connections_beyond_a_rate_wait"),
     ("max.connections.per.ip", "connections::connections_beyond_a_limit_are_closed"),
     ("max.connections.per.ip.overrides", "connections::connections_beyond_a_limit_are_closed"),
