@@ -6,6 +6,7 @@ broker's. Binaries take turns, each over a log of its own with the same batches;
     compat-tests/run perf.replay --binaries OLD NEW [--gib 1] [--kib 16 64 900] [--rounds 3] [--partitions 6]
     compat-tests/run perf.replay --stuck 1000           readers that ask for 50 MiB each and read nothing: RSS, others' p99
     compat-tests/run perf.replay --kafka …              Apache Kafka 3.9.1 takes part
+    compat-tests/run perf.replay --restart …            each starts again before it is read from
 """
 
 import argparse
@@ -112,6 +113,10 @@ def compare(args):
                 brokers.append((name, broker))
                 fill(broker, kib, args.partitions, args.gib * GIB)
                 broker.cpu_until_idle()
+                if args.restart:
+                    broker.stop()
+                    broker.start()
+                    broker.cpu_until_idle()
             upto = {name: ends(broker, args.partitions) for name, broker in brokers}
             figures = {name: [] for name, _ in brokers}
             for _ in range(args.rounds):
@@ -183,6 +188,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--partitions", type=int, default=6)
     parser.add_argument("--stuck", type=int)
+    parser.add_argument("--restart", action="store_true")
     args = parser.parse_args()
     if args.stuck:
         stuck(args)

@@ -319,6 +319,12 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
         Located { end: span.from, ..Located::default() }
     }
 
+    /// Looks on the disk for what [`locate`](Self::locate) does not know from this offset on. Answers whether it knows
+    /// more now; otherwise it is to be scanned. Blocks on the disk.
+    fn find_again(&self, _family: Family, _from: Offset) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
     /// The batch with the highest last offset.
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError>;
 

@@ -49,6 +49,11 @@ impl Fill {
         if self.from >= self.upto {
             return;
         }
+        let shared = &self.reader.shared;
+        if shared.dir.find_again(shared.family, self.from).unwrap_or(false) {
+            // The consumer is sent it from the file.
+            return;
+        }
         match self.reader.read_storage(self.from, self.upto, self.bytes, true) {
             Ok(read) => self.reader.shared.read_ahead.keep(self.generation, self.from, read, &mut self.reserved),
             Err(failure) => debug!(%failure, "reading ahead failed"),

@@ -94,6 +94,10 @@ impl LogReader {
                 break;
             }
             let Span { from, upto, max_bytes, at_least_one } = rest(find, &found);
+            // A failure shows in what is read next as well, if it matters there.
+            if self.shared.dir.find_again(self.shared.family, from).unwrap_or(false) {
+                continue;
+            }
             let bytes = max_bytes.min(find.held_max.saturating_sub(found.held_bytes));
             if bytes == 0 && found.bytes > 0 {
                 break;

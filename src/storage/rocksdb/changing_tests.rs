@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::growing_tests::{
-    append, copy, expect_for_ever, files, offsets, open_tables, stop_handing_over, tables, tables_of, value, values,
+    append, copy, expect_for_ever, files, find_all_again, offsets, open_tables, stop_handing_over, tables, tables_of,
+    value, values,
 };
 use super::tests::{create, eventually, parts};
 use super::*;
@@ -32,9 +33,18 @@ fn three_tables(handed_over: bool) -> (tempfile::TempDir, Arc<RocksDirectory>, F
     (place, dir, family)
 }
 
-fn for_both(check: impl Fn(tempfile::TempDir, Arc<RocksDirectory>, Family)) {
-    for handed_over in [false, true] {
-        let (place, dir, family) = three_tables(handed_over);
+/// As [`three_tables`], all RocksDB's since an earlier process, and found again.
+fn three_found_again() -> (tempfile::TempDir, Arc<RocksDirectory>, Family) {
+    let (place, dir, family) = three_tables(true);
+    dir.settle(family).expect("settled");
+    dir.close();
+    let dir = open_tables(place.path(), 64 << 10);
+    assert_eq!(find_all_again(&dir, family), 11 * BYTES);
+    (place, dir, family)
+}
+
+fn for_all(check: impl Fn(tempfile::TempDir, Arc<RocksDirectory>, Family)) {
+    for (place, dir, family) in [three_tables(false), three_tables(true), three_found_again()] {
         check(place, dir, family);
     }
 }
@@ -46,7 +56,7 @@ fn write(dir: &RocksDirectory, writes: Vec<Write>) {
 #[test]
 fn the_start_moves_past_tables() {
     for start in [1, 4, 6, 8, 10] {
-        for_both(|place, dir, family| {
+        for_all(|place, dir, family| {
             write(&dir, vec![delete(family, 0..start)]);
             let left = tables(&dir, family).len();
             eventually("files go", || files(place.path()).len() == left);
@@ -59,7 +69,7 @@ fn the_start_moves_past_tables() {
 
 #[test]
 fn all_of_a_log_is_deleted_and_it_goes_on() {
-    for_both(|place, dir, family| {
+    for_all(|place, dir, family| {
         write(&dir, vec![delete(family, 0..i64::MAX)]);
         assert_eq!((offsets(&dir, family), dir.last_batch(family).expect("read")), (vec![], None));
         eventually("files go", || files(place.path()).is_empty());
@@ -72,7 +82,7 @@ fn all_of_a_log_is_deleted_and_it_goes_on() {
 #[test]
 fn the_end_is_cut_off_and_written_again() {
     for from in [0, 1, 4, 6, 8, 9, 10] {
-        for_both(|place, dir, family| {
+        for_all(|place, dir, family| {
             write(&dir, vec![delete(family, from..i64::MAX)]);
             assert_eq!(offsets(&dir, family), (0..from).collect::<Vec<_>>());
             append(&dir, family, from..16, BYTES + 8);
@@ -80,7 +90,7 @@ fn the_end_is_cut_off_and_written_again() {
             expected.extend(values(from..16, BYTES + 8));
             expect_for_ever(&place, &dir, "t", &expected);
         });
-        for_both(|place, dir, family| {
+        for_all(|place, dir, family| {
             let mut expected = values(0..from, BYTES);
             expected.extend(values(from..11, BYTES / 2));
             let again = expected[from as usize..].iter().map(|(offset, value)| batch(family, *offset, value));
@@ -93,14 +103,14 @@ fn the_end_is_cut_off_and_written_again() {
 #[test]
 fn single_batches_are_replaced_and_deleted() {
     for offset in 0..11 {
-        for_both(|place, dir, family| {
+        for_all(|place, dir, family| {
             write(&dir, vec![batch(family, offset, b"compacted")]);
             append(&dir, family, 11..13, BYTES);
             let mut expected = values(0..13, BYTES);
             expected[offset as usize].1 = b"compacted".to_vec();
             expect_for_ever(&place, &dir, "t", &expected);
         });
-        for_both(|place, dir, family| {
+        for_all(|place, dir, family| {
             write(&dir, vec![Write::DeleteBatch { family, last_offset: Offset(offset) }]);
             append(&dir, family, 11..13, BYTES);
             let mut expected = values(0..13, BYTES);
@@ -113,7 +123,7 @@ fn single_batches_are_replaced_and_deleted() {
 #[test]
 fn what_is_settled_has_no_tables_and_is_cut_off() {
     for from in [0, 1, 4, 6, 8, 10] {
-        for_both(|place, dir, family| {
+        for_all(|place, dir, family| {
             dir.settle(family).expect("settled");
             assert_eq!((tables(&dir, family).len(), files(place.path()).len()), (0, 0));
             assert_eq!(offsets(&dir, family), (0..11).collect::<Vec<_>>());
@@ -148,7 +158,7 @@ fn others_write_while_a_family_is_settled() {
 fn a_log_begins_anew_at_an_earlier_offset() {
     for start in [6, 8, i64::MAX] {
         for reopened in [false, true] {
-            for_both(|place, mut dir, family| {
+            for_all(|place, mut dir, family| {
                 write(&dir, vec![delete(family, 0..start)]);
                 if reopened {
                     dir.close();
@@ -168,9 +178,9 @@ fn a_log_begins_anew_at_an_earlier_offset() {
 
 #[test]
 fn a_deleted_partitions_tables_go_and_do_not_come_back() {
-    for_both(|place, dir, family| {
+    for_all(|place, dir, family| {
         let old: Vec<_> = files(place.path()).iter().map(|path| (path.clone(), std::fs::read(path))).collect();
-        assert!(!old.is_empty());
+        assert_eq!(old.is_empty(), tables(&dir, family).is_empty());
         dir.delete(&[partition("t", 0)]).expect("delete");
         eventually("files go", || files(place.path()).is_empty());
         let mut n = 0;
@@ -181,6 +191,7 @@ fn a_deleted_partitions_tables_go_and_do_not_come_back() {
         assert_eq!((parts(&dir).growing.count(), parts(&dir).growing.bytes()), (0, 0));
         assert_eq!((offsets(&dir, family), dir.last_batch(family).expect("read")), (vec![], None));
         append(&dir, family, 0..6, BYTES);
+        find_all_again(&dir, family);
         // As if the files had still been there.
         let killed = copy(place.path());
         for (path, bytes) in old {
@@ -261,12 +272,13 @@ fn some_writes(numbers: &mut Numbers, family: Family, model: &BTreeMap<i64, Vec<
     }
 }
 
-fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes: Option<u64>) {
+/// Answers how many bytes were located, and how many tables found again.
+fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes: Option<u64>) -> (usize, usize) {
     let options = DirectoryOptions { table_piece_bytes: piece_bytes, cached_bytes, ..tables_of(table_bytes) };
     let mut place = tempfile::tempdir().expect("tempdir");
     let mut dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
     let mut numbers = Numbers(seed);
-    let (mut model, mut located) = (BTreeMap::new(), 0);
+    let (mut model, mut located, mut found_again) = (BTreeMap::new(), 0, 0);
     let family = create(&dir, "t");
     for step in 0..600 {
         let writes = some_writes(&mut numbers, family, &model);
@@ -290,6 +302,10 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes:
         }
         let last = dir.last_batch(family).expect("read").map(|(last, batch)| (last.0, batch.to_vec()));
         assert!(last == model.last_key_value().map(|(key, batch)| (*key, batch.clone())), "{what}");
+        if step % 7 == 0 {
+            let from = numbers.below(model.keys().last().copied().unwrap_or(0) + 2);
+            found_again += usize::from(dir.find_again(family, Offset(from)).expect("looked for"));
+        }
         if step % 5 == 0 {
             let from = numbers.below(model.keys().last().copied().unwrap_or(0) + 2);
             let found: Vec<i64> = scan(&*dir, family, from).into_iter().map(|(key, _)| key).collect();
@@ -300,16 +316,56 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes:
     }
     let expected: Vec<_> = model.into_iter().collect();
     assert!(scan(&*dir, family, 0) == expected, "seed {seed}");
-    assert!(located > 0, "seed {seed}: nothing was ever located");
     expect_for_ever(&place, &dir, "t", &expected);
+    (located, found_again)
 }
 
 #[test]
 fn whatever_is_done_to_it_a_log_holds_what_it_should() {
-    for seed in 0..3 {
-        random_changes(seed, 1, 100 << 10, None);
-        random_changes(seed + 100, 40, 1, Some(50 << 10));
-        random_changes(seed + 200, 200, 1 << 20, Some(0));
+    let mut found_again = 0;
+    for (first, piece_bytes, table_bytes, cached_bytes) in
+        [(0, 1, 100 << 10, None), (100, 40, 1, Some(50 << 10)), (200, 200, 1 << 20, Some(0))]
+    {
+        let mut located = 0;
+        for seed in first..first + 3 {
+            let (bytes, tables) = random_changes(seed, piece_bytes, table_bytes, cached_bytes);
+            located += bytes;
+            found_again += tables;
+        }
+        assert!(located > 0, "seeds from {first} on: nothing was ever located");
+    }
+    assert!(found_again > 10, "{found_again}");
+}
+
+/// Tables are found while their keys change: whoever looks afterwards sees what there is.
+#[test]
+fn what_changes_while_it_is_found_again_is_not_found() {
+    for _ in 0..20 {
+        let (place, dir, family) = three_tables(true);
+        dir.settle(family).expect("settled");
+        dir.close();
+        let dir = open_tables(place.path(), 64 << 10);
+        let (finder, done) = (Arc::clone(&dir), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        let ended = Arc::clone(&done);
+        let finding = std::thread::spawn(move || {
+            let mut found = 0;
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                for offset in 0..11 {
+                    found += usize::from(finder.find_again(family, Offset(offset)).expect("looked for"));
+                }
+            }
+            found
+        });
+        let mut expected: BTreeMap<_, _> = values(0..11, BYTES).into_iter().collect();
+        for offset in (0..11).rev() {
+            let changed = value(offset + 100, 1000);
+            write(&dir, vec![batch(family, offset, &changed)]);
+            expected.insert(offset, changed);
+            assert!(scan(&*dir, family, 0).into_iter().eq(expected.clone()), "{offset}");
+            locate(&*dir, family, 0);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        finding.join().expect("no panic");
     }
 }
 

@@ -54,6 +54,14 @@ fn last(dir: &RocksDirectory, family: Family) -> Option<i64> {
     dir.last_batch(family).expect("read").map(|(last, _)| last.0)
 }
 
+/// Has all that is RocksDB's found again, whatever was known of it. Answers how many bytes can be located.
+pub(super) fn find_all_again(dir: &RocksDirectory, family: Family) -> usize {
+    for (offset, _) in scan(dir, family, 0) {
+        dir.find_again(family, Offset(offset)).expect("looked for");
+    }
+    scan(dir, family, 0).first().map_or(0, |(offset, _)| locate(dir, family, *offset))
+}
+
 /// What the log holds must be there now, after a kill, and after an orderly end; twice.
 pub(super) fn expect_for_ever(
     place: &tempfile::TempDir,
@@ -73,6 +81,8 @@ pub(super) fn expect_for_ever(
             assert_eq!(scan(&*dir, family, 0), expected);
             assert_eq!(last(&dir, family), expected.last().map(|(last, _)| *last));
             eventually("tables are handed over", || tables(&dir, family).is_empty());
+            assert_eq!(scan(&*dir, family, 0), expected);
+            find_all_again(&dir, family);
             assert_eq!(scan(&*dir, family, 0), expected);
             assert_eq!(last(&dir, family), expected.last().map(|(last, _)| *last));
             // Those of other partitions, too.
@@ -133,6 +143,44 @@ fn what_was_handed_over_is_read_by_its_own_blocks_while_the_page_cache_keeps_it(
     commit(&*dir, vec![batch(family, grows.0 - 1, b"compacted")], false).expect("commit");
     assert!(by_blocks().is_none_or(|(first, _)| first == grows), "what changes is RocksDB's");
     assert_eq!(scan(&*dir, family, grows.0 - 1)[0], (grows.0 - 1, b"compacted".to_vec()));
+}
+
+#[test]
+fn what_was_handed_over_before_a_start_is_found_again() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open_tables(place.path(), 64 << 10);
+    let (family, other) = (create(&dir, "t"), create(&dir, "other"));
+    append(&dir, family, 0..40, 10_000);
+    append(&dir, other, 0..8, 10);
+    append(&dir, family, 40..60, 10);
+    dir.settle(family).expect("settled");
+    dir.close();
+    for _ in 0..2 {
+        let dir = open_tables(place.path(), 64 << 10);
+        assert_eq!(locate(&*dir, family, 3), 0);
+        assert!(dir.find_again(family, Offset(3)).expect("looked for"));
+        assert_eq!(locate(&*dir, family, 3), 4 * 10_000, "up to the end of its table");
+        assert!(!dir.find_again(family, Offset(3)).expect("looked for"), "it is known");
+        assert!(!dir.find_again(family, Offset(100)).expect("looked for"), "behind the end");
+        assert!(!dir.find_again(other, Offset(0)).expect("looked for"), "small ones are RocksDB's");
+        assert_eq!(find_all_again(&dir, family), 40 * 10_000 + 20 * 16);
+        let expected: Vec<_> = values(0..40, 10_000).into_iter().chain(values(40..60, 10)).collect();
+        assert_eq!(scan(&*dir, family, 0), expected);
+        dir.close();
+    }
+}
+
+#[test]
+fn what_the_page_cache_let_go_is_found_again() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let options = DirectoryOptions { cached_bytes: Some(1), ..tables_of(64 << 10) };
+    let dir = RocksDirectory::open(place.path(), options).expect("open");
+    let family = create(&dir, "t");
+    append(&dir, family, 0..40, 10_000);
+    commit(&*dir, vec![side(b"x", b"")], true).expect("commit");
+    eventually("all are let go", || locate(&*dir, family, 0) == 0);
+    assert!(dir.find_again(family, Offset(0)).expect("looked for"));
+    assert_eq!(scan(&*dir, family, 0), values(0..40, 10_000));
 }
 
 #[test]

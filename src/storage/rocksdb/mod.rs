@@ -277,6 +277,10 @@ impl LogDir for RocksDirectory {
         }
     }
 
+    fn find_again(&self, family: Family, from: Offset) -> Result<bool, StorageError> {
+        self.with(|parts| parts.growing.find_again(family, from, || parts.writer.wait()))
+    }
+
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {
         self.with(|parts| parts.reader().last_batch(family))
     }

@@ -24,6 +24,8 @@ pub(super) struct Checks {
 /// Blocks behind `upto` were written since, and are as they should be.
 #[derive(Debug, Default)]
 struct Checked {
+    /// How often all of them were forgotten.
+    forgotten: u64,
     upto: usize,
     /// A bit for each block below `upto`.
     bits: Vec<u64>,
@@ -36,20 +38,40 @@ impl Checks {
         Self { is_suspect, checked, damaged: AtomicUsize::new(usize::MAX) }
     }
 
-    /// Something of the first `blocks` is about to come from the disk.
-    pub(super) fn forget(&self, blocks: usize) {
+    /// So many blocks were written by another process.
+    pub(super) fn of_unchecked(blocks: usize) -> Self {
+        let checks = Self::of_sound();
+        checks.forget(blocks);
+        checks
+    }
+
+    /// Something of the first `blocks` is about to come from the disk. Answers what [`forgotten`](Self::forgotten) does
+    /// from then on.
+    pub(super) fn forget(&self, blocks: usize) -> u64 {
         let mut checked = self.checked.lock();
         // Whoever counted earlier may come later.
         checked.upto = checked.upto.max(blocks);
+        checked.forgotten += 1;
         let words = checked.upto.div_ceil(BITS);
         checked.bits.clear();
         checked.bits.resize(words, 0);
         self.is_suspect.store(true, Ordering::Release);
+        checked.forgotten
     }
 
-    pub(super) fn note(&self, blocks: Range<usize>) {
+    /// How often all that was checked was forgotten.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.checked.lock().forgotten
+    }
+
+    /// These have been read and are sound. `forgotten`: as it was before they were read. If others have forgotten them
+    /// since, what is in the page cache now may be something else.
+    pub(super) fn note(&self, blocks: Range<usize>, forgotten: u64) {
         if self.is_suspect.load(Ordering::Acquire) {
             let mut checked = self.checked.lock();
+            if checked.forgotten != forgotten {
+                return;
+            }
             for block in blocks.start..blocks.end.min(checked.upto) {
                 checked.bits[block / BITS] |= 1 << (block % BITS);
             }
@@ -85,11 +107,13 @@ mod tests {
     fn what_was_forgotten_is_checked_block_by_block() {
         let checks = Checks::of_sound();
         assert!(checks.has(0..1000));
-        checks.forget(130);
+        assert_eq!(checks.forget(130), 1);
         assert!(!checks.has(0..1) && !checks.has(129..131) && checks.has(130..400), "later blocks were written here");
-        checks.note(60..70);
+        checks.note(60..70, 1);
         assert!(checks.has(60..70) && !checks.has(59..61) && !checks.has(69..71));
-        checks.note(0..200);
+        checks.note(0..200, 0);
+        assert!(!checks.has(0..1), "forgotten since it was read");
+        checks.note(0..200, checks.forgotten());
         assert!(checks.has(0..1000));
         checks.forget(200);
         assert!(!checks.has(65..66));

@@ -7,6 +7,8 @@
 //! of whatever type (its issue 210), and these lists come and go all the time.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -26,16 +28,29 @@ pub(in crate::storage::rocksdb) struct FamilyTables {
     moving: Mutex<()>,
     /// Below the log's start, out of the list, and still on the disk.
     dropped: Mutex<Vec<Arc<GrowingTable>>>,
+    /// Held while RocksDB's files are looked through; in which of the family's lives they were.
+    finding: Mutex<Option<u64>>,
+    /// How many lives came before: each has a partition of its own, or a log that began anew.
+    life: AtomicU64,
+    /// The lowest last offset that has changed since they are looked through.
+    changed: AtomicI64,
 }
 
-/// A table that RocksDB has taken over, for as long as the page cache keeps some of it: reading it by its own blocks
-/// takes one copy out of there, and RocksDB's way two.
+/// A table that RocksDB has taken over. It is open for as long as the page cache keeps some of it: reading it by its
+/// own blocks takes one copy out of there, and RocksDB's way two.
 #[derive(Debug, Clone)]
-struct HandedOver {
-    first: Offset,
-    last: Offset,
-    table: Weak<GrowingTable>,
+pub(super) struct HandedOver {
+    pub(super) first: Offset,
+    pub(super) last: Offset,
+    /// The family has nothing from here on, and below the first key.
+    pub(super) continues: Offset,
+    /// RocksDB's file, if that is known: it may be none of ours.
+    pub(super) file: Option<Arc<Path>>,
+    pub(super) table: Weak<GrowingTable>,
 }
+
+/// So many tables that are not open are passed over to find one that is: what lies further off is no reader's next.
+const PASSED_OVER_MAX: usize = 16;
 
 impl FamilyTables {
     /// As they are now. A reader that finds the same list after it made an iterator misses nothing.
@@ -55,15 +70,70 @@ impl FamilyTables {
     pub(in crate::storage::rocksdb) fn handed_over(&self, next: Offset) -> Option<Arc<GrowingTable>> {
         let tables = Arc::clone(&self.handed_over.read());
         let first = tables.partition_point(|table| table.last < next);
-        tables[first..].iter().find_map(|table| table.table.upgrade())
+        tables[first..].iter().take(PASSED_OVER_MAX).find_map(|table| table.table.upgrade())
+    }
+
+    /// What is known of the table that has `next`, of those that were handed over.
+    pub(super) fn known_at(&self, next: Offset) -> Option<HandedOver> {
+        let tables = self.handed_over.read();
+        let first = tables.partition_point(|table| table.last < next);
+        tables.get(first).filter(|table| table.continues <= next).cloned()
+    }
+
+    /// Held while RocksDB's files are looked through.
+    pub(super) fn lock_finding(&self) -> MutexGuard<'_, Option<u64>> {
+        self.finding.lock()
+    }
+
+    pub(super) fn life(&self) -> u64 {
+        self.life.load(Ordering::SeqCst)
+    }
+
+    /// From now on what changes is noted, for [`add_found`](Self::add_found).
+    pub(super) fn begin_finding(&self) {
+        self.changed.store(i64::MAX, Ordering::SeqCst);
+    }
+
+    /// Adds files that hold all that RocksDB has between their keys, in the order of these; those that have changed
+    /// since [`begin_finding`](Self::begin_finding), and those of tables that are known, are left out.
+    pub(super) fn add_found(&self, found: Vec<HandedOver>) {
+        let _changing = self.changing.lock();
+        let mut list = Vec::clone(&self.handed_over.read());
+        let changed = Offset(self.changed.load(Ordering::SeqCst));
+        for file in found.into_iter().filter(|file| file.last < changed) {
+            let at = list.partition_point(|known| known.last < file.first);
+            match list.get_mut(at) {
+                Some(known) if known.first <= file.last => {
+                    if (known.first, known.last) == (file.first, file.last) {
+                        known.file = file.file;
+                        known.continues = known.continues.min(file.continues);
+                    }
+                }
+                _ => list.insert(at, file),
+            }
+        }
+        replace(&self.handed_over, list);
+    }
+
+    /// A file was opened, and is a table; `None`: it is none, or is gone. Nothing if its keys have changed meanwhile.
+    pub(super) fn note_opened(&self, file: &HandedOver, table: Option<&Arc<GrowingTable>>) {
+        let _changing = self.changing.lock();
+        let mut list = Vec::clone(&self.handed_over.read());
+        let Ok(at) = list.binary_search_by_key(&file.last, |known| known.last) else { return };
+        match table {
+            Some(table) => list[at].table = Arc::downgrade(table),
+            None => drop(list.remove(at)),
+        }
+        replace(&self.handed_over, list);
     }
 
     /// Leaves keys to RocksDB that are about to change.
     pub(in crate::storage::rocksdb) fn forget_handed_over(&self, last_offsets: RangeInclusive<Offset>) {
+        self.changed.fetch_min(last_offsets.start().0, Ordering::SeqCst);
         let untouched = |table: &HandedOver| {
             let relied_on = || table.table.upgrade().and_then(|table| table.relies_on());
-            table.last < *last_offsets.start()
-                || *last_offsets.end() < relied_on().map_or(table.first, |(first, _)| first)
+            let first = relied_on().map_or(table.first, |(first, _)| first).min(table.continues);
+            table.last < *last_offsets.start() || *last_offsets.end() < first
         };
         // Mostly something is added behind all of them.
         if self.handed_over.read().iter().rev().take_while(|table| *last_offsets.start() <= table.last).all(untouched) {
@@ -75,15 +145,26 @@ impl FamilyTables {
         replace(&self.handed_over, left);
     }
 
-    /// Takes a table that RocksDB has out of the list. Answers whether it was there.
-    pub(super) fn hand_over(&self, table: &Arc<GrowingTable>) -> bool {
+    /// Takes a table that RocksDB has out of the list. Answers whether it was there. `start`: the log's.
+    pub(super) fn hand_over(&self, table: &Arc<GrowingTable>, start: Offset) -> bool {
         self.remove(table, || {
             let mut tables = Vec::clone(&self.handed_over.read());
-            tables.retain(|table| table.table.strong_count() > 0);
-            let bounds = table.bounds();
-            tables.extend(bounds.map(|(first, last)| HandedOver { first, last, table: Arc::downgrade(table) }));
+            tables.retain(|table| table.last >= start);
+            if let Some((first, last)) = table.bounds() {
+                let table = Arc::downgrade(table);
+                let new = HandedOver { first, last, continues: first, file: None, table };
+                // A file that was found over it has more than one table's.
+                tables.retain(|known| known.last < first || last < known.first);
+                tables.insert(tables.partition_point(|known| known.last < first), new);
+            }
             replace(&self.handed_over, tables);
         })
+    }
+
+    /// The family is no partition's any more, or its log begins anew.
+    pub(in crate::storage::rocksdb) fn forget_all_handed_over(&self) {
+        self.life.fetch_add(1, Ordering::SeqCst);
+        self.forget_handed_over(Offset::ZERO..=Offset::MAX);
     }
 
     /// Answers whether it was there. `to`: what else is done with it then, before it is gone from the list.

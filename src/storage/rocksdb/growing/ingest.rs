@@ -195,7 +195,7 @@ impl Growing {
         self.sync_folder()
     }
 
-    fn flush_family(&self, family: Family) -> Result<(), StorageError> {
+    pub(super) fn flush_family(&self, family: Family) -> Result<(), StorageError> {
         let Some(cf) = self.database.try_cf(family) else { return Ok(()) };
         let entries = |name| self.database.db().property(cf.clone(), name).unwrap_or(0);
         if entries("rocksdb.num-entries-active-mem-table") + entries("rocksdb.num-entries-imm-mem-tables") == 0 {
@@ -245,7 +245,7 @@ impl Growing {
             self.unlink(table)?;
         }
         // If the writer has dropped it meanwhile, it is counted until its file is looked for.
-        if state.tables().hand_over(table) {
+        if state.tables().hand_over(table, state.start()) {
             self.removed(table);
         }
         Ok(())
@@ -319,7 +319,7 @@ impl Growing {
         let state = self.families.state(family);
         let tables = state.tables();
         tables.list().iter().for_each(|table| tables.drop_table(table));
-        tables.forget_handed_over(Offset::ZERO..=Offset::MAX);
+        tables.forget_all_handed_over();
         self.remove_dropped(family, Offset::MAX)
     }
 

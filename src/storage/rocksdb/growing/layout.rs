@@ -26,6 +26,8 @@
 //! (which properties a reader needs), `table/meta_blocks.cc` (properties, metaindex) and
 //! `db/external_sst_file_ingestion_job.cc` (what an ingested file must say of itself).
 
+use std::ops::Range;
+
 use crc32c::{crc32c, crc32c_append};
 
 /// Bytes of a batch's key, [`crate::storage::keys::batch`].
@@ -188,6 +190,25 @@ struct Handle {
 }
 
 impl Handle {
+    /// Reads one, and answers what follows it.
+    fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (start, start_bytes) = read_varint(bytes)?;
+        let rest = &bytes[start_bytes..];
+        let (bytes, bytes_bytes) = read_varint(rest)?;
+        Some((Self { start, bytes }, &rest[bytes_bytes..]))
+    }
+
+    /// The block of a batch that lies here.
+    fn block(self, key: [u8; KEY_BYTES]) -> Option<BlockAt> {
+        (1..=5).find_map(|varint_bytes| {
+            let head_bytes = (2 + varint_bytes + INTERNAL_KEY_BYTES) as u8;
+            let value_bytes = self.bytes.checked_sub(u64::from(head_bytes) + RESTARTS.len() as u64)?;
+            let block = BlockAt { key, start: self.start, head_bytes, value_bytes: u32::try_from(value_bytes).ok()? };
+            self.start.checked_add(self.bytes)?.checked_add(TRAILER_BYTES as u64)?;
+            (write_varint(value_bytes, &mut [0; HANDLE_MAX]) == varint_bytes).then_some(block)
+        })
+    }
+
     fn encoded(self) -> Varints {
         let mut encoded = Varints::default();
         encoded.push(self.start);
@@ -283,6 +304,48 @@ fn properties(blocks: &[BlockAt], data_end: u64, index_bytes: u64) -> Vec<(&'sta
     ]
 }
 
+/// Bytes of a footer: the kind of checksum, two handles, the version, the magic number.
+pub(in crate::storage::rocksdb) const FOOTER_BYTES: usize = 1 + 2 * HANDLE_MAX + 4 + 8;
+
+/// Where the index lies, with its trailer, as the footer of a finished file says; `None`: it is not one of ours.
+pub(in crate::storage::rocksdb) fn index_place(footer: &[u8; FOOTER_BYTES]) -> Option<Range<u64>> {
+    let (handles, ends) = footer[1..].split_at(2 * HANDLE_MAX);
+    let (version, magic) = ends.split_at(4);
+    if footer[0] != CRC_32C || version != FORMAT_VERSION.to_le_bytes() || magic != MAGIC.to_le_bytes() {
+        return None;
+    }
+    let (_, rest) = Handle::read(handles)?;
+    let (index, _) = Handle::read(rest)?;
+    Some(index.start..index.start.checked_add(index.bytes)?.checked_add(TRAILER_BYTES as u64)?)
+}
+
+/// The blocks that an index with its trailer names, in order and one behind the other; `None`: it is not one of ours,
+/// or not as it was written.
+pub(in crate::storage::rocksdb) fn read_index(index: &[u8]) -> Option<Vec<BlockAt>> {
+    let (checked, found) = index.split_at_checked(index.len().checked_sub(TRAILER_BYTES)?)?;
+    if found != trailer(crc32c(checked)) {
+        return None;
+    }
+    let (rest, count) = checked.split_last_chunk()?;
+    let count = u32::from_le_bytes(*count) as usize;
+    let mut entries = rest.get(..rest.len().checked_sub(count.checked_mul(4)?)?)?;
+    let mut blocks: Vec<BlockAt> = Vec::with_capacity(count);
+    while !entries.is_empty() {
+        let [0, KEY_LENGTH, handle_bytes, rest @ ..] = entries else { return None };
+        let (key, rest) = rest.split_first_chunk()?;
+        let (handle, rest) = rest.split_at_checked(usize::from(*handle_bytes))?;
+        let block = Handle::read(handle)?.0.block(*key)?;
+        if blocks.last().is_some_and(|last| last.key >= block.key || last.end() != block.start) {
+            return None;
+        }
+        blocks.push(block);
+        entries = rest;
+    }
+    (blocks.len() == count).then_some(blocks)
+}
+
+const KEY_LENGTH: u8 = KEY_BYTES as u8;
+
 /// The index's type.
 const BINARY_SEARCH: u32 = 0;
 /// `kUnknownColumnFamily`: for whichever family the file is given to.
@@ -349,12 +412,18 @@ fn write_varint(mut number: u64, out: &mut [u8]) -> usize {
 
 /// Reads a number below 2^32 as [`write_varint`] writes it, and tells how many bytes it has.
 fn read_varint_32(bytes: &[u8]) -> Option<(u32, usize)> {
+    let (number, length) = read_varint(&bytes[..bytes.len().min(5)])?;
+    Some((u32::try_from(number).ok()?, length))
+}
+
+/// Reads a number as [`write_varint`] writes it, and tells how many bytes it has.
+fn read_varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut number = 0_u64;
-    for (index, byte) in bytes.iter().enumerate().take(5) {
+    for (index, byte) in bytes.iter().enumerate().take(9) {
         number |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             let shortest = *byte != 0 || index == 0;
-            return Some((u32::try_from(number).ok().filter(|_| shortest)?, index + 1));
+            return shortest.then_some((number, index + 1));
         }
     }
     None

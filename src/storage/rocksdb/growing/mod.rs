@@ -15,6 +15,7 @@
 //!                              │                           none, once the start that passed it is durable
 //!                              ▼
 //!                    kept by the page cache until its pages, or RocksDB's file, have gone
+//!                              ▲ opened again for a reader, as long as RocksDB has not written its file anew
 //! ```
 //!
 //! In all of `rocksdb/` a *table* is a growing one; what RocksDB calls a table file is a *file* here. Klamm *hands* a
@@ -36,10 +37,11 @@
 //! `layout` is how RocksDB wants a table's bytes, `table` one of them, `family_tables` which ones a family has · `runs`
 //! are its batches on their way to sockets, `checks` which of them are known to be sound ·
 //! `logged` is what of a family went to the log instead · `routing` says what goes where · `ingest` hands tables over ·
-//! `recover` finds them at a start · `page_cache` says what stays there.
+//! `recover` finds them at a start, `find_again` among RocksDB's files · `page_cache` says what stays there.
 
 mod checks;
 pub(super) mod family_tables;
+mod find_again;
 pub(super) mod ingest;
 pub(super) mod layout;
 pub(super) mod logged;

@@ -30,7 +30,8 @@ pub(in crate::storage::rocksdb) const STRETCH_BYTES: u64 = 2 << 20;
 const KEPT_AT_ONCE_BYTES: u64 = 1 << 30;
 const WRITTEN_PER_KEPT: u64 = 16;
 
-/// How often the cache looks which of its files RocksDB has deleted. It deletes them when it likes.
+/// How often the cache looks which of its files RocksDB has deleted, which it does when it likes, and which files were
+/// left to be closed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Stretches that were written, the oldest first.
@@ -85,10 +86,22 @@ fn address(table: &Weak<GrowingTable>) -> usize {
 
 impl State {
     fn add(&mut self, table: &Arc<GrowingTable>, stretch: Stretch) {
+        let written = self.count(table, stretch);
+        self.fresh.push_back(written);
+    }
+
+    fn count(&mut self, table: &Arc<GrowingTable>, stretch: Stretch) -> Written {
         let table = Arc::downgrade(table);
         let kept = self.tables.entry(address(&table));
         kept.or_insert_with(|| Kept { table: Weak::clone(&table), owned: None, stretches: 0 }).stretches += 1;
-        self.fresh.push_back(Written { table, stretch });
+        Written { table, stretch }
+    }
+
+    /// From now on a table is the cache's, if it keeps some of it.
+    fn own(&mut self, table: &Arc<GrowingTable>) {
+        if let Some(kept) = self.tables.get_mut(&Arc::as_ptr(table).addr()) {
+            kept.owned = Some(Arc::clone(table));
+        }
     }
 
     /// Takes out the oldest stretch.
@@ -129,9 +142,19 @@ impl PageCache {
         if let Some(stretch) = stretch {
             state.add(table, stretch);
         }
-        if let Some(kept) = state.tables.get_mut(&Arc::as_ptr(table).addr()) {
-            kept.owned = Some(Arc::clone(table));
-        }
+        state.own(table);
+        self.changed.notify_one();
+    }
+
+    /// Keeps a table that RocksDB has had for long, from which something is about to be read.
+    pub(super) fn keep(&self, table: &Arc<GrowingTable>) {
+        let Some(stretch) = table.take_stretch(None) else { return };
+        let mut state = self.state.lock();
+        // It is on the disk already.
+        let kept = state.count(table, stretch);
+        state.kept.push_back(kept);
+        state.kept_bytes += stretch.bytes();
+        state.own(table);
         self.changed.notify_one();
     }
 
@@ -168,7 +191,7 @@ impl PageCache {
             if state.closing {
                 return Next::End;
             }
-            if !state.tables.is_empty() && Instant::now() >= look_at {
+            if Instant::now() >= look_at {
                 return Next::Look;
             }
             if let Some(written) = state.fresh.pop_front() {
@@ -178,11 +201,7 @@ impl PageCache {
                 state.kept.push_back(written);
                 return Next::Written(next);
             }
-            if state.tables.is_empty() {
-                self.changed.wait(&mut state);
-            } else {
-                self.changed.wait_until(&mut state, look_at.into_std());
-            }
+            self.changed.wait_until(&mut state, look_at.into_std());
         }
     }
 
@@ -206,6 +225,7 @@ impl PageCache {
                 Next::Look => {
                     self.forget_deleted();
                     open.close_all();
+                    self.give_back(options);
                     self.check_some(&mut checking, CHECKED_BYTES);
                     look_at = Instant::now() + LOOK_EVERY;
                 }

@@ -7,6 +7,7 @@
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use rustix::io::ReadWriteFlags;
 
 use super::layout::{self, BlockAt};
-use super::table::{GrowingTable, READ_BYTES_MAX, last_offset};
+use super::table::{GrowingTable, last_offset};
 use crate::storage::{Located, Span};
 use crate::types::place::{BatchFile, Cold, FileRun, RunAt};
 
@@ -24,8 +25,15 @@ const PARTS_MAX: usize = 48;
 /// The check in the background leaves larger batches to their readers.
 const CHECKED_AT_ONCE_MAX: u64 = 16 << 20;
 
-/// Where something had to be read from the disk the kernel is asked for so many bytes behind it.
+/// Where something had to be read from the disk the kernel is asked for so many bytes behind it, and so many are
+/// checked of what is about to be sent.
 const AHEAD_BYTES: u64 = 2 << 20;
+
+/// What is checked passes through a buffer of this size, which stays in the core's own cache.
+const CHECKED_AT_ONCE: usize = 128 << 10;
+
+/// So much of what was brought in is answered at most: what follows is copied out of the page cache when there is room.
+const BROUGHT_BYTES: usize = 128 << 10;
 
 impl GrowingTable {
     /// Adds to `found` the batches of the span that this table has and that follow it. Answers whether more may be
@@ -83,28 +91,34 @@ impl GrowingTable {
         Piece { start, length, blocks: first..next }
     }
 
-    /// Reads a part of the file. What is not in the page cache comes from the disk, and is noted as such before.
-    fn read_noting(&self, from: u64, length: u64) -> io::Result<Bytes> {
-        let mut buffer = vec![0; usize::try_from(length).expect("a read fits memory")];
-        if self.read_cached(from, &mut buffer) == Some(buffer.len()) {
-            return Ok(buffer.into());
+    /// Fills a buffer from the file. What is not in the page cache comes from the disk, and is noted as such before.
+    /// `forgotten`: as often as [`Checks::forgotten`](super::checks::Checks::forgotten) said before.
+    fn read_noting(&self, from: u64, buffer: &mut [u8], forgotten: &mut u64) -> io::Result<()> {
+        let cached = self.read_cached(from, buffer).unwrap_or(0);
+        if cached == buffer.len() {
+            return Ok(());
         }
-        drop(buffer);
-        self.checks.forget(self.block_count());
-        let read = self.read(from, length)?;
+        let now = self.checks.forget(self.block_count());
+        if now == *forgotten + 1 {
+            *forgotten = now;
+        }
+        self.file.read_exact_at(&mut buffer[cached..], from + cached as u64)?;
         let ahead = NonZeroU64::new(AHEAD_BYTES);
         // A wish: whoever comes next waits for the disk by itself.
-        rustix::fs::fadvise(&self.file, from + length, ahead, rustix::fs::Advice::WillNeed).ok();
-        Ok(read)
+        rustix::fs::fadvise(&self.file, from + buffer.len() as u64, ahead, rustix::fs::Advice::WillNeed).ok();
+        Ok(())
     }
 
     /// Before a part is read that may have left the page cache: if its first or its last byte has, something comes from
     /// the disk, and the kernel may bring more with it than was asked for.
     pub(super) fn note_cold(&self, from: u64, length: u64) {
-        let is_here = |at: u64| self.read_cached(at, &mut [0]).is_some();
-        if length > 0 && !(is_here(from) && is_here(from + length - 1)) {
+        if length > 0 && !(self.is_cached(from) && self.is_cached(from + length - 1)) {
             self.checks.forget(self.block_count());
         }
+    }
+
+    fn is_cached(&self, at: u64) -> bool {
+        self.read_cached(at, &mut [0]).is_some()
     }
 
     /// Copies what the page cache has, without waiting for the disk; `None`: nothing at all.
@@ -122,35 +136,71 @@ impl GrowingTable {
         }
     }
 
-    /// Blocks that are read at once, one at least, and their bytes, all as they were written.
-    fn read_sound(&self, first: usize, some: &[BlockAt]) -> io::Result<Bytes> {
-        let (begin, end) = (some[0].start, some[some.len() - 1].end());
-        let buffer = self.read_noting(begin, end - begin)?;
-        for (number, block) in some.iter().enumerate() {
-            if !layout::is_sound(&buffer[(block.start - begin) as usize..(block.end() - begin) as usize]) {
-                return Err(self.damage(first + number, block));
+    /// Brings a part of the file into the page cache, before it is checked: whatever comes from the disk in between
+    /// would have what was checked before it forgotten.
+    fn warm_up(&self, mut from: u64, to: u64, buffer: &mut [u8]) -> io::Result<()> {
+        while from < to {
+            let piece = (to - from).min(buffer.len() as u64) as usize;
+            if ![0, piece / 2, piece - 1].iter().all(|at| self.is_cached(from + *at as u64)) {
+                self.read_noting(from, &mut buffer[..piece], &mut self.checks.forgotten())?;
             }
+            from += piece as u64;
         }
-        self.checks.note(first..first + some.len());
-        Ok(buffer)
+        Ok(())
     }
 
-    /// As [`read_sound`](Self::read_sound), for a block that is too large to be read at once: what of its value lies
-    /// behind so many bytes, and fits a read.
-    fn read_sound_large(&self, number: usize, block: &BlockAt, sent: u32) -> io::Result<Bytes> {
+    /// Checks blocks from this one on, one or as many as fit the buffer, and notes them. `taken` gets the bytes that it
+    /// wants. Answers how many blocks.
+    ///
+    /// # Errors
+    /// They cannot be read, or one of them is not what was written.
+    fn check(&self, first: usize, buffer: &mut [u8], taken: &mut Taken) -> io::Result<usize> {
+        let some = self.some_blocks(first, buffer.len() as u64);
+        let (Some(begin), Some(end)) = (some.first(), some.last()) else { return Ok(0) };
+        let mut forgotten = self.checks.forgotten();
+        let length = end.end() - begin.start;
+        if length > buffer.len() as u64 {
+            self.check_large(first, begin, buffer, taken, &mut forgotten)?;
+        } else {
+            let buffer = &mut buffer[..length as usize];
+            self.read_noting(begin.start, buffer, &mut forgotten)?;
+            for (number, block) in some.iter().enumerate() {
+                let place = (block.start - begin.start) as usize..(block.end() - begin.start) as usize;
+                if !layout::is_sound(&buffer[place]) {
+                    return Err(self.damage(first + number, block));
+                }
+            }
+            taken.take(begin.start, buffer);
+        }
+        self.checks.note(first..first + some.len(), forgotten);
+        Ok(some.len())
+    }
+
+    /// As [`check`](Self::check), for a block that is larger than the buffer.
+    fn check_large(
+        &self,
+        number: usize,
+        block: &BlockAt,
+        buffer: &mut [u8],
+        taken: &mut Taken,
+        forgotten: &mut u64,
+    ) -> io::Result<()> {
         let (mut crc, mut at, end) = (layout::Sum::default(), block.start, block.end() - layout::TRAILER_BYTES as u64);
+        let mut is_whole = true;
         while at < end {
-            let piece = self.read_noting(at, READ_BYTES_MAX.min(end - at))?;
-            crc.add(&piece);
+            let piece = (end - at).min(buffer.len() as u64) as usize;
+            let piece = &mut buffer[..piece];
+            self.read_noting(at, piece, forgotten)?;
+            crc.add(piece);
+            if at == block.start {
+                is_whole = layout::parse_head(at, piece) == Some(*block);
+            }
+            taken.take(at, piece);
             at += piece.len() as u64;
         }
-        let trailer = self.read_noting(end, layout::TRAILER_BYTES as u64)?;
-        let head = self.read_noting(block.start, u64::from(block.head_bytes))?;
-        if !crc.is_of(&trailer) || layout::parse_head(block.start, &head) != Some(*block) {
-            return Err(self.damage(number, block));
-        }
-        self.checks.note(number..number + 1);
-        self.read(block.value_start() + u64::from(sent), READ_BYTES_MAX.min(u64::from(block.value_bytes - sent)))
+        let mut trailer = [0; layout::TRAILER_BYTES];
+        self.read_noting(end, &mut trailer, forgotten)?;
+        if is_whole && crc.is_of(&trailer) { Ok(()) } else { Err(self.damage(number, block)) }
     }
 
     /// Checks blocks from this one on, one or as many as fit so many bytes, as far as the page cache has them; what is
@@ -245,6 +295,24 @@ impl BatchFile for Lent {
     }
 }
 
+/// Bytes that are kept of what is checked: those of a part of the file, as far as they come one after the other.
+struct Taken {
+    from: u64,
+    wanted: usize,
+    bytes: Vec<u8>,
+}
+
+impl Taken {
+    /// `piece` lies at `start` in the file.
+    fn take(&mut self, start: u64, piece: &[u8]) {
+        let next = self.from + self.bytes.len() as u64;
+        let missing = self.wanted - self.bytes.len();
+        if let Some(behind) = next.checked_sub(start).and_then(|skipped| piece.get(skipped as usize..)) {
+            self.bytes.extend_from_slice(&behind[..missing.min(behind.len())]);
+        }
+    }
+}
+
 /// A part of a file.
 struct Piece {
     start: u64,
@@ -257,6 +325,9 @@ impl BatchFile for GrowingTable {
     fn copy(&self, at: RunAt, buffer: &mut [u8], parts: &mut Vec<Range<usize>>) -> Result<(), Cold> {
         parts.clear();
         let piece = self.piece(at, buffer.len(), parts);
+        if !self.checks.has(piece.blocks.clone()) {
+            return Err(Cold);
+        }
         let read = self.read_cached(piece.start, &mut buffer[..piece.length]).unwrap_or(0);
         if read < piece.length {
             // The kernel has begun to read the rest.
@@ -275,36 +346,30 @@ impl BatchFile for GrowingTable {
 
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
         let first = at.batch as usize;
-        let mut some = self.some_blocks(first, READ_BYTES_MAX);
-        // What lies behind the run is nobody's business here, sound or not.
-        let mut wanted = at.left + at.sent as usize;
-        some.retain(|block| {
-            let is_wanted = wanted > 0;
-            wanted = wanted.saturating_sub(block.value_bytes as usize);
-            is_wanted
-        });
-        let brought = if some.len() == 1 && some[0].block_bytes() > READ_BYTES_MAX {
-            self.read_sound_large(first, &some[0], at.sent).map(|piece| vec![piece])
-        } else {
-            self.read_sound(first, &some).map(|buffer| {
-                let begin = some[0].start;
-                let values = some.iter().map(|block| {
-                    let value = (block.value_start() - begin) as usize;
-                    buffer.slice(value..value + block.value_bytes as usize)
-                });
-                let mut values: Vec<Bytes> = values.collect();
-                values[0] = values[0].slice(at.sent as usize..);
-                values
-            })
-        };
-        let mut left = at.left;
-        let mut brought = brought?;
-        brought.iter_mut().for_each(|piece| {
-            piece.truncate(left);
-            left -= piece.len();
-        });
-        brought.retain(|piece| !piece.is_empty());
-        Ok(brought)
+        let stretch = self.some_blocks(first, (at.left as u64 + u64::from(at.sent)).min(AHEAD_BYTES));
+        let (block, last) = (stretch[0], stretch[stretch.len() - 1]);
+        let wanted = ((block.value_bytes - at.sent) as usize).min(at.left).min(BROUGHT_BYTES);
+        let from = block.value_start() + u64::from(at.sent);
+        let mut taken = Taken { from, wanted, bytes: Vec::with_capacity(wanted) };
+        let blocks = first..first + stretch.len();
+        if self.checks.has(blocks.clone()) {
+            taken.bytes.resize(wanted, 0);
+            self.read_noting(from, &mut taken.bytes, &mut self.checks.forgotten())?;
+            if self.checks.has(first..first + 1) {
+                return Ok(vec![taken.bytes.into()]);
+            }
+            taken.bytes.clear();
+        }
+        let mut buffer = vec![0; CHECKED_AT_ONCE];
+        self.warm_up(block.start, last.end(), &mut buffer)?;
+        let mut next = first + self.check(first, &mut buffer, &mut taken)?;
+        // Whoever comes for what is damaged behind it is told so.
+        while next < blocks.end.min(self.checks.damaged())
+            && let Ok(more) = self.check(next, &mut buffer, &mut taken)
+        {
+            next += more;
+        }
+        Ok(vec![taken.bytes.into()])
     }
 
     fn advanced(&self, mut at: RunAt, mut bytes: usize) -> RunAt {

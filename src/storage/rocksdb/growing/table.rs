@@ -133,7 +133,7 @@ impl Stretch {
 }
 
 /// Readers take so many bytes at once at most, unless one batch is larger.
-pub(super) const READ_BYTES_MAX: u64 = 512 << 10;
+const READ_BYTES_MAX: u64 = 512 << 10;
 /// Where it is not known how much a scan wants, its second read takes so many bytes, later ones twice as many each
 /// time. The first takes one batch.
 const READ_BYTES_MIN: u64 = 64 << 10;
@@ -168,6 +168,18 @@ impl GrowingTable {
     pub(in crate::storage::rocksdb) fn found(file: File, path: PathBuf, follows: Offset, blocks: Vec<BlockAt>) -> Self {
         let table = Self::with_blocks(file, path, follows, blocks);
         table.seal();
+        table
+    }
+
+    /// A table that RocksDB took over once, with all its blocks. `continues`: the family has nothing from this offset
+    /// on, and below the table's first key.
+    pub(super) fn handed_over(file: File, path: PathBuf, blocks: Vec<BlockAt>, continues: Offset) -> Self {
+        let checks = Checks::of_unchecked(blocks.len());
+        let mut table = Self::with_blocks(file, path, Offset::NONE, blocks);
+        table.checks = checks;
+        table.note_continues(continues);
+        table.seal();
+        table.note_synced();
         table
     }
 
@@ -438,7 +450,7 @@ impl GrowingTable {
     }
 
     /// A part of the file. Not read into zeros: clearing a buffer takes as long as copying into it.
-    pub(super) fn read(&self, from: u64, length: u64) -> io::Result<Bytes> {
+    fn read(&self, from: u64, length: u64) -> io::Result<Bytes> {
         let length = usize::try_from(length).expect("a read fits memory");
         let mut buffer = Vec::with_capacity(length);
         while buffer.len() < length {

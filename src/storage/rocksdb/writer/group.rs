@@ -239,7 +239,7 @@ impl GroupWriter<'_> {
         if last_offset < start {
             // The log begins anew at an earlier offset. What lies hidden below the start must not come back.
             self.ingest_tables(family)?;
-            state.tables().forget_handed_over(Offset::ZERO..=Offset::MAX);
+            state.tables().forget_all_handed_over();
             state.keep_files();
             let cf = self.database.cf(family);
             self.held.batch.delete_range(cf, &keys::batch(Offset::ZERO), &keys::batch(start));

@@ -88,6 +88,11 @@ impl Writer {
         self.queue.lock().routing.seal_last(&self.growing, family);
     }
 
+    /// Waits for the group that is being written.
+    pub(super) fn wait(&self) {
+        drop(self.queue.lock());
+    }
+
     /// Lets the thread that watches end.
     pub(super) fn close(&self) {
         self.watch.close();

@@ -30,7 +30,7 @@ use rocksdb::{AsRawPtr, Options};
 
 pub(in crate::storage::rocksdb) use self::error::RocksError;
 use self::error::{c_path, c_string, chars, checked};
-pub(in crate::storage::rocksdb) use self::files::SortedFile;
+pub(in crate::storage::rocksdb) use self::files::{FileBounds, SortedFile};
 use self::options::WriteOptions;
 pub(in crate::storage::rocksdb) use self::options::{
     BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery, sync_logs_in_order,
