@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::change::Changed;
@@ -28,6 +29,8 @@ use crate::types::TopicPartition;
 const PREFERRED_MAX: usize = 100_000;
 /// A log that was left waits for its readers so long at most. Source: Kafka 3.9 `file.delete.delay.ms`.
 const READERS_MAX_MS: i64 = 60_000;
+/// While the rate is used up.
+const HELD_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks for readers of a log that was left.
 const READERS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -100,7 +103,9 @@ impl ReplicaManager {
         self.clear_leftovers(id)?;
         // A kill in between leaves a mark without a log, which means nothing.
         self.found.lock().leftovers.insert((to, id.clone()));
-        write(&**dir, vec![marks::put(id, Mark::Future(generation))])?;
+        // No log may outlast its mark, by a loss of power either.
+        let writes = vec![marks::put(id, Mark::Future(generation))];
+        storage::commit(&**dir, WriteSet { writes, sync: true }).wait()?;
         let family = dir.create(std::slice::from_ref(id))?[0];
         self.found.lock().leftovers.remove(&(to, id.clone()));
         info!(partition = %partition.name(), from = %partition.dir_path().display(), to = %dir.path().display(),
@@ -257,17 +262,20 @@ impl ReplicaManager {
     pub(super) fn step_moves(&self, at: usize) -> Option<Duration> {
         let mut pause: Option<Duration> = None;
         let mut again_in = |wait: Duration| pause = Some(pause.map_or(wait, |known| known.min(wait)));
-        for it in self.moves.to(at) {
-            let stepped =
-                it.step(&self.surroundings.throttles.log_dirs, self.clock.now_ms(), self.surroundings.now_ms());
+        let throttle = &self.surroundings.throttles.log_dirs;
+        // One look for all of them, as there may be thousands.
+        let held_back = throttle.is_used_up(self.surroundings.now_ms());
+        if held_back {
+            again_in(HELD_PAUSE);
+        }
+        for it in self.moves.to(at).into_iter().filter(|_| !held_back) {
+            let stepped = it.step(throttle, &self.moves.left, self.clock.now_ms(), self.surroundings.now_ms());
             match stepped {
                 Stepped::Went => again_in(Duration::ZERO),
                 Stepped::Waits(wait) => again_in(wait),
-                Stepped::Moved(left) => {
-                    let from = left.home().at;
+                Stepped::Moved => {
                     self.moves.under_way.lock().retain(|_, known| !Arc::ptr_eq(known, &it));
-                    self.moves.left.lock().push(Left { log: left, since_ms: self.surroundings.now_ms() });
-                    self.moves.news[from].notify_one();
+                    self.moves.news.iter().for_each(Notify::notify_one);
                 }
                 Stepped::Refused => {
                     self.open_refused(&it);

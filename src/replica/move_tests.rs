@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::ack::{Ack, AckError, Acked, Completion};
 use super::alter_log_dirs::AlterLogDirError;
 use super::delete_records::delete_records;
+use super::maintenance::Cleaner;
 use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
 use super::partition::{AckAt, Partition};
 use super::testing::{self, ME, role, take};
@@ -52,6 +54,11 @@ fn name() -> TopicPartition {
 
 impl Bench {
     fn over(disks: [Arc<MemoryDir>; DIRS]) -> Self {
+        // Some segments in a few batches.
+        Self::with(disks, LogConfig { segment_bytes: 1000, ..LogConfig::default() })
+    }
+
+    fn with(disks: [Arc<MemoryDir>; DIRS], log: LogConfig) -> Self {
         let faults: [Arc<Faults>; DIRS] = Default::default();
         let mut at = 0;
         let dirs = disks.each_ref().map(|disk| {
@@ -65,11 +72,7 @@ impl Bench {
             may_lack_ends: false,
             configured: None,
         });
-        let config_of = Arc::new(|_: &_| ReplicaConfig {
-            // Some segments in a few batches.
-            log: LogConfig { segment_bytes: 1000, ..LogConfig::default() },
-            min_insync_replicas: 1,
-        });
+        let config_of = Arc::new(move |_: &_| ReplicaConfig { log, min_insync_replicas: 1 });
         let around = testing::alone(ME, Arc::new(ManualClock::new(0, 1)));
         let replicas = ReplicaManager::new(around, of_replicas.collect(), config_of).expect("readable");
         Self { disks, faults, dirs, replicas }
@@ -354,7 +357,7 @@ fn a_write_that_fails_as_the_place_is_taken_leaves_the_log_where_it_was() {
         bench.faults[1].script(Rule::new(fate, &[Operation::CommitSync]).times(1));
         let faults = Arc::clone(&bench.faults[0]);
         let lifting = std::thread::spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
             faults.lift(held);
         });
         bench.step(1);
@@ -362,7 +365,7 @@ fn a_write_that_fails_as_the_place_is_taken_leaves_the_log_where_it_was() {
         assert_eq!(partition.home().at, 0, "{fate:?}");
         assert_eq!(sent.wait(), 3, "{fate:?}: they are refused, for nothing says that they are there");
         // Appends go on as soon as what was refused is taken back.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while !sent.send(&partition) {
             assert!(std::time::Instant::now() < deadline);
             std::thread::yield_now();
@@ -655,16 +658,92 @@ fn what_is_read_of_a_log_that_was_left_is_read_to_the_end() {
 
 /// A compaction that looked before would write with the family of the log that was left.
 #[test]
-fn a_step_of_a_compaction_that_began_before_is_not_written_to_the_new_log() {
-    let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
-    let cuts = partition.with_log(crate::log::partition_log::PartitionLog::cuts);
+fn a_compaction_that_began_before_writes_nothing_to_the_new_log() {
+    let config = LogConfig {
+        compact: true,
+        delete: false,
+        segment_bytes: 1,
+        min_cleanable_dirty_ratio: 0.0,
+        ..LogConfig::default()
+    };
+    let disks = [(); DIRS].map(|()| MemoryDir::open());
+    // Another log has the number there that this one has where it is.
+    let other = PartitionId { topic: "other".into(), ..id() };
+    let family = disks[1].create(std::slice::from_ref(&other)).expect("made")[0];
+    let bench = Bench::with(disks, config);
+    let partition = bench.led(1);
+    assert_eq!((partition.home().at, partition.home().family), (0, family));
+    let put = |count| {
+        for _ in 0..count {
+            let mut builder = BatchBuilder::new();
+            builder.append(0, Some(&7_i64.to_be_bytes()), Some(b"v"));
+            let ack = AckAt::Written(Ack::new(&Completion::new(1).0, 0));
+            drop(partition.append(builder.finish(), ack, None, None, 0).expect("accepted"));
+            partition.wait_for_writes().expect("written");
+        }
+    };
+    put(10);
+    let second_pass = bench.faults[0].script(Rule::new(Fate::Wait, &[Operation::Scan]).after(1).times(1));
+    let mut cleaner = Cleaner::new(Arc::clone(&bench.replicas), Arc::new(ManualClock::new(1_000_000, 1)));
+    let cleaning = std::thread::spawn(move || {
+        cleaner.clean_dirtiest(Duration::ZERO);
+        cleaner
+    });
+    while bench.faults[0].met(second_pass) == 0 {
+        std::thread::yield_now();
+    }
+    // What there is to be copied is in memory.
     bench.alter(1).expect("begins");
-    bench.step(20);
-    assert_eq!(partition.home().at, 1);
-    assert_ne!(partition.with_log(crate::log::partition_log::PartitionLog::cuts), cuts);
+    while partition.home().at != 1 {
+        bench.replicas.step_moves(1);
+    }
+    bench.faults[0].lift(second_pass);
+    let mut cleaner = cleaning.join().expect("no panic");
+    bench.step(5);
+    let count = || {
+        let read = partition.reader().read(Offset(0), Offset(10), usize::MAX, true).expect("readable");
+        read.batches.len()
+    };
+    assert_eq!((count(), bench.lies_in()), (10, vec![1]));
+    let mut foreign = 0;
+    let mut visit = |_, _: crate::storage::Visited<'_>| {
+        foreign += 1;
+        std::ops::ControlFlow::Continue(())
+    };
+    bench.disks[1].scan(family, Offset(0), 0, &mut visit).expect("readable");
+    assert_eq!(foreign, 0, "the other log");
+    while cleaner.clean_dirtiest(Duration::ZERO) {}
+    assert_eq!(partition.view().log_end_offset, Offset(10));
+    partition.wait_for_writes().expect("written");
+    let stored = bench.killed().led(2);
+    assert_eq!(stored.reader().read(Offset(0), Offset(10), usize::MAX, true).expect("readable").batches.len(), 2);
+}
+
+/// Each append is synced before it is acknowledged, so none may go, whenever the power does.
+#[test]
+fn a_loss_of_power_at_any_step_takes_nothing_that_was_synced() {
+    let config = LogConfig { flush_messages: 1, ..LogConfig::default() };
+    let bench = Bench::with([(); DIRS].map(|()| MemoryDir::open()), config);
+    let (partition, mut sent) = (bench.led(1), Sent::default());
+    let without_power = |bench: &Bench| Bench::with(bench.disks.each_ref().map(|disk| disk.after_power_loss()), config);
+    (0..20).for_each(|_| assert!(sent.send(&partition)));
+    assert_eq!(sent.wait(), 0);
+    for to in [1, 2, 0] {
+        bench.alter(to).expect("begins");
+        for step in 0..12 {
+            assert!(sent.send(&partition));
+            assert_eq!(sent.wait(), 0);
+            let context = format!("before step {step} to {to}");
+            let left = without_power(&bench);
+            sent.check(&left.led(2), &context);
+            let again = without_power(&left);
+            sent.check(&again.led(3), &context);
+            bench.replicas.step_moves(step % DIRS);
+        }
+        bench.step(10);
+        assert_eq!((partition.home().at, bench.lies_in()), (to, vec![to]));
+        sent.check(&without_power(&bench).led(2), "moved");
+    }
 }
 
 #[test]

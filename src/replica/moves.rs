@@ -78,7 +78,7 @@ pub(super) enum Stepped {
     Went,
     Waits(Duration),
     /// The log has moved; the other is to go.
-    Moved(Arc<Partition>),
+    Moved,
     /// The new log could not take the place, and is to be opened again.
     Refused,
     /// A directory has failed, or the partition is gone. What is on the disk is left as it is.
@@ -126,17 +126,21 @@ impl Move {
         self.filled.upgrade().filter(|future| future.home().at == self.to)
     }
 
-    /// Does a little of it. Blocking.
-    pub(super) fn step(&self, throttle: &Throttle, now: UnixMs, monotonic_ms: i64) -> Stepped {
+    /// Does a little of it. A log that has moved leaves the other one to `left`. Blocking.
+    pub(super) fn step(&self, throttle: &Throttle, left: &Mutex<Vec<Left>>, now: UnixMs, monotonic_ms: i64) -> Stepped {
         let mut slot = self.future.lock();
         let Some(future) = slot.clone() else { return Stepped::Over };
         let stepped = match self.advance(&future, throttle, now, monotonic_ms) {
             Ok(stepped) => stepped,
             Err(stuck) => self.stuck(&future, &stuck),
         };
-        if matches!(stepped, Stepped::Moved(_) | Stepped::Refused | Stepped::Over) {
-            *slot = None;
+        match stepped {
+            Stepped::Went | Stepped::Waits(_) => return stepped,
+            // Before anybody else can find that the move is over: the other log is still there.
+            Stepped::Moved => left.lock().push(Left { log: future, since_ms: monotonic_ms }),
+            Stepped::Refused | Stepped::Over => {}
         }
+        *slot = None;
         stepped
     }
 
@@ -221,7 +225,7 @@ impl Move {
                 Ok(if grew { Stepped::Went } else { Stepped::Waits(SHORT_PAUSE) })
             }
             Some(queued) => {
-                let Err(failure) = queued.wait() else { return Ok(Stepped::Moved(Arc::clone(future))) };
+                let Err(failure) = queued.wait() else { return Ok(Stepped::Moved) };
                 if let Err(error) = current.end_failed_move(future, &failure, now) {
                     debug!(partition = %current.name(), %error, "not opened anew yet");
                 }
