@@ -185,7 +185,10 @@ impl ClientFirst {
             if !is_extension(name, value) {
                 return None;
             }
-            by_token |= name == "tokenauth" && value.eq_ignore_ascii_case("true");
+            if name == "tokenauth" {
+                // The last one counts, as in Kafka.
+                by_token = value.eq_ignore_ascii_case("true");
+            }
         }
         Some(Self {
             gs2_header: gs2_header.to_owned(),
@@ -397,6 +400,8 @@ mod tests {
         let first = |text: &str| ClientFirst::parse(text.as_bytes());
         let read = first("n,a=x=2Cy,n=u=3D,r=abc,tokenauth=TRUE").expect("well formed");
         assert_eq!((read.authorization_id.as_str(), read.user.as_str(), read.by_token), ("x,y", "u=", true));
+        let twice = first("n,,n=u,r=abc,tokenauth=true,tokenauth=false").expect("well formed");
+        assert!(!twice.by_token, "the last one counts");
         assert_eq!((read.gs2_header.as_str(), read.bare.as_str()), ("n,a=x=2Cy,", "n=u=3D,r=abc,tokenauth=TRUE"));
         for bad in [
             "",
