@@ -3,7 +3,8 @@
 Each row runs one tool as an operator would and looks for what it must print. Rows of one version build on each other:
 a topic is made, filled, read through a group, looked at from every side, and deleted.
 
-Environment: VERSIONS="3.9.1" for only that one; and what compat-tests/kit/broker.py says about the broker.
+Environment: VERSIONS="3.9.1" for only that one; KLAMM_BROKERS=3 for three brokers, with rows about replicas; and what
+compat-tests/kit/broker.py says about the broker.
 """
 
 import json
@@ -26,8 +27,10 @@ class Tools:
         self.bin = kafka_path(version) / "bin"
         self.failed = 0
 
-    def row(self, name, tool, arguments, expect, stdin="", code=0, absent=None):
-        """Runs one tool. `expect` are patterns that its output must contain, `absent` one that it must not."""
+    def row(self, name, tool, arguments, expect, stdin="", code=0, absent=None, seconds=LIMIT_SECONDS):
+        """Runs one tool. `expect` are patterns that its output must contain, `absent` one that it must not.
+
+        `code` is None of a tool that goes on until it is ended, after so many seconds."""
         began = time.monotonic()
         # A few tools take the address in a way of their own.
         address = [] if self.bootstrap in " ".join(arguments) else ["--bootstrap-server", self.bootstrap]
@@ -35,7 +38,7 @@ class Tools:
         try:
             done = subprocess.run(
                 command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-                timeout=LIMIT_SECONDS,
+                timeout=seconds,
             )  # fmt: skip
             output, ended = done.stdout, done.returncode
         except subprocess.TimeoutExpired as late:
@@ -44,7 +47,7 @@ class Tools:
         if absent and re.search(absent, output, re.M):
             faults.append(f"a match for {absent!r}")
         if ended != code:
-            faults.insert(0, f"over {LIMIT_SECONDS} s" if ended is None else f"ended with {ended}, not {code}")
+            faults.insert(0, f"over {seconds} s" if ended is None else f"ended with {ended}, not {code}")
         verdict = "FAIL" if faults else "PASS"
         print(f"{verdict}  {self.version} {name:52} {time.monotonic() - began:5.1f} s", flush=True)
         if faults:
@@ -74,7 +77,7 @@ def every_tool(tools):
     tools.row(
         "topics --describe", "kafka-topics", ["--describe", "--topic", topic],
         [r"TopicId: \S{22}\s+PartitionCount: 3\s+ReplicationFactor: 1\s+Configs: .*retention\.ms=3600000",
-         r"Partition: 2\s+Leader: 1\s+Replicas: 1\s+Isr: 1"],
+         r"Partition: 2\s+Leader: (\d)\s+Replicas: \1\s+Isr: \1"],
     )  # fmt: skip
     tools.row(
         "topics --alter --partitions", "kafka-topics", ["--alter", "--topic", topic, "--partitions", "4"], [],
@@ -82,7 +85,7 @@ def every_tool(tools):
     )  # fmt: skip
     tools.row(
         "topics --describe after it", "kafka-topics", ["--describe", "--topic", topic],
-        [r"PartitionCount: 4", r"Partition: 3\s+Leader: 1"],
+        [r"PartitionCount: 4", r"Partition: 3\s+Leader: \d"],
     )  # fmt: skip
     tools.row(
         "console-producer", "kafka-console-producer",
@@ -197,11 +200,11 @@ def transactions(tools, topic):
     )  # fmt: skip
     tools.row(
         "transactions list", "kafka-transactions", ["list"],
-        [r"TransactionalId\s+Coordinator\s+ProducerId\s+TransactionState", rf"^{transactional_id}\s+1\s+\d+\s+CompleteCommit"],
+        [r"TransactionalId\s+Coordinator\s+ProducerId\s+TransactionState", rf"^{transactional_id}\s+\d\s+\d+\s+CompleteCommit"],
     )  # fmt: skip
     tools.row(
         "transactions describe", "kafka-transactions", ["describe", "--transactional-id", transactional_id],
-        [rf"^1\s+{transactional_id}\s+\d+\s+0\s+CompleteCommit\s+60000\s"],
+        [rf"^\d\s+{transactional_id}\s+\d+\s+0\s+CompleteCommit\s+60000\s"],
     )  # fmt: skip
     tools.row(
         "transactions describe-producers", "kafka-transactions", ["describe-producers", "--topic", topic, "--partition", "0"],
@@ -217,6 +220,35 @@ def transactions(tools, topic):
     )  # fmt: skip
 
 
+def replicas(tools):
+    """Three brokers: what their replicas hold is compared by a tool that reads each of them."""
+    topic = "replicas-" + tools.version.replace(".", "-")
+    tools.row(
+        "topics --create, three replicas", "kafka-topics",
+        ["--create", "--topic", topic, "--partitions", "3", "--replication-factor", "3"], [r"Created topic"],
+    )  # fmt: skip
+    tools.row(
+        "producer-perf-test, three replicas", "kafka-producer-perf-test",
+        ["--topic", topic, "--num-records", "30000", "--record-size", "200", "--throughput", "-1", "--producer-props",
+         f"bootstrap.servers={tools.bootstrap}", "acks=all"],
+        [r"^30000 records sent"],
+    )  # fmt: skip
+    tools.row("get-offsets, three brokers", "kafka-get-offsets", ["--topic", topic], [rf"^{topic}:[012]:\d+$"] * 3)
+    for replica in ("1", "2", "3"):
+        tools.row(
+            f"console-consumer, client.rack of {replica}", "kafka-console-consumer",
+            ["--topic", topic, "--from-beginning", "--max-messages", "30000", "--timeout-ms", "20000",
+             "--consumer-property", f"client.rack=rack-{replica}"],
+            [r"Processed a total of 30000 messages"],
+        )  # fmt: skip
+    tools.row(
+        "replica-verification", "kafka-replica-verification",
+        ["--broker-list", tools.bootstrap, "--topics-include", topic, "--report-interval-ms", "2000", "--time", "-2"],
+        [r"verification process is started", r"max lag is 0 for partition"], absent=r"(?i)max lag is [1-9]|error|mismatch",
+        code=None, seconds=20,
+    )  # fmt: skip
+
+
 def main():
     versions = os.environ.get("VERSIONS", "3.9.1 4.1.0").split()
     failed = 0
@@ -225,6 +257,8 @@ def main():
         for version in versions:
             tools = Tools(version, broker.bootstrap)
             every_tool(tools)
+            if int(os.environ.get("KLAMM_BROKERS", "1")) > 1:
+                replicas(tools)
             failed += tools.failed
     sys.exit(1 if failed else 0)
 

@@ -1,12 +1,13 @@
-//! DescribeProducers (61), version 0: what the leaders of partitions know of their producers, for tools that look for
+//! DescribeProducers (61), version 0: what replicas know of their producers, for tools that look for
 //! transactions that hang.
 //!
 //! Behaviour
 //! - Every producer that is remembered, whether idempotent or transactional, by id; −1 stands for what is not known: a
 //!   last sequence, a coordinator epoch, the first offset of an open transaction.
 //! - Needs READ of each topic: TOPIC_AUTHORIZATION_FAILED (29).
-//! - A partition that does not exist: UNKNOWN_TOPIC_OR_PARTITION (3); one that is not led here:
-//!   NOT_LEADER_OR_FOLLOWER (6); a name that cannot be a topic's: INVALID_TOPIC_EXCEPTION (17). Errors have no message.
+//! - Leaders and followers answer. A partition that does not exist: UNKNOWN_TOPIC_OR_PARTITION (3); one without a
+//!   replica here: NOT_LEADER_OR_FOLLOWER (6); a name that cannot be a topic's: INVALID_TOPIC_EXCEPTION (17). Errors have
+//!   no message.
 //! - The last timestamp is the broker's time of the last append; Kafka's is the largest that the records claim.
 //!
 //! Version 0 is flexible. Source: Kafka 3.9 `KafkaApis.handleDescribeProducersRequest`,
@@ -21,7 +22,7 @@ use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersRespon
 use crate::api::authorization::Authorization;
 use crate::api::context::RequestContext;
 use crate::api::handler::{Handler, Reply};
-use crate::api::shared::leader::{ANY_EPOCH, leader_of};
+use crate::api::shared::leader::{ANY_EPOCH, replica_of};
 use crate::log::state::producer_state::ActiveProducer;
 use crate::types::acl::{Operation, ResourceType};
 use crate::types::{Offset, TopicName};
@@ -59,7 +60,7 @@ fn may_read(ctx: &RequestContext, topic: &str) -> Result<(), ResponseError> {
 }
 
 fn producers(ctx: &RequestContext, topic: &str, partition: i32) -> Result<Vec<ActiveProducer>, ResponseError> {
-    let replica = leader_of(ctx, topic, partition, ANY_EPOCH)?;
+    let replica = replica_of(ctx, topic, partition, ANY_EPOCH)?;
     let mut producers: Vec<_> = replica.with_log(|log| log.active_producers().collect());
     producers.sort_unstable_by_key(|producer| producer.id.0);
     Ok(producers)
