@@ -2,7 +2,7 @@
 
 import time
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
 
 from cluster.load import PATIENT, Member, consumer_settings
@@ -136,12 +136,26 @@ class Operator:
 
         self.cluster.until(20, told, "a changed setting to be told")
 
+    def done(self, ask):
+        """Waits for what `ask()` began. librdkafka goes on asking the controller that it knows until it refreshes that, and tells."""
+
+        def answered():
+            try:
+                for future in ask().values():
+                    future.result(40)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_CONTROLLER:
+                    raise
+                self.client.list_topics(timeout=10)
+                return False
+            return True
+
+        self.cluster.until(30, answered, "the client to know the controller")
+
     def grow(self):
         self.side_partitions += 1
-        for future in self.client.create_partitions(
-            [NewPartitions(self.side, self.side_partitions)], operation_timeout=20
-        ).values():
-            future.result(40)
+        wanted = NewPartitions(self.side, self.side_partitions)
+        self.done(lambda: self.client.create_partitions([wanted], operation_timeout=20))
         self.cluster.until(
             30, lambda: len(self.cluster.describe([self.side])[2][self.side]) == self.side_partitions, "a new partition"
         )
@@ -150,8 +164,7 @@ class Operator:
     def recreate(self):
         """Deleted and made again under its name: nothing old is read from it."""
         self.write_side()
-        for future in self.client.delete_topics([self.side], operation_timeout=20).values():
-            future.result(40)
+        self.done(lambda: self.client.delete_topics([self.side], operation_timeout=20))
         gone = lambda: not self.cluster.describe([self.side])[2].get(self.side)  # noqa: E731
         self.cluster.until(30, gone, f"{self.side} to be gone")
         self.cluster.until(30, lambda: self.side not in self.cluster.tree.children("/brokers/topics"), "its node to be gone")
