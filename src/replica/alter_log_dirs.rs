@@ -71,6 +71,7 @@ impl ReplicaManager {
             }
             return Err(AlterLogDirError::NotHere);
         };
+        self.moves.again.lock().remove(&partition.id);
         let under_way = self.moves.under_way.lock().get(&partition.id).map(Arc::clone);
         if let Some(under_way) = under_way {
             if under_way.to == to {
@@ -86,7 +87,7 @@ impl ReplicaManager {
         }
         // With a directory that has failed nobody knows what is in it. Source: Kafka 3.9 `LogManager.getOrCreateLog`.
         self.dirs.iter().try_for_each(ReplicaDir::usable)?;
-        self.begin_move(&partition, to, home.generation + 1)?;
+        self.begin_move(&partition, to)?;
         Ok(())
     }
 
@@ -96,11 +97,20 @@ impl ReplicaManager {
         self.moves.preferred.lock().remove(&name)
     }
 
-    fn begin_move(&self, partition: &Arc<Partition>, to: usize, generation: u64) -> Result<(), StorageError> {
+    fn begin_move(&self, partition: &Arc<Partition>, to: usize) -> Result<(), StorageError> {
         let (id, dir) = (&partition.id, &self.dirs[to].dir);
-        // Whoever still reads there has to ask again.
-        self.delete_left(|left| left.id == *id && left.home().at == to, true);
+        // Whoever still reads what was left has to ask again: of a partition there are never more than two logs.
+        self.delete_left(|left| left.id == *id, true);
         self.clear_leftovers(id)?;
+        let home = partition.home();
+        let mut own = home.generation;
+        if own == 0 {
+            own = self.clock.now_ms().max(1).unsigned_abs();
+            let writes = vec![marks::put(id, Mark::Moved(own))];
+            storage::commit(&*home.dir, WriteSet { writes, sync: true }).wait()?;
+            partition.set_generation(own);
+        }
+        let generation = own + 1;
         // A kill in between leaves a mark without a log, which means nothing.
         self.found.lock().leftovers.insert((to, id.clone()));
         // No log may outlast its mark, by a loss of power either.
@@ -194,6 +204,7 @@ impl ReplicaManager {
             under_way.iter().filter(|(id, _)| is_it(id)).map(|(_, it)| Arc::clone(it)).collect()
         };
         ending.iter().for_each(|it| self.end_move(it));
+        self.moves.again.lock().retain(|id, _| !is_it(id));
         self.delete_left(|left| is_it(&left.id), true);
         let ids: Vec<PartitionId> = {
             let mut found = self.found.lock();
@@ -268,6 +279,9 @@ impl ReplicaManager {
         if held_back {
             again_in(HELD_PAUSE);
         }
+        if self.begin_again(at) {
+            again_in(READERS_PAUSE);
+        }
         for it in self.moves.to(at).into_iter().filter(|_| !held_back) {
             let stepped = it.step(throttle, &self.moves.left, self.clock.now_ms(), self.surroundings.now_ms());
             match stepped {
@@ -278,10 +292,13 @@ impl ReplicaManager {
                     self.moves.news.iter().for_each(Notify::notify_one);
                 }
                 Stepped::Refused => {
-                    self.open_refused(&it);
+                    self.give_up_refused(&it);
                     again_in(READERS_PAUSE);
                 }
-                Stepped::Over => self.moves.under_way.lock().retain(|_, known| !Arc::ptr_eq(known, &it)),
+                Stepped::Over => {
+                    self.moves.under_way.lock().retain(|_, known| !Arc::ptr_eq(known, &it));
+                    it.current.keep_no_more();
+                }
             }
         }
         // Another request may have it deleted, or have begun a move to its place.
@@ -296,20 +313,46 @@ impl ReplicaManager {
         pause
     }
 
-    /// The future log could not take the place: it is opened as the disk has it, and offered again.
-    fn open_refused(&self, refused: &Arc<Move>) {
+    /// The future log could not take the place. What of it is on the disk is not known, and may be of what the present
+    /// log has taken back since: it is made anew.
+    fn give_up_refused(&self, refused: &Arc<Move>) {
         let _alone = self.changing.lock();
         if !self.moves.all().iter().any(|known| Arc::ptr_eq(known, refused)) {
             return;
         }
-        let (partition, dir) = (&refused.current, &self.dirs[refused.to]);
+        let id = &refused.current.id;
         self.moves.under_way.lock().retain(|_, known| !Arc::ptr_eq(known, refused));
-        let there = dir.dir.partitions().into_iter().find(|(id, _)| *id == partition.id);
-        if let (Some((_, family)), Ok(())) = (there, dir.usable()) {
-            let generation = partition.home().generation + 1;
-            self.found.lock().futures.insert(partition.id.clone(), FutureLog { at: refused.to, family, generation });
-            self.go_on_if_moving(partition);
+        self.found.lock().leftovers.insert((refused.to, id.clone()));
+        self.moves.again.lock().insert(id.clone(), refused.to);
+    }
+
+    /// Begins moves to a directory anew. True: some are to be tried again.
+    fn begin_again(&self, at: usize) -> bool {
+        let to_here = |(id, to): (&PartitionId, &usize)| (*to == at).then(|| id.clone());
+        let ids: Vec<PartitionId> = self.moves.again.lock().iter().filter_map(to_here).collect();
+        if ids.is_empty() {
+            return false;
         }
+        // Another request may hold it, and wait for a step.
+        let Some(_alone) = self.changing.try_lock() else { return true };
+        for id in ids {
+            let partition = self.get(id.topic.as_str(), id.partition).filter(|partition| partition.id == id);
+            let begun = match &partition {
+                Some(partition) if self.moves.again.lock().contains_key(&id) => self.dirs[at].usable().and_then(|()| {
+                    let home = partition.home();
+                    if home.at == at { Ok(()) } else { self.begin_move(partition, at) }
+                }),
+                _ => Ok(()),
+            };
+            match begun {
+                Err(StorageError::Full { .. }) => continue,
+                Err(failure) => warn!(topic = %id.topic, partition = %id.partition, %failure,
+                    "the log does not move until it is asked for again"),
+                Ok(()) => {}
+            }
+            self.moves.again.lock().remove(&id);
+        }
+        self.moves.again.lock().values().any(|to| *to == at)
     }
 
     /// Ends all moves for this process; they go on at the next start. Blocking.

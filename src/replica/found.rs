@@ -72,7 +72,7 @@ impl FoundLogs {
     /// What directories hold, with the marks. Blocking.
     ///
     /// # Errors
-    /// A directory cannot be read, or two logs of one partition both count.
+    /// A directory cannot be read, or two logs of one partition both count: neither took the other's place.
     pub(super) fn of<'d>(dirs: impl Iterator<Item = (&'d dyn LogDir, bool)>) -> Result<Self, StorageError> {
         let mut found = Self::default();
         for (at, (dir, may_lack_ends)) in dirs.enumerate() {
@@ -102,14 +102,16 @@ impl FoundLogs {
             let stray_since = strays.get(&of).copied();
             let found = FoundLog { stray_since, may_lack_end: may_lack_ends, ..FoundLog::made(at, family, generation) };
             match self.logs.get(&id) {
-                Some(known) if known.generation == generation => {
-                    let reason = format!("{}-{} has a log in another log directory, too", id.topic, id.partition);
-                    return Err(StorageError::Read { dir: dir.path(), reason: reason.into() });
+                Some(known) if marks::takes_the_place(known.generation, generation) => {
+                    self.leftovers.insert((at, id));
                 }
-                Some(known) if known.generation > generation => drop(self.leftovers.insert((at, id))),
-                Some(known) => {
+                Some(known) if marks::takes_the_place(generation, known.generation) => {
                     self.leftovers.insert((known.at, id.clone()));
                     self.logs.insert(id, found);
+                }
+                Some(_) => {
+                    let reason = format!("{}-{} has a log in another log directory, too", id.topic, id.partition);
+                    return Err(StorageError::Read { dir: dir.path(), reason: reason.into() });
                 }
                 None => drop(self.logs.insert(id, found)),
             }
@@ -202,6 +204,8 @@ fn decode_mark(key: &[u8], value: &[u8]) -> Option<((TopicId, PartitionIndex), U
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::contract;
+    use crate::storage::testing::memory::MemoryDir;
 
     fn id(topic: &str, number: u128, partition: i32) -> PartitionId {
         let topic_id = TopicId::from_random(number << 64 | 7).expect("a legal id");
@@ -218,6 +222,36 @@ mod tests {
         assert!(marks_range().contains(&key));
         assert_eq!(decode_mark(&key, &value), Some(((id.topic_id, id.partition), 0x0102_0304_0506_0708)));
         assert_eq!(decode_mark(&key, &[2, 1]), None);
+    }
+
+    #[test]
+    fn of_two_logs_the_one_counts_that_took_the_place_of_the_other() {
+        let id = id("t", 1, 0);
+        // One that never moved may have been made anew while the other's directory was away.
+        for (one, other, counts) in [
+            (Some(70), Some(71), Some(1)),
+            (Some(71), Some(70), Some(0)),
+            (None, Some(1), None),
+            (Some(71), None, None),
+            (Some(70), Some(72), None),
+            (Some(70), Some(70), None),
+        ] {
+            let dirs = [one, other].map(|generation| {
+                let dir = MemoryDir::open();
+                dir.create(std::slice::from_ref(&id)).expect("created");
+                let writes = generation.map(|generation| marks::put(&id, Mark::Moved(generation)));
+                contract::commit(&*dir, writes.into_iter().collect(), false).expect("written");
+                dir
+            });
+            let found = FoundLogs::of(dirs.iter().map(|dir| (&**dir as &dyn LogDir, false)));
+            match (found, counts) {
+                (Ok(found), Some(at)) => {
+                    assert_eq!((found.logs[&id].at, found.useless()), (at, vec![(1 - at, id.clone())]));
+                }
+                (Err(error), None) => assert!(error.to_string().contains("in another log directory, too"), "{error}"),
+                (found, _) => panic!("{one:?} {other:?}: {found:?}"),
+            }
+        }
     }
 
     #[test]

@@ -8,8 +8,10 @@
 //! |---|---|
 //! | zeros (20), `88`, topic id (16), partition (4, big-endian) | 1, kind (1 byte), generation (8 bytes, big-endian) |
 //!
-//! Kinds: 1 *future*: it is being filled, and does not count; 2 *moved*: it took the place of all logs of the partition
-//! with a smaller generation. A mark whose log is gone means nothing, and is taken away before a log is made there.
+//! Kinds: 1 *future*: it is being filled, and does not count; 2 *moved*: it counts, and took the place of the log with
+//! the generation before its own, if there is one. A log that is about to move gets a generation that none had before:
+//! so one that was made anew while the directory of another was away is never taken for what that one left. A mark
+//! whose log is gone means nothing, and is taken away before a log is made there.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
@@ -30,6 +32,11 @@ pub(super) enum Mark {
     /// It is to be of this generation once it takes the place.
     Future(u64),
     Moved(u64),
+}
+
+/// Whether a log of the one generation took the place of one of the other. Those that never moved have 0.
+pub(super) fn takes_the_place(generation: u64, of: u64) -> bool {
+    of != 0 && generation == of + 1
 }
 
 /// Marks by topic id and partition.

@@ -42,6 +42,8 @@ pub(super) struct Moves {
     pub(super) under_way: Mutex<HashMap<PartitionId, Arc<Move>>>,
     /// Logs that were left, and are to be deleted once nobody reads them.
     pub(super) left: Mutex<Vec<Left>>,
+    /// Moves that are to begin anew, and the directories that they go to.
+    pub(super) again: Mutex<HashMap<PartitionId, usize>>,
     /// Directories chosen for partitions that are not here yet; their indices.
     pub(super) preferred: Mutex<HashMap<TopicPartition, usize>>,
     /// For each directory: there is something to move to it, or to delete there.
@@ -79,7 +81,7 @@ pub(super) enum Stepped {
     Waits(Duration),
     /// The log has moved; the other is to go.
     Moved,
-    /// The new log could not take the place, and is to be opened again.
+    /// The new log could not take the place, and is to be made anew.
     Refused,
     /// A directory has failed, or the partition is gone. What is on the disk is left as it is.
     Over,
@@ -88,7 +90,8 @@ pub(super) enum Stepped {
 impl Moves {
     pub(super) fn new(dirs: usize) -> Self {
         let news = (0..dirs).map(|_| Notify::new()).collect();
-        Self { under_way: Mutex::default(), left: Mutex::default(), preferred: Mutex::default(), news }
+        let (under_way, left) = (Mutex::default(), Mutex::default());
+        Self { under_way, left, again: Mutex::default(), preferred: Mutex::default(), news }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Move>> {

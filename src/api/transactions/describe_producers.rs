@@ -6,8 +6,8 @@
 //!   last sequence, a coordinator epoch, the first offset of an open transaction.
 //! - Needs READ of each topic: TOPIC_AUTHORIZATION_FAILED (29).
 //! - Leaders and followers answer. A partition that does not exist: UNKNOWN_TOPIC_OR_PARTITION (3); one without a
-//!   replica here: NOT_LEADER_OR_FOLLOWER (6); a name that cannot be a topic's: INVALID_TOPIC_EXCEPTION (17). Errors have
-//!   no message.
+//!   replica here: NOT_LEADER_OR_FOLLOWER (6); a name that cannot be a topic's: INVALID_TOPIC_EXCEPTION (17). Errors
+//!   have no message.
 //! - The last timestamp is the broker's time of the last append; Kafka's is the largest that the records claim.
 //!
 //! Version 0 is flexible. Source: Kafka 3.9 `KafkaApis.handleDescribeProducersRequest`,

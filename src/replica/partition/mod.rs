@@ -225,6 +225,11 @@ impl Partition {
         self.state.lock().home.clone()
     }
 
+    /// Its log's mark says so by now.
+    pub(crate) fn set_generation(&self, generation: u64) {
+        self.state.lock().home.generation = generation;
+    }
+
     #[cfg(test)]
     pub(crate) fn surroundings_for_test(&self) -> &Surroundings {
         &self.surroundings

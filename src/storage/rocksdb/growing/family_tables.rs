@@ -99,8 +99,9 @@ impl FamilyTables {
     pub(super) fn add_found(&self, found: Vec<HandedOver>) {
         let _changing = self.changing.lock();
         let mut list = Vec::clone(&self.handed_over.read());
-        let changed = Offset(self.changed.load(Ordering::SeqCst));
-        for file in found.into_iter().filter(|file| file.last < changed) {
+        let changed = || Offset(self.changed.load(Ordering::SeqCst));
+        let changed_before = changed();
+        for file in found.into_iter().filter(|file| file.last < changed_before) {
             let at = list.partition_point(|known| known.last < file.first);
             match list.get_mut(at) {
                 Some(known) if known.first <= file.last => {
@@ -112,7 +113,13 @@ impl FamilyTables {
                 _ => list.insert(at, file),
             }
         }
-        replace(&self.handed_over, list);
+        replace(&self.handed_over, list.clone());
+        // Whoever looked at the list before had noted what changes. None of the files is open yet.
+        let changed = changed();
+        if changed < changed_before {
+            list.retain(|known| known.last < changed || known.table.strong_count() > 0);
+            replace(&self.handed_over, list);
+        }
     }
 
     /// A file was opened, and is a table; `None`: it is none, or is gone. Nothing if its keys have changed meanwhile.
@@ -120,6 +127,10 @@ impl FamilyTables {
         let _changing = self.changing.lock();
         let mut list = Vec::clone(&self.handed_over.read());
         let Ok(at) = list.binary_search_by_key(&file.last, |known| known.last) else { return };
+        let known = &list[at];
+        if (known.first, &known.file) != (file.first, &file.file) || known.table.strong_count() > 0 {
+            return;
+        }
         match table {
             Some(table) => list[at].table = Arc::downgrade(table),
             None => drop(list.remove(at)),

@@ -8,6 +8,7 @@
 //! ([`FamilyTables::forget_handed_over`](super::family_tables::FamilyTables::forget_handed_over)). What is found counts
 //! as unchecked, so each block's checksum is looked at before it is first sent.
 
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,9 +22,9 @@ use super::family_tables::HandedOver;
 use super::ingest::Growing;
 use super::layout::{self, BlockAt, FOOTER_BYTES};
 use super::table::{GrowingTable, HEADER_BYTES, Header, last_offset};
-use crate::storage::rocksdb::database::FileBounds;
+use crate::storage::rocksdb::database::{BackgroundJob, FileBounds};
 use crate::storage::{Family, StorageError, keys};
-use crate::types::Offset;
+use crate::types::{Offset, PartitionIndex, TopicId};
 
 impl Growing {
     /// Opens the table among RocksDB's files that has `from`, if there is one and it is not open. Answers whether there
@@ -65,6 +66,10 @@ impl Growing {
             None
         });
         if let Some(table) = &opened {
+            if self.begins_first() {
+                // What lets go of tables runs from the first one on.
+                self.database.jobs().add(BackgroundJob::BeginTables);
+            }
             self.page_cache().keep(table);
         }
         tables.note_opened(&known, opened.as_ref());
@@ -74,7 +79,18 @@ impl Growing {
     /// The family's files that alone say something about the keys between their first and their last, in their order.
     fn look_through(&self, family: Family) -> Result<Vec<HandedOver>, StorageError> {
         let Some(cf) = self.database.try_cf(family) else { return Ok(Vec::new()) };
-        if self.database.db().file_bounds(cf.clone()).is_empty() {
+        let folder = self.database.dir().join("db");
+        let path_of = |name: &CStr| {
+            let name = OsStr::from_bytes(name.to_bytes());
+            folder.join(Path::new(name).file_name().unwrap_or(name))
+        };
+        let owner = self.families.identity(family);
+        let is_table = |path: &Path| {
+            let header = File::open(path).and_then(|file| read_header(&file));
+            header.is_ok_and(|header| header.is_some_and(|header| is_of(&header, family, owner)))
+        };
+        // Most families have none, and a flush costs all that write.
+        if !self.database.db().file_bounds(cf.clone()).iter().any(|file| is_table(&path_of(&file.name))) {
             return Ok(Vec::new());
         }
         self.flush_family(family)?;
@@ -86,7 +102,6 @@ impl Growing {
             files.push((first, last, name));
         }
         files.sort_by_key(|(first, last, _)| (*first, *last));
-        let folder = self.database.dir().join("db");
         let growing = self.families.state(family).tables().list();
         let grows_between = |from: Offset, to: Offset| {
             let mut bounds = growing.iter().filter_map(|table| table.bounds());
@@ -99,9 +114,7 @@ impl Growing {
             if *first > reached && next.is_none_or(|next| *last < next) && !grows_between(*first, *last) {
                 let behind = (reached + 1).max(Offset::ZERO);
                 let continues = if at > 0 && !grows_between(behind, *first) { behind } else { *first };
-                let name = std::ffi::OsStr::from_bytes(name.as_bytes());
-                let file = folder.join(Path::new(name).file_name().unwrap_or(name));
-                let (first, last, file, table) = (*first, *last, Some(file.into()), Weak::new());
+                let (first, last, file, table) = (*first, *last, Some(path_of(name).into()), Weak::new());
                 alone.push(HandedOver { first, last, continues, file, table });
             }
             reached = reached.max(*last);
@@ -112,10 +125,7 @@ impl Growing {
     /// `None`: it is no table, or another partition's.
     fn open_again(&self, family: Family, path: &Path, known: &HandedOver) -> io::Result<Option<Arc<GrowingTable>>> {
         let file = File::open(path)?;
-        let mut header = [0; HEADER_BYTES];
-        file.read_exact_at(&mut header, 0)?;
-        let Some(header) = Header::decode(&header) else { return Ok(None) };
-        if header.family != family.0 || self.families.identity(family) != Some((header.topic_id, header.partition)) {
+        if !read_header(&file)?.is_some_and(|header| is_of(&header, family, self.families.identity(family))) {
             return Ok(None);
         }
         let Some(blocks) = read_blocks(&file)? else { return Ok(None) };
@@ -126,6 +136,17 @@ impl Growing {
         table.count_in(self.database.open_tables());
         Ok(Some(table))
     }
+}
+
+/// `None`: it is not a table's.
+fn read_header(file: &File) -> io::Result<Option<Header>> {
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0)?;
+    Ok(Header::decode(&header))
+}
+
+fn is_of(header: &Header, family: Family, owner: Option<(TopicId, PartitionIndex)>) -> bool {
+    header.family == family.0 && owner == Some((header.topic_id, header.partition))
 }
 
 /// The blocks that a finished table's index names.
