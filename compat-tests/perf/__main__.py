@@ -7,7 +7,7 @@ A broker's CPU is counted from the first byte until it has drained and idles, so
 its own. Messages per second tell as much about the client as about the broker, because both share the cores.
 
     make bench                          everything (an hour or two, most of it warm-up)
-    make bench BENCH="produce consume"  some of: start partitions restart commits produce latency many consume java
+    make bench BENCH="produce consume"  some of: start partitions restart commits produce latency many consume readers java
     make bench BENCH=cluster            three brokers of each (`cluster.py`), not part of everything
     compat-tests/run perf --quick …                  less warm-up and shorter rounds, for working on the code
     compat-tests/run perf --round-mib 4 --warm-gib 0.1 …  so little that only the logic is shown
@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from kit.broker import Kafka, Klamm, kafka_path, librdkafka_path
 from kit.wire import Client, batch
-from perf import commits, warm
+from perf import commits, readers, warm
 
 GIB = 1 << 30
 SIZES = (1024, 100)
@@ -502,7 +502,7 @@ def java_tools(brokers, rows, size_of):
 
 
 def main():
-    every = ["start", "partitions", "restart", "commits", "produce", "latency", "many", "consume", "java"]
+    every = ["start", "partitions", "restart", "commits", "produce", "latency", "many", "consume", "readers", "java"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"some of: {' '.join(every)} cluster")
     parser.add_argument("--quick", action="store_true")
@@ -527,7 +527,7 @@ def main():
         from perf import cluster
 
         cluster.measure(load, rows, size_of, args.only, args.rows)
-    if {"produce", "latency", "many", "consume", "java"} & set(parts):
+    if {"produce", "latency", "many", "consume", "readers", "java"} & set(parts):
         brokers = [kind({"group.initial.rebalance.delay.ms": "0"}) for kind in make]
         try:
             for broker in brokers:
@@ -540,6 +540,9 @@ def main():
                 rounds_of_many(brokers, load, rows, size_of)
             if "consume" in parts:
                 rounds_of_consume(brokers, load, rows, size_of)
+            if "readers" in parts:
+                readers.rounds_of_fan_out(brokers, load, rows, size_of, topic)
+                readers.rounds_beside_a_replay(brokers, load, rows, size_of, topic, quantile)
             if "java" in parts:
                 java_tools(brokers, rows, size_of)
         finally:
