@@ -4,6 +4,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::{ClientConnection, ServerConnection};
 
 use crate::config::tls::Stores;
 use crate::config::{ClientAuth, Secret, TlsSettings};
@@ -105,4 +106,29 @@ pub(crate) fn stores(identity: &Identity, trusted: &[&str]) -> Stores {
         truststore_certificates: (!trusted.is_empty()).then(|| Secret::new(trusted.concat())),
         ..settings("A").stores
     }
+}
+
+/// Has the two say to each other what they want to, until a handshake is over. The error tells who ended it.
+pub(super) fn converse(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), String> {
+    for _ in 0..10 {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).expect("into memory");
+        }
+        let mut input = bytes.as_slice();
+        while !input.is_empty() {
+            server.read_tls(&mut input).expect("out of memory");
+            server.process_new_packets().map_err(|error| format!("server: {error}"))?;
+        }
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).expect("into memory");
+        }
+        let mut input = bytes.as_slice();
+        while !input.is_empty() {
+            client.read_tls(&mut input).expect("out of memory");
+            client.process_new_packets().map_err(|error| format!("client: {error}"))?;
+        }
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 use super::listener::TlsListener;
-use super::testing::{Authority, Identity, self_signed, settings, stores, with};
+use super::testing::{Authority, Identity, converse, self_signed, settings, stores, with};
 use crate::config::tls::Stores;
 use crate::config::{ClientAuth, Secret, TlsSettings};
 
@@ -31,26 +31,7 @@ fn exchange(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>, host: &str) 
     let host = ServerName::try_from(host.to_owned()).expect("a host");
     let mut server = ServerConnection::new(Arc::clone(server)).expect("a session");
     let mut client = ClientConnection::new(Arc::clone(client), host).expect("a session");
-    for _ in 0..10 {
-        let mut bytes = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut bytes).expect("into memory");
-        }
-        let mut input = bytes.as_slice();
-        while !input.is_empty() {
-            server.read_tls(&mut input).expect("out of memory");
-            server.process_new_packets().map_err(|error| format!("server: {error}"))?;
-        }
-        let mut bytes = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut bytes).expect("into memory");
-        }
-        let mut input = bytes.as_slice();
-        while !input.is_empty() {
-            client.read_tls(&mut input).expect("out of memory");
-            client.process_new_packets().map_err(|error| format!("client: {error}"))?;
-        }
-    }
+    converse(&mut client, &mut server)?;
     assert!(!server.is_handshaking() && !client.is_handshaking());
     Ok(server.peer_certificates().map(<[_]>::to_vec))
 }

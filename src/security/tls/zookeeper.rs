@@ -125,7 +125,7 @@ mod tests {
     use rustls::{ServerConnection, ServerConnection as Server};
 
     use super::super::listener::TlsListener;
-    use super::super::testing::{Authority, Identity, self_signed, settings, stores, with};
+    use super::super::testing::{Authority, Identity, converse, self_signed, settings, stores, with};
     use super::*;
 
     /// Whether hands are shaken with a server that has this identity and trusts these.
@@ -134,26 +134,7 @@ mod tests {
         let mut server: Server = ServerConnection::new(server).expect("a session");
         let address = address.parse().expect("an address");
         let mut client = own.session(host, address).map_err(|error| error.to_string())?;
-        for _ in 0..10 {
-            let mut bytes = Vec::new();
-            while client.wants_write() {
-                client.write_tls(&mut bytes).expect("into memory");
-            }
-            let mut input = bytes.as_slice();
-            while !input.is_empty() {
-                server.read_tls(&mut input).expect("out of memory");
-                server.process_new_packets().map_err(|error| error.to_string())?;
-            }
-            let mut bytes = Vec::new();
-            while server.wants_write() {
-                server.write_tls(&mut bytes).expect("into memory");
-            }
-            let mut input = bytes.as_slice();
-            while !input.is_empty() {
-                client.read_tls(&mut input).expect("out of memory");
-                client.process_new_packets().map_err(|error| error.to_string())?;
-            }
-        }
+        converse(&mut client, &mut server)?;
         (!client.is_handshaking()).then_some(()).ok_or_else(|| "it goes on".into())
     }
 
