@@ -164,16 +164,22 @@ impl GrowingTable {
         } else {
             let buffer = &mut buffer[..length as usize];
             self.read_noting(begin.start, buffer, &mut forgotten)?;
-            for (number, block) in some.iter().enumerate() {
-                let place = (block.start - begin.start) as usize..(block.end() - begin.start) as usize;
-                if !layout::is_sound(&buffer[place]) {
-                    return Err(self.damage(first + number, block));
-                }
-            }
+            self.expect_sound(first, &some, buffer)?;
             taken.take(begin.start, buffer);
         }
         self.checks.note(first..first + some.len(), forgotten);
         Ok(some.len())
+    }
+
+    /// `bytes` begin where the first of the blocks does.
+    fn expect_sound(&self, first: usize, some: &[BlockAt], bytes: &[u8]) -> io::Result<()> {
+        for (number, block) in some.iter().enumerate() {
+            let place = (block.start - some[0].start) as usize..(block.end() - some[0].start) as usize;
+            if !layout::is_sound(&bytes[place]) {
+                return Err(self.damage(first + number, block));
+            }
+        }
+        Ok(())
     }
 
     /// As [`check`](Self::check), for a block that is larger than the buffer.
@@ -219,12 +225,7 @@ impl GrowingTable {
         }
         let mut buffer = vec![0; length as usize];
         if self.read_cached(begin.start, &mut buffer) == Some(buffer.len()) {
-            for (number, block) in some.iter().enumerate() {
-                let place = (block.start - begin.start) as usize..(block.end() - begin.start) as usize;
-                if !layout::is_sound(&buffer[place]) {
-                    return Err(self.damage(first + number, block));
-                }
-            }
+            self.expect_sound(first, &some, &buffer)?;
         } else {
             // The kernel has begun to read the rest.
             self.checks.forget(self.block_count());
