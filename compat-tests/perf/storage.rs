@@ -125,6 +125,7 @@ fn append(dir: &RocksDirectory, families: &[Family], load: &Load) {
                 family,
                 last_offset: offset,
                 batch: payload.slice(shift..shift + load.value),
+                sum: None,
                 in_order: false,
             },
             Write::Side { key: side, value: payload.slice(..64) },
@@ -182,8 +183,13 @@ fn latency(dir: &Path, options: DirectoryOptions, load: &Load, per_second: u64, 
         let due = Duration::from_secs(n) / per_second as u32;
         std::thread::sleep(due.saturating_sub(begin.elapsed()));
         let family = families[n as usize % families.len()];
-        let writes =
-            vec![Write::Batch { family, last_offset: Offset(n as i64), batch: payload.clone(), in_order: false }];
+        let writes = vec![Write::Batch {
+            family,
+            last_offset: Offset(n as i64),
+            batch: payload.clone(),
+            sum: None,
+            in_order: false,
+        }];
         let (sender, called) = (sender.clone(), Instant::now());
         let done = Box::new(move |result: Result<(), storage::StorageError>| {
             result.expect("written");
@@ -321,6 +327,7 @@ fn full(dir: &Path, options: DirectoryOptions, rounds: u64) {
                 family: *family,
                 last_offset: Offset(end),
                 batch: payload.clone(),
+                sum: None,
                 in_order: false,
             };
             match commit(families.iter().map(add).collect()) {

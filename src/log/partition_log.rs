@@ -300,7 +300,7 @@ impl PartitionLog {
         let rolled = self.state.append(&header, len, marker, &self.config, now, writes);
         let bytes = batch.bytes.freeze();
         let (family, in_order) = (self.state.family(), self.in_order || header.is_transactional());
-        writes.push(Write::Batch { family, last_offset, batch: bytes.clone(), in_order });
+        writes.push(Write::Batch { family, last_offset, batch: bytes.clone(), sum: Some(header.end_sum()), in_order });
         let max_timestamp = header.max_timestamp;
         self.pending.push_back(Pending { base_offset, last_offset, max_timestamp, bytes, fetched: false });
         self.state.checkpoint_if_due(len, writes);
@@ -356,7 +356,7 @@ impl PartitionLog {
         }
         let rolled = self.state.append(&header, bytes.len() as u64, marker.as_ref(), &self.config, now, writes);
         let (family, in_order) = (self.state.family(), self.in_order || header.is_transactional());
-        writes.push(Write::Batch { family, last_offset, batch: bytes.clone(), in_order });
+        writes.push(Write::Batch { family, last_offset, batch: bytes.clone(), sum: Some(header.end_sum()), in_order });
         let max_timestamp = header.max_timestamp;
         self.pending.push_back(Pending { base_offset, last_offset, max_timestamp, bytes, fetched: true });
         rolled

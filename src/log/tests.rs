@@ -336,7 +336,13 @@ fn a_cut_reads_back_to_a_snapshot_of_the_producers() {
             let damaged = Bytes::from_static(b"not a batch");
             for last_offset in [0, 20, 40].map(Offset) {
                 let batch = damaged.clone();
-                bench.commit(vec![Write::Batch { family: bench.family, last_offset, batch, in_order: false }]);
+                bench.commit(vec![Write::Batch {
+                    family: bench.family,
+                    last_offset,
+                    batch,
+                    sum: None,
+                    in_order: false,
+                }]);
             }
         } else {
             bench.commit(vec![Write::DeleteSides { keys: keys.snapshots_below(Offset::MAX) }]);

@@ -14,6 +14,7 @@
 //! Source: Kafka `DefaultRecordBatch`.
 
 use crate::clock::UnixMs;
+use crate::types::crc::EndSum;
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 /// Length of the header, and of a batch without records.
@@ -161,6 +162,11 @@ impl BatchHeader {
         put(&mut head, 53, self.base_sequence.to_be_bytes());
         put(&mut head, 57, self.record_count.to_be_bytes());
         head
+    }
+
+    /// What its CRC says of a batch that has this header and was checked against it.
+    pub(crate) fn end_sum(&self) -> EndSum {
+        EndSum { from: CHECKED_FROM, crc: self.crc }
     }
 
     /// Length of the whole batch.

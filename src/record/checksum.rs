@@ -5,6 +5,7 @@
 //! microsecond, not another pass over its bytes, while the partition's lock is held.
 
 use super::batch::{CHECKED_FROM, HEADER_BYTES};
+use crate::types::crc;
 
 /// Below this many bytes a second pass is cheaper than the correction.
 const CORRECT_FROM_BYTES: usize = 8 << 10;
@@ -22,49 +23,7 @@ pub(crate) fn after_header_change(old_crc: u32, old_head: &[u8; HEADER_BYTES], b
     }
     let before = crc32c::crc32c(&old_head[CHECKED_FROM..]);
     let after = crc32c::crc32c(&batch[CHECKED_FROM..HEADER_BYTES]);
-    old_crc ^ shift(before ^ after, tail_bytes)
-}
-
-/// CRC-32C's polynomial, bit-reflected as the checksum itself: bit 31 is the coefficient of x⁰.
-const POLYNOMIAL: u32 = 0x82f6_3b78;
-
-/// x to the power 8·2^k modulo the polynomial: the factor for 2^k bytes.
-const BYTE_POWERS: [u32; usize::BITS as usize] = {
-    let mut powers = [0; usize::BITS as usize];
-    let mut power = 1 << 23; // x⁸
-    let mut k = 0;
-    while k < powers.len() {
-        powers[k] = power;
-        power = multiply(power, power);
-        k += 1;
-    }
-    powers
-};
-
-/// What becomes of a checksum difference after `bytes` further bytes.
-fn shift(difference: u32, bytes: usize) -> u32 {
-    let mut shifted = difference;
-    let mut left = bytes;
-    while left != 0 {
-        shifted = multiply(BYTE_POWERS[left.trailing_zeros() as usize], shifted);
-        left &= left - 1;
-    }
-    shifted
-}
-
-/// Product of two polynomials over GF(2), modulo CRC-32C's.
-const fn multiply(a: u32, b: u32) -> u32 {
-    let mut product = 0;
-    let mut term = b;
-    let mut bit = 1 << 31;
-    while bit != 0 {
-        if a & bit != 0 {
-            product ^= term;
-        }
-        term = (term >> 1) ^ if term & 1 == 0 { 0 } else { POLYNOMIAL };
-        bit >>= 1;
-    }
-    product
+    old_crc ^ crc::shift(before ^ after, tail_bytes)
 }
 
 #[cfg(test)]

@@ -44,7 +44,13 @@ pub(crate) fn partition(topic: &str, index: i32) -> PartitionId {
 }
 
 pub(crate) fn batch(family: Family, last_offset: i64, bytes: &[u8]) -> Write {
-    Write::Batch { family, last_offset: Offset(last_offset), batch: Bytes::copy_from_slice(bytes), in_order: false }
+    Write::Batch {
+        family,
+        last_offset: Offset(last_offset),
+        batch: Bytes::copy_from_slice(bytes),
+        sum: None,
+        in_order: false,
+    }
 }
 
 pub(crate) fn side(key: &[u8], value: &[u8]) -> Write {

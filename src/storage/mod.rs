@@ -42,6 +42,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::task;
+use crate::types::crc::EndSum;
 use crate::types::place::FileRun;
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 
@@ -83,6 +84,8 @@ pub(crate) enum Write {
         family: Family,
         last_offset: Offset,
         batch: Bytes,
+        /// What is known of the batch's checksum, so that one around it costs no second pass over its bytes.
+        sum: Option<EndSum>,
         /// A loss of power may leave some of what was written without what was written before it. Of all that has this
         /// mark, and all that is no batch, it leaves a beginning. Only for a batch behind all others of its family.
         in_order: bool,

@@ -1,6 +1,7 @@
 //! The vocabulary every room shares: ids, offsets, epochs, names and limits as newtypes. Imports nothing of ours.
 
 pub(crate) mod acl;
+pub(crate) mod crc;
 pub mod epoch;
 pub mod fence;
 pub mod ids;

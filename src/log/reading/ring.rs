@@ -106,8 +106,9 @@ impl Ring {
     }
 
     /// As [`Self::push`], for a follower's log, of which little is kept: it is there for whoever reads on where the log
-    /// has a new leader, and consumers of other logs want the memory meanwhile. Always a copy, since what was fetched
-    /// with a batch may be much larger.
+    /// has a new leader, and consumers of other logs want the memory meanwhile. A copy, since what was fetched with a
+    /// batch may be much larger. A large batch is not kept, nor what came before it: the copy would cost as much as
+    /// half its write to the file that it was just written to, which replies take it from.
     pub(in crate::log) fn push_fetched(
         &self,
         slot: &Arc<RingSlot>,
@@ -115,6 +116,10 @@ impl Ring {
         last_offset: Offset,
         bytes: &Bytes,
     ) {
+        if bytes.len() >= COPY_BELOW_BYTES {
+            self.clear(slot);
+            return;
+        }
         self.keep(slot, base_offset, last_offset, Bytes::copy_from_slice(bytes));
         let too_old = slot.inner.lock().too_old(FETCHED_BYTES_MAX);
         if let Some(from) = too_old {
@@ -350,8 +355,8 @@ mod tests {
         assert!(of_slot() >= FETCHED_BYTES_MAX / 2 - size - BATCH_OVERHEAD_BYTES);
         assert!(slot.holds(Offset(999)) && slot.holds(Offset(910)) && !slot.holds(Offset(700)));
         assert!(other.holds(Offset(0)), "others lose nothing by it");
-        ring.push_fetched(&slot, Offset(1000), Offset(1000), &batch(0, 2 * FETCHED_BYTES_MAX));
-        assert_eq!(of_slot(), 0, "one that is too large is not kept");
+        ring.push_fetched(&slot, Offset(1000), Offset(1000), &batch(0, COPY_BELOW_BYTES));
+        assert_eq!(of_slot(), 0, "one that is large is not kept");
         fetched(1001);
         ring.clear(&slot);
         assert_eq!((of_slot(), ring.used_bytes()), (0, 100 + BATCH_OVERHEAD_BYTES));

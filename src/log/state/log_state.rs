@@ -288,7 +288,7 @@ impl LogState {
             let key = self.keys.segment(closed.base_offset);
             writes.push(Write::Side { key, value: side::encode_segment(&closed) });
         }
-        writes.push(Write::Batch { family: self.family, last_offset: offset, batch, in_order: false });
+        writes.push(Write::Batch { family: self.family, last_offset: offset, batch, sum: None, in_order: false });
         // An earlier version may have recorded the end instead.
         writes.push(Write::DeleteSide { key: self.keys.log_end() });
         self.put_checkpoint(writes);

@@ -46,7 +46,7 @@ fn batches(first: i64, sizes: &[usize]) -> Batches {
 }
 
 fn block(key: i64, value: &[u8]) -> Vec<u8> {
-    let frame = frame(keys::batch(Offset(key)), value);
+    let frame = frame(keys::batch(Offset(key)), value, None);
     [frame.head(), value, frame.tail()].concat()
 }
 
@@ -57,7 +57,7 @@ fn grown(batches: &Batches) -> (Vec<u8>, Vec<BlockAt>) {
     for (key, value) in batches {
         let (block, start, key) = (block(*key, value), bytes.len() as u64, keys::batch(Offset(*key)));
         let at = parse_head(start, &block[..block.len().min(HEAD_MAX)]).expect("a head of ours");
-        assert_eq!(at, frame(key, value).block_at(key, start, value.len()));
+        assert_eq!(at, frame(key, value, None).block_at(key, start, value.len()));
         bytes.extend_from_slice(&block);
         assert_eq!((at.key, at.end()), (key, bytes.len() as u64));
         assert_eq!(at.value_start(), start + u64::from(at.head_bytes));
@@ -180,7 +180,7 @@ fn what_is_no_block_is_refused() {
 /// The frame of the value `v` under the key 41, worked out by hand from RocksDB's sources but for the checksum.
 #[test]
 fn the_frame_is_the_one_of_the_format() {
-    let frame = frame(keys::batch(Offset(41)), b"v");
+    let frame = frame(keys::batch(Offset(41)), b"v", None);
     assert_eq!(frame.head(), [0, 16, 1, 0, 0, 0, 0, 0, 0, 0, 41, 1, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(frame.tail()[..9], [0, 0, 0, 0, 1, 0, 0, 0, 0]);
 }

@@ -249,6 +249,7 @@ fn what_is_in_order_lies_in_the_log_even_where_a_table_grows() {
         family,
         last_offset: Offset(offset),
         batch: Bytes::from(value(offset, BYTES)),
+        sum: None,
         in_order: true,
     };
     for handed_over in [false, true] {
@@ -284,7 +285,7 @@ fn no_table_is_begun_between_batches_in_order() {
     for round in 0..20 {
         append(&dir, family, 6 * round..6 * round + 5, BYTES);
         let batch = Bytes::from(value(6 * round + 5, 56));
-        let in_order = Write::Batch { family, last_offset: Offset(6 * round + 5), batch, in_order: true };
+        let in_order = Write::Batch { family, last_offset: Offset(6 * round + 5), batch, sum: None, in_order: true };
         commit(&*dir, vec![in_order], false).expect("commit");
         assert!(tables(&dir, family).is_empty(), "round {round}");
     }
@@ -303,7 +304,7 @@ fn a_table_counts_as_synced_only_with_its_name() {
     assert_eq!(tables(&dir, family).len(), 1);
     options.faults.set(Operation::IngestTable, rustix::io::Errno::NOSPC, None);
     let batch = Bytes::from(value(3, BYTES));
-    let in_order = Write::Batch { family, last_offset: Offset(3), batch, in_order: true };
+    let in_order = Write::Batch { family, last_offset: Offset(3), batch, sum: None, in_order: true };
     let refused = commit(&*dir, vec![in_order.clone()], false);
     assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
     assert!(tables(&dir, family).iter().all(|table| table.is_sealed() && !table.is_synced()));
@@ -349,7 +350,8 @@ fn a_log_is_on_the_disk_before_the_next_one_exists() {
         }
         let flushed = parts(&dir).database.db().flush(&parts(&dir).database.unflushed(), true);
         assert_eq!(flushed.is_err(), fails, "{flushed:?}");
-        let batch = Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), in_order: false };
+        let batch =
+            Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), sum: None, in_order: false };
         let outcome = commit(&*dir, vec![batch], false);
         match outcome {
             Err(StorageError::Stopped { .. }) if fails => (),
@@ -415,7 +417,8 @@ fn what_a_killed_process_left_is_on_the_disk_before_anything_follows_it() {
         let dir = RocksDirectory::open(killed.path(), options.clone()).expect("open");
         let family = create(&dir, "t");
         options.faults.set(operation, rustix::io::Errno::IO, None);
-        let batch = Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), in_order: false };
+        let batch =
+            Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), sum: None, in_order: false };
         let outcome = commit(&*dir, vec![batch], false);
         assert!(matches!(outcome, Err(StorageError::Stopped { .. })), "not without {operation:?}: {outcome:?}");
     }

@@ -102,7 +102,7 @@ fn clean_one(
         Verdict::Keep { horizon } => (batch.len(), horizon),
         Verdict::Replace { batch, horizon } => {
             let bytes = batch.len();
-            writes.push(Write::Batch { family, last_offset, batch: Bytes::from(batch), in_order: false });
+            writes.push(Write::Batch { family, last_offset, batch: Bytes::from(batch), sum: None, in_order: false });
             (bytes, horizon)
         }
         Verdict::Drop => {

@@ -30,6 +30,8 @@ use std::ops::Range;
 
 use crc32c::{crc32c, crc32c_append};
 
+use crate::types::crc::EndSum;
+
 /// Bytes of a batch's key, [`crate::storage::keys::batch`].
 const KEY_BYTES: usize = 8;
 /// What follows each key: sequence number 0 and the type of a plain value.
@@ -76,8 +78,8 @@ impl Frame {
 
 const VALUE_FITS: &str = "a batch's length is a positive i32 in the protocol";
 
-/// Frames a value, which must be shorter than 4 GiB.
-pub(in crate::storage::rocksdb) fn frame(key: [u8; KEY_BYTES], value: &[u8]) -> Frame {
+/// Frames a value, which must be shorter than 4 GiB, with what is known of its checksum.
+pub(in crate::storage::rocksdb) fn frame(key: [u8; KEY_BYTES], value: &[u8], sum: Option<EndSum>) -> Frame {
     let value_bytes = u32::try_from(value.len()).expect(VALUE_FITS);
     let mut frame = Frame { head: [0; HEAD_MAX], head_bytes: 0, tail: [0; TAIL_BYTES] };
     frame.head[1] = INTERNAL_KEY_BYTES as u8;
@@ -86,7 +88,9 @@ pub(in crate::storage::rocksdb) fn frame(key: [u8; KEY_BYTES], value: &[u8]) -> 
     frame.head[key_at + KEY_BYTES..key_at + INTERNAL_KEY_BYTES].copy_from_slice(&KEY_SUFFIX);
     frame.head_bytes = (key_at + INTERNAL_KEY_BYTES) as u8;
 
-    let crc = crc32c_append(crc32c_append(crc32c(frame.head()), value), &RESTARTS);
+    let head_crc = crc32c(frame.head());
+    let value_crc = sum.map_or_else(|| crc32c_append(head_crc, value), |sum| sum.after(head_crc, value));
+    let crc = crc32c_append(value_crc, &RESTARTS);
     frame.tail[..RESTARTS.len()].copy_from_slice(&RESTARTS);
     frame.tail[RESTARTS.len()..].copy_from_slice(&trailer(crc));
     frame

@@ -300,9 +300,7 @@ struct Checking {
 mod tests {
     use std::path::Path;
 
-    use bytes::Bytes;
-
-    use super::super::table::Header;
+    use super::super::table::{Header, StagedBatch};
     use super::*;
     use crate::types::{Offset, PartitionIndex, TopicId};
 
@@ -318,7 +316,9 @@ mod tests {
     fn write(cache: &PageCache, tables: &[Arc<GrowingTable>], times: i64) {
         for at in 0..times {
             for table in tables {
-                table.write(&[(Offset(at), Bytes::from(vec![0; BATCH_BYTES]))]).expect("written");
+                table
+                    .write(&[StagedBatch { last_offset: Offset(at), bytes: vec![0; BATCH_BYTES].into(), sum: None }])
+                    .expect("written");
                 cache.take_over(table);
                 assert!(matches!(cache.take(Instant::now() + LOOK_EVERY), Next::Written((Some(_), _))));
             }
@@ -383,7 +383,9 @@ mod tests {
         let cache = PageCache::default();
         for at in 0..4 {
             for table in &tables {
-                let blocks = table.write(&[(Offset(at), Bytes::from(vec![0; BATCH_BYTES]))]).expect("written");
+                let blocks = table
+                    .write(&[StagedBatch { last_offset: Offset(at), bytes: vec![0; BATCH_BYTES].into(), sum: None }])
+                    .expect("written");
                 table.publish(&blocks);
                 cache.take_over(table);
             }
@@ -409,7 +411,9 @@ mod tests {
         let table = table(dir.path(), 0);
         let cache = PageCache::default();
         for at in 0..25 {
-            table.write(&[(Offset(at), Bytes::from(vec![0; BATCH_BYTES]))]).expect("written");
+            table
+                .write(&[StagedBatch { last_offset: Offset(at), bytes: vec![0; BATCH_BYTES].into(), sum: None }])
+                .expect("written");
             cache.wrote(&table);
         }
         assert_eq!((cache.state.lock().fresh.len(), Arc::strong_count(&table)), (1, 1));

@@ -20,11 +20,12 @@ use bytes::Bytes;
 use super::family_tables::FamilyTables;
 use super::ingest::Growing;
 use super::layout::BlockAt;
-use super::table::{self, GrowingTable, Header};
+use super::table::{self, GrowingTable, Header, StagedBatch};
 use crate::storage::rocksdb::database::{BackgroundJob, Operation};
 use crate::storage::rocksdb::families::FamilyState;
 use crate::storage::{Family, StorageError, Write, WriteSet};
 use crate::types::Offset;
+use crate::types::crc::EndSum;
 
 /// So many large pieces of the least size go through the log, by their bytes, before a table is begun.
 const LOGGED_PIECES_MIN: usize = 128;
@@ -50,7 +51,7 @@ struct Staged {
     table: Arc<GrowingTable>,
     /// Where the table ended before.
     end: u64,
-    batches: Vec<(Offset, Bytes)>,
+    batches: Vec<StagedBatch>,
     written: Vec<BlockAt>,
 }
 
@@ -114,7 +115,7 @@ impl Routing {
     pub(in crate::storage::rocksdb) fn first_staged(&self, family: Family) -> Option<Offset> {
         let staged = self.staged.get(&family)?;
         let written = staged.written.first().map(table::last_offset);
-        written.or_else(|| staged.batches.first().map(|(last_offset, _)| *last_offset))
+        written.or_else(|| staged.batches.first().map(|batch| batch.last_offset))
     }
 
     /// A batch goes to RocksDB's log, or a record that some are gone.
@@ -129,6 +130,7 @@ impl Routing {
         family: Family,
         last_offset: Offset,
         batch: &Bytes,
+        sum: Option<EndSum>,
     ) -> Result<bool, StorageError> {
         let Some(table) = self.table_for(growing, family, batch.len())? else { return Ok(false) };
         let staged = match self.staged.entry(family) {
@@ -138,7 +140,7 @@ impl Routing {
                 entry.insert(Staged { table, end, batches: Vec::new(), written: Vec::new() })
             }
         };
-        staged.batches.push((last_offset, batch.clone()));
+        staged.batches.push(StagedBatch { last_offset, bytes: batch.clone(), sum });
         Ok(true)
     }
 

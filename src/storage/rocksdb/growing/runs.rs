@@ -394,7 +394,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
     use std::path::Path;
 
-    use super::super::table::Header;
+    use super::super::table::{Header, StagedBatch};
     use super::*;
     use crate::storage::rocksdb::database::OpenTables;
     use crate::types::place::Place;
@@ -411,7 +411,8 @@ mod tests {
         let table = Arc::new(GrowingTable::create(dir.join("1-1.sst"), &header).expect("made"));
         let values: Vec<Bytes> = sizes.iter().enumerate().map(|(number, &bytes)| value(number, bytes)).collect();
         let key = |number: usize| Offset(number as i64 * 10 + 9);
-        let batches: Vec<_> = values.iter().enumerate().map(|(number, value)| (key(number), value.clone())).collect();
+        let staged = |(number, bytes)| StagedBatch { last_offset: key(number), bytes, sum: None };
+        let batches: Vec<_> = values.iter().cloned().enumerate().map(staged).collect();
         table.publish(&table.write(&batches).expect("written"));
         table.sync().expect("synced");
         (table, values)

@@ -29,6 +29,7 @@ use super::checks::Checks;
 use super::layout::{self, BlockAt, Frame};
 use crate::storage::rocksdb::database::{OpenTables, write_out};
 use crate::storage::{VisitBatch, Visited, keys};
+use crate::types::crc::EndSum;
 use crate::types::{Offset, PartitionIndex, TopicId};
 
 /// What a growing file begins with, 64 bytes: magic (8), layout 1 (4), family (4), topic id (16), partition (4),
@@ -75,6 +76,15 @@ impl Header {
             follows: Offset(i64::from_be_bytes(bytes[36..44].try_into().ok()?)),
         })
     }
+}
+
+/// A batch to be written to a table.
+#[derive(Debug)]
+pub(in crate::storage::rocksdb) struct StagedBatch {
+    pub(in crate::storage::rocksdb) last_offset: Offset,
+    pub(in crate::storage::rocksdb) bytes: Bytes,
+    /// What is known of the checksum of `bytes`.
+    pub(in crate::storage::rocksdb) sum: Option<EndSum>,
 }
 
 /// A growing table's file and the blocks in it.
@@ -353,20 +363,20 @@ impl GrowingTable {
     }
 
     /// Writes batches, under their last offsets, behind what is there. They are to be [`publish`](Self::publish)ed.
-    pub(in crate::storage::rocksdb) fn write(&self, batches: &[(Offset, Bytes)]) -> io::Result<Vec<BlockAt>> {
+    pub(in crate::storage::rocksdb) fn write(&self, batches: &[StagedBatch]) -> io::Result<Vec<BlockAt>> {
         let mut at = self.size_bytes();
         let mut blocks = Vec::with_capacity(batches.len());
         // A block has three parts, and there may be zeros behind the last.
         for some in batches.chunks((BUFFERS_MAX - 1) / 3) {
-            let frames: Vec<Frame> =
-                some.iter().map(|(last_offset, batch)| layout::frame(keys::batch(*last_offset), batch)).collect();
+            let frame = |batch: &StagedBatch| layout::frame(keys::batch(batch.last_offset), &batch.bytes, batch.sum);
+            let frames: Vec<Frame> = some.iter().map(frame).collect();
             let mut buffers = Vec::with_capacity(3 * some.len());
             let start = at;
-            for ((last_offset, batch), frame) in some.iter().zip(&frames) {
-                let block = frame.block_at(keys::batch(*last_offset), at, batch.len());
+            for (batch, frame) in some.iter().zip(&frames) {
+                let block = frame.block_at(keys::batch(batch.last_offset), at, batch.bytes.len());
                 at = block.end();
                 blocks.push(block);
-                buffers.extend([frame.head(), batch, frame.tail()].map(IoSlice::new));
+                buffers.extend([frame.head(), &batch.bytes, frame.tail()].map(IoSlice::new));
             }
             if at > self.filled.load(Ordering::Relaxed) {
                 let filled = at.next_multiple_of(PART_BYTES);

@@ -19,6 +19,7 @@ use crate::storage::rocksdb::growing::table::GrowingTable;
 use crate::storage::rocksdb::read::Reader;
 use crate::storage::{Family, StorageError, Write, WriteSet, keys};
 use crate::types::Offset;
+use crate::types::crc::EndSum;
 use crate::types::limits::GROUP_COMMIT_BYTES_MAX;
 
 /// The families that a set adds batches to.
@@ -163,8 +164,8 @@ impl GroupWriter<'_> {
     fn add(&mut self, write: &Write) -> Result<(), StorageError> {
         let database = self.database;
         match write {
-            Write::Batch { family, last_offset, batch, in_order } => {
-                self.add_batch(*family, *last_offset, batch, *in_order)?;
+            Write::Batch { family, last_offset, batch, sum, in_order } => {
+                self.add_batch(*family, *last_offset, batch, *sum, *in_order)?;
             }
             Write::DeleteBatch { family, last_offset } => {
                 if *last_offset >= self.start(*family) {
@@ -223,6 +224,7 @@ impl GroupWriter<'_> {
         family: Family,
         last_offset: Offset,
         bytes: &Bytes,
+        sum: Option<EndSum>,
         in_order: bool,
     ) -> Result<(), StorageError> {
         let state = self.families.state(family);
@@ -255,7 +257,7 @@ impl GroupWriter<'_> {
                 if state.tables().has_unsynced() {
                     self.ingest_tables(family)?;
                 }
-            } else if self.held.routing.take(self.growing, family, last_offset, bytes)? {
+            } else if self.held.routing.take(self.growing, family, last_offset, bytes, sum)? {
                 state.added(last_offset);
                 return Ok(());
             }
