@@ -11,7 +11,7 @@
 
 pub(crate) mod config;
 pub(crate) mod fetched;
-mod kept;
+pub(crate) mod kept;
 pub(crate) mod partition_log;
 pub(crate) mod reading;
 mod side;

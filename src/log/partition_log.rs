@@ -395,7 +395,7 @@ impl PartitionLog {
             }
             drop(published);
             if let Some(kept) = &mut self.kept {
-                kept.push(batch.last_offset, batch.bytes);
+                kept.push(batch.last_offset, &batch.bytes);
             }
         }
         let in_order = self.state.log_start() <= self.written_end && self.written_end <= self.state.log_end();

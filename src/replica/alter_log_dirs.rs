@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::change::Changed;
 use super::found::FutureLog;
-use super::manager::{Hosted, ReplicaDir, ReplicaManager, write};
+use super::manager::{Hosted, ReplicaDir, ReplicaManager};
 use super::marks::{self, Mark};
 use super::moves::{Left, Move, Stepped};
 use super::partition::{Home, Partition, Upkeep};
@@ -159,7 +159,10 @@ impl ReplicaManager {
         };
         let upkeep = Upkeep { cleaner: Arc::clone(&self.cleaner), flush: Arc::clone(&self.flush_timers[future.at]) };
         let filled = Partition::new(Arc::clone(&self.surroundings), id.clone(), home, upkeep, log);
-        self.moves.under_way.lock().insert(id.clone(), Move::new(Arc::clone(partition), filled));
+        self.moves
+            .under_way
+            .lock()
+            .insert(id.clone(), Move::new(Arc::clone(partition), filled, Arc::clone(&self.moves.kept)));
         self.moves.news[future.at].notify_one();
         Ok(())
     }
@@ -169,19 +172,32 @@ impl ReplicaManager {
         let future = ended.future.lock().take();
         self.moves.under_way.lock().retain(|_, it| !std::ptr::eq(&raw const **it, ended));
         ended.current.keep_no_more();
-        let Some(future) = future else { return };
-        future.close();
-        future.with_log(PartitionLog::close);
-        let home = future.home();
-        info!(partition = %future.name(), dir = %home.dir.path().display(), "the log does not move there any more");
-        self.found.lock().leftovers.insert((home.at, future.id.clone()));
-        if let Err(failure) = self.clear_leftovers(&future.id) {
-            warn!(partition = %future.name(), dir = %home.dir.path().display(), %failure,
-                "the log that was being filled is not deleted yet");
+        let (partition, dir) = (ended.current.name(), self.dirs[ended.to].dir.path());
+        if let Some(future) = future {
+            info!(partition, dir = %dir.display(), "the log does not move there any more");
+            self.leave(ended, &Stepped::Over, future);
+        }
+        if let Err(failure) = self.clear_leftovers(&ended.current.id) {
+            warn!(partition, dir = %dir.display(), %failure, "the log that was being filled is not deleted yet");
         }
     }
 
-    /// Deletes what is left of moves of this partition, with the marks.
+    /// Notes what is left on the disk of a move that is over, which nobody can know yet.
+    fn leave(&self, ended: &Move, how: &Stepped, other: Arc<Partition>) {
+        match how {
+            Stepped::Went | Stepped::Waits(_) => {}
+            Stepped::Moved => self.moves.left.lock().push(Left { log: other, since_ms: self.surroundings.now_ms() }),
+            Stepped::Refused | Stepped::Over => {
+                // Nothing is written to it any more.
+                other.close();
+                other.with_log(PartitionLog::close);
+                self.found.lock().leftovers.insert((ended.to, other.id.clone()));
+            }
+        }
+    }
+
+    /// Deletes what is left of moves of this partition, with the marks. Synced: after a loss of power it would be there
+    /// again, beside a log that has moved on since and did not take its place.
     pub(super) fn clear_leftovers(&self, id: &PartitionId) -> Result<(), StorageError> {
         let of = |(_, known): &&(usize, PartitionId)| known.topic_id == id.topic_id && known.partition == id.partition;
         let leftovers: Vec<(usize, PartitionId)> = self.found.lock().leftovers.iter().filter(of).cloned().collect();
@@ -190,7 +206,7 @@ impl ReplicaManager {
             // Whatever was queued for it is written before the wipe, or the wipe would leave it behind.
             storage::barrier(&**dir)?;
             dir.delete(std::slice::from_ref(&leftover.1))?;
-            write(&**dir, vec![marks::remove(id)])?;
+            storage::commit(&**dir, WriteSet { writes: vec![marks::remove(id)], sync: true }).wait()?;
             self.found.lock().leftovers.remove(&leftover);
         }
         Ok(())
@@ -219,14 +235,15 @@ impl ReplicaManager {
         }
     }
 
-    /// A log that was deleted, or is to be made anew: no mark speaks of it.
-    pub(super) fn unmark(&self, at: usize, id: &PartitionId, generation: u64) {
-        if generation == 0 {
-            return;
-        }
-        self.found.lock().leftovers.insert((at, id.clone()));
-        if let Err(failure) = self.clear_leftovers(id) {
-            warn!(topic = %id.topic, partition = %id.partition, %failure, "the mark of a deleted log is still there");
+    /// Of logs that were deleted in a directory, with their generations: no mark speaks of them any more, and no loss
+    /// of power brings them back, maybe beside others that are made elsewhere.
+    pub(super) fn unmark(&self, at: usize, deleted: &[(&PartitionId, u64)]) {
+        let marked = deleted.iter().filter(|(_, generation)| *generation > 0);
+        let writes: Vec<_> = marked.clone().map(|(id, _)| marks::remove(id)).collect();
+        let dir = &self.dirs[at].dir;
+        if let Err(failure) = storage::commit(&**dir, WriteSet { writes, sync: true }).wait() {
+            warn!(dir = %dir.path().display(), %failure, "marks of deleted logs are still there");
+            self.found.lock().leftovers.extend(marked.map(|(id, _)| (at, PartitionId::clone(id))));
         }
     }
 
@@ -283,8 +300,8 @@ impl ReplicaManager {
             again_in(READERS_PAUSE);
         }
         for it in self.moves.to(at).into_iter().filter(|_| !held_back) {
-            let stepped = it.step(throttle, &self.moves.left, self.clock.now_ms(), self.surroundings.now_ms());
-            match stepped {
+            let ended = |how: &Stepped, other: Arc<Partition>| self.leave(&it, how, other);
+            match it.step(throttle, ended, self.clock.now_ms(), self.surroundings.now_ms()) {
                 Stepped::Went => again_in(Duration::ZERO),
                 Stepped::Waits(wait) => again_in(wait),
                 Stepped::Moved => {
@@ -322,7 +339,6 @@ impl ReplicaManager {
         }
         let id = &refused.current.id;
         self.moves.under_way.lock().retain(|_, known| !Arc::ptr_eq(known, refused));
-        self.found.lock().leftovers.insert((refused.to, id.clone()));
         self.moves.again.lock().insert(id.clone(), refused.to);
     }
 

@@ -106,19 +106,26 @@ impl ReplicaControl {
         let mut taken = Vec::with_capacity(accepted.len());
         for ((id, state), opened) in accepted.into_iter().zip(opened) {
             let recorded = match opened {
-                Ok(partition) => self.take_role(&partition, &state),
+                Ok(partition) => {
+                    let recorded = self.take_role(&partition, &state);
+                    taken.push((id, Some(partition), recorded));
+                    continue;
+                }
                 Err(OpenError::Storage(failure)) => Err(ControlError::Storage(failure.to_string())),
                 Err(OpenError::InconsistentTopicId { here }) => Err(ControlError::InconsistentTopicId { here }),
             };
-            taken.push((id, recorded));
+            taken.push((id, None, recorded));
         }
-        for (id, recorded) in taken {
+        for (id, partition, recorded) in taken {
             let result = match recorded {
                 Err(refused) => Err(refused),
                 Ok(recorded) => match recorded.await {
                     // Without space the role holds all the same: the partition records it when it is opened anew.
                     Ok(()) | Err(StorageError::Full { .. }) => Ok(()),
-                    Err(failure) => Err(ControlError::Storage(failure.to_string())),
+                    // What failed may be a directory that its log has left meanwhile, and took the record along.
+                    Err(_) => partition
+                        .and_then(|partition| partition.failure())
+                        .map_or(Ok(()), |it| Err(ControlError::Storage(it))),
                 },
             };
             results.push((id.topic, id.partition, result));

@@ -209,9 +209,8 @@ impl ReplicaManager {
     /// Source: Kafka 3.9 `ReplicaManager.handleLogDirFailure`.
     pub(crate) fn on_dir_failed(&self, dir: &Path, reason: &Arc<str>) {
         let failure = StorageError::Stopped { dir: dir.to_owned(), reason: Arc::clone(reason) };
-        let here: Vec<Arc<Partition>> = self.all().into_iter().filter(|replica| replica.dir_path() == dir).collect();
-        warn!(dir = %dir.display(), replicas = here.len(), "the log directory has failed; its replicas are offline");
-        here.iter().for_each(|replica| replica.on_dir_failed(&failure));
+        let replicas = self.all().iter().filter(|replica| replica.on_dir_failed(dir, &failure)).count();
+        warn!(dir = %dir.display(), replicas, "the log directory has failed; its replicas are offline");
     }
 
     /// Open replicas of one topic.
@@ -401,7 +400,8 @@ impl ReplicaManager {
             match written.and_then(|()| dir.delete(&ids)) {
                 Ok(()) => {
                     self.forget(&ids);
-                    here.iter().for_each(|(_, id, found)| self.unmark(at, id, found.generation));
+                    let deleted: Vec<_> = here.iter().map(|(_, id, found)| (id, found.generation)).collect();
+                    self.unmark(at, &deleted);
                 }
                 Err(failure) => {
                     here.iter().for_each(|(asked, ..)| results[*asked] = Err(failure.clone()));

@@ -10,7 +10,7 @@
 //! there comes as it is. Source: Kafka 3.9 `ReplicaAlterLogDirsThread`.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::change::ChangeError;
 use super::partition::{NotReplicated, OutOfRange, Partition};
 use super::throttle::Throttle;
 use crate::clock::UnixMs;
+use crate::log::kept::KeptBytes;
 use crate::record::BatchHeader;
 use crate::storage::{self, PartitionId, StorageError, WriteSet};
 use crate::types::{Offset, TopicPartition};
@@ -35,6 +36,8 @@ const UNSYNCED_BYTES_MAX: usize = 16 << 20;
 const SHORT_PAUSE: Duration = Duration::from_millis(50);
 /// Until there is space, or a log can be read again.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
+/// That doubles, so often at most, with each step that fails.
+const DOUBLED_MAX: u32 = 9;
 
 /// All moves of a broker.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(super) struct Moves {
     pub(super) left: Mutex<Vec<Left>>,
     /// Moves that are to begin anew, and the directories that they go to.
     pub(super) again: Mutex<HashMap<PartitionId, usize>>,
+    /// Of logs that are about to be followed by others.
+    pub(super) kept: Arc<KeptBytes>,
     /// Directories chosen for partitions that are not here yet; their indices.
     pub(super) preferred: Mutex<HashMap<TopicPartition, usize>>,
     /// For each directory: there is something to move to it, or to delete there.
@@ -62,6 +67,11 @@ pub(super) struct Move {
     filled: Weak<Partition>,
     /// Copied since its directory was synced.
     unsynced_bytes: AtomicUsize,
+    kept: Arc<KeptBytes>,
+    /// Steps that failed, one after the other.
+    failures: AtomicU32,
+    /// Until then no step is made, by the monotonic clock.
+    rests_until_ms: AtomicI64,
 }
 
 /// A log whose place was taken.
@@ -90,8 +100,8 @@ pub(super) enum Stepped {
 impl Moves {
     pub(super) fn new(dirs: usize) -> Self {
         let news = (0..dirs).map(|_| Notify::new()).collect();
-        let (under_way, left) = (Mutex::default(), Mutex::default());
-        Self { under_way, left, again: Mutex::default(), preferred: Mutex::default(), news }
+        let (under_way, left, kept) = (Mutex::default(), Mutex::default(), Arc::default());
+        Self { under_way, left, kept, again: Mutex::default(), preferred: Mutex::default(), news }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Move>> {
@@ -118,10 +128,20 @@ enum Stuck {
 }
 
 impl Move {
-    pub(super) fn new(current: Arc<Partition>, future: Arc<Partition>) -> Arc<Self> {
+    /// `kept`: what all logs keep.
+    pub(super) fn new(current: Arc<Partition>, future: Arc<Partition>, kept: Arc<KeptBytes>) -> Arc<Self> {
         let to = future.home().at;
         let filled = Arc::downgrade(&future);
-        Arc::new(Self { current, to, future: Mutex::new(Some(future)), filled, unsynced_bytes: AtomicUsize::new(0) })
+        Arc::new(Self {
+            current,
+            to,
+            future: Mutex::new(Some(future)),
+            filled,
+            unsynced_bytes: AtomicUsize::default(),
+            kept,
+            failures: AtomicU32::default(),
+            rests_until_ms: AtomicI64::default(),
+        })
     }
 
     /// The future log, as long as it is one.
@@ -129,21 +149,39 @@ impl Move {
         self.filled.upgrade().filter(|future| future.home().at == self.to)
     }
 
-    /// Does a little of it. A log that has moved leaves the other one to `left`. Blocking.
-    pub(super) fn step(&self, throttle: &Throttle, left: &Mutex<Vec<Left>>, now: UnixMs, monotonic_ms: i64) -> Stepped {
+    /// Does a little of it. `ended` takes the other log when the move is over, before anybody else can find that it is.
+    /// Blocking.
+    pub(super) fn step(
+        &self,
+        throttle: &Throttle,
+        ended: impl FnOnce(&Stepped, Arc<Partition>),
+        now: UnixMs,
+        monotonic_ms: i64,
+    ) -> Stepped {
         let mut slot = self.future.lock();
         let Some(future) = slot.clone() else { return Stepped::Over };
+        // Others are stepped when it is their turn, which may be often.
+        let rests_ms = self.rests_until_ms.load(Ordering::Relaxed).saturating_sub(monotonic_ms);
+        if let Ok(rests_ms @ 1..) = u64::try_from(rests_ms) {
+            return Stepped::Waits(Duration::from_millis(rests_ms));
+        }
         let stepped = match self.advance(&future, throttle, now, monotonic_ms) {
-            Ok(stepped) => stepped,
+            Ok(stepped) => {
+                self.failures.store(0, Ordering::Relaxed);
+                stepped
+            }
             Err(stuck) => self.stuck(&future, &stuck),
         };
         match stepped {
-            Stepped::Went | Stepped::Waits(_) => return stepped,
-            // Before anybody else can find that the move is over: the other log is still there.
-            Stepped::Moved => left.lock().push(Left { log: future, since_ms: monotonic_ms }),
-            Stepped::Refused | Stepped::Over => {}
+            Stepped::Waits(pause) if pause >= LONG_PAUSE => {
+                self.rests_until_ms.store(monotonic_ms + pause.as_millis() as i64, Ordering::Relaxed);
+            }
+            Stepped::Went | Stepped::Waits(_) => {}
+            Stepped::Moved | Stepped::Refused | Stepped::Over => {
+                ended(&stepped, future);
+                *slot = None;
+            }
         }
-        *slot = None;
         stepped
     }
 
@@ -169,8 +207,10 @@ impl Move {
                 Stepped::Over
             }
             stuck => {
-                warn!(partition, %to, %stuck, "a log does not move; it is tried again");
-                Stepped::Waits(LONG_PAUSE)
+                let tries = self.failures.fetch_add(1, Ordering::Relaxed);
+                let pause = LONG_PAUSE * (1 << tries.min(DOUBLED_MAX));
+                warn!(partition, %to, %stuck, ?pause, "a log does not move; it is tried again");
+                Stepped::Waits(pause)
             }
         }
     }
@@ -191,6 +231,11 @@ impl Move {
         future.take_epoch_of(&current.role());
         if self.cut(future, now)? {
             return Ok(Stepped::Went);
+        }
+        if future.home().dir.is_full() {
+            // Nothing is read for what would not be taken, and nothing kept.
+            current.keep_no_more();
+            return Ok(Stepped::Waits(LONG_PAUSE));
         }
         let (view, before) = (current.view(), future.view());
         if before.log_end_offset < view.log_end_offset {
@@ -217,13 +262,13 @@ impl Move {
             // So that appends do not wait for it when the place is taken.
             storage::commit(&*future.home().dir, WriteSet { writes: Vec::new(), sync: true }).wait()?;
             self.unsynced_bytes.store(0, Ordering::Relaxed);
-            current.keep_written();
+            current.keep_written(&self.kept);
             return Ok(Stepped::Went);
         }
         match current.hand_over(future, cuts, now)? {
             None => {
                 // What is written from here on need not be read next time.
-                current.keep_written();
+                current.keep_written(&self.kept);
                 let grew = future.view().log_end_offset > before.log_end_offset;
                 Ok(if grew { Stepped::Went } else { Stepped::Waits(SHORT_PAUSE) })
             }

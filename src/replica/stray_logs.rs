@@ -81,7 +81,7 @@ impl ReplicaManager {
             match deleted.and_then(|()| write(&*place.dir, vec![found::unmark(&id)])) {
                 Ok(()) => {
                     self.forget(std::slice::from_ref(&id));
-                    self.unmark(found.at, &id, found.generation);
+                    self.unmark(found.at, &[(&id, found.generation)]);
                     self.forget_moves(|moving| *moving == id);
                     strays.deleted.push(id);
                 }

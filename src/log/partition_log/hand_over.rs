@@ -13,17 +13,17 @@ use bytes::Bytes;
 use super::PartitionLog;
 use crate::clock::UnixMs;
 use crate::log::fetched::FetchedError;
-use crate::log::kept::Kept;
+use crate::log::kept::{Kept, KeptBytes};
 use crate::record::BatchHeader;
 use crate::storage::Write;
 use crate::types::{LeaderEpoch, Offset};
 
 impl PartitionLog {
     /// What is written from now on is kept for a log that is to take this one's place. Nothing more is kept than before
-    /// if it is kept already.
-    pub(crate) fn keep_written(&mut self) {
+    /// if it is kept already. `all`: what all logs keep is bounded.
+    pub(crate) fn keep_written(&mut self, all: &Arc<KeptBytes>) {
         let from = self.written_end;
-        self.kept.get_or_insert_with(|| Kept::new(from));
+        self.kept.get_or_insert_with(|| Kept::new(from, Arc::clone(all)));
     }
 
     /// No other log is to take its place any more.
@@ -81,6 +81,7 @@ impl PartitionLog {
         self.written_end = replaced.written_end;
         self.state.succeed(&replaced.state, writes);
         self.take_over(replaced);
+        replaced.keep_no_more();
         self.checkpoint_high_watermark(high_watermark, writes);
         Ok(true)
     }

@@ -87,6 +87,7 @@ impl LogReader {
             return Ok(found);
         }
         let mut found = Found::default();
+        let mut looked_from = None;
         // From a file, from RocksDB, from a file again; mostly that is all.
         for _ in 0..STRETCHES_MAX {
             let located = self.locate(find, &mut found);
@@ -95,7 +96,8 @@ impl LogReader {
             }
             let Span { from, upto, max_bytes, at_least_one } = rest(find, &found);
             // A failure shows in what is read next as well, if it matters there.
-            if self.shared.dir.find_again(self.shared.family, from).unwrap_or(false) {
+            let looked = looked_from.replace(from) == Some(from);
+            if !looked && self.shared.dir.find_again(self.shared.family, from).unwrap_or(false) {
                 continue;
             }
             let bytes = max_bytes.min(find.held_max.saturating_sub(found.held_bytes));

@@ -79,6 +79,8 @@ impl Follow {
         let view = partition.view();
         let next = match last_epoch {
             None if view.log_end_offset > view.high_watermark => Next::Cut(Cut::To(view.high_watermark)),
+            // It is looked at first.
+            _ if partition.is_being_written() => Next::Wait(Instant::now()),
             _ => Next::Fetch,
         };
         let (uncut, backoff) = ((view.log_end_offset, last_epoch), Backoff::default());
@@ -92,6 +94,9 @@ impl Follow {
             Next::Wait(until) if until <= now => self.changed(),
             Next::Fetch => {}
             Next::Cut(_) | Next::FindRange | Next::Wait(_) | Next::Failed => return None,
+        }
+        if self.next != Next::Fetch {
+            return None;
         }
         let view = self.partition.view();
         Some(PartitionAsk {
@@ -130,6 +135,10 @@ impl Follow {
     pub(super) fn changed(&mut self) {
         self.last_epoch = self.partition.latest_epoch();
         self.next = Next::Fetch;
+        if self.partition.is_being_written() {
+            // Its log is taking another place, and what was written comes to the view with that.
+            self.wait();
+        }
     }
 
     /// A fetch came through, and all that came is written.
@@ -188,6 +197,8 @@ impl Follow {
     pub(super) fn not_written(&mut self, error: &StorageError) {
         match error {
             StorageError::Full { .. } => self.wait(),
+            // It was a directory that the log has left since.
+            _ if self.partition.failure().is_none() => self.wait(),
             error => self.fail(&error.to_string()),
         }
     }
@@ -242,7 +253,9 @@ impl Follow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::move_tests::testing::{self as move_tests, Bench, fetched, path};
     use crate::replica::testing::{append, led, role, take};
+    use crate::storage::testing::faulty::{Fate, Operation, Rule};
 
     /// What was queued when the partition was followed first may be refused later, and its epoch with it. A follower
     /// that went on to name that epoch was told for ever to cut what was not there.
@@ -259,5 +272,48 @@ mod tests {
         follow.cut(Ok(()));
         let ask = follow.ask(now + Duration::from_secs(60), 1).expect("the pause is over");
         assert_eq!((ask.fetch_offset, ask.last_fetched_epoch), (Offset(0), None));
+    }
+
+    /// It went on to ask for what was on its way to the new place, and refused it with a line of its own.
+    #[tokio::test]
+    async fn a_follower_asks_for_nothing_while_its_log_takes_another_place() {
+        let bench = Bench::new();
+        let partition = bench.partition();
+        take(&partition, role(2, 1));
+        move_tests::follow(&partition, 1, fetched(0, 10, 1, 0));
+        bench.alter(1).expect("begins");
+        let old = bench.faults[0].script(Rule::new(Fate::Wait, &[Operation::Commit]));
+        let replicated = partition.append_fetched(LeaderEpoch(1), fetched(10, 3, 1, 0), 0).expect("follows");
+        drop(replicated.unwritten);
+        let (new, stepping) = bench.take_the_place(1, false);
+        bench.faults[0].lift(old);
+        replicated.written.wait().expect("written");
+        let mut follow = Follow::new(Arc::clone(&partition), LeaderEpoch(1), Duration::from_secs(1));
+        let later = Instant::now() + Duration::from_secs(60);
+        assert_eq!(follow.ask(later, 1).map(|ask| ask.fetch_offset), None);
+        assert!(follow.is_unsettled(), "it is looked at again");
+        bench.faults[1].lift(new);
+        stepping.join().expect("no panic");
+        assert_eq!(follow.ask(later, 1).map(|ask| ask.fetch_offset), Some(Offset(13)));
+    }
+
+    /// A write that failed in the directory which the log has left says nothing of the log.
+    #[tokio::test]
+    async fn a_follower_goes_on_where_a_directory_failed_that_its_log_has_left() {
+        let bench = Bench::new();
+        let partition = bench.partition();
+        take(&partition, role(2, 1));
+        bench.alter(1).expect("begins");
+        bench.step(20);
+        assert_eq!(partition.home().at, 1);
+        let failure = StorageError::Stopped { dir: path(0), reason: "injected".into() };
+        let mut follow = Follow::new(Arc::clone(&partition), LeaderEpoch(1), Duration::from_secs(1));
+        follow.not_written(&failure);
+        assert!(!partition.on_dir_failed(&path(0), &failure));
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(follow.ask(later, 1).is_some());
+        assert!(partition.on_dir_failed(&path(1), &failure));
+        follow.not_written(&failure);
+        assert!(follow.ask(later, 1).is_none() && !follow.is_unsettled(), "its own has");
     }
 }

@@ -1,18 +1,20 @@
-//! Partitions that move between log directories while something fails: nothing that was acknowledged is lost or doubled,
-//! whatever is killed or fails at whichever write.
+//! Partitions that move between log directories while something fails: nothing that was acknowledged is lost or
+//! doubled, whatever is killed or fails at whichever write.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::testing::{Bench, DIRS, Sent, id, path};
+use super::testing::{Bench, DIRS, Sent, id, name, path};
 use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
 use crate::log::reading::tail::Tail;
+use crate::replica::alter_log_dirs::AlterLogDirError;
 use crate::replica::manager::{ReplicaConfig, ReplicaDir, ReplicaManager};
 use crate::replica::testing::{self, ME};
-use crate::storage::LogDir;
 use crate::storage::testing::faulty::{Fate, FaultyDir, Operation, Rule};
 use crate::storage::testing::memory::MemoryDir;
+use crate::storage::{self, LogDir, WriteSet};
+use crate::types::PartitionIndex;
 
 /// The disk as it was before each write that a move makes, in either directory.
 #[test]
@@ -151,6 +153,7 @@ fn a_directory_without_space_has_the_move_wait() {
     assert!(sent.send(&partition));
     assert_eq!((sent.wait(), partition.home().at), (0, 0), "the log itself is in use");
     bench.faults[1].set_full(false);
+    bench.clock.advance(1000);
     bench.step(20);
     assert_eq!((partition.home().at, bench.lies_in()), (1, vec![1]));
     sent.check(&partition, "moved");
@@ -226,4 +229,119 @@ fn a_start_with_two_logs_that_count_is_refused() {
     let around = testing::alone(ME, Arc::new(ManualClock::new(0, 1)));
     let refused = ReplicaManager::new(around, dirs.collect(), config_of).expect_err("two");
     assert!(refused.to_string().contains("t-0 has a log in another log directory, too"), "{refused}");
+}
+
+/// Whoever ended the move while the new log took the place, and was refused, left the copy on the disk, to be gone on
+/// with by the next start.
+#[test]
+fn a_copy_that_is_refused_while_its_move_is_ended_goes() {
+    // Logs are opened anew in the background.
+    let runtime = tokio::runtime::Runtime::new().expect("starts");
+    let _entered = runtime.enter();
+    for deleted in [false, true] {
+        let bench = Bench::new();
+        let (partition, mut sent) = (bench.led(1), Sent::default());
+        (0..10).for_each(|_| assert!(sent.send(&partition)));
+        sent.wait();
+        bench.alter(1).expect("begins");
+        let (held, stepping) = bench.take_the_place(1, true);
+        let cuts = partition.cuts();
+        let replicas = Arc::clone(&bench.replicas);
+        let ending = std::thread::spawn(move || {
+            if deleted {
+                replicas.delete(&[("t".into(), PartitionIndex(0))]).remove(0).expect("deleted");
+            } else {
+                replicas.alter_log_dir(&name(), &path(2)).expect("begins");
+            }
+        });
+        // It waits for the step.
+        std::thread::sleep(Duration::from_millis(200));
+        bench.faults[1].lift(held);
+        ending.join().expect("no panic");
+        stepping.join().expect("no panic");
+        let left = if deleted { vec![] } else { vec![0, 2] };
+        assert_eq!((bench.lies_in(), bench.marks()), (left.clone(), left.len()), "deleted: {deleted}");
+        assert_ne!(partition.cuts(), cuts, "what was read meanwhile is of no log any more");
+        if !deleted {
+            bench.step(20);
+            assert_eq!((partition.home().at, bench.lies_in()), (2, vec![2]));
+            sent.check(&partition, "moved");
+        }
+    }
+}
+
+/// The copy is in a directory that is well, and nobody asks for it any more.
+#[test]
+fn a_copy_of_a_log_whose_directory_has_failed_goes_with_its_topic() {
+    let bench = Bench::new();
+    let (partition, mut sent) = (bench.led(1), Sent::default());
+    (0..10).for_each(|_| assert!(sent.send(&partition)));
+    sent.wait();
+    bench.alter(1).expect("begins");
+    bench.faults[0].fail_commit(0);
+    let _ = crate::storage::barrier(&*bench.dirs[0]);
+    bench.replicas.on_dir_failed(&path(0), &"injected".into());
+    bench.step(2);
+    assert_eq!(bench.lies_in(), [0, 1]);
+    assert!(bench.replicas.delete(&[("t".into(), PartitionIndex(0))]).remove(0).is_err());
+    assert_eq!(bench.lies_in(), [0]);
+}
+
+/// Each directory loses what it had not synced; the one in the middle had.
+#[test]
+fn a_loss_of_power_after_two_moves_brings_no_log_back_that_counts() {
+    let bench = Bench::new();
+    let (partition, mut sent) = (bench.led(1), Sent::default());
+    (0..10).for_each(|_| assert!(sent.send(&partition)));
+    sent.wait();
+    for to in [1, 2] {
+        bench.alter(to).expect("begins");
+        bench.step(20);
+        assert_eq!((partition.home().at, bench.lies_in()), (to, vec![to]));
+    }
+    let sync = WriteSet { writes: Vec::new(), sync: true };
+    storage::commit(&*bench.dirs[1], sync).wait().expect("written");
+    let left = Bench::over(bench.disks.each_ref().map(|disk| disk.after_power_loss()));
+    let partition = left.led(2);
+    assert_eq!(partition.home().at, 2);
+    sent.check(&partition, "after a loss of power");
+}
+
+/// A partition that is deleted here, and made anew later under the same id, as a reassignment there and back does.
+#[test]
+fn a_loss_of_power_brings_no_deleted_log_back_beside_another() {
+    let bench = Bench::new();
+    assert!(matches!(bench.alter(1), Err(AlterLogDirError::NotHere)));
+    let (partition, mut sent) = (bench.led(1), Sent::default());
+    (0..10).for_each(|_| assert!(sent.send(&partition)));
+    sent.wait();
+    storage::commit(&*bench.dirs[1], WriteSet { writes: Vec::new(), sync: true }).wait().expect("written");
+    drop(partition);
+    bench.replicas.delete(&[("t".into(), PartitionIndex(0))]).remove(0).expect("deleted");
+    bench.led(2);
+    assert_eq!(bench.lies_in(), [0]);
+    let left = Bench::over(bench.disks.each_ref().map(|disk| disk.after_power_loss()));
+    assert_eq!(left.led(3).home().at, 0);
+}
+
+/// A log that cannot be read was read again, with a line, at each step that any other log took.
+#[test]
+fn a_move_that_goes_no_further_is_tried_ever_less_often() {
+    let bench = Bench::new();
+    let (partition, mut sent) = (bench.led(1), Sent::default());
+    (0..10).for_each(|_| assert!(sent.send(&partition)));
+    sent.wait();
+    let bench = bench.killed();
+    let partition = bench.led(2);
+    bench.alter(1).expect("begins");
+    let unreadable = bench.faults[0].script(Rule::new(Fate::Unreadable, &[Operation::Scan]));
+    for tries in 1..5 {
+        bench.step(10);
+        assert_eq!(bench.faults[0].met(unreadable), tries);
+        bench.clock.advance(1000 << (tries - 1));
+    }
+    bench.faults[0].lift(unreadable);
+    bench.step(20);
+    assert_eq!((partition.home().at, bench.lies_in()), (1, vec![1]));
+    sent.check(&partition, "moved");
 }

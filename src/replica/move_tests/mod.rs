@@ -2,15 +2,13 @@
 //! happens to them meanwhile. What fails meanwhile stands in `failure_tests`.
 
 mod failure_tests;
-mod testing;
+pub(super) mod testing;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use self::testing::{Bench, DIRS, Sent, id, name, values};
+use self::testing::{Bench, DIRS, Sent, fetched, follow, id, name, values};
 use super::ack::{Ack, AckError, Completion};
 use super::alter_log_dirs::AlterLogDirError;
 use super::delete_records::delete_records;
@@ -20,7 +18,7 @@ use super::testing::{ME, role, take};
 use crate::clock::testing::ManualClock;
 use crate::log::config::LogConfig;
 use crate::log::testing::expect_same;
-use crate::record::{BatchBuilder, BatchHeader, ValidBatch, stamp};
+use crate::record::{BatchBuilder, BatchHeader, ValidBatch};
 use crate::storage::testing::faulty::{Fate, Operation, Rule};
 use crate::storage::testing::memory::MemoryDir;
 use crate::storage::{LogDir, PartitionId};
@@ -71,25 +69,6 @@ fn a_log_moves_while_it_is_written_to_and_what_was_left_goes() {
         sent.check(&partition, "again");
     }
     assert_eq!(bench.marks(), 1);
-}
-
-/// A follower's log, as its leader has it.
-fn fetched(from: i64, count: i64, epoch: i32, value: i64) -> Vec<Bytes> {
-    let batch = |at: i64| {
-        let mut builder = BatchBuilder::new();
-        builder.append(0, Some(&(value + at).to_be_bytes()), Some(b"v"));
-        let mut batch = builder.finish();
-        stamp(&mut batch, Offset(at), LeaderEpoch(epoch), None);
-        batch.bytes.freeze()
-    };
-    (from..from + count).map(batch).collect()
-}
-
-fn follow(partition: &Arc<Partition>, epoch: i32, records: Vec<Bytes>) {
-    let replicated = partition.append_fetched(LeaderEpoch(epoch), records, 0).expect("follows");
-    drop(replicated.unwritten);
-    replicated.written.wait().expect("written");
-    assert!(replicated.refused.is_none());
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod role;
 mod truncate;
 mod unreplicated;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -382,11 +382,14 @@ impl Partition {
         self.wake_all();
     }
 
-    /// Its log directory has stopped, whichever partition met it first: nothing can be written here either, and what
-    /// others lead by now is not read here.
-    pub(crate) fn on_dir_failed(&self, failure: &StorageError) {
+    /// This log directory has stopped, whichever partition met it first: nothing can be written here either, and what
+    /// others lead by now is not read here. False: the log does not lie there, or no longer.
+    pub(crate) fn on_dir_failed(&self, dir: &Path, failure: &StorageError) -> bool {
         let failure = AckError::from(failure.clone());
         let mut state = self.state.lock();
+        if state.home.dir.path() != dir {
+            return false;
+        }
         let unwritten_from = state.log.written_end_offset();
         state.written.fail_from(unwritten_from, &failure);
         state.replicated.fail_from(unwritten_from, &failure);
@@ -395,6 +398,7 @@ impl Partition {
         self.publish(&mut state);
         drop(state);
         self.wake_all();
+        true
     }
 
     /// As Kafka names it.

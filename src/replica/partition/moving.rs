@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 use super::role::End;
 use super::{Partition, Role, State, check_changeable};
 use crate::clock::UnixMs;
+use crate::log::kept::KeptBytes;
 use crate::replica::ack::AckError;
 use crate::replica::change::ChangeError;
 use crate::replica::marks::{self, Mark};
@@ -50,14 +51,21 @@ impl Partition {
         drop(self.take_role(role));
     }
 
-    /// What is written from now on is kept in memory for a future log.
-    pub(crate) fn keep_written(&self) {
-        self.state.lock().log.keep_written();
+    /// What is written from now on is kept in memory for a future log, as far as there is room for `all`.
+    pub(crate) fn keep_written(&self, all: &Arc<KeptBytes>) {
+        self.state.lock().log.keep_written(all);
     }
 
     /// There is no future log any more.
     pub(crate) fn keep_no_more(&self) {
         self.state.lock().log.keep_no_more();
+    }
+
+    /// Whether something is being written. Of a follower whose appends have been waited for it is the set with which
+    /// its log takes another place.
+    pub(crate) fn is_being_written(&self) -> bool {
+        let state = self.state.lock();
+        state.failed.is_none() && state.log.written_end_offset() < state.log.log_end_offset()
     }
 
     /// Has the log of `future`, which has the place and the log of this one afterwards and is closed. `cuts`: of this
@@ -141,7 +149,11 @@ impl Partition {
 
     /// The log that was left is the one that counts. Nothing is taken until [`Self::end_failed_move`].
     fn take_place_again(state: &mut State, left: &Self) {
-        change_places(state, &mut left.state.lock());
+        let mut left = left.state.lock();
+        change_places(state, &mut left);
+        // What was read or verified meanwhile was so of that log.
+        state.log.take_over(&mut left.log);
+        drop(left);
         state.unsynced.refused();
         // That of the other directory may have come here before.
         state.dir_failed = state.home.dir.failure().is_some();

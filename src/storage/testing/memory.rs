@@ -103,13 +103,12 @@ impl MemoryDir {
     }
 
     /// What a loss of power leaves of it: everything up to the last sync, and the partitions, whose creation is
-    /// durable.
+    /// durable. Those that were deleted since are there again.
     pub(crate) fn after_power_loss(&self) -> Arc<Self> {
         let mut left = self.synced.lock().contents.clone();
         let contents = self.contents.lock();
-        left.partitions.clone_from(&contents.partitions);
+        left.partitions.extend(contents.partitions.iter().map(|(id, family)| (id.clone(), *family)));
         left.next_family = contents.next_family;
-        left.families.retain(|family, _| contents.families.contains_key(family));
         for family in left.partitions.values() {
             left.families.entry(*family).or_default();
         }
