@@ -1,9 +1,10 @@
-//! The bytes of one reply on their way into a socket: from memory, or from files through one small buffer.
+//! The bytes of one reply on their way into a socket: from memory, or from files.
 //!
-//! What lies in a file is copied out of the page cache into a buffer that each thread has one of, and from there into
-//! the socket at once: the buffer stays in the core's own cache, so the copy out of the page cache is the only one from
-//! memory. What the socket does not take is forgotten, and copied again when there is room. What is
-//! not in the page cache is read on a thread that may block.
+//! A large batch in the page cache is sent by the kernel itself, which copies nothing. Smaller ones, and all over TLS,
+//! are copied out of the page cache into a buffer that each thread has one of, and from there into the socket at once:
+//! the buffer stays in the core's own cache, so the copy out of the page cache is the only one from memory. What the
+//! socket does not take is forgotten, and copied again when there is room. What is not in the page cache is read on a
+//! thread that may block.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -88,34 +89,45 @@ impl Body {
     /// # Errors
     /// The connection is broken.
     pub(super) fn try_send(&mut self, stream: &mut Stream) -> io::Result<Sent> {
-        let (sent, offered) = HOT.with_borrow_mut(|hot| {
-            let Some(slices) = self.slices(hot) else { return Ok((None, 0)) };
-            let offered = slices.iter().map(|slice| slice.len()).sum::<usize>();
-            match stream.try_write_vectored(&slices) {
-                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => Ok((Some(sent), offered)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((Some(0), offered)),
-                Err(error) => Err(error),
+        let mut by_kernel = stream.sends_files();
+        if by_kernel
+            && self.warm.is_empty()
+            && let Some(Place::File(run)) = self.parts.front()
+            && let Some(piece) = run.piece()
+        {
+            match outcome(stream.try_send_file(piece), piece.bytes) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                    by_kernel = false;
+                }
+                // Whoever reads it finds what is wrong with it, and whoever sends that what is with the socket.
+                Err(_) => return Ok(Sent::Cold),
+                sent => return sent,
             }
-        })?;
-        Ok(match sent {
-            None => Sent::Cold,
-            Some(0) => Sent::Full,
-            Some(bytes) => Sent::Some { bytes, is_full: bytes < offered },
+        }
+        HOT.with_borrow_mut(|hot| {
+            let Some((slices, goes_on)) = self.slices(hot, by_kernel) else { return Ok(Sent::Cold) };
+            let offered = slices.iter().map(|slice| slice.len()).sum::<usize>();
+            let taken =
+                if goes_on { stream.try_write_before_more(&slices) } else { stream.try_write_vectored(&slices) };
+            outcome(taken, offered)
         })
     }
 
-    /// What is handed to the socket next; `None`: it is to be brought in before.
-    fn slices<'a>(&'a self, hot: &'a mut Hot) -> Option<Vec<IoSlice<'a>>> {
+    /// What is handed to the socket next, and whether more follows at once, which the kernel sends by itself; `None`:
+    /// it is to be brought in before.
+    fn slices<'a>(&'a self, hot: &'a mut Hot, by_kernel: bool) -> Option<(Vec<IoSlice<'a>>, bool)> {
         let mut slices = Vec::with_capacity(SLICES_MAX);
         if !self.warm.is_empty() {
             slices.extend(self.warm.iter().take(SLICES_MAX).map(|part| IoSlice::new(part)));
-            return Some(slices);
+            return Some((slices, false));
         }
         let file = self.parts.iter().take(SLICES_MAX).position(|part| matches!(part, Place::File(_)));
-        let copied = match file.map(|at| &self.parts[at]) {
-            Some(Place::File(run)) => run.copy(&mut hot.buffer, &mut hot.parts).is_ok(),
-            _ => false,
+        let (copied, goes_on) = match file.map(|at| (at, &self.parts[at])) {
+            Some((at, Place::File(run))) => {
+                let goes_on = by_kernel && at > 0 && run.piece().is_some();
+                (!goes_on && run.copy(&mut hot.buffer, &mut hot.parts).is_ok(), goes_on)
+            }
+            _ => (false, false),
         };
         for (at, part) in self.parts.iter().enumerate() {
             match part {
@@ -129,7 +141,7 @@ impl Body {
                 _ => break,
             }
         }
-        (!slices.is_empty()).then_some(slices)
+        (!slices.is_empty()).then_some((slices, goes_on))
     }
 
     /// Lets go of what was sent; answers how much of it was held in memory.
@@ -195,6 +207,16 @@ impl Body {
             Place::Memory(bytes) => Some(bytes),
             Place::File(_) => None,
         })
+    }
+}
+
+/// What became of `offered` bytes.
+fn outcome(taken: io::Result<usize>, offered: usize) -> io::Result<Sent> {
+    match taken {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(bytes) => Ok(Sent::Some { bytes, is_full: bytes < offered }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Full),
+        Err(error) => Err(error),
     }
 }
 

@@ -195,7 +195,10 @@ async fn asked_to_give_way(claim: Option<&Claim>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
     use std::ops::Range;
+    use std::os::fd::AsFd as _;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -204,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::api::replies::Replies;
-    use crate::types::place::{BatchFile, Cold, FileRun, RunAt};
+    use crate::types::place::{BatchFile, Cold, FilePiece, FileRun, RunAt};
 
     const MIB: usize = 1 << 20;
     const HOUR: Duration = Duration::from_secs(3600);
@@ -270,18 +273,26 @@ mod tests {
         assert!(matches!(sent, Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
     }
 
-    /// Batches in a file of which every other MiB is cold, and, if so told, one byte cannot be read.
+    /// Batches in a file of which every other MiB is cold, and, if so told, one byte cannot be read. If there is a file
+    /// in fact, the kernel may send every fourth MiB.
     #[derive(Debug)]
     struct Stored {
         bytes: Bytes,
         damaged_at: Option<usize>,
         brought: AtomicUsize,
+        file: Option<File>,
+        pieces: AtomicUsize,
     }
 
     impl Stored {
         fn place(bytes: Bytes, damaged_at: Option<usize>) -> (Arc<Self>, Place) {
+            Self::place_in(bytes, damaged_at, None)
+        }
+
+        fn place_in(bytes: Bytes, damaged_at: Option<usize>, file: Option<File>) -> (Arc<Self>, Place) {
             let left = bytes.len();
-            let stored = Arc::new(Self { bytes, damaged_at, brought: AtomicUsize::new(0) });
+            let (brought, pieces) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let stored = Arc::new(Self { bytes, damaged_at, brought, file, pieces });
             let file = Arc::clone(&stored) as Arc<dyn BatchFile>;
             (stored, Place::File(FileRun::new(file, RunAt { batch: 0, sent: 0, left })))
         }
@@ -298,6 +309,15 @@ mod tests {
             parts.clear();
             parts.extend([0..bytes / 2, bytes / 2..bytes]);
             Ok(())
+        }
+
+        fn piece(&self, at: RunAt) -> Option<FilePiece<'_>> {
+            let (file, from) = (self.file.as_ref()?, at.sent as usize);
+            let bytes = (MIB - from % MIB).min(at.left);
+            (from / MIB).is_multiple_of(4).then(|| {
+                self.pieces.fetch_add(1, Ordering::Relaxed);
+                FilePiece { file: file.as_fd(), start: from as u64, bytes }
+            })
         }
 
         fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
@@ -357,6 +377,45 @@ mod tests {
         assert!(matches!(sending.await.unwrap(), Err(WriteError::Unreadable(_))));
         assert_eq!(got.len(), 8 + 3 * MIB);
         assert!(got[8..] == stored[..3 * MIB]);
+    }
+
+    #[tokio::test]
+    async fn the_kernel_sends_what_lies_in_one_piece_between_what_is_copied() {
+        for taken_at_once in [usize::MAX, 100_000] {
+            let (mut client, mut socket) = pair().await;
+            let stored = numbers(21 * MIB + 77);
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&stored).unwrap();
+            let (stored, place) = Stored::place_in(stored, None, Some(file));
+            let mut segments = Segments::default();
+            segments.push(Bytes::from_static(b"head").into());
+            segments.push(place);
+            segments.push(Bytes::from_static(b"tail").into());
+            let sending =
+                tokio::spawn(async move { write(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
+            let mut got = Vec::new();
+            while (&mut client).take(taken_at_once as u64).read_to_end(&mut got).await.unwrap() > 0 {
+                tokio::task::yield_now().await;
+            }
+            assert!(sending.await.unwrap().is_ok());
+            assert!(got[8..] == [b"head", &stored.bytes[..], b"tail"].concat(), "byte for byte");
+            assert!(stored.pieces.load(Ordering::Relaxed) >= 6);
+        }
+    }
+
+    /// What the file turns out to lack is read as what is cold, and found missing.
+    #[tokio::test]
+    async fn a_piece_that_the_file_lacks_cuts_the_reply_off() {
+        let (mut client, mut socket) = pair().await;
+        let (stored, file) = (numbers(4 * MIB), tempfile::tempfile().unwrap());
+        file.set_len(MIB as u64 / 4).unwrap();
+        let mut segments = Segments::default();
+        segments.push(Stored::place_in(stored, Some(MIB / 3), Some(file)).1);
+        let sending = tokio::spawn(async move { write(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert!(matches!(sending.await.unwrap(), Err(WriteError::Unreadable(_))));
+        assert_eq!(got.len(), 8 + MIB / 4);
     }
 
     /// A client that reads nothing holds the places of its reply, and nothing of the files.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use socket2::SockRef;
@@ -24,6 +25,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::tls::HandshakeError;
 use self::tls::Tls;
+use crate::types::place::FilePiece;
 use crate::wire::frame::Readable;
 
 /// A connected socket. Dropped, it tells the other side that nothing more comes.
@@ -95,9 +97,48 @@ impl Stream {
     /// `WouldBlock`: none can be taken now. Or the connection is broken.
     pub(crate) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Plain(socket) => write_plain(socket, slices),
+            Self::Plain(socket) => write_plain(socket, slices, SendFlags::empty()),
             Self::Tls(tls) => tls.try_write_vectored(slices),
         }
+    }
+
+    /// As [`Self::try_write_vectored`], where more follows at once: the socket may wait for that before it sends a
+    /// small part.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn try_write_before_more(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => write_plain(socket, slices, SendFlags::MORE),
+            Self::Tls(tls) => tls.try_write_vectored(slices),
+        }
+    }
+
+    /// Whether [`Self::try_send_file`] may be called: bytes go to the socket as they are.
+    pub(crate) fn sends_files(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
+    /// Has the kernel send as much of a file as the socket takes without waiting, straight from the page cache.
+    ///
+    /// # Errors
+    /// `WouldBlock`: none can be taken now. `Unsupported`, `InvalidInput`: not this file's, or not over TLS. Or the
+    /// file cannot be read, or the connection is broken.
+    pub(crate) fn try_send_file(&mut self, piece: FilePiece<'_>) -> io::Result<usize> {
+        let Self::Plain(socket) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        let mut taken = 0;
+        let sent = socket.try_io(Interest::WRITABLE, || {
+            // A call that takes less has met a full socket or the end of what can be read: the next one says which.
+            while taken < piece.bytes {
+                let mut at = piece.start + taken as u64;
+                match rustix::fs::sendfile(&*socket, piece.file, Some(&mut at), piece.bytes - taken)? {
+                    0 => break,
+                    bytes => taken += bytes,
+                }
+            }
+            Ok(())
+        });
+        if taken > 0 { Ok(taken) } else { sent.map(|()| 0) }
     }
 
     /// Whether bytes that were taken are not in the socket yet.
@@ -195,11 +236,12 @@ impl Stream {
 }
 
 /// A socket that does not take all is full: so it is noted, and whoever waits for it is not woken before it has room.
-fn write_plain(socket: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+fn write_plain(socket: &TcpStream, slices: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
     let offered: usize = slices.iter().map(|slice| slice.len()).sum();
     let mut taken = 0;
     let written = socket.try_io(Interest::WRITABLE, || {
-        taken = rustix::io::writev(socket, slices)?;
+        let flags = flags | SendFlags::NOSIGNAL;
+        taken = rustix::net::sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)?;
         if taken < offered { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     if taken > 0 { Ok(taken) } else { written.map(|()| 0) }

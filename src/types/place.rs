@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -92,6 +93,11 @@ pub(crate) trait BatchFile: Debug + Send + Sync + 'static {
     /// See [`Cold`].
     fn copy(&self, at: RunAt, buffer: &mut [u8], parts: &mut Vec<Range<usize>>) -> Result<(), Cold>;
 
+    /// The rest of the batch that comes next, or a part of it, where it lies in one piece, if it is worth a call of its
+    /// own, is in the page cache and is checked: the kernel may send it by itself. Whether it still is in the page
+    /// cache when that is done is uncertain.
+    fn piece(&self, at: RunAt) -> Option<FilePiece<'_>>;
+
     /// Brings what comes next into the page cache, and checks it: some of it, at least one byte, which is answered as
     /// well, since it may have left the page cache before the next [`copy`](Self::copy). Blocks on the disk.
     ///
@@ -101,6 +107,14 @@ pub(crate) trait BatchFile: Debug + Send + Sync + 'static {
 
     /// The position `bytes` further on, which the run has.
     fn advanced(&self, at: RunAt, bytes: usize) -> RunAt;
+}
+
+/// A part of an open file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FilePiece<'a> {
+    pub(crate) file: BorrowedFd<'a>,
+    pub(crate) start: u64,
+    pub(crate) bytes: usize,
 }
 
 /// Nothing was copied: what is next is not in the page cache, or came from the disk and was not checked yet. It is to
@@ -131,6 +145,11 @@ impl FileRun {
     /// As there.
     pub(crate) fn copy(&self, buffer: &mut [u8], parts: &mut Vec<Range<usize>>) -> Result<(), Cold> {
         self.file.copy(self.at, buffer, parts)
+    }
+
+    /// [`BatchFile::piece`] of what is next.
+    pub(crate) fn piece(&self) -> Option<FilePiece<'_>> {
+        self.file.piece(self.at)
     }
 
     /// [`BatchFile::bring_in`] of what is next. Blocks.

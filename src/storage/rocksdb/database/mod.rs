@@ -43,7 +43,9 @@ pub(crate) use self::open_error::OpenError;
 pub(super) use self::open_tables::OpenTables;
 use self::options::WAL_PER_BUDGET;
 pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
-pub(super) use self::raw::{Batch, Cf, Db, FileBounds, Iter, ReadOptions, RocksError, SortedFile, write_out};
+pub(super) use self::raw::{
+    Batch, Cf, Db, FileBounds, Iter, ReadOptions, RocksError, SortedFile, is_cached, write_out,
+};
 use self::space::Space;
 use crate::storage::{DiskBytes, Family, StorageError};
 

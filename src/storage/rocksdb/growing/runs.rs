@@ -7,6 +7,7 @@
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,11 +17,19 @@ use rustix::io::ReadWriteFlags;
 
 use super::layout::{self, BlockAt};
 use super::table::{GrowingTable, last_offset};
+use crate::storage::rocksdb::database::is_cached;
 use crate::storage::{Located, Span};
-use crate::types::place::{BatchFile, Cold, FileRun, RunAt};
+use crate::types::place::{BatchFile, Cold, FilePiece, FileRun, RunAt};
 
 /// Parts of a buffer that one copy gives at most: what one `writev` takes, with a few slices around it.
 const PARTS_MAX: usize = 48;
+
+/// The kernel is asked to send by itself what has at least so many bytes: a call for each batch costs more than the
+/// copies of a smaller one.
+const PIECE_BYTES_MIN: usize = 48 << 10;
+
+/// What the kernel is asked to send at once.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 
 /// The check in the background leaves larger batches to their readers.
 const CHECKED_AT_ONCE_MAX: u64 = 16 << 20;
@@ -73,7 +82,7 @@ impl GrowingTable {
 
     /// What comes next of a run, at most so many bytes of the file and [`PARTS_MAX`] batches; `parts` gets the bytes of
     /// batches, as places in a buffer that begins where the piece does.
-    fn piece(&self, at: RunAt, bytes_max: usize, parts: &mut Vec<Range<usize>>) -> Piece {
+    fn stretch(&self, at: RunAt, bytes_max: usize, parts: &mut Vec<Range<usize>>) -> Stretch {
         let blocks = self.blocks.read();
         let first = at.batch as usize;
         let start = blocks[first].value_start() + u64::from(at.sent);
@@ -88,7 +97,7 @@ impl GrowingTable {
             parts.push(from..from + bytes);
             (left, sent, length, next) = (left - bytes, 0, from + bytes, next + 1);
         }
-        Piece { start, length, blocks: first..next }
+        Stretch { start, length, blocks: first..next }
     }
 
     /// Fills a buffer from the file. What is not in the page cache comes from the disk, and is noted as such before.
@@ -287,6 +296,10 @@ impl BatchFile for Lent {
         self.table().copy(at, buffer, parts)
     }
 
+    fn piece(&self, at: RunAt) -> Option<FilePiece<'_>> {
+        self.table().piece(at)
+    }
+
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
         self.table().bring_in(at)
     }
@@ -315,7 +328,7 @@ impl Taken {
 }
 
 /// A part of a file.
-struct Piece {
+struct Stretch {
     start: u64,
     length: usize,
     /// What it has something of.
@@ -325,17 +338,17 @@ struct Piece {
 impl BatchFile for GrowingTable {
     fn copy(&self, at: RunAt, buffer: &mut [u8], parts: &mut Vec<Range<usize>>) -> Result<(), Cold> {
         parts.clear();
-        let piece = self.piece(at, buffer.len(), parts);
-        if !self.checks.has(piece.blocks.clone()) {
+        let stretch = self.stretch(at, buffer.len(), parts);
+        if !self.checks.has(stretch.blocks.clone()) {
             return Err(Cold);
         }
-        let read = self.read_cached(piece.start, &mut buffer[..piece.length]).unwrap_or(0);
-        if read < piece.length {
+        let read = self.read_cached(stretch.start, &mut buffer[..stretch.length]).unwrap_or(0);
+        if read < stretch.length {
             // The kernel has begun to read the rest.
             self.checks.forget(self.block_count());
         }
         // Looked at afterwards: whoever brings any of it from the disk notes that.
-        if read == 0 || !self.checks.has(piece.blocks) {
+        if read == 0 || !self.checks.has(stretch.blocks) {
             return Err(Cold);
         }
         parts.retain(|part| part.start < read);
@@ -343,6 +356,17 @@ impl BatchFile for GrowingTable {
             last.end = last.end.min(read);
         }
         if parts.is_empty() { Err(Cold) } else { Ok(()) }
+    }
+
+    fn piece(&self, at: RunAt) -> Option<FilePiece<'_>> {
+        let number = at.batch as usize;
+        let block = self.blocks.read()[number];
+        let bytes = ((block.value_bytes - at.sent) as usize).min(at.left).min(PIECE_BYTES_MAX);
+        let start = block.value_start() + u64::from(at.sent);
+        let may_be_sent = bytes >= PIECE_BYTES_MIN
+            && self.checks.has(number..number + 1)
+            && is_cached(&self.file, start, bytes as u64);
+        may_be_sent.then(|| FilePiece { file: self.file.as_fd(), start, bytes })
     }
 
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
@@ -499,6 +523,34 @@ mod tests {
         let (crumbs, values) = self::table(other.path(), &many);
         let (mut found, _) = locate(&crumbs, 0, 10_000, usize::MAX);
         assert!(send(found.runs.remove(0), 64 << 10, usize::MAX).expect("sent").0 == values.concat());
+    }
+
+    /// Where the kernel says what is in the page cache, which it does from Linux 6.5 on.
+    #[test]
+    fn the_kernel_may_send_what_is_large_and_cached_and_checked() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (table, values) = table(dir.path(), &[PIECE_BYTES_MIN - 1, PIECE_BYTES_MIN, 3 * PIECE_BYTES_MAX]);
+        let says = is_cached(&table.file, 0, 1);
+        let left: usize = values.iter().map(Bytes::len).sum();
+        let piece = |batch: u32, sent: u32| {
+            let found = table.piece(RunAt { batch, sent, left })?;
+            let mut bytes = vec![0; found.bytes];
+            table.file.read_exact_at(&mut bytes, found.start).expect("read");
+            assert!(bytes == values[batch as usize][sent as usize..sent as usize + found.bytes]);
+            Some(found.bytes)
+        };
+        assert_eq!(piece(0, 0), None);
+        assert_eq!(piece(1, 0), says.then_some(PIECE_BYTES_MIN));
+        assert_eq!(piece(1, 1), None);
+        assert_eq!(piece(2, 9), says.then_some(PIECE_BYTES_MAX));
+        assert_eq!(piece(2, 5 * PIECE_BYTES_MAX as u32 / 2), says.then_some(PIECE_BYTES_MAX / 2));
+        table.checks.forget(2);
+        assert_eq!((piece(1, 0), piece(2, 0)), (None, says.then_some(PIECE_BYTES_MAX)));
+        table.checks.note(0..2, table.checks.forgotten());
+        assert_eq!(piece(1, 0), says.then_some(PIECE_BYTES_MIN));
+        table.sync().expect("synced");
+        rustix::fs::fadvise(&table.file, 0, None, rustix::fs::Advice::DontNeed).expect("advised");
+        assert_eq!(piece(1, 0).is_some(), is_cached(&table.file, 0, 2 * PIECE_BYTES_MIN as u64));
     }
 
     /// What came from the disk is checked before it is sent; what is damaged is not, and is not located any more.

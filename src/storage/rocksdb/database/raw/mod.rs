@@ -36,7 +36,7 @@ pub(in crate::storage::rocksdb) use self::options::{
     BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery, sync_logs_in_order,
 };
 use self::shim::klamm_rocksdb_drop_families;
-pub(in crate::storage::rocksdb) use self::shim::write_out;
+pub(in crate::storage::rocksdb) use self::shim::{is_cached, write_out};
 
 /// An open database with all its column families: the fixed ones, and numbered ones that come and go.
 pub(in crate::storage::rocksdb) struct Db {

@@ -1,6 +1,7 @@
 // What RocksDB's C API lacks. Compiled by build.rs against the headers of the RocksDB that librocksdb-sys bundles.
 
 #include <fcntl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -141,6 +142,19 @@ void klamm_rocksdb_drop_families(rocksdb_t* db, rocksdb_column_family_handle_t* 
 // Has the kernel begin to write what of a part of a file is dirty. Leaves it in the page cache.
 int klamm_write_out(int fd, long long from, long long bytes) {
   return sync_file_range(fd, from, bytes, SYNC_FILE_RANGE_WRITE);
+}
+
+// How many pages of a part of a file are in the page cache (Linux 6.5 and later); -1: the kernel does not say.
+long long klamm_cached_pages(int fd, unsigned long long from, unsigned long long bytes) {
+  // As in linux/mman.h, which older systems lack, as they do the number of the call, which is one on every architecture.
+  constexpr long kCacheStat = 451;
+  struct {
+    unsigned long long from, bytes;
+  } part{from, bytes};
+  struct {
+    unsigned long long cached, dirty, writeback, evicted, recently_evicted;
+  } found{};
+  return syscall(kCacheStat, fd, &part, &found, 0) == 0 ? static_cast<long long>(found.cached) : -1;
 }
 
 }  // extern "C"

@@ -1,6 +1,6 @@
 //! What RocksDB's C API and our own crates lack and `shim.cc` adds.
 
-use std::ffi::{c_char, c_int, c_longlong};
+use std::ffi::{c_char, c_int, c_longlong, c_ulonglong};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -13,6 +13,7 @@ unsafe extern "C" {
     /// In `shim.cc`, as the next.
     pub(super) fn klamm_rocksdb_env() -> *mut ffi::rocksdb_env_t;
     fn klamm_write_out(fd: c_int, from: c_longlong, bytes: c_longlong) -> c_int;
+    fn klamm_cached_pages(fd: c_int, from: c_ulonglong, bytes: c_ulonglong) -> c_longlong;
     pub(super) fn klamm_rocksdb_drop_families(
         db: *mut ffi::rocksdb_t,
         handles: *const *mut ffi::rocksdb_column_family_handle_t,
@@ -30,4 +31,14 @@ pub(in crate::storage::rocksdb) fn write_out(file: &File, from: u64, bytes: u64)
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether all of a part of a file, which is not empty, is in the page cache. False also where the kernel does not say
+/// (before Linux 6.5, or where a container may not ask).
+pub(in crate::storage::rocksdb) fn is_cached(file: &File, from: u64, bytes: u64) -> bool {
+    let page_bytes = rustix::param::page_size() as u64;
+    let pages = (from + bytes - 1) / page_bytes - from / page_bytes + 1;
+    // SAFETY: no memory is passed, and the file is open.
+    let found = unsafe { klamm_cached_pages(file.as_raw_fd(), from, bytes) };
+    u64::try_from(found).is_ok_and(|found| found >= pages)
 }
