@@ -14,16 +14,15 @@ Environment:
   ROWS=1              print one row per number and nothing else, as `make test` wants it; Kafka's tools are not fetched
   and what compat-tests/kit/broker.py says about the broker (KLAMM_BINARY, KLAMM_AGAINST, KLAMM_BOOTSTRAP)
 
+Four numbers want more than one listener over SASL: `librdkafka.secured` runs them.
+
 Ends with 0 when every test does what expected.tsv says.
 """
 
 import concurrent.futures
 import dataclasses
-import json
 import os
 import pathlib
-import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ import time
 
 from clients import secure
 from kit.broker import ROOT, chosen, kafka_path, librdkafka_path
+from librdkafka.runner import Outcome, run_one
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -65,13 +65,6 @@ class Expected:
     reason: str
 
 
-@dataclasses.dataclass
-class Outcome:
-    result: str
-    seconds: float
-    detail: str = ""
-
-
 def expectations():
     rows = {}
     for line in (HERE / "expected.tsv").read_text().splitlines():
@@ -89,76 +82,6 @@ def java_classes(suite, kafka):
         subprocess.run(
             ["make", "-s", "-C", str(folder), f"KAFKA_PATH={kafka}", "all"], check=True, stdout=subprocess.DEVNULL
         )
-
-
-def run_one(number, suite, kafka, reached, logs, limit, attempt):
-    """`reached`: where the brokers are, and what more a client needs."""
-    bootstrap, login = reached
-    conf = logs / f"{number}.conf"
-    conf.write_text(
-        f"bootstrap.servers={bootstrap}\ntest.timeout.multiplier=2\nbroker.address.family=v4\n{login}"
-    )
-    report = logs / f"{number}.json"
-    report.unlink(missing_ok=True)
-    log_path = logs / (f"{number}.log" if attempt == 1 else f"{number}.{attempt}.log")
-    environment = dict(
-        os.environ,
-        TESTS=number,
-        RDKAFKA_TEST_CONF=str(conf),
-        TEST_KAFKA_VERSION="3.9.0",
-        TEST_REPORT=str(report),
-        BROKERS=bootstrap,
-        LD_LIBRARY_PATH=f"{suite}/src:{suite}/src-cpp",
-    )
-    if kafka:
-        environment["KAFKA_PATH"] = str(kafka)
-    # The runner behaves differently when it believes to be on CI.
-    environment.pop("CI", None)
-    began = time.monotonic()
-    with open(log_path, "wb") as log:
-        child = subprocess.Popen(
-            ["./test-runner", "-L", "-p1", *OPTIONS],
-            cwd=suite / "tests",
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            code = child.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-    return judge(code, report, log_path, time.monotonic() - began)
-
-
-def judge(code, report, log_path, seconds):
-    if code is None:
-        return Outcome("fail", seconds, "stopped: over the time limit")
-    try:
-        rows = json.loads(report.read_text(), strict=False)["tests"]
-    except (OSError, ValueError):
-        rows = {}
-    states = [row["state"] for name, row in rows.items() if not name.startswith("<")]
-    if code != 0 or "FAILED" in states:
-        return Outcome("fail", seconds, reason_in(log_path) or f"exit code {code}")
-    if "PASSED" in states:
-        return Outcome("pass", seconds)
-    return Outcome("skip", seconds, reason_in(log_path, skip=True))
-
-
-def reason_in(log_path, skip=False):
-    """The line in which the runner says why."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", log_path.read_text(errors="replace"))
-    pattern = r"(?:SKIPPING TEST|SKIPPED?): (.*)" if skip else r'### Test "[^\n]*" failed at (\S+) at [^\n]*###\n([^\n]*)'
-    found = re.findall(pattern, text)
-    if not found:
-        return ""
-    return found[0] if skip else " ".join(found[0])
 
 
 def selected(rows):
@@ -201,7 +124,8 @@ def main():
         def run(number, attempt):
             if not broker.alive():
                 return Outcome("fail", 0, "the broker is gone")
-            outcome = run_one(number, suite, kafka, reached, logs, limit, attempt)
+            name = number if attempt == 1 else f"{number}.{attempt}"
+            outcome = run_one(number, suite, kafka, reached, logs, limit, name=name, options=OPTIONS)
             row = rows[number]
             if rows_only:
                 print(f"{outcome.result.upper()}  librdkafka {number} {row.name:28} {outcome.seconds:5.1f} s", flush=True)
