@@ -121,6 +121,16 @@ const ONLY: &[Only] = &[
         why: "TLS stays behind a stream and a listener's settings",
     },
     Only {
+        names: &["hyper", "http_body_util"],
+        paths: &["peer/web"],
+        why: "HTTP stays behind the seam of those who ask (security::sasl::web)",
+    },
+    Only {
+        names: &["rustls_native_certs"],
+        paths: &["security/tls"],
+        why: "TLS stays behind a stream and a listener's settings",
+    },
+    Only {
         names: &["tokio::spawn", "spawn_blocking", "spawn_local", "thread::spawn", "thread::Builder"],
         paths: &["task"],
         why: "task.rs alone spawns, so that each task has a panic policy",
@@ -139,8 +149,8 @@ const ONLY: &[Only] = &[
     Only {
         names: &["TcpListener", "TcpStream", "UdpSocket", "socket2"],
         // The broker opens the listeners, so that a taken port ends the start before anything else is touched.
-        paths: &["net", "broker", "peer/connection", "transport"],
-        why: "sockets belong to net and transport, and those to other brokers to peer",
+        paths: &["net", "broker", "peer/connection", "peer/web", "transport"],
+        why: "sockets belong to net and transport, and those to others to peer",
     },
 ];
 

@@ -44,6 +44,7 @@ use crate::observe;
 use crate::peer::fetch::RemoteLeaders;
 use crate::peer::markers::RemoteMarkers;
 use crate::peer::verify::RemoteVerification;
+use crate::peer::web::HttpWeb;
 use crate::peer::{Peers, controller_link};
 use crate::replica::alter_partition::{self, IsrChanges};
 use crate::replica::control::ReplicaControl;
@@ -56,6 +57,8 @@ use crate::security::principal::Principal;
 use crate::security::quota::limits::Quotas;
 use crate::security::quota::meter::Meter;
 use crate::security::sasl::authority::Authority;
+use crate::security::sasl::keys::FollowedKeys;
+use crate::security::sasl::web::SharedWeb;
 use crate::security::tls::TlsListeners;
 use crate::security::tokens::Tokens;
 use crate::task;
@@ -233,11 +236,9 @@ async fn authority(
     clock: &SharedClock,
     tokens: Option<Arc<Tokens>>,
 ) -> Result<Arc<Authority>, StartError> {
-    let (of_broker, users, clock) = (Arc::clone(config), Arc::clone(users), Arc::clone(clock));
-    let authority = task::blocking(move || Authority::new(users, clock, &of_broker.sasl, tokens)).await;
-    let authority = authority.map_err(failed)?;
-    authority.follow_keys(&config.sasl);
-    Ok(authority)
+    let web: SharedWeb = Arc::new(HttpWeb);
+    let keys = FollowedKeys::start(&config.sasl, &web).await.map_err(failed)?;
+    Ok(Authority::new(Arc::clone(users) as Arc<_>, Arc::clone(clock), tokens, keys))
 }
 
 fn group_config(config: &Config) -> GroupConfig {

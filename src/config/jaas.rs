@@ -35,6 +35,11 @@ impl JaasEntry {
     }
 }
 
+/// The value of this option in the first of these entries that has it.
+pub(crate) fn option<'a>(entries: &'a [JaasEntry], key: &str) -> Option<&'a Secret> {
+    entries.iter().find_map(|entry| entry.option(key))
+}
+
 /// The one entry of a setting.
 ///
 /// # Errors

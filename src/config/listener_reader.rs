@@ -75,6 +75,11 @@ impl<'r, 'a> ListenerReader<'r, 'a> {
         self.reader.int(&self.in_force(name))
     }
 
+    /// A property that a JVM would be started with.
+    pub(crate) fn java_option(&self, name: &str) -> Option<&str> {
+        self.reader.settings.java_option(name)
+    }
+
     /// An error that names the key in force, its value unless it is secret, and its source.
     pub(crate) fn invalid(&self, name: &str, why: &str) -> ConfigError {
         self.reader.invalid(&self.in_force(name), why)

@@ -6,8 +6,8 @@
 //! - [`Config`] (`resolve`, `rules`, `listeners`, `tls`, `zookeeper`, `zookeeper_tls`) is what a broker runs with;
 //!   [`TopicConfig`] what one topic has.
 //! - `loggers` are those whose level may change.
-//! - `sasl` says which mechanisms a listener offers, `jaas` reads the text that holds their keys, `java_options` where
-//!   that lies.
+//! - `sasl` says which mechanisms a listener offers, `oauth` how it judges tokens; `jaas` reads the text that holds
+//!   their keys, `java_options` where that lies; `web_url` is an address on the web.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
 //! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
@@ -29,6 +29,7 @@ pub mod loggers;
 pub mod machine;
 mod names;
 pub(crate) mod numbers;
+pub(crate) mod oauth;
 pub mod password;
 pub mod precedence;
 mod properties;
@@ -47,6 +48,7 @@ pub mod tls;
 pub mod tokens;
 pub mod topic;
 mod topic_rows;
+pub(crate) mod web_url;
 pub mod zookeeper;
 mod zookeeper_tls;
 

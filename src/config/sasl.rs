@@ -7,12 +7,12 @@
 //! `KafkaConfig.validateValues`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::jaas::{self, JaasEntry};
+use super::jaas::{self, JaasEntry, option};
 use super::listener_reader::ListenerReader;
 use super::listeners::Listener;
+use super::oauth::{self, OauthSettings, OauthTrust};
 use super::reader::Reader;
 use super::{ConfigError, Secret};
 
@@ -83,25 +83,6 @@ pub(crate) enum MechanismKeys {
     /// `/config/users` has them.
     Scram,
     OauthBearer(OauthSettings),
-}
-
-/// How tokens are judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OauthSettings {
-    pub(crate) principal_claim: String,
-    pub(crate) scope_claim: String,
-    /// Allowed difference of clocks, in milliseconds.
-    pub(crate) skew_ms: i64,
-    pub(crate) trust: OauthTrust,
-}
-
-/// Why a token is believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OauthTrust {
-    /// It says so itself: for tests alone.
-    Unsecured { required_scope: Vec<String> },
-    /// One of the keys in this file signed it.
-    Jwks { path: PathBuf, refresh_ms: i64, audiences: Vec<String>, issuer: Option<String> },
 }
 
 /// With what this broker authenticates at others.
@@ -217,7 +198,7 @@ fn mechanism_settings(
             MechanismKeys::Plain(users)
         }
         SaslMechanism::ScramSha256 | SaslMechanism::ScramSha512 => MechanismKeys::Scram,
-        SaslMechanism::OauthBearer => MechanismKeys::OauthBearer(oauth(&settings, &entries)?),
+        SaslMechanism::OauthBearer => MechanismKeys::OauthBearer(oauth::judged(&settings, &entries)?),
     };
     let reauth_ms_max = Some(settings.long("connections.max.reauth.ms")).filter(|ms| *ms > 0);
     Ok(MechanismSettings { mechanism, reauth_ms_max, keys })
@@ -253,69 +234,6 @@ fn entries(reader: &Reader<'_>, listener: &Listener, mechanism: SaslMechanism) -
         return Err(settings.invalid(JAAS, &why));
     }
     Ok(entries)
-}
-
-fn option<'a>(entries: &'a [JaasEntry], key: &str) -> Option<&'a Secret> {
-    entries.iter().find_map(|entry| entry.option(key))
-}
-
-/// Kafka's class for tokens that somebody signed, under its present and its former name.
-const SECURED: [&str; 2] = [
-    "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler",
-    "org.apache.kafka.common.security.oauthbearer.secured.OAuthBearerValidatorCallbackHandler",
-];
-/// Its class for tokens that nobody signed, which is the default.
-const UNSECURED: &str =
-    "org.apache.kafka.common.security.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler";
-
-/// Source: Kafka 3.9 `OAuthBearerValidatorCallbackHandler`, `OAuthBearerUnsecuredValidatorCallbackHandler`. That a URL
-/// alone is enough to ask for signatures is our choice: Kafka would believe every token.
-fn oauth(settings: &ListenerReader<'_, '_>, entries: &[JaasEntry]) -> Result<OauthSettings, ConfigError> {
-    const HANDLER: &str = "sasl.server.callback.handler.class";
-    const URL: &str = "sasl.oauthbearer.jwks.endpoint.url";
-    let handler = settings.text(HANDLER).unwrap_or_default();
-    let url = settings.text(URL).filter(|url| !url.is_empty());
-    match (url, handler.as_str()) {
-        (None, class) if SECURED.contains(&class) => {
-            Err(settings.invalid(URL, "no keys are named by which tokens could be checked"))
-        }
-        (None, "" | UNSECURED) => unsecured(settings, entries),
-        (Some(_), UNSECURED) => {
-            Err(settings.invalid(HANDLER, "keys are set that this class would not look at; every token would pass"))
-        }
-        (Some(url), class) if class.is_empty() || SECURED.contains(&class) => {
-            let Some(path) = url.strip_prefix("file://").filter(|path| path.starts_with('/')) else {
-                return Err(settings.invalid(URL, "only file:///… is supported; keys are not fetched over HTTP yet"));
-            };
-            Ok(OauthSettings {
-                principal_claim: settings.text("sasl.oauthbearer.sub.claim.name").unwrap_or_default(),
-                // Nothing asks for the scope of a signed token, in Kafka neither.
-                scope_claim: "scope".into(),
-                skew_ms: i64::from(settings.int("sasl.oauthbearer.clock.skew.seconds")) * 1000,
-                trust: OauthTrust::Jwks {
-                    path: path.into(),
-                    refresh_ms: settings.long("sasl.oauthbearer.jwks.endpoint.refresh.ms"),
-                    audiences: settings.list("sasl.oauthbearer.expected.audience"),
-                    issuer: settings.text("sasl.oauthbearer.expected.issuer").filter(|issuer| !issuer.is_empty()),
-                },
-            })
-        }
-        _ => Err(settings.invalid(HANDLER, "Java classes cannot be loaded; Kafka's own handlers are known by name")),
-    }
-}
-
-fn unsecured(settings: &ListenerReader<'_, '_>, entries: &[JaasEntry]) -> Result<OauthSettings, ConfigError> {
-    let text = |key: &str| option(entries, key).map(|value| value.reveal().to_owned()).filter(|text| !text.is_empty());
-    let skew = text("unsecuredValidatorAllowableClockSkewMs").unwrap_or_else(|| "0".into());
-    let skew_ms = skew.trim().parse().ok().filter(|skew| *skew >= 0);
-    let why = "option unsecuredValidatorAllowableClockSkewMs is no number of milliseconds";
-    let required = text("unsecuredValidatorRequiredScope").unwrap_or_default();
-    Ok(OauthSettings {
-        principal_claim: text("unsecuredValidatorPrincipalClaimName").unwrap_or_else(|| "sub".into()),
-        scope_claim: text("unsecuredValidatorScopeClaimName").unwrap_or_else(|| "scope".into()),
-        skew_ms: skew_ms.ok_or_else(|| settings.invalid(JAAS, why))?,
-        trust: OauthTrust::Unsecured { required_scope: required.split_whitespace().map(str::to_owned).collect() },
-    })
 }
 
 /// The mechanism between brokers.
@@ -447,14 +365,16 @@ mod tests {
         assert!(config(&with(&oauth)).warnings().iter().any(|line| line == unsigned));
         let url = ("sasl.oauthbearer.jwks.endpoint.url", "file:///keys.json");
         let signed = of(&[url, ("sasl.oauthbearer.expected.audience", "a,b")]);
-        assert!(matches!(&signed.trust, OauthTrust::Jwks { path, audiences, .. }
-            if path == Path::new("/keys.json") && audiences.len() == 2));
+        assert!(matches!(&signed.trust, OauthTrust::Jwks { keys, audiences, .. }
+            if keys.at == oauth::Place::File("/keys.json".into()) && audiences.len() == 2));
         assert_eq!((signed.principal_claim.as_str(), signed.skew_ms), ("sub", 30_000));
         let no = |given: &[(&str, &str)]| refused(&[&oauth, given].concat());
         const HANDLER: &str = "listener.name.sasl_plaintext.oauthbearer.sasl.server.callback.handler.class";
-        assert!(no(&[("sasl.oauthbearer.jwks.endpoint.url", "https://h/keys")]).contains("only file:///"));
-        assert!(no(&[(HANDLER, SECURED[0])]).contains("no keys are named"));
-        assert!(no(&[(HANDLER, UNSECURED), url]).contains("every token would pass"));
+        for (bad, why) in [("ldap://h/keys", "neither of http:// nor"), ("https://u@h/keys", "it names a user")] {
+            assert!(no(&[("sasl.oauthbearer.jwks.endpoint.url", bad)]).contains(why), "{bad}");
+        }
+        assert!(no(&[(HANDLER, oauth::SECURED[0])]).contains("no keys are named"));
+        assert!(no(&[(HANDLER, oauth::UNSECURED), url]).contains("every token would pass"));
         assert!(no(&[(HANDLER, "com.example.Handler")]).contains("Java classes cannot be loaded"));
     }
 

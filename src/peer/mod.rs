@@ -4,7 +4,7 @@
 //! Connections are made for a purpose and are not shared: a fetch that waits for half a second holds its socket. Each
 //! has one request under way, so an answer can belong to no other, and what is not answered in time ends the socket.
 //! Versions are those of `inter.broker.protocol.version`, without asking: brokers of ZooKeeper's time do not negotiate
-//! on these connections.
+//! on these connections. `web` speaks to servers of another kind, which have keys and tokens.
 
 pub(crate) mod address;
 pub(crate) mod broker_link;
@@ -23,6 +23,7 @@ mod to_brokers;
 mod transaction_tests;
 pub(crate) mod verify;
 pub(crate) mod versions;
+pub(crate) mod web;
 
 use std::sync::Arc;
 use std::time::Duration;

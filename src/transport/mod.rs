@@ -174,7 +174,10 @@ impl Stream {
     }
 
     /// As [`Self::write_vectored`], polled.
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             match self.try_write_vectored(&[IoSlice::new(bytes)]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -186,7 +189,10 @@ impl Stream {
     }
 
     /// As [`Self::flush`], polled.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.has_unsent() {
             ready!(self.poll_write(cx, &[]))?;
         }

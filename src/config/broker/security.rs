@@ -89,9 +89,9 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Where the keys that sign tokens are found.";
     "sasl.oauthbearer.jwks.endpoint.refresh.ms" Long "3600000" [Any] ReadOnly => Honoured,
         "Interval at which those keys are read again.";
-    "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms" Long "100" [Any] ReadOnly => NoEffect,
+    "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms" Long "100" [Any] ReadOnly => Honoured,
         "First pause before those keys are asked again.";
-    "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms" Long "10000" [Any] ReadOnly => NoEffect,
+    "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms" Long "10000" [Any] ReadOnly => Honoured,
         "Longest pause before those keys are asked again.";
     "sasl.oauthbearer.scope.claim.name" Text "scope" [Any] ReadOnly => NoEffect,
         "Claim of a token that holds the scope.";

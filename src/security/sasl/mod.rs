@@ -4,8 +4,8 @@
 //!   `outcome` is what may come of a token.
 //! - `plain`, `scram` and `oauth` are the mechanisms; `credential` is what is stored of a SCRAM password.
 //! - `login` is the other end, for where this broker authenticates at others.
-//! - `authority` is whom the mechanisms ask: the users of `/config/users`, delegation tokens, the keys of tokens of
-//!   OAUTHBEARER, the clock.
+//! - `authority` is whom the mechanisms ask: the users of `/config/users`, delegation tokens, the clock, and the keys
+//!   of tokens of OAUTHBEARER, which `keys` has from files and by `web`, a seam, as often as is needed (`retry`).
 //!
 //! What a client gets to know of a failure is Kafka's text, and never more. What comes in is bounded by its frame; no
 //! message makes anything panic or costs more than its length.
@@ -13,8 +13,11 @@
 pub(crate) mod authority;
 pub(crate) mod credential;
 pub(crate) mod exchange;
+pub(crate) mod keys;
 pub(crate) mod login;
 mod oauth;
 pub(crate) mod outcome;
 mod plain;
+mod retry;
 mod scram;
+pub(crate) mod web;

@@ -9,7 +9,7 @@ pub(super) mod jwks;
 use self::claims::{Claims, Disbelieved};
 use super::authority::Authority;
 use super::outcome::{Authenticated, Next, Refused};
-use crate::config::sasl::{OauthSettings, OauthTrust};
+use crate::config::oauth::{OauthSettings, OauthTrust};
 
 /// The server's end.
 #[derive(Debug, Default)]
@@ -84,9 +84,15 @@ fn believe(token: &str, settings: &OauthSettings, authority: &Authority) -> Resu
                 false => Err(Disbelieved::Scope(required_scope.clone())),
             }
         }
-        OauthTrust::Jwks { path, audiences, issuer, .. } => {
-            let keys = authority.keys(path).ok_or(invalid("no keys are known"))?;
-            let claims = Claims::read(keys.verified(token).map_err(invalid)?, settings, now_ms)?;
+        OauthTrust::Jwks { keys, audiences, issuer } => {
+            let followed = authority.keys(keys).ok_or(invalid("no keys are known"))?;
+            let keys = followed.now();
+            let verified = keys.verified(token).inspect_err(|_| {
+                if let Some(id) = keys.missing(token) {
+                    followed.on_missing(&id);
+                }
+            });
+            let claims = Claims::read(verified.map_err(invalid)?, settings, now_ms)?;
             if claims.issued_at_ms.is_none() {
                 return Err(invalid("it does not say when it was issued"));
             }

@@ -89,6 +89,8 @@ const OF_BROKERS: &[(&str, &str)] = &[
     ("sasl.oauthbearer.expected.audience", "sasl::tokens_are_judged_as_is_set"),
     ("sasl.oauthbearer.expected.issuer", "sasl::tokens_are_judged_as_is_set"),
     ("sasl.oauthbearer.jwks.endpoint.refresh.ms", "sasl::the_keys_of_tokens_are_read_again_as_often_as_is_set"),
+    ("sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", "sasl::keys_at_a_url_are_asked_for_as_often_as_is_set"),
+    ("sasl.oauthbearer.jwks.endpoint.retry.backoff.ms", "sasl::keys_at_a_url_are_asked_for_as_often_as_is_set"),
     ("sasl.oauthbearer.jwks.endpoint.url", "sasl::tokens_are_judged_as_is_set"),
     ("sasl.oauthbearer.sub.claim.name", "sasl::tokens_are_judged_as_is_set"),
     ("log.dir", "directories::data_lies_where_it_was_told_to"),

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialUpsertion;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -10,6 +11,8 @@ use kafka_protocol::messages::{
     AlterUserScramCredentialsRequest, DescribeConfigsRequest, DescribeUserScramCredentialsRequest, MetadataRequest,
     SaslAuthenticateRequest, SaslHandshakeRequest,
 };
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
@@ -293,6 +296,81 @@ async fn the_keys_of_tokens_are_read_again_as_often_as_is_set() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(is_believed(&probe, "RS256", "alice").await);
     probe.broker.stop().await;
+}
+
+/// A server of keys: its URL, when it was asked, and whether it answers as it should.
+struct KeyServer {
+    url: String,
+    asked: Arc<Mutex<Vec<tokio::time::Instant>>>,
+    is_well: Arc<AtomicBool>,
+}
+
+impl KeyServer {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let (asked, is_well) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(true)));
+        let (heard, well) = (Arc::clone(&asked), Arc::clone(&is_well));
+        crate::task::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") && socket.read_buf(&mut head).await.is_ok_and(|read| read > 0) {}
+                heard.lock().push(tokio::time::Instant::now());
+                let status = if well.load(Ordering::SeqCst) { "200 OK" } else { "503 Busy" };
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{KEYS}", KEYS.len());
+                socket.write_all(answer.as_bytes()).await.ok();
+            }
+        });
+        Self { url, asked, is_well }
+    }
+
+    /// How many questions came in one go, once the server was not well any more.
+    async fn at_once(&self) -> usize {
+        self.is_well.store(false, Ordering::SeqCst);
+        let before = self.asked.lock().len();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let asked = self.asked.lock()[before..].to_vec();
+            // More than a second lies between two goes.
+            let gap = |pair: &[tokio::time::Instant]| pair[1] - pair[0] > Duration::from_millis(900);
+            if let Some(count) = asked.windows(2).position(gap) {
+                return count + 1;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "keys are not asked for again: {}", asked.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_at_a_url_are_asked_for_as_often_as_is_set() {
+    for (first, all, wanted) in [(20, 400, 4..=7), (20, 0, 1..=1), (500, 500, 2..=2)] {
+        let server = KeyServer::start().await;
+        let probe = start(&[
+            "sasl.enabled.mechanisms=OAUTHBEARER",
+            &format!("sasl.oauthbearer.jwks.endpoint.url={}", server.url),
+            "sasl.oauthbearer.jwks.endpoint.refresh.ms=1000",
+            &format!("sasl.oauthbearer.jwks.endpoint.retry.backoff.ms={first}"),
+            &format!("sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms={all}"),
+        ])
+        .await;
+        assert!(!server.asked.lock().is_empty(), "they are there before anybody is let in");
+        assert!(is_believed(&probe, "RS256", "alice").await && is_believed(&probe, "ES384", "alice").await);
+        let count = server.at_once().await;
+        assert!(wanted.contains(&count), "{count} for {first} and {all}");
+        assert!(is_believed(&probe, "RS256", "alice").await, "what is not had changes nothing");
+        probe.broker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_keys_at_its_url_a_broker_does_not_start() {
+    let url = "sasl.oauthbearer.jwks.endpoint.url=http://127.0.0.1:1/keys";
+    let settings = settings(&["sasl.enabled.mechanisms=OAUTHBEARER", url]);
+    let dir = tempfile::tempdir().unwrap();
+    let config = load(dir.path(), &settings.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let refused = Broker::start(config).await.expect_err("no keys").to_string();
+    assert!(refused.contains("the keys of http://127.0.0.1:1/keys cannot be had: it cannot be reached"), "{refused}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use crate::clock::UnixMs;
-use crate::config::sasl::OauthSettings;
+use crate::config::oauth::OauthSettings;
 
 /// Why a token is not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ fn texts(value: &Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::sasl::OauthTrust;
+    use crate::config::oauth::OauthTrust;
 
     fn read(claims: &str) -> Result<Claims, Disbelieved> {
         let settings = OauthSettings {

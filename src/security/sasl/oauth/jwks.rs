@@ -1,4 +1,4 @@
-//! The keys that sign tokens (RFC 7517), from a file, and whether one of them signed a token (RFC 7515).
+//! The keys that sign tokens (RFC 7517), and whether one of them signed a token (RFC 7515).
 //!
 //! RSA and elliptic curves, by the algorithms RS256, RS384, RS512, ES256 and ES384. The key decides which of them it
 //! takes, never the token alone, and a token without a signature, or signed by a shared secret, is none.
@@ -9,6 +9,7 @@ use base64::Engine;
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::Deserialize;
 
+use super::super::web::WebError;
 use super::claims::{BASE64_URL, object};
 
 /// Longest file of keys, in bytes.
@@ -21,8 +22,13 @@ pub(crate) enum JwksError {
     Unreadable { path: String, error: std::io::Error },
     #[error("{path} is longer than {FILE_BYTES_MAX} bytes")]
     TooLong { path: String },
-    #[error("{path} is no set of keys: {reason}")]
-    Malformed { path: String, reason: String },
+    #[error("{at} is no set of keys: {reason}")]
+    Malformed { at: String, reason: String },
+    #[error("the keys of {url} cannot be had: {error}")]
+    Unfetched { url: String, error: WebError },
+    /// What is set of TLS cannot be used.
+    #[error("the keys of {at} cannot be had: {why}")]
+    Untrusting { at: String, why: String },
 }
 
 /// Keys that sign tokens; never empty.
@@ -88,7 +94,25 @@ impl Jwks {
             return Err(JwksError::TooLong { path: shown() });
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(&text).map_err(|reason| JwksError::Malformed { path: shown(), reason })
+        Self::parse(&text).map_err(|reason| JwksError::Malformed { at: shown(), reason })
+    }
+
+    /// # Errors
+    /// It holds no key that could be used.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Result<Self, String> {
+        Self::parse(std::str::from_utf8(bytes).map_err(|error| error.to_string())?)
+    }
+
+    /// Whether there is a key of this name.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id.as_deref() == Some(id))
+    }
+
+    /// The name of the key that a token says has signed it, if there is none of that name.
+    pub(super) fn missing(&self, token: &str) -> Option<String> {
+        let header = object(token.split('.').next()?)?;
+        let id = header.get("kid")?.as_str()?;
+        (!self.has(id)).then(|| id.to_owned())
     }
 
     fn parse(text: &str) -> Result<Self, String> {
