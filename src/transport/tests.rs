@@ -160,3 +160,32 @@ async fn plain_bytes_are_untouched() {
     assert_eq!(server.read(&mut got).await.expect("an end"), 0);
     assert!(server.is_hung_up() && !server.is_quiet());
 }
+
+/// librdkafka's test 0097: whoever shows no certificate is told so in the words of TLS 1.2, as by Java.
+#[tokio::test]
+async fn a_certificate_that_is_missing_is_a_bad_one_in_tls_1_2() {
+    let authority = Authority::new("authority");
+    let mut settings = testing::with(&authority.issue("broker", &["127.0.0.1"]), &[&authority.pem]);
+    settings.client_auth = crate::config::ClientAuth::Required;
+    let mut bare = testing::settings("A");
+    bare.stores.truststore_certificates = Some(crate::config::Secret::new(authority.pem));
+    for (version, alert) in [("TLSv1.2", "BadCertificate"), ("TLSv1.3", "CertificateRequired")] {
+        settings.enabled_protocols = vec![version.into()];
+        let server_end = TlsListener::new(settings.clone(), false).expect("opens");
+        let config = crate::security::tls::web::TowardsWeb::open(&bare).expect("legal").client();
+        let (client, server) = sockets().await;
+        let (client, server) =
+            tokio::join!(Stream::connect(client, config, "127.0.0.1"), Stream::accept(server, server_end.server()));
+        let refused = server.expect_err("no certificate");
+        assert!(
+            matches!(refused, HandshakeError::Refused(rustls::Error::NoCertificatesPresented)),
+            "{version}: {refused:?}"
+        );
+        // Under TLS 1.3 the client learns it when it reads.
+        let told = match client {
+            Err(error) => format!("{error:?}"),
+            Ok(mut client) => format!("{:?}", client.read(&mut [0]).await.expect_err("an alert")),
+        };
+        assert!(told.contains(alert), "{version}: {told}");
+    }
+}

@@ -8,8 +8,8 @@ use std::io::{self, IoSlice, Read, Write};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use rustls::Connection;
 use rustls::pki_types::CertificateDer;
+use rustls::{Connection, ProtocolVersion};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
@@ -26,6 +26,9 @@ pub(crate) enum HandshakeError {
 
 /// Two records and their heads: what one read of the socket asks for.
 const READ_BYTES: usize = 2 * (16 * 1024 + 256);
+/// An alert of TLS 1.2, fatal, `bad_certificate`, before anything is encrypted. Whoever shows no certificate where one
+/// is required is told this, as by Java; `rustls` would say `certificate_required`, which TLS 1.3 alone knows.
+const BAD_CERTIFICATE: &[u8] = &[21, 3, 3, 0, 2, 2, 42];
 /// While hands are shaken.
 const HANDSHAKE_READ_BYTES: usize = 4096;
 
@@ -75,11 +78,20 @@ impl Tls {
                 Err(error) => return Err(error.into()),
             }
             if let Err(error) = self.take_in() {
-                self.say_goodbye();
+                match &error {
+                    HandshakeError::Refused(rustls::Error::NoCertificatesPresented) if self.is_tls12() => {
+                        self.socket.try_write(BAD_CERTIFICATE).ok();
+                    }
+                    _ => self.say_goodbye(),
+                }
                 return Err(error);
             }
         }
         Ok(self.flush().await?)
+    }
+
+    fn is_tls12(&self) -> bool {
+        self.session.protocol_version() == Some(ProtocolVersion::TLSv1_2)
     }
 
     /// Reads the socket once into `incoming`.
