@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint check compat clients clients-secure clients-kills tools tools-compare transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization tokens
+.PHONY: help setup run build test lint check compat compat-secure clients clients-secure clients-kills tools tools-compare transactions log-ends cluster run-cluster bench crash soak disk-full zookeeper-faults disk-faults hostile admin authorization tokens
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/release/klamm
@@ -42,6 +42,11 @@ compat: ## librdkafka's own suite against a fresh klamm, or three of them (TESTS
 	@scripts/setup.sh build test compat
 	@$(CARGO) build --release --locked
 	@KLAMM_BINARY=$(RELEASE) KLAMM_BROKERS=$(or $(BROKERS),1) compat-tests/run librdkafka
+
+compat-secure: ## the tests of librdkafka's that ask for TLS and SASL (0097, 0126, 0135, 0142), for real, against three brokers and a provider of tokens (ONLY=0142; AGAINST=3.9.1 asks Kafka); about 14 minutes
+	@scripts/setup.sh build test compat
+	@$(CARGO) build --release --locked
+	@KLAMM_BINARY=$(RELEASE) KLAMM_AGAINST=$(AGAINST) compat-tests/run librdkafka.secured $(if $(ONLY),--only $(ONLY))
 
 clients: ## the word list through stock clients of six makers against a fresh klamm, one row each (CLIENTS="kcat sarama", BROKERS=3); about 4 minutes
 	@scripts/setup.sh build test compat

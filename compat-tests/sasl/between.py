@@ -33,12 +33,12 @@ def credential(mechanism, password, iterations=4096):
     return f"{text},iterations={iterations}"
 
 
-def put_user(tree, user, mechanism, password):
+def put_user(tree, user, password, *mechanisms):
     """What kafka-configs --zookeeper writes, before the first broker or beside running ones."""
     for parent in ("/config", "/config/users", "/config/changes"):
         with contextlib.suppress(zookeeper.ZooError):
             tree.create(parent)
-    data = json.dumps({"version": 1, "config": {mechanism: credential(mechanism, password)}}).encode()
+    data = json.dumps({"version": 1, "config": {name: credential(name, password) for name in mechanisms}}).encode()
     tree.create(f"/config/users/{user}", data)
     change = json.dumps({"version": 2, "entity_path": f"users/{user}"}).encode()
     tree.create("/config/changes/config_change_", change, sequential=True)
@@ -53,7 +53,7 @@ def brokers(mechanism, kinds, over_tls):
     authority = Authority(folder / "ours", "ours")
     certificate = authority.issue("broker", ["DNS:localhost", "IP:127.0.0.1"])
     if mechanism != "PLAIN":
-        put_user(tree, "broker", mechanism, SECRET)
+        put_user(tree, "broker", SECRET, mechanism)
     members, ports = [], []
     for number, kind in enumerate(kinds, 1):
         own = f'user_broker="{SECRET}"' if mechanism == "PLAIN" else ""
@@ -136,7 +136,7 @@ def replicate(mechanism, over_tls, *kinds):
 
 def written_by_hand(tree, ports, mechanism):
     """A user that a tool writes into ZooKeeper is let in by every broker that follows."""
-    put_user(tree, "dave", mechanism, "by-hand")
+    put_user(tree, "dave", "by-hand", mechanism)
     config = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": mechanism, "sasl.username": "dave", "log_level": 2}
     for port in ports:
         admin = AdminClient({**config, "sasl.password": "by-hand", "bootstrap.servers": f"127.0.0.1:{port}"})
