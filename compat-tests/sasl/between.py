@@ -18,7 +18,8 @@ from kit.process import free_port
 from tls.stores import Authority
 
 SECRET = "planted-hunter2"
-MODULES = {"PLAIN": "plain.PlainLoginModule", "SCRAM-SHA-256": "scram.ScramLoginModule", "SCRAM-SHA-512": "scram.ScramLoginModule"}
+MODULES = {"PLAIN": "plain.PlainLoginModule", "SCRAM-SHA-256": "scram.ScramLoginModule", "SCRAM-SHA-512": "scram.ScramLoginModule",
+           "OAUTHBEARER": "oauthbearer.OAuthBearerLoginModule"}
 SECONDS = 8
 
 
@@ -52,11 +53,14 @@ def brokers(mechanism, kinds, over_tls):
     tree = server.tree("")
     authority = Authority(folder / "ours", "ours")
     certificate = authority.issue("broker", ["DNS:localhost", "IP:127.0.0.1"])
-    if mechanism != "PLAIN":
+    if mechanism.startswith("SCRAM"):
         put_user(tree, "broker", SECRET, mechanism)
     members, ports = [], []
     for number, kind in enumerate(kinds, 1):
         own = f'user_broker="{SECRET}"' if mechanism == "PLAIN" else ""
+        if mechanism == "OAUTHBEARER":
+            # Good for less than the records take, so that later connections need later ones.
+            own = 'unsecuredLoginStringClaim_sub="broker" unsecuredLoginLifetimeSeconds="5"'
         jaas = f'org.apache.kafka.common.security.{MODULES[mechanism]} required username="broker" password="{SECRET}" {own};'
         settings = {
             "broker.id": number, "zookeeper.connect": f"127.0.0.1:{server.port}", "zookeeper.session.timeout.ms": "6000",
@@ -127,7 +131,7 @@ def replicate(mechanism, over_tls, *kinds):
         partitions = admin.list_topics("t", timeout=10).topics["t"].partitions.values()
         in_sync = [len(partition.isrs) for partition in partitions]
         assert in_sync == [3] * 6, f"{in_sync} replicas are in sync"
-        if mechanism != "PLAIN" and not over_tls:
+        if mechanism.startswith("SCRAM") and not over_tls:
             written_by_hand(tree, ports, mechanism)
         for member in members:
             assert SECRET not in member.log_path.read_text(errors="replace"), f"{member.folder.name} logs a secret"

@@ -6,8 +6,9 @@
 //! - [`Config`] (`resolve`, `rules`, `listeners`, `tls`, `zookeeper`, `zookeeper_tls`) is what a broker runs with;
 //!   [`TopicConfig`] what one topic has.
 //! - `loggers` are those whose level may change.
-//! - `sasl` says which mechanisms a listener offers, `oauth` how it judges tokens; `jaas` reads the text that holds
-//!   their keys, `java_options` where that lies; `web_url` is an address on the web.
+//! - `sasl` says which mechanisms a listener offers, `oauth` how it judges tokens, `own_tokens` what this broker's
+//!   own say; `jaas` reads the text that holds their keys, `java_options` where that lies; `web_url` is an address on
+//!   the web.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
 //! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
@@ -30,6 +31,7 @@ pub mod machine;
 mod names;
 pub(crate) mod numbers;
 pub(crate) mod oauth;
+pub(crate) mod own_tokens;
 pub mod password;
 pub mod precedence;
 mod properties;

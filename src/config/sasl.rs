@@ -13,6 +13,7 @@ use super::jaas::{self, JaasEntry, option};
 use super::listener_reader::ListenerReader;
 use super::listeners::Listener;
 use super::oauth::{self, OauthSettings, OauthTrust};
+use super::own_tokens::{self, UnsecuredTokens};
 use super::reader::Reader;
 use super::{ConfigError, Secret};
 
@@ -87,10 +88,20 @@ pub(crate) enum MechanismKeys {
 
 /// With what this broker authenticates at others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SaslLogin {
-    pub(crate) mechanism: SaslMechanism,
-    pub(crate) username: String,
-    pub(crate) password: Secret,
+pub(crate) enum SaslLogin {
+    /// By PLAIN or SCRAM.
+    Password { mechanism: SaslMechanism, username: String, password: Secret },
+    /// By OAUTHBEARER.
+    Unsecured(UnsecuredTokens),
+}
+
+impl SaslLogin {
+    pub(crate) fn mechanism(&self) -> SaslMechanism {
+        match self {
+            Self::Password { mechanism, .. } => *mechanism,
+            Self::Unsecured(_) => SaslMechanism::OauthBearer,
+        }
+    }
 }
 
 /// What is set of SASL, beside the listeners' own settings.
@@ -251,15 +262,21 @@ fn between(settings: &ListenerReader<'_, '_>, offered: &[SaslMechanism]) -> Resu
 /// What this broker shows others of its cluster.
 fn login(reader: &Reader<'_>, listener: &Listener, mechanism: SaslMechanism) -> Result<SaslLogin, ConfigError> {
     let settings = reader.of_listener(&listener.name).of_mechanism(mechanism.name());
-    if mechanism == SaslMechanism::OauthBearer {
-        let why = "brokers cannot get tokens for each other yet; choose PLAIN or SCRAM between them";
-        return Err(settings.invalid("sasl.mechanism.inter.broker.protocol", why));
-    }
     let entries = entries(reader, listener, mechanism)?;
+    if mechanism == SaslMechanism::OauthBearer {
+        return match oauth::judged(&settings, &entries)?.trust {
+            OauthTrust::Unsecured { .. } => own_tokens::unsecured(&settings, &entries).map(SaslLogin::Unsecured),
+            OauthTrust::Jwks { .. } => {
+                let why = "brokers make tokens that nobody signs, and the listener between them believes signed ones \
+                           alone; choose PLAIN or SCRAM between them";
+                Err(settings.invalid("sasl.mechanism.inter.broker.protocol", why))
+            }
+        };
+    }
     let of = |key| option(&entries, key).map(Secret::reveal).filter(|text| !text.is_empty());
     match (of("username"), of("password")) {
         (Some(username), Some(password)) => {
-            Ok(SaslLogin { mechanism, username: username.into(), password: Secret::new(password) })
+            Ok(SaslLogin::Password { mechanism, username: username.into(), password: Secret::new(password) })
         }
         _ => Err(settings.invalid(JAAS, "username and password are needed, with which brokers speak to each other")),
     }
@@ -388,7 +405,8 @@ mod tests {
         ];
         let cluster = [&between[..], &[("zookeeper.connect", "h:1")]].concat();
         let login = Arc::clone(&config(&with(&cluster)).sasl.logins["SASL_PLAINTEXT"]);
-        assert_eq!((login.username.as_str(), login.password.reveal()), ("admin", "hunter2"));
+        assert!(matches!(&*login, SaslLogin::Password { username, password, .. }
+            if username == "admin" && password.reveal() == "hunter2"));
         assert!(config(&with(&between)).sasl.logins.is_empty(), "a node alone speaks to nobody");
         assert!(refused(&between[..3]).contains("GSSAPI (Kerberos) is not supported"));
         let other = [&between[..3], &[("sasl.mechanism.inter.broker.protocol", "SCRAM-SHA-256")]].concat();
@@ -396,6 +414,24 @@ mod tests {
         let nameless = "org.apache.kafka.common.security.plain.PlainLoginModule required user_a=hunter2;";
         let nameless = [&cluster[..], &[(PLAIN_KEY, nameless)]].concat();
         assert!(refused(&nameless).contains("username and password are needed"));
+    }
+
+    #[test]
+    fn brokers_of_a_cluster_may_show_each_other_tokens_that_nobody_signed() {
+        let jaas = format!("{} unsecuredLoginStringClaim_sub=\"broker\";", OAUTH.trim_end_matches(';'));
+        let between = [
+            ("security.inter.broker.protocol", "SASL_PLAINTEXT"),
+            ("sasl.enabled.mechanisms", "OAUTHBEARER"),
+            (OAUTH_KEY, jaas.as_str()),
+            ("sasl.mechanism.inter.broker.protocol", "OAUTHBEARER"),
+            ("zookeeper.connect", "h:1"),
+        ];
+        let login = Arc::clone(&config(&with(&between)).sasl.logins["SASL_PLAINTEXT"]);
+        assert!(matches!(&*login, SaslLogin::Unsecured(tokens) if tokens.claims["sub"] == "broker"));
+        let nobody = refused(&[&between[..], &[(OAUTH_KEY, OAUTH)]].concat());
+        assert!(nobody.contains("unsecuredLoginStringClaim_sub"), "{nobody}");
+        let keys = ("sasl.oauthbearer.jwks.endpoint.url", "file:///keys.json");
+        assert!(refused(&[&between[..], &[keys]].concat()).contains("believes signed ones alone"));
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Connection {
         let mut open = Open { to: to.clone(), stream, reader, correlation_id: 0, usable_until: None };
         if let Some(login) = &to.login {
             let mut line = Stranger { open: &mut open, client_id: &self.client_id };
-            let authenticating = login::authenticate(&mut line, login, self.clock.random());
+            let authenticating = login::authenticate(&mut line, login, self.clock.random(), self.clock.now_ms());
             let lifetime = timeout(SETUP_PATIENCE, authenticating).await;
             let lifetime = lifetime.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?;
             let lifetime = lifetime.map_err(|error| match error {

@@ -11,6 +11,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
+use crate::clock::UnixMs;
 use crate::config::sasl::SaslLogin;
 use crate::security::sasl::login::LoginExchange;
 use crate::task;
@@ -38,7 +39,7 @@ pub(super) enum LoginError<E> {
 }
 
 /// For how long the connection may be used, somewhat less than the other broker says; `None`: for ever. `random` is for
-/// this authentication alone.
+/// this authentication alone, `now_ms` by the wall clock.
 ///
 /// # Errors
 /// See [`LoginError`].
@@ -46,14 +47,15 @@ pub(super) async fn authenticate<L: Line>(
     line: &mut L,
     login: &Arc<SaslLogin>,
     random: u128,
+    now_ms: UnixMs,
 ) -> Result<Option<Duration>, LoginError<L::Error>> {
-    let mechanism = login.mechanism.name();
+    let mechanism = login.mechanism().name();
     let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
     let answer: SaslHandshakeResponse = ask(line, SASL_HANDSHAKE, &request).await?;
     if answer.error_code != 0 {
         return Err(LoginError::Refused(format!("it does not offer {mechanism} (error {})", answer.error_code)));
     }
-    let (mut exchange, mut token) = LoginExchange::begin(login, random);
+    let (mut exchange, mut token) = LoginExchange::begin(login, random, now_ms);
     loop {
         let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from(token));
         let answer: SaslAuthenticateResponse = ask(line, SASL_AUTHENTICATE, &request).await?;

@@ -187,7 +187,7 @@ fn a_client_asks_for_versions_names_a_mechanism_and_logs_in() {
 #[test]
 fn scram_takes_two_tokens() {
     let login = |password: &str| {
-        Arc::new(SaslLogin {
+        Arc::new(SaslLogin::Password {
             mechanism: SaslMechanism::ScramSha256,
             username: "alice".into(),
             password: crate::config::Secret::new(password),
@@ -195,7 +195,7 @@ fn scram_takes_two_tokens() {
     };
     let mut room = Room::new(&[]);
     room.handshake("SCRAM-SHA-256", 1);
-    let (mut exchange, first) = LoginExchange::begin(&login("wonder"), 5);
+    let (mut exchange, first) = LoginExchange::begin(&login("wonder"), 5, 0);
     let (answered, response) = room.token(first);
     assert!(answered.principal.is_none() && answered.end.is_none() && !room.connection.is_done());
     let last = exchange.answer(&response.auth_bytes).expect("a challenge").expect("a proof");
@@ -205,10 +205,41 @@ fn scram_takes_two_tokens() {
 
     let mut room = Room::new(&[]);
     room.handshake("SCRAM-SHA-256", 1);
-    let (mut exchange, first) = LoginExchange::begin(&login("wrong"), 5);
+    let (mut exchange, first) = LoginExchange::begin(&login("wrong"), 5, 0);
     let (_, response) = room.token(first);
     let last = exchange.answer(&response.auth_bytes).expect("a challenge").expect("a proof");
     refused(room.token(last), "SCRAM-SHA-256");
+}
+
+/// What brokers show each other: a token that is made for the moment.
+#[test]
+fn a_token_of_ones_own_is_believed_while_it_holds() {
+    let tokens = crate::config::own_tokens::UnsecuredTokens {
+        claims: [("sub".to_owned(), "broker".into())].into_iter().collect(),
+        lifetime_ms: 60_000,
+        extensions: [("traceId".to_owned(), "x".to_owned())].into(),
+    };
+    let login = Arc::new(SaslLogin::Unsecured(tokens));
+    let mut room = Room::new(&[]);
+    let now_ms = crate::clock::Clock::now_ms(&*room.clock);
+    room.handshake("OAUTHBEARER", 1);
+    let (mut exchange, first) = LoginExchange::begin(&login, 5, now_ms);
+    let (answered, response) = room.token(first);
+    assert_eq!(answered.principal.expect("a principal").to_string(), "User:broker");
+    assert_eq!((response.error_code, response.session_lifetime_ms), (0, 60_000));
+    assert_eq!(exchange.answer(&response.auth_bytes), Ok(None));
+    assert!(exchange.answer(b"").is_err(), "nothing is to come");
+
+    let mut room = Room::new(&[]);
+    room.handshake("OAUTHBEARER", 1);
+    let (mut exchange, first) = LoginExchange::begin(&login, 5, now_ms - 60_000);
+    let (answered, response) = room.token(first);
+    assert!(answered.principal.is_none() && response.error_code == 0, "{response:?}");
+    let heard = exchange.answer(&response.auth_bytes).expect("what is wrong").expect("an answer");
+    let (_, response) = room.token(heard);
+    assert_eq!(response.error_code, 58);
+    assert!(response.error_message.expect("a reason").contains("invalid_token"));
+    assert!(exchange.answer(b"").is_err(), "whoever does not believe it lets nobody in");
 }
 
 /// Whatever is wrong, a client reads the same.

@@ -128,7 +128,7 @@ async fn asking(script: impl IntoIterator<Item = Act>) -> Other {
     let password = crate::config::Secret::new("hunter2");
     let mechanism = crate::config::sasl::SaslMechanism::Plain;
     other.address.login =
-        Some(Arc::new(crate::config::sasl::SaslLogin { mechanism, username: "broker".into(), password }));
+        Some(Arc::new(crate::config::sasl::SaslLogin::Password { mechanism, username: "broker".into(), password }));
     other
 }
 

@@ -1,10 +1,13 @@
-//! The client's end of an authentication, for where this broker authenticates at others: PLAIN and SCRAM.
+//! The client's end of an authentication, for where this broker authenticates at others: PLAIN, SCRAM, and OAUTHBEARER
+//! with a token that this broker makes anew for each.
 
 use std::sync::Arc;
 
 use super::credential::ScramHash;
+use super::oauth;
 use super::scram::{ScramClient, ScramProof};
-use crate::config::sasl::{SaslLogin, SaslMechanism};
+use crate::clock::UnixMs;
+use crate::config::sasl::SaslLogin;
 
 /// An authentication under way: tokens out, challenges in.
 #[derive(Debug)]
@@ -19,6 +22,10 @@ enum State {
     Proved(ScramProof),
     /// The next answer says nothing more than that it worked.
     Told,
+    /// The next answer is empty, or says what is wrong with the token.
+    Shown,
+    /// The other end has been told that this one has heard.
+    Disbelieved,
     Over,
 }
 
@@ -28,19 +35,18 @@ enum State {
 pub(crate) struct Distrusted(&'static str);
 
 impl LoginExchange {
-    /// With the first token. `nonce` is 128 random bits.
-    pub(crate) fn begin(login: &Arc<SaslLogin>, nonce: u128) -> (Self, Vec<u8>) {
-        let (state, token) = match ScramHash::of(login.mechanism) {
-            Some(hash) => {
-                let client = ScramClient::new(hash, &login.username, format!("{nonce:032x}"));
-                let token = client.first();
-                (State::Begun(client), token)
-            }
-            None => {
-                debug_assert_eq!(login.mechanism, SaslMechanism::Plain);
-                let token = format!("\0{}\0{}", login.username, login.password.reveal()).into_bytes();
-                (State::Told, token)
-            }
+    /// With the first token. `nonce` is 128 random bits; `now_ms` by the wall clock, since tokens name times.
+    pub(crate) fn begin(login: &Arc<SaslLogin>, nonce: u128, now_ms: UnixMs) -> (Self, Vec<u8>) {
+        let (state, token) = match &**login {
+            SaslLogin::Password { mechanism, username, password } => match ScramHash::of(*mechanism) {
+                Some(hash) => {
+                    let client = ScramClient::new(hash, username, format!("{nonce:032x}"));
+                    let token = client.first();
+                    (State::Begun(client), token)
+                }
+                None => (State::Told, format!("\0{username}\0{}", password.reveal()).into_bytes()),
+            },
+            SaslLogin::Unsecured(tokens) => (State::Shown, oauth::first(tokens, now_ms)),
         };
         (Self { login: Arc::clone(login), state }, token)
     }
@@ -53,7 +59,10 @@ impl LoginExchange {
     pub(crate) fn answer(&mut self, challenge: &[u8]) -> Result<Option<Vec<u8>>, Distrusted> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Begun(client) => {
-                let proof = client.prove(challenge, self.login.password.reveal()).map_err(Distrusted)?;
+                let SaslLogin::Password { password, .. } = &*self.login else {
+                    return Err(Distrusted("it asks for a password that there is not; this is a bug"));
+                };
+                let proof = client.prove(challenge, password.reveal()).map_err(Distrusted)?;
                 let message = proof.message.clone();
                 self.state = State::Proved(proof);
                 Ok(Some(message))
@@ -61,6 +70,12 @@ impl LoginExchange {
             State::Proved(proof) if proof.is_proved_by(challenge) => Ok(None),
             State::Proved(_) => Err(Distrusted("it does not prove that it knows the password")),
             State::Told => Ok(None),
+            State::Shown if challenge.is_empty() => Ok(None),
+            State::Shown => {
+                self.state = State::Disbelieved;
+                Ok(Some(vec![1]))
+            }
+            State::Disbelieved => Err(Distrusted("it does not believe the token, and lets this broker in")),
             State::Over => Err(Distrusted("it answers after the end of the authentication")),
         }
     }

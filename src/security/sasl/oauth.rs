@@ -6,10 +6,16 @@
 mod claims;
 pub(super) mod jwks;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
 use self::claims::{Claims, Disbelieved};
 use super::authority::Authority;
 use super::outcome::{Authenticated, Next, Refused};
+use crate::clock::UnixMs;
 use crate::config::oauth::{OauthSettings, OauthTrust};
+use crate::config::own_tokens::UnsecuredTokens;
 
 /// The server's end.
 #[derive(Debug, Default)]
@@ -55,6 +61,18 @@ impl OauthServer {
         let expires_at_ms = Some(claims.expires_at_ms);
         Ok(Next::Done(Authenticated { user: claims.principal, token: Vec::new(), by_token: false, expires_at_ms }))
     }
+}
+
+/// What a client says at first, with a token of its own that holds from now on.
+pub(super) fn first(tokens: &UnsecuredTokens, now_ms: UnixMs) -> Vec<u8> {
+    let seconds = |ms: UnixMs| Value::from(ms as f64 / 1000.0);
+    let mut claims = tokens.claims.clone();
+    claims.insert("iat".into(), seconds(now_ms));
+    claims.insert("exp".into(), seconds(now_ms.saturating_add(tokens.lifetime_ms)));
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let token = format!("{}.{}.", part(r#"{"alg":"none"}"#), part(&Value::Object(claims).to_string()));
+    let extensions: String = tokens.extensions.iter().map(|(key, value)| format!("{key}={value}\u{1}")).collect();
+    format!("n,,\u{1}auth=Bearer {token}\u{1}{extensions}\u{1}").into_bytes()
 }
 
 fn answer(disbelieved: &Disbelieved) -> String {
