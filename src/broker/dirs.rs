@@ -101,9 +101,9 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
     }
     let options = options(config, paths.len());
     let boot = Boot::of(config.boot_id.as_deref());
-    let may_lack_ends = paths.iter().map(|path| !boot.has_written(path)).collect();
-    for path in &paths {
-        let dir = open_dir(path, options.clone())?;
+    let may_lack_ends: Vec<bool> = paths.iter().map(|path| !boot.has_written(path)).collect();
+    for (path, may_lack_ends) in paths.iter().zip(&may_lack_ends) {
+        let dir = open_dir(path, DirectoryOptions { is_same_boot: !may_lack_ends, ..options.clone() })?;
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
     }
     let configured = config.log_dirs.iter().map(|path| std::path::absolute(path).ok()).collect();

@@ -23,6 +23,8 @@ mod background;
 mod changing_tests;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 mod database;
 #[cfg(test)]
 mod failure_tests;

@@ -142,6 +142,10 @@ impl Reader<'_> {
 
     pub(super) fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {
         let state = self.families.state(family);
+        // Whoever opens a log asks this first.
+        if let Some(why) = state.damaged() {
+            return Err(self.database.read_failed(&why));
+        }
         loop {
             let (start, tables) = (state.start(), state.tables().list());
             let Some(cf) = self.database.try_cf(family) else { return Ok(None) };

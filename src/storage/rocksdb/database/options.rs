@@ -41,6 +41,9 @@ pub(crate) struct DirectoryOptions {
     /// Batches are refused while the file system has less left than this, so that deleting always works.
     /// [`RESERVE_BY_DISK`]: a twentieth of the file system, at most 1 GiB.
     pub(crate) disk_reserve_bytes: u64,
+    /// It was last written to under this boot of the machine: all that an earlier process wrote is there, unless it was
+    /// damaged since.
+    pub(crate) is_same_boot: bool,
     /// How a test makes the disk fail.
     #[cfg(test)]
     pub(crate) faults: std::sync::Arc<super::failure::DiskFaults>,
@@ -71,6 +74,7 @@ impl Default for DirectoryOptions {
             cached_tables_max: 256,
             lent_tables_max: 128,
             disk_reserve_bytes: RESERVE_BY_DISK,
+            is_same_boot: false,
             #[cfg(test)]
             faults: std::sync::Arc::default(),
         }

@@ -1,5 +1,6 @@
 //! What is known of one family beyond its files.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -28,6 +29,8 @@ pub(in crate::storage::rocksdb) struct FamilyState {
     logged: Mutex<Logged>,
     /// What is not RocksDB's yet.
     tables: FamilyTables,
+    /// Why its batches cannot be read, if some were found to be damaged in a way that leaves open what there was.
+    damaged: Mutex<Option<Arc<str>>>,
 }
 
 impl FamilyState {
@@ -101,6 +104,16 @@ impl FamilyState {
         &self.tables
     }
 
+    /// Its log must not be opened, for this reason.
+    pub(in crate::storage::rocksdb) fn note_damaged(&self, why: Arc<str>) {
+        self.damaged.lock().get_or_insert(why);
+    }
+
+    /// Why its log must not be opened, if so.
+    pub(in crate::storage::rocksdb) fn damaged(&self) -> Option<Arc<str>> {
+        self.damaged.lock().clone()
+    }
+
     /// Where files may be deleted that lie below as a whole. Held while they are.
     pub(super) fn droppable(&self) -> MutexGuard<'_, Offset> {
         self.droppable.lock()
@@ -112,6 +125,7 @@ impl FamilyState {
         self.end_known.store(true, Ordering::Relaxed);
         *self.logged.lock() = Logged::default();
         self.undo.store(0, Ordering::Relaxed);
+        *self.damaged.lock() = None;
         self.set_start(Offset::ZERO);
     }
 }

@@ -209,6 +209,11 @@ impl FamilyTables {
         }
     }
 
+    /// A table of which nothing is known that could be used. Its file goes with the partition.
+    pub(super) fn set_aside(&self, table: Arc<GrowingTable>) {
+        self.dropped.lock().push(table);
+    }
+
     /// Whether files of dropped tables wait to be removed.
     pub(super) fn has_dropped(&self) -> bool {
         !self.dropped.lock().is_empty()

@@ -153,6 +153,11 @@ pub(super) fn serial_of(name: &Path) -> Option<u64> {
     name.to_str()?.strip_suffix(".sst")?.split_once('-')?.1.parse().ok()
 }
 
+/// The family in a name.
+pub(super) fn family_of(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
+}
+
 /// What is done with tables.
 impl Growing {
     /// Body of the thread that hands them over.

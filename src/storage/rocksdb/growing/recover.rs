@@ -1,8 +1,12 @@
 //! Growing tables that an earlier process left.
 //!
-//! What counts is what reads back: blocks up to the first that is torn. After a kill that is all that was acknowledged,
-//! after a loss of power perhaps less. A table is left out if RocksDB has it already, if it lies below the log's start,
-//! if its partition is gone, or if what it follows was lost.
+//! After a loss of power what counts is what reads back: blocks up to the first that is torn. The rest is cut off, as
+//! more that was sound may stand behind. A table is left out if RocksDB has it already, if it lies below the log's
+//! start, if its partition is gone, or if what it follows was lost.
+//!
+//! After a kill nothing is lost but what was being written: whatever is not sound and has something sound behind it was
+//! damaged since ([`super::damage`]). A block whose head can be read stays where it is, and whoever reads it is told.
+//! Otherwise it is not known what is missing: nothing of the family is taken, and its log cannot be opened.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,10 +15,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{error, warn};
 
+use super::damage::{self, Blocks};
 use super::ingest::{self, Growing};
-use super::layout::{self, BlockAt, HEAD_MAX};
+use super::layout::BlockAt;
 use super::table::{self, GrowingTable, HEADER_BYTES, Header};
 use crate::storage::rocksdb::database::{
     BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, sync_names,
@@ -23,12 +28,23 @@ use crate::storage::rocksdb::families::Families;
 use crate::storage::{Family, keys};
 use crate::types::Offset;
 
-/// A file that was found, with what of it is sound.
+/// A file that was found, with what of it counts.
 struct Found {
     header: Header,
     file: File,
     path: PathBuf,
-    blocks: Vec<BlockAt>,
+    blocks: Blocks,
+}
+
+impl Found {
+    fn into_table(self) -> Arc<GrowingTable> {
+        let Blocks { list, first_damaged, .. } = self.blocks;
+        let table = GrowingTable::found(self.file, self.path, self.header.follows, list);
+        if let Some(number) = first_damaged {
+            table.checks.note_damaged(number);
+        }
+        Arc::new(table)
+    }
 }
 
 /// The directory of growing tables below a log directory.
@@ -50,9 +66,14 @@ pub(in crate::storage::rocksdb) fn recover(
     let mut removed = false;
     let mut found_of: BTreeMap<u32, Vec<Found>> = BTreeMap::new();
     for path in files.into_values() {
-        match read(&path).map_err(io_error)? {
-            Some(found) if is_held(&growing.families, &found.header) => {
+        match read(&path, growing.database.options().is_same_boot).map_err(io_error)? {
+            Read::Found(found) if is_held(&growing.families, &found.header) => {
                 found_of.entry(found.header.family).or_default().push(found);
+            }
+            Read::WithoutHeader(file, family) if growing.families.numbers().contains(&family) => {
+                let why = format!("the header of {path:?} cannot be read");
+                let table = GrowingTable::found(file, path, Offset::NONE, Vec::new());
+                refuse(&growing, Family(family), &why, vec![Arc::new(table)]);
             }
             _ => {
                 fs::remove_file(&path).map_err(io_error)?;
@@ -80,18 +101,52 @@ pub(in crate::storage::rocksdb) fn recover(
 /// Gives a family its tables, and answers with those that are not its own any more.
 fn give_back(growing: &Growing, family: Family, found: Vec<Found>) -> Result<Vec<Found>, OpenError> {
     let (database, state) = (&*growing.database, growing.families.state(family));
+    let is_same_boot = database.options().is_same_boot;
     let (db, cf) = (database.db(), database.cf(family));
     let damaged = |error: RocksError| OpenError::damaged(database.dir(), error.to_string());
     let taken_over = |first, last| holds_between(db, cf.clone(), first, last);
     let last = last_key(db, cf.clone()).map_err(damaged)?;
-    let chosen = choose(found, last, state.start(), taken_over).map_err(damaged)?;
+    let mut chosen = choose(found, last, state.start(), taken_over).map_err(damaged)?;
+    if is_same_boot {
+        chosen.kept.append(&mut chosen.without_what_they_follow);
+        let unknown = chosen.kept.iter().find_map(|found| Some((found, found.blocks.unknown()?)));
+        let why = match unknown {
+            Some((found, why)) => Some(format!("{why} in {:?}", found.path)),
+            None => chosen.gap.as_ref().map(|path| format!("what {path:?} follows is not there")),
+        };
+        if let Some(why) = why {
+            refuse(growing, family, &why, chosen.kept.into_iter().map(Found::into_table).collect());
+            return Ok(chosen.left_out);
+        }
+    }
+    chosen.left_out.append(&mut chosen.without_what_they_follow);
     for found in chosen.kept {
-        let table = Arc::new(GrowingTable::found(found.file, found.path, found.header.follows, found.blocks));
+        if !is_same_boot {
+            // What was torn off must not be taken for damage once the boot is the same.
+            let end = found.blocks.list.last().map_or(HEADER_BYTES as u64, BlockAt::end);
+            found.file.set_len(end).map_err(|error| OpenError::io(database.dir(), &error))?;
+        }
+        if let Some(number) = found.blocks.first_damaged {
+            let offset = table::last_offset(&found.blocks.list[number]);
+            error!(path = %found.path.display(), %offset, "a batch in a growing table is damaged; what follows is kept");
+        }
+        let table = found.into_table();
         state.tables().push(&table);
         growing.added(&table);
     }
     growing.ingest_soon(family);
     Ok(chosen.left_out)
+}
+
+/// Takes nothing of a family: its log cannot be opened, and its files stay until its partition is deleted.
+fn refuse(growing: &Growing, family: Family, why: &str, tables: Vec<Arc<GrowingTable>>) {
+    let state = growing.families.state(family);
+    error!(family = family.0, why, "growing tables are damaged; nothing of the partition is touched");
+    state.note_damaged(format!("growing tables of family {} are damaged: {why}", family.0).into());
+    for table in tables {
+        growing.added(&table);
+        state.tables().set_aside(table);
+    }
 }
 
 /// Files by their serial, in which order they were begun.
@@ -115,8 +170,16 @@ fn is_held(families: &Families, header: &Header) -> bool {
         && families.identity(Family(header.family)) == Some((header.topic_id, header.partition))
 }
 
-/// `None`: its header is torn, so nothing in it was ever acknowledged, or a loss of power took it.
-fn read(path: &Path) -> io::Result<Option<Found>> {
+/// What a file is.
+enum Read {
+    Found(Found),
+    /// Its header cannot be read, though there is something behind it: damaged. The family that its name says.
+    WithoutHeader(File, u32),
+    /// Its header is torn, so nothing in it was ever acknowledged, or a loss of power took it.
+    Nothing,
+}
+
+fn read(path: &Path, is_same_boot: bool) -> io::Result<Read> {
     let file = File::options().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
     let mut bytes = [0; HEADER_BYTES];
@@ -127,60 +190,26 @@ fn read(path: &Path) -> io::Result<Option<Found>> {
         Header::decode(&bytes)
     };
     let Some(header) = header else {
+        if is_same_boot
+            && let Some(family) = ingest::family_of(path)
+            && damage::has_sound_block(&file, length, HEADER_BYTES as u64, None)?
+        {
+            return Ok(Read::WithoutHeader(file, family));
+        }
         warn!(path = %path.display(), length, "growing table without a readable header left out");
-        return Ok(None);
+        return Ok(Read::Nothing);
     };
-    let blocks = sound_blocks(&file, length)?;
-    Ok(Some(Found { header, file, path: path.to_owned(), blocks }))
-}
-
-/// Reads so much at once, unless a block is larger.
-const READ_BYTES: u64 = 1 << 20;
-
-/// Blocks from the file's begin on, up to the first that is not sound.
-fn sound_blocks(file: &File, length: u64) -> io::Result<Vec<BlockAt>> {
-    let mut blocks: Vec<BlockAt> = Vec::new();
-    let mut window = Window { file, length, start: HEADER_BYTES as u64, bytes: Vec::new() };
-    let mut at = HEADER_BYTES as u64;
-    while let Some(block) = layout::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
-        let grows = blocks.last().is_none_or(|last| last.key < block.key);
-        if !grows || block.end() > length || !layout::is_sound(window.upto(at, block.end() - at)?) {
-            break;
-        }
-        at = block.end();
-        blocks.push(block);
-    }
-    Ok(blocks)
-}
-
-/// A part of a file in memory, which moves forward.
-struct Window<'f> {
-    file: &'f File,
-    length: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window<'_> {
-    /// So many bytes from a place on, or fewer at the end of the file.
-    fn upto(&mut self, at: u64, wanted: u64) -> io::Result<&[u8]> {
-        let wanted = wanted.min(self.length.saturating_sub(at));
-        if at + wanted > self.start + self.bytes.len() as u64 {
-            let take = wanted.max(READ_BYTES).min(self.length.saturating_sub(at));
-            self.bytes.resize(usize::try_from(take).map_err(io::Error::other)?, 0);
-            self.file.read_exact_at(&mut self.bytes, at)?;
-            self.start = at;
-        }
-        let from = usize::try_from(at - self.start).map_err(io::Error::other)?;
-        let length = usize::try_from(wanted).map_err(io::Error::other)?;
-        Ok(&self.bytes[from..from + length])
-    }
+    let blocks = damage::read_blocks(&file, length, is_same_boot)?;
+    Ok(Read::Found(Found { header, file, path: path.to_owned(), blocks }))
 }
 
 #[derive(Default)]
 struct Chosen {
     kept: Vec<Found>,
     left_out: Vec<Found>,
+    without_what_they_follow: Vec<Found>,
+    /// The first of those.
+    gap: Option<PathBuf>,
 }
 
 /// Which tables of a family are its own still; `found` in the order in which they were begun. `last`: RocksDB's last
@@ -198,9 +227,13 @@ fn choose(
     for found in found {
         let follows = found.header.follows;
         let mut keep = false;
+        let list = &found.blocks.list;
         if follows > reached {
-            warn!(path = %found.path.display(), follows = follows.0, "growing table left out: what it follows is lost");
-        } else if let (Some(first), Some(last)) = (found.blocks.first(), found.blocks.last()) {
+            warn!(path = %found.path.display(), follows = follows.0, "what a growing table follows is lost");
+            chosen.gap.get_or_insert_with(|| found.path.clone());
+            chosen.without_what_they_follow.push(found);
+            continue;
+        } else if let (Some(first), Some(last)) = (list.first(), list.last()) {
             let (first, last) = (table::last_offset(first), table::last_offset(last));
             reached = reached.max(last);
             keep = last >= start && !taken_over(first, last)?;

@@ -1,0 +1,148 @@
+//! Growing tables that were damaged while nobody had them open: what was acknowledged and lies behind the damage stays.
+
+use std::os::unix::fs::FileExt as _;
+
+use super::growing::layout;
+use super::growing::table::HEADER_BYTES;
+use super::growing_tests::{append, copy, files, offsets, stop_handing_over, tables, tables_of, value, values};
+use super::tests::{create, eventually};
+use super::*;
+use crate::storage::contract::{batch, commit, partition};
+use crate::storage::keys;
+
+const BATCH_BYTES: usize = 10_000;
+
+fn open(place: &Path, is_same_boot: bool) -> Arc<RocksDirectory> {
+    RocksDirectory::open(place, DirectoryOptions { is_same_boot, ..tables_of(64 << 10) }).expect("open")
+}
+
+/// What a kill leaves of a directory with so many batches of `t`, one of `other`, in tables of some seven each.
+fn killed(batches: i64) -> tempfile::TempDir {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path(), true);
+    stop_handing_over(&dir);
+    let (family, other) = (create(&dir, "t"), create(&dir, "other"));
+    append(&dir, family, 0..batches, BATCH_BYTES);
+    commit(&*dir, vec![batch(other, 0, b"small")], false).expect("commit");
+    copy(place.path())
+}
+
+/// The tables' files, in the order in which they were begun.
+fn in_order(place: &Path) -> Vec<PathBuf> {
+    let mut files = files(place);
+    files.sort_by_key(|file| file.file_stem().and_then(|stem| stem.to_str()?.split_once('-')?.1.parse::<u64>().ok()));
+    files
+}
+
+/// Where the n-th block of a table begins.
+fn block_at(number: u64) -> u64 {
+    let (key, batch) = (keys::batch(Offset(0)), value(0, BATCH_BYTES));
+    let first = layout::frame(key, &batch, None).block_at(key, HEADER_BYTES as u64, batch.len());
+    first.start + number * (first.end() - first.start)
+}
+
+fn flip(file: &Path, at: u64) {
+    let file = std::fs::File::options().read(true).write(true).open(file).expect("open");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[byte[0] ^ 0x40], at).expect("flipped");
+}
+
+/// What is read from an offset on, and why no more is.
+fn read(dir: &RocksDirectory, family: Family, from: i64) -> (Vec<(i64, Vec<u8>)>, Option<String>) {
+    let mut found = Vec::new();
+    let outcome = dir.scan(family, Offset(from), 0, &mut |last, batch| {
+        found.push((last.0, batch.to_vec()));
+        std::ops::ControlFlow::Continue(())
+    });
+    (found, outcome.err().map(|error| error.to_string()))
+}
+
+/// It was taken for the end of what was written: four batches that had been acknowledged were cut off, without a word.
+#[test]
+fn a_batch_that_is_damaged_costs_no_other() {
+    let killed = killed(5);
+    flip(&in_order(killed.path())[0], block_at(2) + 5000);
+    for _ in 0..2 {
+        let dir = open(killed.path(), true);
+        let family = create(&dir, "t");
+        for settled in [false, true] {
+            if settled {
+                dir.settle(family).expect("handed over all the same");
+                assert!(tables(&dir, family).is_empty());
+            }
+            let (found, error) = read(&dir, family, 0);
+            assert_eq!(found, values(0..2, BATCH_BYTES));
+            assert!(error.is_some(), "whoever reads it is told");
+            assert_eq!(read(&dir, family, 3), (values(3..5, BATCH_BYTES), None));
+            assert_eq!(dir.last_batch(family).expect("read").map(|(last, _)| last.0), Some(4));
+        }
+        dir.close();
+    }
+    let dir = open(killed.path(), true);
+    let family = create(&dir, "t");
+    append(&dir, family, 5..8, BATCH_BYTES);
+    assert_eq!(read(&dir, family, 3), (values(3..8, BATCH_BYTES), None));
+    assert_eq!(dir.failure(), None);
+}
+
+/// A loss of power leaves such files, and nothing behind the first block that is not sound was promised. After it the
+/// same file must not be taken for damaged.
+#[test]
+fn what_a_loss_of_power_tore_is_cut_off_for_good() {
+    let killed = killed(5);
+    flip(&in_order(killed.path())[0], block_at(2) + 5000);
+    let dir = open(killed.path(), false);
+    assert_eq!(offsets(&dir, create(&dir, "t")), [0, 1]);
+    dir.close();
+    let before = copy(killed.path());
+    let dir = open(before.path(), true);
+    assert_eq!(offsets(&dir, create(&dir, "t")), [0, 1]);
+}
+
+/// As the kernel leaves it where the process is killed in the middle of a write.
+#[test]
+fn what_was_being_written_at_a_kill_is_no_damage() {
+    for (kept, zeros) in [(0, 0), (10, 0), (10, 20_000), (5000, 0), (5000, 20_000)] {
+        let killed = killed(5);
+        let file = std::fs::File::options().write(true).open(&in_order(killed.path())[0]).expect("open");
+        let torn = block_at(4) + kept;
+        file.set_len(torn).expect("cut");
+        file.set_len(torn + zeros).expect("filled");
+        let dir = open(killed.path(), true);
+        let family = create(&dir, "t");
+        assert_eq!(read(&dir, family, 0), (values(0..4, BATCH_BYTES), None), "{kept} {zeros}");
+        append(&dir, family, 4..6, BATCH_BYTES);
+        assert_eq!(offsets(&dir, family), [0, 1, 2, 3, 4, 5]);
+    }
+}
+
+/// Nothing is taken, nothing is removed; other partitions serve. What is left goes with the partition.
+#[test]
+fn where_it_is_not_known_what_is_lost_the_log_is_not_opened() {
+    // A head, the first batch, the header of a table, and the last batch before another table.
+    let places = [(1, block_at(1) + 1), (0, block_at(0) + 5000), (1, 20), (0, block_at(6) + 5000)];
+    for (table, at) in places {
+        let killed = killed(20);
+        let before = in_order(killed.path());
+        assert_eq!(before.len(), 3);
+        flip(&before[table], at);
+        for _ in 0..2 {
+            let dir = open(killed.path(), true);
+            let (family, other) = (create(&dir, "t"), create(&dir, "other"));
+            let error = dir.last_batch(family).expect_err("it is not opened").to_string();
+            assert!(error.contains("damaged") && error.contains(".sst"), "{error}");
+            assert_eq!(offsets(&dir, other), [0]);
+            commit(&*dir, vec![batch(other, 0, b"small")], true).expect("written");
+            dir.close();
+            assert_eq!(in_order(killed.path()), before, "{table} {at}");
+        }
+        let dir = open(killed.path(), true);
+        dir.delete(&[partition("t", 0)]).expect("deleted");
+        eventually("its files go", || before.iter().all(|file| !file.exists()));
+        let family = create(&dir, "t");
+        assert_eq!((offsets(&dir, family), dir.failure()), (vec![], None));
+        append(&dir, family, 0..2, BATCH_BYTES);
+        assert_eq!(read(&dir, family, 0).0[1], (1, value(1, BATCH_BYTES)));
+    }
+}

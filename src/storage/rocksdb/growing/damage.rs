@@ -1,0 +1,123 @@
+//! Which blocks a growing table's file has, and what of it was damaged since it was written.
+//!
+//! A kill leaves a beginning of what was being written: behind the first block that is not sound there is nothing. So
+//! where something sound stands behind, and no power was lost, a part of the file is not what was written any more.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use super::layout::{self, BlockAt, HEAD_MAX};
+use super::table::HEADER_BYTES;
+
+/// What a file holds behind its header.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// In the order of their keys. The last one is sound.
+    pub(super) list: Vec<BlockAt>,
+    /// The first that is not.
+    pub(super) first_damaged: Option<usize>,
+    /// Where no block can be read, though something sound stands behind.
+    unreadable: Option<u64>,
+}
+
+impl Blocks {
+    /// Why it is not known what the file held, or why RocksDB could not take it over, which looks at the first block.
+    pub(super) fn unknown(&self) -> Option<String> {
+        match self.unreadable {
+            Some(place) => Some(format!("no batch can be read at byte {place}")),
+            None => (self.first_damaged == Some(0)).then(|| "the first batch cannot be read".to_owned()),
+        }
+    }
+}
+
+/// Blocks from the file's begin on, up to the first that is not sound. With `is_same_boot`: up to the last that is.
+pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::Result<Blocks> {
+    let mut blocks = Blocks::default();
+    // They are not sound, and nothing that is has come behind them.
+    let mut suspects: Vec<BlockAt> = Vec::new();
+    let mut at = HEADER_BYTES as u64;
+    let mut window = Window::new(file, length, at);
+    while let Some(block) = layout::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
+        let before = suspects.last().or(blocks.list.last());
+        if before.is_some_and(|before| before.key >= block.key) {
+            break;
+        }
+        if block.end() > length {
+            // Torn, while it was being written.
+            return Ok(blocks);
+        }
+        if layout::is_sound(window.upto(at, block.end() - at)?) {
+            if !suspects.is_empty() {
+                blocks.first_damaged.get_or_insert(blocks.list.len());
+                blocks.list.append(&mut suspects);
+            }
+            blocks.list.push(block);
+        } else if is_same_boot {
+            suspects.push(block);
+        } else {
+            return Ok(blocks);
+        }
+        at = block.end();
+    }
+    if is_same_boot && has_sound_block(file, length, at, blocks.list.last())? {
+        blocks.unreadable = Some(at);
+    }
+    Ok(blocks)
+}
+
+/// So much is searched at once.
+const SEARCHED_BYTES: u64 = 64 << 10;
+
+/// Whether a sound block begins anywhere from this place on, with a higher key than `before`.
+pub(super) fn has_sound_block(file: &File, length: u64, from: u64, before: Option<&BlockAt>) -> io::Result<bool> {
+    let mut window = Window::new(file, length, from);
+    let mut at = from;
+    while at < length {
+        let some = window.upto(at, SEARCHED_BYTES)?;
+        let head_at = |place: usize| layout::parse_head(at + place as u64, &some[place..]);
+        let heads: Vec<BlockAt> = (0..some.len()).filter_map(head_at).collect();
+        let searched = some.len() as u64;
+        for block in heads {
+            let is_behind = before.is_none_or(|before| before.key < block.key) && block.end() <= length;
+            if is_behind && layout::is_sound(window.upto(block.start, block.end() - block.start)?) {
+                return Ok(true);
+            }
+        }
+        let is_last = at + searched == length;
+        // A head may begin at the end of what was searched.
+        at += if is_last { searched } else { searched - HEAD_MAX as u64 };
+    }
+    Ok(false)
+}
+
+/// Reads so much at once, unless a block is larger.
+const READ_BYTES: u64 = 1 << 20;
+
+/// A part of a file in memory, which moves forward.
+struct Window<'f> {
+    file: &'f File,
+    length: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'f> Window<'f> {
+    fn new(file: &'f File, length: u64, start: u64) -> Self {
+        Self { file, length, start, bytes: Vec::new() }
+    }
+
+    /// So many bytes from a place on, or fewer at the end of the file.
+    fn upto(&mut self, at: u64, wanted: u64) -> io::Result<&[u8]> {
+        let wanted = wanted.min(self.length.saturating_sub(at));
+        if at < self.start || at + wanted > self.start + self.bytes.len() as u64 {
+            let take = wanted.max(READ_BYTES).min(self.length.saturating_sub(at));
+            self.bytes.resize(usize::try_from(take).map_err(io::Error::other)?, 0);
+            self.file.read_exact_at(&mut self.bytes, at)?;
+            self.start = at;
+        }
+        let from = usize::try_from(at - self.start).map_err(io::Error::other)?;
+        let length = usize::try_from(wanted).map_err(io::Error::other)?;
+        Ok(&self.bytes[from..from + length])
+    }
+}
