@@ -274,7 +274,8 @@ fn some_writes(numbers: &mut Numbers, family: Family, model: &BTreeMap<i64, Vec<
 
 /// Answers how many bytes were located, and how many tables found again.
 fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes: Option<u64>) -> (usize, usize) {
-    let options = DirectoryOptions { table_piece_bytes: piece_bytes, cached_bytes, ..tables_of(table_bytes) };
+    let options =
+        DirectoryOptions { table_piece_bytes: piece_bytes, cached_bytes, is_same_boot: true, ..tables_of(table_bytes) };
     let mut place = tempfile::tempdir().expect("tempdir");
     let mut dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
     let mut numbers = Numbers(seed);

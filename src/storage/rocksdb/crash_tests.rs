@@ -20,7 +20,7 @@ const CRASH_PARTITIONS: i32 = 3;
 fn crash_options(tables: bool) -> DirectoryOptions {
     if tables {
         // One partition fills a table with some twenty batches; those of the others are too small for one.
-        DirectoryOptions { table_piece_bytes: 16, table_bytes: 224 << 10, ..options() }
+        DirectoryOptions { table_piece_bytes: 16, table_bytes: 224 << 10, is_same_boot: true, ..options() }
     } else {
         DirectoryOptions { tables_max: 0, ..options() }
     }
