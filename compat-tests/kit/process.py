@@ -134,6 +134,11 @@ class Process:
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def read_bytes(self):
+        """Bytes that the disk was read for so far."""
+        lines = pathlib.Path(f"/proc/{self.pid}/io").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
     def cpu_until_idle(self, settle=1.5, deadline=60.0):
         """CPU seconds once less than 2 % of a core was used for `settle` seconds: background work is counted."""
         end = time.monotonic() + deadline

@@ -510,6 +510,7 @@ def main():
     parser.add_argument("--warm-gib", type=float, help="bound of a row's warm-up for each broker (10)")
     parser.add_argument("--only", choices=["klamm", "kafka"], help="commits, cluster: one of the two")
     parser.add_argument("--rows", nargs="*", help="cluster: some of produce latency gaps empty many 10000")
+    parser.add_argument("--klamm", action="append", default=[], metavar="KEY=VALUE", help="a setting of klamm's that is not its default")
     parser.add_argument("--json", help="writes the figures there as well")
     args = parser.parse_args()
     parts = args.parts or every
@@ -528,7 +529,8 @@ def main():
 
         cluster.measure(load, rows, size_of, args.only, args.rows)
     if {"produce", "latency", "many", "consume", "readers", "java"} & set(parts):
-        brokers = [kind({"group.initial.rebalance.delay.ms": "0"}) for kind in make]
+        ours = dict(setting.split("=", 1) for setting in args.klamm)
+        brokers = [kind({"group.initial.rebalance.delay.ms": "0", **(ours if kind is Klamm else {})}) for kind in make]
         try:
             for broker in brokers:
                 broker.start()

@@ -61,11 +61,16 @@ def rounds_beside_a_replay(brokers, load, rows, size_of, topic, quantile):
     """One client at 1,000 messages a second while another reads a log from its beginning, again and again."""
     seconds, gib = (10, 1) if size_of.quick else (30, REPLAYED_GIB)
     p50, p99, speed = ({b.name: [] for b in brokers} for _ in range(3))
+    disk = {}
     for broker in brokers:
         topic(broker, "replayed")
         load.produce(broker, "replayed", 1024, gib * GIB // 1024)
         topic(broker, "beside", 1)
         broker.cpu_until_idle()
+        before = broker.read_bytes()
+        load.consume(broker, "replayed", gib * GIB // 1024, "first")
+        disk[broker.name] = [(broker.read_bytes() - before) / MIB]
+    rows.add(f"read from the disk by the first replay of {gib} GiB", "MiB", disk["klamm"], disk["kafka"], absolute=0)
 
     def one_round(broker, n, long):
         ended, rates = threading.Event(), []

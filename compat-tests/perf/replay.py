@@ -83,21 +83,16 @@ def ends(broker, partitions):
         return {p: end for p, (_, end) in client.list_offsets(TOPIC, range(partitions), -1).items()}
 
 
-def read_bytes(broker):
-    lines = pathlib.Path(f"/proc/{broker.pid}/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
-
-
 def replay(broker, partitions, upto):
     """CPU seconds for each GiB, MiB/s, and MiB read from the disk."""
-    cpu, disk, began, total = broker.cpu_seconds(), read_bytes(broker), time.monotonic(), 0
+    cpu, disk, began, total = broker.cpu_seconds(), broker.read_bytes(), time.monotonic(), 0
     offsets = dict.fromkeys(range(partitions), 0)
     with Reader(broker.port) as reader:
         while any(offsets[p] < upto[p] for p in offsets):
             total += reader.fetch(offsets)
     seconds = time.monotonic() - began
     cpu = broker.cpu_until_idle() - cpu
-    return cpu * GIB / total, total / MIB / seconds, (read_bytes(broker) - disk) / MIB
+    return cpu * GIB / total, total / MIB / seconds, (broker.read_bytes() - disk) / MIB
 
 
 def compare(args):
