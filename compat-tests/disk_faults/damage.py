@@ -101,8 +101,7 @@ def damaged_while_it_runs(run):
     """Bits flip under a running klamm, and on the way from the disk.
 
     One that RocksDB meets in a table that it takes over fails the directory: then klamm ends, and its next start, on a disk
-    that reads well again, has everything. (A growing table that was damaged would end its log there at that start, as the row
-    about it says.)
+    that reads well again, has everything.
     """
     flips = offline_sum = ends = 0
     while run.has_time():

@@ -101,6 +101,11 @@ impl ReplicaManager {
         let (id, dir) = (&partition.id, &self.dirs[to].dir);
         // Whoever still reads what was left has to ask again: of a partition there are never more than two logs.
         self.delete_left(|left| left.id == *id, true);
+        {
+            // A copy that could not be gone on with is none any more: there must not be two of one generation.
+            let found = &mut *self.found.lock();
+            found.leftovers.extend(found.futures.remove(id).map(|future| (future.at, id.clone())));
+        }
         self.clear_leftovers(id)?;
         let home = partition.home();
         let mut own = home.generation;

@@ -345,3 +345,23 @@ fn a_move_that_goes_no_further_is_tried_ever_less_often() {
     assert_eq!((partition.home().at, bench.lies_in()), (1, vec![1]));
     sent.check(&partition, "moved");
 }
+
+/// The next start would have found two copies of one generation, and could have gone on with the older.
+#[test]
+fn a_copy_that_could_not_be_gone_on_with_goes_when_the_log_moves_elsewhere() {
+    let bench = Bench::new();
+    let (partition, mut sent) = (bench.led(1), Sent::default());
+    (0..10).for_each(|_| assert!(sent.send(&partition)));
+    sent.wait();
+    bench.alter(1).expect("begins");
+    let bench = bench.killed();
+    let unreadable = bench.faults[1].script(Rule::new(Fate::Unreadable, &[Operation::LastBatch]));
+    let partition = bench.led(2);
+    assert_eq!((bench.faults[1].met(unreadable), bench.lies_in()), (1, vec![0, 1]));
+    bench.faults[1].lift(unreadable);
+    bench.alter(2).expect("begins");
+    assert_eq!((bench.lies_in(), bench.marks()), (vec![0, 2], 2));
+    bench.step(20);
+    assert_eq!((partition.home().at, bench.lies_in()), (2, vec![2]));
+    sent.check(&partition, "moved");
+}
