@@ -99,8 +99,8 @@ impl Body {
                 Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
                     by_kernel = false;
                 }
-                // Whoever reads it finds what is wrong with it, and whoever sends that what is with the socket.
-                Err(_) => return Ok(Sent::Cold),
+                // Whoever reads it finds what is wrong with it.
+                Err(error) if !is_of_socket(&error) => return Ok(Sent::Cold),
                 sent => return sent,
             }
         }
@@ -208,6 +208,12 @@ impl Body {
             Place::File(_) => None,
         })
     }
+}
+
+/// Whether the connection is broken, and not the file.
+fn is_of_socket(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
 }
 
 /// What became of `offered` bytes.

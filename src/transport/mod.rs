@@ -131,9 +131,11 @@ impl Stream {
             // A call that takes less has met a full socket or the end of what can be read: the next one says which.
             while taken < piece.bytes {
                 let mut at = piece.start + taken as u64;
-                match rustix::fs::sendfile(&*socket, piece.file, Some(&mut at), piece.bytes - taken)? {
-                    0 => break,
-                    bytes => taken += bytes,
+                match rustix::fs::sendfile(&*socket, piece.file, Some(&mut at), piece.bytes - taken) {
+                    Ok(0) => break,
+                    Ok(bytes) => taken += bytes,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
             Ok(())

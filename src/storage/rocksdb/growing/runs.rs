@@ -28,6 +28,12 @@ const PARTS_MAX: usize = 48;
 /// copies of a smaller one.
 const PIECE_BYTES_MIN: usize = 48 << 10;
 
+/// Of such a batch also a rest is sent by the kernel, if it has so many bytes: a socket is full anywhere.
+const REST_BYTES_MIN: usize = 4 << 10;
+
+/// A piece is looked at each so many bytes, and at its end.
+const PROBED_BYTES: usize = 256 << 10;
+
 /// What the kernel is asked to send at once.
 const PIECE_BYTES_MAX: usize = 1 << 20;
 
@@ -363,10 +369,18 @@ impl BatchFile for GrowingTable {
         let block = self.blocks.read()[number];
         let bytes = ((block.value_bytes - at.sent) as usize).min(at.left).min(PIECE_BYTES_MAX);
         let start = block.value_start() + u64::from(at.sent);
-        let may_be_sent = bytes >= PIECE_BYTES_MIN
-            && self.checks.has(number..number + 1)
-            && is_cached(&self.file, start, bytes as u64);
-        may_be_sent.then(|| FilePiece { file: self.file.as_fd(), start, bytes })
+        let is_large = block.value_bytes as usize >= PIECE_BYTES_MIN && bytes >= REST_BYTES_MIN;
+        if !is_large || !self.sends() || !is_cached(&self.file, start, bytes as u64) {
+            return None;
+        }
+        // Pages that are being read are counted as there.
+        let probed = (0..bytes).step_by(PROBED_BYTES).chain([bytes - 1]);
+        if !probed.map(|place| start + place as u64).all(|place| self.is_cached(place)) {
+            self.checks.forget(self.block_count());
+            return None;
+        }
+        // Looked at last: whoever brings any of it from the disk notes that.
+        self.checks.has(number..number + 1).then(|| FilePiece { file: self.file.as_fd(), start, bytes })
     }
 
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
@@ -530,7 +544,7 @@ mod tests {
     fn the_kernel_may_send_what_is_large_and_cached_and_checked() {
         let dir = tempfile::tempdir().expect("tempdir");
         let (table, values) = table(dir.path(), &[PIECE_BYTES_MIN - 1, PIECE_BYTES_MIN, 3 * PIECE_BYTES_MAX]);
-        let says = is_cached(&table.file, 0, 1);
+        let says = is_cached(&table.file, 0, 1) && table.sends();
         let left: usize = values.iter().map(Bytes::len).sum();
         let piece = |batch: u32, sent: u32| {
             let found = table.piece(RunAt { batch, sent, left })?;
@@ -541,7 +555,8 @@ mod tests {
         };
         assert_eq!(piece(0, 0), None);
         assert_eq!(piece(1, 0), says.then_some(PIECE_BYTES_MIN));
-        assert_eq!(piece(1, 1), None);
+        assert_eq!(piece(1, 1), says.then_some(PIECE_BYTES_MIN - 1), "the rest of what is large");
+        assert_eq!(piece(1, (PIECE_BYTES_MIN - REST_BYTES_MIN) as u32 + 1), None);
         assert_eq!(piece(2, 9), says.then_some(PIECE_BYTES_MAX));
         assert_eq!(piece(2, 5 * PIECE_BYTES_MAX as u32 / 2), says.then_some(PIECE_BYTES_MAX / 2));
         table.checks.forget(2);
@@ -551,6 +566,34 @@ mod tests {
         table.sync().expect("synced");
         rustix::fs::fadvise(&table.file, 0, None, rustix::fs::Advice::DontNeed).expect("advised");
         assert_eq!(piece(1, 0).is_some(), is_cached(&table.file, 0, 2 * PIECE_BYTES_MIN as u64));
+    }
+
+    /// A socket that is full anywhere has a batch sent in parts, and copies go on into the next batch.
+    #[test]
+    fn the_kernel_sends_most_of_large_batches_wherever_the_socket_was_full() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (table, values) = table(dir.path(), &[65_535; 40]);
+        let says = is_cached(&table.file, 0, 1) && table.sends();
+        for takes in [3000, 50_000, 70_000, 100_000] {
+            let (mut run, mut buffer) = (locate(&table, 0, 400, usize::MAX).0.runs.remove(0), vec![0; 128 << 10]);
+            let (mut sent, mut by_kernel, mut parts) = (Vec::new(), 0, Vec::new());
+            while run.len() > 0 {
+                let bytes = if let Some(piece) = run.piece() {
+                    let mut bytes = vec![0; piece.bytes];
+                    table.file.read_exact_at(&mut bytes, piece.start).expect("read");
+                    by_kernel += bytes.len().min(takes);
+                    bytes
+                } else {
+                    run.copy(&mut buffer, &mut parts).expect("in the page cache");
+                    parts.iter().flat_map(|part| buffer[part.clone()].to_vec()).collect()
+                };
+                let taken = bytes.len().min(takes);
+                sent.extend_from_slice(&bytes[..taken]);
+                run.advance(taken);
+            }
+            assert!(sent == values.concat());
+            assert!(!says || by_kernel * 10 > sent.len() * 9, "{takes}: {by_kernel} of {}", sent.len());
+        }
     }
 
     /// What came from the disk is checked before it is sent; what is damaged is not, and is not located any more.

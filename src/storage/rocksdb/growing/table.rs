@@ -78,6 +78,13 @@ impl Header {
     }
 }
 
+/// Whether the kernel sends of a file that is being written to without a lock that the writer holds while it waits for
+/// the disk, as it does on XFS and may on others.
+fn sends_while_written(file: &File) -> bool {
+    const WITHOUT_LOCK: [u32; 3] = [0xef53, 0x9123_683e, 0x0102_1994]; // ext4, btrfs, tmpfs
+    rustix::fs::fstatfs(file).is_ok_and(|system| WITHOUT_LOCK.contains(&(system.f_type as u32)))
+}
+
 /// A batch to be written to a table.
 #[derive(Debug)]
 pub(in crate::storage::rocksdb) struct StagedBatch {
@@ -111,6 +118,8 @@ pub(in crate::storage::rocksdb) struct GrowingTable {
     sealed: AtomicBool,
     /// Sealed, and all of it has reached the disk, its name included.
     synced: AtomicBool,
+    /// The kernel may be asked to send of it: that waits for nobody who writes.
+    sends: AtomicBool,
     /// Most of it has.
     pre_synced: AtomicBool,
     pre_sync_wanted: AtomicBool,
@@ -190,11 +199,13 @@ impl GrowingTable {
         table.note_continues(continues);
         table.seal();
         table.note_synced();
+        table.sends.store(true, Ordering::Relaxed);
         table
     }
 
     fn with_blocks(file: File, path: PathBuf, follows: Offset, blocks: Vec<BlockAt>) -> Self {
         let end = blocks.last().map_or(HEADER_BYTES as u64, BlockAt::end);
+        let sends = AtomicBool::new(sends_while_written(&file));
         Self {
             file,
             path,
@@ -208,6 +219,7 @@ impl GrowingTable {
             end: AtomicU64::new(end),
             sealed: AtomicBool::new(false),
             synced: AtomicBool::new(false),
+            sends,
             pre_synced: AtomicBool::new(false),
             pre_sync_wanted: AtomicBool::new(false),
             lendings: AtomicUsize::new(0),
@@ -411,7 +423,14 @@ impl GrowingTable {
         let rest = layout::finish(&self.blocks.read(), end);
         self.file.write_all_at(&rest, end)?;
         // What was reserved and not used goes back.
-        self.file.set_len(end + rest.len() as u64)
+        self.file.set_len(end + rest.len() as u64)?;
+        self.sends.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the kernel may be asked to send of it.
+    pub(super) fn sends(&self) -> bool {
+        self.sends.load(Ordering::Relaxed)
     }
 
     /// Brings a finished table to the disk, its length included. Its name may be missing there still.
