@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
+import tempfile
 import time
 
 
@@ -25,8 +27,9 @@ def run_one(number, suite, kafka, reached, logs, limit, name=None, options=(), e
     conf.write_text(
         f"bootstrap.servers={bootstrap}\ntest.timeout.multiplier=2\nbroker.address.family=v4\n{login}"
     )
-    report = logs / f"{name}.json"
-    report.unlink(missing_ok=True)
+    # Its own folder: the runner cuts longer paths off.
+    folder = tempfile.TemporaryDirectory(prefix="report-")
+    report = pathlib.Path(folder.name) / "report.json"
     log_path = logs / f"{name}.log"
     environment = dict(
         os.environ,
@@ -61,7 +64,8 @@ def run_one(number, suite, kafka, reached, logs, limit, name=None, options=(), e
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-    return judge(code, report, log_path, time.monotonic() - began)
+    with folder:
+        return judge(code, report, log_path, time.monotonic() - began)
 
 
 def judge(code, report, log_path, seconds):
