@@ -335,7 +335,7 @@ fn whatever_is_done_to_it_a_log_holds_what_it_should() {
         }
         assert!(located > 0, "seeds from {first} on: nothing was ever located");
     }
-    assert!(found_again > 10, "{found_again}");
+    assert!(found_again > 2, "{found_again}");
 }
 
 /// Tables are found while their keys change: whoever looks afterwards sees what there is.

@@ -146,3 +146,21 @@ fn where_it_is_not_known_what_is_lost_the_log_is_not_opened() {
         assert_eq!(read(&dir, family, 0).0[1], (1, value(1, BATCH_BYTES)));
     }
 }
+
+/// Which was taken for torn: all behind it was cut off.
+#[test]
+fn a_head_that_claims_more_than_the_file_has_is_damaged() {
+    const LARGE_BYTES: usize = 20_000;
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path(), true);
+    stop_handing_over(&dir);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..3, LARGE_BYTES);
+    let killed = copy(place.path());
+    let (key, batch) = (keys::batch(Offset(0)), value(0, LARGE_BYTES));
+    let second = layout::frame(key, &batch, None).block_at(key, HEADER_BYTES as u64, batch.len()).end();
+    flip(&in_order(killed.path())[0], second + 4);
+    let dir = open(killed.path(), true);
+    let error = dir.last_batch(create(&dir, "t")).expect_err("it is not opened").to_string();
+    assert!(error.contains("damaged"), "{error}");
+}

@@ -263,12 +263,16 @@ async fn tokens_are_judged_as_is_set() {
     assert!(is_believed(&probe, "RS256", "alice").await);
     probe.broker.stop().await;
 
-    for other in ["sasl.oauthbearer.expected.audience=other", "sasl.oauthbearer.expected.issuer=other"] {
-        let probe = with(&[other]).await;
-        assert!(!is_believed(&probe, "RS256", "alice").await, "{other}");
+    let kafka = "sasl.oauthbearer.expected.audience=kafka";
+    // A token that says whom it is for is for nobody where nobody is expected, as with Kafka.
+    for others in
+        [&["sasl.oauthbearer.expected.audience=other"][..], &[], &[kafka, "sasl.oauthbearer.expected.issuer=other"]]
+    {
+        let probe = with(others).await;
+        assert!(!is_believed(&probe, "RS256", "alice").await, "{others:?}");
         probe.broker.stop().await;
     }
-    let probe = with(&["sasl.oauthbearer.sub.claim.name=iss", "sasl.oauthbearer.clock.skew.seconds=5"]).await;
+    let probe = with(&[kafka, "sasl.oauthbearer.sub.claim.name=iss", "sasl.oauthbearer.clock.skew.seconds=5"]).await;
     assert!(is_believed(&probe, "RS256", "house").await && !is_believed(&probe, "RS256", "alice").await);
     probe.clock.0.store(EXPIRY_MS + 29_000 - SystemClock.now_ms(), Ordering::SeqCst);
     assert!(!is_believed(&probe, "RS256", "house").await);
@@ -283,7 +287,8 @@ async fn the_keys_of_tokens_are_read_again_as_often_as_is_set() {
     std::fs::write(&file, KEYS.replace("\"sig\"", "\"enc\"")).unwrap();
     let url = format!("sasl.oauthbearer.jwks.endpoint.url=file://{}", file.display());
     let refresh = "sasl.oauthbearer.jwks.endpoint.refresh.ms=1000";
-    let probe = start(&["sasl.enabled.mechanisms=OAUTHBEARER", &url, refresh]).await;
+    let audience = "sasl.oauthbearer.expected.audience=kafka";
+    let probe = start(&["sasl.enabled.mechanisms=OAUTHBEARER", &url, refresh, audience]).await;
     assert!(is_believed(&probe, "ES256", "alice").await && !is_believed(&probe, "RS256", "alice").await);
     std::fs::write(&file, KEYS).unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -349,6 +354,7 @@ async fn keys_at_a_url_are_asked_for_as_often_as_is_set() {
         let probe = start(&[
             "sasl.enabled.mechanisms=OAUTHBEARER",
             &format!("sasl.oauthbearer.jwks.endpoint.url={}", server.url),
+            "sasl.oauthbearer.expected.audience=kafka",
             "sasl.oauthbearer.jwks.endpoint.refresh.ms=1000",
             &format!("sasl.oauthbearer.jwks.endpoint.retry.backoff.ms={first}"),
             &format!("sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms={all}"),

@@ -116,7 +116,7 @@ async fn zookeeper_is_met_over_tls_as_is_set() {
     let alice = files.write("alice.pem", &whole(&authority.issue("alice", &[])));
     let key = format!("zookeeper.ssl.keystore.location={alice}");
     let connect = format!("zookeeper.connect={}/acl", server.secure_address());
-    let on = [connect.as_str(), ENABLED, NETTY, "zookeeper.set.acl=true", "zookeeper.session.timeout.ms=6000"];
+    let on = [connect.as_str(), ENABLED, NETTY, "zookeeper.set.acl=true", "zookeeper.session.timeout.ms=30000"];
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(load(data.path(), &[&on[..], &[&trust, &key]].concat()).unwrap()).await.unwrap();
     let address = format!("{}/acl", server.address());

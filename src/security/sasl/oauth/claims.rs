@@ -39,6 +39,8 @@ pub(super) struct Claims {
     pub(super) issued_at_ms: Option<UnixMs>,
     pub(super) issuer: Option<String>,
     pub(super) audience: Vec<String>,
+    /// It says whom it is for, in whatever form.
+    pub(super) has_audience: bool,
 }
 
 impl Claims {
@@ -82,6 +84,7 @@ impl Claims {
             issued_at_ms,
             issuer: claims.get("iss").and_then(Value::as_str).map(str::to_owned),
             audience: claims.get("aud").map(texts).unwrap_or_default(),
+            has_audience: claims.get("aud").is_some_and(|audience| !audience.is_null()),
         })
     }
 }

@@ -58,28 +58,22 @@ enum Kind {
 
 #[derive(Deserialize)]
 struct SetJson {
-    keys: Vec<KeyJson>,
+    /// One that cannot be read is for others, or nobody: the rest of the set counts.
+    keys: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
 struct KeyJson {
     kty: String,
-    #[serde(default)]
     kid: Option<String>,
-    #[serde(default)]
     alg: Option<String>,
-    #[serde(default, rename = "use")]
+    #[serde(rename = "use")]
     usage: Option<String>,
-    #[serde(default)]
-    n: String,
-    #[serde(default)]
-    e: String,
-    #[serde(default)]
-    crv: String,
-    #[serde(default)]
-    x: String,
-    #[serde(default)]
-    y: String,
+    n: Option<String>,
+    e: Option<String>,
+    crv: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
 }
 
 impl Jwks {
@@ -117,7 +111,8 @@ impl Jwks {
 
     fn parse(text: &str) -> Result<Self, String> {
         let set: SetJson = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let signing = set.keys.into_iter().filter(|key| key.usage.as_deref().is_none_or(|usage| usage == "sig"));
+        let readable = set.keys.into_iter().filter_map(|key| serde_json::from_value::<KeyJson>(key).ok());
+        let signing = readable.filter(|key| key.usage.as_deref().is_none_or(|usage| usage == "sig"));
         // Keys of other kinds are for others.
         let keys: Vec<Key> = signing.filter_map(Key::of).collect();
         match keys.is_empty() {
@@ -153,15 +148,20 @@ impl Jwks {
 
 impl Key {
     fn of(json: KeyJson) -> Option<Self> {
-        let bytes = |text: &str| BASE64_URL.decode(text).ok().filter(|bytes| !bytes.is_empty());
+        let bytes = |text: &Option<String>| BASE64_URL.decode(text.as_ref()?).ok();
+        // Some write a zero before it, which is none of its bytes (RFC 7518, 6.3.1.1).
+        let number = |text: &Option<String>| {
+            let number: Vec<u8> = bytes(text)?.into_iter().skip_while(|byte| *byte == 0).collect();
+            (!number.is_empty()).then_some(number)
+        };
         let point = |len: usize| {
             let (x, y) = (bytes(&json.x)?, bytes(&json.y)?);
             (x.len() == len && y.len() == len).then(|| [&[4][..], &x, &y].concat())
         };
-        let kind = match (json.kty.as_str(), json.crv.as_str()) {
-            ("RSA", _) => Kind::Rsa { n: bytes(&json.n)?, e: bytes(&json.e)? },
-            ("EC", "P-256") => Kind::P256(point(32)?),
-            ("EC", "P-384") => Kind::P384(point(48)?),
+        let kind = match (json.kty.as_str(), json.crv.as_deref()) {
+            ("RSA", _) => Kind::Rsa { n: number(&json.n)?, e: number(&json.e)? },
+            ("EC", Some("P-256")) => Kind::P256(point(32)?),
+            ("EC", Some("P-384")) => Kind::P384(point(48)?),
             _ => return None,
         };
         Some(Self { id: json.kid, algorithm: json.alg, kind })
@@ -220,6 +220,22 @@ mod tests {
             let token = token(algorithm);
             let claims = keys.verified(token).expect(algorithm);
             assert!(token.contains(claims) && object(claims).is_some_and(|claims| claims["sub"] == "alice"));
+        }
+    }
+
+    #[test]
+    fn odd_keys_cost_no_other_and_a_zero_before_a_number_is_none_of_it() {
+        let mut set: serde_json::Value = serde_json::from_str(KEYS).expect("JSON");
+        let keys = set["keys"].as_array_mut().expect("keys");
+        for key in keys.iter_mut().filter(|key| key["kty"] == "RSA") {
+            let n = BASE64_URL.decode(key["n"].as_str().expect("text")).expect("base64");
+            key["n"] = BASE64_URL.encode([&[0][..], &n].concat()).into();
+        }
+        let odd = [r#"{"kid":"x"}"#, r#"{"kty":"RSA","kid":5}"#, r#"{"kty":"oct","n":null}"#, r#""text""#];
+        keys.extend(odd.map(|key| serde_json::from_str(key).expect("JSON")));
+        let keys = Jwks::parse(&set.to_string()).expect("keys");
+        for algorithm in ["RS256", "RS512", "ES256", "ES384"] {
+            keys.verified(token(algorithm)).expect(algorithm);
         }
     }
 

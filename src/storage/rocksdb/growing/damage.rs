@@ -44,8 +44,14 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
             break;
         }
         if block.end() > length {
-            // Torn, while it was being written.
-            return Ok(blocks);
+            // Torn while it was being written, if its head says what the batch itself does: an offset, then its length.
+            let start = window.upto(block.value_start(), 12)?;
+            let batch_bytes = start.get(8..).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes);
+            let is_torn = batch_bytes.is_none_or(|bytes| bytes.checked_add(12) == Some(block.value_bytes));
+            if !is_same_boot || is_torn {
+                return Ok(blocks);
+            }
+            break;
         }
         if layout::is_sound(window.upto(at, block.end() - at)?) {
             if !suspects.is_empty() {
@@ -80,7 +86,10 @@ pub(super) fn has_sound_block(file: &File, length: u64, from: u64, before: Optio
         let searched = some.len() as u64;
         for block in heads {
             let is_behind = before.is_none_or(|before| before.key < block.key) && block.end() <= length;
-            if is_behind && layout::is_sound(window.upto(block.start, block.end() - block.start)?) {
+            if is_behind
+                && ends_as_a_block(file, &block)?
+                && layout::is_sound(window.upto(block.start, block.end() - block.start)?)
+            {
                 return Ok(true);
             }
         }
@@ -89,6 +98,14 @@ pub(super) fn has_sound_block(file: &File, length: u64, from: u64, before: Optio
         at += if is_last { searched } else { searched - HEAD_MAX as u64 };
     }
     Ok(false)
+}
+
+/// Whether the bytes before its checksum are those of a block, which few of what only looks like a head has: a batch
+/// may have thousands of such, and whole blocks take long to read.
+fn ends_as_a_block(file: &File, block: &BlockAt) -> io::Result<bool> {
+    let mut tail = [0; layout::TAIL_BYTES];
+    file.read_exact_at(&mut tail, block.end() - layout::TAIL_BYTES as u64)?;
+    Ok(layout::is_tail(&tail))
 }
 
 /// Reads so much at once, unless a block is larger.

@@ -70,7 +70,7 @@ pub(in crate::storage::rocksdb) fn recover(
             Read::Found(found) if is_held(&growing.families, &found.header) => {
                 found_of.entry(found.header.family).or_default().push(found);
             }
-            Read::WithoutHeader(file, family) if growing.families.numbers().contains(&family) => {
+            Read::WithoutHeader(file, family) if growing.families.identity(Family(family)).is_some() => {
                 let why = format!("the header of {path:?} cannot be read");
                 let table = GrowingTable::found(file, path, Offset::NONE, Vec::new());
                 refuse(&growing, Family(family), &why, vec![Arc::new(table)]);
