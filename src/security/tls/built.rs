@@ -10,7 +10,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer};
 use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
+};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::store::{self, KeyEntry, StoreError};
@@ -45,6 +47,42 @@ pub(super) struct Entry {
     pub(super) alternative_names: BTreeSet<String>,
 }
 
+/// What a connection to a server that is no broker presents and trusts, and who judges the server. `trusted_else`: whom
+/// it trusts where no truststore is set, or why that cannot be. Reads the stores. Blocks.
+///
+/// # Errors
+/// The setting and the file that cannot be used, and why.
+pub(super) fn toward(
+    settings: &TlsSettings,
+    trusted_else: impl FnOnce() -> Result<Vec<CertificateDer<'static>>, String>,
+) -> Result<(ClientConfig, Arc<OfServers>), StoreError> {
+    let stores = &settings.stores;
+    let Spoken { provider, outgoing, .. } = suites::resolve(settings)?;
+    let keys = Keys::new(store::keys(stores)?, &provider);
+    let keys = Arc::new(keys.map_err(|why| StoreError { why, ..of_keystore(stores) })?);
+    let of_truststore = |why: String| StoreError { why, ..of_truststore(stores) };
+    let trusted = store::trusted(stores)?.map_or_else(|| trusted_else().map_err(of_truststore), Ok)?;
+    let checks_names = !settings.endpoint_identification.is_empty();
+    let servers = OfServers::new(&trusted, &provider, checks_names);
+    let servers = Arc::new(servers.map_err(|error| of_truststore(error.to_string()))?);
+    Ok((connecting(&provider, &outgoing, Arc::clone(&servers), keys)?, servers))
+}
+
+fn connecting(
+    provider: &Arc<CryptoProvider>,
+    outgoing: &[&'static SupportedProtocolVersion],
+    servers: Arc<OfServers>,
+    keys: Arc<Keys>,
+) -> Result<ClientConfig, StoreError> {
+    let client = ClientConfig::builder_with_provider(Arc::clone(provider));
+    let client = client.with_protocol_versions(outgoing).map_err(of_versions)?;
+    Ok(client.dangerous().with_custom_certificate_verifier(servers).with_client_cert_resolver(keys))
+}
+
+fn of_versions(error: rustls::Error) -> StoreError {
+    StoreError { key: "ssl.enabled.protocols", file: None, why: error.to_string() }
+}
+
 impl Built {
     /// # Errors
     /// The setting and the file that cannot be used, and why.
@@ -70,8 +108,6 @@ impl Built {
                 return Err(StoreError { key: "ssl.truststore.location", file: None, why });
             }
         };
-        let of_versions =
-            |error: rustls::Error| StoreError { key: "ssl.enabled.protocols", file: None, why: error.to_string() };
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let server = server.with_protocol_versions(&versions).map_err(of_versions)?;
         let mut server = server.with_client_cert_verifier(verifier).with_cert_resolver(Arc::clone(&keys) as Arc<_>);
@@ -79,11 +115,8 @@ impl Built {
         server.send_tls13_tickets = 1;
         let client = |checks_names| -> Result<Option<Arc<ClientConfig>>, StoreError> {
             let Some(trusted) = trusted.as_ref().filter(|_| !outgoing.is_empty()) else { return Ok(None) };
-            let verifier = Arc::new(OfServers::new(trusted, &provider, checks_names).map_err(of_truststore)?);
-            let client = ClientConfig::builder_with_provider(Arc::clone(&provider));
-            let client = client.with_protocol_versions(&outgoing).map_err(of_versions)?;
-            let client = client.dangerous().with_custom_certificate_verifier(verifier);
-            Ok(Some(Arc::new(client.with_client_cert_resolver(Arc::clone(&keys) as Arc<_>))))
+            let servers = Arc::new(OfServers::new(trusted, &provider, checks_names).map_err(of_truststore)?);
+            Ok(Some(Arc::new(connecting(&provider, &outgoing, servers, Arc::clone(&keys))?)))
         };
         Ok(Self {
             client: client(!settings.endpoint_identification.is_empty())?,
@@ -148,13 +181,13 @@ fn feed(input: &mut &[u8], mut read: impl FnMut(&mut &[u8]) -> std::io::Result<u
 }
 
 /// An error about the keystore, without a reason yet.
-pub(super) fn of_keystore(stores: &Stores) -> StoreError {
+fn of_keystore(stores: &Stores) -> StoreError {
     let key = if stores.keystore_location.is_some() { "ssl.keystore.location" } else { "ssl.keystore.key" };
     StoreError { key, file: stores.keystore_location.clone(), why: String::new() }
 }
 
 /// An error about the truststore, without a reason yet.
-pub(super) fn of_truststore(stores: &Stores) -> StoreError {
+fn of_truststore(stores: &Stores) -> StoreError {
     let inline = stores.truststore_location.is_none();
     let key = if inline { "ssl.truststore.certificates" } else { "ssl.truststore.location" };
     StoreError { key, file: stores.truststore_location.clone(), why: String::new() }
@@ -199,12 +232,12 @@ fn address(bytes: &[u8]) -> String {
 
 /// The keys of a keystore; of several the first that the other side can verify is used.
 #[derive(Debug)]
-pub(super) struct Keys(Vec<Arc<CertifiedKey>>);
+struct Keys(Vec<Arc<CertifiedKey>>);
 
 impl Keys {
     /// # Errors
     /// A key cannot be used, or belongs to another certificate.
-    pub(super) fn new(entries: Vec<KeyEntry>, provider: &CryptoProvider) -> Result<Self, String> {
+    fn new(entries: Vec<KeyEntry>, provider: &CryptoProvider) -> Result<Self, String> {
         let certified = entries.into_iter().map(|entry| {
             let first = entry.chain.first().and_then(|first| der::certificate(first));
             let first = first.ok_or("a key without a certificate")?;

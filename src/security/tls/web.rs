@@ -5,10 +5,8 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 
-use super::built::{Keys, of_keystore, of_truststore};
-use super::store::{self, StoreError};
-use super::suites::{self, Spoken};
-use super::verify::OfServers;
+use super::built;
+use super::store::StoreError;
 use crate::config::TlsSettings;
 
 /// Read once.
@@ -26,7 +24,7 @@ impl TowardsWeb {
     /// # Errors
     /// The setting, its file, and why it cannot be used.
     pub(crate) fn open(settings: &TlsSettings) -> Result<Arc<Self>, String> {
-        let built = build(settings).map(|config| Arc::new(Self(Arc::new(config))));
+        let built = built::toward(settings, of_system).map(|(config, _)| Arc::new(Self(Arc::new(config))));
         built.map_err(|StoreError { key, file, why }| {
             let file = file.map(|file| format!("={file}")).unwrap_or_default();
             format!("{key}{file}: {why}")
@@ -37,25 +35,6 @@ impl TowardsWeb {
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.0)
     }
-}
-
-fn build(settings: &TlsSettings) -> Result<ClientConfig, StoreError> {
-    let stores = &settings.stores;
-    let Spoken { provider, outgoing, .. } = suites::resolve(settings)?;
-    let keys = Keys::new(store::keys(stores)?, &provider);
-    let keys = Arc::new(keys.map_err(|why| StoreError { why, ..of_keystore(stores) })?);
-    let of_truststore = |why: String| StoreError { why, ..of_truststore(stores) };
-    let trusted = match store::trusted(stores)? {
-        Some(trusted) => trusted,
-        None => of_system().map_err(of_truststore)?,
-    };
-    let checks_names = !settings.endpoint_identification.is_empty();
-    let servers = OfServers::new(&trusted, &provider, checks_names);
-    let servers = Arc::new(servers.map_err(|error| of_truststore(error.to_string()))?);
-    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&outgoing);
-    let config =
-        config.map_err(|error| StoreError { key: "ssl.enabled.protocols", file: None, why: error.to_string() })?;
-    Ok(config.dangerous().with_custom_certificate_verifier(servers).with_client_cert_resolver(keys))
 }
 
 /// The authorities that this system trusts, or those in the file of `SSL_CERT_FILE`.

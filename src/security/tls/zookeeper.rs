@@ -11,9 +11,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
-use super::built::{Keys, of_keystore, of_truststore};
-use super::store::{self, StoreError};
-use super::suites::{self, Spoken};
+use super::built;
+use super::store::StoreError;
 use super::verify::OfServers;
 use crate::config::TlsSettings;
 
@@ -40,24 +39,8 @@ impl TowardsZookeeper {
             let file = file.map(|file| format!("={file}")).unwrap_or_default();
             format!("zookeeper.{key}{file}: {}", why.replace("ssl.key.password", "zookeeper.ssl.keystore.password"))
         };
-        Self::build(settings).map_err(named)
-    }
-
-    fn build(settings: &TlsSettings) -> Result<Self, StoreError> {
-        let stores = &settings.stores;
-        let Spoken { provider, outgoing, .. } = suites::resolve(settings)?;
-        let keys = Keys::new(store::keys(stores)?, &provider);
-        let keys = Arc::new(keys.map_err(|why| StoreError { why, ..of_keystore(stores) })?);
-        let of_truststore = |why: String| StoreError { why, ..of_truststore(stores) };
-        let trusted = store::trusted(stores)?.ok_or_else(|| of_truststore("there is none".into()))?;
-        let checks_names = !settings.endpoint_identification.is_empty();
-        let servers = OfServers::new(&trusted, &provider, checks_names);
-        let servers = Arc::new(servers.map_err(|error| of_truststore(error.to_string()))?);
-        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&outgoing);
-        let config =
-            config.map_err(|error| StoreError { key: "ssl.enabled.protocols", file: None, why: error.to_string() })?;
-        let config = config.dangerous().with_custom_certificate_verifier(Arc::clone(&servers) as Arc<_>);
-        Ok(Self { config: config.with_client_cert_resolver(keys), servers })
+        let (config, servers) = built::toward(settings, || Err("there is none".into())).map_err(named)?;
+        Ok(Self { config, servers })
     }
 
     /// For a socket to the server that `zookeeper.connect` calls `host`, at this address.
