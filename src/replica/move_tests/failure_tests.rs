@@ -102,9 +102,7 @@ fn a_write_that_fails_as_the_place_is_taken_leaves_the_log_where_it_was() {
     let _entered = runtime.enter();
     for fate in [Fate::Full, Fate::Stop] {
         let bench = Bench::new();
-        let (partition, mut sent) = (bench.led(1), Sent::default());
-        (0..10).for_each(|_| assert!(sent.send(&partition)));
-        sent.wait();
+        let (partition, mut sent) = bench.led_with(10);
         bench.alter(1).expect("begins");
         // The copy's batches, and then the set that takes the place.
         let held = bench.faults[0].script(Rule::new(Fate::Wait, &[Operation::Commit]));
@@ -144,9 +142,7 @@ fn a_directory_without_space_has_the_move_wait() {
     let runtime = tokio::runtime::Runtime::new().expect("starts");
     let _entered = runtime.enter();
     let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (partition, mut sent) = bench.led_with(10);
     bench.faults[1].set_full(true);
     bench.alter(1).expect("begins");
     bench.step(5);
@@ -166,9 +162,7 @@ fn a_log_does_not_move_from_or_to_a_directory_that_fails() {
     let _entered = runtime.enter();
     for failing in [0, 1] {
         let bench = Bench::new();
-        let (partition, mut sent) = (bench.led(1), Sent::default());
-        (0..10).for_each(|_| assert!(sent.send(&partition)));
-        sent.wait();
+        let (partition, mut sent) = bench.led_with(10);
         bench.alter(1).expect("begins");
         bench.faults[failing].fail_commit(0);
         let _ = crate::storage::barrier(&*bench.dirs[failing]);
@@ -240,9 +234,7 @@ fn a_copy_that_is_refused_while_its_move_is_ended_goes() {
     let _entered = runtime.enter();
     for deleted in [false, true] {
         let bench = Bench::new();
-        let (partition, mut sent) = (bench.led(1), Sent::default());
-        (0..10).for_each(|_| assert!(sent.send(&partition)));
-        sent.wait();
+        let (partition, sent) = bench.led_with(10);
         bench.alter(1).expect("begins");
         let (held, stepping) = bench.take_the_place(1, true);
         let cuts = partition.cuts();
@@ -274,9 +266,7 @@ fn a_copy_that_is_refused_while_its_move_is_ended_goes() {
 #[test]
 fn a_copy_of_a_log_whose_directory_has_failed_goes_with_its_topic() {
     let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (_partition, _sent) = bench.led_with(10);
     bench.alter(1).expect("begins");
     bench.faults[0].fail_commit(0);
     let _ = crate::storage::barrier(&*bench.dirs[0]);
@@ -291,9 +281,7 @@ fn a_copy_of_a_log_whose_directory_has_failed_goes_with_its_topic() {
 #[test]
 fn a_loss_of_power_after_two_moves_brings_no_log_back_that_counts() {
     let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (partition, sent) = bench.led_with(10);
     for to in [1, 2] {
         bench.alter(to).expect("begins");
         bench.step(20);
@@ -312,9 +300,7 @@ fn a_loss_of_power_after_two_moves_brings_no_log_back_that_counts() {
 fn a_loss_of_power_brings_no_deleted_log_back_beside_another() {
     let bench = Bench::new();
     assert!(matches!(bench.alter(1), Err(AlterLogDirError::NotHere)));
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (partition, _sent) = bench.led_with(10);
     storage::commit(&*bench.dirs[1], WriteSet { writes: Vec::new(), sync: true }).wait().expect("written");
     drop(partition);
     bench.replicas.delete(&[("t".into(), PartitionIndex(0))]).remove(0).expect("deleted");
@@ -328,9 +314,7 @@ fn a_loss_of_power_brings_no_deleted_log_back_beside_another() {
 #[test]
 fn a_move_that_goes_no_further_is_tried_ever_less_often() {
     let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (_partition, sent) = bench.led_with(10);
     let bench = bench.killed();
     let partition = bench.led(2);
     bench.alter(1).expect("begins");
@@ -350,9 +334,7 @@ fn a_move_that_goes_no_further_is_tried_ever_less_often() {
 #[test]
 fn a_copy_that_could_not_be_gone_on_with_goes_when_the_log_moves_elsewhere() {
     let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (_partition, sent) = bench.led_with(10);
     bench.alter(1).expect("begins");
     let bench = bench.killed();
     let unreadable = bench.faults[1].script(Rule::new(Fate::Unreadable, &[Operation::LastBatch]));

@@ -107,9 +107,7 @@ fn a_followers_log_is_cut_and_moves_and_both_end_alike() {
 #[test]
 fn records_that_are_deleted_meanwhile_do_not_come_back() {
     let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..30).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (partition, mut sent) = bench.led_with(30);
     let delete = |to| delete_records(&partition, Some(Offset(to)), 0).expect("deleted").written().expect("written");
     delete(7);
     bench.alter(1).expect("begins");
@@ -215,9 +213,7 @@ fn producers_and_transactions_move_with_the_log() {
 fn a_topic_that_is_deleted_meanwhile_leaves_nothing() {
     for steps in 0..6 {
         let bench = Bench::new();
-        let (partition, mut sent) = (bench.led(1), Sent::default());
-        (0..10).for_each(|_| assert!(sent.send(&partition)));
-        sent.wait();
+        let (partition, _sent) = bench.led_with(10);
         bench.alter(1).expect("begins");
         bench.step(steps);
         drop(partition);
@@ -233,9 +229,7 @@ fn a_topic_that_is_deleted_meanwhile_leaves_nothing() {
 #[test]
 fn another_directory_ends_a_move_and_its_own_does_nothing_else() {
     let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (partition, sent) = bench.led_with(10);
     bench.alter(0).expect("there already");
     assert_eq!((bench.lies_in(), bench.marks()), (vec![0], 0));
     bench.alter(1).expect("begins");
@@ -265,9 +259,7 @@ fn a_directory_is_chosen_before_the_partition_comes() {
 #[test]
 fn what_is_read_of_a_log_that_was_left_is_read_to_the_end() {
     let bench = Bench::new();
-    let (partition, mut sent) = (bench.led(1), Sent::default());
-    (0..10).for_each(|_| assert!(sent.send(&partition)));
-    sent.wait();
+    let (partition, _sent) = bench.led_with(10);
     let reader = partition.reader();
     bench.alter(1).expect("begins");
     bench.step(20);

@@ -95,6 +95,14 @@ impl Bench {
         partition
     }
 
+    /// As [`Self::led`], in its first epoch and with so many records that are acknowledged.
+    pub(in crate::replica) fn led_with(&self, records: usize) -> (Arc<Partition>, Sent) {
+        let (partition, mut sent) = (self.led(1), Sent::default());
+        (0..records).for_each(|_| assert!(sent.send(&partition)));
+        sent.wait();
+        (partition, sent)
+    }
+
     pub(in crate::replica) fn alter(&self, to: usize) -> Result<(), AlterLogDirError> {
         self.replicas.alter_log_dir(&name(), &path(to))
     }
