@@ -108,11 +108,12 @@ fn give_back(growing: &Growing, family: Family, found: Vec<Found>) -> Result<Vec
     let last = last_key(db, cf.clone()).map_err(damaged)?;
     let mut chosen = choose(found, last, state.start(), taken_over).map_err(damaged)?;
     if is_same_boot {
+        let gap = chosen.without_what_they_follow.first().map(|found| found.path.clone());
         chosen.kept.append(&mut chosen.without_what_they_follow);
         let unknown = chosen.kept.iter().find_map(|found| Some((found, found.blocks.unknown()?)));
         let why = match unknown {
             Some((found, why)) => Some(format!("{why} in {:?}", found.path)),
-            None => chosen.gap.as_ref().map(|path| format!("what {path:?} follows is not there")),
+            None => gap.map(|path| format!("what {path:?} follows is not there")),
         };
         if let Some(why) = why {
             refuse(growing, family, &why, chosen.kept.into_iter().map(Found::into_table).collect());
@@ -208,8 +209,6 @@ struct Chosen {
     kept: Vec<Found>,
     left_out: Vec<Found>,
     without_what_they_follow: Vec<Found>,
-    /// The first of those.
-    gap: Option<PathBuf>,
 }
 
 /// Which tables of a family are its own still; `found` in the order in which they were begun. `last`: RocksDB's last
@@ -230,7 +229,6 @@ fn choose(
         let list = &found.blocks.list;
         if follows > reached {
             warn!(path = %found.path.display(), follows = follows.0, "what a growing table follows is lost");
-            chosen.gap.get_or_insert_with(|| found.path.clone());
             chosen.without_what_they_follow.push(found);
             continue;
         } else if let (Some(first), Some(last)) = (list.first(), list.last()) {
