@@ -306,6 +306,10 @@ mod tests {
 
     const BATCH_BYTES: usize = 100 << 10;
 
+    fn zeros(last_offset: i64) -> StagedBatch {
+        StagedBatch { last_offset: Offset(last_offset), bytes: vec![0; BATCH_BYTES].into(), sum: None }
+    }
+
     fn table(dir: &Path, number: u32) -> Arc<GrowingTable> {
         let topic_id = TopicId(uuid::Uuid::from_u128(7));
         let header = Header { family: number, topic_id, partition: PartitionIndex(0), follows: Offset::NONE };
@@ -316,9 +320,7 @@ mod tests {
     fn write(cache: &PageCache, tables: &[Arc<GrowingTable>], times: i64) {
         for at in 0..times {
             for table in tables {
-                table
-                    .write(&[StagedBatch { last_offset: Offset(at), bytes: vec![0; BATCH_BYTES].into(), sum: None }])
-                    .expect("written");
+                table.write(&[zeros(at)]).expect("written");
                 cache.take_over(table);
                 assert!(matches!(cache.take(Instant::now() + LOOK_EVERY), Next::Written((Some(_), _))));
             }
@@ -383,9 +385,7 @@ mod tests {
         let cache = PageCache::default();
         for at in 0..4 {
             for table in &tables {
-                let blocks = table
-                    .write(&[StagedBatch { last_offset: Offset(at), bytes: vec![0; BATCH_BYTES].into(), sum: None }])
-                    .expect("written");
+                let blocks = table.write(&[zeros(at)]).expect("written");
                 table.publish(&blocks);
                 cache.take_over(table);
             }
@@ -411,9 +411,7 @@ mod tests {
         let table = table(dir.path(), 0);
         let cache = PageCache::default();
         for at in 0..25 {
-            table
-                .write(&[StagedBatch { last_offset: Offset(at), bytes: vec![0; BATCH_BYTES].into(), sum: None }])
-                .expect("written");
+            table.write(&[zeros(at)]).expect("written");
             cache.wrote(&table);
         }
         assert_eq!((cache.state.lock().fresh.len(), Arc::strong_count(&table)), (1, 1));
