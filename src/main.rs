@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use klamm::broker::{Broker, Fatal};
@@ -102,8 +103,14 @@ fn run(arguments: Arguments) -> Result<(), String> {
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start threads: {error}"))?;
-    runtime.block_on(serve(config))
+    let ended = runtime.block_on(serve(config));
+    // All that lies on disks is closed. A name server that does not answer holds a thread for half a minute.
+    runtime.shutdown_timeout(STRAGGLERS);
+    ended
 }
+
+/// For threads that still wait for something when the broker has stopped.
+const STRAGGLERS: Duration = Duration::from_secs(5);
 
 /// Runs the broker until a signal asks it to stop; a second signal while it stops is not waited for.
 async fn serve(config: Config) -> Result<(), String> {

@@ -446,10 +446,12 @@ def main():
         three = "three brokers authenticate at each other"
         rows.run(f"{three}, SCRAM-SHA-256", between.replicate, "SCRAM-SHA-256", False, "klamm", "klamm", "klamm")
         rows.run(f"{three}, OAUTHBEARER", between.replicate, "OAUTHBEARER", False, "klamm", "klamm", "klamm")
+        rows.run(f"{three}, tokens of a provider", between.replicate, "OIDC", False, "klamm", "klamm", "klamm")
         rows.run(f"{three}, PLAIN over TLS", between.replicate, "PLAIN", True, "klamm", "klamm", "klamm")
     if arguments.jvm_brokers:
         rows.run("one klamm between two of Apache Kafka, SCRAM-SHA-512 over TLS", between.replicate, "SCRAM-SHA-512", True, "kafka", "klamm", "kafka")
         rows.run("one klamm between two of Apache Kafka, OAUTHBEARER", between.replicate, "OAUTHBEARER", False, "kafka", "klamm", "kafka")
+        rows.run("one klamm between two of Apache Kafka, tokens of a provider", between.replicate, "OIDC", False, "kafka", "klamm", "kafka")
     sys.exit(1 if rows.failed else 0)
 
 

@@ -1,4 +1,7 @@
-"""Three brokers on one ZooKeeper that authenticate at each other: klamm, or some of Apache Kafka among them."""
+"""Three brokers on one ZooKeeper that authenticate at each other: klamm, or some of Apache Kafka among them.
+
+The way OIDC is OAUTHBEARER with tokens of a provider on loopback, which the brokers fetch, renew and check.
+"""
 
 import base64
 import contextlib
@@ -14,12 +17,17 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from kit import zookeeper
 from kit.broker import Kafka, Klamm
+from kit.oidc import AUDIENCE, CLIENT, ISSUER, Provider
+from kit.oidc import SECRET as CLIENT_SECRET
 from kit.process import free_port
 from tls.stores import Authority
 
 SECRET = "planted-hunter2"
 MODULES = {"PLAIN": "plain.PlainLoginModule", "SCRAM-SHA-256": "scram.ScramLoginModule", "SCRAM-SHA-512": "scram.ScramLoginModule",
            "OAUTHBEARER": "oauthbearer.OAuthBearerLoginModule"}
+HANDLERS = "org.apache.kafka.common.security.oauthbearer"
+# Its tokens are renewed, and old ones end, while records are written.
+TOKEN_SECONDS = 6
 SECONDS = 8
 
 
@@ -45,11 +53,25 @@ def put_user(tree, user, password, *mechanisms):
     tree.create("/config/changes/config_change_", change, sequential=True)
 
 
+def of_provider(provider):
+    """Settings of a listener whose tokens a provider gives, both ends."""
+    own = {
+        "sasl.login.callback.handler.class": f"{HANDLERS}.OAuthBearerLoginCallbackHandler",
+        "sasl.oauthbearer.token.endpoint.url": f"{provider.url}/token",
+        "sasl.server.callback.handler.class": f"{HANDLERS}.OAuthBearerValidatorCallbackHandler",
+        "sasl.oauthbearer.jwks.endpoint.url": f"{provider.url}/keys",
+        "sasl.oauthbearer.expected.audience": AUDIENCE, "sasl.oauthbearer.expected.issuer": ISSUER,
+    }  # fmt: skip
+    return {f"listener.name.brokers.oauthbearer.{key}": value for key, value in own.items()}
+
+
 @contextlib.contextmanager
-def brokers(mechanism, kinds, over_tls):
+def brokers(way, kinds, over_tls):
     """(the brokers, the ports where each asks who comes, the tree); they have elected and replicate."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="klamm-sasl-"))
     server = zookeeper.Server(folder)
+    mechanism = "OAUTHBEARER" if way == "OIDC" else way
+    provider = Provider(folder / "provider", TOKEN_SECONDS) if way == "OIDC" else None
     tree = server.tree("")
     authority = Authority(folder / "ours", "ours")
     certificate = authority.issue("broker", ["DNS:localhost", "IP:127.0.0.1"])
@@ -61,6 +83,8 @@ def brokers(mechanism, kinds, over_tls):
         if mechanism == "OAUTHBEARER":
             # Good for less than the records take, so that later connections need later ones.
             own = 'unsecuredLoginStringClaim_sub="broker" unsecuredLoginLifetimeSeconds="5"'
+        if provider:
+            own = f'clientId="{CLIENT}" clientSecret="{CLIENT_SECRET}" scope="test"'
         jaas = f'org.apache.kafka.common.security.{MODULES[mechanism]} required username="broker" password="{SECRET}" {own};'
         settings = {
             "broker.id": number, "zookeeper.connect": f"127.0.0.1:{server.port}", "zookeeper.session.timeout.ms": "6000",
@@ -73,6 +97,8 @@ def brokers(mechanism, kinds, over_tls):
             "default.replication.factor": "3", "min.insync.replicas": "2", "offsets.topic.replication.factor": "3",
             "offsets.topic.num.partitions": "3", "group.initial.rebalance.delay.ms": "0",
         }  # fmt: skip
+        if provider:
+            settings |= of_provider(provider)
         if over_tls:
             settings |= {
                 "listener.name.brokers.ssl.keystore.type": "PEM", "listener.name.brokers.ssl.truststore.type": "PEM",
@@ -95,14 +121,16 @@ def brokers(mechanism, kinds, over_tls):
         for member in members:
             member.stop()
         server.kill()
+        if provider:
+            provider.close()
         for member in members:
             member.remove()
         server.remove()
 
 
-def replicate(mechanism, over_tls, *kinds):
+def replicate(way, over_tls, *kinds):
     """Records with three acknowledgements, for longer than several sessions last; read back through a group."""
-    with brokers(mechanism, kinds, over_tls) as (members, ports, tree):
+    with brokers(way, kinds, over_tls) as (members, ports, tree):
         bootstrap = ",".join(member.bootstrap for member in members)
         admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
         until = time.monotonic() + 60
@@ -131,10 +159,11 @@ def replicate(mechanism, over_tls, *kinds):
         partitions = admin.list_topics("t", timeout=10).topics["t"].partitions.values()
         in_sync = [len(partition.isrs) for partition in partitions]
         assert in_sync == [3] * 6, f"{in_sync} replicas are in sync"
-        if mechanism.startswith("SCRAM") and not over_tls:
-            written_by_hand(tree, ports, mechanism)
+        if way.startswith("SCRAM") and not over_tls:
+            written_by_hand(tree, ports, way)
         for member in members:
-            assert SECRET not in member.log_path.read_text(errors="replace"), f"{member.folder.name} logs a secret"
+            log = member.log_path.read_text(errors="replace")
+            assert SECRET not in log and CLIENT_SECRET not in log, f"{member.folder.name} logs a secret"
         return f"{count} records"
 
 

@@ -13,6 +13,7 @@ use crate::peer::address::Addresses;
 use crate::peer::broker_link::RemoteBroker;
 use crate::peer::versions::Versions;
 use crate::peer::{Patience, Peers};
+use crate::security::sasl::login::Logins;
 use crate::security::tls::TlsListeners;
 use crate::types::BrokerId;
 
@@ -39,9 +40,10 @@ pub(super) fn peers(
     image: &Arc<ImagePublisher>,
     clock: &SharedClock,
     tls: &TlsListeners,
+    logins: &Logins,
 ) -> Peers {
     let of = |listener: &str| tls.of(listener).cloned();
-    let login = |listener: &str| config.sasl.logins.get(listener);
+    let login = |listener: &str| logins.get(listener);
     let listener = config.inter_broker_listener.as_str();
     let addresses = Addresses::new(Arc::clone(image), listener, of(listener)).with_login(login(listener));
     let control = config.control_plane_listener.as_deref();

@@ -58,6 +58,7 @@ use crate::security::quota::limits::Quotas;
 use crate::security::quota::meter::Meter;
 use crate::security::sasl::authority::Authority;
 use crate::security::sasl::keys::FollowedKeys;
+use crate::security::sasl::login::Login;
 use crate::security::sasl::web::SharedWeb;
 use crate::security::tls::TlsListeners;
 use crate::security::tokens::Tokens;
@@ -104,7 +105,11 @@ impl Parts {
         if let (Some(tokens), Some(config)) = (&tokens, &config.tokens) {
             tokens.sweep(config.check_interval_ms, &image, identity.broker_id);
         }
-        let authority = authority(config, &dynamic_config, clock, tokens.clone()).await?;
+        let web: SharedWeb = Arc::new(HttpWeb);
+        let keys = FollowedKeys::start(&config.sasl, &web).await.map_err(failed)?;
+        let logins = Login::start(&config.sasl, &web, clock).await.map_err(failed)?;
+        let users = Arc::clone(&dynamic_config) as Arc<_>;
+        let authority = Authority::new(users, Arc::clone(clock), tokens.clone(), keys);
         let quotas = Arc::new(Meter::new(running::quota_windows(config), running::controller_quota_windows(config)));
         quotas.set(Quotas::stored(&dynamic_config.quotas()));
         let running = RunningConfig::new(Arc::clone(config));
@@ -122,7 +127,7 @@ impl Parts {
         let groups = GroupCoordinator::new(group_config(config), writer.clone(), Arc::clone(clock), Arc::clone(&image));
         let groups = Arc::new(groups);
         let epoch = SharedBrokerEpoch::default();
-        let peers = links::peers(config, identity.broker_id, &image, clock, &tls);
+        let peers = links::peers(config, identity.broker_id, &image, clock, &tls, &logins);
         let markers = LocalMarkers::new(Arc::clone(&replicas), Arc::clone(&groups), Arc::clone(clock));
         let remote = RemoteMarkers::new(&peers);
         let routed = RoutedMarkers::new(identity.broker_id, Arc::clone(&image), markers.clone(), remote);
@@ -228,17 +233,6 @@ async fn tokens(
     let tokens = TokenStore::new(Arc::clone(store), Arc::clone(clock));
     let read = || Tokens::start(settings, tokens.clone(), Arc::clone(clock)).map_err(failed).boxed();
     patience::over_losses(config, store.session(), read).await.map(Some)
-}
-
-async fn authority(
-    config: &Arc<Config>,
-    users: &Arc<DynamicConfig>,
-    clock: &SharedClock,
-    tokens: Option<Arc<Tokens>>,
-) -> Result<Arc<Authority>, StartError> {
-    let web: SharedWeb = Arc::new(HttpWeb);
-    let keys = FollowedKeys::start(&config.sasl, &web).await.map_err(failed)?;
-    Ok(Authority::new(Arc::clone(users) as Arc<_>, Arc::clone(clock), tokens, keys))
 }
 
 fn group_config(config: &Config) -> GroupConfig {

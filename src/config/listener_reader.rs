@@ -75,6 +75,19 @@ impl<'r, 'a> ListenerReader<'r, 'a> {
         self.reader.int(&self.in_force(name))
     }
 
+    /// A number, or Kafka's null.
+    pub(crate) fn optional(&self, name: &str) -> Option<i64> {
+        self.reader.optional(&self.in_force(name))
+    }
+
+    pub(crate) fn short(&self, name: &str) -> i16 {
+        self.reader.short(&self.in_force(name))
+    }
+
+    pub(crate) fn double(&self, name: &str) -> f64 {
+        self.reader.double(&self.in_force(name))
+    }
+
     /// A property that a JVM would be started with.
     pub(crate) fn java_option(&self, name: &str) -> Option<&str> {
         self.reader.settings.java_option(name)

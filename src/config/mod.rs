@@ -7,8 +7,8 @@
 //!   [`TopicConfig`] what one topic has.
 //! - `loggers` are those whose level may change.
 //! - `sasl` says which mechanisms a listener offers, `oauth` how it judges tokens, `own_tokens` what this broker's
-//!   own say; `jaas` reads the text that holds their keys, `java_options` where that lies; `web_url` is an address on
-//!   the web.
+//!   own say, `token_source` where it is given others; `jaas` reads the text that holds their keys, `java_options`
+//!   where that lies; `web_url` is an address on the web.
 //! - `describe` shows both to DescribeConfigs; `dynamic` says what may be set while a broker runs.
 //!
 //! A setting is never ignored in silence: it is honoured, or a line says that it has no effect, or it ends the start.
@@ -47,6 +47,7 @@ pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
+pub(crate) mod token_source;
 pub mod tokens;
 pub mod topic;
 mod topic_rows;

@@ -134,12 +134,20 @@ fn unsecured(settings: &ListenerReader<'_, '_>, entries: &[JaasEntry]) -> Result
 }
 
 /// An option that says something.
-fn text(entries: &[JaasEntry], key: &str) -> Option<String> {
+pub(super) fn text(entries: &[JaasEntry], key: &str) -> Option<String> {
     option(entries, key).map(|value| value.reveal().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// What a URL names, `key` being the setting that has it.
-fn place(settings: &ListenerReader<'_, '_>, entries: &[JaasEntry], key: &str, url: &str) -> Result<Place, ConfigError> {
+///
+/// # Errors
+/// It is none that could be asked for, or not one of those that are allowed.
+pub(super) fn place(
+    settings: &ListenerReader<'_, '_>,
+    entries: &[JaasEntry],
+    key: &str,
+    url: &str,
+) -> Result<Place, ConfigError> {
     // Of the JVM, see the source.
     const ALLOWED: &str = "org.apache.kafka.sasl.oauthbearer.allowed.urls";
     if let Some(allowed) = settings.java_option(ALLOWED)

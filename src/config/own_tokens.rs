@@ -60,8 +60,7 @@ fn read(entries: &[JaasEntry]) -> Result<UnsecuredTokens, String> {
     let seconds = option("unsecuredLoginLifetimeSeconds").unwrap_or("3600").trim().parse().ok();
     let seconds = seconds.filter(|seconds: &i64| *seconds > 0 && *seconds < i64::MAX / 1000);
     let why = "option unsecuredLoginLifetimeSeconds is no number of seconds";
-    let extensions = claims_of(entries, EXTENSION).collect();
-    check(&extensions)?;
+    let extensions = extensions(entries, EXTENSION)?;
     Ok(UnsecuredTokens { claims, lifetime_ms: seconds.ok_or(why)? * 1000, extensions })
 }
 
@@ -80,15 +79,20 @@ fn list(text: &str) -> Vec<Value> {
     }
 }
 
-/// Source: Kafka 3.9 `OAuthBearerClientInitialResponse.validateExtensions`; RFC 7628, 3.1.
-fn check(extensions: &BTreeMap<String, String>) -> Result<(), String> {
+/// What the options of this prefix have said beside a token. Source: Kafka 3.9
+/// `OAuthBearerClientInitialResponse.validateExtensions`; RFC 7628, 3.1.
+///
+/// # Errors
+/// One of them cannot be said.
+pub(super) fn extensions(entries: &[JaasEntry], prefix: &str) -> Result<BTreeMap<String, String>, String> {
+    let extensions: BTreeMap<String, String> = claims_of(entries, prefix).collect();
     let is_legal = |(name, value): &(&String, &String)| {
         let letters = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphabetic());
         letters && *name != "auth" && value.bytes().all(|b| b.is_ascii_graphic() || b" \t\r\n".contains(&b))
     };
     match extensions.iter().find(|extension| !is_legal(extension)) {
-        None => Ok(()),
-        Some((name, _)) => Err(format!("option {EXTENSION}{name} is no extension of a token")),
+        None => Ok(extensions),
+        Some((name, _)) => Err(format!("option {prefix}{name} is no extension of a token")),
     }
 }
 

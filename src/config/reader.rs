@@ -62,6 +62,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub(crate) fn double(&self, name: &str) -> f64 {
+        match self.value(name) {
+            Some(Value::Double(number)) => number,
+            other => unreachable!("{name} is a fraction with a default in its row, not {other:?}"),
+        }
+    }
+
     pub(crate) fn long(&self, name: &str) -> i64 {
         self.optional(name).expect("its row has a default")
     }

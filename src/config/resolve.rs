@@ -455,13 +455,16 @@ mod tests {
         let kraft = [("process.roles", "broker,controller"), ("node.id", "1")];
         let zookeeper = [("zookeeper.connect", "h:1"), ("advertised.listeners", "PLAINTEXT://h:1")];
         let tls = [("listeners", "SSL://h:1"), ("security.inter.broker.protocol", "SSL")];
-        let oauth = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;";
+        let oauth = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId=a \
+                     clientSecret=b;";
         let sasl = [
             ("listeners", "PLAINTEXT://h:1,SASL_PLAINTEXT://h:2"),
             ("inter.broker.listener.name", "SASL_PLAINTEXT"),
             ("sasl.enabled.mechanisms", "OAUTHBEARER"),
             ("sasl.mechanism.inter.broker.protocol", "OAUTHBEARER"),
             ("sasl.oauthbearer.jwks.endpoint.url", "file:///keys"),
+            ("sasl.oauthbearer.token.endpoint.url", "http://h/tokens"),
+            ("zookeeper.connect", "h:1"),
             ("listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config", oauth),
         ];
         let mut read = BTreeSet::new();

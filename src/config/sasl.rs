@@ -15,6 +15,7 @@ use super::listeners::Listener;
 use super::oauth::{self, OauthSettings, OauthTrust};
 use super::own_tokens::{self, UnsecuredTokens};
 use super::reader::Reader;
+use super::token_source::{self, TokenSource};
 use super::{ConfigError, Secret};
 
 /// How clients prove who they are.
@@ -87,30 +88,30 @@ pub(crate) enum MechanismKeys {
 }
 
 /// With what this broker authenticates at others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum SaslLogin {
-    /// By PLAIN or SCRAM.
-    Password { mechanism: SaslMechanism, username: String, password: Secret },
-    /// By OAUTHBEARER.
+    Password(PasswordLogin),
+    /// By OAUTHBEARER, with tokens that nobody signs.
     Unsecured(UnsecuredTokens),
+    /// By OAUTHBEARER, with tokens of a provider.
+    Fetched(Box<TokenSource>),
 }
 
-impl SaslLogin {
-    pub(crate) fn mechanism(&self) -> SaslMechanism {
-        match self {
-            Self::Password { mechanism, .. } => *mechanism,
-            Self::Unsecured(_) => SaslMechanism::OauthBearer,
-        }
-    }
+/// By PLAIN or SCRAM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PasswordLogin {
+    pub(crate) mechanism: SaslMechanism,
+    pub(crate) username: String,
+    pub(crate) password: Secret,
 }
 
 /// What is set of SASL, beside the listeners' own settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SaslConfig {
     /// Listeners that ask for SASL, by name.
     pub(crate) listeners: BTreeMap<String, Arc<ListenerSasl>>,
     /// By the name of the listener through which brokers speak to each other, or to the controller.
-    pub(crate) logins: BTreeMap<String, Arc<SaslLogin>>,
+    pub(crate) logins: BTreeMap<String, SaslLogin>,
     /// `connection.failed.authentication.delay.ms`.
     pub(crate) failure_delay_ms: i32,
     /// `sasl.server.max.receive.size`.
@@ -143,8 +144,7 @@ pub(crate) fn resolve(
         if between_brokers.contains(&listener.name.as_str()) {
             let mechanism = between(&settings, &offered)?;
             if !alone {
-                let login = login(reader, listener, mechanism)?;
-                config.logins.insert(listener.name.clone(), Arc::new(login));
+                config.logins.insert(listener.name.clone(), login(reader, listener, mechanism)?);
             }
         }
         let mechanisms: Result<Vec<_>, _> =
@@ -162,7 +162,11 @@ pub(crate) fn warnings(config: &SaslConfig) -> Vec<String> {
             MechanismKeys::Plain(_) | MechanismKeys::Scram => false,
         })
     };
-    let line = |name: &String| format!("Listener {name} believes tokens that nobody signed: for tests alone.");
+    let line = |name: &String| {
+        format!(
+            "Listener {name} believes tokens that nobody signed, whatever their audience and issuer: for tests alone."
+        )
+    };
     config.listeners.iter().filter(|(_, listener)| unsecured(listener)).map(|(name, _)| line(name)).collect()
 }
 
@@ -198,6 +202,8 @@ fn mechanism_settings(
 ) -> Result<MechanismSettings, ConfigError> {
     let entries = entries(reader, listener, mechanism)?;
     let settings = reader.of_listener(&listener.name).of_mechanism(mechanism.name());
+    // No class is passed over, whoever would have asked it.
+    token_source::url(&settings)?;
     let keys = match mechanism {
         SaslMechanism::Plain => {
             let users = entries.iter().flat_map(|entry| entry.options_after("user_"));
@@ -264,11 +270,19 @@ fn login(reader: &Reader<'_>, listener: &Listener, mechanism: SaslMechanism) -> 
     let settings = reader.of_listener(&listener.name).of_mechanism(mechanism.name());
     let entries = entries(reader, listener, mechanism)?;
     if mechanism == SaslMechanism::OauthBearer {
-        return match oauth::judged(&settings, &entries)?.trust {
-            OauthTrust::Unsecured { .. } => own_tokens::unsecured(&settings, &entries).map(SaslLogin::Unsecured),
-            OauthTrust::Jwks { .. } => {
+        let trust = oauth::judged(&settings, &entries)?.trust;
+        return match (token_source::url(&settings)?, trust) {
+            (Some(url), _) => {
+                let source = token_source::fetched(&settings, &entries, &url)?;
+                Ok(SaslLogin::Fetched(Box::new(source)))
+            }
+            (None, OauthTrust::Unsecured { .. }) => {
+                own_tokens::unsecured(&settings, &entries).map(SaslLogin::Unsecured)
+            }
+            (None, OauthTrust::Jwks { .. }) => {
                 let why = "brokers make tokens that nobody signs, and the listener between them believes signed ones \
-                           alone; choose PLAIN or SCRAM between them";
+                           alone; name a provider of tokens by sasl.oauthbearer.token.endpoint.url, or choose PLAIN \
+                           or SCRAM between them";
                 Err(settings.invalid("sasl.mechanism.inter.broker.protocol", why))
             }
         };
@@ -276,7 +290,8 @@ fn login(reader: &Reader<'_>, listener: &Listener, mechanism: SaslMechanism) -> 
     let of = |key| option(&entries, key).map(Secret::reveal).filter(|text| !text.is_empty());
     match (of("username"), of("password")) {
         (Some(username), Some(password)) => {
-            Ok(SaslLogin::Password { mechanism, username: username.into(), password: Secret::new(password) })
+            let (username, password) = (username.into(), Secret::new(password));
+            Ok(SaslLogin::Password(PasswordLogin { mechanism, username, password }))
         }
         _ => Err(settings.invalid(JAAS, "username and password are needed, with which brokers speak to each other")),
     }
@@ -378,7 +393,7 @@ mod tests {
         };
         let required_scope = vec!["a".to_owned(), "b".to_owned()];
         assert_eq!(of(&[]).trust, OauthTrust::Unsecured { required_scope });
-        let unsigned = "Listener SASL_PLAINTEXT believes tokens that nobody signed: for tests alone.";
+        let unsigned = "Listener SASL_PLAINTEXT believes tokens that nobody signed, whatever their audience and issuer: for tests alone.";
         assert!(config(&with(&oauth)).warnings().iter().any(|line| line == unsigned));
         let url = ("sasl.oauthbearer.jwks.endpoint.url", "file:///keys.json");
         let signed = of(&[url, ("sasl.oauthbearer.expected.audience", "a,b")]);
@@ -404,8 +419,8 @@ mod tests {
             ("sasl.mechanism.inter.broker.protocol", "PLAIN"),
         ];
         let cluster = [&between[..], &[("zookeeper.connect", "h:1")]].concat();
-        let login = Arc::clone(&config(&with(&cluster)).sasl.logins["SASL_PLAINTEXT"]);
-        assert!(matches!(&*login, SaslLogin::Password { username, password, .. }
+        let login = config(&with(&cluster)).sasl.logins["SASL_PLAINTEXT"].clone();
+        assert!(matches!(&login, SaslLogin::Password(PasswordLogin { username, password, .. })
             if username == "admin" && password.reveal() == "hunter2"));
         assert!(config(&with(&between)).sasl.logins.is_empty(), "a node alone speaks to nobody");
         assert!(refused(&between[..3]).contains("GSSAPI (Kerberos) is not supported"));
@@ -426,8 +441,8 @@ mod tests {
             ("sasl.mechanism.inter.broker.protocol", "OAUTHBEARER"),
             ("zookeeper.connect", "h:1"),
         ];
-        let login = Arc::clone(&config(&with(&between)).sasl.logins["SASL_PLAINTEXT"]);
-        assert!(matches!(&*login, SaslLogin::Unsecured(tokens) if tokens.claims["sub"] == "broker"));
+        let login = config(&with(&between)).sasl.logins["SASL_PLAINTEXT"].clone();
+        assert!(matches!(&login, SaslLogin::Unsecured(tokens) if tokens.claims["sub"] == "broker"));
         let nobody = refused(&[&between[..], &[(OAUTH_KEY, OAUTH)]].concat());
         assert!(nobody.contains("unsecuredLoginStringClaim_sub"), "{nobody}");
         let keys = ("sasl.oauthbearer.jwks.endpoint.url", "file:///keys.json");

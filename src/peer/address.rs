@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cluster::control::LiveBroker;
 use crate::cluster::image::ImagePublisher;
-use crate::config::sasl::SaslLogin;
+use crate::security::sasl::login::Login;
 use crate::security::tls::TlsListener;
 use crate::types::BrokerId;
 
@@ -17,7 +17,7 @@ pub(crate) struct Address {
     /// This broker's own end of it; `None`: bytes are plain.
     pub(crate) tls: Option<Arc<TlsListener>>,
     /// `None`: it does not ask who comes.
-    pub(crate) login: Option<Arc<SaslLogin>>,
+    pub(crate) login: Option<Arc<Login>>,
 }
 
 impl PartialEq for Address {
@@ -55,7 +55,7 @@ pub(crate) struct Addresses {
     /// This broker's own end of that listener, if it is over TLS: its keys and whom it trusts hold for both directions.
     tls: Option<Arc<TlsListener>>,
     /// What is shown there, if it is asked for.
-    login: Option<Arc<SaslLogin>>,
+    login: Option<Arc<Login>>,
 }
 
 impl Addresses {
@@ -69,7 +69,7 @@ impl Addresses {
     }
 
     /// The same with what is shown to listeners that ask.
-    pub(crate) fn with_login(self, login: Option<&Arc<SaslLogin>>) -> Self {
+    pub(crate) fn with_login(self, login: Option<&Arc<Login>>) -> Self {
         Self { login: login.map(Arc::clone), ..self }
     }
 

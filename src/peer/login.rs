@@ -12,8 +12,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use crate::clock::UnixMs;
-use crate::config::sasl::SaslLogin;
-use crate::security::sasl::login::LoginExchange;
+use crate::security::sasl::login::{Login, LoginExchange};
 use crate::task;
 use crate::wire::codec;
 
@@ -45,7 +44,7 @@ pub(super) enum LoginError<E> {
 /// See [`LoginError`].
 pub(super) async fn authenticate<L: Line>(
     line: &mut L,
-    login: &Arc<SaslLogin>,
+    login: &Arc<Login>,
     random: u128,
     now_ms: UnixMs,
 ) -> Result<Option<Duration>, LoginError<L::Error>> {

@@ -19,12 +19,12 @@ use super::authentication::{Answered, Authentication, SaslGate, SaslReply, Taken
 use crate::api::handler::CloseReason;
 use crate::clock::testing::ManualClock;
 use crate::config::Config;
-use crate::config::sasl::{SaslLogin, SaslMechanism};
+use crate::config::sasl::{PasswordLogin, SaslMechanism};
 use crate::config::testing::config;
 use crate::metrics::ListenerMetrics;
 use crate::security::sasl::authority::{Authority, Users};
 use crate::security::sasl::credential::{ScramCredential, ScramHash};
-use crate::security::sasl::login::LoginExchange;
+use crate::security::sasl::login::{Login, LoginExchange};
 use crate::wire::codec;
 use crate::wire::header;
 
@@ -187,11 +187,11 @@ fn a_client_asks_for_versions_names_a_mechanism_and_logs_in() {
 #[test]
 fn scram_takes_two_tokens() {
     let login = |password: &str| {
-        Arc::new(SaslLogin::Password {
+        Arc::new(Login::Password(PasswordLogin {
             mechanism: SaslMechanism::ScramSha256,
             username: "alice".into(),
             password: crate::config::Secret::new(password),
-        })
+        }))
     };
     let mut room = Room::new(&[]);
     room.handshake("SCRAM-SHA-256", 1);
@@ -219,7 +219,7 @@ fn a_token_of_ones_own_is_believed_while_it_holds() {
         lifetime_ms: 60_000,
         extensions: [("traceId".to_owned(), "x".to_owned())].into(),
     };
-    let login = Arc::new(SaslLogin::Unsecured(tokens));
+    let login = Arc::new(Login::Unsecured(tokens));
     let mut room = Room::new(&[]);
     let now_ms = crate::clock::Clock::now_ms(&*room.clock);
     room.handshake("OAUTHBEARER", 1);

@@ -9,6 +9,7 @@ mod coordinators;
 mod directories;
 mod flush;
 mod identity;
+mod login;
 mod logs;
 mod probes;
 mod racks;

@@ -45,7 +45,7 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Largest request before authentication.";
     "sasl.client.callback.handler.class" Class null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
         "Class that answers SASL client callbacks.";
-    "sasl.login.callback.handler.class" Class null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
+    "sasl.login.callback.handler.class" Class null [Any] ReadOnly => Honoured,
         "Class that answers SASL login callbacks.";
     "sasl.login.class" Class null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
         "Class that logs in for SASL.";
@@ -63,21 +63,21 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Random share of the time to a ticket's renewal.";
     "sasl.kerberos.ticket.renew.window.factor" Double "0.8" [Any] PerBroker => NoEffect,
         "Share of a ticket's life after which it is renewed.";
-    "sasl.login.connect.timeout.ms" Int null [Any] ReadOnly => NoEffect,
+    "sasl.login.connect.timeout.ms" Int null [Any] ReadOnly => Honoured,
         "Time-out for connecting to the login provider.";
-    "sasl.login.read.timeout.ms" Int null [Any] ReadOnly => NoEffect,
+    "sasl.login.read.timeout.ms" Int null [Any] ReadOnly => Honoured,
         "Time-out for reading from the login provider.";
-    "sasl.login.refresh.buffer.seconds" Short "300" [Any] PerBroker => NoEffect,
+    "sasl.login.refresh.buffer.seconds" Short "300" [Any] PerBroker => Honoured,
         "Time before expiry at which a login is renewed.";
-    "sasl.login.refresh.min.period.seconds" Short "60" [Any] PerBroker => NoEffect,
+    "sasl.login.refresh.min.period.seconds" Short "60" [Any] PerBroker => Honoured,
         "Shortest time before a login is renewed.";
-    "sasl.login.refresh.window.factor" Double "0.8" [Any] PerBroker => NoEffect,
+    "sasl.login.refresh.window.factor" Double "0.8" [Any] PerBroker => Honoured,
         "Share of a login's life after which it is renewed.";
-    "sasl.login.refresh.window.jitter" Double "0.05" [Any] PerBroker => NoEffect,
+    "sasl.login.refresh.window.jitter" Double "0.05" [Any] PerBroker => Honoured,
         "Random share of that time.";
-    "sasl.login.retry.backoff.ms" Long "100" [Any] ReadOnly => NoEffect,
+    "sasl.login.retry.backoff.ms" Long "100" [Any] ReadOnly => Honoured,
         "First pause before a login is tried again.";
-    "sasl.login.retry.backoff.max.ms" Long "10000" [Any] ReadOnly => NoEffect,
+    "sasl.login.retry.backoff.max.ms" Long "10000" [Any] ReadOnly => Honoured,
         "Longest pause before a login is tried again.";
     "sasl.oauthbearer.clock.skew.seconds" Int "30" [Any] ReadOnly => Honoured,
         "Allowed difference of clocks when a token is checked.";
@@ -93,11 +93,11 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "First pause before those keys are asked again.";
     "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms" Long "10000" [Any] ReadOnly => Honoured,
         "Longest pause before those keys are asked again.";
-    "sasl.oauthbearer.scope.claim.name" Text "scope" [Any] ReadOnly => NoEffect,
+    "sasl.oauthbearer.scope.claim.name" Text "scope" [Any] ReadOnly => Honoured,
         "Claim of a token that holds the scope.";
     "sasl.oauthbearer.sub.claim.name" Text "sub" [Any] ReadOnly => Honoured,
         "Claim of a token that holds the subject.";
-    "sasl.oauthbearer.token.endpoint.url" Text null [Any] ReadOnly => Refused("no tokens are fetched yet"),
+    "sasl.oauthbearer.token.endpoint.url" Text null [Any] ReadOnly => Honoured,
         "Where tokens are asked for.";
     "ssl.client.auth" Text "none"
         [OneOf(&["required", "requested", "none"])] PerBroker => Honoured,

@@ -127,8 +127,8 @@ async fn asking(script: impl IntoIterator<Item = Act>) -> Other {
     let mut other = Other::start(script).await;
     let password = crate::config::Secret::new("hunter2");
     let mechanism = crate::config::sasl::SaslMechanism::Plain;
-    other.address.login =
-        Some(Arc::new(crate::config::sasl::SaslLogin::Password { mechanism, username: "broker".into(), password }));
+    let login = crate::config::sasl::PasswordLogin { mechanism, username: "broker".into(), password };
+    other.address.login = Some(Arc::new(crate::security::sasl::login::Login::Password(login)));
     other
 }
 

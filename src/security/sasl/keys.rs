@@ -2,9 +2,9 @@
 //!
 //! They are had once before anything is served, or the start ends. Then a task has them anew at the interval that is
 //! set, and sooner where a token names a key at a URL that is not among them: once a minute for each name, and once a
-//! second for all, since strangers choose those names. What cannot be had changes nothing. Source: Kafka 3.9
-//! `RefreshingHttpsJwks`, `RefreshingHttpsJwksVerificationKeyResolver`; the second is our own, and that a file is read
-//! again.
+//! second for all, since strangers choose those names. What cannot be had changes nothing; a set without a key
+//! withdraws those that were known. Source: Kafka 3.9 `RefreshingHttpsJwks`, its
+//! `RefreshingHttpsJwksVerificationKeyResolver`; the second is our own, and that a file is read again.
 //!
 //! The task ends with the [`FollowedKeys`].
 
@@ -19,7 +19,7 @@ use tracing::{debug, error, info};
 
 use super::oauth::jwks::{Jwks, JwksError};
 use super::retry::retried;
-use super::web::{PATIENCE, Question, SharedWeb};
+use super::web::{PATIENCE, Question, SharedWeb, trust};
 use crate::config::oauth::{KeySource, OauthTrust, Place, RetryMs};
 use crate::config::sasl::{MechanismKeys, SaslConfig};
 use crate::security::tls::web::TowardsWeb;
@@ -54,8 +54,14 @@ impl FollowedKeys {
     }
 
     async fn follow(source: KeySource, web: &SharedWeb) -> Result<Arc<Self>, JwksError> {
-        let tls = trust(&source.at).await?;
-        let had = retried(AT_START, |_| true, || had(&source.at, tls.clone(), web)).await?;
+        let untrusting = |why| JwksError::Untrusting { at: source.at.to_string(), why };
+        let tls = trust(&source.at).await.map_err(untrusting)?;
+        let first = || async {
+            let keys = had(&source.at, tls.clone(), web).await?;
+            let none = || JwksError::Malformed { at: source.at.to_string(), reason: NONE.into() };
+            if keys.is_empty() { Err(none()) } else { Ok(keys) }
+        };
+        let had = retried(AT_START, |_| true, first).await?;
         let (wanted, hears) = mpsc::channel(1);
         let refresh = Duration::from_millis(u64::try_from(source.refresh_ms).unwrap_or(0)).max(APART);
         let keys = Arc::new(Self {
@@ -102,10 +108,14 @@ impl FollowedKeys {
     fn put(&self, keys: Jwks) {
         self.missing.lock().forget(|id| keys.has(id));
         let mut now = self.now.write();
-        if **now != keys {
-            info!(at = %self.source.at, "the keys of tokens were read again and are others now");
-            *now = Arc::new(keys);
+        if **now == keys {
+            return;
         }
+        match keys.is_empty() {
+            true => error!(at = %self.source.at, "no token is believed any more: {NONE}"),
+            false => info!(at = %self.source.at, "the keys of tokens were read again and are others now"),
+        }
+        *now = Arc::new(keys);
     }
 }
 
@@ -123,6 +133,8 @@ async fn follow(keys: Weak<FollowedKeys>, mut wanted: mpsc::Receiver<()>, refres
     }
 }
 
+/// Why a set is of no use.
+const NONE: &str = "it has no RSA or EC key that signs";
 /// As often as jose4j asks, at most.
 const AT_START: RetryMs = RetryMs { first: 180, all: 1260 };
 /// Between two looks, whatever is set and whoever asks.
@@ -153,14 +165,6 @@ impl Missing {
     fn forget(&mut self, is_known: impl Fn(&str) -> bool) {
         self.0.retain(|(id, _)| !is_known(id));
     }
-}
-
-/// What is presented and trusted there. Reads files.
-async fn trust(at: &Place) -> Result<Option<Arc<TowardsWeb>>, JwksError> {
-    let Place::Web { tls: Some(settings), .. } = at else { return Ok(None) };
-    let settings = settings.clone();
-    let client = task::blocking(move || TowardsWeb::open(&settings)).await;
-    client.map(Some).map_err(|why| JwksError::Untrusting { at: at.to_string(), why })
 }
 
 async fn had(at: &Place, tls: Option<Arc<TowardsWeb>>, web: &SharedWeb) -> Result<Jwks, JwksError> {

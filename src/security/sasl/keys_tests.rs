@@ -1,44 +1,10 @@
 //! Keys at a URL, by a web that is played.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-
-use super::super::web::{Web, WebError};
+use super::super::testing::{Played, unreachable};
 use super::*;
 use crate::config::web_url::WebUrl;
 
 const KEYS: &str = include_str!("testdata/jwks.json");
-
-/// Answers what it is told to, and counts.
-#[derive(Debug)]
-struct Played {
-    answer: RwLock<Result<String, WebError>>,
-    asked: AtomicUsize,
-}
-
-impl Played {
-    fn new(answer: Result<&str, WebError>) -> Arc<Self> {
-        Arc::new(Self { answer: RwLock::new(answer.map(str::to_owned)), asked: AtomicUsize::new(0) })
-    }
-
-    fn says(&self, answer: Result<&str, WebError>) {
-        *self.answer.write() = answer.map(str::to_owned);
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
-    }
-}
-
-impl Web for Played {
-    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Vec<u8>, WebError>> {
-        assert_eq!((question.url.to_string().as_str(), question.form.is_none()), ("http://h:80/keys", true));
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        std::future::ready(self.answer.read().clone().map(String::into_bytes)).boxed()
-    }
-}
 
 fn source(refresh_ms: i64, at: Place) -> KeySource {
     KeySource { at, refresh_ms, retry: RetryMs { first: 100, all: 1000 } }
@@ -48,10 +14,6 @@ async fn followed(web: &Arc<Played>, refresh_ms: i64) -> Result<Arc<FollowedKeys
     let url = WebUrl::parse("http://h/keys").expect("of the web").expect("a URL");
     let web: SharedWeb = Arc::clone(web) as _;
     FollowedKeys::follow(source(refresh_ms, Place::Web { url, tls: None }), &web).await
-}
-
-fn unreachable() -> WebError {
-    WebError::Unreachable("gone".into())
 }
 
 async fn pass(seconds: u64) {
@@ -78,6 +40,7 @@ async fn keys_are_had_again_at_the_interval_and_stay_where_they_cannot() {
     let web = Played::new(Ok(&few));
     let keys = followed(&web, 60_000).await.expect("keys");
     assert_eq!(web.asked(), 1);
+    assert!(web.last().url.to_string() == "http://h:80/keys" && web.last().form.is_none());
     let before = keys.now();
     web.says(Ok(KEYS));
     pass(50).await;
@@ -92,9 +55,12 @@ async fn keys_are_had_again_at_the_interval_and_stay_where_they_cannot() {
     web.says(Ok("rubbish"));
     pass(63).await;
     assert!(web.asked() == 12 && keys.now() == before);
+    web.says(Ok(r#"{"keys":[]}"#));
+    pass(63).await;
+    assert!(web.asked() == 13 && keys.now().is_empty(), "they were withdrawn");
     drop(keys);
     pass(200).await;
-    assert_eq!(web.asked(), 12, "its task has ended");
+    assert_eq!(web.asked(), 13, "its task has ended");
 }
 
 #[tokio::test(start_paused = true)]

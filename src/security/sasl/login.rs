@@ -1,18 +1,62 @@
 //! The client's end of an authentication, for where this broker authenticates at others: PLAIN, SCRAM, and OAUTHBEARER
-//! with a token that this broker makes anew for each.
+//! with a token that this broker makes anew for each, or one that a provider gave it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::credential::ScramHash;
+use super::fetched::{FollowedToken, TokenError};
 use super::oauth;
 use super::scram::{ScramClient, ScramProof};
-use crate::clock::UnixMs;
-use crate::config::sasl::SaslLogin;
+use super::web::SharedWeb;
+use crate::clock::{SharedClock, UnixMs};
+use crate::config::own_tokens::UnsecuredTokens;
+use crate::config::sasl::{PasswordLogin, SaslConfig, SaslLogin, SaslMechanism};
+
+/// With what this broker authenticates at others, ready to be shown.
+#[derive(Debug)]
+pub(crate) enum Login {
+    Password(PasswordLogin),
+    Unsecured(UnsecuredTokens),
+    Fetched(Arc<FollowedToken>),
+}
+
+/// By the name of the listener through which brokers speak to each other, or to the controller.
+pub(crate) type Logins = BTreeMap<String, Arc<Login>>;
+
+impl Login {
+    /// That of each listener that has one.
+    ///
+    /// # Errors
+    /// A token cannot be had.
+    pub(crate) async fn start(config: &SaslConfig, web: &SharedWeb, clock: &SharedClock) -> Result<Logins, TokenError> {
+        let mut logins = Logins::new();
+        for (listener, login) in &config.logins {
+            let login = match login.clone() {
+                SaslLogin::Password(login) => Self::Password(login),
+                SaslLogin::Unsecured(tokens) => Self::Unsecured(tokens),
+                SaslLogin::Fetched(source) => {
+                    let followed = FollowedToken::follow(*source, Arc::clone(web), Arc::clone(clock));
+                    Self::Fetched(followed.await?)
+                }
+            };
+            logins.insert(listener.clone(), Arc::new(login));
+        }
+        Ok(logins)
+    }
+
+    pub(crate) fn mechanism(&self) -> SaslMechanism {
+        match self {
+            Self::Password(login) => login.mechanism,
+            Self::Unsecured(_) | Self::Fetched(_) => SaslMechanism::OauthBearer,
+        }
+    }
+}
 
 /// An authentication under way: tokens out, challenges in.
 #[derive(Debug)]
 pub(crate) struct LoginExchange {
-    login: Arc<SaslLogin>,
+    login: Arc<Login>,
     state: State,
 }
 
@@ -36,9 +80,9 @@ pub(crate) struct Distrusted(&'static str);
 
 impl LoginExchange {
     /// With the first token. `nonce` is 128 random bits; `now_ms` by the wall clock, since tokens name times.
-    pub(crate) fn begin(login: &Arc<SaslLogin>, nonce: u128, now_ms: UnixMs) -> (Self, Vec<u8>) {
+    pub(crate) fn begin(login: &Arc<Login>, nonce: u128, now_ms: UnixMs) -> (Self, Vec<u8>) {
         let (state, token) = match &**login {
-            SaslLogin::Password { mechanism, username, password } => match ScramHash::of(*mechanism) {
+            Login::Password(PasswordLogin { mechanism, username, password }) => match ScramHash::of(*mechanism) {
                 Some(hash) => {
                     let client = ScramClient::new(hash, username, format!("{nonce:032x}"));
                     let token = client.first();
@@ -46,7 +90,8 @@ impl LoginExchange {
                 }
                 None => (State::Told, format!("\0{username}\0{}", password.reveal()).into_bytes()),
             },
-            SaslLogin::Unsecured(tokens) => (State::Shown, oauth::first(tokens, now_ms)),
+            Login::Unsecured(tokens) => (State::Shown, oauth::own::first_unsigned(tokens, now_ms)),
+            Login::Fetched(followed) => (State::Shown, followed.first()),
         };
         (Self { login: Arc::clone(login), state }, token)
     }
@@ -59,7 +104,7 @@ impl LoginExchange {
     pub(crate) fn answer(&mut self, challenge: &[u8]) -> Result<Option<Vec<u8>>, Distrusted> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Begun(client) => {
-                let SaslLogin::Password { password, .. } = &*self.login else {
+                let Login::Password(PasswordLogin { password, .. }) = &*self.login else {
                     return Err(Distrusted("it asks for a password that there is not; this is a bug"));
                 };
                 let proof = client.prove(challenge, password.reveal()).map_err(Distrusted)?;

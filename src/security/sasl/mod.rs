@@ -3,7 +3,8 @@
 //! - `exchange` is one authentication at a listener, whichever its mechanism: tokens in, tokens out, at last a name;
 //!   `outcome` is what may come of a token.
 //! - `plain`, `scram` and `oauth` are the mechanisms; `credential` is what is stored of a SCRAM password.
-//! - `login` is the other end, for where this broker authenticates at others.
+//! - `login` is the other end, for where this broker authenticates at others; `fetched` is the token that a provider
+//!   gives it for that.
 //! - `authority` is whom the mechanisms ask: the users of `/config/users`, delegation tokens, the clock, and the keys
 //!   of tokens of OAUTHBEARER, which `keys` has from files and by `web`, a seam, as often as is needed (`retry`).
 //!
@@ -13,6 +14,7 @@
 pub(crate) mod authority;
 pub(crate) mod credential;
 pub(crate) mod exchange;
+pub(crate) mod fetched;
 pub(crate) mod keys;
 pub(crate) mod login;
 mod oauth;
@@ -20,4 +22,6 @@ pub(crate) mod outcome;
 mod plain;
 mod retry;
 mod scram;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod web;

@@ -5,17 +5,12 @@
 
 mod claims;
 pub(super) mod jwks;
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+pub(super) mod own;
 
 use self::claims::{Claims, Disbelieved};
 use super::authority::Authority;
 use super::outcome::{Authenticated, Next, Refused};
-use crate::clock::UnixMs;
 use crate::config::oauth::{OauthSettings, OauthTrust};
-use crate::config::own_tokens::UnsecuredTokens;
 
 /// The server's end.
 #[derive(Debug, Default)]
@@ -61,22 +56,6 @@ impl OauthServer {
         let expires_at_ms = Some(claims.expires_at_ms);
         Ok(Next::Done(Authenticated { user: claims.principal, token: Vec::new(), by_token: false, expires_at_ms }))
     }
-}
-
-/// A token of ours is said to be so much older than it is: clocks of brokers differ, and whoever judges it allows for
-/// no difference by default. Kafka shows the token of its login, which is seldom new.
-const BACKDATED_MS: UnixMs = 60_000;
-
-/// What a client says at first, with a token of its own that holds from now on.
-pub(super) fn first(tokens: &UnsecuredTokens, now_ms: UnixMs) -> Vec<u8> {
-    let seconds = |ms: UnixMs| Value::from(ms as f64 / 1000.0);
-    let mut claims = tokens.claims.clone();
-    claims.insert("iat".into(), seconds(now_ms.saturating_sub(BACKDATED_MS)));
-    claims.insert("exp".into(), seconds(now_ms.saturating_add(tokens.lifetime_ms)));
-    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    let token = format!("{}.{}.", part(r#"{"alg":"none"}"#), part(&Value::Object(claims).to_string()));
-    let extensions: String = tokens.extensions.iter().map(|(key, value)| format!("{key}={value}\u{1}")).collect();
-    format!("n,,\u{1}auth=Bearer {token}\u{1}{extensions}\u{1}").into_bytes()
 }
 
 fn answer(disbelieved: &Disbelieved) -> String {
@@ -162,10 +141,13 @@ impl<'a> First<'a> {
         }
         let (scheme, token) = token?.split_once(' ')?;
         let token = token.trim_start_matches(' ');
-        let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        let right = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(legal);
+        let right = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(is_of_token);
         right.then_some(Self { authorization_id, token })
     }
+}
+
+fn is_of_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-_.".contains(&b)
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::config::oauth::RetryMs;
 
 /// The first success of `attempt`, or its last failure: when all pauses together have taken as long as is set, or when
-/// `may_pass` says that nothing would change. Pauses double.
+/// `may_pass` says that nothing would change. Pauses double. What the attempts take does not count, unlike in Kafka: a
+/// server that is slow to fail would never be asked again.
 ///
 /// # Errors
 /// Those of `attempt`.
@@ -24,23 +25,26 @@ where
     E: Send,
 {
     let duration = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-    let (mut pause, began, all) = (duration(pauses.first), Instant::now(), duration(pauses.all));
+    let (mut pause, mut left) = (duration(pauses.first), duration(pauses.all));
     loop {
         let failure = match attempt().await {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
         };
-        let left = all.saturating_sub(began.elapsed());
-        if pause.min(left).is_zero() || !may_pass(&failure) {
+        let next = pause.min(left);
+        if next.is_zero() || !may_pass(&failure) {
             return Err(failure);
         }
-        sleep(pause.min(left)).await;
+        sleep(next).await;
+        left -= next;
         pause = pause.saturating_mul(2);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     async fn attempts(pauses: RetryMs, succeeds_at: u32, may_pass: bool) -> (Result<u32, u32>, u128) {

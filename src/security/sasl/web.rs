@@ -4,10 +4,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use crate::config::Secret;
+use crate::config::oauth::Place;
 use crate::config::web_url::WebUrl;
 use crate::security::tls::web::TowardsWeb;
-use futures_util::future::BoxFuture;
+use crate::task;
 
 /// What is asked of a server, and how.
 #[derive(Debug, Clone)]
@@ -62,3 +65,13 @@ pub(crate) trait Web: Debug + Send + Sync {
 
 /// As it is handed around.
 pub(crate) type SharedWeb = Arc<dyn Web>;
+
+/// What is presented at this place, and trusted; `None`: nothing, as it is not reached over TLS. Reads files.
+///
+/// # Errors
+/// The setting, its file, and why it cannot be used.
+pub(super) async fn trust(at: &Place) -> Result<Option<Arc<TowardsWeb>>, String> {
+    let Place::Web { tls: Some(settings), .. } = at else { return Ok(None) };
+    let settings = settings.clone();
+    task::blocking(move || TowardsWeb::open(&settings)).await.map(Some)
+}

@@ -19,6 +19,7 @@ use crate::peer::controller_link;
 use crate::peer::fetch::RemoteLeaders;
 use crate::peer::versions::Versions;
 use crate::replica::leader_link::{LeaderLinks, LogEnd, PartitionId};
+use crate::security::sasl::login::Logins;
 use crate::security::tls::TlsListeners;
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId};
 
@@ -146,7 +147,7 @@ async fn requests_to_other_brokers_wait_as_long_as_is_set() {
     let image = Arc::new(ImagePublisher::default());
     image.apply(&update);
     let clock: crate::clock::SharedClock = Arc::new(SystemClock);
-    let peers = links::peers(&config, BrokerId(1), &image, &clock, &TlsListeners::default());
+    let peers = links::peers(&config, BrokerId(1), &image, &clock, &TlsListeners::default(), &Logins::new());
     let check = |error: String, ms: u32| assert!(error.contains(&format!("within {ms} ms")), "{error}");
     check(RemoteBroker::new(&peers, &other).update_metadata(update).await.unwrap_err().to_string(), 300);
     let (own, _seat) = controller::seat();
@@ -187,6 +188,7 @@ fn brokers_speak_in_the_versions_that_are_set() {
             &Arc::default(),
             &clock,
             &TlsListeners::default(),
+            &Logins::new(),
         )
         .versions
     };

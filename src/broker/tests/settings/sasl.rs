@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::config::Secret;
-use crate::config::sasl::{SaslLogin, SaslMechanism};
-use crate::security::sasl::login::LoginExchange;
+use crate::config::sasl::{PasswordLogin, SaslMechanism};
+use crate::security::sasl::login::{Login, LoginExchange};
 use crate::transport::Stream;
 
 /// What must never be seen.
@@ -169,7 +169,8 @@ async fn a_scram_user_is_made_described_and_logs_in_at_once() {
     assert_eq!((described.results.len(), described.results[0].user.as_str()), (1, "bob x"));
 
     let password = Secret::new(SECRET);
-    let login = SaslLogin::Password { mechanism: SaslMechanism::ScramSha256, username: "bob x".into(), password };
+    let login =
+        Login::Password(PasswordLogin { mechanism: SaslMechanism::ScramSha256, username: "bob x".into(), password });
     let (mut exchange, first) = LoginExchange::begin(&Arc::new(login), 77, 0);
     let mut bob = connect(&probe).await;
     bob.call(&handshake("SCRAM-SHA-256"), 1).await;

@@ -90,7 +90,7 @@ impl Claims {
 }
 
 /// Seconds since 1970, perhaps with a fraction, as milliseconds.
-fn time(value: &Value) -> Option<UnixMs> {
+pub(super) fn time(value: &Value) -> Option<UnixMs> {
     let ms = value.as_f64()? * 1000.0;
     // Far from where a double loses milliseconds.
     (ms.abs() < 1e15).then(|| ms.round() as UnixMs)
