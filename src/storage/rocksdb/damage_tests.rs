@@ -2,12 +2,15 @@
 
 use std::os::unix::fs::FileExt as _;
 
+use rustix::io::Errno;
+
+use super::database::Operation;
 use super::growing::layout;
 use super::growing::table::HEADER_BYTES;
 use super::growing_tests::{append, copy, files, offsets, stop_handing_over, tables, tables_of, value, values};
-use super::tests::{create, eventually};
+use super::tests::{create, eventually, parts};
 use super::*;
-use crate::storage::contract::{batch, commit, partition};
+use crate::storage::contract::{batch, commit, delete, partition, side};
 use crate::storage::keys;
 
 const BATCH_BYTES: usize = 10_000;
@@ -30,6 +33,7 @@ fn killed(batches: i64) -> tempfile::TempDir {
 /// The tables' files, in the order in which they were begun.
 fn in_order(place: &Path) -> Vec<PathBuf> {
     let mut files = files(place);
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "sst"));
     files.sort_by_key(|file| file.file_stem().and_then(|stem| stem.to_str()?.split_once('-')?.1.parse::<u64>().ok()));
     files
 }
@@ -120,15 +124,16 @@ fn what_was_being_written_at_a_kill_is_no_damage() {
 /// Nothing is taken, nothing is removed; other partitions serve. What is left goes with the partition.
 #[test]
 fn where_it_is_not_known_what_is_lost_the_log_is_not_opened() {
-    // A head, the first batch, the header of a table, and the last batch before another table.
-    let places = [(1, block_at(1) + 1), (0, block_at(0) + 5000), (1, 20), (0, block_at(6) + 5000)];
-    for (table, at) in places {
+    // A head, those of tables' first batches, such a batch, headers of tables, the last batch before another table.
+    let heads = [(1, block_at(1) + 1), (0, block_at(0) + 1), (2, block_at(0) + 1)];
+    for (table, at) in heads.into_iter().chain([(0, block_at(0) + 5000), (1, 20), (2, 20), (0, block_at(6) + 5000)]) {
         let killed = killed(20);
         let before = in_order(killed.path());
         assert_eq!(before.len(), 3);
         flip(&before[table], at);
-        for _ in 0..2 {
-            let dir = open(killed.path(), true);
+        // Once it was found, also after another boot.
+        for is_same_boot in [true, true, false, false, true] {
+            let dir = open(killed.path(), is_same_boot);
             let (family, other) = (create(&dir, "t"), create(&dir, "other"));
             let error = dir.last_batch(family).expect_err("it is not opened").to_string();
             assert!(error.contains("damaged") && error.contains(".sst"), "{error}");
@@ -136,10 +141,11 @@ fn where_it_is_not_known_what_is_lost_the_log_is_not_opened() {
             commit(&*dir, vec![batch(other, 0, b"small")], true).expect("written");
             dir.close();
             assert_eq!(in_order(killed.path()), before, "{table} {at}");
+            assert_eq!(files(killed.path()).len(), before.len() + 1, "and the marker");
         }
-        let dir = open(killed.path(), true);
+        let dir = open(killed.path(), false);
         dir.delete(&[partition("t", 0)]).expect("deleted");
-        eventually("its files go", || before.iter().all(|file| !file.exists()));
+        eventually("its files go", || files(killed.path()).is_empty());
         let family = create(&dir, "t");
         assert_eq!((offsets(&dir, family), dir.failure()), (vec![], None));
         append(&dir, family, 0..2, BATCH_BYTES);
@@ -163,4 +169,161 @@ fn a_head_that_claims_more_than_the_file_has_is_damaged() {
     let dir = open(killed.path(), true);
     let error = dir.last_batch(create(&dir, "t")).expect_err("it is not opened").to_string();
     assert!(error.contains("damaged"), "{error}");
+}
+
+/// What such a partition needs is its own: no other waits because of it.
+#[test]
+fn refused_tables_count_for_nothing() {
+    let killed = killed(20);
+    flip(&in_order(killed.path())[1], block_at(1) + 1);
+    let dir = open(killed.path(), true);
+    assert_eq!((parts(&dir).growing.count(), parts(&dir).growing.bytes()), (0, 0));
+}
+
+fn marker(place: &Path, family: Family) -> PathBuf {
+    place.join(format!("growing/{}.damaged", family.0))
+}
+
+/// It was removed with what lay below the log's start, and the start after that opened a shorter log without a line.
+#[test]
+fn a_table_whose_header_alone_is_damaged_stays() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path(), true);
+    stop_handing_over(&dir);
+    let (family, passing) = (create(&dir, "t"), create(&dir, "passing"));
+    append(&dir, family, 0..10, BATCH_BYTES);
+    commit(&*dir, vec![delete(family, 0..2), batch(passing, 0, b"small")], false).expect("commit");
+    let killed = copy(place.path());
+    dir.close();
+    let before = in_order(killed.path());
+    assert_eq!(before.len(), 2);
+    flip(&before[1], 20);
+    let dir = open(killed.path(), true);
+    assert!(dir.last_batch(family).is_err());
+    dir.settle(family).expect("nothing is handed over");
+    dir.reclaim(family, Offset(0)..Offset(2));
+    dir.delete(&[partition("passing", 0)]).expect("deleted");
+    let is_gone = || parts(&dir).families.state(passing).start() == Offset(0);
+    eventually("what came before it is done", is_gone);
+    dir.close();
+    assert_eq!(in_order(killed.path()), before);
+    assert!(open(killed.path(), true).last_batch(family).is_err());
+}
+
+/// The log ends before what was removed by hand, and what made the partition refused is gone.
+#[test]
+fn a_partition_whose_damaged_tables_were_removed_opens() {
+    for is_same_boot in [true, false] {
+        let killed = killed(20);
+        let tables = in_order(killed.path());
+        flip(&tables[1], block_at(1) + 1);
+        let family = create(&open(killed.path(), true), "t");
+        std::fs::remove_file(&tables[1]).expect("removed");
+        let dir = open(killed.path(), is_same_boot);
+        assert!(dir.last_batch(family).is_err(), "not all of them were");
+        dir.close();
+        for table in [&tables[0], &tables[2]] {
+            std::fs::remove_file(table).expect("removed");
+        }
+        for _ in 0..2 {
+            let dir = open(killed.path(), is_same_boot);
+            assert_eq!((offsets(&dir, family), files(killed.path())), (vec![], vec![]));
+            assert_eq!(offsets(&dir, create(&dir, "other")), [0]);
+        }
+        let dir = open(killed.path(), is_same_boot);
+        append(&dir, family, 0..10, BATCH_BYTES);
+        assert_eq!(read(&dir, family, 0), (values(0..10, BATCH_BYTES), None));
+    }
+}
+
+/// A kill, or a disk without space, may leave any beginning of it.
+#[test]
+fn a_marker_that_is_torn_refuses_the_partition() {
+    let killed = killed(20);
+    let before = in_order(killed.path());
+    let family = create(&open(copy(killed.path()).path(), true), "t");
+    for text in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAABw 0 00000000\nwhy\n"] {
+        std::fs::write(marker(killed.path(), family), text).expect("write");
+        for is_same_boot in [true, false] {
+            let dir = open(killed.path(), is_same_boot);
+            assert!(dir.last_batch(family).is_err(), "{text}");
+            assert_eq!(offsets(&dir, create(&dir, "other")), [0]);
+            dir.close();
+            assert_eq!(in_order(killed.path()), before);
+        }
+    }
+}
+
+/// A version that knows of no markers leaves one behind when it deletes the partition.
+#[test]
+fn a_marker_of_a_partition_that_is_gone_says_nothing() {
+    let damaged = killed(20);
+    flip(&in_order(damaged.path())[1], block_at(1) + 1);
+    let dir = open(damaged.path(), true);
+    let noted = marker(damaged.path(), create(&dir, "t"));
+    dir.close();
+    let killed = killed(5);
+    let family = create(&open(copy(killed.path()).path(), true), "other");
+    for number in [family, Family(family.0 + 1), Family(4_000_000_000)] {
+        std::fs::copy(&noted, marker(killed.path(), number)).expect("copied");
+    }
+    let dir = open(killed.path(), true);
+    assert_eq!((offsets(&dir, family), offsets(&dir, create(&dir, "t"))), (vec![0], vec![0, 1, 2, 3, 4]));
+    eventually("they go", || files(killed.path()).is_empty());
+}
+
+/// The partition is refused all the same, and what comes next is noted once there is space.
+#[test]
+fn a_marker_that_cannot_be_written_refuses_the_partition_this_time() {
+    for (operation, errno) in
+        [(Operation::NoteDamage, Errno::NOSPC), (Operation::NoteDamage, Errno::IO), (Operation::Sync, Errno::NOSPC)]
+    {
+        let killed = killed(20);
+        let before = in_order(killed.path());
+        flip(&before[1], block_at(1) + 1);
+        let family = create(&open(copy(killed.path()).path(), true), "t");
+        let options = DirectoryOptions { is_same_boot: true, ..tables_of(64 << 10) };
+        options.faults.set(operation, errno, Some(1));
+        let dir = RocksDirectory::open(killed.path(), options).expect("open");
+        assert!(dir.last_batch(family).is_err());
+        let is_no_space = (operation, errno) == (Operation::NoteDamage, Errno::NOSPC);
+        assert_eq!(dir.failure().is_none(), is_no_space, "{operation:?} {errno}");
+        drop(dir);
+        for is_same_boot in [true, false] {
+            let dir = open(killed.path(), is_same_boot);
+            assert!(dir.last_batch(family).is_err());
+            assert_eq!(dir.failure(), None);
+            assert_eq!(in_order(killed.path()), before);
+        }
+    }
+}
+
+/// A kill at any moment while a deleted partition's files are removed leaves nothing that the next one would meet.
+#[test]
+fn what_was_refused_goes_as_a_whole() {
+    let damaged = killed(20);
+    let before = in_order(damaged.path());
+    flip(&before[1], block_at(1) + 1);
+    let options = DirectoryOptions { is_same_boot: true, ..tables_of(64 << 10) };
+    let dir = RocksDirectory::open(damaged.path(), options.clone()).expect("open");
+    options.faults.set(Operation::RemoveTable, Errno::NOSPC, None);
+    dir.delete(&[partition("t", 0)]).expect("deleted");
+    commit(&*dir, vec![side(b"x", b"")], true).expect("written");
+    for gone in 0..=before.len() {
+        let killed = copy(damaged.path());
+        assert_eq!(files(killed.path()).len(), before.len() + 1 - gone);
+        let dir = open(killed.path(), gone % 2 == 0);
+        assert_eq!(files(killed.path()), [] as [PathBuf; 0]);
+        let family = create(&dir, "t");
+        append(&dir, family, 0..2, BATCH_BYTES);
+        assert_eq!(offsets(&dir, family), [0, 1]);
+        if gone < before.len() {
+            std::fs::remove_file(&before[before.len() - 1 - gone]).expect("removed");
+        }
+    }
+    options.faults.clear();
+    // It shows that there is space.
+    commit(&*dir, vec![side(b"x", b"")], false).expect("written");
+    eventually("the marker goes, too", || files(damaged.path()).is_empty());
+    assert_eq!(offsets(&dir, create(&dir, "t")), [] as [i64; 0]);
 }

@@ -4,12 +4,12 @@ use super::changing_tests::Numbers;
 use super::database::Operation;
 use super::growing::table::{GrowingTable, HEADER_BYTES};
 use super::growing_tests::{
-    append, copy, expect_for_ever, offsets, open_tables, stop_handing_over, tables, tables_of, value, values,
+    append, copy, expect_for_ever, files, offsets, open_tables, stop_handing_over, tables, tables_of, value, values,
 };
 use super::tests::{create, eventually, parts};
 use super::*;
 use crate::storage::Write;
-use crate::storage::contract::{commit, scan};
+use crate::storage::contract::{commit, partition, scan};
 
 const BYTES: usize = 16 << 10;
 
@@ -422,4 +422,23 @@ fn what_a_killed_process_left_is_on_the_disk_before_anything_follows_it() {
         let outcome = commit(&*dir, vec![batch], false);
         assert!(matches!(outcome, Err(StorageError::Stopped { .. })), "not without {operation:?}: {outcome:?}");
     }
+}
+
+/// That their partition was deleted, or where its log starts, may be in a log that a killed process left.
+#[test]
+fn tables_go_at_a_start_once_what_says_so_is_on_the_disk() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let options = tables_of(64 << 10);
+    let dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
+    let family = create(&dir, "t");
+    append(&dir, family, 0..3, BYTES);
+    options.faults.set(Operation::RemoveTable, rustix::io::Errno::NOSPC, None);
+    dir.delete(&[partition("t", 0)]).expect("deleted");
+    let killed = copy(place.path());
+    let options = tables_of(64 << 10);
+    options.faults.set(Operation::Sync, rustix::io::Errno::IO, None);
+    RocksDirectory::open(killed.path(), options).expect_err("it cannot be brought there");
+    assert_eq!(files(killed.path()).len(), 1);
+    let dir = open_tables(killed.path(), 64 << 10);
+    assert_eq!((files(killed.path()).len(), offsets(&dir, create(&dir, "t"))), (0, vec![]));
 }

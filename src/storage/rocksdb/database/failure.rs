@@ -29,6 +29,8 @@ pub(in crate::storage::rocksdb) enum Operation {
     FinishTable,
     RemoveTable,
     IngestTable,
+    /// Notes that tables are damaged.
+    NoteDamage,
     WriteLog,
     /// Of tables, names and RocksDB's log.
     Sync,
@@ -43,7 +45,7 @@ impl Operation {
     fn what(self) -> &'static str {
         match self {
             Self::BeginTable => "begin a growing table at",
-            Self::WriteTable | Self::WriteLog => "write to",
+            Self::WriteTable | Self::WriteLog | Self::NoteDamage => "write to",
             Self::CutTable => "take back what was written to",
             Self::FinishTable => "finish",
             Self::RemoveTable => "remove",

@@ -22,6 +22,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
+    /// Whether there may be more of them than are listed.
+    pub(super) fn may_lack_some(&self) -> bool {
+        self.unreadable.is_some()
+    }
+
     /// Why it is not known what the file held, or why RocksDB could not take it over, which looks at the first block.
     pub(super) fn unknown(&self) -> Option<String> {
         match self.unreadable {
@@ -76,7 +81,7 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
 const SEARCHED_BYTES: u64 = 64 << 10;
 
 /// Whether a sound block begins anywhere from this place on, with a higher key than `before`.
-pub(super) fn has_sound_block(file: &File, length: u64, from: u64, before: Option<&BlockAt>) -> io::Result<bool> {
+fn has_sound_block(file: &File, length: u64, from: u64, before: Option<&BlockAt>) -> io::Result<bool> {
     let mut window = Window::new(file, length, from);
     let mut at = from;
     while at < length {

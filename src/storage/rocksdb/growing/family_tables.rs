@@ -7,7 +7,7 @@
 //! of whatever type (its issue 210), and these lists come and go all the time.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -28,6 +28,8 @@ pub(in crate::storage::rocksdb) struct FamilyTables {
     moving: Mutex<()>,
     /// Below the log's start, out of the list, and still on the disk.
     dropped: Mutex<Vec<Arc<GrowingTable>>>,
+    /// Files of which nothing is taken, as some of them are damaged, and before them the marker that says so.
+    refused: Mutex<Vec<PathBuf>>,
     /// Held while RocksDB's files are looked through; in which of the family's lives they were.
     finding: Mutex<Option<u64>>,
     /// How many lives came before: each has a partition of its own, or a log that began anew.
@@ -209,9 +211,9 @@ impl FamilyTables {
         }
     }
 
-    /// A table of which nothing is known that could be used. Its file goes with the partition.
-    pub(super) fn set_aside(&self, table: Arc<GrowingTable>) {
-        self.dropped.lock().push(table);
+    /// Files that are damaged, their marker first. They go with the partition, the last one first.
+    pub(super) fn refused(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.refused.lock()
     }
 
     /// Whether files of dropped tables wait to be removed.

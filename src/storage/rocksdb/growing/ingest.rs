@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::marker;
 use super::page_cache::PageCache;
 use super::table::{GrowingTable, Header};
 use crate::storage::rocksdb::database::{BackgroundJob, Database, Operation, TableJob, sync_names};
 use crate::storage::rocksdb::families::Families;
 use crate::storage::{Family, StorageError};
-use crate::types::Offset;
+use crate::types::{Offset, PartitionIndex, TopicId};
 
 /// What a directory knows of all its growing tables, and what is to be done with them.
 #[derive(Debug)]
@@ -148,14 +149,10 @@ fn file_name(family: u32, serial: u64) -> String {
     format!("{family}-{serial}.sst")
 }
 
-/// The serial in a name.
-pub(super) fn serial_of(name: &Path) -> Option<u64> {
-    name.to_str()?.strip_suffix(".sst")?.split_once('-')?.1.parse().ok()
-}
-
-/// The family in a name.
-pub(super) fn family_of(path: &Path) -> Option<u32> {
-    path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
+/// The family and the serial in a name.
+pub(super) fn parse_file_name(name: &Path) -> Option<(u32, u64)> {
+    let (family, serial) = name.to_str()?.strip_suffix(".sst")?.split_once('-')?;
+    Some((family.parse().ok()?, serial.parse().ok()?))
 }
 
 /// What is done with tables.
@@ -247,7 +244,7 @@ impl Growing {
                 self.database.jobs().add(BackgroundJob::CountFiles);
             }
         } else {
-            self.unlink(table)?;
+            self.unlink(table.path())?;
         }
         // If the writer has dropped it meanwhile, it is counted until its file is looked for.
         if state.tables().hand_over(table, state.start()) {
@@ -265,8 +262,8 @@ impl Growing {
         self.database.file(Operation::Sync, &self.folder, || sync_names(&self.folder))
     }
 
-    fn unlink(&self, table: &GrowingTable) -> Result<(), StorageError> {
-        self.database.file(Operation::RemoveTable, table.path(), || match fs::remove_file(table.path()) {
+    fn unlink(&self, path: &Path) -> Result<(), StorageError> {
+        self.database.file(Operation::RemoveTable, path, || match fs::remove_file(path) {
             // RocksDB has it, and drops it like any other.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             outcome => outcome,
@@ -308,7 +305,7 @@ impl Growing {
             return Ok(());
         }
         while let Some(table) = below.last() {
-            if let Err(error) = self.unlink(table) {
+            if let Err(error) = self.unlink(table.path()) {
                 state.tables().put_back_dropped(below);
                 return Err(error);
             }
@@ -325,7 +322,39 @@ impl Growing {
         let tables = state.tables();
         tables.list().iter().for_each(|table| tables.drop_table(table));
         tables.forget_all_handed_over();
-        self.remove_dropped(family, Offset::MAX)
+        self.remove_dropped(family, Offset::MAX)?;
+        self.remove_refused(family)
+    }
+
+    /// Removes what was refused for damage, and then the marker that says so.
+    fn remove_refused(&self, family: Family) -> Result<(), StorageError> {
+        let state = self.families.state(family);
+        let mut refused = state.tables().refused();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        while let Some(path) = refused.last() {
+            self.unlink(path)?;
+            refused.pop();
+        }
+        // The next partition that has the family is not damaged.
+        self.sync_folder()
+    }
+
+    /// Notes on the disk that tables of a family are damaged. `owner`: its partition.
+    pub(super) fn note_damage(
+        &self,
+        family: Family,
+        owner: (TopicId, PartitionIndex),
+        why: &str,
+    ) -> Result<(), StorageError> {
+        let path = self.marker_path(family);
+        self.database.file(Operation::NoteDamage, &path, || marker::write(&path, owner, why))?;
+        self.sync_folder()
+    }
+
+    pub(super) fn marker_path(&self, family: Family) -> PathBuf {
+        marker::path(&self.folder, family.0)
     }
 
     /// The tables that may not be on the disk as a whole.

@@ -37,8 +37,8 @@
 //! `layout` is how RocksDB wants a table's bytes, `table` one of them, `family_tables` which ones a family has · `runs`
 //! are its batches on their way to sockets, `checks` which of them are known to be sound ·
 //! `logged` is what of a family went to the log instead · `routing` says what goes where · `ingest` hands tables over ·
-//! `recover` finds them at a start, and by `damage` what is not what was written · `find_again` finds them among
-//! RocksDB's files · `page_cache` says what stays there.
+//! `recover` finds them at a start, and by `damage` what is not what was written, which a `marker` remembers where it
+//! costs the partition · `find_again` finds them among RocksDB's files · `page_cache` says what stays there.
 
 mod checks;
 mod damage;
@@ -47,6 +47,7 @@ mod find_again;
 pub(super) mod ingest;
 pub(super) mod layout;
 pub(super) mod logged;
+mod marker;
 pub(super) mod page_cache;
 pub(super) mod recover;
 pub(super) mod routing;

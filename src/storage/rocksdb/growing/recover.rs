@@ -6,7 +6,8 @@
 //!
 //! After a kill nothing is lost but what was being written: whatever is not sound and has something sound behind it was
 //! damaged since ([`super::damage`]). A block whose head can be read stays where it is, and whoever reads it is told.
-//! Otherwise it is not known what is missing: nothing of the family is taken, and its log cannot be opened.
+//! Otherwise it is not known what is missing: nothing of the family is taken, and its log cannot be opened, at this
+//! start and, by a [`super::marker`], at all that follow.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,13 +21,14 @@ use tracing::{error, warn};
 use super::damage::{self, Blocks};
 use super::ingest::{self, Growing};
 use super::layout::BlockAt;
+use super::marker;
 use super::table::{self, GrowingTable, HEADER_BYTES, Header};
 use crate::storage::rocksdb::database::{
     BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, sync_names,
 };
 use crate::storage::rocksdb::families::Families;
 use crate::storage::{Family, keys};
-use crate::types::Offset;
+use crate::types::{Offset, PartitionIndex, TopicId};
 
 /// A file that was found, with what of it counts.
 struct Found {
@@ -59,128 +61,188 @@ pub(in crate::storage::rocksdb) fn recover(
 ) -> Result<Growing, OpenError> {
     let dir = database.dir().to_owned();
     let folder = growing_dir(&dir);
-    let io_error = |error: io::Error| OpenError::io(&dir, &error);
-    let files = list(&folder).map_err(io_error)?;
-    let serial = files.last_key_value().map_or(0, |(serial, _)| serial + 1);
-    let growing = Growing::new(database, families, folder.clone(), serial);
-    let mut removed = false;
-    let mut found_of: BTreeMap<u32, Vec<Found>> = BTreeMap::new();
-    for path in files.into_values() {
-        match read(&path, growing.database.options().is_same_boot).map_err(io_error)? {
-            Read::Found(found) if is_held(&growing.families, &found.header) => {
-                found_of.entry(found.header.family).or_default().push(found);
-            }
-            Read::WithoutHeader(file, family) if growing.families.identity(Family(family)).is_some() => {
-                let why = format!("the header of {path:?} cannot be read");
-                let table = GrowingTable::found(file, path, Offset::NONE, Vec::new());
-                refuse(&growing, Family(family), &why, vec![Arc::new(table)]);
-            }
-            _ => {
-                fs::remove_file(&path).map_err(io_error)?;
-                removed = true;
-            }
-        }
+    let left = list(&folder).map_err(|error| OpenError::io(&dir, &error))?;
+    let last_serial = left.values().filter_map(|left| left.tables.last_key_value()).map(|(serial, _)| *serial).max();
+    let growing = Growing::new(database, families, folder.clone(), last_serial.map_or(0, |serial| serial + 1));
+    let mut gone = Vec::new();
+    for (number, left) in left {
+        gone.append(&mut give_back(&growing, Family(number), left)?);
     }
-    for (number, found) in found_of {
-        let left_out = give_back(&growing, Family(number), found)?;
-        removed |= !left_out.is_empty();
-        for found in left_out {
-            fs::remove_file(&found.path).map_err(io_error)?;
-        }
-    }
-    if removed {
-        // Once keys of theirs are deleted, they must not come back after a loss of power.
-        sync_names(&folder).map_err(io_error)?;
-    }
+    remove(&growing, &folder, &gone)?;
     if growing.count() > 0 {
         growing.database.jobs().add(BackgroundJob::BeginTables);
     }
     Ok(growing)
 }
 
-/// Gives a family its tables, and answers with those that are not its own any more.
-fn give_back(growing: &Growing, family: Family, found: Vec<Found>) -> Result<Vec<Found>, OpenError> {
+/// Removes files that no partition has any more.
+fn remove(growing: &Growing, folder: &Path, gone: &[PathBuf]) -> Result<(), OpenError> {
+    let io_error = |error: io::Error| OpenError::io(growing.database.dir(), &error);
+    if gone.is_empty() || growing.database.stopped().is_some() {
+        return Ok(());
+    }
+    // What says so, that a partition was deleted or its start has moved, may be in a log that is not on the disk yet.
+    growing.database.sync_left_logs().map_err(|error| io_error(io::Error::other(error)))?;
+    for path in gone {
+        fs::remove_file(path).map_err(io_error)?;
+    }
+    // Once keys of theirs are deleted, they must not come back after a loss of power.
+    sync_names(folder).map_err(io_error)
+}
+
+/// What of a family lies in the folder.
+#[derive(Debug, Default)]
+struct Left {
+    /// By their serial, in which order they were begun.
+    tables: BTreeMap<u64, PathBuf>,
+    /// Some of them are damaged, it says.
+    marker: Option<PathBuf>,
+}
+
+fn list(folder: &Path) -> io::Result<BTreeMap<u32, Left>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        entries => entries?,
+    };
+    let mut left: BTreeMap<u32, Left> = BTreeMap::new();
+    for entry in entries {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if let Some((family, serial)) = ingest::parse_file_name(Path::new(&name)) {
+            left.entry(family).or_default().tables.insert(serial, path);
+        } else if let Some(family) = marker::family_of(Path::new(&name)) {
+            left.entry(family).or_default().marker = Some(path);
+        }
+    }
+    Ok(left)
+}
+
+/// Gives a family its tables, or refuses them. Answers with the files that are not its own any more.
+fn give_back(growing: &Growing, family: Family, left: Left) -> Result<Vec<PathBuf>, OpenError> {
+    let Left { tables, marker } = left;
+    let tables: Vec<PathBuf> = tables.into_values().collect();
+    let Some(owner) = growing.families.identity(family) else {
+        return Ok(tables.into_iter().chain(marker).collect());
+    };
+    if let Some(why) = marker.as_deref().and_then(|marker| marker::read(marker, owner)) {
+        if !tables.is_empty() {
+            refuse(growing, family, owner, &why, tables);
+            return Ok(Vec::new());
+        }
+        let (topic_id, partition) = (owner.0, owner.1.0);
+        warn!(family = family.0, %topic_id, partition, %why, "damaged growing tables are gone; what they held is lost");
+    }
+    match judge(growing, family, owner, &tables)? {
+        Verdict::Refused(why) => {
+            if let Err(error) = growing.note_damage(family, owner, &why) {
+                error!(
+                    family = family.0, %error,
+                    "that growing tables are damaged is not noted; another boot cuts off what follows the damage"
+                );
+            }
+            refuse(growing, family, owner, &why, tables);
+            Ok(Vec::new())
+        }
+        Verdict::Sound { kept, left_out } => {
+            for found in kept {
+                take(growing, family, found)?;
+            }
+            if growing.families.state(family).tables().has_any() {
+                growing.ingest_soon(family);
+            }
+            Ok(left_out.into_iter().chain(marker).collect())
+        }
+    }
+}
+
+/// What is done with the tables of a family.
+enum Verdict {
+    Sound {
+        kept: Vec<Found>,
+        left_out: Vec<PathBuf>,
+    },
+    /// For this reason it is not known what they held.
+    Refused(String),
+}
+
+fn judge(
+    growing: &Growing,
+    family: Family,
+    owner: (TopicId, PartitionIndex),
+    tables: &[PathBuf],
+) -> Result<Verdict, OpenError> {
     let (database, state) = (&*growing.database, growing.families.state(family));
     let is_same_boot = database.options().is_same_boot;
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
+    for path in tables {
+        match read(path, family, owner, is_same_boot).map_err(|error| OpenError::io(database.dir(), &error))? {
+            Read::Found(table) => found.push(table),
+            Read::Damaged => return Ok(Verdict::Refused(format!("the header of {path:?} is damaged"))),
+            Read::Nothing => left_out.push(path.clone()),
+        }
+    }
     let (db, cf) = (database.db(), database.cf(family));
     let damaged = |error: RocksError| OpenError::damaged(database.dir(), error.to_string());
     let taken_over = |first, last| holds_between(db, cf.clone(), first, last);
     let last = last_key(db, cf.clone()).map_err(damaged)?;
     let mut chosen = choose(found, last, state.start(), taken_over).map_err(damaged)?;
     if is_same_boot {
-        let gap = chosen.without_what_they_follow.first().map(|found| found.path.clone());
-        chosen.kept.append(&mut chosen.without_what_they_follow);
-        let unknown = chosen.kept.iter().find_map(|found| Some((found, found.blocks.unknown()?)));
-        let why = match unknown {
-            Some((found, why)) => Some(format!("{why} in {:?}", found.path)),
-            None => gap.map(|path| format!("what {path:?} follows is not there")),
-        };
-        if let Some(why) = why {
-            refuse(growing, family, &why, chosen.kept.into_iter().map(Found::into_table).collect());
-            return Ok(chosen.left_out);
+        let mut tables = chosen.kept.iter().chain(&chosen.without_what_they_follow);
+        if let Some((found, why)) = tables.find_map(|found| Some((found, found.blocks.unknown()?))) {
+            return Ok(Verdict::Refused(format!("{why} in {:?}", found.path)));
+        }
+        if let Some(found) = chosen.without_what_they_follow.first() {
+            return Ok(Verdict::Refused(format!("what {:?} follows is not there", found.path)));
         }
     }
     chosen.left_out.append(&mut chosen.without_what_they_follow);
-    for found in chosen.kept {
-        if !is_same_boot {
-            // What was torn off must not be taken for damage once the boot is the same.
-            let end = found.blocks.list.last().map_or(HEADER_BYTES as u64, BlockAt::end);
-            found.file.set_len(end).map_err(|error| OpenError::io(database.dir(), &error))?;
-        }
-        if let Some(number) = found.blocks.first_damaged {
-            let offset = table::last_offset(&found.blocks.list[number]);
-            error!(path = %found.path.display(), %offset, "a batch in a growing table is damaged; what follows is kept");
-        }
-        let table = found.into_table();
-        state.tables().push(&table);
-        growing.added(&table);
+    left_out.extend(chosen.left_out.into_iter().map(|found| found.path));
+    Ok(Verdict::Sound { kept: chosen.kept, left_out })
+}
+
+/// Gives a table to its family.
+fn take(growing: &Growing, family: Family, found: Found) -> Result<(), OpenError> {
+    if !growing.database.options().is_same_boot {
+        // What was torn off must not be taken for damage once the boot is the same.
+        let end = found.blocks.list.last().map_or(HEADER_BYTES as u64, BlockAt::end);
+        found.file.set_len(end).map_err(|error| OpenError::io(growing.database.dir(), &error))?;
     }
-    growing.ingest_soon(family);
-    Ok(chosen.left_out)
+    if let Some(number) = found.blocks.first_damaged {
+        let offset = table::last_offset(&found.blocks.list[number]);
+        error!(path = %found.path.display(), %offset, "a batch in a growing table is damaged; what follows is kept");
+    }
+    let table = found.into_table();
+    growing.families.state(family).tables().push(&table);
+    growing.added(&table);
+    Ok(())
 }
 
 /// Takes nothing of a family: its log cannot be opened, and its files stay until its partition is deleted.
-fn refuse(growing: &Growing, family: Family, why: &str, tables: Vec<Arc<GrowingTable>>) {
+fn refuse(growing: &Growing, family: Family, owner: (TopicId, PartitionIndex), why: &str, tables: Vec<PathBuf>) {
+    let (topic_id, partition) = (owner.0, owner.1.0);
+    let names: Vec<_> = tables.iter().filter_map(|path| path.file_name()).collect();
+    error!(
+        family = family.0, %topic_id, partition, why, files = ?names, dir = %growing.database.dir().display(),
+        "growing tables are damaged; nothing of the partition is touched. Delete it, or stop the broker and remove \
+         these files from the folder growing: its log then lacks what they hold"
+    );
     let state = growing.families.state(family);
-    error!(family = family.0, why, "growing tables are damaged; nothing of the partition is touched");
-    state.note_damaged(format!("growing tables of family {} are damaged: {why}", family.0).into());
-    for table in tables {
-        growing.added(&table);
-        state.tables().set_aside(table);
-    }
-}
-
-/// Files by their serial, in which order they were begun.
-fn list(folder: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        entries => entries?,
-    };
-    let mut files = BTreeMap::new();
-    for entry in entries {
-        let entry = entry?;
-        if let Some(serial) = ingest::serial_of(Path::new(&entry.file_name())) {
-            files.insert(serial, entry.path());
-        }
-    }
-    Ok(files)
-}
-
-fn is_held(families: &Families, header: &Header) -> bool {
-    families.numbers().contains(&header.family)
-        && families.identity(Family(header.family)) == Some((header.topic_id, header.partition))
+    state.note_damaged(format!("growing tables ({}-*.sst) are damaged: {why}", family.0).into());
+    let files = std::iter::once(growing.marker_path(family)).chain(tables);
+    state.tables().refused().extend(files);
 }
 
 /// What a file is.
 enum Read {
     Found(Found),
-    /// Its header cannot be read, though there is something behind it: damaged. The family that its name says.
-    WithoutHeader(File, u32),
-    /// Its header is torn, so nothing in it was ever acknowledged, or a loss of power took it.
+    /// Its header cannot be read, though there is more behind it, or is another file's.
+    Damaged,
+    /// Its header is torn, so nothing in it was ever acknowledged, or a loss of power took it; or it was of a partition
+    /// that is gone.
     Nothing,
 }
 
-fn read(path: &Path, is_same_boot: bool) -> io::Result<Read> {
+fn read(path: &Path, family: Family, owner: (TopicId, PartitionIndex), is_same_boot: bool) -> io::Result<Read> {
     let file = File::options().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
     let mut bytes = [0; HEADER_BYTES];
@@ -190,18 +252,20 @@ fn read(path: &Path, is_same_boot: bool) -> io::Result<Read> {
         file.read_exact_at(&mut bytes, 0)?;
         Header::decode(&bytes)
     };
-    let Some(header) = header else {
-        if is_same_boot
-            && let Some(family) = ingest::family_of(path)
-            && damage::has_sound_block(&file, length, HEADER_BYTES as u64, None)?
-        {
-            return Ok(Read::WithoutHeader(file, family));
+    match header {
+        Some(header) if (header.family, header.topic_id, header.partition) == (family.0, owner.0, owner.1) => {
+            let blocks = damage::read_blocks(&file, length, is_same_boot)?;
+            Ok(Read::Found(Found { header, file, path: path.to_owned(), blocks }))
         }
-        warn!(path = %path.display(), length, "growing table without a readable header left out");
-        return Ok(Read::Nothing);
-    };
-    let blocks = damage::read_blocks(&file, length, is_same_boot)?;
-    Ok(Read::Found(Found { header, file, path: path.to_owned(), blocks }))
+        Some(header) if header.family == family.0 => Ok(Read::Nothing),
+        Some(_) => Ok(Read::Damaged),
+        // Nothing is written to a file before all of its header.
+        None if is_same_boot && length > HEADER_BYTES as u64 => Ok(Read::Damaged),
+        None => {
+            warn!(path = %path.display(), length, "growing table without a readable header left out");
+            Ok(Read::Nothing)
+        }
+    }
 }
 
 #[derive(Default)]
@@ -225,7 +289,8 @@ fn choose(
     let mut reached = last.max(Offset(start.0 - 1));
     for found in found {
         let follows = found.header.follows;
-        let mut keep = false;
+        // What lies behind damage may be anything.
+        let mut keep = found.blocks.may_lack_some();
         let list = &found.blocks.list;
         if follows > reached {
             warn!(path = %found.path.display(), follows = follows.0, "what a growing table follows is lost");
@@ -234,7 +299,7 @@ fn choose(
         } else if let (Some(first), Some(last)) = (list.first(), list.last()) {
             let (first, last) = (table::last_offset(first), table::last_offset(last));
             reached = reached.max(last);
-            keep = last >= start && !taken_over(first, last)?;
+            keep = (keep || last >= start) && !taken_over(first, last)?;
         }
         let list = if keep { &mut chosen.kept } else { &mut chosen.left_out };
         list.push(found);
