@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::io::Errno;
 
 use super::database::Operation;
-use super::growing::layout;
+use super::growing::layout::{self, BlockAt};
 use super::growing::table::HEADER_BYTES;
 use super::growing_tests::{append, copy, files, offsets, stop_handing_over, tables, tables_of, value, values};
 use super::tests::{create, eventually, parts};
@@ -326,4 +326,95 @@ fn what_was_refused_goes_as_a_whole() {
     commit(&*dir, vec![side(b"x", b"")], false).expect("written");
     eventually("the marker goes, too", || files(damaged.path()).is_empty());
     assert_eq!(offsets(&dir, create(&dir, "t")), [] as [i64; 0]);
+}
+
+/// A batch as producers send it, as far as its length goes.
+fn framed(bytes: usize, fill: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut batch = vec![0; bytes];
+    batch[8..12].copy_from_slice(&(bytes as u32 - 12).to_be_bytes());
+    fill(&mut batch[12..]);
+    batch
+}
+
+/// A table of these batches, which nobody finished.
+fn killed_with(batches: &[Vec<u8>]) -> tempfile::TempDir {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = RocksDirectory::open(place.path(), tables_of(64 << 20)).expect("open");
+    let family = create(&dir, "t");
+    for (offset, bytes) in batches.iter().enumerate() {
+        commit(&*dir, vec![batch(family, offset as i64, bytes)], false).expect("commit");
+    }
+    assert_eq!(in_order(place.path()).len(), 1);
+    copy(place.path())
+}
+
+/// Where such a table has them.
+fn blocks(batches: &[Vec<u8>]) -> Vec<BlockAt> {
+    let mut at = HEADER_BYTES as u64;
+    let mut blocks = Vec::new();
+    for (offset, bytes) in batches.iter().enumerate() {
+        let key = keys::batch(Offset(offset as i64));
+        let block = layout::frame(key, bytes, None).block_at(key, at, bytes.len());
+        at = block.end();
+        blocks.push(block);
+    }
+    blocks
+}
+
+fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
+    let file = std::fs::File::options().write(true).open(file).expect("open");
+    file.write_all_at(bytes, at).expect("written");
+}
+
+/// The batches between were cut off with what it was taken for.
+#[test]
+fn a_head_that_claims_what_follows_is_damaged() {
+    let batches: Vec<_> = (0..5).map(|_| framed(5000, |_| ())).collect();
+    let killed = killed_with(&batches);
+    let blocks = blocks(&batches);
+    // 16,000 bytes: into the last batch.
+    overwrite(&in_order(killed.path())[0], blocks[1].start + 2, &[0x80, 0x7d]);
+    let dir = open(killed.path(), true);
+    assert!(dir.last_batch(create(&dir, "t")).is_err());
+}
+
+/// The head of a block with the key of offset 1.
+fn head_claiming(value_bytes: u64) -> Vec<u8> {
+    let mut head = vec![0, 16];
+    let mut left = value_bytes;
+    while left >= 0x80 {
+        head.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    head.push(left as u8);
+    head.extend(keys::batch(Offset(1)));
+    head.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    head
+}
+
+/// Each of them was summed up to where it claims to end, in this case for minutes.
+#[test]
+fn what_looks_like_heads_does_not_hold_up_a_start() {
+    let mut batches = vec![framed(BATCH_BYTES, |_| ()), framed(6 << 20, |_| ()), framed(BATCH_BYTES, |_| ())];
+    let (value_at, end) = (blocks(&batches)[1].value_start() as usize, blocks(&batches)[2].end() as usize);
+    batches[1] = framed(6 << 20, |batch| {
+        let mut at = 0;
+        while at + layout::HEAD_MAX < batch.len() {
+            let behind = end - layout::TAIL_BYTES - (value_at + 12 + at);
+            let longest = head_claiming(behind as u64).len();
+            let lengths = longest - 1..=longest;
+            let head = lengths.map(|length| head_claiming((behind - length) as u64)).find(|head| {
+                layout::parse_head(0, head).is_some_and(|block| block.end() as usize == behind + layout::TAIL_BYTES)
+            });
+            let head = head.unwrap_or_else(|| vec![1]);
+            batch[at..at + head.len()].copy_from_slice(&head);
+            at += head.len();
+        }
+    });
+    let killed = killed_with(&batches);
+    flip(&in_order(killed.path())[0], blocks(&batches)[1].start + 1);
+    let began = std::time::Instant::now();
+    let dir = open(killed.path(), true);
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(dir.last_batch(create(&dir, "t")).is_err());
 }

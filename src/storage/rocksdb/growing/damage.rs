@@ -17,7 +17,7 @@ pub(super) struct Blocks {
     pub(super) list: Vec<BlockAt>,
     /// The first that is not.
     pub(super) first_damaged: Option<usize>,
-    /// Where no block can be read, though something sound stands behind.
+    /// Where no block can be read, though there is more behind.
     unreadable: Option<u64>,
 }
 
@@ -41,7 +41,11 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
     let mut blocks = Blocks::default();
     // They are not sound, and nothing that is has come behind them.
     let mut suspects: Vec<BlockAt> = Vec::new();
+    // Where the head of the last of them may say wrongly how long it is.
+    let mut misfit = None;
     let mut at = HEADER_BYTES as u64;
+    // Whether what begins there was being written at the end.
+    let mut is_torn = false;
     let mut window = Window::new(file, length, at);
     while let Some(block) = layout::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
         let before = suspects.last().or(blocks.list.last());
@@ -49,13 +53,7 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
             break;
         }
         if block.end() > length {
-            // Torn while it was being written, if its head says what the batch itself does: an offset, then its length.
-            let start = window.upto(block.value_start(), 12)?;
-            let batch_bytes = start.get(8..).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes);
-            let is_torn = batch_bytes.is_none_or(|bytes| bytes.checked_add(12) == Some(block.value_bytes));
-            if !is_same_boot || is_torn {
-                return Ok(blocks);
-            }
+            is_torn = fits(&block, &mut window)?.unwrap_or(true);
             break;
         }
         if layout::is_sound(window.upto(at, block.end() - at)?) {
@@ -63,26 +61,50 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
                 blocks.first_damaged.get_or_insert(blocks.list.len());
                 blocks.list.append(&mut suspects);
             }
+            misfit = None;
             blocks.list.push(block);
-        } else if is_same_boot {
+        } else if is_same_boot && misfit.is_none() {
+            misfit = (fits(&block, &mut window)? != Some(true)).then_some(at);
             suspects.push(block);
         } else {
-            return Ok(blocks);
+            break;
         }
         at = block.end();
     }
-    if is_same_boot && has_sound_block(file, length, at, blocks.list.last())? {
-        blocks.unreadable = Some(at);
+    if !is_same_boot {
+        return Ok(blocks);
+    }
+    let doubtful = misfit.or((!is_torn).then_some(at));
+    if let Some(from) = doubtful
+        && has_sound_block(file, length, from, blocks.list.last())?
+    {
+        blocks.unreadable = Some(from);
     }
     Ok(blocks)
 }
 
+/// Whether a head says of its value what the batch there says itself: an offset, then its length. `None`: the file ends
+/// before that.
+fn fits(block: &BlockAt, window: &mut Window<'_>) -> io::Result<Option<bool>> {
+    let start = window.upto(block.value_start(), 12)?;
+    let batch_bytes = start.get(8..).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes);
+    Ok(batch_bytes.map(|bytes| bytes.checked_add(12) == Some(block.value_bytes)))
+}
+
 /// So much is searched at once.
 const SEARCHED_BYTES: u64 = 64 << 10;
+/// What a search reads of blocks, for each byte that is searched and at least: where it finds nothing before, that is
+/// damage. A client may have filled a batch with what looks like heads, each of which claims all that follows.
+const LOOKED_AT_PER_BYTE: u64 = 4;
+const LOOKED_AT_BYTES_MIN: u64 = 1 << 20;
+/// Looking at the end of a block costs as much as so many bytes of it.
+const END_COSTS_BYTES: u64 = 256;
 
-/// Whether a sound block begins anywhere from this place on, with a higher key than `before`.
+/// Whether a sound block begins anywhere from this place on, with a higher key than `before`, or so much looks like one
+/// that it would take long to tell.
 fn has_sound_block(file: &File, length: u64, from: u64, before: Option<&BlockAt>) -> io::Result<bool> {
     let mut window = Window::new(file, length, from);
+    let mut left_bytes = LOOKED_AT_PER_BYTE * (length - from.min(length)) + LOOKED_AT_BYTES_MIN;
     let mut at = from;
     while at < length {
         let some = window.upto(at, SEARCHED_BYTES)?;
@@ -90,11 +112,15 @@ fn has_sound_block(file: &File, length: u64, from: u64, before: Option<&BlockAt>
         let heads: Vec<BlockAt> = (0..some.len()).filter_map(head_at).collect();
         let searched = some.len() as u64;
         for block in heads {
-            let is_behind = before.is_none_or(|before| before.key < block.key) && block.end() <= length;
-            if is_behind
-                && ends_as_a_block(file, &block)?
-                && layout::is_sound(window.upto(block.start, block.end() - block.start)?)
-            {
+            if before.is_some_and(|before| before.key >= block.key) || block.end() > length {
+                continue;
+            }
+            let bytes = block.end() - block.start;
+            let ends_well = ends_as_a_block(file, &block)?;
+            let costs = if ends_well { bytes + END_COSTS_BYTES } else { END_COSTS_BYTES };
+            let Some(left) = left_bytes.checked_sub(costs) else { return Ok(true) };
+            left_bytes = left;
+            if ends_well && layout::is_sound(window.upto(block.start, bytes)?) {
                 return Ok(true);
             }
         }
