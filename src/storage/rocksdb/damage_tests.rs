@@ -90,6 +90,18 @@ fn a_batch_that_is_damaged_costs_no_other() {
     assert_eq!(dir.failure(), None);
 }
 
+/// What lies behind it would be taken for torn.
+#[test]
+fn a_batch_that_was_found_damaged_costs_no_other_after_another_boot() {
+    let killed = killed(5);
+    flip(&in_order(killed.path())[0], block_at(2) + 5000);
+    let family = create(&open(killed.path(), true), "t");
+    for _ in 0..2 {
+        let dir = open(killed.path(), false);
+        assert_eq!(read(&dir, family, 3), (values(3..5, BATCH_BYTES), None));
+    }
+}
+
 /// A loss of power leaves such files, and nothing behind the first block that is not sound was promised. After it the
 /// same file must not be taken for damaged.
 #[test]
@@ -417,4 +429,36 @@ fn what_looks_like_heads_does_not_hold_up_a_start() {
     let dir = open(killed.path(), true);
     assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     assert!(dir.last_batch(create(&dir, "t")).is_err());
+}
+
+/// A client may send what a table consists of. What of it is left of a torn batch was taken for more of the table.
+#[test]
+fn a_kill_while_a_torn_table_is_handed_over_is_no_damage() {
+    let inner = (keys::batch(Offset(5)), [7; 100]);
+    let frame = layout::frame(inner.0, &inner.1, None);
+    let whole: Vec<u8> = [frame.head(), &inner.1, frame.tail()].concat();
+    let torn = framed(BATCH_BYTES, |batch| batch[5000..5000 + whole.len()].copy_from_slice(&whole));
+    let batches = [framed(BATCH_BYTES, |_| ()), framed(BATCH_BYTES, |_| ()), torn];
+    let blocks = blocks(&batches);
+    for zeros in [0, 20_000] {
+        let killed = killed_with(&batches);
+        let length = blocks[2].start + 8000;
+        let file = std::fs::File::options().write(true).open(&in_order(killed.path())[0]).expect("open");
+        file.set_len(length).and_then(|()| file.set_len(length + zeros)).expect("cut");
+        let options = DirectoryOptions { is_same_boot: true, ..tables_of(64 << 20) };
+        options.faults.set(Operation::FinishTable, Errno::NOSPC, None);
+        let dir = RocksDirectory::open(killed.path(), options).expect("open");
+        assert_eq!(offsets(&dir, create(&dir, "t")), [0, 1]);
+        let before = copy(killed.path());
+        let end = layout::finish(&blocks[..2], blocks[2].start);
+        for written in [0, 1, 40, end.len()] {
+            let killed = copy(before.path());
+            overwrite(&in_order(killed.path())[0], blocks[2].start, &end[..written]);
+            let dir = open(killed.path(), true);
+            let family = create(&dir, "t");
+            assert_eq!(dir.last_batch(family).expect("opens").map(|(last, _)| last.0), Some(1), "{zeros} {written}");
+            dir.settle(family).expect("handed over");
+            assert_eq!((tables(&dir, family).len(), offsets(&dir, family)), (0, vec![0, 1]));
+        }
+    }
 }

@@ -214,6 +214,8 @@ impl Growing {
             // Deleted; they are removed.
             return Ok(());
         }
+        // Behind the last block of a table there may be what a write left that failed.
+        self.database.writable()?;
         for table in state.tables().list().iter() {
             if !table.is_sealed() {
                 break;

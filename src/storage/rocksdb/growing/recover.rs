@@ -144,8 +144,14 @@ fn give_back(growing: &Growing, family: Family, left: Left) -> Result<Vec<PathBu
             Ok(Vec::new())
         }
         Verdict::Sound { kept, left_out } => {
+            let has_damage = kept.iter().any(|found| found.blocks.first_damaged.is_some());
             for found in kept {
                 take(growing, family, found)?;
+            }
+            // After another boot damage would count as the end; RocksDB's files say what is behind it.
+            let handed_over = if has_damage { growing.ingest_sealed(family) } else { Ok(()) };
+            if let Err(error) = handed_over {
+                error!(family = family.0, %error, "a damaged growing table is not handed over yet; it is tried again");
             }
             if growing.families.state(family).tables().has_any() {
                 growing.ingest_soon(family);
@@ -202,11 +208,10 @@ fn judge(
 
 /// Gives a table to its family.
 fn take(growing: &Growing, family: Family, found: Found) -> Result<(), OpenError> {
-    if !growing.database.options().is_same_boot {
-        // What was torn off must not be taken for damage once the boot is the same.
-        let end = found.blocks.list.last().map_or(HEADER_BYTES as u64, BlockAt::end);
-        found.file.set_len(end).map_err(|error| OpenError::io(growing.database.dir(), &error))?;
-    }
+    // What was torn off must not be taken for damage by a later start: not once the boot is the same, nor where a kill
+    // leaves half of what a table ends with before it.
+    let end = found.blocks.list.last().map_or(HEADER_BYTES as u64, BlockAt::end);
+    found.file.set_len(end).map_err(|error| OpenError::io(growing.database.dir(), &error))?;
     if let Some(number) = found.blocks.first_damaged {
         let offset = table::last_offset(&found.blocks.list[number]);
         error!(path = %found.path.display(), %offset, "a batch in a growing table is damaged; what follows is kept");
