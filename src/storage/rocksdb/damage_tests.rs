@@ -390,6 +390,29 @@ fn a_head_that_claims_what_follows_is_damaged() {
     assert!(dir.last_batch(create(&dir, "t")).is_err());
 }
 
+/// It had been acknowledged before the next one was begun, and was cut off with that.
+#[test]
+fn a_batch_before_a_torn_one_is_damaged() {
+    let batches: Vec<_> = (0..4).map(|_| framed(5000, |_| ())).collect();
+    let blocks = blocks(&batches);
+    // Of the last one its head, and some more; or less.
+    for (kept, zeros, is_refused) in
+        [(4000, 0, true), (4000, 20_000, true), (25, 0, true), (10, 0, false), (0, 0, false)]
+    {
+        let killed = killed_with(&batches);
+        let table = &in_order(killed.path())[0];
+        let file = std::fs::File::options().write(true).open(table).expect("open");
+        let length = blocks[3].start + kept;
+        file.set_len(length).and_then(|()| file.set_len(length + zeros)).expect("cut");
+        let sound = copy(killed.path());
+        let dir = open(sound.path(), true);
+        assert_eq!(offsets(&dir, create(&dir, "t")), [0, 1, 2]);
+        flip(table, blocks[2].start + 3000);
+        let dir = open(killed.path(), true);
+        assert_eq!(dir.last_batch(create(&dir, "t")).is_err(), is_refused, "{kept} {zeros}");
+    }
+}
+
 /// The head of a block with the key of offset 1.
 fn head_claiming(value_bytes: u64) -> Vec<u8> {
     let mut head = vec![0, 16];

@@ -1,7 +1,8 @@
 //! Which blocks a growing table's file has, and what of it was damaged since it was written.
 //!
 //! A kill leaves a beginning of what was being written: behind the first block that is not sound there is nothing. So
-//! where something sound stands behind, and no power was lost, a part of the file is not what was written any more.
+//! where something sound stands behind, or one more was begun, and no power was lost, a part of the file is not what was
+//! written any more.
 
 use std::fs::File;
 use std::io;
@@ -75,7 +76,10 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
         return Ok(blocks);
     }
     let doubtful = misfit.or((!is_torn).then_some(at));
-    if let Some(from) = doubtful
+    if suspects.len() + usize::from(is_torn) > 1 {
+        // It was written as a whole before the next one was begun.
+        blocks.unreadable = Some(suspects[0].start);
+    } else if let Some(from) = doubtful
         && has_sound_block(file, length, from, blocks.list.last())?
     {
         blocks.unreadable = Some(from);
