@@ -103,22 +103,41 @@ fn run(arguments: Arguments) -> Result<(), String> {
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start threads: {error}"))?;
-    let ended = runtime.block_on(serve(config));
-    // All that lies on disks is closed. A name server that does not answer holds a thread for half a minute.
-    runtime.shutdown_timeout(STRAGGLERS);
+    let (ended, is_stopped) = match runtime.block_on(serve(config)) {
+        Served::Stopped(ended) => (ended, true),
+        Served::NotStarted(ended) => (ended, false),
+    };
+    if is_stopped {
+        // All that lies on disks is closed. A name server that does not answer holds a thread for half a minute.
+        runtime.shutdown_timeout(STRAGGLERS);
+    }
     ended
+}
+
+/// How it went.
+enum Served {
+    /// Ended by an error, or by a signal during the start.
+    NotStarted(Result<(), String>),
+    Stopped(Result<(), String>),
 }
 
 /// For threads that still wait for something when the broker has stopped.
 const STRAGGLERS: Duration = Duration::from_secs(5);
 
 /// Runs the broker until a signal asks it to stop; a second signal while it stops is not waited for.
-async fn serve(config: Config) -> Result<(), String> {
+async fn serve(config: Config) -> Served {
     let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let broker = tokio::select! {
-        started = Broker::start(config) => started.map_err(|error| error.to_string())?,
-        () = either(&mut terminate, &mut interrupt) => return Ok(()),
+    let (mut terminate, mut interrupt) = match (listen(SignalKind::terminate()), listen(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(line), _) | (_, Err(line)) => return Served::NotStarted(Err(line)),
+    };
+    let started = tokio::select! {
+        started = Broker::start(config) => started.map_err(|error| error.to_string()),
+        () = either(&mut terminate, &mut interrupt) => return Served::NotStarted(Ok(())),
+    };
+    let broker = match started {
+        Ok(broker) => broker,
+        Err(line) => return Served::NotStarted(Err(line)),
     };
     observe::start_giving_back();
     let ended = tokio::select! {
@@ -129,7 +148,7 @@ async fn serve(config: Config) -> Result<(), String> {
         },
     };
     broker.stop().await;
-    ended
+    Served::Stopped(ended)
 }
 
 /// Ends the process where it is, as Kafka does: what lies on a disk that fails cannot be closed in order, and trying

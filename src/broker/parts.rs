@@ -107,13 +107,14 @@ impl Parts {
         }
         let web: SharedWeb = Arc::new(HttpWeb);
         let keys = FollowedKeys::start(&config.sasl, &web).await.map_err(failed)?;
-        let logins = Login::start(&config.sasl, &web, clock).await.map_err(failed)?;
         let users = Arc::clone(&dynamic_config) as Arc<_>;
         let authority = Authority::new(users, Arc::clone(clock), tokens.clone(), keys);
         let quotas = Arc::new(Meter::new(running::quota_windows(config), running::controller_quota_windows(config)));
         quotas.set(Quotas::stored(&dynamic_config.quotas()));
         let running = RunningConfig::new(Arc::clone(config));
         running.apply(dynamic_config.brokers());
+        // What is set for all brokers counts as well.
+        let logins = Login::start(&running.current().sasl, &web, clock).await.map_err(failed)?;
         let of_listeners = running.current();
         let tls = task::blocking(move || TlsListeners::open(&of_listeners)).await.map_err(failed)?;
         let config_of = running::topic_settings(&running, &dynamic_config);

@@ -97,6 +97,11 @@ impl<'r, 'a> ListenerReader<'r, 'a> {
     pub(crate) fn invalid(&self, name: &str, why: &str) -> ConfigError {
         self.reader.invalid(&self.in_force(name), why)
     }
+
+    /// The same without the value.
+    pub(crate) fn invalid_unshown(&self, name: &str, why: &str) -> ConfigError {
+        self.reader.invalid_unshown(&self.in_force(name), why)
+    }
 }
 
 #[cfg(test)]

@@ -75,6 +75,9 @@ pub(super) const SECURED: [&str; 2] = [
 pub(super) const UNSECURED: &str =
     "org.apache.kafka.common.security.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler";
 
+/// All of them.
+pub(super) const HANDLERS: [&str; 3] = [SECURED[0], SECURED[1], UNSECURED];
+
 const JAAS: &str = "sasl.jaas.config";
 
 /// How this mechanism of a listener judges tokens. That a URL alone is enough to ask for signatures is our choice:
@@ -116,7 +119,9 @@ pub(super) fn judged(settings: &ListenerReader<'_, '_>, entries: &[JaasEntry]) -
                 },
             })
         }
-        _ => Err(settings.invalid(HANDLER, "Java classes cannot be loaded; Kafka's own handlers are known by name")),
+        // No other class is legal.
+        (Some(_), _) => Err(settings.invalid(HANDLER, "it is no class that looks at keys")),
+        (None, _) => Err(settings.invalid(HANDLER, "it is no class that judges tokens")),
     }
 }
 
@@ -153,7 +158,7 @@ pub(super) fn place(
     if let Some(allowed) = settings.java_option(ALLOWED)
         && !allowed.split(',').any(|allowed| allowed.trim() == url)
     {
-        return Err(settings.invalid(key, &format!("it is not among those of the property {ALLOWED}")));
+        return Err(settings.invalid_unshown(key, &format!("it is not among those of the property {ALLOWED}")));
     }
     if let Some(path) = url.strip_prefix("file://").filter(|path| path.starts_with('/')) {
         return Ok(Place::File(path.into()));
@@ -163,8 +168,9 @@ pub(super) fn place(
             let tls = if url.is_secure { Some(Box::new(tls(settings, entries)?)) } else { None };
             Ok(Place::Web { url, tls })
         }
-        Some(Err(why)) => Err(settings.invalid(key, &why)),
-        None => Err(settings.invalid(key, "it is neither of http:// nor of https://, nor of file:///")),
+        // It may hold a secret: it is not shown.
+        Some(Err(why)) => Err(settings.invalid_unshown(key, &why)),
+        None => Err(settings.invalid_unshown(key, "it is neither of http:// nor of https://, nor of file:///")),
     }
 }
 

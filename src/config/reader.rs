@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use super::ConfigError;
 use super::names::row_of;
 use super::precedence::Settings;
-use super::setting::{Setting, Value};
+use super::setting::Value;
 use super::sources::{Given, Source};
 
 /// Reads checked values by name, also behind a listener's prefix; a name that is no row, or of another type, is a
@@ -103,13 +103,21 @@ impl<'a> Reader<'a> {
 
     /// An error that names key, value and source.
     pub(crate) fn invalid(&self, name: &str, why: &str) -> ConfigError {
-        let row = row_of(name);
-        let default = row.and_then(|row| row.default).unwrap_or_default();
+        self.refusal(name, why, row_of(name).is_some_and(|row| !row.is_sensitive()))
+    }
+
+    /// An error that names key and source, for a value that may hold a secret.
+    pub(crate) fn invalid_unshown(&self, name: &str, why: &str) -> ConfigError {
+        self.refusal(name, why, false)
+    }
+
+    fn refusal(&self, name: &str, why: &str, is_shown: bool) -> ConfigError {
+        let default = row_of(name).and_then(|row| row.default).unwrap_or_default();
         let (value, origin) = match self.given(name) {
             Some(given) => (given.value, given.source),
             None => (default.to_owned(), Source::Default),
         };
-        let value = if row.is_none_or(Setting::is_sensitive) { "[hidden]" } else { value.trim() };
+        let value = if is_shown { value.trim() } else { "[hidden]" };
         ConfigError::Invalid { why: format!("Invalid value {value} for configuration {name}: {why}"), origin }
     }
 }

@@ -23,6 +23,7 @@ use super::sasl::{self, SaslConfig};
 use super::selector::{self, ReplicaSelector};
 use super::sources;
 use super::tls::{self, TlsSettings};
+use super::token_source;
 use super::tokens::{self, TokenConfig};
 use super::topic::{TopicConfig, TopicValues};
 use super::zookeeper::{ZookeeperConfig, zookeeper};
@@ -274,6 +275,9 @@ impl Config {
             "transaction.state.log.min.isr",
         ];
         lines.extend(sasl::warnings(&self.sasl));
+        let is_fetched = self.sasl.logins.values().any(|login| matches!(login, sasl::SaslLogin::Fetched(_)));
+        let given = self.settings.at_start();
+        lines.extend(token_source::warnings(given.iter().map(|given| given.name.as_str()), is_fetched));
         let over_tls = self.zookeeper.as_ref().is_some_and(|zookeeper| zookeeper.tls.is_some());
         lines.extend(zookeeper_tls::warnings(&reader, over_tls));
         for name in NAMES {

@@ -202,8 +202,6 @@ fn mechanism_settings(
 ) -> Result<MechanismSettings, ConfigError> {
     let entries = entries(reader, listener, mechanism)?;
     let settings = reader.of_listener(&listener.name).of_mechanism(mechanism.name());
-    // No class is passed over, whoever would have asked it.
-    token_source::url(&settings)?;
     let keys = match mechanism {
         SaslMechanism::Plain => {
             let users = entries.iter().flat_map(|entry| entry.options_after("user_"));

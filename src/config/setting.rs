@@ -59,6 +59,8 @@ pub enum Check {
     OneOfAnyCase(&'static [&'static str]),
     /// Of a list: each element.
     EachOf(&'static [&'static str]),
+    /// Names of Kafka's own classes, or nothing.
+    ClassOf(&'static [&'static str]),
     NotEmpty,
     /// −1 or 1 to 9.
     GzipLevel,
@@ -227,6 +229,9 @@ impl Check {
                     }
                     None => Ok(()),
                 }
+            }
+            (Check::ClassOf(known), Value::Text(class)) if !class.is_empty() && !known.contains(&class.as_str()) => {
+                refuse(format!("Java classes cannot be loaded; known by name are {}", known.join(", ")))
             }
             (Check::NotEmpty, Value::Text(text)) if text.is_empty() => refuse("String must be non-empty".into()),
             (Check::GzipLevel, Value::Integer(level)) if *level != -1 && !(1..=9).contains(level) => {

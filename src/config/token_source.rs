@@ -58,6 +58,8 @@ const FETCHING: [&str; 2] = [
 /// Its class that makes tokens nobody signs, which is the default.
 const MAKING: &str =
     "org.apache.kafka.common.security.oauthbearer.internals.unsecured.OAuthBearerUnsecuredLoginCallbackHandler";
+/// All of them.
+pub(super) const HANDLERS: [&str; 3] = [FETCHING[0], FETCHING[1], MAKING];
 
 const HANDLER: &str = "sasl.login.callback.handler.class";
 const URL: &str = "sasl.oauthbearer.token.endpoint.url";
@@ -66,18 +68,26 @@ const JAAS: &str = "sasl.jaas.config";
 /// Whether tokens are fetched, and from which URL. That the URL alone is enough is our choice, as with that of keys.
 ///
 /// # Errors
-/// The class is not known, or it and the URL do not go together.
+/// The class and the URL do not go together.
 pub(super) fn url(settings: &ListenerReader<'_, '_>) -> Result<Option<String>, ConfigError> {
     let handler = settings.text(HANDLER).unwrap_or_default();
     let url = settings.text(URL).filter(|url| !url.is_empty());
     match (url, handler.as_str()) {
         (None, class) if FETCHING.contains(&class) => {
-            Err(settings.invalid(URL, "nothing says where tokens are asked for"))
+            Err(settings.invalid(HANDLER, &format!("nothing says where tokens are asked for: {URL} is not set")))
         }
         (Some(_), MAKING) => Err(settings.invalid(HANDLER, "this class asks nobody for tokens, and a URL is set")),
-        (url, class) if ["", MAKING].contains(&class) || FETCHING.contains(&class) => Ok(url),
-        _ => Err(settings.invalid(HANDLER, "Java classes cannot be loaded; Kafka's own handlers are known by name")),
+        (url, _) => Ok(url),
     }
+}
+
+/// Lines about a URL or a class that nobody asks, as no listener between brokers logs in by OAUTHBEARER.
+pub(super) fn warnings<'a>(given: impl Iterator<Item = &'a str>, is_fetched: bool) -> Vec<String> {
+    let unasked = given.filter(|name| !is_fetched && [URL, HANDLER].iter().any(|key| name.ends_with(key)));
+    let line = |name: &str| {
+        format!("The configuration '{name}' has no effect: this broker logs in at no other by tokens of a provider.")
+    };
+    unasked.map(line).collect()
 }
 
 /// How tokens are had from this URL.
@@ -195,18 +205,24 @@ mod tests {
         assert!(refused("clientId=a clientSecret=b extension_a1=x", &[TOKENS]).contains("no extension of a token"));
     }
 
-    /// A class that cannot be loaded is never passed over, whoever would have asked it.
+    /// A class that cannot be loaded is never passed over, whoever would have asked it; what nobody asks has a line.
     #[test]
-    fn no_class_of_somebody_else_is_ignored() {
-        let plain = "org.apache.kafka.common.security.plain.PlainLoginModule required user_a=hunter2;";
-        let error = error(&[
-            ("listeners", "SASL_PLAINTEXT://:2"),
-            ("inter.broker.listener.name", "SASL_PLAINTEXT"),
-            ("sasl.enabled.mechanisms", "PLAIN"),
-            ("sasl.mechanism.inter.broker.protocol", "PLAIN"),
-            ("listener.name.sasl_plaintext.plain.sasl.jaas.config", plain),
-            (HANDLER, "com.example.Login"),
-        ]);
-        assert!(error.contains("Java classes cannot be loaded"), "{error}");
+    fn nothing_of_it_is_ignored_in_silence() {
+        for key in [HANDLER, "listener.name.plaintext.oauthbearer.sasl.login.callback.handler.class"] {
+            let error = error(&[(key, "com.example.Login")]);
+            assert!(error.contains("Java classes cannot be loaded"), "{error}");
+            let lines = config(&[(key, MAKING)]).warnings();
+            assert!(lines.iter().any(|line| line.contains(key) && line.contains("has no effect")), "{lines:?}");
+        }
+        assert!(config(&[TOKENS]).warnings().iter().any(|line| line.contains(URL)), "a node alone");
+        let lines = config(&given(&jaas(OPTIONS), &[TOKENS])).warnings();
+        assert!(!lines.iter().any(|line| line.contains(URL)), "{lines:?}");
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_not_shown() {
+        for url in ["http://me:hunter2@h/t", "http://h/t?k=hunter2#a", "hunter2://h"] {
+            assert!(refused(OPTIONS, &[(URL, url)]).contains("value [hidden] for configuration"), "{url}");
+        }
     }
 }

@@ -89,7 +89,10 @@ async fn exchange(stream: Stream, request: Request<Full<Bytes>>) -> Result<Vec<u
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         match (status, body) {
-            (StatusCode::OK | StatusCode::CREATED, Ok(body)) => Ok(body.to_bytes().to_vec()),
+            (StatusCode::OK | StatusCode::CREATED, Ok(body)) => match body.to_bytes() {
+                empty if empty.is_empty() => Err(WebError::Malformed("it is empty".into())),
+                body => Ok(body.to_vec()),
+            },
             (StatusCode::OK | StatusCode::CREATED, Err(error)) if error.is::<LengthLimitError>() => {
                 Err(WebError::TooLong)
             }

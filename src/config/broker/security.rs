@@ -4,6 +4,7 @@
 //! `KafkaConfig`; the sentences are ours.
 
 use super::super::setting::*;
+use super::super::{oauth, token_source};
 
 /// The rows, in the order a reader looks for them.
 pub(crate) const ROWS: &[Setting] = settings! {
@@ -45,11 +46,11 @@ pub(crate) const ROWS: &[Setting] = settings! {
         "Largest request before authentication.";
     "sasl.client.callback.handler.class" Class null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
         "Class that answers SASL client callbacks.";
-    "sasl.login.callback.handler.class" Class null [Any] ReadOnly => Honoured,
+    "sasl.login.callback.handler.class" Class null [ClassOf(&token_source::HANDLERS)] ReadOnly => Honoured,
         "Class that answers SASL login callbacks.";
     "sasl.login.class" Class null [Any] ReadOnly => Refused("Java classes cannot be loaded"),
         "Class that logs in for SASL.";
-    "sasl.server.callback.handler.class" Class null [Any] ReadOnly => Honoured,
+    "sasl.server.callback.handler.class" Class null [ClassOf(&oauth::HANDLERS)] ReadOnly => Honoured,
         "Class that answers SASL server callbacks.";
     "sasl.kerberos.kinit.cmd" Text "/usr/bin/kinit" [Any] PerBroker => NoEffect,
         "Path of kinit.";

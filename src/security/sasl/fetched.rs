@@ -6,19 +6,19 @@
 //!
 //! The task ends with the [`FollowedToken`].
 
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use parking_lot::RwLock;
-use tokio::time::sleep;
-use tracing::{error, info};
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
 
 use super::oauth::own::{self, GivenToken};
 use super::retry::retried;
-use super::web::{ANSWER_BYTES_MAX, Form, PATIENCE, Question, SharedWeb, WebError, trust};
+use super::small_file;
+use super::web::{Form, PATIENCE, Question, SharedWeb, WebError, trust};
 use crate::clock::{SharedClock, UnixMs};
 use crate::config::Secret;
 use crate::config::oauth::Place;
@@ -61,8 +61,8 @@ impl FollowedToken {
         let tls = tls.map_err(|why| TokenError { at: source.at.to_string(), why, may_pass: false })?;
         let token = given(&source, tls.as_ref(), &web).await?;
         let followed = Arc::new(Self { source, web, tls, clock, now: RwLock::new(token) });
-        let due_at_ms = followed.told();
-        task::spawn_owner("own token", follow(Arc::downgrade(&followed), due_at_ms));
+        let due = followed.told();
+        task::spawn_owner("own token", follow(Arc::downgrade(&followed), due));
         Ok(followed)
     }
 
@@ -71,8 +71,8 @@ impl FollowedToken {
         own::first(self.now.read().text.reveal(), &self.source.extensions)
     }
 
-    /// Asks for another one; the moment at which the next is due.
-    async fn refresh(&self) -> UnixMs {
+    /// Asks for another one; when the next is due.
+    async fn refresh(&self) -> Due {
         match given(&self.source, self.tls.as_ref(), &self.web).await {
             Ok(token) => {
                 *self.now.write() = token;
@@ -81,69 +81,107 @@ impl FollowedToken {
             Err(error) => {
                 let again_in_s = PAUSE_MS / 1000;
                 error!(%error, again_in_s, "the token that is shown to other brokers stays as it was");
-                self.clock.now_ms().saturating_add(PAUSE_MS)
+                Due::after(PAUSE_MS, self.clock.now_ms())
             }
         }
     }
 
     /// Says in a line what was given, and answers when the next one is due.
-    fn told(&self) -> UnixMs {
+    fn told(&self) -> Due {
         let token = self.now.read().clone();
         // Between 0 and 1.
         let chance = (self.clock.random() >> 75) as f64 / (1u64 << 53) as f64;
         let now_ms = self.clock.now_ms();
-        let due_at_ms = due(&self.source, &token, now_ms, chance);
-        let (seconds, next_in_s) = ((token.expires_at_ms - now_ms) / 1000, (due_at_ms - now_ms) / 1000);
-        info!(principal = ?token.principal, at = %self.source.at, seconds, next_in_s, "a token to show other brokers");
-        due_at_ms
+        let pause_ms = pause_ms(&self.source, &token, now_ms, chance);
+        let (left_s, next_in_s) = ((token.expires_at_ms - now_ms) / 1000, pause_ms / 1000);
+        let principal: String = token.principal.chars().take(PRINCIPAL_CHARS_MAX).collect();
+        let at = &self.source.at;
+        match left_s > 0 {
+            true => info!(?principal, %at, left_s, next_in_s, "a token to show other brokers"),
+            false => warn!(?principal, %at, next_in_s, "the token to show other brokers has expired already"),
+        }
+        Due::after(pause_ms, now_ms)
+    }
+}
+
+/// When a token is asked for: by the wall clock, which goes on while a machine sleeps, or by the time that this process
+/// has run, since that clock may be set back.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at_ms: UnixMs,
+    at: Instant,
+}
+
+impl Due {
+    fn after(pause_ms: i64, now_ms: UnixMs) -> Self {
+        let pause = Duration::from_millis(u64::try_from(pause_ms).unwrap_or(0)).min(PAUSE_MAX);
+        Self { at_ms: now_ms.saturating_add(pause_ms), at: Instant::now() + pause }
+    }
+
+    /// How long it is until then; zero: it is now.
+    fn left(self, now_ms: UnixMs) -> Duration {
+        let by_wall_clock = u64::try_from(self.at_ms.saturating_sub(now_ms)).unwrap_or(0);
+        Duration::from_millis(by_wall_clock).min(self.at.saturating_duration_since(Instant::now()))
     }
 }
 
 /// After a failure, or where a token has expired already.
 const PAUSE_MS: i64 = 10_000;
-/// A machine may sleep, and its clock be set: the wall clock is looked at so often.
+/// Longer than any token should live, and short enough for the timer.
+const PAUSE_MAX: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+/// A machine may sleep: the wall clock is looked at so often.
 const LOOKS_APART: Duration = Duration::from_secs(30);
+/// What of a name is told.
+const PRINCIPAL_CHARS_MAX: usize = 200;
 
 /// See [`FollowedToken`].
-async fn follow(followed: Weak<FollowedToken>, mut due_at_ms: UnixMs) {
+async fn follow(followed: Weak<FollowedToken>, mut due: Due) {
     loop {
         let Some(clock) = followed.upgrade().map(|followed| Arc::clone(&followed.clock)) else { return };
-        let left_ms = u64::try_from(due_at_ms.saturating_sub(clock.now_ms())).unwrap_or(0);
-        if left_ms > 0 {
-            sleep(Duration::from_millis(left_ms).min(LOOKS_APART)).await;
+        let left = due.left(clock.now_ms());
+        if !left.is_zero() {
+            sleep(left.min(LOOKS_APART)).await;
             continue;
         }
         let Some(followed) = followed.upgrade() else { return };
-        due_at_ms = followed.refresh().await;
+        due = followed.refresh().await;
     }
 }
 
-/// When the next token is to be asked for; later than `now_ms`. `chance` is between 0 and 1.
-fn due(source: &TokenSource, token: &GivenToken, now_ms: UnixMs, chance: f64) -> UnixMs {
+/// In how long the next token is to be asked for. `chance` is between 0 and 1.
+fn pause_ms(source: &TokenSource, token: &GivenToken, now_ms: UnixMs, chance: f64) -> i64 {
     let refresh = &source.refresh;
+    let (after_ms, before_ms) = (refresh.after_ms.max(0), refresh.before_ms.max(0));
     let share = refresh.window + refresh.jitter * chance;
-    let after = |from_ms: UnixMs| from_ms + (token.expires_at_ms.saturating_sub(from_ms) as f64 * share) as i64;
-    let left_ms = token.expires_at_ms - now_ms;
-    let due_at_ms = if left_ms <= 0 {
-        now_ms + PAUSE_MS
-    } else if refresh.after_ms + refresh.before_ms > left_ms {
+    // What the settings are meant to be; Kafka takes others, and asks without a pause, or late.
+    let share = if share.is_nan() { 1.0 } else { share.clamp(0.5, 1.0) };
+    let part_of = |span_ms: i64| (span_ms as f64 * share) as i64;
+    let left_ms = token.expires_at_ms.saturating_sub(now_ms);
+    let pause_ms = if left_ms <= 0 {
+        PAUSE_MS
+    } else if after_ms + before_ms > left_ms {
         // There is no room for both pauses.
-        after(now_ms)
+        part_of(left_ms)
     } else {
-        let latest_ms = token.expires_at_ms - refresh.before_ms;
-        after(token.issued_at_ms.unwrap_or(now_ms)).min(latest_ms).max(now_ms + refresh.after_ms)
+        let age_ms = token.issued_at_ms.map_or(0, |issued_at_ms| now_ms.saturating_sub(issued_at_ms));
+        let pause_ms = part_of(age_ms.saturating_add(left_ms)).saturating_sub(age_ms);
+        pause_ms.min(left_ms - before_ms).max(after_ms)
     };
     // A provider whose tokens hold for no time is not asked without a pause.
-    due_at_ms.max(now_ms + 1000)
+    pause_ms.max(1000)
 }
 
 /// A token, after some attempts.
 async fn given(source: &TokenSource, tls: Option<&Arc<TowardsWeb>>, web: &SharedWeb) -> Result<GivenToken, TokenError> {
-    let failed = |why: String, may_pass: bool| TokenError { at: source.at.to_string(), why, may_pass };
+    // A provider may repeat what it was shown.
+    let secret = source.client.as_ref().map_or("", |client| client.secret.reveal());
+    let hidden = |why: String| if secret.is_empty() { why } else { why.replace(secret, "[hidden]") };
+    let failed = |why: String, may_pass: bool| TokenError { at: source.at.to_string(), why: hidden(why), may_pass };
     let text = match &source.at {
         Place::File(path) => {
             let path = path.clone();
-            task::blocking(move || read(&path)).await.map_err(|why| failed(why, false))?
+            let read = task::blocking(move || small_file::text(&path)).await;
+            read.map_err(|error| failed(error.to_string(), false))?
         }
         Place::Web { url, .. } => {
             let ask = || async {
@@ -161,15 +199,6 @@ async fn given(source: &TokenSource, tls: Option<&Arc<TowardsWeb>>, web: &Shared
         }
     };
     GivenToken::read(&text, source).map_err(|why| failed(format!("what it gives is no token: {why}"), false))
-}
-
-/// Blocks.
-fn read(path: &Path) -> Result<String, String> {
-    let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > ANSWER_BYTES_MAX as u64 {
-        return Err(format!("it is longer than {ANSWER_BYTES_MAX} bytes"));
-    }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 /// What is posted. Source: Kafka 3.9 `HttpAccessTokenRetriever.formatAuthorizationHeader`, `formatRequestBody`.

@@ -77,13 +77,13 @@ async fn it_is_asked_for_by_the_grant_of_client_credentials() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_token_there_is_no_start_and_what_may_pass_is_tried_again() {
-    let refused = |status| Err(WebError::Status { status, said: " (invalid_client - no)".into() });
+    let refused = |status| Err(WebError::Status { status, said: " (invalid_client - no hunter2)".into() });
     let none = json!({"access_token": 1}).to_string();
     let nobodys = json!({"access_token": token(&json!({"exp": 1}))}).to_string();
     for (answer, attempts, why) in [
         (Err(unreachable()), 5, "it cannot be reached: gone"),
         (refused(503), 5, "the status 503"),
-        (refused(401), 1, "the status 401 (invalid_client - no)"),
+        (refused(401), 1, "the status 401 (invalid_client - no [hidden])"),
         (Ok(none.as_str()), 1, "no access_token"),
         (Ok("<html>"), 1, "no access_token"),
         (Ok(nobodys.as_str()), 1, "no claim names the principal"),
@@ -132,7 +132,7 @@ fn when_the_next_one_is_due() {
         let expires_at_ms = NOW_MS + seconds * 1000;
         let issued_at_ms = issued.map(|ago| NOW_MS - ago * 1000);
         let token = GivenToken { text: Secret::new(""), principal: String::new(), issued_at_ms, expires_at_ms };
-        (due(&source(), &token, NOW_MS, chance) - NOW_MS) / 1000
+        pause_ms(&source(), &token, NOW_MS, chance) / 1000
     };
     assert_eq!((of(Some(0), 3600, 0.0), of(None, 3600, 1.0)), (2880, 3060));
     assert_eq!(of(Some(3600), 3600, 0.0), 2160, "of its whole life");
@@ -140,6 +140,42 @@ fn when_the_next_one_is_due() {
     assert_eq!(of(Some(36_000), 3600, 0.0), 60, "not within a minute");
     assert_eq!(of(Some(0), 100, 0.0), 80, "too short for either");
     assert_eq!((of(Some(0), 0, 0.0), of(Some(0), -5, 0.0), of(Some(0), 1, 0.0)), (10, 10, 1));
+}
+
+/// As after a boot with a clock that was wrong.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_holds_up_nothing() {
+    let (first, second) = (answer("one", 3600), answer("two", 7200));
+    let web = Played::new(Ok(&first));
+    let clock = Arc::new(ManualClock::new(NOW_MS, 7));
+    let followed = FollowedToken::follow(source(), Arc::clone(&web) as _, Arc::clone(&clock) as _).await;
+    let followed = followed.expect("a token");
+    let before = shown(&followed);
+    web.says(Ok(&second));
+    clock.advance(-86_400_000);
+    sleep(Duration::from_secs(2870)).await;
+    assert_eq!(web.asked(), 1);
+    sleep(Duration::from_secs(300)).await;
+    assert!(web.asked() == 2 && shown(&followed) != before);
+    // And one that goes on while the machine sleeps.
+    clock.advance(2 * 86_400_000);
+    sleep(Duration::from_secs(31)).await;
+    assert!(web.asked() > 2);
+}
+
+#[test]
+fn senseless_numbers_ask_neither_without_a_pause_nor_never() {
+    let (issued_at_ms, expires_at_ms) = (Some(NOW_MS), NOW_MS + 3_600_000);
+    let token = GivenToken { text: Secret::new(""), principal: String::new(), issued_at_ms, expires_at_ms };
+    for (window, jitter) in [(1e300, 0.0), (-5.0, 0.0), (f64::NAN, 0.0), (f64::INFINITY, f64::NEG_INFINITY), (0.0, 0.0)]
+    {
+        for seconds in [-32_768, 0, 60] {
+            let (after_ms, before_ms) = (seconds * 1000, seconds * 1000);
+            let source = TokenSource { refresh: Refresh { window, jitter, after_ms, before_ms }, ..source() };
+            let pause_ms = pause_ms(&source, &token, NOW_MS, 1.0);
+            assert!((1_800_000..=3_600_000).contains(&pause_ms), "{pause_ms} for {window} {jitter} {seconds}");
+        }
+    }
 }
 
 #[test]
@@ -182,8 +218,8 @@ async fn a_file_is_read_again() {
     write("two");
     followed.refresh().await;
     assert!(shown(&followed) != before && web.asked() == 0);
-    std::fs::write(&path, vec![b'x'; ANSWER_BYTES_MAX + 1]).expect("written");
+    std::fs::remove_file(&path).expect("removed");
     let clock = Arc::new(ManualClock::new(NOW_MS, 7));
-    let error = FollowedToken::follow(source, Arc::clone(&web) as _, clock as _).await.expect_err("too long");
-    assert!(error.to_string().contains("longer than"), "{error}");
+    let error = FollowedToken::follow(source, Arc::clone(&web) as _, clock as _).await.expect_err("gone");
+    assert!(error.to_string().contains("No such file"), "{error}");
 }

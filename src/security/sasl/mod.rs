@@ -6,7 +6,8 @@
 //! - `login` is the other end, for where this broker authenticates at others; `fetched` is the token that a provider
 //!   gives it for that.
 //! - `authority` is whom the mechanisms ask: the users of `/config/users`, delegation tokens, the clock, and the keys
-//!   of tokens of OAUTHBEARER, which `keys` has from files and by `web`, a seam, as often as is needed (`retry`).
+//!   of tokens of OAUTHBEARER, which `keys` has from files (`small_file`) and by `web`, a seam, as often as is needed
+//!   (`retry`).
 //!
 //! What a client gets to know of a failure is Kafka's text, and never more. What comes in is bounded by its frame; no
 //! message makes anything panic or costs more than its length.
@@ -22,6 +23,7 @@ pub(crate) mod outcome;
 mod plain;
 mod retry;
 mod scram;
+mod small_file;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod web;

@@ -2,10 +2,12 @@
 //!
 //! Source: Kafka 3.9 `Retry` (of `oauthbearer.internals.secured`).
 
+use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tracing::warn;
 
 use crate::config::oauth::RetryMs;
 
@@ -22,7 +24,7 @@ pub(super) async fn retried<T, E, F: Future<Output = Result<T, E>> + Send>(
 ) -> Result<T, E>
 where
     T: Send,
-    E: Send,
+    E: Display + Send,
 {
     let duration = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
     let (mut pause, mut left) = (duration(pauses.first), duration(pauses.all));
@@ -35,6 +37,7 @@ where
         if next.is_zero() || !may_pass(&failure) {
             return Err(failure);
         }
+        warn!(error = %failure, again_in_ms = next.as_millis(), "it is tried again");
         sleep(next).await;
         left -= next;
         pause = pause.saturating_mul(2);

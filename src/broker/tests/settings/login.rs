@@ -118,10 +118,10 @@ async fn a_token_is_renewed_as_is_set() {
         while web.asked() == 1 && seconds < 1100 {
             clock.advance(1000);
             seconds += 1;
-            // As long as the task may sleep without a look at the clock.
-            sleep(Duration::from_secs(30)).await;
+            sleep(Duration::from_secs(1)).await;
         }
-        assert!(wanted.contains(&seconds), "{seconds} for {settings:?}");
+        // Which of the two is first in a second is not settled.
+        assert!(wanted.contains(&seconds) || wanted.contains(&(seconds - 1)), "{seconds} for {settings:?}");
         drop(logins);
     }
 }

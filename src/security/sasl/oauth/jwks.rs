@@ -9,11 +9,10 @@ use base64::Engine;
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::Deserialize;
 
+use super::super::small_file;
 use super::super::web::WebError;
 use super::claims::{BASE64_URL, object};
 
-/// Longest file of keys, in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What is told of a set that cannot be read.
 const REASON_CHARS_MAX: usize = 200;
 
@@ -22,8 +21,6 @@ const REASON_CHARS_MAX: usize = 200;
 pub(crate) enum JwksError {
     #[error("{path} cannot be read: {error}")]
     Unreadable { path: String, error: std::io::Error },
-    #[error("{path} is longer than {FILE_BYTES_MAX} bytes")]
-    TooLong { path: String },
     #[error("{at} is no set of keys: {reason}")]
     Malformed { at: String, reason: String },
     #[error("the keys of {url} cannot be had: {error}")]
@@ -85,11 +82,7 @@ impl Jwks {
     /// It cannot be read, or is no set of keys.
     pub(crate) fn read(path: &Path) -> Result<Self, JwksError> {
         let shown = || path.display().to_string();
-        let unreadable = |error| JwksError::Unreadable { path: shown(), error };
-        if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-            return Err(JwksError::TooLong { path: shown() });
-        }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = small_file::text(path).map_err(|error| JwksError::Unreadable { path: shown(), error })?;
         Self::parse(&text).map_err(|reason| JwksError::Malformed { at: shown(), reason })
     }
 

@@ -1,8 +1,8 @@
 //! Which blocks a growing table's file has, and what of it was damaged since it was written.
 //!
 //! A kill leaves a beginning of what was being written: behind the first block that is not sound there is nothing. So
-//! where something sound stands behind, or one more was begun, and no power was lost, a part of the file is not what was
-//! written any more.
+//! where something sound stands behind, or one more was begun, and no power was lost, a part of the file is not what
+//! was written any more.
 
 use std::fs::File;
 use std::io;
