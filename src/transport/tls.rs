@@ -4,7 +4,7 @@
 //! The session alone knows what of a record has come, so a read may take bytes and give none. A handshake takes as
 //! many bytes as `rustls` allows, some 64 KiB; how long it may last the caller says.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Write};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
@@ -120,12 +120,16 @@ impl Tls {
         Ok(())
     }
 
-    /// Bytes that were decrypted; `None`: there are none now.
+    /// Bytes that were decrypted; `None`: there are none now. What is not filled is not touched: it may be as large as
+    /// a frame, and is asked for with each read.
     fn take_plain(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<Option<usize>> {
-        match self.session.reader().read(buf.initialize_unfilled()) {
-            Ok(read) => {
-                buf.advance(read);
-                Ok(Some(read))
+        let mut reader = self.session.reader();
+        match reader.fill_buf() {
+            Ok(plain) => {
+                let taken = plain.len().min(buf.remaining());
+                buf.put_slice(&plain[..taken]);
+                reader.consume(taken);
+                Ok(Some(taken))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -187,8 +191,6 @@ impl Tls {
     }
 
     fn has_plain(&mut self) -> bool {
-        use io::BufRead;
-
         self.session.reader().fill_buf().is_ok()
     }
 
