@@ -27,7 +27,7 @@ use crate::log::reading::tail::Tail;
 use crate::record::BatchBuilder;
 use crate::storage::testing::faulty::{self as disk, Faults, FaultyDir, Operation};
 use crate::storage::testing::memory::MemoryDir;
-use crate::storage::{self, LogDir, PartitionId, SharedLogDir, Write, WriteSet, keys};
+use crate::storage::{self, LogDir, LogEndState, PartitionId, SharedLogDir, Write, WriteSet, keys};
 use crate::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,
     TopicPartition,
@@ -420,6 +420,24 @@ async fn a_log_that_may_have_lost_its_end_leads_under_a_new_epoch_alone() {
     let partition = bench.replicas.get("t", PartitionIndex(0)).expect("open");
     let end = partition.with_log(|log| log.end_offset_for_epoch(LeaderEpoch(0)));
     assert_eq!(end, Some((LeaderEpoch(0), Offset(1))), "where the old epoch ended is what clients ask");
+}
+
+/// A directory whose boot was never noted again because of a log that stays refused took damage in all others for
+/// their ends.
+#[tokio::test]
+async fn a_log_that_is_refused_does_not_count_for_its_directory_and_one_that_lacks_files_does() {
+    let (bench, t) = (Bench::new().await, id("t", 1));
+    assert_eq!(bench.role(&t, new()).await, Ok(()));
+    let again = async |end, may_lack_ends| {
+        let disks = bench.disks.clone().map(|disk| disk.reopen());
+        disks.iter().for_each(|disk| disk.set_end(end));
+        Bench::start(disks, may_lack_ends).await
+    };
+    assert!(!again(LogEndState::Refused, true).await.replicas.dirs_in_doubt().contains(&true));
+    let bench = again(LogEndState::MayBeLost, false).await;
+    assert!(bench.replicas.dirs_in_doubt().contains(&true));
+    assert_eq!(bench.role(&t, led(0)).await, Err(ControlError::EndLost));
+    assert_eq!(bench.role(&t, led(1)).await, Ok(()));
 }
 
 /// The same where opening the log notices that it was longer, and where a log that should be there is not.

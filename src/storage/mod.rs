@@ -249,6 +249,17 @@ pub(crate) struct DiskBytes {
     pub(crate) usable: u64,
 }
 
+/// See [`LogDir::end`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogEndState {
+    /// For all that is known.
+    AsWritten,
+    /// The log cannot be opened. What it has is as it was.
+    Refused,
+    /// Files of it were removed by hand, and with them perhaps what was acknowledged.
+    MayBeLost,
+}
+
 /// One log directory. Calls other than `commit` and `queue` may block on the disk: run them where blocking is
 /// allowed.
 pub(crate) trait LogDir: Debug + Send + Sync + 'static {
@@ -326,6 +337,11 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
     /// more now; otherwise it is to be scanned. Blocks on the disk.
     fn find_again(&self, _family: Family, _from: Offset) -> Result<bool, StorageError> {
         Ok(false)
+    }
+
+    /// What is known of a log's end before it is opened.
+    fn end(&self, _family: Family) -> LogEndState {
+        LogEndState::AsWritten
     }
 
     /// The batch with the highest last offset.

@@ -239,13 +239,51 @@ fn a_partition_whose_damaged_tables_were_removed_opens() {
         }
         for _ in 0..2 {
             let dir = open(killed.path(), is_same_boot);
-            assert_eq!((offsets(&dir, family), files(killed.path())), (vec![], vec![]));
-            assert_eq!(offsets(&dir, create(&dir, "other")), [0]);
+            assert_eq!((offsets(&dir, family), files(killed.path())), (vec![], vec![marker(killed.path(), family)]));
+            assert_eq!(dir.end(family), LogEndState::MayBeLost, "until something has come since");
+            let other = create(&dir, "other");
+            assert_eq!((offsets(&dir, other), dir.end(other)), (vec![0], LogEndState::AsWritten));
         }
         let dir = open(killed.path(), is_same_boot);
+        stop_handing_over(&dir);
         append(&dir, family, 0..10, BATCH_BYTES);
-        assert_eq!(read(&dir, family, 0), (values(0..10, BATCH_BYTES), None));
+        let later = copy(killed.path());
+        dir.close();
+        let dir = open(later.path(), true);
+        assert!(read(&dir, family, 0) == (values(0..10, BATCH_BYTES), None));
+        assert_eq!((dir.end(family), marker(later.path(), family).exists()), (LogEndState::AsWritten, false));
+        drop(dir);
+        let dir = open(killed.path(), true);
+        dir.delete(&[partition("t", 0)]).expect("deleted");
+        eventually("the marker goes with the partition", || files(killed.path()).is_empty());
     }
+}
+
+/// As where a version that knows of no markers has cut off what was damaged, and gone on.
+#[test]
+fn a_marker_of_tables_that_are_gone_refuses_no_later_ones() {
+    let damaged = killed(20);
+    let tables = in_order(damaged.path());
+    flip(&tables[1], block_at(1) + 1);
+    let dir = open(damaged.path(), true);
+    let family = create(&dir, "t");
+    assert_eq!(dir.end(family), LogEndState::Refused);
+    let noted = std::fs::read(marker(damaged.path(), family)).expect("a marker");
+    dir.delete(&[partition("t", 0)]).expect("deleted");
+    eventually("its files go", || files(damaged.path()).is_empty());
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path(), true);
+    stop_handing_over(&dir);
+    append(&dir, create(&dir, "t"), 0..20, BATCH_BYTES);
+    let later = copy(place.path());
+    // The serials of the tables that are there are higher than those that were noted.
+    for (serial, table) in in_order(later.path()).iter().enumerate().rev() {
+        std::fs::rename(table, table.with_file_name(format!("{}-{}.sst", family.0, serial + 10))).expect("renamed");
+    }
+    std::fs::write(marker(later.path(), family), noted).expect("written");
+    let dir = open(later.path(), true);
+    assert!(read(&dir, family, 0) == (values(0..20, BATCH_BYTES), None));
+    assert!(!marker(later.path(), family).exists() && dir.end(family) == LogEndState::AsWritten);
 }
 
 /// A kill, or a disk without space, may leave any beginning of it.
@@ -254,7 +292,7 @@ fn a_marker_that_is_torn_refuses_the_partition() {
     let killed = killed(20);
     let before = in_order(killed.path());
     let family = create(&open(copy(killed.path()).path(), true), "t");
-    for text in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAABw 0 00000000\nwhy\n"] {
+    for text in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAABw 0 1 00000000\nwhy\n"] {
         std::fs::write(marker(killed.path(), family), text).expect("write");
         for is_same_boot in [true, false] {
             let dir = open(killed.path(), is_same_boot);

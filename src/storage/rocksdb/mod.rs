@@ -61,8 +61,8 @@ use self::growing::recover::recover;
 use self::read::Reader;
 use self::writer::{Queue, Writer};
 use super::{
-    DiskBytes, Done, Family, Located, LogDir, PartitionId, Span, StorageError, VisitBatch, VisitPair, WriteSet,
-    refuse_closed,
+    DiskBytes, Done, Family, Located, LogDir, LogEndState, PartitionId, Span, StorageError, VisitBatch, VisitPair,
+    WriteSet, refuse_closed,
 };
 use crate::task;
 use crate::types::Offset;
@@ -281,6 +281,15 @@ impl LogDir for RocksDirectory {
 
     fn find_again(&self, family: Family, from: Offset) -> Result<bool, StorageError> {
         self.with(|parts| parts.growing.find_again(family, from, || parts.writer.wait()))
+    }
+
+    fn end(&self, family: Family) -> LogEndState {
+        let of = |parts: &Parts| match parts.families.state(family) {
+            state if state.damaged().is_some() => LogEndState::Refused,
+            state if state.lacks_tables() => LogEndState::MayBeLost,
+            _ => LogEndState::AsWritten,
+        };
+        self.with(|parts| Ok(of(parts))).unwrap_or(LogEndState::AsWritten)
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {

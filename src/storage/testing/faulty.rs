@@ -15,7 +15,8 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) use super::script::{Fate, Operation, READS, Rule, WRITES};
 use super::script::{Touched, families, kinds};
 use crate::storage::{
-    DiskBytes, Done, Family, LogDir, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair, WriteSet,
+    DiskBytes, Done, Family, LogDir, LogEndState, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair,
+    WriteSet,
 };
 use crate::types::Offset;
 
@@ -405,6 +406,10 @@ impl LogDir for FaultyDir {
     ) -> Result<(), StorageError> {
         self.admit(Operation::Scan, &Touched::Family(family))?;
         self.inner.scan(family, from, wanted, visit)
+    }
+
+    fn end(&self, family: Family) -> LogEndState {
+        self.inner.end(family)
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {

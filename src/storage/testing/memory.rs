@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::storage::{
-    Done, Family, LogDir, PartitionId, StorageError, VisitBatch, VisitPair, Visited, Write, WriteSet, keys,
+    Done, Family, LogDir, LogEndState, PartitionId, StorageError, VisitBatch, VisitPair, Visited, Write, WriteSet, keys,
 };
 use crate::task;
 use crate::types::Offset;
@@ -36,6 +36,8 @@ pub(crate) struct MemoryDir {
     /// Sets that add batches are refused, if it is stepped. As on a disk that is shown once one was.
     full: AtomicBool,
     shows_full: AtomicBool,
+    /// Of all logs.
+    end: Mutex<Option<LogEndState>>,
 }
 
 /// A set, its bytes, and who is told.
@@ -136,6 +138,7 @@ impl MemoryDir {
             queued: Arc::default(),
             full: AtomicBool::new(false),
             shows_full: AtomicBool::new(false),
+            end: Mutex::default(),
         });
         STEPPED.with_borrow_mut(|dirs| dirs.push(Arc::downgrade(&stepped)));
         stepped
@@ -178,6 +181,11 @@ impl MemoryDir {
     pub(crate) fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
         self.shows_full.store(false, Ordering::SeqCst);
+    }
+
+    /// What is known of the ends of its logs.
+    pub(crate) fn set_end(&self, end: LogEndState) {
+        *self.end.lock() = Some(end);
     }
 
     /// How many sets a loss of power may take.
@@ -227,7 +235,16 @@ impl MemoryDir {
         .expect("a twin for tests is useless where no thread can start");
         let writer = Mutex::new(Some(Writer::Thread { queue, thread }));
         let (full, shows_full) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { contents, synced, queued_bytes, writer, queued: Arc::default(), full, shows_full })
+        Arc::new(Self {
+            contents,
+            synced,
+            queued_bytes,
+            writer,
+            queued: Arc::default(),
+            full,
+            shows_full,
+            end: Mutex::default(),
+        })
     }
 }
 
@@ -352,6 +369,10 @@ impl LogDir for MemoryDir {
             }
         }
         Ok(())
+    }
+
+    fn end(&self, _family: Family) -> LogEndState {
+        self.end.lock().unwrap_or(LogEndState::AsWritten)
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {

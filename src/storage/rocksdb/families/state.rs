@@ -31,6 +31,8 @@ pub(in crate::storage::rocksdb) struct FamilyState {
     tables: FamilyTables,
     /// Why its batches cannot be read, if some were found to be damaged in a way that leaves open what there was.
     damaged: Mutex<Option<Arc<str>>>,
+    /// Damaged tables of it were removed by hand, and none has come since.
+    lacks_tables: AtomicBool,
 }
 
 impl FamilyState {
@@ -114,6 +116,15 @@ impl FamilyState {
         self.damaged.lock().clone()
     }
 
+    /// Damaged tables of it were removed by hand.
+    pub(in crate::storage::rocksdb) fn note_lacks_tables(&self) {
+        self.lacks_tables.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::storage::rocksdb) fn lacks_tables(&self) -> bool {
+        self.lacks_tables.load(Ordering::Relaxed)
+    }
+
     /// Where files may be deleted that lie below as a whole. Held while they are.
     pub(super) fn droppable(&self) -> MutexGuard<'_, Offset> {
         self.droppable.lock()
@@ -126,6 +137,7 @@ impl FamilyState {
         *self.logged.lock() = Logged::default();
         self.undo.store(0, Ordering::Relaxed);
         *self.damaged.lock() = None;
+        self.lacks_tables.store(false, Ordering::Relaxed);
         self.set_start(Offset::ZERO);
     }
 }

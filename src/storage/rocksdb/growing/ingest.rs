@@ -343,15 +343,16 @@ impl Growing {
         self.sync_folder()
     }
 
-    /// Notes on the disk that tables of a family are damaged. `owner`: its partition.
+    /// Notes on the disk that these tables of a family, by their serials, are refused. `owner`: its partition.
     pub(super) fn note_damage(
         &self,
         family: Family,
         owner: (TopicId, PartitionIndex),
+        tables: &[u64],
         why: &str,
     ) -> Result<(), StorageError> {
         let path = self.marker_path(family);
-        self.database.file(Operation::NoteDamage, &path, || marker::write(&path, owner, why))?;
+        self.database.file(Operation::NoteDamage, &path, || marker::write(&path, owner, tables, why))?;
         self.sync_folder()
     }
 

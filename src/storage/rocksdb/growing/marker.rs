@@ -2,12 +2,15 @@
 //!
 //! Damage can be told from what a loss of power leaves only while the boot of the machine is the same
 //! ([`super::damage`]). So where a partition is refused that is noted, and each later start refuses it unseen, until it
-//! is deleted, or its tables were removed by hand. The marker goes with them, before the family's number is another's.
+//! is deleted, or its tables were removed by hand. With a deleted partition the marker goes before the family's number
+//! is another's. Where tables were removed by hand it stays until there are others: each start until then says that the
+//! log may lack its end, since a kill may come before anybody was told.
 //!
-//! Layout: text of two lines. The first has the topic id, the partition and the CRC-32C of both with the space between
-//! them, in eight hexadecimal digits; the second says what is damaged. Example of a first line:
-//! `AAAAAAAAAAAAAAAAAAAABw 3 5f0a4e9d`. A marker of another partition, which a version that knows of no markers may
-//! leave behind, does not count; one whose first line cannot be read does.
+//! Layout: text of two lines. The first has the topic id, the partition, the serials of the tables that are refused,
+//! and the CRC-32C of all that, in eight hexadecimal digits; the second says what is damaged. Example of a first line:
+//! `AAAAAAAAAAAAAAAAAAAABw 3 7,8 0b52f9f6`. A marker of another partition, or of tables that are gone while others are
+//! there, which a version that knows of no markers may leave behind, does not count; one whose first line cannot be
+//! read does.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -17,7 +20,7 @@ use crate::types::{PartitionIndex, TopicId};
 
 const ENDING: &str = ".damaged";
 /// More of a marker is not read.
-const BYTES_MAX: u64 = 4096;
+const BYTES_MAX: u64 = 64 << 10;
 
 /// Where the marker of a family lies.
 pub(super) fn path(folder: &Path, family: u32) -> PathBuf {
@@ -30,41 +33,73 @@ pub(super) fn family_of(name: &Path) -> Option<u32> {
 }
 
 /// Makes a marker, and brings it to the disk; its name may be missing there still. After a failure there may be one
-/// that cannot be read.
-pub(super) fn write(path: &Path, owner: (TopicId, PartitionIndex), why: &str) -> io::Result<()> {
+/// that cannot be read. `tables`: the serials of those that are refused.
+pub(super) fn write(path: &Path, owner: (TopicId, PartitionIndex), tables: &[u64], why: &str) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(encode(owner, why).as_bytes())?;
+    file.write_all(encode(owner, tables, why).as_bytes())?;
     file.sync_all()
 }
 
-/// What a marker says is damaged; `None`: it is another partition's. One that cannot be read is everybody's.
-pub(super) fn read(path: &Path, owner: (TopicId, PartitionIndex)) -> Option<String> {
+/// What a marker means for a partition.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Marked {
+    /// Nothing: it is another's, or of tables that are no more.
+    NotThis,
+    /// Its tables are refused, for this reason.
+    Refused(String),
+    /// They were removed, and nothing has come after them. `is_legible`: the marker says so itself.
+    Removed { why: String, is_legible: bool },
+}
+
+/// Highest serial of the tables that a marker names; `None`: it cannot be read.
+pub(super) fn last_serial(path: &Path) -> Option<u64> {
+    let (_, tables) = decode(text(path).ok()?.split_once('\n')?.0)?;
+    tables.into_iter().max()
+}
+
+fn text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes));
-    let text = match read {
-        Ok(_) => String::from_utf8_lossy(&bytes),
-        Err(error) => return Some(format!("so it was noted, in a file that cannot be read: {error}")),
+    File::open(path)?.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `tables`: the serials of those that are there.
+pub(super) fn read(path: &Path, owner: (TopicId, PartitionIndex), tables: impl Iterator<Item = u64>) -> Marked {
+    let present: Vec<u64> = tables.collect();
+    let illegible = |why: String| match present.is_empty() {
+        true => Marked::Removed { why, is_legible: false },
+        false => Marked::Refused(why),
+    };
+    let text = match text(path) {
+        Ok(text) => text,
+        Err(error) => return illegible(format!("so it was noted, in a file that cannot be read: {error}")),
     };
     let (whose, why) = text.split_once('\n').unwrap_or((&text, ""));
-    match decode_owner(whose) {
-        Some(noted) if noted != owner => None,
-        Some(_) => Some(why.trim_end().to_owned()),
-        None => Some("so it was noted, in a file that is damaged itself".to_owned()),
+    let why = why.trim_end().to_owned();
+    match decode(whose) {
+        None => illegible("so it was noted, in a file that is damaged itself".to_owned()),
+        Some((noted, _)) if noted != owner => Marked::NotThis,
+        Some((_, refused)) if refused.iter().any(|serial| present.contains(serial)) => Marked::Refused(why),
+        Some(_) if present.is_empty() => Marked::Removed { why, is_legible: true },
+        Some(_) => Marked::NotThis,
     }
 }
 
-fn encode((topic_id, partition): (TopicId, PartitionIndex), why: &str) -> String {
-    let whose = format!("{topic_id} {}", partition.0);
+fn encode((topic_id, partition): (TopicId, PartitionIndex), tables: &[u64], why: &str) -> String {
+    let tables: Vec<String> = tables.iter().map(u64::to_string).collect();
+    let whose = format!("{topic_id} {} {}", partition.0, tables.join(","));
     format!("{whose} {:08x}\n{}\n", crc32c::crc32c(whose.as_bytes()), why.replace('\n', " "))
 }
 
-fn decode_owner(line: &str) -> Option<(TopicId, PartitionIndex)> {
+fn decode(line: &str) -> Option<((TopicId, PartitionIndex), Vec<u64>)> {
     let (whose, crc) = line.rsplit_once(' ')?;
     if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(whose.as_bytes()) {
         return None;
     }
-    let (topic_id, partition) = whose.split_once(' ')?;
-    Some((TopicId::parse(topic_id)?, PartitionIndex(partition.parse().ok()?)))
+    let mut words = whose.split(' ');
+    let (topic_id, partition, tables) = (words.next()?, words.next()?, words.next()?);
+    let tables: Result<Vec<u64>, _> = tables.split(',').map(str::parse).collect();
+    Some(((TopicId::parse(topic_id)?, PartitionIndex(partition.parse().ok()?)), tables.ok()?))
 }
 
 #[cfg(test)]
@@ -81,11 +116,19 @@ mod tests {
         let path = path(dir.path(), 12);
         assert_eq!(path.file_name().and_then(|name| family_of(Path::new(name))), Some(12));
         assert_eq!(["12-3.sst", "x.damaged", ".damaged"].map(|name| family_of(Path::new(name))), [None; 3]);
-        write(&path, OWNER, "the first batch\ncannot be read").expect("written");
+        write(&path, OWNER, &[7, 8], "the first batch\ncannot be read").expect("written");
         let text = fs::read_to_string(&path).expect("read");
-        assert_eq!(text, "AAAAAAAAAAAAAAAAAAAABw 3 5f0a4e9d\nthe first batch cannot be read\n");
-        assert_eq!(read(&path, OWNER).as_deref(), Some("the first batch cannot be read"));
-        assert_eq!(read(&path, (OWNER.0, PartitionIndex(4))), None, "another partition's");
+        assert!(
+            text.starts_with("AAAAAAAAAAAAAAAAAAAABw 3 7,8 ") && text.ends_with("\nthe first batch cannot be read\n")
+        );
+        let why = || "the first batch cannot be read".to_owned();
+        let of = |owner, tables: &[u64]| read(&path, owner, tables.iter().copied());
+        assert_eq!((of(OWNER, &[7, 9]), of(OWNER, &[8])), (Marked::Refused(why()), Marked::Refused(why())));
+        assert_eq!(of(OWNER, &[9]), Marked::NotThis, "those that were damaged have gone");
+        assert_eq!(of(OWNER, &[]), Marked::Removed { why: why(), is_legible: true });
+        for tables in [&[7][..], &[]] {
+            assert_eq!(of((OWNER.0, PartitionIndex(4)), tables), Marked::NotThis, "another partition's");
+        }
     }
 
     /// A kill in its middle leaves it so, and the disk that damaged the tables may damage it.
@@ -93,14 +136,18 @@ mod tests {
     fn a_marker_that_cannot_be_read_counts() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = path(dir.path(), 12);
-        let whole = encode((OWNER.0, PartitionIndex(4)), "why");
+        let whole = encode((OWNER.0, PartitionIndex(4)), &[7], "why");
         let mut others = vec![whole.replace("w 4", "w 5").into_bytes(), vec![0xff; 10_000]];
         others.extend((0..whole.len() - "\nwhy\n".len()).map(|length| whole.as_bytes()[..length].to_vec()));
         for bytes in others {
             fs::write(&path, &bytes).expect("write");
-            assert!(read(&path, OWNER).is_some_and(|why| why.contains("noted")), "{bytes:?}");
+            let refused = read(&path, OWNER, [7].into_iter());
+            assert!(matches!(refused, Marked::Refused(why) if why.contains("noted")), "{bytes:?}");
+            let removed = read(&path, OWNER, [].into_iter());
+            assert!(matches!(removed, Marked::Removed { is_legible: false, .. }), "{bytes:?}");
         }
         fs::remove_file(&path).expect("removed");
-        assert!(read(&path, OWNER).is_some_and(|why| why.contains("cannot be read")), "as where the disk fails");
+        let failing = read(&path, OWNER, [7].into_iter());
+        assert!(matches!(failing, Marked::Refused(why) if why.contains("cannot be read")), "as where the disk fails");
     }
 }

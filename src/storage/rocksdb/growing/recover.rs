@@ -21,7 +21,7 @@ use tracing::{error, warn};
 use super::damage::{self, Blocks};
 use super::ingest::{self, Growing};
 use super::layout::BlockAt;
-use super::marker;
+use super::marker::{self, Marked};
 use super::table::{self, GrowingTable, HEADER_BYTES, Header};
 use crate::storage::rocksdb::database::{
     BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, sync_names,
@@ -62,7 +62,7 @@ pub(in crate::storage::rocksdb) fn recover(
     let dir = database.dir().to_owned();
     let folder = growing_dir(&dir);
     let left = list(&folder).map_err(|error| OpenError::io(&dir, &error))?;
-    let last_serial = left.values().filter_map(|left| left.tables.last_key_value()).map(|(serial, _)| *serial).max();
+    let last_serial = left.values().filter_map(Left::last_serial).max();
     let growing = Growing::new(database, families, folder.clone(), last_serial.map_or(0, |serial| serial + 1));
     let mut gone = Vec::new();
     for (number, left) in left {
@@ -99,6 +99,14 @@ struct Left {
     marker: Option<PathBuf>,
 }
 
+impl Left {
+    /// Highest serial of its tables, also of those that were removed by hand: no other table is to be taken for them.
+    fn last_serial(&self) -> Option<u64> {
+        let noted = self.marker.as_deref().and_then(marker::last_serial);
+        self.tables.last_key_value().map(|(serial, _)| *serial).max(noted)
+    }
+}
+
 fn list(folder: &Path) -> io::Result<BTreeMap<u32, Left>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -119,22 +127,33 @@ fn list(folder: &Path) -> io::Result<BTreeMap<u32, Left>> {
 
 /// Gives a family its tables, or refuses them. Answers with the files that are not its own any more.
 fn give_back(growing: &Growing, family: Family, left: Left) -> Result<Vec<PathBuf>, OpenError> {
-    let Left { tables, marker } = left;
+    let Left { tables, mut marker } = left;
+    let serials: Vec<u64> = tables.keys().copied().collect();
     let tables: Vec<PathBuf> = tables.into_values().collect();
     let Some(owner) = growing.families.identity(family) else {
         return Ok(tables.into_iter().chain(marker).collect());
     };
-    if let Some(why) = marker.as_deref().and_then(|marker| marker::read(marker, owner)) {
-        if !tables.is_empty() {
+    match marker.as_deref().map_or(Marked::NotThis, |path| marker::read(path, owner, serials.iter().copied())) {
+        Marked::NotThis => {}
+        Marked::Refused(why) => {
             refuse(growing, family, owner, &why, tables);
             return Ok(Vec::new());
         }
-        let (topic_id, partition) = (owner.0, owner.1.0);
-        warn!(family = family.0, %topic_id, partition, %why, "damaged growing tables are gone; what they held is lost");
+        Marked::Removed { why, is_legible } => {
+            let (topic_id, partition) = (owner.0, owner.1.0);
+            let line = "damaged growing tables are gone; what they held is lost";
+            warn!(family = family.0, %topic_id, partition, %why, "{line}");
+            let state = growing.families.state(family);
+            state.note_lacks_tables();
+            if is_legible {
+                // It goes with the partition, or once there are tables again.
+                state.tables().refused().extend(marker.take());
+            }
+        }
     }
     match judge(growing, family, owner, &tables)? {
         Verdict::Refused(why) => {
-            if let Err(error) = growing.note_damage(family, owner, &why) {
+            if let Err(error) = growing.note_damage(family, owner, &serials, &why) {
                 error!(
                     family = family.0, %error,
                     "that growing tables are damaged is not noted; another boot cuts off what follows the damage"
@@ -225,7 +244,8 @@ fn take(growing: &Growing, family: Family, found: Found) -> Result<(), OpenError
 /// Takes nothing of a family: its log cannot be opened, and its files stay until its partition is deleted.
 fn refuse(growing: &Growing, family: Family, owner: (TopicId, PartitionIndex), why: &str, tables: Vec<PathBuf>) {
     let (topic_id, partition) = (owner.0, owner.1.0);
-    let names: Vec<_> = tables.iter().filter_map(|path| path.file_name()).collect();
+    let marker = growing.marker_path(family);
+    let names: Vec<_> = std::iter::once(&marker).chain(&tables).filter_map(|path| path.file_name()).collect();
     error!(
         family = family.0, %topic_id, partition, why, files = ?names, dir = %growing.database.dir().display(),
         "growing tables are damaged; nothing of the partition is touched. Delete it, or stop the broker and remove \
@@ -233,8 +253,7 @@ fn refuse(growing: &Growing, family: Family, owner: (TopicId, PartitionIndex), w
     );
     let state = growing.families.state(family);
     state.note_damaged(format!("growing tables ({}-*.sst) are damaged: {why}", family.0).into());
-    let files = std::iter::once(growing.marker_path(family)).chain(tables);
-    state.tables().refused().extend(files);
+    state.tables().refused().extend(std::iter::once(marker).chain(tables));
 }
 
 /// What a file is.
