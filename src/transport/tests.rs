@@ -62,7 +62,7 @@ async fn bytes_arrive_as_they_were_sent_whatever_their_number() {
     }
 }
 
-/// Room for a large frame was set to zero again with each part of it that came: a quarter of what producing cost.
+/// Room for a large frame was set to zero again with each part of it that came.
 #[tokio::test]
 async fn a_read_touches_what_it_fills_and_no_more() {
     let ends = ends();
