@@ -433,9 +433,10 @@ fn a_head_that_claims_what_follows_is_damaged() {
 fn a_batch_before_a_torn_one_is_damaged() {
     let batches: Vec<_> = (0..4).map(|_| framed(5000, |_| ())).collect();
     let blocks = blocks(&batches);
-    // Of the last one its head, and some more; or less.
-    for (kept, zeros, is_refused) in
-        [(4000, 0, true), (4000, 20_000, true), (25, 0, true), (10, 0, false), (0, 0, false)]
+    // Of the last one its head, and some more; less; or nothing, where a batch that is damaged in its body is as
+    // one that was torn.
+    for (kept, zeros, is_begun) in
+        [(4000, 0, true), (4000, 20_000, true), (25, 0, true), (10, 0, true), (0, 0, false), (0, 20_000, false)]
     {
         let killed = killed_with(&batches);
         let table = &in_order(killed.path())[0];
@@ -445,9 +446,42 @@ fn a_batch_before_a_torn_one_is_damaged() {
         let sound = copy(killed.path());
         let dir = open(sound.path(), true);
         assert_eq!(offsets(&dir, create(&dir, "t")), [0, 1, 2]);
-        flip(table, blocks[2].start + 3000);
+        // Its body, its head, its key, its length, the length that the batch has itself.
+        let value = blocks[2].value_start() - blocks[2].start;
+        for (place, is_told) in [(3000, is_begun), (0, true), (7, is_begun), (2, true), (value + 10, true)] {
+            let killed = copy(killed.path());
+            flip(&in_order(killed.path())[0], blocks[2].start + place);
+            let dir = open(killed.path(), true);
+            assert_eq!(dir.last_batch(create(&dir, "t")).is_err(), is_told, "{kept} {zeros} {place}");
+        }
+    }
+}
+
+/// Its index says that there was one more.
+#[test]
+fn a_damaged_last_batch_of_a_finished_table_is_not_cut_off() {
+    let batches: Vec<_> = (0..4).map(|_| framed(5000, |_| ())).collect();
+    let blocks = blocks(&batches);
+    let end = layout::finish(&blocks, blocks[3].end());
+    for (flipped, is_refused) in
+        [(None, false), (Some(blocks[3].start + 3000), true), (Some(blocks[3].start + 7), true)]
+            .into_iter()
+            .chain([3, end.len() as u64 / 2, end.len() as u64 - 2].map(|place| (Some(blocks[3].end() + place), false)))
+    {
+        let killed = killed_with(&batches);
+        let table = &in_order(killed.path())[0];
+        let file = std::fs::File::options().write(true).open(table).expect("open");
+        file.write_all_at(&end, blocks[3].end()).expect("written");
+        file.set_len(blocks[3].end() + end.len() as u64).expect("cut");
+        if let Some(place) = flipped {
+            flip(table, place);
+        }
         let dir = open(killed.path(), true);
-        assert_eq!(dir.last_batch(create(&dir, "t")).is_err(), is_refused, "{kept} {zeros}");
+        let family = create(&dir, "t");
+        assert_eq!(dir.last_batch(family).is_err(), is_refused, "{flipped:?}");
+        if !is_refused {
+            assert_eq!(offsets(&dir, family), [0, 1, 2, 3]);
+        }
     }
 }
 

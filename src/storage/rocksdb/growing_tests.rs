@@ -21,8 +21,14 @@ pub(super) fn open_tables(path: &Path, table_bytes: u64) -> Arc<RocksDirectory> 
     RocksDirectory::open(path, tables_of(table_bytes)).expect("open")
 }
 
+/// It says itself how long it is, as a batch does.
 pub(super) fn value(offset: i64, bytes: usize) -> Vec<u8> {
-    offset.to_be_bytes().repeat(bytes.div_ceil(8))
+    let mut value = offset.to_be_bytes().repeat(bytes.div_ceil(8));
+    let length = value.len() as u32;
+    if let Some(place) = value.get_mut(8..12) {
+        place.copy_from_slice(&(length - 12).to_be_bytes());
+    }
+    value
 }
 
 /// Commits batches of so many bytes, each in a group of its own.

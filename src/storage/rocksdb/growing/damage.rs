@@ -1,14 +1,14 @@
 //! Which blocks a growing table's file has, and what of it was damaged since it was written.
 //!
-//! A kill leaves a beginning of what was being written: behind the first block that is not sound there is nothing. So
-//! where something sound stands behind, or one more was begun, and no power was lost, a part of the file is not what
-//! was written any more.
+//! A kill leaves a beginning of what was being written, with nothing but zeros behind it: of one block, or of what a
+//! finished table ends with. So where anything else stands behind the last sound block, and no power was lost, a part
+//! of the file is not what was written any more.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::layout::{self, BlockAt, HEAD_MAX};
+use super::layout::{self, BlockAt, FOOTER_BYTES, HEAD_MAX};
 use super::table::HEADER_BYTES;
 
 /// What a file holds behind its header.
@@ -42,19 +42,13 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
     let mut blocks = Blocks::default();
     // They are not sound, and nothing that is has come behind them.
     let mut suspects: Vec<BlockAt> = Vec::new();
-    // Where the head of the last of them may say wrongly how long it is.
-    let mut misfit = None;
+    // The head of the last of them may say wrongly how long it is.
+    let mut is_misfit = false;
     let mut at = HEADER_BYTES as u64;
-    // Whether what begins there was being written at the end.
-    let mut is_torn = false;
     let mut window = Window::new(file, length, at);
     while let Some(block) = layout::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
         let before = suspects.last().or(blocks.list.last());
-        if before.is_some_and(|before| before.key >= block.key) {
-            break;
-        }
-        if block.end() > length {
-            is_torn = fits(&block, &mut window)?.unwrap_or(true);
+        if before.is_some_and(|before| before.key >= block.key) || block.end() > length {
             break;
         }
         if layout::is_sound(window.upto(at, block.end() - at)?) {
@@ -62,85 +56,71 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
                 blocks.first_damaged.get_or_insert(blocks.list.len());
                 blocks.list.append(&mut suspects);
             }
-            misfit = None;
+            is_misfit = false;
             blocks.list.push(block);
-        } else if is_same_boot && misfit.is_none() {
-            misfit = (fits(&block, &mut window)? != Some(true)).then_some(at);
+        } else if is_same_boot && !is_misfit {
+            is_misfit = fits(&block, &mut window)? == Some(false);
             suspects.push(block);
         } else {
             break;
         }
         at = block.end();
     }
-    if !is_same_boot {
-        return Ok(blocks);
-    }
-    let doubtful = misfit.or((!is_torn).then_some(at));
-    if suspects.len() + usize::from(is_torn) > 1 {
-        // It was written as a whole before the next one was begun.
-        blocks.unreadable = Some(suspects[0].start);
-    } else if let Some(from) = doubtful
-        && has_sound_block(file, length, from, blocks.list.last())?
-    {
-        blocks.unreadable = Some(from);
+    let end = blocks.list.last().map_or(HEADER_BYTES as u64, BlockAt::end);
+    if is_same_boot && !is_beginning_of_block(end, &mut window)? && !is_beginning_of_end(&blocks.list, &mut window)? {
+        blocks.unreadable = Some(end);
     }
     Ok(blocks)
 }
 
-/// Whether a head says of its value what the batch there says itself: an offset, then its length. `None`: the file ends
-/// before that.
+/// A batch begins with an offset and its length, which counts what follows.
+const FITS_BYTES: u64 = 12;
+
+/// Whether a head says of its value what the batch there says itself. `None`: the file ends before that.
 fn fits(block: &BlockAt, window: &mut Window<'_>) -> io::Result<Option<bool>> {
-    let start = window.upto(block.value_start(), 12)?;
+    let start = window.upto(block.value_start(), FITS_BYTES)?;
     let batch_bytes = start.get(8..).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes);
     Ok(batch_bytes.map(|bytes| bytes.checked_add(12) == Some(block.value_bytes)))
 }
 
-/// So much is searched at once.
-const SEARCHED_BYTES: u64 = 64 << 10;
-/// What a search reads of blocks, for each byte that is searched and at least: where it finds nothing before, that is
-/// damage. A client may have filled a batch with what looks like heads, each of which claims all that follows.
-const LOOKED_AT_PER_BYTE: u64 = 4;
-const LOOKED_AT_BYTES_MIN: u64 = 1 << 20;
-/// Looking at the end of a block costs as much as so many bytes of it.
-const END_COSTS_BYTES: u64 = 256;
-
-/// Whether a sound block begins anywhere from this place on, with a higher key than `before`, or so much looks like one
-/// that it would take long to tell.
-fn has_sound_block(file: &File, length: u64, from: u64, before: Option<&BlockAt>) -> io::Result<bool> {
-    let mut window = Window::new(file, length, from);
-    let mut left_bytes = LOOKED_AT_PER_BYTE * (length - from.min(length)) + LOOKED_AT_BYTES_MIN;
-    let mut at = from;
-    while at < length {
-        let some = window.upto(at, SEARCHED_BYTES)?;
-        let head_at = |place: usize| layout::parse_head(at + place as u64, &some[place..]);
-        let heads: Vec<BlockAt> = (0..some.len()).filter_map(head_at).collect();
-        let searched = some.len() as u64;
-        for block in heads {
-            if before.is_some_and(|before| before.key >= block.key) || block.end() > length {
-                continue;
-            }
-            let bytes = block.end() - block.start;
-            let ends_well = ends_as_a_block(file, &block)?;
-            let costs = if ends_well { bytes + END_COSTS_BYTES } else { END_COSTS_BYTES };
-            let Some(left) = left_bytes.checked_sub(costs) else { return Ok(true) };
-            left_bytes = left;
-            if ends_well && layout::is_sound(window.upto(block.start, bytes)?) {
-                return Ok(true);
-            }
-        }
-        let is_last = at + searched == length;
-        // A head may begin at the end of what was searched.
-        at += if is_last { searched } else { searched - HEAD_MAX as u64 };
-    }
-    Ok(false)
+/// Whether what begins at a place is what there may be of one block that was being written, or nothing at all.
+fn is_beginning_of_block(at: u64, window: &mut Window<'_>) -> io::Result<bool> {
+    let written_upto = match layout::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
+        None => at + HEAD_MAX as u64,
+        // The head was written before its batch: what its batch contradicts was not written together.
+        Some(block) if fits(&block, window)? == Some(false) => block.value_start() + FITS_BYTES,
+        Some(block) => block.end(),
+    };
+    is_zero_from(written_upto, window)
 }
 
-/// Whether the bytes before its checksum are those of a block, which few of what only looks like a head has: a batch
-/// may have thousands of such, and whole blocks take long to read.
-fn ends_as_a_block(file: &File, block: &BlockAt) -> io::Result<bool> {
-    let mut tail = [0; layout::TAIL_BYTES];
-    file.read_exact_at(&mut tail, block.end() - layout::TAIL_BYTES as u64)?;
-    Ok(layout::is_tail(&tail))
+/// Whether what stands behind these blocks is a beginning of what a table with them alone ends with, or says so at its
+/// own end.
+fn is_beginning_of_end(blocks: &[BlockAt], window: &mut Window<'_>) -> io::Result<bool> {
+    let Some(data_end) = blocks.last().map(BlockAt::end) else { return Ok(false) };
+    let index_in = |bytes: &[u8]| bytes.last_chunk().and_then(layout::index_place);
+    let footer = window.upto(window.length.saturating_sub(FOOTER_BYTES as u64), FOOTER_BYTES as u64)?;
+    if index_in(footer).is_some_and(|index| index.start == data_end) {
+        return Ok(true);
+    }
+    let expected = layout::finish(blocks, data_end);
+    let found = window.upto(data_end, expected.len() as u64)?;
+    let same = found.iter().zip(&expected).take_while(|(found, expected)| found == expected).count() as u64;
+    // With all of the index it is known that nothing of the table is missing.
+    Ok(index_in(&expected).is_some_and(|index| index.end <= data_end + same) || is_zero_from(data_end + same, window)?)
+}
+
+/// So much is searched at once.
+const SEARCHED_BYTES: u64 = 64 << 10;
+
+fn is_zero_from(mut at: u64, window: &mut Window<'_>) -> io::Result<bool> {
+    loop {
+        let some = window.upto(at, SEARCHED_BYTES)?;
+        if some.is_empty() || some.iter().any(|byte| *byte != 0) {
+            return Ok(some.is_empty());
+        }
+        at += some.len() as u64;
+    }
 }
 
 /// Reads so much at once, unless a block is larger.

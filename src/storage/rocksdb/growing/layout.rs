@@ -149,11 +149,6 @@ pub(in crate::storage::rocksdb) fn is_sound(block: &[u8]) -> bool {
     checked.ends_with(&RESTARTS) && found == trailer(crc32c(checked))
 }
 
-/// Whether this may be what follows a value.
-pub(in crate::storage::rocksdb) fn is_tail(bytes: &[u8; TAIL_BYTES]) -> bool {
-    bytes.starts_with(&RESTARTS) && bytes[RESTARTS.len()] == NO_COMPRESSION
-}
-
 /// The checksum of a block that is read in pieces.
 #[derive(Debug, Default)]
 pub(in crate::storage::rocksdb) struct Sum(u32);

@@ -165,12 +165,12 @@ impl GrowingTable {
     }
 
     /// Checks blocks from this one on, one or as many as fit the buffer, and notes them. `taken` gets the bytes that it
-    /// wants. Answers how many blocks.
+    /// wants. Answers how many blocks are what was written.
     ///
     /// # Errors
-    /// They cannot be read, or one of them is not what was written.
+    /// They cannot be read, or the first of them is not what was written.
     fn check(&self, first: usize, buffer: &mut [u8], taken: &mut Taken) -> io::Result<usize> {
-        let some = self.some_blocks(first, buffer.len() as u64);
+        let mut some = self.some_blocks(first, buffer.len() as u64);
         let (Some(begin), Some(end)) = (some.first(), some.last()) else { return Ok(0) };
         let mut forgotten = self.checks.forgotten();
         let length = end.end() - begin.start;
@@ -179,22 +179,29 @@ impl GrowingTable {
         } else {
             let buffer = &mut buffer[..length as usize];
             self.read_noting(begin.start, buffer, &mut forgotten)?;
-            self.expect_sound(first, &some, buffer)?;
-            taken.take(begin.start, buffer);
+            let (sound, damaged) = self.sound_among(first, &some, buffer);
+            if sound == 0 {
+                damaged?;
+            }
+            let length = (some[sound - 1].end() - begin.start) as usize;
+            taken.take(begin.start, &buffer[..length]);
+            some.truncate(sound);
         }
         self.checks.note(first..first + some.len(), forgotten);
         Ok(some.len())
     }
 
-    /// `bytes` begin where the first of the blocks does.
-    fn expect_sound(&self, first: usize, some: &[BlockAt], bytes: &[u8]) -> io::Result<()> {
-        for (number, block) in some.iter().enumerate() {
+    /// How many blocks come before one that is not what was written, and which one that is. `bytes` begin where the
+    /// first of them does.
+    fn sound_among(&self, first: usize, some: &[BlockAt], bytes: &[u8]) -> (usize, io::Result<()>) {
+        let is_damaged = |block: &BlockAt| {
             let place = (block.start - some[0].start) as usize..(block.end() - some[0].start) as usize;
-            if !layout::is_sound(&bytes[place]) {
-                return Err(self.damage(first + number, block));
-            }
+            !layout::is_sound(&bytes[place])
+        };
+        match some.iter().position(is_damaged) {
+            Some(number) => (number, Err(self.damage(first + number, &some[number]))),
+            None => (some.len(), Ok(())),
         }
-        Ok(())
     }
 
     /// As [`check`](Self::check), for a block that is larger than the buffer.
@@ -240,7 +247,7 @@ impl GrowingTable {
         }
         let mut buffer = vec![0; length as usize];
         if self.read_cached(begin.start, &mut buffer) == Some(buffer.len()) {
-            self.expect_sound(first, &some, &buffer)?;
+            self.sound_among(first, &some, &buffer).1?;
         } else {
             // The kernel has begun to read the rest.
             self.checks.forget(self.block_count());
