@@ -4,6 +4,7 @@
 //! what to present is decided elsewhere (`security::tls`); what the bytes mean, too. [`relay`] is a way over TLS for a
 //! client that knows TCP alone.
 
+mod low_water;
 mod own_socket;
 pub(crate) mod relay;
 #[cfg(test)]
@@ -265,6 +266,15 @@ impl AsyncRead for Stream {
 }
 
 impl Readable for Stream {
+    fn want(&mut self, bytes: usize) {
+        let (socket, bytes) = match self {
+            Self::Plain(socket) => (&*socket, bytes),
+            Self::Tls(tls) => (tls.socket(), tls::wanted_of_socket(bytes)),
+        };
+        // A wish: without it there are more wakes.
+        low_water::set(socket, bytes).ok();
+    }
+
     async fn ready(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.readable().await,

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{HandshakeError, Stream};
 use crate::security::tls::TlsListener;
 use crate::security::tls::testing::{self, Authority};
-use crate::wire::frame::Readable;
+use crate::wire::frame::{FrameReader, Readable, Room};
 
 struct Ends {
     broker: Arc<TlsListener>,
@@ -200,5 +200,68 @@ async fn a_certificate_that_is_missing_is_a_bad_one_in_tls_1_2() {
             Ok(mut client) => format!("{:?}", client.read(&mut [0]).await.expect_err("an alert")),
         };
         assert!(told.contains(alert), "{version}: {told}");
+    }
+}
+
+/// Passes bytes on, a few at a time.
+async fn pass_on(mut from: TcpStream, mut to: TcpStream, bytes: usize) {
+    let (mut reader, mut back) = from.split();
+    let (mut answers, mut writer) = to.split();
+    let there = async {
+        let mut part = vec![0; bytes];
+        while let Ok(read @ 1..) = reader.read(&mut part).await {
+            if writer.write_all(&part[..read]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // What is left of it is in the socket.
+        writer.shutdown().await.ok();
+    };
+    tokio::join!(there, async { tokio::io::copy(&mut answers, &mut back).await.ok() });
+}
+
+/// Memory for any frame.
+struct Plenty;
+
+impl Room for Plenty {
+    async fn hold(&mut self, _bytes: usize) {}
+
+    async fn read(&mut self, read: impl Future<Output = io::Result<usize>> + Send) -> io::Result<usize> {
+        read.await
+    }
+}
+
+/// A read waits for much of a large frame at once; of what the session has already nothing more comes.
+#[tokio::test]
+async fn a_frame_is_whole_once_its_last_byte_has_come() {
+    const SIZES: [usize; 8] = [16 << 10, 3, (16 << 10) + 7, 33_000, 100_000, 66_001, 300_000, 20_000];
+    let ends = ends();
+    for part in [97, 16_000, 16_406, 30_000, 150_000] {
+        for is_tls in [false, true] {
+            let ((client, far), (near, server)) = (sockets().await, sockets().await);
+            tokio::spawn(pass_on(far, near, part));
+            let (mut client, mut server) = if is_tls {
+                let config = ends.client.client().expect("a truststore");
+                let (client, server) = tokio::join!(
+                    Stream::connect(client, config, "127.0.0.1"),
+                    Stream::accept(server, ends.broker.server())
+                );
+                (client.expect("shaken"), server.expect("shaken"))
+            } else {
+                (Stream::Plain(client), Stream::Plain(server))
+            };
+            let mut reader = FrameReader::new(1 << 20);
+            for size in if part < 1000 { &SIZES[..3] } else { &SIZES[..] } {
+                // Nothing follows before it was read.
+                let frame: Vec<u8> = [&(*size as u32).to_be_bytes()[..], &vec![7; *size]].concat();
+                let room = &mut Plenty;
+                let both = async { tokio::join!(client.write_all(&frame), reader.next(&mut server, room)) };
+                let both = tokio::time::timeout(Duration::from_secs(20), both).await;
+                let (written, read) = both.unwrap_or_else(|_| panic!("{size} in parts of {part}, tls {is_tls}"));
+                written.expect("written");
+                assert_eq!(read.expect("a frame").map(|frame| frame.len()), Some(*size));
+            }
+        }
     }
 }

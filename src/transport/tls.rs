@@ -4,10 +4,11 @@
 //! The session alone knows what of a record has come, so a read may take bytes and give none. A handshake takes as
 //! many bytes as `rustls` allows, some 64 KiB; how long it may last the caller says.
 
+use std::cell::RefCell;
 use std::io::{self, BufRead, IoSlice, Write};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use rustls::{Connection, ProtocolVersion};
 use tokio::io::ReadBuf;
@@ -21,23 +22,39 @@ pub(crate) enum HandshakeError {
     Io(#[from] io::Error),
     /// What the other side said is not TLS, or not allowed.
     #[error("{0}")]
-    Refused(rustls::Error),
+    Refused(#[from] rustls::Error),
 }
 
-/// Two records and their heads: what one read of the socket asks for.
-const READ_BYTES: usize = 2 * (16 * 1024 + 256);
+/// A record and its head, the largest there may be.
+const RECORD_BYTES_MAX: usize = 16 * 1024 + 2048 + 5;
+/// What one read of the socket asks for at least: two records as they mostly are.
+const READ_BYTES_MIN: usize = 2 * (16 * 1024 + 256);
+/// And at most.
+const READ_BYTES_MAX: usize = 128 << 10;
 /// An alert of TLS 1.2, fatal, `bad_certificate`, before anything is encrypted. Whoever shows no certificate where one
 /// is required is told this, as by Java; `rustls` would say `certificate_required`, which TLS 1.3 alone knows.
 const BAD_CERTIFICATE: &[u8] = &[21, 3, 3, 0, 2, 2, 42];
 /// While hands are shaken.
 const HANDSHAKE_READ_BYTES: usize = 4096;
 
+thread_local! {
+    /// What comes from a socket passes through here: memory that is in the core's own cache, and no connection's.
+    static PASSING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into());
+}
+
+/// What the socket should wait for if a reader waits for so many bytes: the session may have a part of a record, and
+/// nobody knows how much of it.
+pub(super) fn wanted_of_socket(bytes: usize) -> usize {
+    bytes.saturating_sub(RECORD_BYTES_MAX).max(1)
+}
+
 /// See the file's header.
 pub(crate) struct Tls {
     socket: TcpStream,
     session: Connection,
-    /// From the socket, and not yet in the session. Without memory while it is empty.
-    incoming: BytesMut,
+    /// From the socket, and not yet in the session, which had more to give than was asked for. Without memory while it
+    /// is empty.
+    incoming: Bytes,
     /// The socket has come to its end, and the session knows.
     at_end: bool,
 }
@@ -51,7 +68,7 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     pub(super) fn new(socket: TcpStream, mut session: Connection) -> Self {
         session.set_buffer_limit(Some(AHEAD_BYTES_MAX));
-        Self { socket, session, incoming: BytesMut::new(), at_end: false }
+        Self { socket, session, incoming: Bytes::new(), at_end: false }
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -71,20 +88,20 @@ impl Tls {
                 break;
             }
             self.socket.readable().await?;
-            match self.fill(HANDSHAKE_READ_BYTES) {
+            match self.fill(HANDSHAKE_READ_BYTES, &mut ReadBuf::new(&mut [])) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error.into()),
-            }
-            if let Err(error) = self.take_in() {
-                match &error {
-                    HandshakeError::Refused(rustls::Error::NoCertificatesPresented) if self.is_tls12() => {
-                        self.socket.try_write(BAD_CERTIFICATE).ok();
+                Err(HandshakeError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(HandshakeError::Refused(error)) => {
+                    match &error {
+                        rustls::Error::NoCertificatesPresented if self.is_tls12() => {
+                            self.socket.try_write(BAD_CERTIFICATE).ok();
+                        }
+                        _ => self.say_goodbye(),
                     }
-                    _ => self.say_goodbye(),
+                    return Err(error.into());
                 }
-                return Err(error);
+                Err(error) => return Err(error),
             }
         }
         Ok(self.flush().await?)
@@ -94,30 +111,36 @@ impl Tls {
         self.session.protocol_version() == Some(ProtocolVersion::TLSv1_2)
     }
 
-    /// Reads the socket once into `incoming`.
-    fn fill(&mut self, bytes: usize) -> io::Result<usize> {
-        self.incoming.reserve(bytes);
-        let filled = self.socket.try_read_buf(&mut self.incoming);
-        if self.incoming.is_empty() {
-            self.incoming = BytesMut::new();
-        }
-        filled
+    /// Reads the socket once, so many bytes at most, into the session; what it does not take is kept.
+    fn fill(&mut self, bytes: usize, buf: &mut ReadBuf<'_>) -> Result<usize, HandshakeError> {
+        PASSING.with_borrow_mut(|passing| {
+            let filled = self.socket.try_read(&mut passing[..bytes])?;
+            let mut rest = &passing[..filled];
+            let taken = self.take_in(&mut rest, buf);
+            self.incoming = Bytes::copy_from_slice(rest);
+            taken.map(|()| filled)
+        })
     }
 
-    /// Gives `incoming` to the session, until it is empty or there are bytes to be read.
-    fn take_in(&mut self) -> Result<(), HandshakeError> {
-        while !self.incoming.is_empty() {
-            let taken = self.session.read_tls(&mut &self.incoming[..])?;
-            self.incoming.advance(taken);
-            let state = self.session.process_new_packets().map_err(HandshakeError::Refused)?;
-            if state.plaintext_bytes_to_read() > 0 {
-                break;
+    /// As [`take_in`](Self::take_in), of what was kept.
+    fn take_kept(&mut self, buf: &mut ReadBuf<'_>) -> Result<(), HandshakeError> {
+        let kept = std::mem::take(&mut self.incoming);
+        let mut rest = &kept[..];
+        let taken = self.take_in(&mut rest, buf);
+        self.incoming = if rest.is_empty() { Bytes::new() } else { kept.slice_ref(rest) };
+        taken
+    }
+
+    /// Gives bytes to the session, and what it makes of them to `buf`, until they are all taken or `buf` is full.
+    fn take_in(&mut self, incoming: &mut &[u8], buf: &mut ReadBuf<'_>) -> Result<(), HandshakeError> {
+        loop {
+            while buf.remaining() > 0 && self.take_plain(buf)?.is_some_and(|taken| taken > 0) {}
+            if incoming.is_empty() || self.has_plain() {
+                return Ok(());
             }
+            self.session.read_tls(incoming)?;
+            self.session.process_new_packets()?;
         }
-        if self.incoming.is_empty() {
-            self.incoming = BytesMut::new();
-        }
-        Ok(())
     }
 
     /// Bytes that were decrypted; `None`: there are none now. What is not filled is not touched: it may be as large as
@@ -139,26 +162,13 @@ impl Tls {
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         loop {
-            // Records are small, and a read is asked for as much as there is.
-            while buf.remaining() > 0 {
-                match self.take_plain(buf) {
-                    Ok(Some(0)) => return Poll::Ready(Ok(())),
-                    Ok(Some(_)) => {}
-                    Ok(None) if self.incoming.is_empty() => break,
-                    Ok(None) => {
-                        if let Err(error) = self.take_in() {
-                            self.say_goodbye();
-                            return Poll::Ready(Err(into_io(error)));
-                        }
-                    }
-                    Err(_) if buf.filled().len() > before => return Poll::Ready(Ok(())),
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
+            match self.take_kept(buf) {
+                // It comes again.
+                Err(HandshakeError::Io(_)) if buf.filled().len() > before => return Poll::Ready(Ok(())),
+                outcome => outcome.map_err(|error| self.given_up(error))?,
             }
-            if buf.filled().len() > before || buf.remaining() == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            if self.at_end {
+            // Plain bytes of which there are none are the end.
+            if buf.filled().len() > before || buf.remaining() == 0 || self.at_end || self.has_plain() {
                 return Poll::Ready(Ok(()));
             }
             // The other side may have asked for something that is no data: new keys.
@@ -168,7 +178,8 @@ impl Tls {
                 return Poll::Ready(Err(error));
             }
             ready!(self.socket.poll_read_ready(cx))?;
-            match self.fill(READ_BYTES) {
+            // Records are small, and a read is asked for as much as there is.
+            match self.fill((buf.remaining() + RECORD_BYTES_MAX).clamp(READ_BYTES_MIN, READ_BYTES_MAX), buf) {
                 Ok(0) => {
                     self.at_end = true;
                     // The session tells an end that was announced from one that was not.
@@ -176,8 +187,18 @@ impl Tls {
                     self.session.process_new_packets().map_err(invalid)?;
                 }
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(HandshakeError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(self.given_up(error))),
+            }
+        }
+    }
+
+    fn given_up(&mut self, error: HandshakeError) -> io::Error {
+        match error {
+            HandshakeError::Io(error) => error,
+            HandshakeError::Refused(error) => {
+                self.say_goodbye();
+                invalid(error)
             }
         }
     }
@@ -232,10 +253,9 @@ impl Tls {
             if self.at_end || self.has_plain() {
                 return false;
             }
-            match self.fill(HANDSHAKE_READ_BYTES) {
-                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
-                Ok(0) => return false,
-                Ok(_) if self.take_in().is_err() => return false,
+            match self.fill(HANDSHAKE_READ_BYTES, &mut ReadBuf::new(&mut [])) {
+                Err(HandshakeError::Io(error)) => return error.kind() == io::ErrorKind::WouldBlock,
+                Ok(0) | Err(HandshakeError::Refused(_)) => return false,
                 Ok(_) => {}
             }
         }
@@ -255,13 +275,6 @@ const AHEAD_BYTES_MAX: usize = 64 * 1024;
 
 fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-fn into_io(error: HandshakeError) -> io::Error {
-    match error {
-        HandshakeError::Io(error) => error,
-        HandshakeError::Refused(error) => invalid(error),
-    }
 }
 
 /// A socket that takes what it can at once.

@@ -53,6 +53,10 @@ pub(crate) trait Room {
 
 /// A stream that tells when it is worth reading, so that nothing is allocated before.
 pub(crate) trait Readable {
+    /// From now on a read may wait until so many bytes have come, which will: whoever reads can do nothing with fewer.
+    /// A wish. An end or an error comes through at any time.
+    fn want(&mut self, bytes: usize);
+
     /// Waits until a read gives something, an end or an error included. Cancellation-safe.
     fn ready(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 }
@@ -67,6 +71,11 @@ const GROWTH: usize = 4;
 /// From here on a buffer has room for its whole frame.
 const WHOLE_FROM_BYTES: usize = 1 << 20;
 
+/// A read waits for what a frame lacks from so many bytes on: being woken for each segment costs more than the copies.
+const WAITED_FOR_BYTES_MIN: usize = 16 << 10;
+/// And for no more than this, so that what has come is copied while the rest comes.
+const WAITED_FOR_BYTES_MAX: usize = 96 << 10;
+
 /// Reads frames. Holds what was received and not yet handed out.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
@@ -79,6 +88,8 @@ pub(crate) struct FrameReader {
     read_ahead_bytes: usize,
     /// Largest frame this peer has really sent, with its prefix.
     largest_bytes: usize,
+    /// What the stream was told that a read waits for.
+    wanted_bytes: usize,
 }
 
 /// One read to be made.
@@ -89,6 +100,8 @@ struct Plan {
     held_bytes: usize,
     /// Most bytes to read.
     limit: usize,
+    /// What the frame that has begun lacks, as far as is known.
+    missing: usize,
 }
 
 impl FrameReader {
@@ -100,6 +113,7 @@ impl FrameReader {
             received: BytesMut::new(),
             read_ahead_bytes: READ_AHEAD_BYTES,
             largest_bytes: 0,
+            wanted_bytes: 1,
         }
     }
 
@@ -128,9 +142,11 @@ impl FrameReader {
             }
             if self.received.is_empty() {
                 self.received = BytesMut::new();
+                self.want(0, stream);
                 stream.ready().await?;
             }
             let plan = self.plan()?;
+            self.want(plan.missing, stream);
             if plan.held_bytes > 0 {
                 memory.hold(plan.held_bytes).await;
             }
@@ -145,6 +161,14 @@ impl FrameReader {
                 };
             }
             self.read_ahead_bytes = if read == room { FRAME_FIRST_STEP_BYTES } else { READ_AHEAD_BYTES };
+        }
+    }
+
+    /// `missing`: so many bytes of a frame have not come yet.
+    fn want(&mut self, missing: usize, stream: &mut impl Readable) {
+        let wanted = if missing < WAITED_FOR_BYTES_MIN { 1 } else { missing.min(WAITED_FOR_BYTES_MAX) };
+        if std::mem::replace(&mut self.wanted_bytes, wanted) != wanted {
+            stream.want(wanted);
         }
     }
 
@@ -191,9 +215,9 @@ impl FrameReader {
         if held + missing <= self.read_ahead_bytes {
             let short = spare < missing.max(READ_AHEAD_BYTES / 8);
             let reserve_bytes = if short { self.read_ahead_bytes } else { 0 };
-            return Ok(Plan { reserve_bytes, held_bytes: 0, limit: usize::MAX });
+            return Ok(Plan { reserve_bytes, held_bytes: 0, limit: usize::MAX, missing });
         }
-        let mut plan = Plan { reserve_bytes: 0, held_bytes: 0, limit: missing };
+        let mut plan = Plan { reserve_bytes: 0, held_bytes: 0, limit: missing, missing };
         let trusted = self.largest_bytes.min(held + missing);
         if spare < missing.min(READ_AHEAD_BYTES / 8) || trusted > self.received.capacity() {
             let grown = if held < WHOLE_FROM_BYTES { GROWTH * held } else { usize::MAX };
@@ -229,6 +253,7 @@ mod tests {
         reads: usize,
         pend: bool,
         pended: bool,
+        wanted: usize,
     }
 
     impl AsyncRead for Source {
@@ -248,6 +273,10 @@ mod tests {
     }
 
     impl Readable for Source {
+        fn want(&mut self, bytes: usize) {
+            self.wanted = bytes;
+        }
+
         async fn ready(&mut self) -> io::Result<()> {
             Ok(())
         }
@@ -315,6 +344,32 @@ mod tests {
         let before = source.reads;
         reader.next(&mut source, &mut Plenty::default()).await.expect("a frame");
         assert_eq!(source.reads - before, 2);
+    }
+
+    /// A read that waited for more than comes would never end.
+    #[tokio::test]
+    async fn a_read_waits_for_no_more_than_its_frame_lacks() {
+        let (bytes, _) = frames(&[300 * KIB, 20, 20 * KIB, 5]);
+        let ends = [300 * KIB + 4, 300 * KIB + 28, 320 * KIB + 32, 320 * KIB + 41];
+        let mut source = Source { bytes, step: 7000, pend: true, ..Source::default() };
+        let mut reader = FrameReader::new(MAX);
+        let (mut room, mut most) = (Plenty::default(), 0);
+        loop {
+            tokio::select! {
+                biased;
+                frame = reader.next(&mut source, &mut room) => {
+                    if frame.expect("good frames").is_none() {
+                        break;
+                    }
+                }
+                () = std::future::ready(()) => {
+                    let end = ends.into_iter().find(|end| source.at < *end).unwrap_or(source.at + 1);
+                    assert!(source.wanted <= end - source.at, "{} at {}", source.wanted, source.at);
+                    most = most.max(source.wanted);
+                }
+            };
+        }
+        assert_eq!(most, WAITED_FOR_BYTES_MAX);
     }
 
     #[tokio::test]
