@@ -156,6 +156,27 @@ def rounds_of_connects(brokers, table, size_of):
             client.close()
         return used, took, each
 
+    def strangers(broker, count):
+        """KiB that each connection takes which has shaken hands and says nothing more."""
+        context = ssl.create_default_context(cafile=str(broker.keys.authority.pem))
+
+        def shaken(_):
+            client = Client(broker.keys.asks)
+            client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
+            return client
+
+        resident = broker.memory_mib()[0]
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
+            open_now = list(threads.map(shaken, range(count)))
+        broker.cpu_until_idle()
+        each = (broker.memory_mib()[0] - resident) * 1024 / count
+        for client in open_now:
+            client.close()
+        return each
+
+    stranger = [strangers(brokers[0], CONNECTS)]
+    brokers[0].stop()
+    brokers[0].start()
     # The first thousand, since later ones take the memory that these gave back to the allocator.
     memory = [connects(brokers[0], CONNECTS)[2]]
     size_of.warm("connects", brokers, lambda b, _: (connects(b, CONNECTS)[0], CONNECTS), rounds_max=3 if size_of.quick else 10)
@@ -167,6 +188,7 @@ def rounds_of_connects(brokers, table, size_of):
             seconds[broker.name].append(took)
     table.add(f"{CONNECTS} connects by TLS 1.3 and {MECHANISM}: broker CPU", "s", cpu["klamm"], cpu["kafka"], at_most=0.5)
     table.add("the same: time until all are in", "s", seconds["klamm"], seconds["kafka"], at_most=0.5)
+    table.add("a connection that has shaken hands and is not authenticated: RSS", "KiB", stranger, [], absolute=16)
     table.add("an idle authenticated connection: RSS", "KiB", memory, [], absolute=40)
 
 

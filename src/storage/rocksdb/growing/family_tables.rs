@@ -29,7 +29,7 @@ pub(in crate::storage::rocksdb) struct FamilyTables {
     /// Below the log's start, out of the list, and still on the disk.
     dropped: Mutex<Vec<Arc<GrowingTable>>>,
     /// Files of which nothing is taken, as some of them are damaged, and before them the marker that says so.
-    refused: Mutex<Vec<PathBuf>>,
+    damaged_files: Mutex<Vec<PathBuf>>,
     /// Held while RocksDB's files are looked through; in which of the family's lives they were.
     finding: Mutex<Option<u64>>,
     /// How many lives came before: each has a partition of its own, or a log that began anew.
@@ -211,9 +211,10 @@ impl FamilyTables {
         }
     }
 
-    /// Files that are damaged, their marker first. They go with the partition, the last one first.
-    pub(super) fn refused(&self) -> MutexGuard<'_, Vec<PathBuf>> {
-        self.refused.lock()
+    /// A marker, and the tables that it says are damaged as far as they are there. They go with the partition, the last
+    /// one first.
+    pub(super) fn damaged_files(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.damaged_files.lock()
     }
 
     /// Whether files of dropped tables wait to be removed.

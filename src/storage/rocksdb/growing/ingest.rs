@@ -325,13 +325,13 @@ impl Growing {
         tables.list().iter().for_each(|table| tables.drop_table(table));
         tables.forget_all_handed_over();
         self.remove_dropped(family, Offset::MAX)?;
-        self.remove_refused(family)
+        self.remove_damaged(family)
     }
 
     /// Removes what was refused for damage, and then the marker that says so.
-    fn remove_refused(&self, family: Family) -> Result<(), StorageError> {
+    fn remove_damaged(&self, family: Family) -> Result<(), StorageError> {
         let state = self.families.state(family);
-        let mut refused = state.tables().refused();
+        let mut refused = state.tables().damaged_files();
         if refused.is_empty() {
             return Ok(());
         }

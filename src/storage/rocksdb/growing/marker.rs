@@ -40,6 +40,23 @@ pub(super) fn write(path: &Path, owner: (TopicId, PartitionIndex), tables: &[u64
     file.sync_all()
 }
 
+/// A marker that was found.
+#[derive(Debug)]
+pub(super) struct Marker {
+    path: PathBuf,
+    /// Why it is not known whose it is, where that is so.
+    noted: Result<Noted, String>,
+}
+
+/// What a marker says.
+#[derive(Debug, PartialEq, Eq)]
+struct Noted {
+    owner: (TopicId, PartitionIndex),
+    /// Their serials.
+    tables: Vec<u64>,
+    why: String,
+}
+
 /// What a marker means for a partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Marked {
@@ -51,10 +68,37 @@ pub(super) enum Marked {
     Removed { why: String, is_legible: bool },
 }
 
-/// Highest serial of the tables that a marker names; `None`: it cannot be read.
-pub(super) fn last_serial(path: &Path) -> Option<u64> {
-    let (_, tables) = decode(text(path).ok()?.split_once('\n')?.0)?;
-    tables.into_iter().max()
+impl Marker {
+    pub(super) fn read(path: PathBuf) -> Self {
+        let noted = match text(&path) {
+            Err(error) => Err(format!("so it was noted, in a file that cannot be read: {error}")),
+            Ok(text) => decode(&text).ok_or_else(|| "so it was noted, in a file that is damaged itself".to_owned()),
+        };
+        Self { path, noted }
+    }
+
+    pub(super) fn into_path(self) -> PathBuf {
+        self.path
+    }
+
+    /// Highest serial of the tables that it names, as far as it can be read.
+    pub(super) fn last_serial(&self) -> Option<u64> {
+        self.noted.as_ref().ok()?.tables.iter().max().copied()
+    }
+
+    /// What it means for a partition. `present`: the serials of its tables that are there.
+    pub(super) fn meaning(&self, owner: (TopicId, PartitionIndex), present: &[u64]) -> Marked {
+        match &self.noted {
+            Err(why) if present.is_empty() => Marked::Removed { why: why.clone(), is_legible: false },
+            Err(why) => Marked::Refused(why.clone()),
+            Ok(noted) if noted.owner != owner => Marked::NotThis,
+            Ok(noted) if noted.tables.iter().any(|serial| present.contains(serial)) => {
+                Marked::Refused(noted.why.clone())
+            }
+            Ok(noted) if present.is_empty() => Marked::Removed { why: noted.why.clone(), is_legible: true },
+            Ok(_) => Marked::NotThis,
+        }
+    }
 }
 
 fn text(path: &Path) -> io::Result<String> {
@@ -63,35 +107,14 @@ fn text(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// `tables`: the serials of those that are there.
-pub(super) fn read(path: &Path, owner: (TopicId, PartitionIndex), tables: impl Iterator<Item = u64>) -> Marked {
-    let present: Vec<u64> = tables.collect();
-    let illegible = |why: String| match present.is_empty() {
-        true => Marked::Removed { why, is_legible: false },
-        false => Marked::Refused(why),
-    };
-    let text = match text(path) {
-        Ok(text) => text,
-        Err(error) => return illegible(format!("so it was noted, in a file that cannot be read: {error}")),
-    };
-    let (whose, why) = text.split_once('\n').unwrap_or((&text, ""));
-    let why = why.trim_end().to_owned();
-    match decode(whose) {
-        None => illegible("so it was noted, in a file that is damaged itself".to_owned()),
-        Some((noted, _)) if noted != owner => Marked::NotThis,
-        Some((_, refused)) if refused.iter().any(|serial| present.contains(serial)) => Marked::Refused(why),
-        Some(_) if present.is_empty() => Marked::Removed { why, is_legible: true },
-        Some(_) => Marked::NotThis,
-    }
-}
-
 fn encode((topic_id, partition): (TopicId, PartitionIndex), tables: &[u64], why: &str) -> String {
     let tables: Vec<String> = tables.iter().map(u64::to_string).collect();
     let whose = format!("{topic_id} {} {}", partition.0, tables.join(","));
     format!("{whose} {:08x}\n{}\n", crc32c::crc32c(whose.as_bytes()), why.replace('\n', " "))
 }
 
-fn decode(line: &str) -> Option<((TopicId, PartitionIndex), Vec<u64>)> {
+fn decode(text: &str) -> Option<Noted> {
+    let (line, why) = text.split_once('\n').unwrap_or((text, ""));
     let (whose, crc) = line.rsplit_once(' ')?;
     if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(whose.as_bytes()) {
         return None;
@@ -99,7 +122,8 @@ fn decode(line: &str) -> Option<((TopicId, PartitionIndex), Vec<u64>)> {
     let mut words = whose.split(' ');
     let (topic_id, partition, tables) = (words.next()?, words.next()?, words.next()?);
     let tables: Result<Vec<u64>, _> = tables.split(',').map(str::parse).collect();
-    Some(((TopicId::parse(topic_id)?, PartitionIndex(partition.parse().ok()?)), tables.ok()?))
+    let owner = (TopicId::parse(topic_id)?, PartitionIndex(partition.parse().ok()?));
+    Some(Noted { owner, tables: tables.ok()?, why: why.trim_end().to_owned() })
 }
 
 #[cfg(test)]
@@ -122,7 +146,9 @@ mod tests {
             text.starts_with("AAAAAAAAAAAAAAAAAAAABw 3 7,8 ") && text.ends_with("\nthe first batch cannot be read\n")
         );
         let why = || "the first batch cannot be read".to_owned();
-        let of = |owner, tables: &[u64]| read(&path, owner, tables.iter().copied());
+        let marker = Marker::read(path.clone());
+        assert_eq!(marker.last_serial(), Some(8));
+        let of = |owner, tables: &[u64]| marker.meaning(owner, tables);
         assert_eq!((of(OWNER, &[7, 9]), of(OWNER, &[8])), (Marked::Refused(why()), Marked::Refused(why())));
         assert_eq!(of(OWNER, &[9]), Marked::NotThis, "those that were damaged have gone");
         assert_eq!(of(OWNER, &[]), Marked::Removed { why: why(), is_legible: true });
@@ -141,13 +167,14 @@ mod tests {
         others.extend((0..whole.len() - "\nwhy\n".len()).map(|length| whole.as_bytes()[..length].to_vec()));
         for bytes in others {
             fs::write(&path, &bytes).expect("write");
-            let refused = read(&path, OWNER, [7].into_iter());
+            let marker = Marker::read(path.clone());
+            let refused = marker.meaning(OWNER, &[7]);
             assert!(matches!(refused, Marked::Refused(why) if why.contains("noted")), "{bytes:?}");
-            let removed = read(&path, OWNER, [].into_iter());
+            let removed = marker.meaning(OWNER, &[]);
             assert!(matches!(removed, Marked::Removed { is_legible: false, .. }), "{bytes:?}");
         }
         fs::remove_file(&path).expect("removed");
-        let failing = read(&path, OWNER, [7].into_iter());
+        let failing = Marker::read(path).meaning(OWNER, &[7]);
         assert!(matches!(failing, Marked::Refused(why) if why.contains("cannot be read")), "as where the disk fails");
     }
 }

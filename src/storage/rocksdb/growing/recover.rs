@@ -21,7 +21,7 @@ use tracing::{error, warn};
 use super::damage::{self, Blocks};
 use super::ingest::{self, Growing};
 use super::layout::BlockAt;
-use super::marker::{self, Marked};
+use super::marker::{self, Marked, Marker};
 use super::table::{self, GrowingTable, HEADER_BYTES, Header};
 use crate::storage::rocksdb::database::{
     BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, sync_names,
@@ -96,13 +96,13 @@ struct Left {
     /// By their serial, in which order they were begun.
     tables: BTreeMap<u64, PathBuf>,
     /// Some of them are damaged, it says.
-    marker: Option<PathBuf>,
+    marker: Option<Marker>,
 }
 
 impl Left {
     /// Highest serial of its tables, also of those that were removed by hand: no other table is to be taken for them.
     fn last_serial(&self) -> Option<u64> {
-        let noted = self.marker.as_deref().and_then(marker::last_serial);
+        let noted = self.marker.as_ref().and_then(Marker::last_serial);
         self.tables.last_key_value().map(|(serial, _)| *serial).max(noted)
     }
 }
@@ -119,7 +119,7 @@ fn list(folder: &Path) -> io::Result<BTreeMap<u32, Left>> {
         if let Some((family, serial)) = ingest::parse_file_name(Path::new(&name)) {
             left.entry(family).or_default().tables.insert(serial, path);
         } else if let Some(family) = marker::family_of(Path::new(&name)) {
-            left.entry(family).or_default().marker = Some(path);
+            left.entry(family).or_default().marker = Some(Marker::read(path));
         }
     }
     Ok(left)
@@ -127,13 +127,15 @@ fn list(folder: &Path) -> io::Result<BTreeMap<u32, Left>> {
 
 /// Gives a family its tables, or refuses them. Answers with the files that are not its own any more.
 fn give_back(growing: &Growing, family: Family, left: Left) -> Result<Vec<PathBuf>, OpenError> {
-    let Left { tables, mut marker } = left;
+    let Left { tables, marker } = left;
     let serials: Vec<u64> = tables.keys().copied().collect();
     let tables: Vec<PathBuf> = tables.into_values().collect();
     let Some(owner) = growing.families.identity(family) else {
-        return Ok(tables.into_iter().chain(marker).collect());
+        return Ok(tables.into_iter().chain(marker.map(Marker::into_path)).collect());
     };
-    match marker.as_deref().map_or(Marked::NotThis, |path| marker::read(path, owner, serials.iter().copied())) {
+    let marked = marker.as_ref().map_or(Marked::NotThis, |marker| marker.meaning(owner, &serials));
+    let mut marker = marker.map(Marker::into_path);
+    match marked {
         Marked::NotThis => {}
         Marked::Refused(why) => {
             refuse(growing, family, owner, &why, tables);
@@ -147,7 +149,7 @@ fn give_back(growing: &Growing, family: Family, left: Left) -> Result<Vec<PathBu
             state.note_lacks_tables();
             if is_legible {
                 // It goes with the partition, or once there are tables again.
-                state.tables().refused().extend(marker.take());
+                state.tables().damaged_files().extend(marker.take());
             }
         }
     }
@@ -253,7 +255,7 @@ fn refuse(growing: &Growing, family: Family, owner: (TopicId, PartitionIndex), w
     );
     let state = growing.families.state(family);
     state.note_damaged(format!("growing tables ({}-*.sst) are damaged: {why}", family.0).into());
-    state.tables().refused().extend(std::iter::once(marker).chain(tables));
+    state.tables().damaged_files().extend(std::iter::once(marker).chain(tables));
 }
 
 /// What a file is.
