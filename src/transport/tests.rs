@@ -203,6 +203,27 @@ async fn a_certificate_that_is_missing_is_a_bad_one_in_tls_1_2() {
     }
 }
 
+/// It was noticed when the connection had been idle for as long as one may be.
+#[tokio::test]
+async fn an_end_in_the_middle_of_a_frame_is_noticed() {
+    let ends = ends();
+    for is_broken in [false, true] {
+        let (mut client, mut server) = pair(&ends).await;
+        let mut reader = FrameReader::new(1 << 20);
+        client.write_all(&[&100_000_u32.to_be_bytes()[..], &[7; 20_000]].concat()).await.expect("written");
+        let Stream::Tls(tls) = &mut client else { panic!("over TLS") };
+        if is_broken {
+            tls.socket()
+                .try_write(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0])
+                .expect("sent");
+        } else {
+            tls.say_goodbye();
+        }
+        let read = tokio::time::timeout(Duration::from_secs(20), reader.next(&mut server, &mut Plenty)).await;
+        assert!(read.expect("noticed, though the socket is open").is_err());
+    }
+}
+
 /// Passes bytes on, a few at a time.
 async fn pass_on(mut from: TcpStream, mut to: TcpStream, bytes: usize) {
     let (mut reader, mut back) = from.split();

@@ -8,9 +8,11 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
 
 use crate::types::limits::FRAME_FIRST_STEP_BYTES;
 
@@ -75,6 +77,8 @@ const WHOLE_FROM_BYTES: usize = 1 << 20;
 const WAITED_FOR_BYTES_MIN: usize = 16 << 10;
 /// And for no more than this, so that what has come is copied while the rest comes.
 const WAITED_FOR_BYTES_MAX: usize = 96 << 10;
+/// And for so long. What has come then may be no data: over TLS an end, or what is not TLS.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads frames. Holds what was received and not yet handed out.
 #[derive(Debug)]
@@ -90,6 +94,8 @@ pub(crate) struct FrameReader {
     largest_bytes: usize,
     /// What the stream was told that a read waits for.
     wanted_bytes: usize,
+    /// The frame that has begun comes slowly, and is read as it comes.
+    is_slow: bool,
 }
 
 /// One read to be made.
@@ -114,6 +120,7 @@ impl FrameReader {
             read_ahead_bytes: READ_AHEAD_BYTES,
             largest_bytes: 0,
             wanted_bytes: 1,
+            is_slow: false,
         }
     }
 
@@ -152,7 +159,16 @@ impl FrameReader {
             }
             self.received.reserve(plan.reserve_bytes);
             let room = plan.limit.min(self.received.capacity() - self.received.len());
-            let read = memory.read(stream.read_buf(&mut (&mut self.received).limit(room))).await?;
+            let mut buffer = (&mut self.received).limit(room);
+            let read = memory.read(stream.read_buf(&mut buffer));
+            let read = if self.wanted_bytes == 1 {
+                read.await?
+            } else if let Ok(read) = timeout(PATIENCE, read).await {
+                read?
+            } else {
+                self.is_slow = true;
+                continue;
+            };
             if read == 0 {
                 return if self.received.is_empty() {
                     Ok(None)
@@ -166,7 +182,7 @@ impl FrameReader {
 
     /// `missing`: so many bytes of a frame have not come yet.
     fn want(&mut self, missing: usize, stream: &mut impl Readable) {
-        let wanted = if missing < WAITED_FOR_BYTES_MIN { 1 } else { missing.min(WAITED_FOR_BYTES_MAX) };
+        let wanted = if missing < WAITED_FOR_BYTES_MIN || self.is_slow { 1 } else { missing.min(WAITED_FOR_BYTES_MAX) };
         if std::mem::replace(&mut self.wanted_bytes, wanted) != wanted {
             stream.want(wanted);
         }
@@ -186,6 +202,7 @@ impl FrameReader {
             return Ok(None);
         }
         self.largest_bytes = self.largest_bytes.max(whole_bytes);
+        self.is_slow = false;
         let mut frame = if self.received.len() == whole_bytes {
             // Nothing follows: hand the buffer out whole.
             std::mem::take(&mut self.received)

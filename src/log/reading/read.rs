@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use tracing::debug;
 
 use crate::clock::UnixMs;
 pub(crate) use crate::log::reading::batches::Read;
@@ -91,7 +92,7 @@ impl LogReader {
         }
     }
 
-    /// As [`Self::read`], but never from memory.
+    /// As [`Self::read`], but never from memory. What cannot be read ends it, and fails the read that begins there.
     pub(in crate::log) fn read_storage(
         &self,
         from: Offset,
@@ -101,7 +102,7 @@ impl LogReader {
     ) -> Result<Read, StorageError> {
         let mut read = Read { behind_tail: true, ..Read::default() };
         let mut chunk = BytesMut::new();
-        self.shared.dir.scan(self.shared.family, from, max_bytes, &mut |last_offset, batch| {
+        let outcome = self.shared.dir.scan(self.shared.family, from, max_bytes, &mut |last_offset, batch| {
             if last_offset >= upto || !read.admits(batch.len(), max_bytes, at_least_one) {
                 return ControlFlow::Break(());
             }
@@ -117,7 +118,11 @@ impl LogReader {
             // Storage reads a batch before it can be refused. Neighbours are mostly of one size: where another like
             // this one would be too much, it is not even looked at.
             if read.bytes + batch.len() > max_bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        });
+        match outcome {
+            Err(failure) if read.bytes > 0 => debug!(%failure, "the rest of a stretch cannot be read"),
+            outcome => outcome?,
+        }
         self.still_open()?;
         Ok(read)
     }

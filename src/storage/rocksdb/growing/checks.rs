@@ -6,8 +6,10 @@
 //! in the page cache before, and whoever had it brought there from the disk has said so, at the latest right after the
 //! kernel was asked for it, which takes the disk longer.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -17,8 +19,31 @@ pub(super) struct Checks {
     /// Some blocks are unchecked.
     is_suspect: AtomicBool,
     checked: Mutex<Checked>,
-    /// The first block that was found not to be what was written; `usize::MAX`: none was.
-    damaged: AtomicUsize,
+    damaged: Arc<Damaged>,
+}
+
+/// Blocks of a file that were found not to be what was written. They are remembered for as long as the family knows the
+/// file, however often it is opened: whoever meets such a block loses its connection, and it must be the first alone.
+#[derive(Debug, Default)]
+pub(super) struct Damaged {
+    /// There are some.
+    is_any: AtomicBool,
+    blocks: Mutex<BTreeSet<usize>>,
+}
+
+impl Damaged {
+    fn note(&self, block: usize) {
+        self.blocks.lock().insert(block);
+        self.is_any.store(true, Ordering::Release);
+    }
+
+    /// The first of them from this block on; as many as there can be: there is none.
+    fn next(&self, from: usize) -> usize {
+        if !self.is_any.load(Ordering::Acquire) {
+            return usize::MAX;
+        }
+        self.blocks.lock().range(from..).next().copied().unwrap_or(usize::MAX)
+    }
 }
 
 /// Blocks behind `upto` were written since, and are as they should be.
@@ -34,13 +59,13 @@ struct Checked {
 impl Checks {
     /// All that there is was written by this process, or has just been checked.
     pub(super) fn of_sound() -> Self {
-        let (is_suspect, checked) = (AtomicBool::new(false), Mutex::default());
-        Self { is_suspect, checked, damaged: AtomicUsize::new(usize::MAX) }
+        Self { is_suspect: AtomicBool::new(false), checked: Mutex::default(), damaged: Arc::default() }
     }
 
-    /// So many blocks were written by another process.
-    pub(super) fn of_unchecked(blocks: usize) -> Self {
-        let checks = Self::of_sound();
+    /// So many blocks were written by another process, or may have left the page cache since. `damaged`: what is known
+    /// of the file already.
+    pub(super) fn of_unchecked(blocks: usize, damaged: Arc<Damaged>) -> Self {
+        let checks = Self { damaged, ..Self::of_sound() };
         checks.forget(blocks);
         checks
     }
@@ -88,12 +113,16 @@ impl Checks {
     }
 
     pub(super) fn note_damaged(&self, block: usize) {
-        self.damaged.fetch_min(block, Ordering::Relaxed);
+        self.damaged.note(block);
     }
 
-    /// The first block that is damaged; as many as there can be: none is.
-    pub(super) fn damaged(&self) -> usize {
-        self.damaged.load(Ordering::Relaxed)
+    /// The first block from this one on that is damaged; as many as there can be: none is.
+    pub(super) fn next_damaged(&self, from: usize) -> usize {
+        self.damaged.next(from)
+    }
+
+    pub(super) fn damaged(&self) -> &Arc<Damaged> {
+        &self.damaged
     }
 }
 
@@ -120,11 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_damaged_block_is_remembered() {
+    fn damaged_blocks_are_remembered_with_the_file() {
         let checks = Checks::of_sound();
-        assert_eq!(checks.damaged(), usize::MAX);
-        checks.note_damaged(7);
+        assert_eq!(checks.next_damaged(0), usize::MAX);
         checks.note_damaged(9);
-        assert_eq!(checks.damaged(), 7);
+        checks.note_damaged(7);
+        let again = Checks::of_unchecked(20, Arc::clone(checks.damaged()));
+        again.note_damaged(12);
+        let found = [0, 7, 8, 10, 13].map(|from| checks.next_damaged(from));
+        assert_eq!(found, [7, 7, 9, 12, usize::MAX]);
     }
 }

@@ -16,8 +16,8 @@ use super::table::HEADER_BYTES;
 pub(super) struct Blocks {
     /// In the order of their keys. The last one is sound.
     pub(super) list: Vec<BlockAt>,
-    /// The first that is not.
-    pub(super) first_damaged: Option<usize>,
+    /// Those that are not, as places in the list.
+    pub(super) damaged: Vec<usize>,
     /// Where no block can be read, though there is more behind.
     unreadable: Option<u64>,
 }
@@ -32,7 +32,7 @@ impl Blocks {
     pub(super) fn unknown(&self) -> Option<String> {
         match self.unreadable {
             Some(place) => Some(format!("no batch can be read at byte {place}")),
-            None => (self.first_damaged == Some(0)).then(|| "the first batch cannot be read".to_owned()),
+            None => (self.damaged.first() == Some(&0)).then(|| "the first batch cannot be read".to_owned()),
         }
     }
 }
@@ -52,10 +52,8 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
             break;
         }
         if layout::is_sound(window.upto(at, block.end() - at)?) {
-            if !suspects.is_empty() {
-                blocks.first_damaged.get_or_insert(blocks.list.len());
-                blocks.list.append(&mut suspects);
-            }
+            blocks.damaged.extend((blocks.list.len()..).take(suspects.len()));
+            blocks.list.append(&mut suspects);
             is_misfit = false;
             blocks.list.push(block);
         } else if is_same_boot && !is_misfit {
@@ -89,7 +87,13 @@ fn is_beginning_of_block(at: u64, window: &mut Window<'_>) -> io::Result<bool> {
         None => at + HEAD_MAX as u64,
         // The head was written before its batch: what its batch contradicts was not written together.
         Some(block) if fits(&block, window)? == Some(false) => block.value_start() + FITS_BYTES,
-        Some(block) => block.end(),
+        Some(block) => {
+            let bytes = window.upto(at, block.end() - at)?;
+            if bytes.len() as u64 == block.end() - at && !layout::may_be_torn(bytes) {
+                return Ok(false);
+            }
+            block.end()
+        }
     };
     is_zero_from(written_upto, window)
 }
@@ -151,5 +155,59 @@ impl<'f> Window<'f> {
         let from = usize::try_from(at - self.start).map_err(io::Error::other)?;
         let length = usize::try_from(wanted).map_err(io::Error::other)?;
         Ok(&self.bytes[from..from + length])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::keys;
+    use crate::types::Offset;
+
+    /// A table of two batches, and where the second begins.
+    fn table() -> (Vec<u8>, usize) {
+        let mut batch = [7; 300];
+        batch[8..12].copy_from_slice(&288_u32.to_be_bytes());
+        let mut bytes = vec![0; HEADER_BYTES];
+        let mut last = 0;
+        for offset in 0..2 {
+            let frame = layout::frame(keys::batch(Offset(offset)), &batch, None);
+            last = bytes.len();
+            bytes.extend([frame.head(), &batch, frame.tail()].concat());
+        }
+        (bytes, last)
+    }
+
+    fn read(bytes: &[u8]) -> Blocks {
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(bytes, 0).expect("written");
+        read_blocks(&file, bytes.len() as u64, true).expect("read")
+    }
+
+    #[test]
+    fn a_block_that_was_being_written_is_no_damage_wherever_it_ends() {
+        let (whole, last) = table();
+        for length in last..whole.len() {
+            for zeros in [0, 1, 20, 5000] {
+                let torn = [&whole[..length], &vec![0; zeros]].concat();
+                // Zeros may be what was to come.
+                let is_whole = torn.starts_with(&whole);
+                let found = read(&torn);
+                assert_eq!((found.unknown(), found.list.len()), (None, 1 + usize::from(is_whole)), "{length} {zeros}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bit_of_the_last_block_that_flipped_is_told() {
+        let (whole, last) = table();
+        for at in last..whole.len() {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                let found = read(&flipped);
+                assert!(found.unknown().is_some() && found.list.len() == 1, "byte {at}, bit {bit}");
+            }
+        }
     }
 }

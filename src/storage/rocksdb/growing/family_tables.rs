@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use super::checks::Damaged;
 use super::table::GrowingTable;
 use crate::types::Offset;
 
@@ -49,6 +50,8 @@ pub(super) struct HandedOver {
     /// RocksDB's file, if that is known: it may be none of ours.
     pub(super) file: Option<Arc<Path>>,
     pub(super) table: Weak<GrowingTable>,
+    /// Of its blocks.
+    pub(super) damaged: Arc<Damaged>,
 }
 
 /// So many tables that are not open are passed over to find one that is: what lies further off is no reader's next.
@@ -164,8 +167,8 @@ impl FamilyTables {
             let mut tables = Vec::clone(&self.handed_over.read());
             tables.retain(|table| table.last >= start);
             if let Some((first, last)) = table.bounds() {
-                let table = Arc::downgrade(table);
-                let new = HandedOver { first, last, continues: first, file: None, table };
+                let (table, damaged) = (Arc::downgrade(table), Arc::clone(table.checks.damaged()));
+                let new = HandedOver { first, last, continues: first, file: None, table, damaged };
                 // A file that was found over it has more than one table's.
                 tables.retain(|known| known.last < first || last < known.first);
                 tables.insert(tables.partition_point(|known| known.last < first), new);

@@ -114,8 +114,9 @@ impl Growing {
             if *first > reached && next.is_none_or(|next| *last < next) && !grows_between(*first, *last) {
                 let behind = (reached + 1).max(Offset::ZERO);
                 let continues = if at > 0 && !grows_between(behind, *first) { behind } else { *first };
-                let (first, last, file, table) = (*first, *last, Some(path_of(name).into()), Weak::new());
-                alone.push(HandedOver { first, last, continues, file, table });
+                let (first, last, file) = (*first, *last, Some(path_of(name).into()));
+                let (table, damaged) = (Weak::new(), Arc::default());
+                alone.push(HandedOver { first, last, continues, file, table, damaged });
             }
             reached = reached.max(*last);
         }
@@ -132,7 +133,13 @@ impl Growing {
         if blocks.first().map(last_offset) != Some(known.first) || blocks.last().map(last_offset) != Some(known.last) {
             return Ok(None);
         }
-        let table = Arc::new(GrowingTable::handed_over(file, path.to_owned(), blocks, known.continues));
+        let table = Arc::new(GrowingTable::handed_over(
+            file,
+            path.to_owned(),
+            blocks,
+            known.continues,
+            Arc::clone(&known.damaged),
+        ));
         table.count_in(self.database.open_tables());
         Ok(Some(table))
     }

@@ -149,6 +149,14 @@ pub(in crate::storage::rocksdb) fn is_sound(block: &[u8]) -> bool {
     checked.ends_with(&RESTARTS) && found == trailer(crc32c(checked))
 }
 
+/// Whether a block that is not sound may be a beginning of one, with zeros behind: then its trailer is one as well.
+pub(in crate::storage::rocksdb) fn may_be_torn(block: &[u8]) -> bool {
+    let (checked, found) = block.split_at(block.len() - TRAILER_BYTES);
+    let expected = trailer(crc32c(checked));
+    let same = found.iter().zip(&expected).take_while(|(found, expected)| found == expected).count();
+    found[same..].iter().all(|byte| *byte == 0)
+}
+
 /// The checksum of a block that is read in pieces.
 #[derive(Debug, Default)]
 pub(in crate::storage::rocksdb) struct Sum(u32);

@@ -40,11 +40,9 @@ struct Found {
 
 impl Found {
     fn into_table(self) -> Arc<GrowingTable> {
-        let Blocks { list, first_damaged, .. } = self.blocks;
+        let Blocks { list, damaged, .. } = self.blocks;
         let table = GrowingTable::found(self.file, self.path, self.header.follows, list);
-        if let Some(number) = first_damaged {
-            table.checks.note_damaged(number);
-        }
+        damaged.into_iter().for_each(|number| table.checks.note_damaged(number));
         Arc::new(table)
     }
 }
@@ -165,7 +163,7 @@ fn give_back(growing: &Growing, family: Family, left: Left) -> Result<Vec<PathBu
             Ok(Vec::new())
         }
         Verdict::Sound { kept, left_out } => {
-            let has_damage = kept.iter().any(|found| found.blocks.first_damaged.is_some());
+            let has_damage = kept.iter().any(|found| !found.blocks.damaged.is_empty());
             for found in kept {
                 take(growing, family, found)?;
             }
@@ -233,9 +231,12 @@ fn take(growing: &Growing, family: Family, found: Found) -> Result<(), OpenError
     // leaves half of what a table ends with before it.
     let end = found.blocks.list.last().map_or(HEADER_BYTES as u64, BlockAt::end);
     found.file.set_len(end).map_err(|error| OpenError::io(growing.database.dir(), &error))?;
-    if let Some(number) = found.blocks.first_damaged {
-        let offset = table::last_offset(&found.blocks.list[number]);
-        error!(path = %found.path.display(), %offset, "a batch in a growing table is damaged; what follows is kept");
+    if let [first, ..] = found.blocks.damaged[..] {
+        let (offset, batches) = (table::last_offset(&found.blocks.list[first]), found.blocks.damaged.len());
+        error!(
+            path = %found.path.display(), %offset, batches,
+            "batches in a growing table are damaged, this one first; what follows is kept"
+        );
     }
     let table = found.into_table();
     growing.families.state(family).tables().push(&table);

@@ -59,7 +59,7 @@ impl GrowingTable {
         }
         let blocks = self.blocks.read();
         let first = blocks.partition_point(|block| last_offset(block) < found.end);
-        let sound = blocks.len().min(self.checks.damaged());
+        let sound = blocks.len().min(self.checks.next_damaged(first));
         let (mut next, mut bytes) = (first, 0);
         while next < sound {
             let (last, length) = (last_offset(&blocks[next]), blocks[next].value_bytes as usize);
@@ -238,8 +238,11 @@ impl GrowingTable {
     /// One of them is not what was written.
     pub(super) fn check_cached(&self, first: usize, bytes: u64) -> io::Result<Option<usize>> {
         let mut some = self.some_blocks(first, bytes);
-        // Behind what is damaged nothing is sent, and its line has been written.
-        some.truncate(self.checks.damaged().saturating_sub(first));
+        // The line of what is damaged has been written.
+        some.truncate(self.checks.next_damaged(first) - first);
+        if some.is_empty() && first < self.block_count() {
+            return Ok(Some(first + 1));
+        }
         let (Some(begin), Some(end)) = (some.first(), some.last()) else { return Ok(None) };
         let length = end.end() - begin.start;
         if length > CHECKED_AT_ONCE_MAX {
@@ -257,7 +260,7 @@ impl GrowingTable {
 
     #[cfg(test)]
     pub(super) fn is_damaged(&self) -> bool {
-        self.checks.damaged() < usize::MAX
+        self.checks.next_damaged(0) < usize::MAX
     }
 
     fn damage(&self, number: usize, block: &BlockAt) -> io::Error {
@@ -410,7 +413,7 @@ impl BatchFile for GrowingTable {
         self.warm_up(block.start, last.end(), &mut buffer)?;
         let mut next = first + self.check(first, &mut buffer, &mut taken)?;
         // Whoever comes for what is damaged behind it is told so.
-        while next < blocks.end.min(self.checks.damaged())
+        while next < blocks.end.min(self.checks.next_damaged(first))
             && let Ok(more) = self.check(next, &mut buffer, &mut taken)
         {
             next += more;

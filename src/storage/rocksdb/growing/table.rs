@@ -25,7 +25,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::FallocateFlags;
 use tracing::debug;
 
-use super::checks::Checks;
+use super::checks::{Checks, Damaged};
 use super::layout::{self, BlockAt, Frame};
 use crate::storage::rocksdb::database::{OpenTables, write_out};
 use crate::storage::{VisitBatch, Visited, keys};
@@ -192,8 +192,14 @@ impl GrowingTable {
 
     /// A table that RocksDB took over once, with all its blocks. `continues`: the family has nothing from this offset
     /// on, and below the table's first key.
-    pub(super) fn handed_over(file: File, path: PathBuf, blocks: Vec<BlockAt>, continues: Offset) -> Self {
-        let checks = Checks::of_unchecked(blocks.len());
+    pub(super) fn handed_over(
+        file: File,
+        path: PathBuf,
+        blocks: Vec<BlockAt>,
+        continues: Offset,
+        damaged: Arc<Damaged>,
+    ) -> Self {
+        let checks = Checks::of_unchecked(blocks.len(), damaged);
         let mut table = Self::with_blocks(file, path, Offset::NONE, blocks);
         table.checks = checks;
         table.note_continues(continues);
