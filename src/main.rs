@@ -2,6 +2,7 @@
 //!
 //! What goes wrong before the broker runs is one line on standard error. The exit codes are in `--help`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => {
-            eprintln!("klamm: {line}");
+            say(&line);
             ExitCode::FAILURE
         }
     }
@@ -83,7 +84,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
             println!("{line}");
         }
         for line in config.warnings() {
-            eprintln!("klamm: {line}");
+            say(&line);
         }
         return Ok(());
     }
@@ -151,10 +152,15 @@ async fn serve(config: Config) -> Served {
     Served::Stopped(ended)
 }
 
+/// A line for whoever started the process, who may not take it: that must not change how it ends.
+fn say(line: &str) {
+    writeln!(std::io::stderr(), "klamm: {line}").ok();
+}
+
 /// Ends the process where it is, as Kafka does: what lies on a disk that fails cannot be closed in order, and trying
 /// may hang.
 fn halt(line: &str) -> ! {
-    eprintln!("klamm: {line}");
+    say(line);
     std::process::exit(EXIT_NO_LOG_DIR)
 }
 
