@@ -71,7 +71,6 @@ fn main() -> ExitCode {
 
 /// # Errors
 /// The line with which a start ends.
-#[expect(clippy::print_stdout, reason = "--check-config prints what it was asked for")]
 fn run(arguments: Arguments) -> Result<(), String> {
     let descriptors = observe::raise_file_descriptors()?;
     let levels = LogLevels::from_environment(|name| std::env::var(name).ok())?;
@@ -81,7 +80,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
     let config = Config::load(&inputs, Machine::this()).map_err(|error| error.to_string())?;
     if arguments.check_config {
         for line in config.given_lines() {
-            println!("{line}");
+            writeln!(std::io::stdout(), "{line}").map_err(|error| format!("standard output takes no line: {error}"))?;
         }
         for line in config.warnings() {
             say(&line);

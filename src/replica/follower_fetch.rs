@@ -337,7 +337,9 @@ fn read_blocking(mut parts: Vec<Part>, which: &[usize], mut room: Room) -> Vec<P
         match partition.reader().find_blocking(&find) {
             Ok(read) => room.take(part, read),
             Err(failure) => {
-                tracing::error!(partition = %partition.name(), %failure, "a read for a follower failed");
+                if partition.reader().is_news(find.span.from) {
+                    tracing::error!(partition = %partition.name(), %failure, "a read for a follower failed");
+                }
                 part.found = Err(FetchRefused::Storage);
             }
         }

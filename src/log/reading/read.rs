@@ -3,6 +3,7 @@
 //! Bytes are lent from the tail or copied once out of storage, as they were stored (I-4). How far a caller may read is
 //! the caller's knowledge: every call takes an exclusive upper bound (high watermark, last stable offset, log end).
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,9 @@ use crate::types::{LeaderEpoch, Offset};
 /// Buffer that one read from storage fills before it takes the next one; a larger batch gets its own.
 const READ_CHUNK_BYTES: usize = 256 << 10;
 
+/// Of so many places of a log it is told that they cannot be read.
+const TOLD_MAX: usize = 1000;
+
 /// A record found by time: its timestamp, its offset, the leader epoch it was appended under.
 pub(crate) type FoundRecord = (UnixMs, Offset, LeaderEpoch);
 
@@ -48,6 +52,8 @@ pub(in crate::log) struct SharedLog {
     pub(in crate::log) aborted: Arc<Mutex<AbortedIndex>>,
     /// The family may belong to another partition by now.
     pub(in crate::log) closed: AtomicBool,
+    /// Where reads have failed, and a line has said so.
+    pub(in crate::log) told: Mutex<BTreeSet<Offset>>,
 }
 
 /// Facts that readers need, moved by the log when they are durable.
@@ -62,8 +68,16 @@ impl LogReader {
     pub(in crate::log) fn new(dir: SharedLogDir, family: Family, keys: SideKeys, tail: &Tail) -> Self {
         let (published, closed) = (Mutex::default(), AtomicBool::new(false));
         let (slot, read_ahead) = (Arc::default(), ReadAhead::new(Arc::clone(&tail.read_ahead)));
-        let shared = SharedLog { dir, family, keys, slot, read_ahead, published, aborted: Arc::default(), closed };
+        let (aborted, told) = (Arc::default(), Mutex::default());
+        let shared = SharedLog { dir, family, keys, slot, read_ahead, published, aborted, closed, told };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Whether it is news that what begins here cannot be read: whoever wants it asks again and again, and a line for
+    /// each time would fill disks.
+    pub(crate) fn is_news(&self, from: Offset) -> bool {
+        let mut told = self.shared.told.lock();
+        told.len() < TOLD_MAX && told.insert(from)
     }
 
     /// Whole batches from the one that contains `from` to the last one that ends before `upto`, at most `max_bytes` of

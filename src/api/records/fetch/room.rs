@@ -33,7 +33,9 @@ async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: u
             match replica.reader().find_blocking(&find) {
                 Ok(found) => room.take(part, found, &replica),
                 Err(failure) => {
-                    tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
+                    if replica.reader().is_news(find.span.from) {
+                        tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
+                    }
                     part.found.error = Some(ResponseError::KafkaStorageError);
                 }
             }

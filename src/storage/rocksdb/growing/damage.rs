@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use super::layout::{self, BlockAt, FOOTER_BYTES, HEAD_MAX};
-use super::table::HEADER_BYTES;
+use super::table::{HEADER_BYTES, PART_BYTES};
 
 /// What a file holds behind its header.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ fn fits(block: &BlockAt, window: &mut Window<'_>) -> io::Result<Option<bool>> {
 
 /// Whether what begins at a place is what there may be of one block that was being written, or nothing at all.
 fn is_beginning_of_block(at: u64, window: &mut Window<'_>) -> io::Result<bool> {
-    let written_upto = match layout::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
+    let begun_upto = match layout::parse_head(at, window.upto(at, HEAD_MAX as u64)?) {
         None => at + HEAD_MAX as u64,
         // The head was written before its batch: what its batch contradicts was not written together.
         Some(block) if fits(&block, window)? == Some(false) => block.value_start() + FITS_BYTES,
@@ -95,7 +95,14 @@ fn is_beginning_of_block(at: u64, window: &mut Window<'_>) -> io::Result<bool> {
             block.end()
         }
     };
-    is_zero_from(written_upto, window)
+    ends_as_after_a_kill(at, begun_upto, window)
+}
+
+/// Whether there are zeros alone behind `begun_upto`, and no more of them than a write leaves that comes to its end:
+/// what was being written behind `sound_upto` made the file longer only as it came.
+fn ends_as_after_a_kill(sound_upto: u64, begun_upto: u64, window: &mut Window<'_>) -> io::Result<bool> {
+    let filled = sound_upto.next_multiple_of(PART_BYTES);
+    Ok(window.length <= filled.max(begun_upto) && is_zero_from(begun_upto, window)?)
 }
 
 /// Whether what stands behind these blocks is a beginning of what a table with them alone ends with, or says so at its
@@ -111,7 +118,8 @@ fn is_beginning_of_end(blocks: &[BlockAt], window: &mut Window<'_>) -> io::Resul
     let found = window.upto(data_end, expected.len() as u64)?;
     let same = found.iter().zip(&expected).take_while(|(found, expected)| found == expected).count() as u64;
     // With all of the index it is known that nothing of the table is missing.
-    Ok(index_in(&expected).is_some_and(|index| index.end <= data_end + same) || is_zero_from(data_end + same, window)?)
+    let is_whole = index_in(&expected).is_some_and(|index| index.end <= data_end + same);
+    Ok(is_whole || ends_as_after_a_kill(data_end, data_end + same, window)?)
 }
 
 /// So much is searched at once.
@@ -195,6 +203,19 @@ mod tests {
                 let found = read(&torn);
                 assert_eq!((found.unknown(), found.list.len()), (None, 1 + usize::from(is_whole)), "{length} {zeros}");
             }
+        }
+    }
+
+    /// A write fills up its part of the file, and no more.
+    #[test]
+    fn zeros_that_no_write_leaves_are_damage() {
+        let (whole, last) = table();
+        for (begun, is_told) in [(0, true), (10, true), (200, true)] {
+            let mut bytes = whole[..last + begun].to_vec();
+            bytes.resize(PART_BYTES as usize, 0);
+            assert_eq!(read(&bytes).unknown(), None, "{begun}");
+            bytes.push(0);
+            assert_eq!(read(&bytes).unknown().is_some(), is_told, "{begun}");
         }
     }
 

@@ -260,12 +260,8 @@ impl PageCache {
     /// changed, readers would not notice: what is sent was checked when it was written, or when it came from the disk.
     fn check_some(&self, checking: &mut Checking, bytes: u64) {
         let Some(table) = checking.table.upgrade().or_else(|| self.table_behind(checking)) else { return };
-        let next = table.check_cached(checking.block, bytes).unwrap_or_else(|error| {
-            error!(%error, "a table is not what was written; its partition cannot be read from there on");
-            // Nothing behind it is sent, so nothing behind it is looked at.
-            None
-        });
-        match next {
+        let told = |error| error!(%error, "a batch in a table is not what was written; whoever comes to it is told");
+        match table.check_cached(checking.block, bytes, told) {
             Some(next) => checking.block = next,
             None => *checking = Checking { table: Weak::new(), address: Arc::as_ptr(&table).addr(), block: 0 },
         }

@@ -179,9 +179,9 @@ impl GrowingTable {
         } else {
             let buffer = &mut buffer[..length as usize];
             self.read_noting(begin.start, buffer, &mut forgotten)?;
-            let (sound, damaged) = self.sound_among(first, &some, buffer);
+            let sound = self.damaged_among(first, &some, buffer).first().copied().unwrap_or(some.len());
             if sound == 0 {
-                damaged?;
+                return Err(self.mismatch(begin));
             }
             let length = (some[sound - 1].end() - begin.start) as usize;
             taken.take(begin.start, &buffer[..length]);
@@ -191,17 +191,16 @@ impl GrowingTable {
         Ok(some.len())
     }
 
-    /// How many blocks come before one that is not what was written, and which one that is. `bytes` begin where the
-    /// first of them does.
-    fn sound_among(&self, first: usize, some: &[BlockAt], bytes: &[u8]) -> (usize, io::Result<()>) {
+    /// Which of some blocks are not what was written; all of them are noted, so that nobody meets them unawares.
+    /// `bytes` begin where the first of them does.
+    fn damaged_among(&self, first: usize, some: &[BlockAt], bytes: &[u8]) -> Vec<usize> {
         let is_damaged = |block: &BlockAt| {
             let place = (block.start - some[0].start) as usize..(block.end() - some[0].start) as usize;
             !layout::is_sound(&bytes[place])
         };
-        match some.iter().position(is_damaged) {
-            Some(number) => (number, Err(self.damage(first + number, &some[number]))),
-            None => (some.len(), Ok(())),
-        }
+        let damaged: Vec<usize> = (0..some.len()).filter(|number| is_damaged(&some[*number])).collect();
+        damaged.iter().for_each(|number| self.checks.note_damaged(first + number));
+        damaged
     }
 
     /// As [`check`](Self::check), for a block that is larger than the buffer.
@@ -228,34 +227,36 @@ impl GrowingTable {
         }
         let mut trailer = [0; layout::TRAILER_BYTES];
         self.read_noting(end, &mut trailer, forgotten)?;
-        if is_whole && crc.is_of(&trailer) { Ok(()) } else { Err(self.damage(number, block)) }
+        if is_whole && crc.is_of(&trailer) {
+            return Ok(());
+        }
+        self.checks.note_damaged(number);
+        Err(self.mismatch(block))
     }
 
     /// Checks blocks from this one on, one or as many as fit so many bytes, as far as the page cache has them; what is
-    /// not there is checked before it is sent. Answers where to go on; `None`: there are no more.
-    ///
-    /// # Errors
-    /// One of them is not what was written.
-    pub(super) fn check_cached(&self, first: usize, bytes: u64) -> io::Result<Option<usize>> {
-        let mut some = self.some_blocks(first, bytes);
-        // The line of what is damaged has been written.
-        some.truncate(self.checks.next_damaged(first) - first);
-        if some.is_empty() && first < self.block_count() {
-            return Ok(Some(first + 1));
+    /// not there is checked before it is sent. What is not what was written, and was not known to be, is `told`.
+    /// Answers where to go on; `None`: there are no more.
+    pub(super) fn check_cached(&self, mut first: usize, bytes: u64, told: impl Fn(io::Error)) -> Option<usize> {
+        while self.checks.next_damaged(first) == first {
+            first += 1;
         }
-        let (Some(begin), Some(end)) = (some.first(), some.last()) else { return Ok(None) };
+        let mut some = self.some_blocks(first, bytes);
+        some.truncate(self.checks.next_damaged(first) - first);
+        let (begin, end) = (some.first()?, some.last()?);
         let length = end.end() - begin.start;
         if length > CHECKED_AT_ONCE_MAX {
-            return Ok(Some(first + some.len()));
+            return Some(first + some.len());
         }
         let mut buffer = vec![0; length as usize];
         if self.read_cached(begin.start, &mut buffer) == Some(buffer.len()) {
-            self.sound_among(first, &some, &buffer).1?;
+            let damaged = self.damaged_among(first, &some, &buffer);
+            damaged.into_iter().for_each(|number| told(self.mismatch(&some[number])));
         } else {
             // The kernel has begun to read the rest.
             self.checks.forget(self.block_count());
         }
-        Ok(Some(first + some.len()))
+        Some(first + some.len())
     }
 
     #[cfg(test)]
@@ -263,8 +264,7 @@ impl GrowingTable {
         self.checks.next_damaged(0) < usize::MAX
     }
 
-    fn damage(&self, number: usize, block: &BlockAt) -> io::Error {
-        self.checks.note_damaged(number);
+    fn mismatch(&self, block: &BlockAt) -> io::Error {
         let (offset, path) = (last_offset(block), self.path());
         io::Error::other(format!("checksum mismatch at offset {offset} in {path:?}"))
     }
@@ -412,11 +412,17 @@ impl BatchFile for GrowingTable {
         let mut buffer = vec![0; CHECKED_AT_ONCE];
         self.warm_up(block.start, last.end(), &mut buffer)?;
         let mut next = first + self.check(first, &mut buffer, &mut taken)?;
-        // Whoever comes for what is damaged behind it is told so.
-        while next < blocks.end.min(self.checks.next_damaged(first))
-            && let Ok(more) = self.check(next, &mut buffer, &mut taken)
-        {
-            next += more;
+        // What is damaged behind it is noted as well: of all who come to it none has to lose its connection any more.
+        while next < blocks.end {
+            if self.checks.next_damaged(next) == next {
+                next += 1;
+                continue;
+            }
+            match self.check(next, &mut buffer, &mut taken) {
+                Ok(more) => next += more,
+                Err(_) if self.checks.next_damaged(next) == next => {}
+                Err(_) => break,
+            }
         }
         Ok(vec![taken.bytes.into()])
     }

@@ -166,7 +166,7 @@ const BUFFERS_MAX: usize = 1024;
 /// A write that comes to a new one of these parts of the file fills it up with zeros, which the next writes take the
 /// place of: so the page cache has one large folio for it, as it would for one large write, and not a dozen small ones,
 /// whose number is what writing, reading and giving back costs beside the copy.
-const PART_BYTES: u64 = 256 << 10;
+pub(super) const PART_BYTES: u64 = 256 << 10;
 static ZEROS: [u8; PART_BYTES as usize] = [0; PART_BYTES as usize];
 
 impl GrowingTable {
