@@ -360,6 +360,59 @@ fn no_frame_makes_it_panic() {
     }
 }
 
+/// Each byte of a message flipped, left out and doubled, and all that is left of it when it ends there.
+fn changed(message: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    (0..message.len()).flat_map(move |at| {
+        let (before, after) = (&message[..at], &message[at + 1..]);
+        let byte = message[at];
+        let instead: [&[u8]; 6] = [&[byte ^ 1], &[byte ^ 0x80], &[0], b",", &[], &[byte, byte]];
+        let whole = instead.map(|instead| [before, instead, after].concat()).into_iter();
+        whole.chain([before.to_vec()]).filter(move |changed| changed != message)
+    })
+}
+
+#[test]
+fn no_message_that_was_changed_lets_anybody_in() {
+    for message in changed(b"\0alice\0wonder") {
+        let mut room = Room::new(&[]);
+        room.handshake("PLAIN", 1);
+        assert!(room.token(message.clone()).0.principal.is_none(), "{}", message.escape_ascii());
+    }
+    let login = Arc::new(Login::Password(PasswordLogin {
+        mechanism: SaslMechanism::ScramSha256,
+        username: "alice".into(),
+        password: crate::config::Secret::new("wonder"),
+    }));
+    let (_, first) = LoginExchange::begin(&login, 5, 0);
+    for message in changed(&first) {
+        let mut room = Room::new(&[]);
+        room.handshake("SCRAM-SHA-256", 1);
+        assert!(room.token(message.clone()).0.principal.is_none(), "{}", message.escape_ascii());
+    }
+    // Of each exchange the nonce is another, so its last message is as well.
+    let last = |room: &mut Room| {
+        room.handshake("SCRAM-SHA-256", 1);
+        let (mut exchange, first) = LoginExchange::begin(&login, 5, 0);
+        let (_, response) = room.token(first);
+        exchange.answer(&response.auth_bytes).expect("a challenge").expect("a proof")
+    };
+    let changes = changed(&last(&mut Room::new(&[]))).count();
+    for number in (0..changes).step_by(3) {
+        let mut room = Room::new(&[]);
+        let last = last(&mut room);
+        if let Some(message) = changed(&last).nth(number) {
+            assert!(room.token(message.clone()).0.principal.is_none(), "{}", message.escape_ascii());
+        }
+    }
+    // Nobody signs these, so another name may come of it, but no panic. A refusal is a challenge first (RFC 7628).
+    for message in changed(token_for("alice", 4_102_444_800).as_bytes()) {
+        let mut room = Room::new(&[]);
+        room.handshake("OAUTHBEARER", 1);
+        let (answered, response) = room.token(message);
+        assert!(answered.principal.is_none() || response.error_code == 0);
+    }
+}
+
 #[test]
 fn a_frame_that_is_too_long_ends_the_connection() {
     let mut room = Room::new(&[("sasl.server.max.receive.size", "1000")]);

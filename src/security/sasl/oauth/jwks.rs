@@ -272,6 +272,23 @@ mod tests {
     }
 
     #[test]
+    fn no_token_of_which_anything_signed_was_changed_is_believed() {
+        let keys = Jwks::parse(KEYS).expect("keys");
+        for algorithm in ["ES256", "RS256"] {
+            let token = token(algorithm);
+            let (signed, _) = token.rsplit_once('.').expect("three parts");
+            for at in 0..token.len() {
+                for instead in ["A", "B", "", ".", "=", "é"] {
+                    let changed = [&token[..at], instead, &token[at + 1..]].concat();
+                    let verified = keys.verified(&changed);
+                    assert!(verified.is_err() || at > signed.len() || changed == token, "{changed}");
+                }
+                assert!(keys.verified(&token[..at]).is_err());
+            }
+        }
+    }
+
+    #[test]
     fn a_file_without_keys_is_refused_with_its_reason() {
         let long = format!(r#"{{"keys":"{}"}}"#, "x".repeat(100_000));
         for (bad, why) in [("", "EOF"), ("{}", "missing field"), (&long, "invalid type")] {
