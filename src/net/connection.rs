@@ -315,8 +315,6 @@ impl Connection {
                 () = stopped(&mut stopping), if reading => reading = false,
                 () = reached(too_late_at), if too_late_at.is_some() => return Err(End::TooLate),
                 () = &mut idle, if unsent == 0 => {
-                    // Who sends a large frame slowly is not idle.
-                    active_at = self.reader.read_at().map_or(active_at, |read_at| read_at.max(active_at));
                     if active_at.elapsed() >= self.settings.idle_max {
                         return Ok(());
                     }

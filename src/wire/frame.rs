@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::types::limits::FRAME_FIRST_STEP_BYTES;
 
@@ -96,8 +96,6 @@ pub(crate) struct FrameReader {
     wanted_bytes: usize,
     /// The frame that has begun comes slowly, and is read as it comes.
     is_slow: bool,
-    /// When something came last.
-    read_at: Option<Instant>,
 }
 
 /// One read to be made.
@@ -123,7 +121,6 @@ impl FrameReader {
             largest_bytes: 0,
             wanted_bytes: 1,
             is_slow: false,
-            read_at: None,
         }
     }
 
@@ -181,7 +178,6 @@ impl FrameReader {
                     Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
                 };
             }
-            self.read_at = Some(Instant::now());
             self.is_slow &= read < WAITED_FOR_BYTES_MIN;
             self.read_ahead_bytes = if read == room { FRAME_FIRST_STEP_BYTES } else { READ_AHEAD_BYTES };
         }
@@ -193,11 +189,6 @@ impl FrameReader {
         if std::mem::replace(&mut self.wanted_bytes, wanted) != wanted {
             stream.want(wanted);
         }
-    }
-
-    /// When something came last, be it a part of a frame; `None`: nothing did yet.
-    pub(crate) fn read_at(&self) -> Option<Instant> {
-        self.read_at
     }
 
     /// Bytes of memory held for what is not handed out.
