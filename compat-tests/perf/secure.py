@@ -113,10 +113,16 @@ class Salted:
         return self.known[salt, iterations]
 
 
-def authenticated(context, port, salted):
-    """A connection over TLS whose client has proved that it knows the password."""
+def shaken(context, port):
+    """A connection over TLS whose client has said nothing yet."""
     client = Client(port)
     client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
+    return client
+
+
+def authenticated(context, port, salted):
+    """A connection over TLS whose client has proved that it knows the password."""
+    client = shaken(context, port)
     client.call(17, 1, string(MECHANISM)).take("h")
     nonce = base64.b64encode(secrets.token_bytes(18)).decode()
     bare = f"n={secure.USER},r={nonce}"
@@ -159,15 +165,9 @@ def rounds_of_connects(brokers, table, size_of):
     def strangers(broker, count):
         """KiB that each connection takes which has shaken hands and says nothing more."""
         context = ssl.create_default_context(cafile=str(broker.keys.authority.pem))
-
-        def shaken(_):
-            client = Client(broker.keys.asks)
-            client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
-            return client
-
         resident = broker.memory_mib()[0]
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
-            open_now = list(threads.map(shaken, range(count)))
+            open_now = list(threads.map(lambda _: shaken(context, broker.keys.asks), range(count)))
         broker.cpu_until_idle()
         each = (broker.memory_mib()[0] - resident) * 1024 / count
         for client in open_now:

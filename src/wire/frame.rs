@@ -151,7 +151,6 @@ impl FrameReader {
             }
             if self.received.is_empty() {
                 self.received = BytesMut::new();
-                self.want(0, stream);
                 stream.ready().await?;
             }
             let plan = self.plan()?;

@@ -210,12 +210,12 @@ mod tests {
     #[test]
     fn zeros_that_no_write_leaves_are_damage() {
         let (whole, last) = table();
-        for (begun, is_told) in [(0, true), (10, true), (200, true)] {
+        for begun in [0, 10, 200] {
             let mut bytes = whole[..last + begun].to_vec();
             bytes.resize(PART_BYTES as usize, 0);
             assert_eq!(read(&bytes).unknown(), None, "{begun}");
             bytes.push(0);
-            assert_eq!(read(&bytes).unknown().is_some(), is_told, "{begun}");
+            assert!(read(&bytes).unknown().is_some(), "{begun}");
         }
     }
 
