@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Source, ident, sources};
+use super::source::{Source, ident, sources};
 
 /// A module: its path below `crate`, by parts.
 type Module = Vec<String>;
