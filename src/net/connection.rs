@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::admission::{Admission, Charge, Charging, Receiving};
 use super::handshake;
+use super::idleness::Idleness;
 use super::refusals::{Refusal, Refusals, shown};
 use super::reply::{self, Reply, WriteError};
 use super::time_slice::TimeSlice;
@@ -249,11 +250,10 @@ struct Connection {
 
 impl Connection {
     async fn run(mut self) -> Result<(), End> {
-        let idle = tokio::time::sleep(self.settings.idle_max);
-        tokio::pin!(idle);
-        let mut active_at = Instant::now();
+        let mut idleness = Idleness::new(self.settings.idle_max);
+        let mut idle = pin!(tokio::time::sleep_until(idleness.look_at()));
         let patience = AUTHENTICATION_PATIENCE.min(self.settings.idle_max);
-        let mut too_late_at = self.sasl.is_some().then(|| active_at + patience);
+        let mut too_late_at = self.sasl.is_some().then(|| Instant::now() + patience);
         let mut stopping = self.settings.stopping.clone();
         let mut reading = true;
         // Replies go on meanwhile, because they make the room that it waits for.
@@ -282,7 +282,7 @@ impl Connection {
                 biased;
                 Some(finished) = next_in_order(&mut self.finished, &mut self.pending), if unsent > 0 => {
                     self.send(finished.ready, finished.timed, &mut held).await?;
-                    active_at = Instant::now();
+                    idleness.ends();
                 }
                 frame = read_or_hung_up(&mut self.stream, &mut self.reader, &mut self.receiving, may_read) => {
                     match frame? {
@@ -302,7 +302,7 @@ impl Connection {
                         // The client is gone: what is still pending is not read.
                         None => return Ok(()),
                     }
-                    active_at = Instant::now();
+                    idleness.ends();
                 }
                 charge = charged(&mut held), if held.is_some() => {
                     self.receiving.release();
@@ -315,10 +315,10 @@ impl Connection {
                 () = stopped(&mut stopping), if reading => reading = false,
                 () = reached(too_late_at), if too_late_at.is_some() => return Err(End::TooLate),
                 () = &mut idle, if unsent == 0 => {
-                    if active_at.elapsed() >= self.settings.idle_max {
+                    if idleness.is_over(self.reader.part_bytes()) {
                         return Ok(());
                     }
-                    idle.as_mut().reset(active_at + self.settings.idle_max);
+                    idle.as_mut().reset(idleness.look_at());
                 }
             }
             if too_late_at.is_some() && self.sasl.as_ref().is_some_and(|sasl| sasl.is_done()) {

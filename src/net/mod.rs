@@ -7,6 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod connection_rates;
 mod handshake;
 pub(crate) mod http;
+mod idleness;
 pub(crate) mod listener;
 pub(crate) mod refusals;
 mod reply;

@@ -190,6 +190,11 @@ impl FrameReader {
         }
     }
 
+    /// So much has come of the frame that is under way.
+    pub(crate) fn part_bytes(&self) -> usize {
+        self.received.len()
+    }
+
     /// Bytes of memory held for what is not handed out.
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {

@@ -114,6 +114,29 @@ async fn an_idle_connection_is_closed() {
     probe.broker.stop().await;
 }
 
+/// Whoever sent it was disconnected each time that it tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_request_may_take_longer_than_a_connection_may_be_idle() {
+    let mut probe = Probe::start(&["connections.max.idle.ms=2000"]).await;
+    // Metadata, version 1, of topics whose names are too long.
+    const TOPICS: usize = 16;
+    const NAME_BYTES: usize = 32_000;
+    let mut request = vec![0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff];
+    request.extend_from_slice(&(TOPICS as i32).to_be_bytes());
+    for topic in 0..TOPICS {
+        request.extend_from_slice(&(NAME_BYTES as i16).to_be_bytes());
+        request.resize(request.len() + NAME_BYTES, b'a' + topic as u8);
+    }
+    probe.client.stream.write_all(&(request.len() as i32).to_be_bytes()).await.unwrap();
+    for part in request.chunks(request.len().div_ceil(6)) {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        probe.client.stream.write_all(part).await.unwrap();
+    }
+    let answer = probe.client.frame_within(Duration::from_secs(30)).await.expect("an answer or an end");
+    assert!(answer.is_some_and(|answer| answer.len() > TOPICS * NAME_BYTES), "it was closed");
+    probe.broker.stop().await;
+}
+
 #[tokio::test]
 async fn sockets_have_the_buffers_that_are_set() {
     let sizes = async |settings: &[&str]| {
