@@ -15,13 +15,10 @@ use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 
 use crate::transport::Stream;
-use crate::types::place::{FileRun, Place};
+use crate::types::place::{COPIED_BYTES, FileRun, Place};
 
 /// Slices handed to one `writev`.
 const SLICES_MAX: usize = 64;
-
-/// What is copied out of a file at once: a small part of a core's second cache.
-const HOT_BYTES: usize = 128 << 10;
 
 struct Hot {
     buffer: Box<[u8]>,
@@ -30,7 +27,7 @@ struct Hot {
 
 thread_local! {
     static HOT: RefCell<Hot> =
-        RefCell::new(Hot { buffer: vec![0; HOT_BYTES].into_boxed_slice(), parts: Vec::with_capacity(SLICES_MAX) });
+        RefCell::new(Hot { buffer: vec![0; COPIED_BYTES].into_boxed_slice(), parts: Vec::with_capacity(SLICES_MAX) });
 }
 
 /// Why a reply was not sent to its end.

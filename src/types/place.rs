@@ -84,6 +84,10 @@ pub(crate) struct RunAt {
     pub(crate) left: usize,
 }
 
+/// What is copied out of a file at once: a small part of a core's second cache. Who owns the file may count on a
+/// buffer of this size.
+pub(crate) const COPIED_BYTES: usize = 128 << 10;
+
 /// A file with batches. What lies at a position never changes as long as anybody holds it.
 pub(crate) trait BatchFile: Debug + Send + Sync + 'static {
     /// Copies what comes next into `buffer`, as far as that needs no wait for the disk, and says in `parts` which parts
@@ -98,8 +102,8 @@ pub(crate) trait BatchFile: Debug + Send + Sync + 'static {
     /// cache when that is done is uncertain.
     fn piece(&self, at: RunAt) -> Option<FilePiece<'_>>;
 
-    /// Brings what comes next into the page cache, and checks it: some of it, at least one byte, which is answered as
-    /// well, since it may have left the page cache before the next [`copy`](Self::copy). Blocks on the disk.
+    /// Brings what comes next into the page cache. Some of it, at least one byte, is checked and answered as well,
+    /// since it may have left the page cache before the next [`copy`](Self::copy). Blocks on the disk.
     ///
     /// # Errors
     /// It cannot be read, or is not what was written; whoever has to know has been told.
@@ -117,8 +121,8 @@ pub(crate) struct FilePiece<'a> {
     pub(crate) bytes: usize,
 }
 
-/// Nothing was copied: what is next is not in the page cache, or came from the disk and was not checked yet. It is to
-/// be brought in.
+/// Nothing was copied: what is next is not in the page cache, or came from the disk and could not be checked in the
+/// buffer. It is to be brought in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cold;
 

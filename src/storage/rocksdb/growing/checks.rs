@@ -89,22 +89,26 @@ impl Checks {
         self.checked.lock().forgotten
     }
 
-    /// These have been read and are sound. `forgotten`: as it was before they were read. If others have forgotten them
-    /// since, what is in the page cache now may be something else.
-    pub(super) fn note(&self, blocks: Range<usize>, forgotten: u64) {
+    /// These have been read and are sound. `forgotten`: as it was before they were read. False: others have forgotten
+    /// them since, so that what is in the page cache now may be something else.
+    pub(super) fn note(&self, blocks: Range<usize>, forgotten: u64) -> bool {
         if self.is_suspect.load(Ordering::Acquire) {
             let mut checked = self.checked.lock();
             if checked.forgotten != forgotten {
-                return;
+                return false;
             }
             for block in blocks.start..blocks.end.min(checked.upto) {
                 checked.bits[block / BITS] |= 1 << (block % BITS);
             }
         }
+        true
     }
 
     /// Whether all of these are known to be sound.
     pub(super) fn has(&self, blocks: Range<usize>) -> bool {
+        if self.next_damaged(blocks.start) < blocks.end {
+            return false;
+        }
         if !self.is_suspect.load(Ordering::Acquire) {
             return true;
         }
@@ -158,5 +162,6 @@ mod tests {
         again.note_damaged(12);
         let found = [0, 7, 8, 10, 13].map(|from| checks.next_damaged(from));
         assert_eq!(found, [7, 7, 9, 12, usize::MAX]);
+        assert!(checks.has(0..7) && !checks.has(0..8) && checks.has(8..9) && !checks.has(8..20), "though nothing left");
     }
 }

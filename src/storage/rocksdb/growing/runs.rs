@@ -1,5 +1,6 @@
 //! Batches of a table as runs that are sent from its file: found by their blocks, copied out of the page cache a piece
-//! at a time, read from the disk and checked where they are not there.
+//! at a time, and brought there from the disk. What comes from there is checked before it is sent: in the buffer that
+//! it is copied to, or, where a batch is larger than that, as it is brought in.
 //!
 //! A published block never changes, and a file stays open as long as anybody holds its table, so a run stays readable
 //! whatever becomes of the partition, of RocksDB's file and of its name.
@@ -19,7 +20,7 @@ use super::layout::{self, BlockAt};
 use super::table::{GrowingTable, last_offset};
 use crate::storage::rocksdb::database::is_cached;
 use crate::storage::{Located, Span};
-use crate::types::place::{BatchFile, Cold, FilePiece, FileRun, RunAt};
+use crate::types::place::{BatchFile, COPIED_BYTES, Cold, FilePiece, FileRun, RunAt};
 
 /// Parts of a buffer that one copy gives at most: what one `writev` takes, with a few slices around it.
 const PARTS_MAX: usize = 48;
@@ -40,12 +41,9 @@ const PIECE_BYTES_MAX: usize = 1 << 20;
 /// The check in the background leaves larger batches to their readers.
 const CHECKED_AT_ONCE_MAX: u64 = 16 << 20;
 
-/// Where something had to be read from the disk the kernel is asked for so many bytes behind it, and so many are
-/// checked of what is about to be sent.
+/// Where something had to be read from the disk the kernel is asked for so many bytes behind it, and so many of what is
+/// about to be sent are waited for.
 const AHEAD_BYTES: u64 = 2 << 20;
-
-/// What is checked passes through a buffer of this size, which stays in the core's own cache.
-const CHECKED_AT_ONCE: usize = 128 << 10;
 
 /// So much of what was brought in is answered at most: what follows is copied out of the page cache when there is room.
 const BROUGHT_BYTES: usize = 128 << 10;
@@ -113,15 +111,21 @@ impl GrowingTable {
         if cached == buffer.len() {
             return Ok(());
         }
-        let now = self.checks.forget(self.block_count());
-        if now == *forgotten + 1 {
-            *forgotten = now;
-        }
+        self.forget(forgotten);
         self.file.read_exact_at(&mut buffer[cached..], from + cached as u64)?;
         let ahead = NonZeroU64::new(AHEAD_BYTES);
         // A wish: whoever comes next waits for the disk by itself.
         rustix::fs::fadvise(&self.file, from + buffer.len() as u64, ahead, rustix::fs::Advice::WillNeed).ok();
         Ok(())
+    }
+
+    /// Something comes from the disk. What was read since `forgotten` was asked stays known, unless others have
+    /// something come as well.
+    fn forget(&self, forgotten: &mut u64) {
+        let now = self.checks.forget(self.block_count());
+        if now == *forgotten + 1 {
+            *forgotten = now;
+        }
     }
 
     /// Before a part is read that may have left the page cache: if its first or its last byte has, something comes from
@@ -151,44 +155,118 @@ impl GrowingTable {
         }
     }
 
-    /// Brings a part of the file into the page cache, before it is checked: whatever comes from the disk in between
-    /// would have what was checked before it forgotten.
-    fn warm_up(&self, mut from: u64, to: u64, buffer: &mut [u8]) -> io::Result<()> {
-        while from < to {
-            let piece = (to - from).min(buffer.len() as u64) as usize;
-            if ![0, piece / 2, piece - 1].iter().all(|at| self.is_cached(from + *at as u64)) {
-                self.read_noting(from, &mut buffer[..piece], &mut self.checks.forgotten())?;
-            }
-            from += piece as u64;
-        }
-        Ok(())
-    }
-
-    /// Checks blocks from this one on, one or as many as fit the buffer, and notes them. `taken` gets the bytes that it
-    /// wants. Answers how many blocks are what was written.
+    /// Checks blocks from this one on, one or as many as fit the buffer. `taken` gets the bytes that it wants. Answers
+    /// how many blocks are what was written. `forgotten`: see [`read_noting`](Self::read_noting).
     ///
     /// # Errors
     /// They cannot be read, or the first of them is not what was written.
-    fn check(&self, first: usize, buffer: &mut [u8], taken: &mut Taken) -> io::Result<usize> {
-        let mut some = self.some_blocks(first, buffer.len() as u64);
+    fn check(&self, first: usize, buffer: &mut [u8], taken: &mut Taken, forgotten: &mut u64) -> io::Result<usize> {
+        let some = self.some_blocks(first, buffer.len() as u64);
         let (Some(begin), Some(end)) = (some.first(), some.last()) else { return Ok(0) };
-        let mut forgotten = self.checks.forgotten();
         let length = end.end() - begin.start;
         if length > buffer.len() as u64 {
-            self.check_large(first, begin, buffer, taken, &mut forgotten)?;
-        } else {
-            let buffer = &mut buffer[..length as usize];
-            self.read_noting(begin.start, buffer, &mut forgotten)?;
-            let sound = self.damaged_among(first, &some, buffer).first().copied().unwrap_or(some.len());
-            if sound == 0 {
-                return Err(self.mismatch(begin));
+            return self.check_large(first, begin, buffer, taken, forgotten).map(|()| 1);
+        }
+        let buffer = &mut buffer[..length as usize];
+        if let Err(error) = self.read_noting(begin.start, buffer, forgotten) {
+            if some.len() > 1 {
+                // Those before the one that cannot be read can.
+                let alone = (begin.end() - begin.start) as usize;
+                return self.check(first, &mut buffer[..alone], taken, forgotten);
             }
-            let length = (some[sound - 1].end() - begin.start) as usize;
-            taken.take(begin.start, &buffer[..length]);
-            some.truncate(sound);
+            self.checks.note_damaged(first);
+            return Err(error);
+        }
+        let sound = self.damaged_among(first, &some, buffer).first().copied().unwrap_or(some.len());
+        if sound == 0 {
+            return Err(self.mismatch(begin));
+        }
+        let length = (some[sound - 1].end() - begin.start) as usize;
+        taken.take(begin.start, &buffer[..length]);
+        Ok(sound)
+    }
+
+    /// Checks the first of these blocks, as many as fit the buffer, and brings the others into the page cache. Of those
+    /// the large ones are checked as well; whoever copies the others checks them. Answers which blocks are sound.
+    ///
+    /// # Errors
+    /// As those of [`check`](Self::check).
+    fn check_on_the_way(
+        &self,
+        first: usize,
+        some: &[BlockAt],
+        buffer: &mut [u8],
+        taken: &mut Taken,
+        forgotten: &mut u64,
+    ) -> io::Result<Vec<Range<usize>>> {
+        let begun = self.check(first, buffer, taken, forgotten)?;
+        let mut sound = Vec::with_capacity(1);
+        sound.push(first..first + begun);
+        let Some((last, _)) = some.get(begun..).and_then(<[BlockAt]>::split_last) else { return Ok(sound) };
+        for (number, block) in (first..).zip(some).skip(begun) {
+            let is_large = block.end() - block.start > buffer.len() as u64;
+            // What is damaged is noted, and its reader told.
+            if is_large && self.check_large(number, block, buffer, taken, forgotten).is_ok() {
+                sound.push(number..number + 1);
+            }
+        }
+        // What cannot be read is not brought in. Its reader is told as well.
+        self.read_noting(last.end() - 1, &mut [0], forgotten).ok();
+        Ok(sound)
+    }
+
+    /// Looks for damage among these blocks, so that of all who come to it none has to lose its connection any more.
+    fn note_damage(&self, blocks: Range<usize>, buffer: &mut [u8]) {
+        let (mut next, mut nothing) = (blocks.start, Taken { from: 0, wanted: 0, bytes: Vec::new() });
+        while next < blocks.end {
+            if self.checks.next_damaged(next) == next {
+                next += 1;
+                continue;
+            }
+            match self.check(next, buffer, &mut nothing, &mut self.checks.forgotten()) {
+                Ok(more) => next += more,
+                Err(_) if self.checks.next_damaged(next) == next => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// What [`BatchFile::copy`] does, for blocks that may have come from the disk since they were checked: they are
+    /// checked in the buffer, as many as fit it. One that is larger has to be brought in.
+    fn copy_checking(&self, at: RunAt, buffer: &mut [u8], parts: &mut Vec<Range<usize>>) -> Result<(), Cold> {
+        parts.clear();
+        let first = at.batch as usize;
+        let mut some = self.some_blocks(first, buffer.len() as u64);
+        let mut wanted = at.left + at.sent as usize;
+        let is_wanted = |block: &&BlockAt| {
+            let is_wanted = wanted > 0;
+            wanted = wanted.saturating_sub(block.value_bytes as usize);
+            is_wanted
+        };
+        let count = some.iter().take(PARTS_MAX).take_while(is_wanted).count();
+        some.truncate(count.min(self.checks.next_damaged(first) - first));
+        let (Some(begin), Some(end)) = (some.first().copied(), some.last()) else { return Err(Cold) };
+        let length = (end.end() - begin.start) as usize;
+        let Some(buffer) = buffer.get_mut(..length) else { return Err(Cold) };
+        let mut forgotten = self.checks.forgotten();
+        let read = self.read_cached(begin.start, buffer).unwrap_or(0);
+        if read < length {
+            // The kernel has begun to read the rest.
+            self.forget(&mut forgotten);
+            some.truncate(some.partition_point(|block| block.end() - begin.start <= read as u64));
+        }
+        if let Some(damaged) = self.damaged_among(first, &some, buffer).first() {
+            some.truncate(*damaged);
         }
         self.checks.note(first..first + some.len(), forgotten);
-        Ok(some.len())
+        let (mut sent, mut left) = (at.sent, at.left);
+        for block in some {
+            let from = (block.value_start() + u64::from(sent) - begin.start) as usize;
+            let bytes = ((block.value_bytes - sent) as usize).min(left);
+            parts.push(from..from + bytes);
+            (sent, left) = (0, left - bytes);
+        }
+        if parts.is_empty() { Err(Cold) } else { Ok(()) }
     }
 
     /// Which of some blocks are not what was written; all of them are noted, so that nobody meets them unawares.
@@ -212,6 +290,20 @@ impl GrowingTable {
         taken: &mut Taken,
         forgotten: &mut u64,
     ) -> io::Result<()> {
+        let is_sound = self.is_large_sound(block, buffer, taken, forgotten);
+        if !matches!(is_sound, Ok(true)) {
+            self.checks.note_damaged(number);
+        }
+        if is_sound? { Ok(()) } else { Err(self.mismatch(block)) }
+    }
+
+    fn is_large_sound(
+        &self,
+        block: &BlockAt,
+        buffer: &mut [u8],
+        taken: &mut Taken,
+        forgotten: &mut u64,
+    ) -> io::Result<bool> {
         let (mut crc, mut at, end) = (layout::Sum::default(), block.start, block.end() - layout::TRAILER_BYTES as u64);
         let mut is_whole = true;
         while at < end {
@@ -227,11 +319,7 @@ impl GrowingTable {
         }
         let mut trailer = [0; layout::TRAILER_BYTES];
         self.read_noting(end, &mut trailer, forgotten)?;
-        if is_whole && crc.is_of(&trailer) {
-            return Ok(());
-        }
-        self.checks.note_damaged(number);
-        Err(self.mismatch(block))
+        Ok(is_whole && crc.is_of(&trailer))
     }
 
     /// Checks blocks from this one on, one or as many as fit so many bytes, as far as the page cache has them; what is
@@ -355,23 +443,17 @@ impl BatchFile for GrowingTable {
     fn copy(&self, at: RunAt, buffer: &mut [u8], parts: &mut Vec<Range<usize>>) -> Result<(), Cold> {
         parts.clear();
         let excerpt = self.excerpt(at, buffer.len(), parts);
-        if !self.checks.has(excerpt.blocks.clone()) {
-            return Err(Cold);
+        if self.checks.has(excerpt.blocks.clone()) {
+            let read = self.read_cached(excerpt.start, &mut buffer[..excerpt.length]);
+            if read != Some(excerpt.length) {
+                // The kernel has begun to read the rest.
+                self.checks.forget(self.block_count());
+            } else if self.checks.has(excerpt.blocks) {
+                // Looked at again: whoever brings any of it from the disk notes that.
+                return Ok(());
+            }
         }
-        let read = self.read_cached(excerpt.start, &mut buffer[..excerpt.length]).unwrap_or(0);
-        if read < excerpt.length {
-            // The kernel has begun to read the rest.
-            self.checks.forget(self.block_count());
-        }
-        // Looked at afterwards: whoever brings any of it from the disk notes that.
-        if read == 0 || !self.checks.has(excerpt.blocks) {
-            return Err(Cold);
-        }
-        parts.retain(|part| part.start < read);
-        if let Some(last) = parts.last_mut() {
-            last.end = last.end.min(read);
-        }
-        if parts.is_empty() { Err(Cold) } else { Ok(()) }
+        self.copy_checking(at, buffer, parts)
     }
 
     fn piece(&self, at: RunAt) -> Option<FilePiece<'_>> {
@@ -396,7 +478,7 @@ impl BatchFile for GrowingTable {
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
         let first = at.batch as usize;
         let stretch = self.some_blocks(first, (at.left as u64 + u64::from(at.sent)).min(AHEAD_BYTES));
-        let (block, last) = (stretch[0], stretch[stretch.len() - 1]);
+        let block = stretch[0];
         let wanted = ((block.value_bytes - at.sent) as usize).min(at.left).min(BROUGHT_BYTES);
         let from = block.value_start() + u64::from(at.sent);
         let mut taken = Taken { from, wanted, bytes: Vec::with_capacity(wanted) };
@@ -409,19 +491,15 @@ impl BatchFile for GrowingTable {
             }
             taken.bytes.clear();
         }
-        let mut buffer = vec![0; CHECKED_AT_ONCE];
-        self.warm_up(block.start, last.end(), &mut buffer)?;
-        let mut next = first + self.check(first, &mut buffer, &mut taken)?;
-        // What is damaged behind it is noted as well: of all who come to it none has to lose its connection any more.
-        while next < blocks.end {
-            if self.checks.next_damaged(next) == next {
-                next += 1;
-                continue;
-            }
-            match self.check(next, &mut buffer, &mut taken) {
-                Ok(more) => next += more,
-                Err(_) if self.checks.next_damaged(next) == next => {}
-                Err(_) => break,
+        let mut buffer = vec![0; COPIED_BYTES];
+        // Others may have something read from the disk meanwhile; the second time all of it is in the page cache.
+        for _ in 0..2 {
+            taken.bytes.clear();
+            let mut forgotten = self.checks.forgotten();
+            let checked = self.check_on_the_way(first, &stretch, &mut buffer, &mut taken, &mut forgotten);
+            let sound = checked.inspect_err(|_| self.note_damage(blocks.clone(), &mut buffer))?;
+            if sound.into_iter().all(|some| self.checks.note(some, forgotten)) {
+                break;
             }
         }
         Ok(vec![taken.bytes.into()])

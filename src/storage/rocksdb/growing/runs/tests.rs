@@ -226,3 +226,108 @@ fn what_came_from_the_disk_is_checked_once() {
     table.checks.forget(table.block_count());
     assert!(send(run(), 64 << 10, usize::MAX).expect("sent").1 > 0, "in the page cache, but not checked");
 }
+
+/// It waits for the disk now and then, whatever the size of its batches.
+#[test]
+fn small_batches_are_checked_in_the_buffer_that_they_are_copied_to() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let sizes: Vec<usize> = (0..2000).map(|number| 1000 + number % 7000).collect();
+    let (table, values) = table(dir.path(), &sizes);
+    let run = || locate(&table, 0, 20_000, usize::MAX).0.runs.remove(0);
+    if !cool(&table) {
+        return;
+    }
+    let stretches = table.size_bytes().div_ceil(AHEAD_BYTES) as usize;
+    let (sent, cold) = send(run(), COPIED_BYTES, 100_000).expect("sent");
+    assert!(sent == values.concat() && cold <= 3 * stretches, "{cold} of {stretches}");
+    table.checks.forget(table.block_count());
+    let (sent, cold) = send(run(), COPIED_BYTES, 100_000).expect("sent");
+    assert!(sent == values.concat() && cold == 0, "it is in the page cache");
+    assert!(table.checks.has(0..2000));
+    // The end of a run may lie before that of what fits the buffer.
+    table.checks.forget(table.block_count());
+    let mut some = locate(&table, 35, 110, 10_000).0.runs.remove(0);
+    let (mut buffer, mut parts) = (vec![0; COPIED_BYTES], Vec::new());
+    some.copy(&mut buffer, &mut parts).expect("copied");
+    let bytes: usize = parts.iter().map(Range::len).sum();
+    assert_eq!(bytes, some.len(), "at once");
+    some.advance(1500);
+    table.checks.forget(table.block_count());
+    some.copy(&mut buffer, &mut parts).expect("copied");
+    assert_eq!(parts.iter().map(Range::len).sum::<usize>(), bytes - 1500, "the rest of one that was sent in part");
+    assert!(buffer[parts[0].clone()] == values[4][497..], "{parts:?}");
+}
+
+/// Whoever reads the same file elsewhere has all that was checked forgotten.
+#[test]
+fn readers_of_one_file_that_come_from_the_disk_do_not_hold_each_other_up() {
+    for bytes in [10_000, 300 << 10] {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (table, values) = table(dir.path(), &vec![bytes; (8 << 20) / bytes]);
+        let run = |from: i64| locate(&table, from, 10_000, usize::MAX).0.runs.remove(0);
+        if !cool(&table) {
+            return;
+        }
+        let mut runs = [run(0), run(values.len() as i64 / 2 * 10)];
+        let (mut buffer, mut parts, mut cold) = (vec![0; COPIED_BYTES], Vec::new(), 0);
+        let mut sent = [Vec::new(), Vec::new()];
+        while runs.iter().any(|run| run.len() > 0) {
+            for (run, sent) in runs.iter_mut().zip(&mut sent).filter(|(run, _)| run.len() > 0) {
+                let got = match run.copy(&mut buffer, &mut parts) {
+                    Ok(()) => parts.iter().flat_map(|part| buffer[part.clone()].to_vec()).collect(),
+                    Err(Cold) => {
+                        cold += 1;
+                        run.bring_in().expect("read").concat()
+                    }
+                };
+                run.advance(got.len());
+                sent.extend(got);
+            }
+        }
+        assert!(sent == [values.concat(), values[values.len() / 2..].concat()]);
+        let pieces = sent.iter().map(Vec::len).sum::<usize>() / COPIED_BYTES;
+        assert!(cold < pieces / 3, "{cold} of {pieces} pieces of {bytes}");
+    }
+}
+
+/// Those before a batch that cannot be read can be had, and it costs one reader its connection.
+#[test]
+fn what_the_disk_does_not_give_costs_no_other_batch() {
+    for bytes in [10_000, 200 << 10] {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (table, values) = table(dir.path(), &[bytes; 12]);
+        let place = table.blocks.read()[7].value_start() + 5000;
+        table.file.set_len(place).expect("cut");
+        table.checks.forget(table.block_count());
+        let mut run = locate(&table, 0, 120, usize::MAX).0.runs.remove(0);
+        let (mut buffer, mut parts, mut sent) = (vec![0; COPIED_BYTES], Vec::new(), Vec::new());
+        let error = loop {
+            let got: Vec<u8> = match run.copy(&mut buffer, &mut parts) {
+                Ok(()) => parts.iter().flat_map(|part| buffer[part.clone()].to_vec()).collect(),
+                Err(Cold) => match run.bring_in() {
+                    Ok(brought) => brought.concat(),
+                    Err(error) => break error,
+                },
+            };
+            run.advance(got.len());
+            sent.extend(got);
+        };
+        assert!(sent == values[..7].concat(), "{} of {bytes}: {error}", sent.len());
+        assert_eq!(locate(&table, 0, 120, usize::MAX).0.bytes, sent.len(), "what lies before it");
+    }
+}
+
+/// A flip in the page cache that the check in the background has found was sent to whoever had asked before.
+#[test]
+fn what_was_found_damaged_meanwhile_is_not_sent() {
+    for bytes in [10_000, PIECE_BYTES_MIN] {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (table, values) = table(dir.path(), &[bytes; 3]);
+        let run = locate(&table, 0, 30, usize::MAX).0.runs.remove(0);
+        table.file.write_all_at(&[values[1][500] ^ 1], table.blocks.read()[1].value_start() + 500).expect("flipped");
+        assert_eq!(table.check_cached(0, 1 << 20, |_| ()), Some(3));
+        assert_eq!(table.piece(RunAt { batch: 1, sent: 0, left: 2 * bytes }).map(|piece| piece.bytes), None);
+        let error = send(run, COPIED_BYTES, usize::MAX).map(drop).expect_err("damaged bytes were sent").to_string();
+        assert!(error.contains("checksum mismatch at offset 19"), "{error}");
+    }
+}
