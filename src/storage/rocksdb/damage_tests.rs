@@ -13,9 +13,9 @@ use super::*;
 use crate::storage::contract::{batch, commit, delete, partition, side};
 use crate::storage::keys;
 
-const BATCH_BYTES: usize = 10_000;
+pub(super) const BATCH_BYTES: usize = 10_000;
 
-fn open(place: &Path, is_same_boot: bool) -> Arc<RocksDirectory> {
+pub(super) fn open(place: &Path, is_same_boot: bool) -> Arc<RocksDirectory> {
     RocksDirectory::open(place, DirectoryOptions { is_same_boot, ..tables_of(64 << 10) }).expect("open")
 }
 
@@ -31,7 +31,7 @@ fn killed(batches: i64) -> tempfile::TempDir {
 }
 
 /// The tables' files, in the order in which they were begun.
-fn in_order(place: &Path) -> Vec<PathBuf> {
+pub(super) fn in_order(place: &Path) -> Vec<PathBuf> {
     let mut files = files(place);
     files.retain(|file| file.extension().is_some_and(|ending| ending == "sst"));
     files.sort_by_key(|file| file.file_stem().and_then(|stem| stem.to_str()?.split_once('-')?.1.parse::<u64>().ok()));
@@ -39,13 +39,13 @@ fn in_order(place: &Path) -> Vec<PathBuf> {
 }
 
 /// Where the n-th block of a table begins.
-fn block_at(number: u64) -> u64 {
+pub(super) fn block_at(number: u64) -> u64 {
     let (key, batch) = (keys::batch(Offset(0)), value(0, BATCH_BYTES));
     let first = layout::frame(key, &batch, None).block_at(key, HEADER_BYTES as u64, batch.len());
     first.start + number * (first.end() - first.start)
 }
 
-fn flip(file: &Path, at: u64) {
+pub(super) fn flip(file: &Path, at: u64) {
     let file = std::fs::File::options().read(true).write(true).open(file).expect("open");
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("read");
@@ -53,7 +53,7 @@ fn flip(file: &Path, at: u64) {
 }
 
 /// What is read from an offset on, and why no more is.
-fn read(dir: &RocksDirectory, family: Family, from: i64) -> (Vec<(i64, Vec<u8>)>, Option<String>) {
+pub(super) fn read(dir: &RocksDirectory, family: Family, from: i64) -> (Vec<(i64, Vec<u8>)>, Option<String>) {
     let mut found = Vec::new();
     let outcome = dir.scan(family, Offset(from), 0, &mut |last, batch| {
         found.push((last.0, batch.to_vec()));
@@ -379,7 +379,7 @@ fn what_was_refused_goes_as_a_whole() {
 }
 
 /// A batch as producers send it, as far as its length goes.
-fn framed(bytes: usize, fill: impl FnOnce(&mut [u8])) -> Vec<u8> {
+pub(super) fn framed(bytes: usize, fill: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut batch = vec![0; bytes];
     batch[8..12].copy_from_slice(&(bytes as u32 - 12).to_be_bytes());
     fill(&mut batch[12..]);
@@ -411,7 +411,7 @@ fn blocks(batches: &[Vec<u8>]) -> Vec<BlockAt> {
     blocks
 }
 
-fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
+pub(super) fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
     let file = std::fs::File::options().write(true).open(file).expect("open");
     file.write_all_at(bytes, at).expect("written");
 }

@@ -8,8 +8,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::layout::{self, BlockAt, FOOTER_BYTES, HEAD_MAX};
+use super::layout::{self, BlockAt, FOOTER_BYTES, HEAD_MAX, KEY_BYTES};
 use super::table::{HEADER_BYTES, PART_BYTES};
+use crate::storage::keys;
+use crate::types::Offset;
 
 /// What a file holds behind its header.
 #[derive(Debug, Default)]
@@ -23,6 +25,12 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
+    /// The first of them that is sound.
+    pub(super) fn first_sound(&self) -> Option<&BlockAt> {
+        let leading = self.damaged.iter().enumerate().take_while(|(at, number)| at == *number).count();
+        self.list.get(leading)
+    }
+
     /// Whether there may be more of them than are listed.
     pub(super) fn may_lack_some(&self) -> bool {
         self.unreadable.is_some()
@@ -52,6 +60,10 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
             break;
         }
         if layout::is_sound(window.upto(at, block.end() - at)?) {
+            if let Some((last, others)) = suspects.split_last_mut() {
+                let before = others.last().or(blocks.list.last()).map(|before| before.key);
+                last.key = key_before(&block, before, &mut window)?.unwrap_or(last.key);
+            }
             blocks.damaged.extend((blocks.list.len()..).take(suspects.len()));
             blocks.list.append(&mut suspects);
             is_misfit = false;
@@ -71,14 +83,38 @@ pub(super) fn read_blocks(file: &File, length: u64, is_same_boot: bool) -> io::R
     Ok(blocks)
 }
 
-/// A batch begins with an offset and its length, which counts what follows.
-const FITS_BYTES: u64 = 12;
+/// A batch begins with its first offset (8 bytes) and its length, which counts what follows (4). How much larger its
+/// last offset is stands behind the magic byte.
+const FITS_BYTES: u64 = 27;
+const MAGIC_AT: usize = 16;
+const DELTA_AT: usize = 23;
 
-/// Whether a head says of its value what the batch there says itself. `None`: the file ends before that.
+/// First and last offset of the batch that begins so. `None`: it does not say, or the file ends before.
+fn offsets(start: &[u8]) -> Option<(i64, i64)> {
+    let base = i64::from_be_bytes(*start.first_chunk()?);
+    let delta = i32::from_be_bytes(*start.get(DELTA_AT..)?.first_chunk()?);
+    (start[MAGIC_AT] == 2).then(|| (base, base.wrapping_add(i64::from(delta))))
+}
+
+/// Whether a head says of its value what the batch there says itself: how long it is, and its last offset. `None`: the
+/// file ends before that.
 fn fits(block: &BlockAt, window: &mut Window<'_>) -> io::Result<Option<bool>> {
     let start = window.upto(block.value_start(), FITS_BYTES)?;
-    let batch_bytes = start.get(8..).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes);
-    Ok(batch_bytes.map(|bytes| bytes.checked_add(12) == Some(block.value_bytes)))
+    let batch_bytes = start.get(8..12).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes);
+    let is_its_key = offsets(start).is_none_or(|(_, last)| keys::batch(Offset(last)) == block.key);
+    Ok(batch_bytes.map(|bytes| is_its_key && bytes.checked_add(12) == Some(block.value_bytes)))
+}
+
+/// The key of the damaged block before this sound one, whatever that says itself: it has all offsets between its
+/// neighbours. `before`: the key before its own. `None`: that is not known.
+fn key_before(
+    block: &BlockAt,
+    before: Option<[u8; KEY_BYTES]>,
+    window: &mut Window<'_>,
+) -> io::Result<Option<[u8; KEY_BYTES]>> {
+    let start = window.upto(block.value_start(), FITS_BYTES)?;
+    let key = offsets(start).map(|(base, _)| keys::batch(Offset(base.wrapping_sub(1))));
+    Ok(key.filter(|key| before.is_none_or(|before| before < *key) && *key < block.key))
 }
 
 /// Whether what begins at a place is what there may be of one block that was being written, or nothing at all.
@@ -169,8 +205,6 @@ impl<'f> Window<'f> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::keys;
-    use crate::types::Offset;
 
     /// A table of two batches, and where the second begins.
     fn table() -> (Vec<u8>, usize) {

@@ -33,7 +33,7 @@ use crc32c::{crc32c, crc32c_append};
 use crate::types::crc::EndSum;
 
 /// Bytes of a batch's key, [`crate::storage::keys::batch`].
-const KEY_BYTES: usize = 8;
+pub(super) const KEY_BYTES: usize = 8;
 /// What follows each key: sequence number 0 and the type of a plain value.
 const KEY_SUFFIX: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 const INTERNAL_KEY_BYTES: usize = KEY_BYTES + KEY_SUFFIX.len();

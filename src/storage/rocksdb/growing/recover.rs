@@ -207,10 +207,15 @@ fn judge(
         }
     }
     let (db, cf) = (database.db(), database.cf(family));
-    let damaged = |error: RocksError| OpenError::damaged(database.dir(), error.to_string());
     let taken_over = |first, last| holds_between(db, cf.clone(), first, last);
-    let last = last_key(db, cf.clone()).map_err(damaged)?;
-    let mut chosen = choose(found, last, state.start(), taken_over).map_err(damaged)?;
+    let chosen = last_key(db, cf.clone()).and_then(|last| choose(found, last, state.start(), taken_over));
+    let mut chosen = match chosen {
+        Ok(chosen) => chosen,
+        // Its other files may be sound, and other partitions are.
+        Err(error) => {
+            return Ok(Verdict::Refused(format!("what RocksDB has of the partition cannot be read: {error}")));
+        }
+    };
     if is_same_boot {
         let mut tables = chosen.kept.iter().chain(&chosen.without_what_they_follow);
         if let Some((found, why)) = tables.find_map(|found| Some((found, found.blocks.unknown()?))) {
@@ -323,7 +328,8 @@ fn choose(
             warn!(path = %found.path.display(), follows = follows.0, "what a growing table follows is lost");
             chosen.without_what_they_follow.push(found);
             continue;
-        } else if let (Some(first), Some(last)) = (list.first(), list.last()) {
+        } else if let (Some(first), Some(last)) = (found.blocks.first_sound(), list.last()) {
+            // What a damaged key says may be any other batch's.
             let (first, last) = (table::last_offset(first), table::last_offset(last));
             reached = reached.max(last);
             keep = (keep || last >= start) && !taken_over(first, last)?;
