@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tracing::error;
 
 use crate::clock::UnixMs;
 use crate::log::config::LogConfig;
@@ -107,8 +108,14 @@ impl PartitionLog {
     ) -> Result<Self, StorageError> {
         let in_order = id.topic.is_internal();
         let reader = LogReader::new(dir, family, SideKeys::new(&id), &tail);
-        let Recovered { state, repairs, end_lost } = recovery::recover(&reader, now)?;
+        let Recovered { state, repairs, end_lost, recorded_end } = recovery::recover(&reader, now)?;
         let written_end = state.log_end();
+        if let Some(recorded_end) = recorded_end {
+            error!(
+                topic = %id.topic, partition = %id.partition, log_end_offset = %written_end, %recorded_end,
+                "the log ended later once; what lay between is lost here"
+            );
+        }
         let (verifications, pending) = (Verifications::default(), VecDeque::new());
         let log = Self {
             config,

@@ -337,7 +337,7 @@ fn read_blocking(mut parts: Vec<Part>, which: &[usize], mut room: Room) -> Vec<P
         match partition.reader().find_blocking(&find) {
             Ok(read) => room.take(part, read),
             Err(failure) => {
-                if partition.reader().is_news(find.span.from) {
+                if partition.reader().is_news(&failure) {
                     tracing::error!(partition = %partition.name(), %failure, "a read for a follower failed");
                 }
                 part.found = Err(FetchRefused::Storage);

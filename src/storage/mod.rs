@@ -76,6 +76,14 @@ pub(crate) enum StorageError {
     Read { dir: PathBuf, reason: Arc<str> },
 }
 
+impl StorageError {
+    /// Whether what was read is not what was written, as growing tables and RocksDB say it; else it could not be read.
+    pub(crate) fn is_damage(&self) -> bool {
+        let says = |reason: &str| reason.contains("checksum mismatch") || reason.starts_with("Corruption");
+        matches!(self, Self::Read { reason, .. } if says(reason))
+    }
+}
+
 /// One thing to write. Sets hold few of them, so they are a plain list.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {

@@ -14,7 +14,7 @@
 //!   does not lead (NOT_LEADER_OR_FOLLOWER, 6). Below the log start or above the end: OFFSET_OUT_OF_RANGE (1) with the
 //!   log start. A diverging `last_fetched_epoch` (12+) is answered with the epoch and end offset where the logs part,
 //!   and no records. A topic id that is not the replica's: INCONSISTENT_TOPIC_ID (103). A log that could not be opened,
-//!   or whose directory has failed: KAFKA_STORAGE_ERROR (56).
+//!   or whose directory has failed: KAFKA_STORAGE_ERROR (56). A batch that is damaged on the disk: CORRUPT_MESSAGE (2).
 //! - All replies together hold no more records in memory than `replies` allows: an answer may be smaller than the
 //!   limits, and one for whose first batch there is no room in time has no records. What is sent from its file is not
 //!   held.

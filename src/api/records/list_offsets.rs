@@ -159,7 +159,9 @@ fn find(
         Ok(None) if lags => Err(not_available),
         Ok(None) => Ok(nowhere),
         Err(failure) => {
-            tracing::error!(topic, partition = wanted.partition_index, %failure, "a search by time failed");
+            if partition.reader().is_news(&failure) {
+                tracing::error!(topic, partition = wanted.partition_index, %failure, "a search by time failed");
+            }
             Err(ResponseError::KafkaStorageError)
         }
     }

@@ -27,7 +27,7 @@ use crate::types::{LeaderEpoch, Offset};
 /// Buffer that one read from storage fills before it takes the next one; a larger batch gets its own.
 const READ_CHUNK_BYTES: usize = 256 << 10;
 
-/// Of so many places of a log it is told that they cannot be read.
+/// So many failures of reads of one log are told.
 const TOLD_MAX: usize = 1000;
 
 /// A record found by time: its timestamp, its offset, the leader epoch it was appended under.
@@ -52,8 +52,8 @@ pub(in crate::log) struct SharedLog {
     pub(in crate::log) aborted: Arc<Mutex<AbortedIndex>>,
     /// The family may belong to another partition by now.
     pub(in crate::log) closed: AtomicBool,
-    /// Where reads have failed, and a line has said so.
-    pub(in crate::log) told: Mutex<BTreeSet<Offset>>,
+    /// Failures of reads that a line has told of.
+    pub(in crate::log) told: Mutex<BTreeSet<String>>,
 }
 
 /// Facts that readers need, moved by the log when they are durable.
@@ -73,11 +73,11 @@ impl LogReader {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Whether it is news that what begins here cannot be read: whoever wants it asks again and again, and a line for
-    /// each time would fill disks.
-    pub(crate) fn is_news(&self, from: Offset) -> bool {
+    /// Whether it is news that this cannot be read: whoever wants it asks again and again, for each of its offsets, and
+    /// a line for each time would fill disks.
+    pub(crate) fn is_news(&self, failure: &StorageError) -> bool {
         let mut told = self.shared.told.lock();
-        told.len() < TOLD_MAX && told.insert(from)
+        told.len() < TOLD_MAX && told.insert(failure.to_string())
     }
 
     /// Whole batches from the one that contains `from` to the last one that ends before `upto`, at most `max_bytes` of

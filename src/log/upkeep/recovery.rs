@@ -39,6 +39,8 @@ pub(in crate::log) struct Recovered {
     pub(in crate::log) repairs: Vec<Write>,
     /// The log was longer once.
     pub(in crate::log) end_lost: bool,
+    /// It ended here, if that is beyond its end.
+    pub(in crate::log) recorded_end: Option<Offset>,
 }
 
 /// Restores what is known of a log that the directory holds. Blocks on the disk. Writes nothing.
@@ -60,7 +62,8 @@ pub(in crate::log) fn recover(reader: &LogReader, now: UnixMs) -> Result<Recover
         let gaps_up_to = state.cleaned().up_to;
         cover_ends(reader, &mut state, last + 1 < log_end, gaps_up_to, now, &mut repairs)?;
     }
-    Ok(Recovered { state, repairs, end_lost })
+    let recorded_end = (recorded_end > log_end).then_some(recorded_end);
+    Ok(Recovered { state, repairs, end_lost, recorded_end })
 }
 
 /// Where a log ends that loses every batch which contains or follows `to`, and nothing below `log_start`. Blocks on

@@ -225,8 +225,15 @@ impl Follow {
             Err(
                 ChangeError::Truncating
                 | ChangeError::Failed(AckError::Full)
-                | ChangeError::Unwritten(StorageError::Full { .. } | StorageError::Read { .. }),
+                | ChangeError::Unwritten(StorageError::Full { .. }),
             ) => self.wait(),
+            Err(ChangeError::Unwritten(failure @ StorageError::Read { .. })) => {
+                if self.partition.reader().is_news(&failure) {
+                    error!(partition = %self.partition.name(), %failure,
+                        "the log cannot be cut, since what is left of it cannot be read; it follows nobody until it can");
+                }
+                self.wait();
+            }
             Err(error) => self.fail(&error.to_string()),
         }
     }

@@ -25,6 +25,8 @@ mod changing_tests;
 mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod damaged_key_tests;
 mod database;
 #[cfg(test)]
 mod failure_tests;
@@ -50,7 +52,8 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tracing::warn;
+use tracing::field::display;
+use tracing::{error, warn};
 
 use self::background::Background;
 use self::database::{BackgroundJob, Database, Told};
@@ -106,6 +109,7 @@ impl RocksDirectory {
         let (database, numbers) = database::open(dir, options, log)?;
         let database = Arc::new(database);
         let families = Arc::new(Families::open(Arc::clone(&database), &numbers)?);
+        look_after_damaged_files(&database, &families);
         let growing = Arc::new(recover(Arc::clone(&database), Arc::clone(&families))?);
         database.note_manifest();
         let queue = Arc::new(Queue::default());
@@ -148,6 +152,33 @@ impl RocksDirectory {
             None => Err(self.closed()),
         }
     }
+}
+
+/// Families with a damaged file stay as they are. If one stops the directory, it does from the next start on.
+fn look_after_damaged_files(database: &Arc<Database>, families: &Families) {
+    for number in families.numbers().filter(|number| database.stays_as_it_is(Family(*number))) {
+        let (topic_id, partition) = families.identity(Family(number)).unzip();
+        let (dir, topic_id, partition) = (database.dir().display(), topic_id.map(display), partition.map(display));
+        warn!(
+            %dir, family = number, topic_id, partition,
+            "a file of this partition is damaged: what lies beside the damage is served, and nothing of the partition is \
+             compacted until it is deleted"
+        );
+    }
+    let weak = Arc::downgrade(database);
+    database.when_stopped(Box::new(move |reason| {
+        let Some(database) = weak.upgrade() else { return };
+        let dir = database.dir().display();
+        match database.note_damaged_file(&reason) {
+            None => {}
+            Some((family, Ok(()))) => {
+                error!(%dir, family = family.0, "a damaged file stopped it; from the next start on it is left as it is");
+            }
+            Some((family, Err(error))) => {
+                error!(%dir, family = family.0, %error, "that a damaged file stopped it is not noted");
+            }
+        }
+    }));
 }
 
 impl Parts {

@@ -33,10 +33,15 @@ async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: u
             match replica.reader().find_blocking(&find) {
                 Ok(found) => room.take(part, found, &replica),
                 Err(failure) => {
-                    if replica.reader().is_news(find.span.from) {
+                    if replica.reader().is_news(&failure) {
                         tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
                     }
-                    part.found.error = Some(ResponseError::KafkaStorageError);
+                    // A consumer in Java asks for ever where storage has failed, without a word. What is damaged it
+                    // tells, as it does of a batch that Kafka sends damaged.
+                    let is_damage = failure.is_damage();
+                    let error =
+                        if is_damage { ResponseError::CorruptMessage } else { ResponseError::KafkaStorageError };
+                    part.found.error = Some(error);
                 }
             }
         }

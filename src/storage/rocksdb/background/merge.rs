@@ -119,6 +119,9 @@ impl Merger<'_> {
     /// For each family its cheapest merge.
     fn plan_merges(&self) -> Vec<Merge> {
         let of_family = |family| {
+            if self.database.stays_as_it_is(family) {
+                return None;
+            }
             let files = self.database.db().sorted_files(self.database.try_cf(family)?);
             let bytes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
             let run = cheapest_run(&bytes)?;

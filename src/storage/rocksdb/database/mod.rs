@@ -6,6 +6,7 @@
 //! above have to do · `left_logs` are RocksDB's logs of earlier processes · `names` are those of column families.
 
 mod budget;
+mod damaged_files;
 mod failure;
 mod guard;
 mod jobs;
@@ -31,6 +32,7 @@ use rocksdb::Options;
 use tracing::{debug, info, warn};
 
 use self::budget::Budget;
+use self::damaged_files::DamagedFiles;
 use self::failure::Failures;
 pub(super) use self::failure::{Operation, Told};
 pub(super) use self::jobs::{BackgroundJob, Jobs, TableJob, Taken};
@@ -69,6 +71,7 @@ pub(super) struct Database {
     syncs: AtomicU64,
     /// Growing tables that anybody holds, and so files that are open.
     open_tables: Arc<OpenTables>,
+    damaged_files: DamagedFiles,
     _lock: File,
 }
 
@@ -80,6 +83,7 @@ struct Opened {
     family_options: Options,
     budget: Budget,
     left_logs: Vec<PathBuf>,
+    damaged_files: DamagedFiles,
     /// Holds the lock as long as it is open.
     lock: File,
 }
@@ -111,6 +115,7 @@ impl Database {
             table_jobs: Jobs::default(),
             left_logs: Mutex::new(opened.left_logs),
             syncs: AtomicU64::new(0),
+            damaged_files: opened.damaged_files,
             _lock: opened.lock,
         }
     }
@@ -291,6 +296,32 @@ impl Database {
     /// Stops the directory because of this error, the first time; answers with the reason that holds.
     pub(super) fn stop(&self, error: &RocksError) -> StorageError {
         self.failures.stop(error)
+    }
+
+    /// Whether nothing of this family may be compacted, because a file of it is damaged.
+    pub(super) fn stays_as_it_is(&self, family: Family) -> bool {
+        self.damaged_files.has(family.0)
+    }
+
+    /// Notes whose file it is, if the directory has stopped for such a reason. Answers with the family, and whether it
+    /// could be noted.
+    pub(super) fn note_damaged_file(&self, reason: &str) -> Option<(Family, io::Result<()>)> {
+        let name = damaged_files::file_named(reason)?;
+        let is_of = |number: &u32| {
+            let files = self.db.cf(*number).map(|cf| self.db.file_bounds(cf)).unwrap_or_default();
+            files.iter().any(|file| file.name.to_str().is_ok_and(|file| file.ends_with(name)))
+        };
+        let number = self.db.numbers().into_iter().find(is_of)?;
+        Some((Family(number), self.damaged_files.note(number)))
+    }
+
+    /// The family is empty: its files are gone, and what is noted of them.
+    pub(super) fn forget_damaged_file(&self, family: Family) -> Result<(), StorageError> {
+        if !self.stays_as_it_is(family) {
+            return Ok(());
+        }
+        self.rocks(Operation::Describe, |db| db.compact_by_itself(self.cf(family)))?;
+        self.file(Operation::Describe, &self.dir, || self.damaged_files.forget(family.0))
     }
 
     pub(super) fn read_failed(&self, error: &dyn Display) -> StorageError {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::budget::Budget;
+use super::damaged_files::DamagedFiles;
 use super::guard;
 use super::left_logs;
 use super::names::{DEFAULT, FIXED, family_number, sync_names};
@@ -52,7 +53,11 @@ pub(in crate::storage::rocksdb) fn open(
     let cache = BlockCache::new(options.block_cache_bytes);
     let db_options = options::database(&options, budget.buffer(), direct_io_works(&path), log);
     let small = options::small_family(&options, budget.buffer(), &cache);
+    let damaged_files = DamagedFiles::read(dir).map_err(io_error)?;
     let partition = options::partition_family(&options, budget.buffer(), &cache);
+    let mut as_it_is = options::partition_family(&options, budget.buffer(), &cache);
+    as_it_is.set_disable_auto_compactions(true);
+    let of_number = |number| if damaged_files.has(number) { &as_it_is } else { &partition };
 
     let rocks_error = |error: RocksError| OpenError::rocks(dir, &error);
     let exists = exists(dir, &path)?;
@@ -63,7 +68,7 @@ pub(in crate::storage::rocksdb) fn open(
     let numbered = partition_families(dir, &held)?;
     let left_logs = left_logs::find(&path).map_err(io_error)?;
     left_logs::end_at_holes(&left_logs).map_err(io_error)?;
-    let db = Db::open(db_options, &path, (&FIXED, &small), (&numbered, &partition)).map_err(rocks_error)?;
+    let db = Db::open(db_options, &path, (&FIXED, &small), &numbered, of_number).map_err(rocks_error)?;
 
     budget.set(options.write_buffer_bytes);
     check_format(dir, &db, || left_logs::sync(&path, &left_logs))?;
@@ -72,7 +77,7 @@ pub(in crate::storage::rocksdb) fn open(
         options.tables_max = 0;
     }
     let numbers = numbered.into_iter().map(|(number, _)| number).collect();
-    let opened = Opened { db, options, family_options: partition, budget, left_logs, lock };
+    let opened = Opened { db, options, family_options: partition, budget, left_logs, damaged_files, lock };
     Ok((Database::new(dir, opened), numbers))
 }
 

@@ -259,10 +259,12 @@ impl Families {
             self.database.write(&mut batch)?;
         }
         // A little rubbish may wait for the family's next life.
-        if self.database.db().property(cf.clone(), "rocksdb.live-sst-files-size").unwrap_or(0) > RUBBISH_BYTES_MAX {
+        let rubbish_bytes = self.database.db().property(cf.clone(), "rocksdb.live-sst-files-size").unwrap_or(0);
+        if rubbish_bytes > RUBBISH_BYTES_MAX && !self.database.stays_as_it_is(Family(number)) {
             self.database.rocks(Operation::Flush, |db| db.flush(std::slice::from_ref(&cf), true))?;
             self.database.db().compact(cf, None);
         }
+        self.database.forget_damaged_file(Family(number))?;
         let mut batch = Batch::with_capacity(64);
         batch.delete(self.database.default_cf(), &assignment_key(number));
         batch.delete(self.database.default_cf(), &start_key(number));
@@ -299,6 +301,9 @@ impl Families {
         }
         let state = self.state(family);
         self.drop_whole_files(family, &state, synced)?;
+        if self.database.stays_as_it_is(family) {
+            return Ok(());
+        }
         // Files of level 0 are not dropped. Those below the start do not overlap, so they move down unread.
         let range = (keys::batch(Offset::ZERO), keys::batch(Offset(first_kept.0 - 1)));
         self.database.db().compact(self.database.cf(family), Some((&range.0, &range.1)));

@@ -129,19 +129,21 @@ impl Db {
 
     /// Opens the database with exactly these column families: fixed ones, and those with a number below the length of
     /// the list that `numbered` becomes.
-    pub(in crate::storage::rocksdb) fn open(
+    pub(in crate::storage::rocksdb) fn open<'o>(
         options: Options,
         path: &Path,
-        fixed: (&[&str], &Options),
-        numbered: (&[(u32, String)], &Options),
+        fixed: (&[&str], &'o Options),
+        numbered: &[(u32, String)],
+        of_number: impl Fn(u32) -> &'o Options,
     ) -> Result<Self, RocksError> {
         let path = c_path(path)?;
         let names: Vec<CString> =
-            fixed.0.iter().copied().chain(numbered.0.iter().map(|(_, name)| name.as_str())).map(c_string).collect();
+            fixed.0.iter().copied().chain(numbered.iter().map(|(_, name)| name.as_str())).map(c_string).collect();
         let name_ptrs: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+        let of_numbers = numbered.iter().map(|(number, _)| of_number(*number));
         // SAFETY: as_raw_ptr only asks that the options stay alive during the call, which they do.
-        let option_ptrs: Vec<*const ffi::rocksdb_options_t> = (0..names.len())
-            .map(|index| if index < fixed.0.len() { fixed.1 } else { numbered.1 })
+        let option_ptrs: Vec<*const ffi::rocksdb_options_t> = std::iter::repeat_n(fixed.1, fixed.0.len())
+            .chain(of_numbers)
             .map(|options| unsafe { options.as_raw_ptr() }.cast_const())
             .collect();
         let mut handles = vec![ptr::null_mut(); names.len()];
@@ -170,10 +172,16 @@ impl Db {
             write: WriteOptions::new(false),
             write_sync: WriteOptions::new(true),
         };
-        for ((number, _), handle) in numbered.0.iter().zip(handles) {
+        for ((number, _), handle) in numbered.iter().zip(handles) {
             opened.put_handle(*number, handle);
         }
         Ok(opened)
+    }
+
+    /// Numbers of the numbered families.
+    pub(in crate::storage::rocksdb) fn numbers(&self) -> Vec<u32> {
+        let numbered = self.numbered.read();
+        (0..).zip(&*numbered).filter_map(|(number, handle)| handle.as_ref().map(|_| number)).collect()
     }
 
     fn put_handle(&self, number: u32, handle: Handle) {
@@ -368,6 +376,15 @@ impl Db {
         // SAFETY: both arrays have the announced length and outlive the call.
         checked(|error| unsafe {
             ffi::rocksdb_set_db_options(self.db.as_ptr(), count, key_ptrs.as_ptr(), value_ptrs.as_ptr(), error);
+        })
+    }
+
+    /// Has RocksDB compact a column family by itself again.
+    pub(in crate::storage::rocksdb) fn compact_by_itself(&self, cf: Cf<'_>) -> Result<(), RocksError> {
+        let (key, value) = (c_string("disable_auto_compactions"), c_string("false"));
+        // SAFETY: everything passed is alive; there is one key and one value.
+        checked(|error| unsafe {
+            ffi::rocksdb_set_options_cf(self.db.as_ptr(), cf.as_ptr(), 1, &key.as_ptr(), &value.as_ptr(), error);
         })
     }
 
