@@ -102,6 +102,19 @@ const DRAIN_PATIENCE: Duration = Duration::from_millis(300);
 /// fenced, as ever.
 const CONTROLLER_PATIENCE: Duration = Duration::from_millis(500);
 
+/// Waits for a part of the start, as long as there is a log directory to go on with.
+async fn unless_failed<T>(
+    failures: &watch::Receiver<Option<Arc<str>>>,
+    part: impl Future<Output = Result<T, StartError>>,
+) -> Result<T, StartError> {
+    let mut failures = failures.clone();
+    tokio::select! {
+        biased;
+        done = part => done,
+        Ok(line) = failures.wait_for(Option::is_some) => Err(failed(line.as_deref().unwrap_or_default())),
+    }
+}
+
 impl Broker {
     /// Starts a broker and returns when it answers Metadata, produce and group requests.
     ///
@@ -143,7 +156,8 @@ impl Broker {
         let (of_brokers, of_clients): (Vec<Counted>, Vec<Counted>) =
             counted.partition(|((name, _), _)| audience(&config, name) == Audience::Brokers);
         let registrar = Arc::new(registrar(&config, &clock, &dirs, &coordination, &identity, endpoints, &parts.epoch));
-        registrar.register().await.map_err(failed)?;
+        let registered = async { registrar.register().await.map_err(failed) };
+        unless_failed(&failures, registered).await?;
         // Not before: without an epoch of its own it could not tell what is meant for its former registration (I-14).
         let mut accepting = serving.accept(of_brokers);
         task::spawn(dirs::report_failures(failed_dirs, Arc::downgrade(&registrar), Arc::downgrade(&parts.replicas)));
@@ -164,8 +178,8 @@ impl Broker {
             },
         });
         starting("the controller has not told of all partitions yet");
-        let complete =
-            first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller).await?;
+        let complete = first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller);
+        let complete = unless_failed(&failures, complete).await?;
         if first_image::await_epochs(&parts.replicas).await && complete {
             dirs.remember_boot(&parts.replicas.dirs_in_doubt());
         }

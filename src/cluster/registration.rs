@@ -6,14 +6,13 @@
 //! addition; Kafka refuses to start until the old session has expired.
 
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::control::{Endpoint, LiveBroker};
@@ -198,7 +197,7 @@ impl Registrar {
     /// Source: Kafka 3.9 `KafkaZkClient.registerBroker`, `CheckedEphemeral`.
     pub(crate) async fn register(&self) -> Result<BrokerEpoch, RegistrationError> {
         self.refuse_taken_endpoints().await?;
-        let mut deadline = pin!(sleep(self.session_timeout + Duration::from_secs(1)));
+        let deadline = Instant::now() + self.session_timeout + Duration::from_secs(1);
         loop {
             match self.attempt().await {
                 Ok(Attempt::Registered(epoch)) => {
@@ -211,12 +210,14 @@ impl Registrar {
                     warn!(broker = %self.broker.id, at, "this id is registered; waiting for that session");
                     tokio::select! {
                         _ = gone => {}
-                        () = &mut deadline => {
+                        () = sleep_until(deadline) => {
                             return Err(RegistrationError::AlreadyRegistered { id: self.broker.id, at, session });
                         }
                     }
                 }
-                Err(RegistrationError::Coordination(CoordinationError::Unknown(reason))) if !deadline.is_elapsed() => {
+                Err(RegistrationError::Coordination(CoordinationError::Unknown(reason)))
+                    if Instant::now() < deadline =>
+                {
                     warn!(reason, "registering was cut off; trying again");
                     sleep(RETRY_PAUSE).await;
                 }
@@ -341,6 +342,8 @@ async fn connected(store: &dyn Coordination) -> Result<i64, CoordinationError> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use crate::clock::testing::ManualClock;
     use crate::coordination::embedded::EmbeddedCoordination;

@@ -1,6 +1,7 @@
 //! Starts that meet something odd: another broker, an empty directory or tree, damaged logs, topics changed meanwhile.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,8 @@ use super::{
 };
 use crate::cluster::znodes::topics;
 use crate::coordination::{Coordination, CreateMode};
+use crate::storage::rocksdb::RocksDirectory;
+use crate::storage::testing::faulty::FaultyDir;
 use crate::storage::{self, StorageError, Write, WriteSet, contract, keys};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -282,6 +285,31 @@ async fn a_damaged_log_is_offline_alone_and_nothing_is_made_in_its_place() {
         assert_eq!(logs(&broker.dirs), before);
         broker.stop().await;
     }
+}
+
+/// Where that was while the broker registered it went on for ever, and neither ran nor ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_whose_only_directory_fails_ends_whichever_write_that_is() {
+    let mut failed = 0;
+    for n in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let open_dir = move |path: &Path, options| {
+            let (dir, faults) = FaultyDir::around(RocksDirectory::open(path, options)?);
+            faults.fail_commit(n);
+            Ok(dir as _)
+        };
+        let seams = seams::Seams { open_dir: Box::new(open_dir), ..seams::Seams::default() };
+        let starting = Broker::start_over(config(dir.path(), &[]), seams);
+        let started = tokio::time::timeout(Duration::from_secs(60), starting).await;
+        match started.unwrap_or_else(|_| panic!("write {n} fails, and the start waits")) {
+            Err(_) => failed += 1,
+            Ok(broker) => {
+                broker.stop().await;
+                break;
+            }
+        }
+    }
+    assert!(failed >= 3, "{failed}");
 }
 
 /// A topic's node that had lost its id got another one: an empty log, and the old one was deleted as a stray.
