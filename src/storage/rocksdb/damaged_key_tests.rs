@@ -108,10 +108,19 @@ fn damage_in_a_file_of_rocksdb_costs_the_partition_that_has_a_table_as_well() {
     let killed = killed();
     let (file, at) = file_with(killed.path(), &value(6, BATCH_BYTES));
     flip(&file, at + 5000);
+    let tables = in_order(killed.path());
+    for is_same_boot in [true, false, true] {
+        let dir = open(killed.path(), is_same_boot);
+        let error = dir.last_batch(create(&dir, "t")).expect_err("it is not opened").to_string();
+        assert!(error.contains("cannot be read"), "{error}");
+        assert_eq!((offsets(&dir, create(&dir, "other")), dir.failure()), (vec![0], None));
+        dir.close();
+        assert_eq!(in_order(killed.path()), tables);
+    }
+    // Once it can be read, what was not damaged is there.
+    flip(&file, at + 5000);
     let dir = open(killed.path(), true);
-    let error = dir.last_batch(create(&dir, "t")).expect_err("it is not opened").to_string();
-    assert!(error.contains("cannot be read"), "{error}");
-    assert_eq!((offsets(&dir, create(&dir, "other")), dir.failure()), (vec![0], None));
+    assert_eq!(offsets(&dir, create(&dir, "t")), (0..12).collect::<Vec<i64>>());
 }
 
 /// It stopped the directory after each start, so that the broker was never ready again.
@@ -154,4 +163,41 @@ fn a_damaged_file_that_a_compaction_meets_stops_the_directory_once() {
     append(&dir, family, 0..3, BATCH_BYTES);
     dir.settle(family).expect("handed over");
     assert_eq!((read(&dir, family, 0), dir.failure()), ((values(0..3, BATCH_BYTES), None), None));
+    dir.close();
+    let dir = open(place.path(), true);
+    assert_eq!((read(&dir, family, 0), dir.failure()), ((values(0..3, BATCH_BYTES), None), None));
+}
+
+/// It was never wiped, since whether there is anything to wipe could not be read.
+#[test]
+fn a_deleted_partition_whose_first_batch_is_damaged_goes() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path(), true);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..7, BATCH_BYTES);
+    dir.settle(family).expect("handed over");
+    let (file, at) = file_with(place.path(), &value(0, BATCH_BYTES));
+    dir.close();
+    flip(&file, at + 5000);
+    let dir = open(place.path(), true);
+    dir.delete(&[partition("t", 0)]).expect("deleted");
+    eventually("its file goes", || !file.exists());
+    assert_eq!(dir.failure(), None);
+}
+
+/// A growing table's name was taken for the end of one of RocksDB's.
+#[test]
+fn a_table_that_is_refused_at_the_hand_over_is_nobodys_damaged_file() {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path(), true);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..7, BATCH_BYTES);
+    dir.settle(family).expect("handed over");
+    let database = std::sync::Arc::clone(&parts(&dir).database);
+    let (file, _) = file_with(place.path(), &value(0, BATCH_BYTES));
+    let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+    let refused = format!("Corruption: bad block in {}/growing/{name}", place.path().display());
+    assert!(database.note_damaged_file(&refused).is_none());
+    let met = format!("Corruption: bad block in {}/db/{name} offset 5", place.path().display());
+    assert!(database.note_damaged_file(&met).is_some_and(|(of, noted)| of == family && noted.is_ok()));
 }

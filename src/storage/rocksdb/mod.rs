@@ -161,8 +161,8 @@ fn look_after_damaged_files(database: &Arc<Database>, families: &Families) {
         let (dir, topic_id, partition) = (database.dir().display(), topic_id.map(display), partition.map(display));
         warn!(
             %dir, family = number, topic_id, partition,
-            "a file of this partition is damaged: what lies beside the damage is served, and nothing of the partition is \
-             compacted until it is deleted"
+            "a file of this partition is damaged: what lies beside the damage is served, but nothing of the partition is \
+             compacted, and retention frees less, until it is deleted"
         );
     }
     let weak = Arc::downgrade(database);

@@ -22,19 +22,24 @@ pub(super) struct DamagedFiles {
 }
 
 impl DamagedFiles {
-    /// What was noted in the log directory.
-    pub(super) fn read(dir: &Path) -> io::Result<Self> {
+    /// What was noted in the log directory, of families that there are.
+    pub(super) fn read(dir: &Path, is_there: impl Fn(u32) -> bool) -> io::Result<Self> {
         let folder = dir.join("damaged");
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
         let mut families = BTreeSet::new();
         match fs::read_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             entries => {
-                for entry in entries? {
-                    families.extend(entry?.file_name().to_str().and_then(family_number));
+                for entry in entries.map_err(named)? {
+                    families.extend(entry.map_err(named)?.file_name().to_str().and_then(family_number));
                 }
             }
         }
-        Ok(Self { folder, families: Mutex::new(families) })
+        let noted = Self { folder, families: Mutex::new(families.clone()) };
+        for number in families.into_iter().filter(|number| !is_there(*number)) {
+            noted.forget(number)?;
+        }
+        Ok(noted)
     }
 
     pub(super) fn has(&self, number: u32) -> bool {
@@ -51,48 +56,74 @@ impl DamagedFiles {
         sync_names(&self.folder)
     }
 
-    /// The family is empty.
+    /// The family is gone.
     pub(super) fn forget(&self, number: u32) -> io::Result<()> {
-        if self.has(number) {
-            fs::remove_file(self.folder.join(family_name(number)))?;
-            self.families.lock().remove(&number);
+        if !self.families.lock().remove(&number) {
+            return Ok(());
         }
-        Ok(())
+        match fs::remove_file(self.folder.join(family_name(number))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_names(&self.folder),
+        }
     }
 }
 
-/// Which file RocksDB says to be corrupt, without its folder.
-/// Source: RocksDB 11.8 `table/block_fetcher.cc`, `table/block_based/reader_common.cc` (`VerifyBlockChecksum`).
-pub(super) fn file_named(reason: &str) -> Option<&str> {
-    let end = if reason.starts_with("Corruption") { reason.find(".sst")? } else { return None };
-    let digits = reason[..end].bytes().rev().take_while(u8::is_ascii_digit).count();
-    (digits > 0).then(|| &reason[end - digits..end + ".sst".len()])
+/// Which of the database's files RocksDB says to be corrupt, or not to be readable. Growing tables that it was to take
+/// over lie in another folder.
+/// Source: RocksDB 11.8 `table/block_based/reader_common.cc` (`VerifyBlockChecksum`), `env/io_posix.cc`.
+pub(super) fn file_named<'r>(reason: &'r str, db: &Path) -> Option<&'r str> {
+    if !reason.starts_with("Corruption") && !reason.contains("While pread") {
+        return None;
+    }
+    let folder = format!("{}/", db.display());
+    let name = &reason[reason.find(&folder)? + folder.len()..];
+    let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+    (digits > 0 && name[digits..].starts_with(".sst")).then(|| &name[..digits + ".sst".len()])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(dir: &Path) -> DamagedFiles {
+        DamagedFiles::read(dir, |number| number < 100).expect("read")
+    }
+
     #[test]
     fn what_is_noted_counts_from_the_next_start_on_and_goes() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let noted = DamagedFiles::read(dir.path()).expect("read");
+        let noted = read(dir.path());
         noted.note(7).expect("noted");
         noted.note(7).expect("noted again");
         assert!(!noted.has(7));
-        let noted = DamagedFiles::read(dir.path()).expect("read");
+        let noted = read(dir.path());
         assert!(noted.has(7) && !noted.has(8));
         noted.forget(8).expect("nothing to do");
         noted.forget(7).expect("forgotten");
-        assert!(!noted.has(7) && !DamagedFiles::read(dir.path()).expect("read").has(7));
+        assert!(!noted.has(7) && !read(dir.path()).has(7));
+        noted.note(8).expect("noted");
+        noted.note(100).expect("noted");
+        let noted = read(dir.path());
+        assert!(noted.has(8) && !noted.has(100) && !dir.path().join("damaged").join("p100").exists(), "it is gone");
+        fs::remove_file(dir.path().join("damaged").join("p8")).expect("removed by hand");
+        noted.forget(8).expect("it is gone already");
     }
 
     #[test]
     fn a_reason_names_a_file() {
-        let reason = "Corruption: block checksum mismatch: stored = 1, computed = 2, type = 1  in /a-1/db/000123.sst offset 5 size 9";
-        assert_eq!(file_named(reason), Some("000123.sst"));
-        for other in ["IO error: in /a/db/000123.sst", "Corruption: bad", "Corruption: in x.sst", ""] {
-            assert_eq!(file_named(other), None, "{other}");
+        let (db, at) = (Path::new("/a-1.sst/db"), "/a-1.sst/db/000123.sst");
+        let reason =
+            format!("Corruption: block checksum mismatch: stored = 1, computed = 2, type = 1  in {at} offset 5");
+        assert_eq!(file_named(&reason, db), Some("000123.sst"));
+        let reason = format!("IO error: While pread offset 5 len 9: {at}: Input/output error");
+        assert_eq!(file_named(&reason, db), Some("000123.sst"));
+        for other in [
+            format!("IO error: While appending to file: {at}: Input/output error"),
+            "Corruption: block checksum mismatch in /a-1.sst/growing/3-3.sst".into(),
+            "Corruption: in /a-1.sst/db/x.sst".into(),
+            "Corruption: bad".into(),
+        ] {
+            assert_eq!(file_named(&other, db), None, "{other}");
         }
     }
 }

@@ -306,22 +306,20 @@ impl Database {
     /// Notes whose file it is, if the directory has stopped for such a reason. Answers with the family, and whether it
     /// could be noted.
     pub(super) fn note_damaged_file(&self, reason: &str) -> Option<(Family, io::Result<()>)> {
-        let name = damaged_files::file_named(reason)?;
+        let name = damaged_files::file_named(reason, &self.dir.join("db"))?;
         let is_of = |number: &u32| {
             let files = self.db.cf(*number).map(|cf| self.db.file_bounds(cf)).unwrap_or_default();
-            files.iter().any(|file| file.name.to_str().is_ok_and(|file| file.ends_with(name)))
+            files.iter().any(|file| file.name.to_str().is_ok_and(|file| file.trim_start_matches('/') == name))
         };
         let number = self.db.numbers().into_iter().find(is_of)?;
         Some((Family(number), self.damaged_files.note(number)))
     }
 
-    /// The family is empty: its files are gone, and what is noted of them.
-    pub(super) fn forget_damaged_file(&self, family: Family) -> Result<(), StorageError> {
-        if !self.stays_as_it_is(family) {
-            return Ok(());
+    /// The family is gone, and what is noted of it. A note that stays is removed by a later start.
+    pub(super) fn forget_damaged_file(&self, family: Family) {
+        if let Err(error) = self.damaged_files.forget(family.0) {
+            warn!(dir = %self.dir.display(), family = family.0, %error, "a note of a damaged file is not removed");
         }
-        self.rocks(Operation::Describe, |db| db.compact_by_itself(self.cf(family)))?;
-        self.file(Operation::Describe, &self.dir, || self.damaged_files.forget(family.0))
     }
 
     pub(super) fn read_failed(&self, error: &dyn Display) -> StorageError {

@@ -53,11 +53,7 @@ pub(in crate::storage::rocksdb) fn open(
     let cache = BlockCache::new(options.block_cache_bytes);
     let db_options = options::database(&options, budget.buffer(), direct_io_works(&path), log);
     let small = options::small_family(&options, budget.buffer(), &cache);
-    let damaged_files = DamagedFiles::read(dir).map_err(io_error)?;
     let partition = options::partition_family(&options, budget.buffer(), &cache);
-    let mut as_it_is = options::partition_family(&options, budget.buffer(), &cache);
-    as_it_is.set_disable_auto_compactions(true);
-    let of_number = |number| if damaged_files.has(number) { &as_it_is } else { &partition };
 
     let rocks_error = |error: RocksError| OpenError::rocks(dir, &error);
     let exists = exists(dir, &path)?;
@@ -66,6 +62,11 @@ pub(in crate::storage::rocksdb) fn open(
     }
     let held = if exists { Db::list_families(&db_options, &path).map_err(rocks_error)? } else { Vec::new() };
     let numbered = partition_families(dir, &held)?;
+    let is_there = |number| numbered.iter().any(|(there, _)| *there == number);
+    let damaged_files = DamagedFiles::read(dir, is_there).map_err(io_error)?;
+    let mut as_it_is = options::partition_family(&options, budget.buffer(), &cache);
+    as_it_is.set_disable_auto_compactions(true);
+    let of_number = |number| if damaged_files.has(number) { &as_it_is } else { &partition };
     let left_logs = left_logs::find(&path).map_err(io_error)?;
     left_logs::end_at_holes(&left_logs).map_err(io_error)?;
     let db = Db::open(db_options, &path, (&FIXED, &small), &numbered, of_number).map_err(rocks_error)?;

@@ -56,6 +56,8 @@ impl Families {
                     state.set_start(Offset::MAX);
                     wiping.push(number);
                 }
+                // A start that was killed had emptied it, and not dropped it yet.
+                None if database.stays_as_it_is(Family(number)) => state.set_start(Offset::MAX),
                 None if numbers.contains(&number) => drop(pool.free.insert(number)),
                 None => {
                     state.set_start(Offset::MAX);
@@ -252,7 +254,8 @@ impl Families {
     pub(super) fn wipe(&self, number: u32) -> Result<(), StorageError> {
         let cf = self.database.cf(Family(number));
         let (first, last) = (&[0_u8; 0][..], &[u8::MAX; 9][..]);
-        if !self.is_empty(cf.clone())? {
+        // Where that cannot be read it is not.
+        if !self.is_empty(cf.clone()).unwrap_or(false) {
             self.database.rocks(Operation::Describe, |db| db.delete_files(cf.clone(), first, last))?;
             let mut batch = Batch::with_capacity(64);
             batch.delete_range(cf.clone(), first, last);
@@ -264,16 +267,32 @@ impl Families {
             self.database.rocks(Operation::Flush, |db| db.flush(std::slice::from_ref(&cf), true))?;
             self.database.db().compact(cf, None);
         }
-        self.database.forget_damaged_file(Family(number))?;
         let mut batch = Batch::with_capacity(64);
         batch.delete(self.database.default_cf(), &assignment_key(number));
         batch.delete(self.database.default_cf(), &start_key(number));
         self.database.write(&mut batch)?;
         // Back to the pool; the family is empty and no record names it.
         self.state(Family(number)).reset();
+        if self.database.stays_as_it_is(Family(number)) {
+            return self.drop_damaged(number);
+        }
         self.pool.lock().free.insert(number);
         // After all that wait to be wiped now.
         self.database.jobs().add(BackgroundJob::ShrinkPool);
+        Ok(())
+    }
+
+    /// A family with damaged files is not used again: what is left of them would be compacted with what comes.
+    fn drop_damaged(&self, number: u32) -> Result<(), StorageError> {
+        let _making = self.making.lock();
+        self.database.sync_log()?;
+        // Whoever still asks for what was in it finds nothing.
+        self.state(Family(number)).set_start(Offset::MAX);
+        let outcome = self.database.rocks(Operation::Describe, |db| db.drop_families(&[number]));
+        self.database.note_manifest();
+        outcome?;
+        self.database.forget_damaged_file(Family(number));
+        self.pool.lock().vacant.insert(number);
         Ok(())
     }
 

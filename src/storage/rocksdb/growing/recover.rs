@@ -162,6 +162,18 @@ fn give_back(growing: &Growing, family: Family, left: Left) -> Result<Vec<PathBu
             refuse(growing, family, owner, &why, tables);
             Ok(Vec::new())
         }
+        Verdict::Unread(error) => {
+            // They may be sound, so nothing is noted: it is tried again at the next start.
+            let (topic_id, partition) = (owner.0, owner.1.0);
+            error!(
+                family = family.0, %topic_id, partition, %error, dir = %growing.database.dir().display(),
+                "what RocksDB has of a partition cannot be read; its growing tables stay for the next start"
+            );
+            let state = growing.families.state(family);
+            state.note_damaged(format!("what RocksDB has of the partition cannot be read: {error}").into());
+            state.tables().damaged_files().extend(marker.into_iter().chain(tables));
+            Ok(Vec::new())
+        }
         Verdict::Sound { kept, left_out } => {
             let has_damage = kept.iter().any(|found| !found.blocks.damaged.is_empty());
             for found in kept {
@@ -188,6 +200,8 @@ enum Verdict {
     },
     /// For this reason it is not known what they held.
     Refused(String),
+    /// What RocksDB has of the partition cannot be read, so it is not known which of them are its own.
+    Unread(RocksError),
 }
 
 fn judge(
@@ -211,10 +225,7 @@ fn judge(
     let chosen = last_key(db, cf.clone()).and_then(|last| choose(found, last, state.start(), taken_over));
     let mut chosen = match chosen {
         Ok(chosen) => chosen,
-        // Its other files may be sound, and other partitions are.
-        Err(error) => {
-            return Ok(Verdict::Refused(format!("what RocksDB has of the partition cannot be read: {error}")));
-        }
+        Err(error) => return Ok(Verdict::Unread(error)),
     };
     if is_same_boot {
         let mut tables = chosen.kept.iter().chain(&chosen.without_what_they_follow);

@@ -225,7 +225,8 @@ impl GrowingTable {
             }
             match self.check(next, buffer, &mut nothing, &mut self.checks.forgotten()) {
                 Ok(more) => next += more,
-                Err(_) if self.checks.next_damaged(next) == next => {}
+                // What cannot be read may take its time, and is one reader's.
+                Err(error) if self.checks.next_damaged(next) == next && error.raw_os_error().is_none() => {}
                 Err(_) => break,
             }
         }

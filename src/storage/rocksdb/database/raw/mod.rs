@@ -379,15 +379,6 @@ impl Db {
         })
     }
 
-    /// Has RocksDB compact a column family by itself again.
-    pub(in crate::storage::rocksdb) fn compact_by_itself(&self, cf: Cf<'_>) -> Result<(), RocksError> {
-        let (key, value) = (c_string("disable_auto_compactions"), c_string("false"));
-        // SAFETY: everything passed is alive; there is one key and one value.
-        checked(|error| unsafe {
-            ffi::rocksdb_set_options_cf(self.db.as_ptr(), cf.as_ptr(), 1, &key.as_ptr(), &value.as_ptr(), error);
-        })
-    }
-
     /// A number that RocksDB knows about a column family, such as `rocksdb.cur-size-active-mem-table`.
     pub(in crate::storage::rocksdb) fn property(&self, cf: Cf<'_>, name: &str) -> Option<u64> {
         let name = c_string(name);
