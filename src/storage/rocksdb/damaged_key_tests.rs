@@ -39,6 +39,16 @@ fn write_to(dir: &RocksDirectory, other: Family) -> Result<(), StorageError> {
     commit(dir, vec![batch(other, 0, b"small")], false)
 }
 
+/// A directory whose partition has seven batches in a file of RocksDB's.
+fn handed_over() -> (tempfile::TempDir, Arc<RocksDirectory>, Family) {
+    let place = tempfile::tempdir().expect("tempdir");
+    let dir = open(place.path(), true);
+    let family = create(&dir, "t");
+    append(&dir, family, 0..7, BATCH_BYTES);
+    dir.settle(family).expect("handed over");
+    (place, dir, family)
+}
+
 /// Where the last byte of the key of a block with two bytes of length lies behind the block's begin.
 const KEY_END: u64 = 11;
 
@@ -171,11 +181,7 @@ fn a_damaged_file_that_a_compaction_meets_stops_the_directory_once() {
 /// It was never wiped, since whether there is anything to wipe could not be read.
 #[test]
 fn a_deleted_partition_whose_first_batch_is_damaged_goes() {
-    let place = tempfile::tempdir().expect("tempdir");
-    let dir = open(place.path(), true);
-    let family = create(&dir, "t");
-    append(&dir, family, 0..7, BATCH_BYTES);
-    dir.settle(family).expect("handed over");
+    let (place, dir, _) = handed_over();
     let (file, at) = file_with(place.path(), &value(0, BATCH_BYTES));
     dir.close();
     flip(&file, at + 5000);
@@ -188,11 +194,7 @@ fn a_deleted_partition_whose_first_batch_is_damaged_goes() {
 /// A growing table's name was taken for the end of one of RocksDB's.
 #[test]
 fn a_table_that_is_refused_at_the_hand_over_is_nobodys_damaged_file() {
-    let place = tempfile::tempdir().expect("tempdir");
-    let dir = open(place.path(), true);
-    let family = create(&dir, "t");
-    append(&dir, family, 0..7, BATCH_BYTES);
-    dir.settle(family).expect("handed over");
+    let (place, dir, family) = handed_over();
     let database = std::sync::Arc::clone(&parts(&dir).database);
     let (file, _) = file_with(place.path(), &value(0, BATCH_BYTES));
     let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
