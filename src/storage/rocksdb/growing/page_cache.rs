@@ -226,7 +226,7 @@ impl PageCache {
                     self.forget_deleted();
                     open.close_all();
                     self.give_back(options);
-                    self.check_some(&mut checking, CHECKED_BYTES);
+                    self.check_some(&mut checking, self.bytes_to_check());
                     look_at = Instant::now() + LOOK_EVERY;
                 }
                 Next::Written((table, stretch)) => {
@@ -256,14 +256,33 @@ impl PageCache {
         }
     }
 
+    /// How much is checked at one look: a round takes an hour, and so costs an idle broker nothing.
+    fn bytes_to_check(&self) -> u64 {
+        (self.state.lock().kept_bytes / LOOKS_PER_ROUND).clamp(CHECKED_BYTES_MIN, CHECKED_BYTES_MAX)
+    }
+
     /// Looks whether what the page cache has of the tables is still what was written, one table after the other. If it
     /// changed, readers would not notice: what is sent was checked when it was written, or when it came from the disk.
+    /// A batch that has more than `bytes` is checked at once, and the looks after that one do nothing for it.
     fn check_some(&self, checking: &mut Checking, bytes: u64) {
+        let ahead = checking.ahead;
+        checking.ahead = ahead.saturating_sub(bytes);
+        let mut left = bytes.saturating_sub(ahead);
+        if left == 0 {
+            return;
+        }
         let Some(table) = checking.table.upgrade().or_else(|| self.table_behind(checking)) else { return };
         let told = |error| error!(%error, "a batch in a table is not what was written; whoever comes to it is told");
-        match table.check_cached(checking.block, bytes, told) {
-            Some(next) => checking.block = next,
-            None => *checking = Checking { table: Weak::new(), address: Arc::as_ptr(&table).addr(), block: 0 },
+        let mut buffer = Vec::new();
+        while left > 0 {
+            let Some((next, checked)) = table.check_cached(checking.block, left.min(STEP_BYTES), &mut buffer, told)
+            else {
+                (checking.table, checking.block) = (Weak::new(), 0);
+                return;
+            };
+            checking.block = next;
+            checking.ahead = checked.saturating_sub(left);
+            left = left.saturating_sub(checked);
         }
     }
 
@@ -273,13 +292,19 @@ impl PageCache {
         let behind = state.tables.keys().filter(|address| **address > checking.address).min();
         let kept = state.tables.get(behind.or_else(|| state.tables.keys().min())?)?;
         let table = kept.table.upgrade()?;
-        *checking = Checking { table: Weak::clone(&kept.table), address: kept.table.as_ptr().addr(), block: 0 };
+        (checking.table, checking.address) = (Weak::clone(&kept.table), address(&kept.table));
+        checking.block = 0;
         Some(table)
     }
 }
 
-/// So much is checked at each look: a terabyte would take three days.
-const CHECKED_BYTES: u64 = 4 << 20;
+/// All that is kept is checked within so many looks, unless it is more than these bounds allow.
+const LOOKS_PER_ROUND: u64 = 3600;
+const CHECKED_BYTES_MIN: u64 = 64 << 10;
+const CHECKED_BYTES_MAX: u64 = 4 << 20;
+
+/// Of this so much at once, which stays in the processor's cache.
+const STEP_BYTES: u64 = 256 << 10;
 
 /// How far the check of all tables has come.
 #[derive(Debug, Default)]
@@ -290,6 +315,8 @@ struct Checking {
     address: usize,
     /// Its next block.
     block: usize,
+    /// Bytes that were checked beyond what a look may.
+    ahead: u64,
 }
 
 #[cfg(test)]
@@ -389,15 +416,41 @@ mod tests {
         let mut checking = Checking::default();
         let damaged = || -> Vec<bool> { tables.iter().map(|table| table.is_damaged()).collect() };
         for _ in 0..100 {
-            cache.check_some(&mut checking, 1);
+            cache.check_some(&mut checking, CHECKED_BYTES_MIN);
         }
         assert_eq!(damaged(), [false; 3]);
         let file = std::fs::File::options().write(true).open(tables[1].path()).expect("there");
         std::os::unix::fs::FileExt::write_all_at(&file, &[1], 250_000).expect("flipped");
         for _ in 0..100 {
-            cache.check_some(&mut checking, 1);
+            cache.check_some(&mut checking, CHECKED_BYTES_MIN);
         }
         assert_eq!(damaged(), [false, true, false]);
+    }
+
+    /// The check read four megabytes a second, also of one megabyte, again and again: more than the consumer beside it.
+    #[test]
+    fn little_is_not_checked_again_and_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = PageCache::default();
+        let table = table(dir.path(), 0);
+        for at in 0..4 {
+            let blocks = table.write(&[zeros(at)]).expect("written");
+            table.publish(&blocks);
+        }
+        cache.take_over(&table);
+        let mut checking = Checking::default();
+        let blocks: Vec<usize> = (0..8)
+            .map(|_| {
+                cache.check_some(&mut checking, CHECKED_BYTES_MIN);
+                checking.block
+            })
+            .collect();
+        assert_eq!(blocks, [1, 2, 2, 3, 4, 4, 0, 1], "a batch has 100 KiB, a look 64");
+        let look = |kept_bytes| {
+            cache.state.lock().kept_bytes = kept_bytes;
+            cache.bytes_to_check()
+        };
+        assert_eq!([look(0), look(3600 << 20), look(1 << 40)], [64 << 10, 1 << 20, 4 << 20]);
     }
 
     /// Nobody looks there for what it lets go.

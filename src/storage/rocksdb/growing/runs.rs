@@ -325,27 +325,36 @@ impl GrowingTable {
 
     /// Checks blocks from this one on, one or as many as fit so many bytes, as far as the page cache has them; what is
     /// not there is checked before it is sent. What is not what was written, and was not known to be, is `told`.
-    /// Answers where to go on; `None`: there are no more.
-    pub(super) fn check_cached(&self, mut first: usize, bytes: u64, told: impl Fn(io::Error)) -> Option<usize> {
+    /// Answers where to go on, and how many bytes lie before that; `None`: there are no more. `buffer` grows to them.
+    pub(super) fn check_cached(
+        &self,
+        mut first: usize,
+        bytes: u64,
+        buffer: &mut Vec<u8>,
+        told: impl Fn(io::Error),
+    ) -> Option<(usize, u64)> {
         while self.checks.next_damaged(first) == first {
             first += 1;
         }
         let mut some = self.some_blocks(first, bytes);
         some.truncate(self.checks.next_damaged(first) - first);
         let (begin, end) = (some.first()?, some.last()?);
-        let length = end.end() - begin.start;
+        let (length, next) = (end.end() - begin.start, first + some.len());
         if length > CHECKED_AT_ONCE_MAX {
-            return Some(first + some.len());
+            return Some((next, length));
         }
-        let mut buffer = vec![0; length as usize];
-        if self.read_cached(begin.start, &mut buffer) == Some(buffer.len()) {
-            let damaged = self.damaged_among(first, &some, &buffer);
+        if buffer.len() < length as usize {
+            buffer.resize(length as usize, 0);
+        }
+        let buffer = &mut buffer[..length as usize];
+        if self.read_cached(begin.start, buffer) == Some(buffer.len()) {
+            let damaged = self.damaged_among(first, &some, buffer);
             damaged.into_iter().for_each(|number| told(self.mismatch(&some[number])));
         } else {
             // The kernel has begun to read the rest.
             self.checks.forget(self.block_count());
         }
-        Some(first + some.len())
+        Some((next, length))
     }
 
     #[cfg(test)]
