@@ -50,7 +50,7 @@ fn no_seed_breaks_a_promise() {
 }
 
 /// Seeds that found what others did not.
-const FAILED_ONCE: &[u64] = &[70126, 310_438];
+const FAILED_ONCE: &[u64] = &[70126, 100_397, 310_438];
 
 #[test]
 fn seeds_that_failed_once_do_not_fail_again() {

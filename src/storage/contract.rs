@@ -306,7 +306,7 @@ fn side_records_are_ordered_and_deleted_by_range<D: LogDir + ?Sized>(dir: &D) {
     assert_eq!(sides(dir, "u".."s"), [""; 0]);
 }
 
-fn sides<D: LogDir + ?Sized>(dir: &D, range: Range<&'static str>) -> Vec<String> {
+pub(crate) fn sides<D: LogDir + ?Sized>(dir: &D, range: Range<&'static str>) -> Vec<String> {
     let mut found = Vec::new();
     dir.scan_sides(Bytes::from(range.start)..Bytes::from(range.end), &mut |key, _| {
         found.push(String::from_utf8(key.to_vec()).expect("text"));

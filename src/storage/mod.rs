@@ -14,8 +14,9 @@
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.
 //! - A set refused with `Full`, because of the reserve or because the disk had no space for it, was not written, be it
-//!   one with batches or without. Sets that add batches to the same family and were queued before its
-//!   `Done` returned are refused as well: an owner that takes back its offsets inside `Done` never leaves a gap.
+//!   one with batches or without. Sets that add batches to the same family, or say that they rest on it, and were
+//!   queued before its `Done` returned are refused as well: an owner that takes back its offsets inside `Done` never
+//!   leaves a gap, nor side records of what was refused.
 //! - Everything acknowledged survives a kill of the process; with `sync` also a loss of power.
 //!
 //! Every outcome is looked at by the caller that asked for the write. Rooms above commit through [`commit`], whose
@@ -98,6 +99,11 @@ pub(crate) enum Write {
         /// mark, and all that is no batch, it leaves a beginning. Only for a batch behind all others of its family.
         in_order: bool,
     },
+    /// Writes nothing. What the set says holds only if all batches were written that were queued for this family
+    /// before.
+    RestsOn {
+        family: Family,
+    },
     /// Removes the one batch whose last offset this is, if there is one.
     DeleteBatch {
         family: Family,
@@ -146,7 +152,23 @@ impl WriteSet {
 
     /// Whether it adds records, so that it is refused when the disk's reserve is reached.
     pub(crate) fn adds_batches(&self) -> bool {
-        self.writes.iter().any(|write| matches!(write, Write::Batch { .. }))
+        self.added_to().next().is_some()
+    }
+
+    /// The families that it adds batches to.
+    fn added_to(&self) -> impl Iterator<Item = Family> {
+        self.writes.iter().filter_map(|write| match write {
+            Write::Batch { family, .. } => Some(*family),
+            _ => None,
+        })
+    }
+
+    /// The families of which it is refused if a batch that was queued before it was.
+    fn rests_on(&self) -> impl Iterator<Item = Family> {
+        self.writes.iter().filter_map(|write| match write {
+            Write::Batch { family, .. } | Write::RestsOn { family } => Some(*family),
+            _ => None,
+        })
     }
 }
 
@@ -168,7 +190,7 @@ impl Write {
                 Self::Side { key, value } | Self::Tree { key, value } => key.len() + value.len(),
                 Self::DeleteSide { key } | Self::DeleteTree { key } => key.len(),
                 Self::DeleteSides { keys } => keys.start.len() + keys.end.len(),
-                Self::DeleteBatch { .. } | Self::DeleteBatches { .. } => 0,
+                Self::RestsOn { .. } | Self::DeleteBatch { .. } | Self::DeleteBatches { .. } => 0,
             }
     }
 }

@@ -316,6 +316,8 @@ impl LogState {
         if let Some((timestamp, last_offset)) = self.times.due(self.log_end) {
             writes.push(Write::Side { key: keys.time(timestamp), value: side::encode_offset(last_offset) });
         }
+        // The log end and the producers are those of batches that may still be refused.
+        writes.push(Write::RestsOn { family: self.family });
         // The active segment ends at the log end, also when it is empty.
         let checkpoint = Checkpoint { active: Segment { end_offset: self.log_end, ..*self.segments.active() } };
         writes.push(Write::Side { key: keys.checkpoint(), value: side::encode_checkpoint(&checkpoint) });

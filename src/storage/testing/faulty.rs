@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 pub(crate) use super::script::{Fate, Operation, READS, Rule, WRITES};
-use super::script::{Touched, families, kinds};
+use super::script::{Touched, kinds};
 use crate::storage::{
     DiskBytes, Done, Family, LogDir, LogEndState, PartitionId, SharedLogDir, StorageError, VisitBatch, VisitPair,
     WriteSet,
@@ -187,7 +187,7 @@ impl FaultyDir {
                 Some(Fate::Stop) => Some(self.stop(&mut state)),
                 Some(Fate::Full) => Some(self.full()),
                 Some(Fate::Unreadable | Fate::Wait) | None => {
-                    families(&set).any(|family| state.refusals.contains_key(&family)).then(|| self.full())
+                    set.rests_on().any(|family| state.refusals.contains_key(&family)).then(|| self.full())
                 }
             }
         };
@@ -204,7 +204,7 @@ impl FaultyDir {
 
     /// The `done` of a refused set. Until it has returned, sets behind it that add to the same families are refused.
     fn refuse(&self, state: &mut State, set: &WriteSet, error: StorageError, done: Done) -> Done {
-        let touched: Vec<Family> = families(set).collect();
+        let touched: Vec<Family> = set.added_to().collect();
         for family in &touched {
             *state.refusals.entry(*family).or_default() += 1;
         }

@@ -45,7 +45,34 @@ type Queued = (WriteSet, usize, Done);
 
 enum Writer {
     Thread { queue: Sender<Queued>, thread: JoinHandle<()> },
-    Stepped(VecDeque<Queued>),
+    Stepped(Stepped),
+}
+
+/// What waits for a step.
+#[derive(Default)]
+struct Stepped {
+    queue: VecDeque<Queued>,
+    /// Sets taken out so far.
+    taken: u64,
+    /// Families of which a batch was refused, and the last set that was queued before its owner could know.
+    refused: HashMap<Family, u64>,
+}
+
+impl Stepped {
+    /// The next set, and whether it is refused with one before it.
+    fn take(&mut self) -> Option<(Queued, bool)> {
+        let next = self.queue.pop_front()?;
+        self.taken += 1;
+        let is_refused =
+            next.0.rests_on().any(|family| self.refused.get(&family).is_some_and(|upto| self.taken <= *upto));
+        Some((next, is_refused))
+    }
+
+    /// All that waits is refused if it rests on these.
+    fn refuse_behind(&mut self, families: Vec<Family>) {
+        let upto = self.taken + self.queue.len() as u64;
+        self.refused.extend(families.into_iter().map(|family| (family, upto)));
+    }
 }
 
 thread_local! {
@@ -134,7 +161,7 @@ impl MemoryDir {
             contents: Arc::clone(&self.contents),
             synced: Arc::new(Mutex::new(synced)),
             queued_bytes: Arc::default(),
-            writer: Mutex::new(Some(Writer::Stepped(VecDeque::new()))),
+            writer: Mutex::new(Some(Writer::Stepped(Stepped::default()))),
             queued: Arc::default(),
             full: AtomicBool::new(false),
             shows_full: AtomicBool::new(false),
@@ -146,7 +173,7 @@ impl MemoryDir {
 
     /// Returns once a set waits for a step.
     pub(crate) async fn has_queued(&self) {
-        while !matches!(&*self.writer.lock(), Some(Writer::Stepped(queue)) if !queue.is_empty()) {
+        while !matches!(&*self.writer.lock(), Some(Writer::Stepped(stepped)) if !stepped.queue.is_empty()) {
             self.queued.notified().await;
         }
     }
@@ -154,14 +181,18 @@ impl MemoryDir {
     /// Writes the next set of a stepped directory. `false`: none waits.
     pub(crate) fn step(&self) -> bool {
         let next = match &mut *self.writer.lock() {
-            Some(Writer::Stepped(queue)) => queue.pop_front(),
+            Some(Writer::Stepped(stepped)) => stepped.take(),
             _ => None,
         };
-        let Some((set, bytes, done)) = next else { return false };
-        if self.full.load(Ordering::SeqCst) && set.adds_batches() {
-            self.shows_full.store(true, Ordering::SeqCst);
+        let Some(((set, bytes, done), is_refused)) = next else { return false };
+        let is_full = self.full.load(Ordering::SeqCst) && set.adds_batches();
+        if is_full || is_refused {
+            self.shows_full.fetch_or(is_full, Ordering::SeqCst);
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             done(Err(StorageError::Full { dir: self.path() }));
+            if let Some(Writer::Stepped(stepped)) = &mut *self.writer.lock() {
+                stepped.refuse_behind(set.added_to().collect());
+            }
             return true;
         }
         {
@@ -266,6 +297,7 @@ impl Contents {
                 Write::Batch { family, last_offset, batch, .. } => {
                     self.family(family).insert(last_offset, batch);
                 }
+                Write::RestsOn { .. } => {}
                 Write::DeleteBatch { family, last_offset } => {
                     self.family(family).remove(&last_offset);
                 }
@@ -336,9 +368,9 @@ impl LogDir for MemoryDir {
                 self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
                 queue.send((set, bytes, done)).err().map(|unsent| unsent.0.2)
             }
-            Some(Writer::Stepped(queue)) => {
+            Some(Writer::Stepped(stepped)) => {
                 self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-                queue.push_back((set, bytes, done));
+                stepped.queue.push_back((set, bytes, done));
                 self.queued.notify_one();
                 None
             }

@@ -173,14 +173,6 @@ pub(super) enum Touched<'a> {
     Tree,
 }
 
-/// Families that a set adds batches to.
-pub(super) fn families(set: &WriteSet) -> impl Iterator<Item = Family> {
-    set.writes.iter().filter_map(|write| match write {
-        Write::Batch { family, .. } => Some(*family),
-        _ => None,
-    })
-}
-
 /// All that a set is.
 pub(super) fn kinds(set: &WriteSet) -> Vec<Operation> {
     let mut kinds = vec![Operation::Commit];
@@ -200,9 +192,10 @@ pub(super) fn kinds(set: &WriteSet) -> Vec<Operation> {
 
 fn writes_to(write: &Write, of: Family, prefix: &[u8]) -> bool {
     match write {
-        Write::Batch { family, .. } | Write::DeleteBatch { family, .. } | Write::DeleteBatches { family, .. } => {
-            *family == of
-        }
+        Write::Batch { family, .. }
+        | Write::RestsOn { family }
+        | Write::DeleteBatch { family, .. }
+        | Write::DeleteBatches { family, .. } => *family == of,
         Write::Side { key, .. } | Write::DeleteSide { key } => key.starts_with(prefix),
         Write::DeleteSides { keys } => keys.start.starts_with(prefix),
         Write::Tree { .. } | Write::DeleteTree { .. } => false,

@@ -17,18 +17,10 @@ use crate::storage::rocksdb::families::{Families, FamilyState, start_key};
 use crate::storage::rocksdb::growing::ingest::Growing;
 use crate::storage::rocksdb::growing::table::GrowingTable;
 use crate::storage::rocksdb::read::Reader;
-use crate::storage::{Family, StorageError, Write, WriteSet, keys};
+use crate::storage::{Family, StorageError, Write, keys};
 use crate::types::Offset;
 use crate::types::crc::EndSum;
 use crate::types::limits::GROUP_COMMIT_BYTES_MAX;
-
-/// The families that a set adds batches to.
-fn added_to(set: &WriteSet) -> impl Iterator<Item = Family> {
-    set.writes.iter().filter_map(|write| match write {
-        Write::Batch { family, .. } => Some(*family),
-        _ => None,
-    })
-}
 
 /// How often the writer looks whether a flush has freed memory, and when it goes on regardless and leaves it to
 /// RocksDB to stall or to fail.
@@ -65,7 +57,7 @@ impl GroupWriter<'_> {
         queue.done(bytes);
         for (queued, refused) in group.drain(..).zip(refused) {
             if (refused || no_space) && !stopped {
-                let families: Vec<Family> = added_to(&queued.set).collect();
+                let families: Vec<Family> = queued.set.added_to().collect();
                 (queued.done)(Err(self.database.full()));
                 let place = queue.pushed();
                 self.held.refused.extend(families.into_iter().map(|family| (family, place)));
@@ -116,8 +108,8 @@ impl GroupWriter<'_> {
             return false;
         }
         let follows = |family: Family| self.held.refused.get(&family).is_some_and(|upto| queued.place <= *upto);
-        let refuse = added_to(&queued.set).any(|family| full || follows(family));
-        for family in added_to(&queued.set) {
+        let refuse = (full && queued.set.adds_batches()) || queued.set.rests_on().any(follows);
+        for family in queued.set.added_to() {
             if refuse {
                 self.held.refused.insert(family, u64::MAX);
             } else {
@@ -174,6 +166,7 @@ impl GroupWriter<'_> {
                 }
             }
             Write::DeleteBatches { family, last_offsets } => self.delete_batches(*family, last_offsets)?,
+            Write::RestsOn { .. } => {}
             Write::Side { key, value } => self.held.batch.put(database.side_cf(), key, value),
             Write::DeleteSide { key } => self.held.batch.delete(database.side_cf(), key),
             Write::DeleteSides { keys } if keys.is_empty() => {}
