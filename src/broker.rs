@@ -181,7 +181,7 @@ impl Broker {
         let complete = first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller);
         let complete = unless_failed(&failures, complete).await?;
         if first_image::await_epochs(&parts.replicas).await && complete {
-            dirs.remember_boot(&parts.replicas.dirs_in_doubt());
+            dirs.remember_boot(&parts.replicas.logs_in_doubt());
         }
         let transactions = Arc::clone(&parts.handles.transactions);
         match complete {

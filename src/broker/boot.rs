@@ -5,11 +5,18 @@
 //! boot in a file, `boot.klamm`, one line of text. It is written once the partitions led here have new leader epochs,
 //! and not before: until then every start says again that ends may be lost.
 //!
+//! A log that cannot be opened at that time does not keep the others waiting: the lines that follow name it, as one
+//! whose end is to be doubted once more (`end`), or of which what a loss of power left was not cut off (`uncut`), each
+//! with the topic id and the partition. Of an earlier version, which expects one line, that makes another boot.
+//!
 //! Not noticed: the disk of a virtual machine that is set back while the machine runs.
 
 use std::fs;
 use std::io;
 use std::path::Path;
+
+use crate::storage::InDoubt;
+use crate::types::{PartitionIndex, TopicId};
 
 const FILE: &str = "boot.klamm";
 /// Linux draws it at each boot.
@@ -28,23 +35,48 @@ impl Boot {
         Self(id.map(|id| id.trim().to_owned()).filter(|id| !id.is_empty()))
     }
 
-    /// Whether the directory was written to under this boot, and no other since. What cannot be read says no.
-    pub(super) fn has_written(&self, dir: &Path) -> bool {
-        let stored = fs::read_to_string(dir.join(FILE)).ok();
-        self.0.is_some() && self.0.as_deref() == stored.as_deref().map(str::trim)
+    /// What is in doubt of the directory, if it was written to under this boot, and no other since. `None`: all of it;
+    /// so says what cannot be read.
+    pub(super) fn has_written(&self, dir: &Path) -> Option<InDoubt> {
+        let stored = fs::read_to_string(dir.join(FILE)).ok()?;
+        let mut lines = stored.trim().lines();
+        let is_same = lines.next().map(str::trim) == Some(self.0.as_deref()?);
+        is_same.then(|| in_doubt(lines)).flatten()
     }
 
     /// From now on the directory is written to under this boot. Not synced: a power loss that takes the file is one
     /// that has to be noticed anyway.
-    pub(super) fn remember(&self, dir: &Path) -> io::Result<()> {
+    pub(super) fn remember(&self, dir: &Path, in_doubt: &InDoubt) -> io::Result<()> {
         let Some(id) = &self.0 else { return Ok(()) };
-        if self.has_written(dir) {
+        if self.has_written(dir).as_ref() == Some(in_doubt) {
             return Ok(());
         }
+        let mut text = format!("{id}\n");
+        for (what, named) in [(END, &in_doubt.ends), (UNCUT, &in_doubt.uncut)] {
+            text.extend(named.iter().map(|(topic_id, partition)| format!("{what} {topic_id} {}\n", partition.0)));
+        }
         let new = dir.join(format!("{FILE}.new"));
-        fs::write(&new, format!("{id}\n"))?;
+        fs::write(&new, text)?;
         fs::rename(&new, dir.join(FILE))
     }
+}
+
+const END: &str = "end";
+const UNCUT: &str = "uncut";
+
+/// `None`: they are not what was written.
+fn in_doubt<'l>(lines: impl Iterator<Item = &'l str>) -> Option<InDoubt> {
+    let mut in_doubt = InDoubt::default();
+    for line in lines {
+        let mut words = line.split(' ');
+        let named = match words.next()? {
+            END => &mut in_doubt.ends,
+            UNCUT => &mut in_doubt.uncut,
+            _ => return None,
+        };
+        named.insert((TopicId::parse(words.next()?)?, PartitionIndex(words.next()?.parse().ok()?)));
+    }
+    Some(in_doubt)
 }
 
 #[cfg(test)]
@@ -54,16 +86,32 @@ mod tests {
     #[test]
     fn a_directory_knows_the_boot_it_was_written_under() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, other) = (Boot::of(Some("one")), Boot::of(Some(" other\n")));
-        assert!(!one.has_written(dir.path()), "nobody has");
-        one.remember(dir.path()).unwrap();
-        assert!(one.has_written(dir.path()) && !other.has_written(dir.path()));
-        other.remember(dir.path()).unwrap();
-        assert!(!one.has_written(dir.path()) && other.has_written(dir.path()));
+        let (one, other, nothing) = (Boot::of(Some("one")), Boot::of(Some(" other\n")), InDoubt::default());
+        assert_eq!(one.has_written(dir.path()), None, "nobody has");
+        one.remember(dir.path(), &nothing).unwrap();
+        assert_eq!((one.has_written(dir.path()), other.has_written(dir.path())), (Some(nothing.clone()), None));
+        other.remember(dir.path(), &nothing).unwrap();
+        assert_eq!((one.has_written(dir.path()), other.has_written(dir.path())), (None, Some(nothing.clone())));
         assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), "other\n");
         fs::write(dir.path().join(FILE), "").unwrap();
         let unknown = Boot::of(Some(""));
-        unknown.remember(dir.path()).unwrap();
-        assert!(!unknown.has_written(dir.path()), "a machine that does not say has written nothing");
+        unknown.remember(dir.path(), &nothing).unwrap();
+        assert_eq!(unknown.has_written(dir.path()), None, "a machine that does not say has written nothing");
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (boot, file) = (Boot::of(Some("one")), dir.path().join(FILE));
+        let of = |number| (TopicId(uuid::Uuid::from_u128(number)), PartitionIndex(number as i32));
+        let some = InDoubt { ends: [of(1), of(2)].into(), uncut: [of(2)].into() };
+        boot.remember(dir.path(), &some).unwrap();
+        assert_eq!(boot.has_written(dir.path()), Some(some));
+        boot.remember(dir.path(), &InDoubt::default()).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one\n", "nothing is any more");
+        for bad in ["one\nend", "one\nend x 1", "one\nmaybe AAAAAAAAAAAAAAAAAAAABw 3"] {
+            fs::write(&file, bad).unwrap();
+            assert_eq!(boot.has_written(dir.path()), None, "{bad}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::replica::marks;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
-use crate::storage::{SharedLogDir, StorageError};
+use crate::storage::{InDoubt, SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
 /// Why a log directory cannot be used. Nothing in it was touched.
@@ -101,10 +101,14 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
     }
     let options = options(config, paths.len());
     let boot = Boot::of(config.boot_id.as_deref());
-    let may_lack_ends: Vec<bool> = paths.iter().map(|path| !boot.has_written(path)).collect();
-    for (path, may_lack_ends) in paths.iter().zip(&may_lack_ends) {
-        let dir = open_dir(path, DirectoryOptions { is_same_boot: !may_lack_ends, ..options.clone() })?;
+    let mut may_lack_ends = Vec::with_capacity(paths.len());
+    for path in &paths {
+        let written = boot.has_written(path);
+        let is_same_boot = written.is_some();
+        let in_doubt = Arc::new(written.unwrap_or_default());
+        let dir = open_dir(path, DirectoryOptions { is_same_boot, in_doubt, ..options.clone() })?;
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
+        may_lack_ends.push(!is_same_boot);
     }
     let configured = config.log_dirs.iter().map(|path| std::path::absolute(path).ok()).collect();
     Ok((Dirs { paths, dirs, configured, boot, is_new, may_lack_ends }, stored))
@@ -235,10 +239,10 @@ impl Dirs {
     /// Nobody has to be told any more that logs may lack their ends. A directory that cannot note it says so again at
     /// the next start, which costs a leader epoch and nothing else.
     ///
-    /// `in_doubt`: directories of which the next start has to say once more that ends may be lost.
-    pub(super) fn remember_boot(&self, in_doubt: &[bool]) {
-        for (path, _) in self.paths.iter().zip(in_doubt).filter(|(_, in_doubt)| !**in_doubt) {
-            if let Err(error) = self.boot.remember(path) {
+    /// `in_doubt`, for each directory: of what the next start has to say once more that the end may be lost.
+    pub(super) fn remember_boot(&self, in_doubt: &[InDoubt]) {
+        for (path, in_doubt) in self.paths.iter().zip(in_doubt) {
+            if let Err(error) = self.boot.remember(path, in_doubt) {
                 warn!(dir = %path.display(), %error, "the boot is not noted; the next start gives new leader epochs");
             }
         }

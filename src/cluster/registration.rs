@@ -37,8 +37,8 @@ const SESSIONS_REMEMBERED: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistrationError {
     #[error(
-        "broker id {id} is already registered by another live broker at {at} (session 0x{session:x}): \
-         stop that broker, or give this one another broker.id"
+        "broker id {id} is already registered by another live broker, or one whose session has not ended yet, at {at} \
+         (session 0x{session:x}): stop that broker, or give this one another broker.id"
     )]
     AlreadyRegistered { id: BrokerId, at: String, session: i64 },
     #[error("the advertised listener {at} is already registered by broker {by}")]

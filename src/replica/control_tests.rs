@@ -1,6 +1,7 @@
 //! Control requests as a broker obeys them, over directories in memory: what is refused, what is opened, made and
 //! deleted, and that one partition's fate is no other's. Rows P3 to P14 are those of the cluster's plan.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use crate::log::reading::tail::Tail;
 use crate::record::BatchBuilder;
 use crate::storage::testing::faulty::{self as disk, Faults, FaultyDir, Operation};
 use crate::storage::testing::memory::MemoryDir;
-use crate::storage::{self, LogDir, LogEndState, PartitionId, SharedLogDir, Write, WriteSet, keys};
+use crate::storage::{self, InDoubt, LogDir, LogEndState, PartitionId, SharedLogDir, Write, WriteSet, keys};
 use crate::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, TopicId, TopicName,
     TopicPartition,
@@ -93,6 +94,10 @@ impl Bench {
     }
 
     /// As after a kill.
+    fn doubts_an_end(&self) -> bool {
+        self.replicas.logs_in_doubt().iter().any(|in_doubt| !in_doubt.ends.is_empty())
+    }
+
     async fn restart(self, may_lack_ends: bool) -> Self {
         Self::start(self.disks.map(|disk| disk.reopen()), may_lack_ends).await
     }
@@ -409,11 +414,11 @@ async fn a_log_that_may_have_lost_its_end_leads_under_a_new_epoch_alone() {
     let bench = bench.restart(false).await;
     assert_eq!(bench.role(&t, led(0)).await, Ok(()), "a kill loses nothing");
     let bench = bench.restart(true).await;
-    assert!(bench.replicas.dirs_in_doubt().contains(&true), "it may not be forgotten before it is open");
+    assert!(bench.doubts_an_end(), "it may not be forgotten before it is open");
     for _ in 0..2 {
         assert_eq!(bench.role(&t, led(0)).await, Err(ControlError::EndLost));
         assert_eq!((bench.leads(&t), bench.replicas.in_doubt()), (false, 1));
-        assert!(!bench.replicas.dirs_in_doubt().contains(&true), "it is open, and asks for an epoch");
+        assert!(!bench.doubts_an_end(), "it is open, and asks for an epoch");
     }
     assert_eq!(bench.role(&t, led(1)).await, Ok(()));
     assert_eq!((bench.leads(&t), bench.replicas.in_doubt()), (true, 0));
@@ -433,9 +438,12 @@ async fn a_log_that_is_refused_does_not_count_for_its_directory_and_one_that_lac
         disks.iter().for_each(|disk| disk.set_end(end));
         Bench::start(disks, may_lack_ends).await
     };
-    assert!(!again(LogEndState::Refused, true).await.replicas.dirs_in_doubt().contains(&true));
+    assert!(!again(LogEndState::Refused, true).await.doubts_an_end());
+    let bench = again(LogEndState::Uncut, false).await;
+    let of = (t.topic_id, t.partition);
+    assert_eq!(bench.replicas.logs_in_doubt()[0], InDoubt { ends: [of].into(), uncut: [of].into() });
     let bench = again(LogEndState::MayBeLost, false).await;
-    assert!(bench.replicas.dirs_in_doubt().contains(&true));
+    assert_eq!(bench.replicas.logs_in_doubt()[0], InDoubt { ends: [of].into(), uncut: BTreeSet::new() });
     assert_eq!(bench.role(&t, led(0)).await, Err(ControlError::EndLost));
     assert_eq!(bench.role(&t, led(1)).await, Ok(()));
 }

@@ -103,7 +103,7 @@ impl FoundLogs {
             // What is refused is as it was, and stays so; it does not count for the directory.
             let may_lack_end = match dir.end(family) {
                 LogEndState::AsWritten => may_lack_ends,
-                LogEndState::MayBeLost => true,
+                LogEndState::MayBeLost | LogEndState::Uncut => true,
                 LogEndState::Refused => false,
             };
             let found = FoundLog { stray_since, may_lack_end, ..FoundLog::made(at, family, generation) };

@@ -3,7 +3,7 @@
 //! Whatever is done to many replicas has a result for each: one log that cannot be opened is offline by itself, and all
 //! others serve. Nothing is made where a log was found: a log stays reserved in its directory until it is open or gone.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::log::config::LogConfig;
 use crate::log::partition_log::PartitionLog;
 use crate::log::reading::tail::Tail;
 use crate::metrics::TrafficCounts;
-use crate::storage::{self, LogDir, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
+use crate::storage::{self, InDoubt, LogDir, LogEndState, PartitionId, SharedLogDir, StorageError, Write, WriteSet};
 use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicName, TopicPartition};
 
 /// Settings of one topic that a replica needs.
@@ -461,12 +461,20 @@ impl ReplicaManager {
         self.all().iter().filter(|partition| partition.waits_for_an_epoch()).count()
     }
 
-    /// For each directory whether logs lie in it that are not open and may lack their ends, so that another start has
-    /// to say so. Strays do that by themselves.
-    pub(crate) fn dirs_in_doubt(&self) -> Vec<bool> {
-        let mut in_doubt = vec![false; self.dirs.len()];
-        for found in self.found.lock().logs.values() {
-            in_doubt[found.at] |= found.may_lack_end && found.stray_since.is_none();
+    /// For each directory the logs in it that are not open and may lack their ends, so that another start has to say
+    /// so. Strays do that by themselves.
+    pub(crate) fn logs_in_doubt(&self) -> Vec<InDoubt> {
+        let of = |id: &PartitionId| (id.topic_id, id.partition);
+        let uncut = self.dirs.iter().map(|ReplicaDir { dir, .. }| {
+            let all = dir.partitions().into_iter();
+            let uncut = all.filter(|(_, family)| dir.end(*family) == LogEndState::Uncut).map(|(id, _)| of(&id));
+            InDoubt { ends: BTreeSet::new(), uncut: uncut.collect() }
+        });
+        let mut in_doubt: Vec<InDoubt> = uncut.collect();
+        for (id, found) in &self.found.lock().logs {
+            if found.may_lack_end && found.stray_since.is_none() {
+                in_doubt[found.at].ends.insert(of(id));
+            }
         }
         in_doubt
     }

@@ -30,6 +30,7 @@ pub(crate) mod rocksdb;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
 use std::ops::{ControlFlow, Deref, Range};
@@ -286,8 +287,20 @@ pub(crate) enum LogEndState {
     AsWritten,
     /// The log cannot be opened. What it has is as it was.
     Refused,
-    /// Files of it were removed by hand, and with them perhaps what was acknowledged.
+    /// Files of it were removed by hand, and with them perhaps what was acknowledged; or it is in doubt.
     MayBeLost,
+    /// It cannot be opened now, and what a loss of power left of it was not cut off.
+    Uncut,
+}
+
+/// Partitions of a directory of which a later start under the same boot of the machine has to know what the first one
+/// could not settle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct InDoubt {
+    /// Their logs may lack their ends, and were not opened since.
+    pub(crate) ends: BTreeSet<(TopicId, PartitionIndex)>,
+    /// See [`LogEndState::Uncut`].
+    pub(crate) uncut: BTreeSet<(TopicId, PartitionIndex)>,
 }
 
 /// One log directory. Calls other than `commit` and `queue` may block on the disk: run them where blocking is

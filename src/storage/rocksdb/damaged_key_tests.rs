@@ -2,10 +2,12 @@
 //! for another batch's, and no other partition pays for it.
 
 use super::damage_tests::{BATCH_BYTES, block_at, flip, framed, in_order, open, overwrite, read};
-use super::growing_tests::{append, copy, offsets, stop_handing_over, value, values};
+use super::growing_tests::{append, copy, offsets, stop_handing_over, tables_of, value, values};
 use super::tests::{create, eventually, parts};
 use super::*;
+use crate::storage::InDoubt;
 use crate::storage::contract::{batch, commit, partition};
+use crate::types::PartitionIndex;
 
 /// A directory whose partition has seven batches in a file of RocksDB's and five in a table, as a kill leaves it.
 fn killed() -> tempfile::TempDir {
@@ -131,6 +133,33 @@ fn damage_in_a_file_of_rocksdb_costs_the_partition_that_has_a_table_as_well() {
     flip(&file, at + 5000);
     let dir = open(killed.path(), true);
     assert_eq!(offsets(&dir, create(&dir, "t")), (0..12).collect::<Vec<i64>>());
+}
+
+/// The next start took what a loss of power had left of the table for damage, and refused the partition from then on.
+#[test]
+fn what_a_loss_of_power_tore_is_no_damage_once_the_partition_can_be_read() {
+    let killed = killed();
+    let (file, at) = file_with(killed.path(), &value(6, BATCH_BYTES));
+    flip(&file, at + 5000);
+    let tables = in_order(killed.path());
+    overwrite(&tables[0], block_at(2) + 100, &[0; 4096]);
+    let of = (partition("t", 0).topic_id, PartitionIndex(0));
+    let in_doubt = Arc::new(InDoubt { ends: [of].into(), uncut: [of].into() });
+    for (is_same_boot, in_doubt) in [(false, Arc::default()), (true, Arc::clone(&in_doubt))] {
+        let options = DirectoryOptions { is_same_boot, in_doubt, ..tables_of(64 << 10) };
+        let dir = RocksDirectory::open(killed.path(), options).expect("open");
+        let (family, other) = (create(&dir, "t"), create(&dir, "other"));
+        assert_eq!((dir.end(family), dir.end(other)), (LogEndState::Uncut, LogEndState::AsWritten));
+        dir.close();
+    }
+    flip(&file, at + 5000);
+    for (in_doubt, end) in [(in_doubt, LogEndState::MayBeLost), (Arc::default(), LogEndState::AsWritten)] {
+        let options = DirectoryOptions { is_same_boot: true, in_doubt, ..tables_of(64 << 10) };
+        let dir = RocksDirectory::open(killed.path(), options).expect("open");
+        let family = create(&dir, "t");
+        assert_eq!((offsets(&dir, family), dir.end(family)), ((0..9).collect(), end));
+        dir.close();
+    }
 }
 
 /// It stopped the directory after each start, so that the broker was never ready again.

@@ -47,8 +47,9 @@ mod writer;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -109,6 +110,7 @@ impl RocksDirectory {
         let (database, numbers) = database::open(dir, options, log)?;
         let database = Arc::new(database);
         let families = Arc::new(Families::open(Arc::clone(&database), &numbers)?);
+        families.note_doubts(&database.options().in_doubt);
         look_after_damaged_files(&database, &families);
         let growing = Arc::new(recover(Arc::clone(&database), Arc::clone(&families))?);
         database.note_manifest();
@@ -168,17 +170,35 @@ fn look_after_damaged_files(database: &Arc<Database>, families: &Families) {
     let weak = Arc::downgrade(database);
     database.when_stopped(Box::new(move |reason| {
         let Some(database) = weak.upgrade() else { return };
-        let dir = database.dir().display();
-        match database.note_damaged_file(&reason) {
-            None => {}
-            Some((family, Ok(()))) => {
-                error!(%dir, family = family.0, "a damaged file stopped it; from the next start on it is left as it is");
-            }
-            Some((family, Err(error))) => {
-                error!(%dir, family = family.0, %error, "that a damaged file stopped it is not noted");
-            }
+        let (noted, wait) = mpsc::channel();
+        let note = move || {
+            note_damaged_file(&database, &reason);
+            drop(database);
+            // Whoever waits may have gone on.
+            noted.send(()).ok();
+        };
+        match task::thread("damage-note", note) {
+            // The disk may be slow as well, and others want to know: leaders are elected elsewhere meanwhile.
+            Ok(_) => drop(wait.recv_timeout(NOTE_WAIT)),
+            Err(error) => error!(%error, "no thread to note whether a damaged file stopped the directory"),
         }
     }));
+}
+
+/// A directory that stops waits so long for the note of its reason before it tells others.
+const NOTE_WAIT: Duration = Duration::from_secs(1);
+
+fn note_damaged_file(database: &Database, reason: &str) {
+    let dir = database.dir().display();
+    match database.note_damaged_file(reason) {
+        None => {}
+        Some((family, Ok(()))) => {
+            error!(%dir, family = family.0, "a damaged file stopped it; from the next start on it is left as it is");
+        }
+        Some((family, Err(error))) => {
+            error!(%dir, family = family.0, %error, "that a damaged file stopped it is not noted");
+        }
+    }
 }
 
 impl Parts {
@@ -315,12 +335,7 @@ impl LogDir for RocksDirectory {
     }
 
     fn end(&self, family: Family) -> LogEndState {
-        let of = |parts: &Parts| match parts.families.state(family) {
-            state if state.damaged().is_some() => LogEndState::Refused,
-            state if state.lacks_tables() => LogEndState::MayBeLost,
-            _ => LogEndState::AsWritten,
-        };
-        self.with(|parts| Ok(of(parts))).unwrap_or(LogEndState::AsWritten)
+        self.with(|parts| Ok(parts.families.state(family).log_end_state())).unwrap_or(LogEndState::AsWritten)
     }
 
     fn last_batch(&self, family: Family) -> Result<Option<(Offset, Bytes)>, StorageError> {

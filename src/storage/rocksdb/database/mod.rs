@@ -312,14 +312,18 @@ impl Database {
             files.iter().any(|file| file.name.to_str().is_ok_and(|file| file.trim_start_matches('/') == name))
         };
         let number = self.db.numbers().into_iter().find(is_of)?;
-        Some((Family(number), self.damaged_files.note(number)))
+        let unread = (!damaged_files::is_corrupt(reason)).then_some(name);
+        Some((Family(number), self.damaged_files.note(number, unread)))
     }
 
-    /// The family is gone, and what is noted of it. A note that stays is removed by a later start.
-    pub(super) fn forget_damaged_file(&self, family: Family) {
-        if let Err(error) = self.damaged_files.forget(family.0) {
+    /// The family is gone, and what is noted of it. A note that stays is removed by a later start. Answers whether it
+    /// is gone.
+    pub(super) fn forget_damaged_file(&self, family: Family) -> bool {
+        let outcome = self.damaged_files.forget(family.0);
+        if let Err(error) = &outcome {
             warn!(dir = %self.dir.display(), family = family.0, %error, "a note of a damaged file is not removed");
         }
+        outcome.is_ok()
     }
 
     pub(super) fn read_failed(&self, error: &dyn Display) -> StorageError {

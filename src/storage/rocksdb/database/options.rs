@@ -1,9 +1,12 @@
 //! RocksDB's options, each with its reason. Measurements: `rocksdb.md`, sections 8–10, and `compat-tests/perf/`.
 
+use std::sync::Arc;
+
 use rocksdb::{DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options};
 use tracing::{debug, warn};
 
 use super::raw::{self, BlockCache, TableFormat, WriteBuffer};
+use crate::storage::InDoubt;
 
 /// What the broker decides about a directory.
 #[derive(Debug, Clone)]
@@ -44,9 +47,11 @@ pub(crate) struct DirectoryOptions {
     /// It was last written to under this boot of the machine: all that an earlier process wrote is there, unless it was
     /// damaged since.
     pub(crate) is_same_boot: bool,
+    /// Save for these.
+    pub(crate) in_doubt: Arc<InDoubt>,
     /// How a test makes the disk fail.
     #[cfg(test)]
-    pub(crate) faults: std::sync::Arc<super::failure::DiskFaults>,
+    pub(crate) faults: Arc<super::failure::DiskFaults>,
 }
 
 /// The write-ahead log may hold this many times the budget: enough that memory, not the log, decides when a family is
@@ -75,8 +80,9 @@ impl Default for DirectoryOptions {
             lent_tables_max: 128,
             disk_reserve_bytes: RESERVE_BY_DISK,
             is_same_boot: false,
+            in_doubt: Arc::default(),
             #[cfg(test)]
-            faults: std::sync::Arc::default(),
+            faults: Arc::default(),
         }
     }
 }

@@ -24,7 +24,7 @@ use self::records::Records;
 pub(super) use self::records::{Assignment, assignment_key, start_key};
 pub(super) use self::state::FamilyState;
 use super::database::{BackgroundJob, Batch, Cf, Database, OpenError, Operation, family_name};
-use crate::storage::{Family, PartitionId, StorageError, keys};
+use crate::storage::{Family, InDoubt, PartitionId, StorageError, keys};
 use crate::types::{Offset, PartitionIndex, TopicId};
 
 /// What a wiped family's files may still take on disk, hidden by a range tombstone.
@@ -57,7 +57,10 @@ impl Families {
                     wiping.push(number);
                 }
                 // A start that was killed had emptied it, and not dropped it yet.
-                None if database.stays_as_it_is(Family(number)) => state.set_start(Offset::MAX),
+                None if database.stays_as_it_is(Family(number)) => {
+                    state.set_start(Offset::MAX);
+                    wiping.push(number);
+                }
                 None if numbers.contains(&number) => drop(pool.free.insert(number)),
                 None => {
                     state.set_start(Offset::MAX);
@@ -97,6 +100,18 @@ impl Families {
         let pool = self.pool.lock();
         let found = pool.assigned.iter().find(|(_, number)| **number == family.0);
         found.map(|(id, _)| (id.topic_id, id.partition))
+    }
+
+    /// What an earlier start could not settle.
+    pub(super) fn note_doubts(&self, in_doubt: &InDoubt) {
+        let pool = self.pool.lock();
+        for (id, number) in &pool.assigned {
+            let (of, state) = ((id.topic_id, id.partition), self.state(Family(*number)));
+            if in_doubt.ends.contains(&of) {
+                state.note_end_in_doubt();
+            }
+            state.note_uncut(in_doubt.uncut.contains(&of));
+        }
     }
 
     /// The lowest numbers that have no family.
@@ -291,8 +306,10 @@ impl Families {
         let outcome = self.database.rocks(Operation::Describe, |db| db.drop_families(&[number]));
         self.database.note_manifest();
         outcome?;
-        self.database.forget_damaged_file(Family(number));
-        self.pool.lock().vacant.insert(number);
+        // Where the note stays the number does, too: the family that had it next would be taken for this one.
+        if self.database.forget_damaged_file(Family(number)) {
+            self.pool.lock().vacant.insert(number);
+        }
         Ok(())
     }
 

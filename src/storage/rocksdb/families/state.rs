@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::storage::LogEndState;
 use crate::storage::rocksdb::growing::family_tables::FamilyTables;
 use crate::storage::rocksdb::growing::logged::Logged;
 use crate::types::Offset;
@@ -33,6 +34,10 @@ pub(in crate::storage::rocksdb) struct FamilyState {
     damaged: Mutex<Option<Arc<str>>>,
     /// Damaged tables of it were removed by hand, and none has come since.
     lacks_tables: AtomicBool,
+    /// Its log may lack its end, for what was known before this start.
+    end_in_doubt: AtomicBool,
+    /// What a loss of power left in its tables was not cut off yet.
+    uncut: AtomicBool,
 }
 
 impl FamilyState {
@@ -125,6 +130,27 @@ impl FamilyState {
         self.lacks_tables.load(Ordering::Relaxed)
     }
 
+    pub(super) fn note_end_in_doubt(&self) {
+        self.end_in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::storage::rocksdb) fn note_uncut(&self, uncut: bool) {
+        self.uncut.store(uncut, Ordering::Relaxed);
+    }
+
+    pub(in crate::storage::rocksdb) fn is_uncut(&self) -> bool {
+        self.uncut.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::storage::rocksdb) fn log_end_state(&self) -> LogEndState {
+        match self.damaged() {
+            Some(_) if self.is_uncut() => LogEndState::Uncut,
+            Some(_) => LogEndState::Refused,
+            None if self.lacks_tables() || self.end_in_doubt.load(Ordering::Relaxed) => LogEndState::MayBeLost,
+            None => LogEndState::AsWritten,
+        }
+    }
+
     /// Where files may be deleted that lie below as a whole. Held while they are.
     pub(super) fn droppable(&self) -> MutexGuard<'_, Offset> {
         self.droppable.lock()
@@ -138,6 +164,8 @@ impl FamilyState {
         self.undo.store(0, Ordering::Relaxed);
         *self.damaged.lock() = None;
         self.lacks_tables.store(false, Ordering::Relaxed);
+        self.end_in_doubt.store(false, Ordering::Relaxed);
+        self.note_uncut(false);
         self.set_start(Offset::ZERO);
     }
 }

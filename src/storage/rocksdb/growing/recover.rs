@@ -170,11 +170,14 @@ fn give_back(growing: &Growing, family: Family, left: Left) -> Result<Vec<PathBu
                 "what RocksDB has of a partition cannot be read; its growing tables stay for the next start"
             );
             let state = growing.families.state(family);
+            // Another start of this boot must not take what a loss of power left for damage.
+            state.note_uncut(state.is_uncut() || !growing.database.options().is_same_boot);
             state.note_damaged(format!("what RocksDB has of the partition cannot be read: {error}").into());
             state.tables().damaged_files().extend(marker.into_iter().chain(tables));
             Ok(Vec::new())
         }
         Verdict::Sound { kept, left_out } => {
+            growing.families.state(family).note_uncut(false);
             let has_damage = kept.iter().any(|found| !found.blocks.damaged.is_empty());
             for found in kept {
                 take(growing, family, found)?;
@@ -211,7 +214,7 @@ fn judge(
     tables: &[PathBuf],
 ) -> Result<Verdict, OpenError> {
     let (database, state) = (&*growing.database, growing.families.state(family));
-    let is_same_boot = database.options().is_same_boot;
+    let is_same_boot = database.options().is_same_boot && !state.is_uncut();
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
     for path in tables {
         match read(path, family, owner, is_same_boot).map_err(|error| OpenError::io(database.dir(), &error))? {
