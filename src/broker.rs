@@ -180,9 +180,8 @@ impl Broker {
         starting("the controller has not told of all partitions yet");
         let complete = first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller);
         let complete = unless_failed(&failures, complete).await?;
-        if first_image::await_epochs(&parts.replicas).await && complete {
-            dirs.remember_boot(&parts.replicas.logs_in_doubt());
-        }
+        first_image::await_epochs(&parts.replicas).await;
+        dirs.remember_boot(&parts.replicas.logs_in_doubt());
         let transactions = Arc::clone(&parts.handles.transactions);
         match complete {
             true => transactions.on_image_complete(),

@@ -20,7 +20,7 @@ use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::replica::marks;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
-use crate::storage::{InDoubt, SharedLogDir, StorageError};
+use crate::storage::{InDoubt, LogEndState, SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
 /// Why a log directory cannot be used. Nothing in it was touched.
@@ -231,9 +231,14 @@ impl Dirs {
         self.paths.iter().zip(&self.is_new).find(|(_, is_new)| **is_new).map(|(path, _)| path.as_path())
     }
 
-    /// Whether all of them were last written to under the present boot of the machine.
-    pub(super) fn is_same_boot(&self) -> bool {
-        !self.may_lack_ends.contains(&true)
+    /// Whether no log may lack its end: all directories were last written to under the present boot of the machine, and
+    /// nothing in them is in doubt.
+    pub(super) fn are_whole(&self) -> bool {
+        let is_whole = |(dir, _): &(SharedLogDir, _)| {
+            let may_lack_end = |family| matches!(dir.end(family), LogEndState::MayBeLost | LogEndState::Uncut);
+            !dir.partitions().into_iter().any(|(_, family)| may_lack_end(family))
+        };
+        !self.may_lack_ends.contains(&true) && self.dirs.iter().all(is_whole)
     }
 
     /// Nobody has to be told any more that logs may lack their ends. A directory that cannot note it says so again at

@@ -117,17 +117,17 @@ async fn missing(publisher: &ImagePublisher, store: &dyn Coordination) -> Result
     Ok(missing)
 }
 
-/// Waits until no partition waits for a new leader epoch because its log may have lost its end. False: some still do.
-pub(super) async fn await_epochs(replicas: &ReplicaManager) -> bool {
+/// Waits until no partition waits for a new leader epoch because its log may have lost its end, for a while.
+pub(super) async fn await_epochs(replicas: &ReplicaManager) {
     let deadline = Instant::now() + TOPICS_PATIENCE;
     loop {
         let waiting = replicas.in_doubt();
         if waiting == 0 {
-            return true;
+            return;
         }
         if Instant::now() > deadline {
             warn!(partitions = waiting, "the controller gave no new leader epochs; starting without these partitions");
-            return false;
+            return;
         }
         sleep(EPOCHS_LOOK).await;
     }

@@ -71,7 +71,7 @@ pub(super) async fn identify(
     dirs.claim(broker_id, &cluster_id).map_err(failed)?;
     registration::ensure_top_level_paths(store, broker_id).await.map_err(failed)?;
     // The embedded tree may have lost its end with the logs, and says nothing certain then.
-    let epochs_before = match dirs.is_same_boot() || config.zookeeper.is_none() {
+    let epochs_before = match dirs.are_whole() || config.zookeeper.is_none() {
         true => Vec::new(),
         false => epochs_before::read(store, dirs.partitions().map_err(failed)?).await.map_err(failed)?,
     };
@@ -129,7 +129,7 @@ pub(super) fn registrar(
     epoch: &SharedBrokerEpoch,
 ) -> Registrar {
     let sessions = match config.zookeeper {
-        Some(_) => OwnSessions::open(&dirs.paths[0], dirs.is_same_boot()),
+        Some(_) => OwnSessions::open(&dirs.paths[0], dirs.are_whole()),
         None => OwnSessions::in_memory(),
     };
     let session_timeout_ms = config.zookeeper.as_ref().map_or(0, |zookeeper| zookeeper.session_timeout_ms);

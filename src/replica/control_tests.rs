@@ -418,10 +418,11 @@ async fn a_log_that_may_have_lost_its_end_leads_under_a_new_epoch_alone() {
     for _ in 0..2 {
         assert_eq!(bench.role(&t, led(0)).await, Err(ControlError::EndLost));
         assert_eq!((bench.leads(&t), bench.replicas.in_doubt()), (false, 1));
-        assert!(!bench.doubts_an_end(), "it is open, and asks for an epoch");
+        assert!(bench.doubts_an_end(), "it is open, and asks for an epoch");
     }
     assert_eq!(bench.role(&t, led(1)).await, Ok(()));
     assert_eq!((bench.leads(&t), bench.replicas.in_doubt()), (true, 0));
+    assert!(!bench.doubts_an_end());
     let partition = bench.replicas.get("t", PartitionIndex(0)).expect("open");
     let end = partition.with_log(|log| log.end_offset_for_epoch(LeaderEpoch(0)));
     assert_eq!(end, Some((LeaderEpoch(0), Offset(1))), "where the old epoch ended is what clients ask");

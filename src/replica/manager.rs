@@ -461,8 +461,8 @@ impl ReplicaManager {
         self.all().iter().filter(|partition| partition.waits_for_an_epoch()).count()
     }
 
-    /// For each directory the logs in it that are not open and may lack their ends, so that another start has to say
-    /// so. Strays do that by themselves.
+    /// For each directory the logs in it that may lack their ends and are not open, or have no new leader epoch yet, so
+    /// that another start has to say so. Strays do that by themselves.
     pub(crate) fn logs_in_doubt(&self) -> Vec<InDoubt> {
         let of = |id: &PartitionId| (id.topic_id, id.partition);
         let uncut = self.dirs.iter().map(|ReplicaDir { dir, .. }| {
@@ -475,6 +475,9 @@ impl ReplicaManager {
             if found.may_lack_end && found.stray_since.is_none() {
                 in_doubt[found.at].ends.insert(of(id));
             }
+        }
+        for partition in self.all().iter().filter(|partition| partition.waits_for_an_epoch()) {
+            in_doubt[partition.home().at].ends.insert(of(&partition.id));
         }
         in_doubt
     }

@@ -14,9 +14,9 @@
 //! - After a failed write or sync every later commit fails with `StorageError::Stopped` until the directory is opened
 //!   anew (I-6). What had been acknowledged stays readable.
 //! - A set refused with `Full`, because of the reserve or because the disk had no space for it, was not written, be it
-//!   one with batches or without. Sets that add batches to the same family, or say that they rest on it, and were
-//!   queued before its `Done` returned are refused as well: an owner that takes back its offsets inside `Done` never
-//!   leaves a gap, nor side records of what was refused.
+//!   one with batches or without. Sets that add batches to a family that it added to or rests on, or say that they rest
+//!   on that, and were queued before its `Done` returned are refused as well: an owner that takes back its offsets
+//!   inside `Done` never leaves a gap, nor side records of what was refused.
 //! - Everything acknowledged survives a kill of the process; with `sync` also a loss of power.
 //!
 //! Every outcome is looked at by the caller that asked for the write. Rooms above commit through [`commit`], whose
@@ -100,8 +100,8 @@ pub(crate) enum Write {
         /// mark, and all that is no batch, it leaves a beginning. Only for a batch behind all others of its family.
         in_order: bool,
     },
-    /// Writes nothing. What the set says holds only if all batches were written that were queued for this family
-    /// before.
+    /// Writes nothing. What the set says holds only if all was written that was queued for this family before, save for
+    /// what does not say this itself.
     RestsOn {
         family: Family,
     },

@@ -393,7 +393,8 @@ impl LogState {
     /// Nothing below `to`, which is above the log start, can be read any more.
     pub(in crate::log) fn advance_log_start(&mut self, to: Offset, writes: &mut Vec<Write>) {
         let keys = self.keys;
-        writes.push(Write::DeleteBatches { family: self.family, last_offsets: self.log_start..to });
+        // From the very front: storage moves its own start then, wherever that is.
+        writes.push(Write::DeleteBatches { family: self.family, last_offsets: Offset::ZERO..to });
         writes.push(Write::Side { key: keys.log_start(), value: side::encode_offset(to) });
         self.log_start = to;
         self.cleaned.up_to = self.cleaned.up_to.max(to);

@@ -465,10 +465,12 @@ impl Partition {
     /// Queues what a change of the log wants written. Memory is ahead of it already, so a refusal marks the partition,
     /// whether or not a caller waits. Nothing is written for a closed partition: its family may be on its way to
     /// another one.
-    fn queue_change(self: &Arc<Self>, state: &State, writes: Vec<Write>) -> Queued {
+    fn queue_change(self: &Arc<Self>, state: &State, mut writes: Vec<Write>) -> Queued {
         if writes.is_empty() || state.closed {
             return Queued::nothing();
         }
+        // What is changed is what memory has, and that is more than what is written.
+        writes.push(Write::RestsOn { family: state.home.family });
         let (partition, moved) = (Arc::downgrade(self), state.moved);
         storage::commit_noting(&*state.home.dir, WriteSet { writes, sync: false }, move |outcome| {
             if let (Err(failure), Some(partition)) = (outcome, partition.upgrade()) {

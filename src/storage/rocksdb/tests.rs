@@ -237,10 +237,11 @@ fn a_refusal_takes_along_what_was_queued_behind_it() {
     queue(vec![batch(one, 0, &large)], Box::new(move || assert!(space_is_back.database.set_reserve(0).is_some())));
     queue(vec![batch(one, 1, &large)], Box::new(|| ()));
     queue(vec![Write::RestsOn { family: one }, delete(one, 0..1), side(b"end", b"2")], Box::new(|| ()));
+    queue(vec![Write::RestsOn { family: one }, side(b"more", b"3")], Box::new(|| ()));
     queue(vec![delete(one, 0..1), side(b"start", b"1")], Box::new(|| ()));
     queue(vec![Write::RestsOn { family: other }, batch(other, 0, &large)], Box::new(|| ()));
     release.send(()).expect("held");
-    assert_eq!(outcomes.iter().take(5).collect::<Vec<_>>(), [false, false, false, true, true]);
+    assert_eq!(outcomes.iter().take(6).collect::<Vec<_>>(), [false, false, false, false, true, true]);
     assert_eq!(scan(&*opened, one, 0), []);
     assert_eq!(sides(&*opened, "a".."z"), ["start", "x"]);
     commit(&*opened, vec![batch(one, 0, b"again")], false).expect("a set queued after the refusal");

@@ -191,7 +191,7 @@ impl MemoryDir {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             done(Err(StorageError::Full { dir: self.path() }));
             if let Some(Writer::Stepped(stepped)) = &mut *self.writer.lock() {
-                stepped.refuse_behind(set.added_to().collect());
+                stepped.refuse_behind(set.rests_on().collect());
             }
             return true;
         }

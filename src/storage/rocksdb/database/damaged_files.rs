@@ -96,12 +96,17 @@ impl DamagedFiles {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // All of it is there for the next start of this boot before the disk is waited for: the process may end soon.
-        let mut note = File::create(self.note_of(number))?;
         let before = fs::read_to_string(self.laid_aside(number)).unwrap_or_default();
-        if let Some(name) = unread.filter(|name| before.trim_end() != *name) {
-            writeln!(note, "{name}")?;
+        let (path, mut text) = (self.note_of(number), String::new());
+        if let Some(name) = unread.filter(|name| before.trim_end() != *name && !path.exists()) {
+            text = format!("{name}\n");
         }
+        // It is there as a whole for the next start of this boot before the disk is waited for: the process may end
+        // soon.
+        let new = path.with_extension("new");
+        let mut note = File::create(&new)?;
+        note.write_all(text.as_bytes())?;
+        fs::rename(&new, &path)?;
         note.sync_all()?;
         sync_names(&self.folder)?;
         sync_names(self.folder.parent().unwrap_or(&self.folder))

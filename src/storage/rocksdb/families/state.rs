@@ -145,8 +145,10 @@ impl FamilyState {
     pub(in crate::storage::rocksdb) fn log_end_state(&self) -> LogEndState {
         match self.damaged() {
             Some(_) if self.is_uncut() => LogEndState::Uncut,
+            // That it cannot be read settles nothing.
+            _ if self.end_in_doubt.load(Ordering::Relaxed) => LogEndState::MayBeLost,
             Some(_) => LogEndState::Refused,
-            None if self.lacks_tables() || self.end_in_doubt.load(Ordering::Relaxed) => LogEndState::MayBeLost,
+            None if self.lacks_tables() => LogEndState::MayBeLost,
             None => LogEndState::AsWritten,
         }
     }

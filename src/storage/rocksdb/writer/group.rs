@@ -57,7 +57,7 @@ impl GroupWriter<'_> {
         queue.done(bytes);
         for (queued, refused) in group.drain(..).zip(refused) {
             if (refused || no_space) && !stopped {
-                let families: Vec<Family> = queued.set.added_to().collect();
+                let families: Vec<Family> = queued.set.rests_on().collect();
                 (queued.done)(Err(self.database.full()));
                 let place = queue.pushed();
                 self.held.refused.extend(families.into_iter().map(|family| (family, place)));
@@ -109,10 +109,11 @@ impl GroupWriter<'_> {
         }
         let follows = |family: Family| self.held.refused.get(&family).is_some_and(|upto| queued.place <= *upto);
         let refuse = (full && queued.set.adds_batches()) || queued.set.rests_on().any(follows);
-        for family in queued.set.added_to() {
-            if refuse {
-                self.held.refused.insert(family, u64::MAX);
-            } else {
+        if refuse {
+            self.held.refused.extend(queued.set.rests_on().map(|family| (family, u64::MAX)));
+        } else {
+            // Its owner knows.
+            for family in queued.set.added_to() {
                 self.held.refused.remove(&family);
             }
         }

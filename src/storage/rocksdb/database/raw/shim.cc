@@ -125,8 +125,8 @@ rocksdb_env_t* klamm_rocksdb_env() noexcept {
 }
 
 // Drops column families and writes the options file once, where rocksdb_drop_column_family writes it for each.
-// After an error some of them may be dropped; those count as dropped the next time. error receives a text to be freed
-// with rocksdb_free.
+// That the options file alone cannot be written is no error: the next change of the families writes it. After an error
+// some of them may be dropped. error receives a text to be freed with rocksdb_free.
 void klamm_rocksdb_drop_families(rocksdb_t* db, rocksdb_column_family_handle_t* const* handles, size_t count,
                                  char** error) noexcept {
   std::vector<rocksdb::ColumnFamilyHandle*> families;
@@ -138,7 +138,8 @@ void klamm_rocksdb_drop_families(rocksdb_t* db, rocksdb_column_family_handle_t* 
     return status.IsInvalidArgument() && status.ToString().find("already dropped") != std::string::npos;
   };
   rocksdb::Status status = db->rep->DropColumnFamilies(families);
-  if (was_dropped(status)) {
+  if (!status.ok()) {
+    // Which of them are not dropped?
     status = rocksdb::Status::OK();
     for (size_t i = 0; i < count && status.ok(); ++i) {
       status = db->rep->DropColumnFamily(families[i]);
