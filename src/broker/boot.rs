@@ -2,12 +2,13 @@
 //!
 //! While the boot is the same the kernel has kept every byte that a killed process had written. After another one a log
 //! may lack its end, and one that simply ends earlier cannot be told from a whole one. So each directory remembers the
-//! boot in a file, `boot.klamm`, one line of text. It is written once the partitions led here have new leader epochs,
-//! and not before: until then every start says again that ends may be lost.
+//! boot in a file, `boot.klamm`, whose first line it is. It is written once the partitions led here have had time to
+//! get new leader epochs: until then every start says again that ends may be lost.
 //!
-//! A log that cannot be opened at that time does not keep the others waiting: the lines that follow name it, as one
-//! whose end is to be doubted once more (`end`), or of which what a loss of power left was not cut off (`uncut`), each
-//! with the topic id and the partition. Of an earlier version, which expects one line, that makes another boot.
+//! A log that has no new epoch by then, or cannot be opened, does not keep the others waiting: the lines that follow
+//! name it, as one whose end is to be doubted once more (`end`), or of which what a loss of power left was not cut off
+//! (`uncut`), each with the topic id and the partition. To an earlier version, which expects one line, that is another
+//! boot.
 //!
 //! Not noticed: the disk of a virtual machine that is set back while the machine runs.
 

@@ -241,8 +241,8 @@ impl Dirs {
         !self.may_lack_ends.contains(&true) && self.dirs.iter().all(is_whole)
     }
 
-    /// Nobody has to be told any more that logs may lack their ends. A directory that cannot note it says so again at
-    /// the next start, which costs a leader epoch and nothing else.
+    /// Nobody has to be told any more that logs may lack their ends, save for some. A directory that cannot note it
+    /// says so again at the next start, which costs a leader epoch and nothing else.
     ///
     /// `in_doubt`, for each directory: of what the next start has to say once more that the end may be lost.
     pub(super) fn remember_boot(&self, in_doubt: &[InDoubt]) {

@@ -71,7 +71,7 @@ pub(super) async fn identify(
     dirs.claim(broker_id, &cluster_id).map_err(failed)?;
     registration::ensure_top_level_paths(store, broker_id).await.map_err(failed)?;
     // The embedded tree may have lost its end with the logs, and says nothing certain then.
-    let epochs_before = match dirs.are_whole() || config.zookeeper.is_none() {
+    let epochs_before = match config.zookeeper.is_none() || dirs.are_whole() {
         true => Vec::new(),
         false => epochs_before::read(store, dirs.partitions().map_err(failed)?).await.map_err(failed)?,
     };

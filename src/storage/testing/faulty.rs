@@ -202,7 +202,7 @@ impl FaultyDir {
         }
     }
 
-    /// The `done` of a refused set. Until it has returned, sets behind it that add to the same families are refused.
+    /// The `done` of a refused set. Until it has returned, sets behind it that rest on the same families are refused.
     fn refuse(&self, state: &mut State, set: &WriteSet, error: StorageError, done: Done) -> Done {
         let touched: Vec<Family> = set.rests_on().collect();
         for family in &touched {
