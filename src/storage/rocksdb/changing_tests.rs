@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::growing_tests::{
-    append, copy, expect_for_ever, files, find_all_again, offsets, open_tables, stop_handing_over, tables, tables_of,
-    value, values,
+    append, copy, expect_for_ever, files, find_all_again, no_table_is_left, offsets, open_tables, stop_handing_over,
+    tables, tables_of, value, values,
 };
 use super::tests::{create, eventually, parts};
 use super::*;
@@ -72,8 +72,7 @@ fn all_of_a_log_is_deleted_and_it_goes_on() {
     for_all(|place, dir, family| {
         write(&dir, vec![delete(family, 0..i64::MAX)]);
         assert_eq!((offsets(&dir, family), dir.last_batch(family).expect("read")), (vec![], None));
-        eventually("files go", || files(place.path()).is_empty());
-        assert_eq!((parts(&dir).growing.count(), parts(&dir).growing.bytes()), (0, 0));
+        no_table_is_left(place.path(), &dir);
         append(&dir, family, 11..20, BYTES);
         expect_for_ever(&place, &dir, "t", &values(11..20, BYTES));
     });
@@ -182,13 +181,12 @@ fn a_deleted_partitions_tables_go_and_do_not_come_back() {
         let old: Vec<_> = files(place.path()).iter().map(|path| (path.clone(), std::fs::read(path))).collect();
         assert_eq!(old.is_empty(), tables(&dir, family).is_empty());
         dir.delete(&[partition("t", 0)]).expect("delete");
-        eventually("files go", || files(place.path()).is_empty());
+        no_table_is_left(place.path(), &dir);
         let mut n = 0;
         eventually("the family's return", || {
             n += 1;
             dir.create(&[partition("u", n)]).expect("create") == [family]
         });
-        assert_eq!((parts(&dir).growing.count(), parts(&dir).growing.bytes()), (0, 0));
         assert_eq!((offsets(&dir, family), dir.last_batch(family).expect("read")), (vec![], None));
         append(&dir, family, 0..6, BYTES);
         find_all_again(&dir, family);
@@ -448,8 +446,7 @@ fn many_partitions_close_within_a_second_and_leave_nothing_when_they_are_deleted
         assert_eq!(scan(&*dir, *family, 0), values(0..8, 4000));
     }
     dir.delete(&ids).expect("delete");
-    eventually("all is gone", || parts(&dir).growing.count() == 0 && files(place.path()).is_empty());
-    assert_eq!(parts(&dir).growing.bytes(), 0);
+    no_table_is_left(place.path(), &dir);
 }
 
 fn is_stopped(outcome: &Result<(), StorageError>) -> bool {
