@@ -20,7 +20,7 @@ use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::replica::marks;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
-use crate::storage::{InDoubt, LogEndState, SharedLogDir, StorageError};
+use crate::storage::{InDoubt, SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
 /// Why a log directory cannot be used. Nothing in it was touched.
@@ -235,8 +235,7 @@ impl Dirs {
     /// nothing in them is in doubt.
     pub(super) fn are_whole(&self) -> bool {
         let is_whole = |(dir, _): &(SharedLogDir, _)| {
-            let may_lack_end = |family| matches!(dir.end(family), LogEndState::MayBeLost | LogEndState::Uncut);
-            !dir.partitions().into_iter().any(|(_, family)| may_lack_end(family))
+            !dir.partitions().into_iter().any(|(_, family)| dir.end(family).may_lack_end(false))
         };
         !self.may_lack_ends.contains(&true) && self.dirs.iter().all(is_whole)
     }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::marks::{self, Mark};
 use crate::clock::UnixMs;
-use crate::storage::{Family, LogDir, LogEndState, PartitionId, StorageError, Write, keys};
+use crate::storage::{Family, LogDir, PartitionId, StorageError, Write, keys};
 use crate::types::{LeaderEpoch, PartitionIndex, TopicId, TopicName};
 
 const STRAY: u8 = 0x87;
@@ -100,12 +100,7 @@ impl FoundLogs {
                 None => 0,
             };
             let stray_since = strays.get(&of).copied();
-            // What is refused is as it was, and stays so; it does not count for the directory.
-            let may_lack_end = match dir.end(family) {
-                LogEndState::AsWritten => may_lack_ends,
-                LogEndState::MayBeLost | LogEndState::Uncut => true,
-                LogEndState::Refused => false,
-            };
+            let may_lack_end = dir.end(family).may_lack_end(may_lack_ends);
             let found = FoundLog { stray_since, may_lack_end, ..FoundLog::made(at, family, generation) };
             match self.logs.get(&id) {
                 Some(known) if marks::takes_the_place(known.generation, generation) => {

@@ -293,6 +293,18 @@ pub(crate) enum LogEndState {
     Uncut,
 }
 
+impl LogEndState {
+    /// `after_power`: the directory is opened after what may have been a loss of power. What is refused is as it was, and
+    /// stays so.
+    pub(crate) fn may_lack_end(self, after_power: bool) -> bool {
+        match self {
+            Self::AsWritten => after_power,
+            Self::MayBeLost | Self::Uncut => true,
+            Self::Refused => false,
+        }
+    }
+}
+
 /// Partitions of a directory of which a later start under the same boot of the machine has to know what the first one
 /// could not settle.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -114,12 +114,19 @@ fn a_damaged_batch_has_the_offsets_between_its_neighbours_whatever_its_key_says(
     }
 }
 
+/// The same with a byte of the file of RocksDB's flipped, and what flips it back.
+fn killed_and_damaged() -> (tempfile::TempDir, impl Fn()) {
+    let killed = killed();
+    let (file, at) = file_with(killed.path(), &value(6, BATCH_BYTES));
+    let flip_it = move || flip(&file, at + 5000);
+    flip_it();
+    (killed, flip_it)
+}
+
 /// All that the broker has was refused.
 #[test]
 fn damage_in_a_file_of_rocksdb_costs_the_partition_that_has_a_table_as_well() {
-    let killed = killed();
-    let (file, at) = file_with(killed.path(), &value(6, BATCH_BYTES));
-    flip(&file, at + 5000);
+    let (killed, flip_back) = killed_and_damaged();
     let tables = in_order(killed.path());
     for is_same_boot in [true, false, true] {
         let dir = open(killed.path(), is_same_boot);
@@ -130,7 +137,7 @@ fn damage_in_a_file_of_rocksdb_costs_the_partition_that_has_a_table_as_well() {
         assert_eq!(in_order(killed.path()), tables);
     }
     // Once it can be read, what was not damaged is there.
-    flip(&file, at + 5000);
+    flip_back();
     let dir = open(killed.path(), true);
     assert_eq!(offsets(&dir, create(&dir, "t")), (0..12).collect::<Vec<i64>>());
 }
@@ -138,9 +145,7 @@ fn damage_in_a_file_of_rocksdb_costs_the_partition_that_has_a_table_as_well() {
 /// The next start took what a loss of power had left of the table for damage, and refused the partition from then on.
 #[test]
 fn what_a_loss_of_power_tore_is_no_damage_once_the_partition_can_be_read() {
-    let killed = killed();
-    let (file, at) = file_with(killed.path(), &value(6, BATCH_BYTES));
-    flip(&file, at + 5000);
+    let (killed, flip_back) = killed_and_damaged();
     let tables = in_order(killed.path());
     overwrite(&tables[0], block_at(2) + 100, &[0; 4096]);
     let of = (partition("t", 0).topic_id, PartitionIndex(0));
@@ -152,7 +157,7 @@ fn what_a_loss_of_power_tore_is_no_damage_once_the_partition_can_be_read() {
         assert_eq!((dir.end(family), dir.end(other)), (LogEndState::Uncut, LogEndState::AsWritten));
         dir.close();
     }
-    flip(&file, at + 5000);
+    flip_back();
     for (in_doubt, end) in [(in_doubt, LogEndState::MayBeLost), (Arc::default(), LogEndState::AsWritten)] {
         let options = DirectoryOptions { is_same_boot: true, in_doubt, ..tables_of(64 << 10) };
         let dir = RocksDirectory::open(killed.path(), options).expect("open");

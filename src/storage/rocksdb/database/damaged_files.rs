@@ -79,8 +79,9 @@ impl DamagedFiles {
                 warn!(file = %file.display(), %error, "still not to be read");
                 false
             }
-            _ => {
-                info!(file = %file.display(), "could not be read once, and can be; its family is compacted again");
+            read => {
+                let now = if read.is_ok() { "can be read" } else { "is gone" };
+                info!(file = %file.display(), "could not be read once, and {now}; its family is compacted again");
                 true
             }
         }
