@@ -13,7 +13,11 @@ use std::time::Duration;
 
 use crate::task;
 
-const PERIOD: Duration = Duration::from_secs(1);
+/// A start's needs are its own, and over after so long.
+const START: Duration = Duration::from_secs(1);
+
+/// How often is looked for what is due: a twentieth of the free pages at once.
+const PERIOD: Duration = Duration::from_secs(6);
 
 /// How long free pages are kept, fewer and fewer of them.
 const KEPT_MS: isize = 120_000;
@@ -24,8 +28,7 @@ pub fn start_giving_back() {
         keep_for(KEPT_MS);
     }
     task::spawn_owner("memory", async {
-        tokio::time::sleep(PERIOD).await;
-        // A start's needs are its own.
+        tokio::time::sleep(START).await;
         task::blocking(|| call(c"arena.4096.purge")).await;
         loop {
             tokio::time::sleep(PERIOD).await;
