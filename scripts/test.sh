@@ -16,7 +16,7 @@ fi
 # Each suite prints one row per test, beginning with PASS, FAIL or SKIP, and ends with 1 if one failed.
 scripts/cargo build --locked --bin klamm || exit 1
 export KLAMM_BINARY=${CARGO_TARGET_DIR:-$PWD/target}/debug/klamm
-for suite in smoke history perf.warm "zookeeper --quick" zookeeper.guarded zookeeper.secure "cluster --short" "hostile.connections --quick" "hostile.noise --quick" "log_ends --quick" "librdkafka.secured --quick" authorization "authorization --named" tls sasl tokens quota quota.replication log_dirs; do
+for suite in smoke history perf.warm "zookeeper --quick" zookeeper.guarded zookeeper.secure "cluster --short" "hostile.connections --quick" "hostile.noise --quick" "log_ends --quick" "librdkafka.secured --quick" authorization "authorization --named" tls sasl tokens quota quota.replication log_dirs "disk_full --quick"; do
   echo "== $suite"
   # Unquoted: a suite may have arguments.
   compat-tests/run $suite 2>&1 | tee -a "$log" || status=1

@@ -1,9 +1,10 @@
 """A disk without space, and one that fails, as clients and whoever watches the process see them; one row per case.
 
-The data lies on a tmpfs of 192 MiB, which takes a mount and so root: without it the run fails and says so. Ballast in a
-file of its own fills it up and is taken away again. What was acknowledged must be there at the end, in order and once.
+The data lies on a tmpfs of 192 MiB, which takes a mount and so root: without it the run fails and says so, the quick one
+(as in `make test`) is skipped. Ballast in a file of its own fills it up and is taken away again. What was acknowledged must
+be there at the end, in order and once.
 
-    compat-tests/run disk_full [--only NAME ...]
+    compat-tests/run disk_full [--quick] [--only NAME ...]
 
 KLAMM_BINARY names the binary; without it target/release/klamm.
 """
@@ -15,6 +16,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from kit.broker import Klamm
@@ -26,7 +28,13 @@ EXIT_NO_LOG_DIR = 74
 # The disk's own end is met, not the reserve before it.
 SETTINGS = {"klamm.disk.reserve.bytes": "0", "klamm.rocksdb.write.buffer.bytes": str(4 * MIB)}
 LARGE = batch([os.urandom(60_000)], 1_700_000_000_000)
+# Below what goes to a table of its own.
+MIDDLE = batch([os.urandom(4_000)], 1_700_000_000_000)
 SMALL = batch([b"small"], 1_700_000_000_000)
+
+
+class NoMount(Exception):
+    """No tmpfs can be mounted, and without it nothing is tested."""
 
 
 @contextlib.contextmanager
@@ -37,7 +45,7 @@ def small_disk(mib=192):
     data.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", data], capture_output=True, text=True)
     if mounted.returncode:
-        sys.exit(f"FAIL  no tmpfs can be mounted, and without it nothing is tested: {mounted.stderr.strip()}")
+        raise NoMount(mounted.stderr.strip())
     broker = Klamm(SETTINGS, folder)
     try:
         yield broker
@@ -49,10 +57,9 @@ def small_disk(mib=192):
 
 def fill(broker):
     """Takes what is left of the disk, to the last page."""
-    with open(broker.folder / "data" / "ballast", "wb") as ballast, contextlib.suppress(OSError):
+    with open(broker.folder / "data" / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
         while True:
-            ballast.write(bytes(65536))
-            ballast.flush()
+            ballast.write(bytes(4096))
 
 
 def free(broker):
@@ -95,7 +102,7 @@ class Log:
                 assert error == 0, f"Fetch: {error}"
                 for base, last, one in batches(records):
                     assert base == offset, f"{base} after {offset}"
-                    assert [len(value) for _, value in values(one)] in ([60_000], [5]), "other bytes"
+                    assert [len(value) for _, value in values(one)] in ([60_000], [4_000], [5]), "other bytes"
                     offset = last + 1
             assert offset == self.acknowledged, f"{offset} records, {self.acknowledged} acknowledged"
 
@@ -152,6 +159,52 @@ def full_before_a_table_begins():
         survives(broker, log)
 
 
+def deleting_while_full():
+    """Batches and deletions meet the end of the disk together, and what they leave to the background needs it, too."""
+    over, deleted_below, errors = threading.Event(), 0, set()
+
+    def delete(broker, log):
+        nonlocal deleted_below
+        while not over.is_set():
+            with contextlib.suppress(OSError), Client(broker.port) as client:
+                while not over.is_set():
+                    below = client.list_offsets(log.name, [0], -1)[0][1] - 1
+                    error, _ = client.delete_records(log.name, {0: below})[0]
+                    errors.add(error)
+                    deleted_below = deleted_below if error else below
+                    time.sleep(0.005)
+
+    with small_disk() as broker:
+        broker.start()
+        log, deleted = Log(broker, "t"), Log(broker, "deleted")
+        with Client(broker.port) as client:
+            for _ in range(50):
+                log.until(client, SMALL, 0)
+                deleted.until(client, SMALL, 0)
+            deleter = threading.Thread(target=delete, args=(broker, deleted))
+            deleter.start()
+            try:
+                fill(broker)
+                deadline, refused = time.monotonic() + 10, 0
+                while time.monotonic() < deadline:
+                    refused += sum(one.produce(client, MIDDLE) != 0 for one in (log, deleted))
+                    time.sleep(0.01)
+                assert refused, "the disk never was full"
+                assert broker.alive(), "ended"
+                free(broker)
+                for one in (log, deleted):
+                    one.until(client, SMALL, 0)
+                    one.until(client, LARGE, 0)
+            finally:
+                over.set()
+                deleter.join()
+            assert errors <= {0, STORAGE_ERROR}, errors
+        survives(broker, log)
+        with Client(broker.port) as client:
+            start = client.list_offsets("deleted", [0], -2)[0][1]
+            assert deleted_below <= start <= deleted.acknowledged, f"the log begins at {start}, deleted below {deleted_below}"
+
+
 def last_directory_fails():
     """Where growing tables should lie there is a file, which no directory is: an error that is not want of space."""
     broker = Klamm(SETTINGS)
@@ -175,15 +228,20 @@ def last_directory_fails():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases = [full_under_load, full_before_a_table_begins, last_directory_fails]
+    cases = [full_under_load, full_before_a_table_begins, deleting_while_full, last_directory_fails]
     parser.add_argument("--only", nargs="*", choices=[case.__name__ for case in cases])
-    only, failed = parser.parse_args().only, 0
+    parser.add_argument("--quick", action="store_true", help="one case, which takes some 15 seconds")
+    args, failed = parser.parse_args(), 0
+    only = [deleting_while_full.__name__] if args.quick else args.only
     for case in cases:
         if only and case.__name__ not in only:
             continue
         try:
             case()
             print(f"PASS  {case.__name__}", flush=True)
+        except NoMount as error:
+            failed += not args.quick
+            print(f"{'SKIP' if args.quick else 'FAIL'}  {case.__name__}: no tmpfs can be mounted: {error}", flush=True)
         except Exception as error:  # noqa: BLE001
             failed += 1
             print(f"FAIL  {case.__name__}: {type(error).__name__}: {error}", flush=True)

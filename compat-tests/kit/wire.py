@@ -200,6 +200,19 @@ class Client:
 
         return r.array(lambda r: (r.string(), dict(r.array(partition))))[0][1]
 
+    def delete_records(self, topic, offsets, timeout_ms=10_000):
+        """offsets: {partition: first to be kept}. {partition: (error, low watermark)}."""
+        body = struct.pack(">i", 1) + string(topic) + struct.pack(">i", len(offsets))
+        body += b"".join(struct.pack(">iq", p, offset) for p, offset in offsets.items()) + struct.pack(">i", timeout_ms)
+        r = self.call(21, 0, body)
+        r.take("i")
+
+        def partition(r):
+            index, low_watermark, error = r.take("iqh")
+            return index, (error, low_watermark)
+
+        return r.array(lambda r: (r.string(), dict(r.array(partition))))[0][1]
+
     def find_coordinator(self, group):
         """(error, broker id, host, port)."""
         r = self.call(10, 0, string(group))

@@ -294,8 +294,8 @@ pub(crate) enum LogEndState {
 }
 
 impl LogEndState {
-    /// `after_power`: the directory is opened after what may have been a loss of power. What is refused is as it was, and
-    /// stays so.
+    /// `after_power`: the directory is opened after what may have been a loss of power. What is refused is as it was,
+    /// and stays so.
     pub(crate) fn may_lack_end(self, after_power: bool) -> bool {
         match self {
             Self::AsWritten => after_power,

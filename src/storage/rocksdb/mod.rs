@@ -222,7 +222,7 @@ impl Parts {
             self.sync_tables();
         }
         let outcome = if families_ms + bytes_ms > FLUSH_AT_CLOSE_MS_MAX {
-            database.db().flush_wal(true)
+            database.db().sync_log()
         } else {
             database.db().flush(&cfs, true)
         };

@@ -239,7 +239,7 @@ impl Database {
     /// Brings everything written to RocksDB's log so far to the disk, by this process or one before.
     pub(super) fn sync_log(&self) -> Result<(), StorageError> {
         self.sync_left_logs()?;
-        self.rocks(Operation::Sync, |db| db.flush_wal(true))?;
+        self.rocks(Operation::Sync, |db| db.sync_log())?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -13,8 +13,8 @@ use crate::task::Nudge;
 
 /// How often a write is looked for; one that lasts for up to twice as long is noticed.
 const TICK: Duration = Duration::from_millis(20);
-/// Ticks without a write after which the thread sleeps until the next one. Waking it costs less than five ticks do; with
-/// fifty, the few writes of a consumer that joins a group had it take an eighth of what the broker used.
+/// Ticks without a write after which the thread sleeps until the next one. Waking it costs less than five ticks do;
+/// with fifty, the few writes of a consumer that joins a group had it take an eighth of what the broker used.
 const QUIET_TICKS: u32 = 5;
 
 /// Writes on threads that are not the writer's; one at a time, since each holds the writer lock.

@@ -35,8 +35,8 @@ use self::options::WriteOptions;
 pub(in crate::storage::rocksdb) use self::options::{
     BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery, sync_logs_in_order,
 };
-use self::shim::klamm_rocksdb_drop_families;
 pub(in crate::storage::rocksdb) use self::shim::{is_cached, write_out};
+use self::shim::{klamm_rocksdb_drop_families, klamm_rocksdb_sync_log};
 
 /// An open database with all its column families: the fixed ones, and numbered ones that come and go.
 pub(in crate::storage::rocksdb) struct Db {
@@ -272,10 +272,11 @@ impl Db {
         checked(|error| unsafe { ffi::rocksdb_write(self.db.as_ptr(), options.0, batch.0.as_ptr(), error) })
     }
 
-    /// Hands buffered log bytes to the kernel and, with `sync`, to the disk.
-    pub(in crate::storage::rocksdb) fn flush_wal(&self, sync: bool) -> Result<(), RocksError> {
+    /// Brings what was written to the log so far to the disk, also where an append has failed since. The database must
+    /// have its logs reach the disk [in their order](sync_logs_in_order).
+    pub(in crate::storage::rocksdb) fn sync_log(&self) -> Result<(), RocksError> {
         // SAFETY: the database is alive.
-        checked(|error| unsafe { ffi::rocksdb_flush_wal(self.db.as_ptr(), sync.into(), error) })
+        checked(|error| unsafe { klamm_rocksdb_sync_log(self.db.as_ptr(), error) })
     }
 
     /// One value.

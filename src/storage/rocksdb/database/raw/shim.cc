@@ -38,6 +38,10 @@ class Descriptor {
 // end of the one and leave the other, and RocksDB would replay both as one. RocksDB itself syncs a log that it has left
 // only when it flushes next. It makes a log while nobody writes (DBImpl::SwitchMemtable), so nothing follows what is
 // synced here but what goes to the next log.
+//
+// So all that was written is on the disk once the newest log is, and SyncNewest brings that there beside RocksDB. Of a
+// log whose last append failed, for want of space for instance, RocksDB syncs nothing when asked to, and takes no more
+// writes for good (DBImpl::WALIOStatusCheck: "Writer has previous error.").
 class LogsInOrder : public rocksdb::FileSystemWrapper {
  public:
   explicit LogsInOrder(const std::shared_ptr<rocksdb::FileSystem>& target) : FileSystemWrapper(target) {}
@@ -58,17 +62,25 @@ class LogsInOrder : public rocksdb::FileSystemWrapper {
     return Next(path, [&] { return target()->ReuseWritableFile(path, old_path, options, file, debug); });
   }
 
+  // Brings all that was written to the logs of a directory to the disk.
+  rocksdb::IOStatus SyncNewest(const std::string& directory) {
+    const std::string newest = Newest(directory);
+    if (newest.empty()) return rocksdb::IOStatus::IOError("No log was made in " + directory);
+    return Sync(newest, directory);
+  }
+
  private:
+  std::string Newest(const std::string& directory) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return newest_[directory];
+  }
+
   // Makes a file. `path` is <directory>/<number>.log where it is a write-ahead log.
   template <typename Make>
   rocksdb::IOStatus Next(const std::string& path, Make make) {
     if (!path.ends_with(".log")) return make();
     const std::string directory = path.substr(0, path.rfind('/'));
-    std::string before;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      before = newest_[directory];
-    }
+    const std::string before = Newest(directory);
     rocksdb::IOStatus status = before.empty() ? rocksdb::IOStatus::OK() : Sync(before, directory);
     if (status.ok()) status = make();
     if (status.ok()) {
@@ -99,6 +111,12 @@ class LogsInOrder : public rocksdb::FileSystemWrapper {
   std::unordered_map<std::string, std::string> newest_;
 };
 
+// That of all databases. Lives as long as the process.
+const std::shared_ptr<LogsInOrder>& Logs() {
+  static const auto* logs = new auto(std::make_shared<LogsInOrder>(rocksdb::FileSystem::Default()));
+  return *logs;
+}
+
 }  // namespace
 
 extern "C" {
@@ -119,9 +137,17 @@ struct rocksdb_env_t {
 // The environment of all databases: the default one, with write-ahead logs that reach the disk in their order. Lives as
 // long as the process, as the default one does; "default" keeps rocksdb_env_destroy from freeing it.
 rocksdb_env_t* klamm_rocksdb_env() noexcept {
-  static rocksdb_env_t env{
-      rocksdb::NewCompositeEnv(std::make_shared<LogsInOrder>(rocksdb::FileSystem::Default())).release(), true};
+  static rocksdb_env_t env{rocksdb::NewCompositeEnv(Logs()).release(), true};
   return &env;
+}
+
+// Brings all that was written to the write-ahead log so far to the disk. error receives a text to be freed with
+// rocksdb_free.
+void klamm_rocksdb_sync_log(rocksdb_t* db, char** error) noexcept {
+  const rocksdb::IOStatus status = Logs()->SyncNewest(db->rep->GetName());
+  if (!status.ok()) {
+    *error = strdup(status.ToString().c_str());
+  }
 }
 
 // Drops column families and writes the options file once, where rocksdb_drop_column_family writes it for each.
