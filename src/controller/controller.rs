@@ -292,7 +292,9 @@ impl Controller {
                     },
                 }
             }
-            Some(_) = OptionFuture::from(self.controller_changed.as_mut()) => {
+            // After an error not before the pause is over: it was this broker that gave the node up, and where it could
+            // not, the attempt wakes the watch as well.
+            Some(_) = OptionFuture::from(self.controller_changed.as_mut()), if self.retry.is_none() => {
                 self.controller_changed = None;
                 Wake::Contend
             }

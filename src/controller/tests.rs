@@ -417,6 +417,28 @@ async fn deposed_controller_writes_nothing() {
     assert_eq!(state.controller_epoch, ControllerEpoch(8), "written by the next term, not by the fenced one");
 }
 
+/// The controller's own attempt to give its node up was refused, and woke its watch all the same: it contended again
+/// without a pause, thirty thousand times in three seconds.
+#[tokio::test(start_paused = true)]
+async fn a_disk_without_space_is_not_asked_without_a_pause() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    one.active().await;
+    cluster.dir.fail_with_full();
+    let refused = one.controller.allocate_producer_ids(BrokerId(1), one.registrar.epoch.get()).await;
+    assert!(matches!(refused, Err(ControllerError::Unavailable(_))), "{refused:?}");
+    for _ in 0..5_000 {
+        tokio::task::yield_now().await;
+    }
+    let at_once = cluster.dir.refusals();
+    assert!((1..20).contains(&at_once), "{at_once}");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let later = cluster.dir.refusals();
+    assert!((at_once + 1..60).contains(&later), "{later}");
+    cluster.dir.heal();
+    one.active().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn failed_log_directory_takes_its_replicas_offline() {
     let cluster = Cluster::new().await;

@@ -23,6 +23,7 @@ pub(crate) struct TreeDir {
     /// What the next commits answer.
     pub(super) fault: Mutex<Option<StorageError>>,
     pub(super) commits: AtomicUsize,
+    refusals: AtomicUsize,
     pub(super) syncs: AtomicUsize,
     /// Commits that wait until the test lets them go.
     pub(super) held: Mutex<Option<Vec<(WriteSet, Done)>>>,
@@ -47,6 +48,11 @@ impl TreeDir {
     /// Rounds of writes so far.
     pub(crate) fn rounds(&self) -> usize {
         self.commits.load(Ordering::SeqCst)
+    }
+
+    /// Rounds that were not written.
+    pub(crate) fn refusals(&self) -> usize {
+        self.refusals.load(Ordering::SeqCst)
     }
 
     /// A directory opened anew over what this one has on disk.
@@ -76,6 +82,7 @@ impl TreeDir {
 
     fn finish(&self, set: WriteSet, done: Done) {
         if let Some(fault) = self.fault.lock().clone() {
+            self.refusals.fetch_add(1, Ordering::SeqCst);
             return done(Err(fault));
         }
         self.commits.fetch_add(1, Ordering::SeqCst);
