@@ -181,7 +181,7 @@ impl Broker {
         let complete = first_image::await_complete(&parts.image, &*coordination, identity.broker_id, &controller);
         let complete = unless_failed(&failures, complete).await?;
         first_image::await_epochs(&parts.replicas).await;
-        dirs.remember_boot(&parts.replicas.logs_in_doubt());
+        dirs.boot_notes().keep(&parts.replicas, stopped.clone()).await;
         let transactions = Arc::clone(&parts.handles.transactions);
         match complete {
             true => transactions.on_image_complete(),

@@ -7,16 +7,24 @@
 //!
 //! A log that has no new epoch by then, or cannot be opened, does not keep the others waiting: the lines that follow
 //! name it, as one whose end is to be doubted once more (`end`), or of which what a loss of power left was not cut off
-//! (`uncut`), each with the topic id and the partition. To an earlier version, which expects one line, that is another
-//! boot.
+//! (`uncut`), each with the topic id and the partition. They go as soon as they have become needless: a start under
+//! which a log is in doubt is slow, since it waits for the end of the sessions before. To an earlier version, which
+//! expects one line, that is another boot.
 //!
 //! Not noticed: the disk of a virtual machine that is set back while the machine runs.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::replica::manager::ReplicaManager;
 use crate::storage::InDoubt;
+use crate::task;
 use crate::types::{PartitionIndex, TopicId};
 
 const FILE: &str = "boot.klamm";
@@ -59,6 +67,68 @@ impl Boot {
         let new = dir.join(format!("{FILE}.new"));
         fs::write(&new, text)?;
         fs::rename(&new, dir.join(FILE))
+    }
+}
+
+/// The first look at what is still in doubt; each later one comes after twice the time.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LOOKS_APART_MAX: Duration = Duration::from_secs(60);
+
+/// The note of the boot in each log directory.
+#[derive(Debug)]
+pub(super) struct BootNotes {
+    pub(super) boot: Boot,
+    pub(super) dirs: Vec<PathBuf>,
+    /// Notes that could not be written were spoken of.
+    pub(super) said: bool,
+}
+
+impl BootNotes {
+    /// Nobody has to be told any more that logs may lack their ends, save for some. Blocking. A directory that cannot
+    /// note it says so again at the next start, which costs a leader epoch, and takes what it finds damaged for the end
+    /// of a log that was lost. Answers whether there is nothing left to note.
+    ///
+    /// `in_doubt`, for each directory: of what the next start has to say once more that the end may be lost.
+    fn write(&mut self, in_doubt: &[InDoubt]) -> bool {
+        let mut failed = None;
+        for (path, in_doubt) in self.dirs.iter().zip(in_doubt) {
+            if let Err(error) = self.boot.remember(path, in_doubt) {
+                failed = Some((path, error));
+            }
+        }
+        match failed {
+            Some((dir, error)) if !std::mem::replace(&mut self.said, true) => {
+                warn!(dir = %dir.display(), %error, "the boot is not noted yet; the next start gives new leader epochs");
+            }
+            None if std::mem::take(&mut self.said) => info!("the boot is noted"),
+            Some(_) | None => {}
+        }
+        !self.said && in_doubt.iter().all(|of_dir| *of_dir == InDoubt::default())
+    }
+
+    /// Notes the boot now, and in the background again whenever less is in doubt, until nothing is.
+    pub(super) async fn keep(self, replicas: &Arc<ReplicaManager>, stopping: watch::Receiver<bool>) {
+        let (mut notes, mut all) = self.look(Arc::clone(replicas), stopping.clone()).await;
+        let replicas = Arc::downgrade(replicas);
+        task::spawn(async move {
+            let mut pause = FIRST_LOOK;
+            while !all {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LOOKS_APART_MAX);
+                let Some(replicas) = replicas.upgrade() else { return };
+                (notes, all) = notes.look(replicas, stopping.clone()).await;
+            }
+        });
+    }
+
+    async fn look(mut self, replicas: Arc<ReplicaManager>, stopping: watch::Receiver<bool>) -> (Self, bool) {
+        task::blocking(move || {
+            let in_doubt = replicas.logs_in_doubt();
+            // Of a directory that is closed nothing is known.
+            let all = *stopping.borrow() || self.write(&in_doubt);
+            (self, all)
+        })
+        .await
     }
 }
 
@@ -114,5 +184,21 @@ mod tests {
             fs::write(&file, bad).unwrap();
             assert_eq!(boot.has_written(dir.path()), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_written_is_owed() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("data");
+        let mut notes = BootNotes { boot: Boot::of(Some("one")), dirs: vec![dir.clone()], said: false };
+        let nothing = [InDoubt::default()];
+        assert!(!notes.write(&nothing) && !notes.write(&nothing), "there is no such directory");
+        fs::create_dir(&dir).unwrap();
+        let ends = [(TopicId(uuid::Uuid::from_u128(1)), PartitionIndex(1))].into();
+        let some = [InDoubt { ends, ..InDoubt::default() }];
+        assert!(!notes.write(&some), "one is in doubt");
+        assert_eq!(notes.boot.has_written(&dir).as_ref(), Some(&some[0]));
+        assert!(notes.write(&nothing));
+        assert_eq!(notes.boot.has_written(&dir), Some(InDoubt::default()));
     }
 }

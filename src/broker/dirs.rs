@@ -8,9 +8,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
-use tracing::warn;
-
-use super::boot::Boot;
+use super::boot::{Boot, BootNotes};
 use super::meta::{MetaError, MetaProperties};
 use super::seams::OpenDir;
 use crate::cluster::registration::Registrar;
@@ -20,7 +18,7 @@ use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::replica::marks;
 use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
-use crate::storage::{InDoubt, SharedLogDir, StorageError};
+use crate::storage::{SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
 /// Why a log directory cannot be used. Nothing in it was touched.
@@ -240,16 +238,9 @@ impl Dirs {
         !self.may_lack_ends.contains(&true) && self.dirs.iter().all(is_whole)
     }
 
-    /// Nobody has to be told any more that logs may lack their ends, save for some. A directory that cannot note it
-    /// says so again at the next start, which costs a leader epoch and nothing else.
-    ///
-    /// `in_doubt`, for each directory: of what the next start has to say once more that the end may be lost.
-    pub(super) fn remember_boot(&self, in_doubt: &[InDoubt]) {
-        for (path, in_doubt) in self.paths.iter().zip(in_doubt) {
-            if let Err(error) = self.boot.remember(path, in_doubt) {
-                warn!(dir = %path.display(), %error, "the boot is not noted; the next start gives new leader epochs");
-            }
-        }
+    /// Where it is noted under which boot they are written to.
+    pub(super) fn boot_notes(&self) -> BootNotes {
+        BootNotes { boot: self.boot.clone(), dirs: self.paths.clone(), said: false }
     }
 
     /// Writes `meta.properties` where it is missing and refuses a directory of another cluster.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::control::{LeadershipListener, ReplicaControl};
-use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager};
+use super::manager::{ReplicaConfig, ReplicaDir, ReplicaManager, WantedReplica};
 use super::partition::{AckAt, AppendRefused};
 use super::testing::{self, ME};
 use crate::clock::testing::ManualClock;
@@ -415,6 +415,8 @@ async fn a_log_that_may_have_lost_its_end_leads_under_a_new_epoch_alone() {
     assert_eq!(bench.role(&t, led(0)).await, Ok(()), "a kill loses nothing");
     let bench = bench.restart(true).await;
     assert!(bench.doubts_an_end(), "it may not be forgotten before it is open");
+    let opened = bench.replicas.open(&[WantedReplica { id: t.clone(), is_new: false }]).remove(0).expect("opened");
+    assert!(bench.doubts_an_end() && opened.is_in_doubt(), "nor before it has a role");
     for _ in 0..2 {
         assert_eq!(bench.role(&t, led(0)).await, Err(ControlError::EndLost));
         assert_eq!((bench.leads(&t), bench.replicas.in_doubt()), (false, 1));

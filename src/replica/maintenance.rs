@@ -107,8 +107,8 @@ async fn pause(closed_segment: &Notify, backoff: Duration) {
 pub(crate) fn retain_all(replicas: &ReplicaManager, clock: &SharedClock) {
     let now = clock.now_ms();
     let mut queued = Vec::new();
-    // One that waits for an epoch must not write what its opening found to be lost, before a controller knows it.
-    for partition in replicas.all().into_iter().filter(|partition| !partition.waits_for_an_epoch()) {
+    // One in doubt must not write what its opening found to be lost, before a controller knows of it.
+    for partition in replicas.all().into_iter().filter(|partition| !partition.is_in_doubt()) {
         let changed = partition.open_anew(now).and_then(|()| {
             partition.change_log(|log, view, writes| {
                 log.expire_producers(now, writes);
@@ -135,8 +135,8 @@ pub(crate) fn retain_all(replicas: &ReplicaManager, clock: &SharedClock) {
 /// Source: Kafka 3.9 `ReplicaManager.checkpointHighWatermarks`.
 pub(crate) fn checkpoint_high_watermarks(replicas: &ReplicaManager) {
     let mut queued = Vec::new();
-    // One that waits for an epoch must not write what its opening found to be lost, before a controller knows it.
-    for partition in replicas.all().into_iter().filter(|partition| !partition.waits_for_an_epoch()) {
+    // One in doubt must not write what its opening found to be lost, before a controller knows of it.
+    for partition in replicas.all().into_iter().filter(|partition| !partition.is_in_doubt()) {
         let recorded = partition.checkpoint_high_watermark();
         queued.push((partition, recorded));
     }
@@ -197,10 +197,9 @@ impl Cleaner {
 
     /// The log whose compaction gains most, if one is worth it.
     fn dirtiest(&mut self, now: UnixMs) -> Option<Arc<Partition>> {
-        // One that waits for an epoch must not write what its opening found to be lost, before a controller knows it.
-        let may = |partition: &Arc<Partition>| {
-            partition.with_log(|log| log.config().compact) && !partition.waits_for_an_epoch()
-        };
+        // One in doubt must not write what its opening found to be lost, before a controller knows of it.
+        let may =
+            |partition: &Arc<Partition>| partition.with_log(|log| log.config().compact) && !partition.is_in_doubt();
         let candidates: Vec<_> = self.replicas.all().into_iter().filter(may).collect();
         self.forget_all_but(&candidates);
         let monotonic_ms = self.clock.monotonic_ms();

@@ -243,6 +243,9 @@ impl ReplicaManager {
                 Err(failure) => Err(failure.clone()),
             };
             self.host(id, &opened);
+            if opened.is_ok() {
+                self.found.lock().logs.remove(id);
+            }
             opened.map_err(OpenError::from)
         };
         wanted.iter().map(&mut open).collect()
@@ -260,8 +263,9 @@ impl ReplicaManager {
         let hosted = match opened {
             Ok(partition) => Hosted::Online(Arc::clone(partition)),
             Err(failure) => {
-                // It is tried again now and then.
-                if !self.is_offline(id.topic.as_str(), id.partition) {
+                // It is tried again now and then. A directory that takes no more has said so, or is being closed.
+                let said = matches!(failure, StorageError::Stopped { .. });
+                if !said && !self.is_offline(id.topic.as_str(), id.partition) {
                     error!(topic = %id.topic, partition = %id.partition, topic_id = %id.topic_id, %failure,
                         "the log cannot be opened; this partition alone is offline");
                 }
@@ -352,7 +356,7 @@ impl ReplicaManager {
         load
     }
 
-    /// Opens the log that lies there. Until this has succeeded it stays reserved.
+    /// Opens the log that lies there, which stays reserved.
     fn open_log(&self, id: &PartitionId, config: ReplicaConfig, lost: bool) -> Result<Arc<Partition>, StorageError> {
         let place = self.found.lock().logs[id];
         let ReplicaDir { dir, tail, .. } = &self.dirs[place.at];
@@ -371,7 +375,6 @@ impl ReplicaManager {
         if end_lost {
             partition.doubt_its_end(place.epoch_before);
         }
-        self.found.lock().logs.remove(id);
         self.go_on_if_moving(&partition);
         Ok(partition)
     }
@@ -416,7 +419,9 @@ impl ReplicaManager {
     fn close_hosted(&self, topic: &TopicName, partition: PartitionIndex) {
         let Some(replica) = self.get(topic.as_str(), partition) else { return };
         let home = replica.home();
-        self.found.lock().logs.insert(replica.id.clone(), FoundLog::made(home.at, home.family, home.generation));
+        let found = FoundLog::made(home.at, home.family, home.generation);
+        let may_lack_end = replica.is_in_doubt();
+        self.found.lock().logs.insert(replica.id.clone(), FoundLog { may_lack_end, ..found });
         if let Some(topic) = self.partitions.write().get_mut(topic) {
             *self.closed_traffic.lock() += replica.traffic.counts();
             topic.insert(partition, Hosted::Leaving(replica.id.topic_id));
@@ -461,8 +466,8 @@ impl ReplicaManager {
         self.all().iter().filter(|partition| partition.waits_for_an_epoch()).count()
     }
 
-    /// For each directory the logs in it that may lack their ends and are not open, or have no new leader epoch yet, so
-    /// that another start has to say so. Strays do that by themselves.
+    /// For each directory the logs in it that may lack their ends, as they are not open or have no part under a new
+    /// leader epoch yet, so that another start has to say so. Strays do that by themselves.
     pub(crate) fn logs_in_doubt(&self) -> Vec<InDoubt> {
         let of = |id: &PartitionId| (id.topic_id, id.partition);
         let uncut = self.dirs.iter().map(|ReplicaDir { dir, .. }| {
@@ -476,7 +481,8 @@ impl ReplicaManager {
                 in_doubt[found.at].ends.insert(of(id));
             }
         }
-        for partition in self.all().iter().filter(|partition| partition.waits_for_an_epoch()) {
+        // After those that were not open: a log is among both for a moment, and never among none.
+        for partition in self.all().iter().filter(|partition| partition.is_in_doubt()) {
             in_doubt[partition.home().at].ends.insert(of(&partition.id));
         }
         in_doubt
@@ -509,7 +515,7 @@ impl ReplicaManager {
         let mut checkpoints = Vec::new();
         for partition in self.all() {
             // What its opening found to be lost must be found again: it was not passed on.
-            if partition.waits_for_an_epoch() {
+            if partition.is_in_doubt() {
                 partition.close();
                 continue;
             }

@@ -210,7 +210,7 @@ async fn upkeep(replicas: Arc<ReplicaManager>, chance: Chance) {
         sleep(chance.millis(200, 2000)).await;
         for place in PLACES {
             let Some(partition) = replicas.get(place.topic, place.index) else { continue };
-            if partition.waits_for_an_epoch() || partition.open_anew(0).is_err() {
+            if partition.is_in_doubt() || partition.open_anew(0).is_err() {
                 continue;
             }
             let retained = partition.change_log(|log, view, writes| log.retain(0, view.high_watermark, writes));

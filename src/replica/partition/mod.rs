@@ -259,6 +259,12 @@ impl Partition {
         self.state.lock().end = End::InDoubt(before);
     }
 
+    /// Whether its log may have lost its end, and nobody was told yet: neither a leader, by a fetch, nor readers, by a
+    /// new epoch. It must not write what its opening found to be lost.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.state.lock().end != End::Whole
+    }
+
     /// Whether it was asked to lead and waits for a later epoch to do so.
     pub(crate) fn waits_for_an_epoch(&self) -> bool {
         matches!(self.state.lock().end, End::Refused(_))
