@@ -109,11 +109,15 @@ impl BootNotes {
     /// Notes the boot now, and in the background again whenever less is in doubt, until nothing is.
     pub(super) async fn keep(self, replicas: &Arc<ReplicaManager>, stopping: watch::Receiver<bool>) {
         let (mut notes, mut all) = self.look(Arc::clone(replicas), stopping.clone()).await;
-        let replicas = Arc::downgrade(replicas);
+        let (replicas, mut stops) = (Arc::downgrade(replicas), stopping.clone());
         task::spawn(async move {
             let mut pause = FIRST_LOOK;
             while !all {
-                tokio::time::sleep(pause).await;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    // A stop waits until nobody listens for it any more.
+                    _ = stops.wait_for(|stopping| *stopping) => return,
+                }
                 pause = (pause * 2).min(LOOKS_APART_MAX);
                 let Some(replicas) = replicas.upgrade() else { return };
                 (notes, all) = notes.look(replicas, stopping.clone()).await;

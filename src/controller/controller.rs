@@ -41,7 +41,7 @@ use crate::types::{BrokerEpoch, BrokerId, TopicPartition};
 /// Pause before the next election after a term ended by an error. It doubles while the store refuses every write.
 const ELECTION_PAUSE: Duration = Duration::from_millis(500);
 /// How often it doubles at most.
-const ELECTION_PAUSE_DOUBLINGS_MAX: u32 = 6;
+const ELECTION_PAUSE_DOUBLINGS_MAX: u32 = 3;
 
 /// AlterPartition requests that are carried out together at most.
 const ISR_REQUESTS_PER_ROUND: usize = 256;

@@ -476,13 +476,14 @@ impl ReplicaManager {
             InDoubt { ends: BTreeSet::new(), uncut: uncut.collect() }
         });
         let mut in_doubt: Vec<InDoubt> = uncut.collect();
+        // Before and after those that are not open: a log that is opened or closed meanwhile is among one of them.
+        let open_before = self.all();
         for (id, found) in &self.found.lock().logs {
             if found.may_lack_end && found.stray_since.is_none() {
                 in_doubt[found.at].ends.insert(of(id));
             }
         }
-        // After those that were not open: a log is among both for a moment, and never among none.
-        for partition in self.all().iter().filter(|partition| partition.is_in_doubt()) {
+        for partition in open_before.iter().chain(&self.all()).filter(|partition| partition.is_in_doubt()) {
             in_doubt[partition.home().at].ends.insert(of(&partition.id));
         }
         in_doubt

@@ -36,7 +36,7 @@ pub(in crate::storage::rocksdb) use self::options::{
     BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery, sync_logs_in_order,
 };
 pub(in crate::storage::rocksdb) use self::shim::{is_cached, write_out};
-use self::shim::{klamm_rocksdb_drop_families, klamm_rocksdb_sync_log};
+use self::shim::{klamm_rocksdb_drop_families, klamm_rocksdb_forget_log, klamm_rocksdb_sync_log};
 
 /// An open database with all its column families: the fixed ones, and numbered ones that come and go.
 pub(in crate::storage::rocksdb) struct Db {
@@ -279,6 +279,13 @@ impl Db {
         checked(|error| unsafe { klamm_rocksdb_sync_log(self.db.as_ptr(), error) })
     }
 
+    /// As if the last sync of the log had failed.
+    #[cfg(test)]
+    pub(in crate::storage::rocksdb) fn spoil_log(&self) {
+        // SAFETY: the database is alive.
+        unsafe { shim::klamm_rocksdb_spoil_log(self.db.as_ptr()) };
+    }
+
     /// One value.
     pub(in crate::storage::rocksdb) fn get(
         &self,
@@ -406,7 +413,10 @@ impl Drop for Handle {
 impl Drop for OpenDb {
     fn drop(&mut self) {
         // SAFETY: nothing uses the database any more: whatever does shares it.
-        unsafe { ffi::rocksdb_close(self.db.as_ptr()) };
+        unsafe {
+            klamm_rocksdb_forget_log(self.db.as_ptr());
+            ffi::rocksdb_close(self.db.as_ptr());
+        }
     }
 }
 

@@ -19,7 +19,7 @@
 
 namespace {
 
-// An open file or directory, closed with its scope.
+// An open file or directory, closed with its owner.
 class Descriptor {
  public:
   explicit Descriptor(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
@@ -32,6 +32,38 @@ class Descriptor {
 
  private:
   const int fd_;
+};
+
+rocksdb::IOStatus Failed(const std::string& path, int error) {
+  return rocksdb::IOStatus::IOError("While syncing " + path, std::string(strerror(error)));
+}
+
+// A write-ahead log and the directory with its name, open from its beginning on: so a sync wants no descriptor that the
+// process may not have, finds the log wherever its directory was moved, and hears of each error of its pages.
+class Log {
+ public:
+  Log(const std::string& path, const std::string& directory)
+      : path_(path), file_(path), names_(directory), error_(file_ < 0 || names_ < 0 ? errno : 0) {}
+
+  // What is written to it so far, and its name. The kernel tells of an error once; here it stays one.
+  rocksdb::IOStatus Sync() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (error_ == 0 && (fdatasync(file_) != 0 || fsync(names_) != 0)) error_ = errno;
+    return Status();
+  }
+
+  void Spoil() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    error_ = EIO;
+  }
+
+  rocksdb::IOStatus Status() const { return error_ == 0 ? rocksdb::IOStatus::OK() : Failed(path_, error_); }
+
+ private:
+  const std::string path_;
+  const Descriptor file_, names_;
+  std::mutex mutex_;
+  int error_;
 };
 
 // Brings a write-ahead log to the disk, its name too, before its successor exists: else a loss of power could take the
@@ -64,15 +96,26 @@ class LogsInOrder : public rocksdb::FileSystemWrapper {
 
   // Brings all that was written to the logs of a directory to the disk.
   rocksdb::IOStatus SyncNewest(const std::string& directory) {
-    const std::string newest = Newest(directory);
-    if (newest.empty()) return rocksdb::IOStatus::IOError("No log was made in " + directory);
-    return Sync(newest, directory);
+    const std::shared_ptr<Log> newest = Newest(directory);
+    return newest ? newest->Sync() : rocksdb::IOStatus::IOError("No log was made in " + directory);
+  }
+
+  // For tests: as if a sync of the newest log had failed.
+  void SpoilNewest(const std::string& directory) {
+    if (const auto newest = Newest(directory)) newest->Spoil();
+  }
+
+  // The database in this directory closes.
+  void Forget(const std::string& directory) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    newest_.erase(directory);
   }
 
  private:
-  std::string Newest(const std::string& directory) {
+  std::shared_ptr<Log> Newest(const std::string& directory) {
     std::lock_guard<std::mutex> lock(mutex_);
-    return newest_[directory];
+    const auto found = newest_.find(directory);
+    return found == newest_.end() ? nullptr : found->second;
   }
 
   // Makes a file. `path` is <directory>/<number>.log where it is a write-ahead log.
@@ -80,35 +123,23 @@ class LogsInOrder : public rocksdb::FileSystemWrapper {
   rocksdb::IOStatus Next(const std::string& path, Make make) {
     if (!path.ends_with(".log")) return make();
     const std::string directory = path.substr(0, path.rfind('/'));
-    const std::string before = Newest(directory);
-    rocksdb::IOStatus status = before.empty() ? rocksdb::IOStatus::OK() : Sync(before, directory);
+    const std::shared_ptr<Log> before = Newest(directory);
+    rocksdb::IOStatus status = before ? before->Sync() : rocksdb::IOStatus::OK();
     if (status.ok()) status = make();
+    if (!status.ok()) return status;
+    const auto log = std::make_shared<Log>(path, directory);
+    status = log->Status();
     if (status.ok()) {
       std::lock_guard<std::mutex> lock(mutex_);
-      newest_[directory] = path;
+      newest_[directory] = log;
     }
     return status;
   }
 
-  static rocksdb::IOStatus Sync(const std::string& log, const std::string& directory) {
-    Descriptor file(log);
-    // What a log held that is gone is in files.
-    if (file < 0 && errno == ENOENT) return rocksdb::IOStatus::OK();
-    if (file < 0 || fdatasync(file) != 0) return Failed(log);
-    Descriptor names(directory);
-    if (names < 0 || fsync(names) != 0) return Failed(directory);
-    return rocksdb::IOStatus::OK();
-  }
-
-  static rocksdb::IOStatus Failed(const std::string& path) {
-    const int error = errno;
-    return rocksdb::IOStatus::IOError("While syncing " + path, std::string(strerror(error)));
-  }
-
   std::mutex mutex_;
-  // The newest log of each directory that this process opened. Whatever an earlier opening left here is on the disk, or
+  // The newest log of each directory with an open database. Whatever an earlier opening left there is on the disk, or
   // gone, or synced once more.
-  std::unordered_map<std::string, std::string> newest_;
+  std::unordered_map<std::string, std::shared_ptr<Log>> newest_;
 };
 
 // That of all databases. Lives as long as the process.
@@ -149,6 +180,12 @@ void klamm_rocksdb_sync_log(rocksdb_t* db, char** error) noexcept {
     *error = strdup(status.ToString().c_str());
   }
 }
+
+// For tests: as if the last sync of the write-ahead log had failed.
+void klamm_rocksdb_spoil_log(rocksdb_t* db) noexcept { Logs()->SpoilNewest(db->rep->GetName()); }
+
+// Lets go of the newest log of a database that is about to be closed.
+void klamm_rocksdb_forget_log(rocksdb_t* db) noexcept { Logs()->Forget(db->rep->GetName()); }
 
 // Drops column families and writes the options file once, where rocksdb_drop_column_family writes it for each.
 // That the options file alone cannot be written is no error: the next change of the families writes it. After an error

@@ -12,6 +12,9 @@ use librocksdb_sys as ffi;
 unsafe extern "C" {
     /// In `shim.cc`, as the next.
     pub(super) fn klamm_rocksdb_env() -> *mut ffi::rocksdb_env_t;
+    #[cfg(test)]
+    pub(super) fn klamm_rocksdb_spoil_log(db: *mut ffi::rocksdb_t);
+    pub(super) fn klamm_rocksdb_forget_log(db: *mut ffi::rocksdb_t);
     pub(super) fn klamm_rocksdb_sync_log(db: *mut ffi::rocksdb_t, error: *mut *mut c_char);
     fn klamm_write_out(fd: c_int, from: c_longlong, bytes: c_longlong) -> c_int;
     fn klamm_cached_pages(fd: c_int, from: c_ulonglong, bytes: c_ulonglong) -> c_longlong;
