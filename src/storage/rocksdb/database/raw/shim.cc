@@ -48,7 +48,11 @@ class Log {
   // What is written to it so far, and its name. The kernel tells of an error once; here it stays one.
   rocksdb::IOStatus Sync() {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (error_ == 0 && (fdatasync(file_) != 0 || fsync(names_) != 0)) error_ = errno;
+    if (error_ == 0 && fdatasync(file_) != 0) error_ = errno;
+    if (error_ == 0 && !named_) {
+      if (fsync(names_) != 0) error_ = errno;
+      named_ = error_ == 0;
+    }
     return Status();
   }
 
@@ -64,6 +68,8 @@ class Log {
   const Descriptor file_, names_;
   std::mutex mutex_;
   int error_;
+  // Its name is on the disk.
+  bool named_ = false;
 };
 
 // Brings a write-ahead log to the disk, its name too, before its successor exists: else a loss of power could take the
