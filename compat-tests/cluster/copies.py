@@ -13,6 +13,9 @@ from history.model import History, value_of
 from history.rules import check
 
 TIMEOUT_MS = 20_000
+# librdkafka forgets a broker that metadata leaves out for a moment. `send_offsets_to_transaction` may be waiting for a connection to
+# just that one, without regard to its own time-out, and looks again only when a connection to some broker opens or ends.
+IDLE_MS = 5_000
 # KLAMM_COPIER_DEBUG=eos,protocol has librdkafka tell on stderr what the copiers' producers do.
 DEBUG = {"debug": words} if (words := os.environ.get("KLAMM_COPIER_DEBUG")) else {}
 
@@ -34,7 +37,7 @@ class Copier(Task):
         self.producer = Producer({
             **PATIENT, "bootstrap.servers": self.bootstrap, "transactional.id": f"{self.target}-{self.name}", "linger.ms": 2,
             "transaction.timeout.ms": TIMEOUT_MS, "request.timeout.ms": REQUEST_MS, "socket.timeout.ms": 2 * REQUEST_MS,
-            "retry.backoff.ms": 50, **DEBUG,
+            "retry.backoff.ms": 50, "connections.max.idle.ms": IDLE_MS, **DEBUG,
         })  # fmt: skip
         self.producer.init_transactions(60)
         settings = {**consumer_settings(self.bootstrap, self.group, "rc"), "auto.offset.reset": "earliest"}
@@ -54,10 +57,16 @@ class Copier(Task):
                 # Fenced, or it cannot even abort: begin anew.
                 self.record.error(error.args[0])
                 if connected:
-                    self.consumer.close()
+                    self.leave()
                 connected = False
         if connected:
             self.consumer.close()
+
+    def leave(self):
+        """What has no outcome yet gets one, as a producer that is thrown away reports nothing."""
+        self.producer.purge()
+        self.producer.flush(10)
+        self.consumer.close()
 
     def step(self):
         """One transaction of what there is. False if it was aborted, so that its input has to be read again."""
@@ -170,7 +179,10 @@ class Copies:
     def judge(self):
         """Adds what was copied to the run's history, and checks the copy's own."""
         try:
-            self.cluster.until(120, self.at_end, "the copiers to commit the end of their input")
+            try:
+                self.cluster.until(120, self.at_end, "the copiers to commit the end of their input")
+            except Failed as failed:
+                raise Failed(f"{failed}\n" + "\n".join(copier.where() for copier in self.copiers)) from failed
             for copier in self.copiers:
                 copier.end()
             took = self.cluster.until(TIMEOUT_MS / 1000 + 10, self.stable, "every transaction to end")[1]
