@@ -185,17 +185,10 @@ impl Term {
         self.fence.write_all(below).await?;
         // The topic's own node and the wish to delete it go together, and last: whatever fails before, the next term
         // finds the wish and goes on.
-        let last = |name: &TopicName| {
-            let topic = name.as_str();
-            let note = delete(admin::delete_topic_path(topic));
-            vec![delete(partition_state::partitions_path(topic)), delete(topics::path(topic)), note]
-        };
-        let results = self.fence.write_all(done.iter().map(last).collect()).await?;
+        let results = self.fence.write_all(done.iter().map(|name| last_deletes(name, true)).collect()).await?;
         for (name, result) in done.into_iter().zip(results) {
             if result.is_err() {
-                // Nodes that we did not know of: look at what is there.
-                self.delete_tree(topics::path(name.as_str())).await?;
-                self.delete_tree(admin::delete_topic_path(name.as_str())).await?;
+                self.finish_by_looking(&name).await?;
             }
             info!(topic = %name, "deleted");
             self.retry.deleted(&name);
@@ -221,8 +214,22 @@ impl Term {
         }
     }
 
-    /// Deletes a node and everything below it, deepest first. What is gone already is no error.
-    async fn delete_tree(&self, root: String) -> Result<(), Interrupted> {
+    /// For a topic with nodes that we did not know of, or without some that every topic has. Its node and the wish still go together
+    /// where both are there: a topic that is made anew between the two would be deleted by the next term.
+    async fn finish_by_looking(&mut self, name: &TopicName) -> Result<(), Interrupted> {
+        let topic = topics::path(name.as_str());
+        let below = self.nodes_from(topic).await?.split_off(1);
+        self.delete_each(below).await?;
+        if self.fence.write(last_deletes(name, false)).await?.is_err() {
+            let mut rest = self.nodes_from(topics::path(name.as_str())).await?;
+            rest.insert(0, admin::delete_topic_path(name.as_str()));
+            self.delete_each(rest).await?;
+        }
+        Ok(())
+    }
+
+    /// A node, and all that is below it, each before what is below it.
+    async fn nodes_from(&self, root: String) -> Result<Vec<String>, Interrupted> {
         let mut found = vec![root];
         let mut next = 0;
         while next < found.len() {
@@ -234,7 +241,12 @@ impl Term {
                 Err(error) => return Err(error.into()),
             }
         }
-        let batches = found.into_iter().rev().map(|path| vec![delete(path)]).collect();
+        Ok(found)
+    }
+
+    /// Deletes nodes from the last to the first. What is gone already is no error.
+    async fn delete_each(&self, paths: Vec<String>) -> Result<(), Interrupted> {
+        let batches = paths.into_iter().rev().map(|path| vec![delete(path)]).collect();
         for refused in self.fence.write_all(batches).await?.into_iter().filter_map(Result::err) {
             if !matches!(refused.error, CoordinationError::NoNode(_)) {
                 warn!(error = %refused, "a node of a deleted topic stays");
@@ -242,6 +254,13 @@ impl Term {
         }
         Ok(())
     }
+}
+
+/// Removes the topic's node and the wish to delete it, and before them the node of its partitions if that is empty and there.
+fn last_deletes(name: &TopicName, partitions_too: bool) -> Vec<Op> {
+    let name = name.as_str();
+    let partitions = partitions_too.then(|| delete(partition_state::partitions_path(name)));
+    partitions.into_iter().chain([delete(topics::path(name)), delete(admin::delete_topic_path(name))]).collect()
 }
 
 fn delete(path: String) -> Op {

@@ -35,6 +35,7 @@ use crate::cluster::znodes::{partition_state, topics};
 use crate::config::{Config, Inputs, Machine};
 use crate::coordination::embedded::EmbeddedCoordination;
 use crate::coordination::embedded::testing::TreeDir;
+use crate::coordination::testing::{Access, Fate, Faults, FaultyCoordination, Rule};
 use crate::coordination::{Coordination, CreateMode};
 use crate::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionIndex, TopicId, TopicName};
 
@@ -143,6 +144,8 @@ struct Cluster {
     dir: Arc<TreeDir>,
     store: Arc<EmbeddedCoordination>,
     links: Arc<Links>,
+    /// What befalls the calls of controllers.
+    faults: Arc<Faults>,
 }
 
 struct Member {
@@ -158,7 +161,7 @@ impl Cluster {
         let dir = TreeDir::new();
         let store = dir.store();
         ensure_top_level_paths(&*store, BrokerId(1)).await.unwrap();
-        Self { dir, store, links: Arc::default() }
+        Self { dir, store, links: Arc::default(), faults: Arc::default() }
     }
 
     /// Has a topic deleted, and waits until it is gone from the tree.
@@ -218,7 +221,7 @@ impl Cluster {
         let (controller, seat) = seat();
         let config = RunningConfig::new(Arc::new(defaults()));
         seat.start(ControllerParts {
-            store: store.clone(),
+            store: FaultyCoordination::under(store.clone(), Arc::clone(&self.faults)),
             registrar: registrar.clone(),
             links: self.links.clone(),
             image: broker.image.subscribe(),

@@ -51,6 +51,55 @@ async fn wish_to_delete_an_unknown_topic_is_removed() {
     }
 }
 
+/// With nodes below a topic that nobody knew of, its node went before the wish: a topic that was made anew between the two was
+/// deleted by a controller that was elected then.
+#[tokio::test(start_paused = true)]
+async fn a_topic_with_unknown_nodes_goes_together_with_the_wish() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    for path in ["/brokers/topics/t/partitions/7", "/brokers/topics/t/partitions/7/own", "/brokers/topics/t/own"] {
+        cluster.store.create(path, Bytes::new(), CreateMode::Persistent).await.unwrap();
+    }
+    // What is written of the wish second, after all of it together was not possible.
+    let second =
+        cluster.faults.script(Rule::new(Fate::Refuse, Access::Write, "/admin/delete_topics/t").after(1).times(1));
+    let admin = ClusterAdmin::new(cluster.store.clone());
+    admin.mark_for_deletion(&["t".into()]).await.remove(0).unwrap();
+    let met = async {
+        while cluster.faults.met(second) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), met).await.expect("written in two steps");
+    assert!(cluster.store.get("/admin/delete_topics/t").await.unwrap().is_some());
+    assert!(cluster.store.get("/brokers/topics/t").await.unwrap().is_some(), "it went without the wish");
+    assert!(admin.await_gone(&"t".into(), Duration::from_secs(60)).await);
+    assert_eq!(cluster.store.get("/admin/delete_topics/t").await.unwrap(), None);
+}
+
+/// Nor does a wish that an administrator took back in the meantime keep the deletion from its end.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_whose_wish_is_taken_back_ends_all_the_same() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    *one.broker.deletions_refused.lock() = 1;
+    let admin = ClusterAdmin::new(cluster.store.clone());
+    admin.mark_for_deletion(&["t".into()]).await.remove(0).unwrap();
+    let refused = || *one.broker.deletions_refused.lock() == 0;
+    while !refused() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    cluster.store.delete("/admin/delete_topics/t", -1).await.unwrap();
+    one.sees(|image| image.topic("t").is_none()).await;
+    while cluster.store.get("/brokers/topics/t").await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// A deletion that failed stayed under way until the broker started anew, and the name was taken that long.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_that_a_disk_refused_is_begun_again() {
