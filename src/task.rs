@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tracing::error;
@@ -111,6 +112,25 @@ where
     F: FnOnce() + Send + 'static,
 {
     std::thread::Builder::new().name(name.into()).spawn(move || as_owner(name, body))
+}
+
+/// Does something on a thread of its own, and waits for it so long and no longer. Blocks. Answers whether it is done;
+/// where it is not, it goes on.
+///
+/// # Errors
+/// There is no thread to be had.
+pub(crate) fn within(
+    name: &'static str,
+    patience: Duration,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<bool> {
+    let (tell, told) = std::sync::mpsc::channel();
+    thread(name, move || {
+        body();
+        // Whoever waited may have gone on.
+        tell.send(()).ok();
+    })?;
+    Ok(told.recv_timeout(patience).is_ok())
 }
 
 /// Counts one, such as a waiter for room, until it is dropped.

@@ -11,8 +11,10 @@ KLAMM_BINARY names the binary; without it target/release/klamm.
 
 import argparse
 import contextlib
+import itertools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,18 +36,22 @@ SMALL = batch([b"small"], 1_700_000_000_000)
 
 
 class NoMount(Exception):
-    """No tmpfs can be mounted, and without it nothing is tested."""
+    """Nothing can be mounted, and without that nothing is tested."""
+
+
+def mount(*words):
+    mounted = subprocess.run(["mount", *words], capture_output=True, text=True)
+    if mounted.returncode:
+        raise NoMount(mounted.stderr.strip())
 
 
 @contextlib.contextmanager
-def small_disk(mib=192):
-    """A folder whose `data` is a file system of its own."""
+def small_disk(more="", mib=192):
+    """A folder whose `data` is a file system of its own. `more`: options of its mount."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="klamm-disk-"))
     data = folder / "data"
     data.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", data], capture_output=True, text=True)
-    if mounted.returncode:
-        raise NoMount(mounted.stderr.strip())
+    mount("-t", "tmpfs", "-o", f"size={mib}m{more}", "tmpfs", data)
     broker = Klamm(SETTINGS, folder)
     try:
         yield broker
@@ -205,6 +211,26 @@ def deleting_while_full():
             assert deleted_below <= start <= deleted.acknowledged, f"the log begins at {start}, deleted below {deleted_below}"
 
 
+def no_file_more():
+    """There is space, but none for another file, when RocksDB begins its next log."""
+    with small_disk(",nr_inodes=400") as broker:
+        broker.start()
+        log, others = Log(broker, "t"), broker.folder / "data" / "others"
+        others.mkdir()
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                (others / str(number)).touch()
+        with Client(broker.port) as client:
+            log.until(client, MIDDLE, STORAGE_ERROR)
+            time.sleep(2)
+            assert broker.alive(), "ended"
+            shutil.rmtree(others)
+            log.until(client, MIDDLE, 0, 20)
+            for _ in range(100):
+                log.until(client, MIDDLE, 0)
+        survives(broker, log)
+
+
 def last_directory_fails():
     """Where growing tables should lie there is a file, which no directory is: an error that is not want of space."""
     broker = Klamm(SETTINGS)
@@ -231,11 +257,12 @@ def last_directory_fails():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases = [full_under_load, full_before_a_table_begins, deleting_while_full, last_directory_fails]
+    cases = [full_under_load, full_before_a_table_begins, deleting_while_full, no_file_more, last_directory_fails]
+    quick = [deleting_while_full, no_file_more]
     parser.add_argument("--only", nargs="*", choices=[case.__name__ for case in cases])
-    parser.add_argument("--quick", action="store_true", help="one case, which takes some 15 seconds")
+    parser.add_argument("--quick", action="store_true", help="two cases, which take some 20 seconds")
     args, failed = parser.parse_args(), 0
-    only = [deleting_while_full.__name__] if args.quick else args.only
+    only = [case.__name__ for case in quick] if args.quick else args.only
     for case in cases:
         if only and case.__name__ not in only:
             continue
@@ -244,7 +271,7 @@ def main():
             print(f"PASS  {case.__name__}", flush=True)
         except NoMount as error:
             failed += not args.quick
-            print(f"{'SKIP' if args.quick else 'FAIL'}  {case.__name__}: no tmpfs can be mounted: {error}", flush=True)
+            print(f"{'SKIP' if args.quick else 'FAIL'}  {case.__name__}: nothing can be mounted: {error}", flush=True)
         except Exception as error:  # noqa: BLE001
             failed += 1
             print(f"FAIL  {case.__name__}: {type(error).__name__}: {error}", flush=True)

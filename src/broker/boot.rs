@@ -11,6 +11,9 @@
 //! which a log is in doubt is slow, since it waits for the end of the sessions before. To an earlier version, which
 //! expects one line, that is another boot.
 //!
+//! A directory that fails loses its note (a sync that failed leaves things in the page cache that are not on the disk),
+//! and one whose write-ahead log has a hole counts as one of another boot, too.
+//!
 //! Not noticed: the disk of a virtual machine that is set back while the machine runs.
 
 use std::fs;
@@ -19,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -74,11 +78,53 @@ impl Boot {
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOKS_APART_MAX: Duration = Duration::from_secs(60);
 
-/// The note of the boot in each log directory.
+/// The note of one log directory.
+#[derive(Debug)]
+pub(super) struct BootNote {
+    dir: PathBuf,
+    /// The directory has failed, and nothing is noted of it any more.
+    is_void: Mutex<bool>,
+}
+
+/// How long whoever tells of a failed directory waits for its note to be gone.
+const VOID_WAIT: Duration = Duration::from_secs(1);
+
+impl BootNote {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), is_void: Mutex::new(false) }
+    }
+
+    fn write(&self, boot: &Boot, in_doubt: &InDoubt) -> io::Result<()> {
+        let is_void = self.is_void.lock();
+        if *is_void { Ok(()) } else { boot.remember(&self.dir, in_doubt) }
+    }
+
+    /// The directory has failed: the next start is to take it for one of another boot. What a sync could not bring to
+    /// the disk the kernel still shows, as if it had. Blocks for a second at most.
+    pub(super) fn void(self: &Arc<Self>) {
+        let note = Arc::clone(self);
+        let remove = move || {
+            let mut is_void = note.is_void.lock();
+            *is_void = true;
+            match fs::remove_file(note.dir.join(FILE)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
+                    dir = %note.dir.display(), %error,
+                    "the note of the boot is not removed; the next start may take what was not written for written"
+                ),
+                _ => {}
+            }
+        };
+        if let Err(error) = task::within("boot-note", VOID_WAIT, remove) {
+            warn!(dir = %self.dir.display(), %error, "no thread to remove the note of the boot");
+        }
+    }
+}
+
+/// The notes of all log directories.
 #[derive(Debug)]
 pub(super) struct BootNotes {
     pub(super) boot: Boot,
-    pub(super) dirs: Vec<PathBuf>,
+    pub(super) notes: Vec<Arc<BootNote>>,
     /// Notes that could not be written were spoken of.
     pub(super) said: bool,
 }
@@ -91,9 +137,9 @@ impl BootNotes {
     /// `in_doubt`, for each directory: of what the next start has to say once more that the end may be lost.
     fn write(&mut self, in_doubt: &[InDoubt]) -> bool {
         let mut failed = None;
-        for (path, in_doubt) in self.dirs.iter().zip(in_doubt) {
-            if let Err(error) = self.boot.remember(path, in_doubt) {
-                failed = Some((path, error));
+        for (note, in_doubt) in self.notes.iter().zip(in_doubt) {
+            if let Err(error) = note.write(&self.boot, in_doubt) {
+                failed = Some((&note.dir, error));
             }
         }
         match failed {
@@ -194,7 +240,8 @@ mod tests {
     fn a_note_that_cannot_be_written_is_owed() {
         let place = tempfile::tempdir().unwrap();
         let dir = place.path().join("data");
-        let mut notes = BootNotes { boot: Boot::of(Some("one")), dirs: vec![dir.clone()], said: false };
+        let mut notes =
+            BootNotes { boot: Boot::of(Some("one")), notes: vec![Arc::new(BootNote::new(&dir))], said: false };
         let nothing = [InDoubt::default()];
         assert!(!notes.write(&nothing) && !notes.write(&nothing), "there is no such directory");
         fs::create_dir(&dir).unwrap();
@@ -204,5 +251,10 @@ mod tests {
         assert_eq!(notes.boot.has_written(&dir).as_ref(), Some(&some[0]));
         assert!(notes.write(&nothing));
         assert_eq!(notes.boot.has_written(&dir), Some(InDoubt::default()));
+        for _ in 0..2 {
+            notes.notes[0].void();
+            assert_eq!(notes.boot.has_written(&dir), None, "it has failed");
+            assert!(notes.write(&nothing));
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
-use super::boot::{Boot, BootNotes};
+use super::boot::{Boot, BootNote, BootNotes};
 use super::meta::{MetaError, MetaProperties};
 use super::seams::OpenDir;
 use crate::cluster::registration::Registrar;
@@ -56,9 +56,11 @@ pub(super) struct Dirs {
     /// As the settings name them, absolute.
     configured: Vec<Option<PathBuf>>,
     boot: Boot,
+    /// Under which boot each of them is written to.
+    notes: Vec<Arc<BootNote>>,
     /// Which of them have never been a broker's.
     is_new: Vec<bool>,
-    /// Which of them were last written to under another boot than this one.
+    /// Which of them were last written to under another boot than this one, or have lost something otherwise.
     may_lack_ends: Vec<bool>,
 }
 
@@ -100,16 +102,27 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
     let options = options(config, paths.len());
     let boot = Boot::of(config.boot_id.as_deref());
     let mut may_lack_ends = Vec::with_capacity(paths.len());
+    let mut notes = Vec::with_capacity(paths.len());
     for path in &paths {
         let written = boot.has_written(path);
         let is_same_boot = written.is_some();
         let in_doubt = Arc::new(written.unwrap_or_default());
-        let dir = open_dir(path, DirectoryOptions { is_same_boot, in_doubt, ..options.clone() })?;
+        let note = Arc::new(BootNote::new(path));
+        let void = Arc::clone(&note);
+        let dir =
+            open_dir(path, DirectoryOptions { is_same_boot, in_doubt, ..options.clone() }).inspect_err(|error| {
+                if error.is_of_disk() {
+                    void.void()
+                }
+            })?;
+        may_lack_ends.push(!is_same_boot || dir.had_hole());
+        // Before anybody else hears of it, who may end the process.
+        dir.when_failed(Box::new(move |_| void.void()));
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
-        may_lack_ends.push(!is_same_boot);
+        notes.push(note);
     }
     let configured = config.log_dirs.iter().map(|path| std::path::absolute(path).ok()).collect();
-    Ok((Dirs { paths, dirs, configured, boot, is_new, may_lack_ends }, stored))
+    Ok((Dirs { paths, dirs, configured, boot, notes, is_new, may_lack_ends }, stored))
 }
 
 /// Options of each of so many directories.
@@ -240,7 +253,7 @@ impl Dirs {
 
     /// Where it is noted under which boot they are written to.
     pub(super) fn boot_notes(&self) -> BootNotes {
-        BootNotes { boot: self.boot.clone(), dirs: self.paths.clone(), said: false }
+        BootNotes { boot: self.boot.clone(), notes: self.notes.clone(), said: false }
     }
 
     /// Writes `meta.properties` where it is missing and refuses a directory of another cluster.

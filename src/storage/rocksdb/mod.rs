@@ -47,7 +47,7 @@ mod writer;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ use tracing::field::display;
 use tracing::{error, warn};
 
 use self::background::Background;
-use self::database::{BackgroundJob, Database, Told};
+use self::database::{BackgroundJob, Database, Operation, Told};
 pub(crate) use self::database::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
 use self::families::Families;
 use self::growing::ingest::Growing;
@@ -170,17 +170,13 @@ fn look_after_damaged_files(database: &Arc<Database>, families: &Families) {
     let weak = Arc::downgrade(database);
     database.when_stopped(Box::new(move |reason| {
         let Some(database) = weak.upgrade() else { return };
-        let (noted, wait) = mpsc::channel();
         let note = move || {
             note_damaged_file(&database, &reason);
             drop(database);
-            // Whoever waits may have gone on.
-            noted.send(()).ok();
         };
-        match task::thread("damage-note", note) {
-            // The disk may be slow as well, and others want to know: leaders are elected elsewhere meanwhile.
-            Ok(_) => drop(wait.recv_timeout(NOTE_WAIT)),
-            Err(error) => error!(%error, "no thread to note whether a damaged file stopped the directory"),
+        // The disk may be slow as well, and others want to know: leaders are elected elsewhere meanwhile.
+        if let Err(error) = task::within("damage-note", NOTE_WAIT, note) {
+            error!(%error, "no thread to note whether a damaged file stopped the directory");
         }
     }));
 }
@@ -222,9 +218,9 @@ impl Parts {
             self.sync_tables();
         }
         let outcome = if families_ms + bytes_ms > FLUSH_AT_CLOSE_MS_MAX {
-            database.db().sync_log()
+            database.sync_log()
         } else {
-            database.db().flush(&cfs, true)
+            database.rocks(Operation::Flush, |db| db.flush(&cfs, true))
         };
         database.note_manifest();
         if let Err(error) = outcome {
@@ -236,8 +232,9 @@ impl Parts {
     /// Growing tables stay as they are and are found at the next start.
     fn sync_tables(&self) {
         for table in self.growing.unsynced_tables() {
-            if let Err(error) = table.sync() {
-                warn!(path = %table.path().display(), %error, "growing table not synced at the end");
+            // It has been said, and is heeded by the next start.
+            if self.database.file(Operation::Sync, table.path(), || table.sync()).is_err() {
+                return;
             }
         }
     }
@@ -295,6 +292,10 @@ impl LogDir for RocksDirectory {
             Some(parts) => parts.database.stopped().cloned(),
             None => Some("closed".into()),
         }
+    }
+
+    fn had_hole(&self) -> bool {
+        self.opened().is_some_and(|parts| parts.database.had_hole())
     }
 
     fn disk(&self) -> Option<DiskBytes> {

@@ -385,16 +385,16 @@ fn zeros_where_a_record_of_rocksdbs_log_begins_end_it() {
                     let dir = RocksDirectory::open(place.path(), options()).expect("open");
                     let family = create(&dir, "t");
                     let found = offsets(&dir, family);
+                    // With zeros in its middle it is not seen where the record ends.
+                    assert!(dir.had_hole() == (round == 0) || shift > 0);
                     let left = next.unwrap_or(found.len() as i64);
                     let what = format!("{bytes} from {begin} + {shift}, recycled {recycled_logs}, round {round}");
                     assert_eq!(found, (0..left).collect::<Vec<_>>(), "{what}");
-                    assert!(left <= step as i64 && left + 6 > step as i64, "{left} of {step} left: {what}");
+                    let is_close = left <= step as i64 && left + 6 > step as i64;
+                    assert!(is_close || round > 0, "{left} of {step} left: {what}");
                     append(&dir, family, left..left + 3, 56);
                     next = Some(left + 3);
                     dir.close();
-                    if round == 0 {
-                        break;
-                    }
                 }
             }
         }
@@ -419,6 +419,19 @@ fn what_a_killed_process_left_is_on_the_disk_before_anything_follows_it() {
             Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), sum: None, in_order: false };
         let outcome = commit(&*dir, vec![batch], false);
         assert!(matches!(outcome, Err(StorageError::Stopped { .. })), "not without {operation:?}: {outcome:?}");
+    }
+    // A want of space passes, and what was to be done first is still to be done then.
+    let options = log_only();
+    let dir = RocksDirectory::open(killed.path(), options.clone()).expect("open");
+    let family = create(&dir, "t");
+    options.faults.set(Operation::SyncLeftNames, rustix::io::Errno::NOSPC, Some(2));
+    for is_full in [true, true, false] {
+        let batch =
+            Write::Batch { family, last_offset: Offset(3), batch: value(3, 56).into(), sum: None, in_order: false };
+        let outcome = commit(&*dir, vec![batch], false);
+        assert_eq!(matches!(outcome, Err(StorageError::Full { .. })), is_full, "{outcome:?}");
+        // It is not tried again at once.
+        std::thread::sleep(std::time::Duration::from_millis(30));
     }
 }
 

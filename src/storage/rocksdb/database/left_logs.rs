@@ -24,16 +24,32 @@ pub(super) fn find(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(logs)
 }
 
-/// Has RocksDB end its replay of each log at the first zeros in it that stand where a record should begin.
-pub(super) fn end_at_holes(logs: &[PathBuf]) -> io::Result<()> {
+/// Has the next look at each file see what the disk has of it. After a write that the disk refused the kernel keeps
+/// what it could not write as if it had: it says so once, to whoever syncs next, and from then on syncs of the file
+/// succeed.
+pub(in crate::storage::rocksdb) fn forget_pages<'p>(files: impl IntoIterator<Item = &'p PathBuf>) -> io::Result<()> {
+    for path in files {
+        let file = File::open(path)?;
+        file.sync_data()?;
+        // What is not written yet stays, whoever asks.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    Ok(())
+}
+
+/// Has RocksDB end its replay of each log at the first zeros in it that stand where a record should begin. Answers
+/// whether there are any.
+pub(super) fn end_at_holes(logs: &[PathBuf]) -> io::Result<bool> {
+    let mut any = false;
     for path in logs {
         let Some(at) = find_hole(number(path), File::open(path)?)? else { continue };
         warn!(log = %path.display(), at, "write-ahead log has a hole; nothing behind it is replayed");
         let log = File::options().write(true).open(path)?;
         log.write_all_at(&DAMAGED_RECORD, at)?;
         log.sync_data()?;
+        any = true;
     }
-    Ok(())
+    Ok(any)
 }
 
 /// Brings the logs that are still there to the disk, and their names in `folder`.

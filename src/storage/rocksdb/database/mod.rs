@@ -36,6 +36,7 @@ use self::damaged_files::DamagedFiles;
 use self::failure::Failures;
 pub(super) use self::failure::{Operation, Told};
 pub(super) use self::jobs::{BackgroundJob, Jobs, TableJob, Taken};
+pub(super) use self::left_logs::forget_pages;
 use self::names::{DEFAULT, SIDE, TREE};
 pub(super) use self::names::{family_name, sync_names};
 #[cfg(test)]
@@ -67,6 +68,8 @@ pub(super) struct Database {
     table_jobs: Jobs<TableJob>,
     /// Write-ahead logs of an earlier process that may not be on the disk. RocksDB syncs only its own.
     left_logs: Mutex<Vec<PathBuf>>,
+    /// One of them had a hole.
+    had_hole: bool,
     /// Syncs of RocksDB's log so far.
     syncs: AtomicU64,
     /// Growing tables that anybody holds, and so files that are open.
@@ -83,6 +86,7 @@ struct Opened {
     family_options: Options,
     budget: Budget,
     left_logs: Vec<PathBuf>,
+    had_hole: bool,
     damaged_files: DamagedFiles,
     /// Holds the lock as long as it is open.
     lock: File,
@@ -114,6 +118,7 @@ impl Database {
             jobs: Jobs::default(),
             table_jobs: Jobs::default(),
             left_logs: Mutex::new(opened.left_logs),
+            had_hole: opened.had_hole,
             syncs: AtomicU64::new(0),
             damaged_files: opened.damaged_files,
             _lock: opened.lock,
@@ -256,8 +261,8 @@ impl Database {
         if left.is_empty() {
             return Ok(());
         }
-        for path in left.drain(..) {
-            self.file(Operation::Sync, &path, || match File::open(&path).and_then(|log| log.sync_data()) {
+        for path in left.iter() {
+            self.file(Operation::Sync, path, || match File::open(path).and_then(|log| log.sync_data()) {
                 // What it held is in files.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 outcome => outcome,
@@ -265,7 +270,14 @@ impl Database {
         }
         // RocksDB syncs the names when it makes a log, but the process may have died before.
         let folder = self.dir.join("db");
-        self.file(Operation::SyncLeftNames, &folder, || left_logs::sync_names(&folder))
+        self.file(Operation::SyncLeftNames, &folder, || left_logs::sync_names(&folder))?;
+        left.clear();
+        Ok(())
+    }
+
+    /// Whether a log that an earlier process left had a hole when it was opened.
+    pub(super) fn had_hole(&self) -> bool {
+        self.had_hole
     }
 
     /// Syncs of RocksDB's log so far.

@@ -25,6 +25,11 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the disk has failed, as far as is known.
+    pub(crate) fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Io { .. })
+    }
+
     pub(in crate::storage::rocksdb) fn io(dir: &Path, error: &io::Error) -> Self {
         Self::Io { dir: dir.into(), reason: error.to_string().into() }
     }

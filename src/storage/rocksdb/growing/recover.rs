@@ -24,7 +24,7 @@ use super::layout::BlockAt;
 use super::marker::{self, Marked, Marker};
 use super::table::{self, GrowingTable, HEADER_BYTES, Header};
 use crate::storage::rocksdb::database::{
-    BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, sync_names,
+    BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, forget_pages, sync_names,
 };
 use crate::storage::rocksdb::families::Families;
 use crate::storage::{Family, keys};
@@ -60,6 +60,10 @@ pub(in crate::storage::rocksdb) fn recover(
     let dir = database.dir().to_owned();
     let folder = growing_dir(&dir);
     let left = list(&folder).map_err(|error| OpenError::io(&dir, &error))?;
+    if !database.options().is_same_boot {
+        let tables = left.values().flat_map(|left| left.tables.values());
+        forget_pages(tables).map_err(|error| OpenError::io(&dir, &error))?;
+    }
     let last_serial = left.values().filter_map(Left::last_serial).max();
     let growing = Growing::new(database, families, folder.clone(), last_serial.map_or(0, |serial| serial + 1));
     let mut gone = Vec::new();

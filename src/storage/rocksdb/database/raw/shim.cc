@@ -19,10 +19,21 @@
 
 namespace {
 
+// The answer of a call that a signal did not interrupt.
+template <typename Call>
+int Uninterrupted(Call call) {
+  int answer;
+  do {
+    answer = call();
+  } while (answer < 0 && errno == EINTR);
+  return answer;
+}
+
 // An open file or directory, closed with its owner.
 class Descriptor {
  public:
-  explicit Descriptor(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  explicit Descriptor(const std::string& path)
+      : fd_(Uninterrupted([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC); })) {}
   ~Descriptor() {
     if (fd_ >= 0) close(fd_);
   }
@@ -42,19 +53,22 @@ rocksdb::IOStatus Failed(const std::string& path, int error) {
 // process may not have, finds the log wherever its directory was moved, and hears of each error of its pages.
 class Log {
  public:
-  Log(const std::string& path, const std::string& directory)
-      : path_(path), file_(path), names_(directory), error_(file_ < 0 || names_ < 0 ? errno : 0) {}
+  Log(const std::string& path, std::shared_ptr<const Descriptor> names)
+      : path_(path), file_(path), names_(std::move(names)), error_(file_ < 0 || *names_ < 0 ? errno : 0) {}
 
   // What is written to it so far, and its name. The kernel tells of an error once; here it stays one.
   rocksdb::IOStatus Sync() {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (error_ == 0 && fdatasync(file_) != 0) error_ = errno;
+    if (error_ == 0 && Uninterrupted([&] { return fdatasync(file_); }) != 0) error_ = errno;
     if (error_ == 0 && !named_) {
-      if (fsync(names_) != 0) error_ = errno;
+      if (Uninterrupted([&] { return fsync(*names_); }) != 0) error_ = errno;
       named_ = error_ == 0;
     }
     return Status();
   }
+
+  // That of its directory, which its successor has as well.
+  const std::shared_ptr<const Descriptor>& Names() const { return names_; }
 
   void Spoil() {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -65,7 +79,8 @@ class Log {
 
  private:
   const std::string path_;
-  const Descriptor file_, names_;
+  const Descriptor file_;
+  const std::shared_ptr<const Descriptor> names_;
   std::mutex mutex_;
   int error_;
   // Its name is on the disk.
@@ -124,6 +139,17 @@ class LogsInOrder : public rocksdb::FileSystemWrapper {
     return found == newest_.end() ? nullptr : found->second;
   }
 
+  // No space for the name of a log, or for its inode. RocksDB goes on by itself after a want of space in a flush, but
+  // after one in the making of a log it takes no more writes for good (ErrorSeverityMap knows no NoSpace of kMemTable).
+  // From an error that may pass it tries to recover every second (StartRecoverFromRetryableBGIOError).
+  static rocksdb::IOStatus NoSpaceForNow(const rocksdb::IOStatus& status) {
+    const std::string text = status.ToString();
+    const size_t begin = text.find("No space left on device");
+    rocksdb::IOStatus passing = rocksdb::IOStatus::IOError(begin == std::string::npos ? text : text.substr(begin));
+    passing.SetRetryable(true);
+    return passing;
+  }
+
   // Makes a file. `path` is <directory>/<number>.log where it is a write-ahead log.
   template <typename Make>
   rocksdb::IOStatus Next(const std::string& path, Make make) {
@@ -131,9 +157,13 @@ class LogsInOrder : public rocksdb::FileSystemWrapper {
     const std::string directory = path.substr(0, path.rfind('/'));
     const std::shared_ptr<Log> before = Newest(directory);
     rocksdb::IOStatus status = before ? before->Sync() : rocksdb::IOStatus::OK();
-    if (status.ok()) status = make();
+    if (status.ok()) {
+      status = make();
+      if (status.IsNoSpace()) status = NoSpaceForNow(status);
+    }
     if (!status.ok()) return status;
-    const auto log = std::make_shared<Log>(path, directory);
+    const auto log =
+        std::make_shared<Log>(path, before ? before->Names() : std::make_shared<const Descriptor>(directory));
     status = log->Status();
     if (status.ok()) {
       std::lock_guard<std::mutex> lock(mutex_);
