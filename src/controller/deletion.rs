@@ -214,8 +214,9 @@ impl Term {
         }
     }
 
-    /// For a topic with nodes that we did not know of, or without some that every topic has. Its node and the wish still go together
-    /// where both are there: a topic that is made anew between the two would be deleted by the next term.
+    /// For a topic with nodes that we did not know of, or without some that every topic has. Its node and the wish
+    /// still go together where both are there: a topic that is made anew between the two would be deleted by the next
+    /// term.
     async fn finish_by_looking(&mut self, name: &TopicName) -> Result<(), Interrupted> {
         let topic = topics::path(name.as_str());
         let below = self.nodes_from(topic).await?.split_off(1);
@@ -256,7 +257,8 @@ impl Term {
     }
 }
 
-/// Removes the topic's node and the wish to delete it, and before them the node of its partitions if that is empty and there.
+/// Removes the topic's node and the wish to delete it, and before them the node of its partitions if that is empty and
+/// there.
 fn last_deletes(name: &TopicName, partitions_too: bool) -> Vec<Op> {
     let name = name.as_str();
     let partitions = partitions_too.then(|| delete(partition_state::partitions_path(name)));

@@ -51,8 +51,8 @@ async fn wish_to_delete_an_unknown_topic_is_removed() {
     }
 }
 
-/// With nodes below a topic that nobody knew of, its node went before the wish: a topic that was made anew between the two was
-/// deleted by a controller that was elected then.
+/// With nodes below a topic that nobody knew of, its node went before the wish: a topic that was made anew between the
+/// two was deleted by a controller that was elected then.
 #[tokio::test(start_paused = true)]
 async fn a_topic_with_unknown_nodes_goes_together_with_the_wish() {
     let cluster = Cluster::new().await;

@@ -492,6 +492,52 @@ async fn who_waits_for_followers_too_long_is_told_and_the_shard_stays() {
     assert_eq!((kit.commit(21).await.await.error, kit.fetched().await), (None, Offset(21)));
 }
 
+/// The heartbeat had come in time, and waited behind appends that followers were slow to take: the member was thrown
+/// out when they had.
+#[tokio::test(start_paused = true)]
+async fn who_was_heard_while_followers_stood_still_is_not_late() {
+    let kit = Kit::elected().await;
+    let beat =
+        HeartbeatRequest { group: "m".into(), member_id: kit.member().await, instance_id: None, generation_id: 1 };
+    tokio::time::sleep(Duration::from_millis(5500)).await;
+    kit.log.hold(true);
+    let mut commits = Vec::new();
+    for offset in 0..8 {
+        commits.push(kit.commit(offset).await);
+        settle().await;
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let beaten = kit.groups.heartbeat(beat).await;
+    // Late by less than what gives everybody a moment more.
+    tokio::time::sleep(Duration::from_millis(520)).await;
+    kit.log.hold(false);
+    assert_eq!(beaten.await, Ok(()));
+    for commit in commits {
+        assert_eq!(commit.await.error, None);
+    }
+    assert_eq!(kit.members().await, 1);
+}
+
+/// A process that had stood still threw all out whose heartbeats it had not read yet.
+#[tokio::test(start_paused = true)]
+async fn who_could_not_be_heard_has_a_moment_more() {
+    let kit = Kit::elected().await;
+    let beat =
+        HeartbeatRequest { group: "m".into(), member_id: kit.member().await, instance_id: None, generation_id: 1 };
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_secs(15)).await;
+        settle().await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(kit.groups.heartbeat(beat.clone()).await.await, Ok(()));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    tokio::time::advance(Duration::from_secs(15)).await;
+    settle().await;
+    assert_eq!(kit.members().await, 1);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(kit.members().await, 0, "it said nothing");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_too_few_replicas_have_is_told_and_stored() {
     let kit = Kit::elected().await;

@@ -440,6 +440,18 @@ async fn what_a_newer_epoch_refuses_is_left_to_it() {
     assert_eq!(kit.state().await, "CompleteCommit");
 }
 
+/// It kept all others from theirs, for ever, and their readers with them.
+#[tokio::test(start_paused = true)]
+async fn a_partition_with_a_newer_epoch_keeps_no_other_from_its_marker() {
+    let kit = Kit::elected().await;
+    let producer = kit.begun().await;
+    kit.markers.fail_next(MarkerError::Refused(TransactionRefusal::InvalidProducerEpoch));
+    assert_eq!(kit.end(producer, COMMIT).await, Ok(()));
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(kit.markers.written(), markers(producer, 1, COMMIT)[1..]);
+    assert_eq!(kit.state().await, "PrepareCommit", "whoever has the newer epoch ends it");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deleted_partition_needs_no_marker_once_the_image_is_complete() {
     let kit = Kit::new();

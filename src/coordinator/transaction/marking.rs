@@ -122,7 +122,13 @@ impl Marking {
             coordinator_epoch: self.epoch.0,
             result,
         };
-        if let Err(refusal) = try_join_all(partitions.into_iter().map(|to| self.mark(to, marker))).await {
+        let outcome = try_join_all(partitions.into_iter().map(|to| self.mark(to, marker))).await;
+        let refusal = match outcome {
+            Ok(all) => all.into_iter().find_map(Result::err),
+            // None is written any more, as another coordinator has them now.
+            Err(fenced) => Some(fenced),
+        };
+        if let Some(refusal) = refusal {
             // Kafka leaves it so as well: the owner of the newer epoch ends it.
             warn!(transactional_id = %transaction.id, ?marker, %refusal, "the transaction is left to a newer epoch");
             return transaction;
@@ -132,22 +138,31 @@ impl Marking {
         transaction
     }
 
-    /// Writes one marker, however often that has to be tried.
-    async fn mark(&self, to: TopicPartition, marker: TransactionMarker) -> Result<(), TransactionRefusal> {
+    /// Writes one marker, however often that has to be tried. Answers with the refusal of a partition that knows a
+    /// newer epoch of the producer, which is no reason to keep its marker from any other.
+    ///
+    /// # Errors
+    /// There is a newer coordinator.
+    async fn mark(
+        &self,
+        to: TopicPartition,
+        marker: TransactionMarker,
+    ) -> Result<Result<(), TransactionRefusal>, TransactionRefusal> {
         let mut said = false;
         loop {
             let error = match self.markers.write(to.clone(), marker).await {
-                Ok(()) => return Ok(()),
-                Err(MarkerError::Refused(
-                    refusal @ (TransactionRefusal::InvalidProducerEpoch | TransactionRefusal::CoordinatorFenced),
-                )) => return Err(refusal),
+                Ok(()) => return Ok(Ok(())),
+                Err(MarkerError::Refused(refusal @ TransactionRefusal::InvalidProducerEpoch)) => {
+                    return Ok(Err(refusal));
+                }
+                Err(MarkerError::Refused(fenced @ TransactionRefusal::CoordinatorFenced)) => return Err(fenced),
                 Err(error) => error,
             };
             if error == MarkerError::NotLeader
                 && self.image.current().partition(to.topic.as_str(), to.partition).is_none()
             {
                 info!(partition = %to, ?marker, "no marker: the partition was deleted");
-                return Ok(());
+                return Ok(Ok(()));
             }
             if let MarkerError::Unexpected(_) = error {
                 error!(partition = %to, ?marker, %error, "a leader gives an answer that no leader should");
