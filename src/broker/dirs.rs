@@ -17,7 +17,7 @@ use crate::log::reading::tail::Tail;
 use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::replica::marks;
-use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK};
+use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK, is_corruption};
 use crate::storage::{SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
@@ -116,8 +116,12 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
                 }
             })?;
         may_lack_ends.push(!is_same_boot || dir.had_hole());
-        // Before anybody else hears of it, who may end the process.
-        dir.when_failed(Box::new(move |_| void.void()));
+        // Before anybody else hears of it, who may end the process. What is damaged was written.
+        dir.when_failed(Box::new(move |reason| {
+            if !is_corruption(&reason) {
+                void.void();
+            }
+        }));
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
         notes.push(note);
     }

@@ -47,9 +47,10 @@ const SAY_AGAIN_MS: i64 = 60_000;
 const PUT_OFF_MS: i64 = 1000;
 
 /// Called so much after its time, a shard has not been served for a while: the process stood still, or followers did.
-/// Then members have as long as [`PUT_OFF_MS`] to be heard before they are late, as what they have sent may wait in
+/// Then members have as long as [`HEARD_WITHIN_MS`] to be heard before they are late, as what they have sent may wait in
 /// their sockets.
 const UNSERVED_MS: i64 = 50;
+const HEARD_WITHIN_MS: i64 = 300;
 
 /// Records and replies that are not under way yet.
 struct Batch<S: Shard> {
@@ -229,7 +230,7 @@ impl<'a, S: Shard> Serving<'a, S> {
         // Once in a row: on a machine that has too much to do time has to pass as well.
         self.is_put_off = is_unserved && !self.is_put_off;
         if self.is_put_off {
-            self.put_off_until_ms = now.monotonic_ms.saturating_add(PUT_OFF_MS);
+            self.put_off_until_ms = now.monotonic_ms.saturating_add(HEARD_WITHIN_MS);
             return Ok(());
         }
         if let Some(refused) = self.closed()? {

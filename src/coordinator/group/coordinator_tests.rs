@@ -527,14 +527,14 @@ async fn who_could_not_be_heard_has_a_moment_more() {
     for _ in 0..2 {
         tokio::time::advance(Duration::from_secs(15)).await;
         settle().await;
-        tokio::time::sleep(Duration::from_millis(900)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(kit.groups.heartbeat(beat.clone()).await.await, Ok(()));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     tokio::time::advance(Duration::from_secs(15)).await;
     settle().await;
     assert_eq!(kit.members().await, 1);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(kit.members().await, 0, "it said nothing");
 }
 
