@@ -11,8 +11,8 @@
 //! which a log is in doubt is slow, since it waits for the end of the sessions before. To an earlier version, which
 //! expects one line, that is another boot.
 //!
-//! A directory that fails loses its note (a sync that failed leaves things in the page cache that are not on the disk),
-//! and one whose write-ahead log has a hole counts as one of another boot, too.
+//! A directory that stops for a write or a sync that the disk refused loses its note, as the page cache shows things
+//! then that are not on the disk. One whose write-ahead log has a hole counts as one of another boot, too.
 //!
 //! Not noticed: the disk of a virtual machine that is set back while the machine runs.
 
@@ -82,7 +82,7 @@ const LOOKS_APART_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct BootNote {
     dir: PathBuf,
-    /// The directory has failed, and nothing is noted of it any more.
+    /// The disk has refused a write, and nothing is noted of the directory any more.
     is_void: Mutex<bool>,
 }
 
@@ -99,8 +99,8 @@ impl BootNote {
         if *is_void { Ok(()) } else { boot.remember(&self.dir, in_doubt) }
     }
 
-    /// The directory has failed: the next start is to take it for one of another boot. What a sync could not bring to
-    /// the disk the kernel still shows, as if it had. Blocks for a second at most.
+    /// The disk has refused a write: the next start is to take the directory for one of another boot. What a sync could
+    /// not bring to the disk the kernel still shows, as if it had. Blocks for a second at most.
     pub(super) fn void(self: &Arc<Self>) {
         let note = Arc::clone(self);
         let remove = move || {

@@ -17,7 +17,7 @@ use crate::log::reading::tail::Tail;
 use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::replica::marks;
-use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK, is_corruption};
+use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK, loses_writes};
 use crate::storage::{SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
@@ -111,14 +111,14 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
         let void = Arc::clone(&note);
         let dir =
             open_dir(path, DirectoryOptions { is_same_boot, in_doubt, ..options.clone() }).inspect_err(|error| {
-                if error.is_of_disk() {
+                if error.loses_writes() {
                     void.void()
                 }
             })?;
         may_lack_ends.push(!is_same_boot || dir.had_hole());
-        // Before anybody else hears of it, who may end the process. What is damaged was written.
+        // Before anybody else hears of it, who may end the process.
         dir.when_failed(Box::new(move |reason| {
-            if !is_corruption(&reason) {
+            if loses_writes(&reason) {
                 void.void();
             }
         }));

@@ -20,6 +20,9 @@ use crate::cluster::znodes::{admin, partition_state, topics};
 use crate::coordination::{CoordinationError, Op};
 use crate::types::{BrokerId, TopicName};
 
+/// How often in a row a topic's nodes are looked at, below which somebody makes others.
+const LOOKS_MAX: usize = 3;
+
 /// Operations in one multi of a deletion.
 const DELETES_PER_MULTI: usize = 1000;
 
@@ -187,8 +190,13 @@ impl Term {
         // finds the wish and goes on.
         let results = self.fence.write_all(done.iter().map(|name| last_deletes(name, true)).collect()).await?;
         for (name, result) in done.into_iter().zip(results) {
-            if result.is_err() {
-                self.finish_by_looking(&name).await?;
+            if result.is_err() && !self.finish_by_looking(&name).await? {
+                if self.retry.is_news(&name) {
+                    warn!(topic = %name, "others make nodes below a topic that is deleted; tried again");
+                }
+                self.context.deletions.insert(name, Deletion::Suspended);
+                self.retry_later();
+                continue;
             }
             info!(topic = %name, "deleted");
             self.retry.deleted(&name);
@@ -216,17 +224,25 @@ impl Term {
 
     /// For a topic with nodes that we did not know of, or without some that every topic has. Its node and the wish
     /// still go together where both are there: a topic that is made anew between the two would be deleted by the next
-    /// term.
-    async fn finish_by_looking(&mut self, name: &TopicName) -> Result<(), Interrupted> {
-        let topic = topics::path(name.as_str());
-        let below = self.nodes_from(topic).await?.split_off(1);
-        self.delete_each(below).await?;
-        if self.fence.write(last_deletes(name, false)).await?.is_err() {
-            let mut rest = self.nodes_from(topics::path(name.as_str())).await?;
-            rest.insert(0, admin::delete_topic_path(name.as_str()));
-            self.delete_each(rest).await?;
+    /// term. Answers whether the topic is gone; where it is not, the wish stays.
+    async fn finish_by_looking(&mut self, name: &TopicName) -> Result<bool, Interrupted> {
+        let (topic, note) = (topics::path(name.as_str()), admin::delete_topic_path(name.as_str()));
+        for _ in 0..LOOKS_MAX {
+            let below = self.nodes_from(topic.clone()).await?.split_off(1);
+            self.delete_each(below).await?;
+            if self.fence.write(last_deletes(name, false)).await?.is_ok() {
+                return Ok(true);
+            }
+            // Somebody was faster with one of the two, or has made another node below the topic.
+            if self.store.get(&topic).await?.is_none() {
+                self.delete_each(vec![note]).await?;
+                return Ok(true);
+            }
+            if self.store.get(&note).await?.is_none() && self.fence.write(vec![delete(topic.clone())]).await?.is_ok() {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A node, and all that is below it, each before what is below it.

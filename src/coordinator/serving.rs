@@ -47,10 +47,12 @@ const SAY_AGAIN_MS: i64 = 60_000;
 const PUT_OFF_MS: i64 = 1000;
 
 /// Called so much after its time, a shard has not been served for a while: the process stood still, or followers did.
-/// Then members have as long as [`HEARD_WITHIN_MS`] to be heard before they are late, as what they have sent may wait in
-/// their sockets.
+/// Then members have as long as [`HEARD_WITHIN_MS`] to be heard before they are late, as what they have sent may wait
+/// in their sockets.
 const UNSERVED_MS: i64 = 50;
 const HEARD_WITHIN_MS: i64 = 300;
+/// Nothing but a standstill makes it as late as this.
+const STANDSTILL_MS: i64 = 1000;
 
 /// Records and replies that are not under way yet.
 struct Batch<S: Shard> {
@@ -226,9 +228,9 @@ impl<'a, S: Shard> Serving<'a, S> {
     /// What was due at `due_ms`, monotonic, and since.
     fn on_time(&mut self, due_ms: i64) -> Result<(), WriteError> {
         let now = self.now();
-        let is_unserved = now.monotonic_ms.saturating_sub(due_ms) > UNSERVED_MS;
-        // Once in a row: on a machine that has too much to do time has to pass as well.
-        self.is_put_off = is_unserved && !self.is_put_off;
+        let late_ms = now.monotonic_ms.saturating_sub(due_ms);
+        // Otherwise once in a row: on a machine that has too much to do time has to pass as well.
+        self.is_put_off = late_ms > STANDSTILL_MS || (late_ms > UNSERVED_MS && !self.is_put_off);
         if self.is_put_off {
             self.put_off_until_ms = now.monotonic_ms.saturating_add(HEARD_WITHIN_MS);
             return Ok(());

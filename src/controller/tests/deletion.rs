@@ -79,6 +79,40 @@ async fn a_topic_with_unknown_nodes_goes_together_with_the_wish() {
     assert_eq!(cluster.store.get("/admin/delete_topics/t").await.unwrap(), None);
 }
 
+/// The wish went, and the topic was back with the next controller.
+#[tokio::test(start_paused = true)]
+async fn while_others_make_nodes_below_a_topic_the_wish_to_delete_it_stays() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    cluster.store.create("/brokers/topics/t/own", Bytes::new(), CreateMode::Persistent).await.unwrap();
+    let others = {
+        let store = cluster.store.clone();
+        crate::task::spawn(async move {
+            for _ in 0..400 {
+                // It may be gone by now.
+                store.create("/brokers/topics/t/own", Bytes::new(), CreateMode::Persistent).await.ok();
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let admin = ClusterAdmin::new(cluster.store.clone());
+    admin.mark_for_deletion(&["t".into()]).await.remove(0).unwrap();
+    loop {
+        let wish = cluster.store.get("/admin/delete_topics/t").await.unwrap();
+        if cluster.store.get("/brokers/topics/t").await.unwrap().is_none() {
+            break;
+        }
+        assert!(wish.is_some(), "the topic is still there");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    others.await.unwrap();
+    assert!(admin.await_gone(&"t".into(), Duration::from_secs(60)).await);
+    assert_eq!(cluster.store.get("/admin/delete_topics/t").await.unwrap(), None);
+    one.sees(|image| image.topic("t").is_none()).await;
+}
+
 /// Nor does a wish that an administrator took back in the meantime keep the deletion from its end.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_whose_wish_is_taken_back_ends_all_the_same() {

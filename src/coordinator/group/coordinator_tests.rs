@@ -529,7 +529,6 @@ async fn who_could_not_be_heard_has_a_moment_more() {
         settle().await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(kit.groups.heartbeat(beat.clone()).await.await, Ok(()));
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     tokio::time::advance(Duration::from_secs(15)).await;
     settle().await;

@@ -151,7 +151,12 @@ fn all_else_stops_the_directory_and_what_was_acknowledged_stays() {
             assert!(n < 100, "{operation:?} is met");
         }
         let tell = tell.expect("it failed after the first steps");
-        tell.recv_timeout(std::time::Duration::from_secs(30)).expect("told once");
+        let reason = tell.recv_timeout(std::time::Duration::from_secs(30)).expect("told once");
+        match operation {
+            Operation::Sync | Operation::WriteLog | Operation::WriteTable => assert!(loses_writes(&reason), "{reason}"),
+            Operation::BeginTable | Operation::NoteDamage => assert!(!loses_writes(&reason), "{reason}"),
+            _ => {}
+        }
         assert!(matches!(commit(&*dir, vec![side(b"x", b"")], false), Err(StorageError::Stopped { .. }))); // I-6
         dir.close();
         options.faults.clear();

@@ -129,7 +129,7 @@ impl DamagedFiles {
 /// over lie in another folder.
 /// Source: RocksDB 11.8 `table/block_based/reader_common.cc` (`VerifyBlockChecksum`), `env/io_posix.cc`.
 pub(super) fn file_named<'r>(reason: &'r str, db: &Path) -> Option<&'r str> {
-    if !is_corruption(reason) && !reason.contains("While pread") {
+    if !is_corrupt(reason) && !reason.contains("While pread") {
         return None;
     }
     let folder = format!("{}/", db.display());
@@ -138,8 +138,8 @@ pub(super) fn file_named<'r>(reason: &'r str, db: &Path) -> Option<&'r str> {
     (digits > 0 && name[digits..].starts_with(".sst")).then(|| &name[..digits + ".sst".len()])
 }
 
-/// Whether a directory stopped since RocksDB found something damaged, and not since the disk gave or took nothing.
-pub(crate) fn is_corruption(reason: &str) -> bool {
+/// Whether a file is damaged for RocksDB, and not only unreadable.
+pub(super) fn is_corrupt(reason: &str) -> bool {
     reason.starts_with("Corruption")
 }
 

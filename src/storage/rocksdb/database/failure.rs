@@ -45,7 +45,8 @@ impl Operation {
     fn what(self) -> &'static str {
         match self {
             Self::BeginTable => "begin a growing table at",
-            Self::WriteTable | Self::WriteLog | Self::NoteDamage => "write to",
+            Self::WriteTable | Self::WriteLog => "write to",
+            Self::NoteDamage => "note damage in",
             Self::CutTable => "take back what was written to",
             Self::FinishTable => "finish",
             Self::RemoveTable => "remove",
@@ -158,6 +159,27 @@ fn is_rocks_no_space(error: &RocksError) -> bool {
     const NO_SPACE: &str = "IO error: No space left on device";
     let failed_sync = ["While fsync", "While fdatasync"].iter().any(|cause| error.0.contains(cause));
     error.0.contains(NO_SPACE) && !failed_sync
+}
+
+/// Whether a directory stops for a write or a sync that the disk refused, so that what the kernel shows of its files
+/// may differ from what the disk has. Nothing is lost where it stops for damage, for what it could not read, or for
+/// want of descriptors or permissions. In our own words and in those of `env/io_posix.cc`.
+pub(crate) fn loses_writes(reason: &str) -> bool {
+    const CALLS: [&str; 11] = [
+        "cannot sync",
+        "cannot write to",
+        "cannot take back",
+        "While syncing",
+        "While fsync",
+        "While fdatasync",
+        "While appending",
+        "While pwrite",
+        "While write",
+        "While closing file after",
+        "While sync_file_range",
+    ];
+    const OTHERS: [&str; 3] = ["Too many open files", "Permission denied", "Operation not permitted"];
+    CALLS.iter().any(|call| reason.contains(call)) && !OTHERS.iter().any(|other| reason.contains(other))
 }
 
 /// What a directory makes of the errors of its disk: whether it has stopped, and whether there is space.

@@ -24,32 +24,43 @@ pub(super) fn find(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(logs)
 }
 
-/// Has the next look at each file see what the disk has of it. After a write that the disk refused the kernel keeps
-/// what it could not write as if it had: it says so once, to whoever syncs next, and from then on syncs of the file
-/// succeed.
-pub(in crate::storage::rocksdb) fn forget_pages<'p>(files: impl IntoIterator<Item = &'p PathBuf>) -> io::Result<()> {
-    for path in files {
-        let file = File::open(path)?;
-        file.sync_data()?;
-        // What is not written yet stays, whoever asks.
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-    }
-    Ok(())
+/// Has the next look at the file see what the disk has of it. After a write that the disk refused the kernel keeps what
+/// it could not write as if it had: it says so once, to whoever syncs next, and from then on syncs of the file succeed.
+pub(in crate::storage::rocksdb) fn forget_pages(path: &Path, file: &File) -> io::Result<()> {
+    file.sync_data()
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot sync {}: {error}", path.display())))?;
+    // What is not written yet stays, whoever asks.
+    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
 }
 
-/// Has RocksDB end its replay of each log at the first zeros in it that stand where a record should begin. Answers
-/// whether there are any.
-pub(super) fn end_at_holes(logs: &[PathBuf]) -> io::Result<bool> {
-    let mut any = false;
-    for path in logs {
-        let Some(at) = find_hole(number(path), File::open(path)?)? else { continue };
+/// Prepares the logs for their replay. `is_same_boot`: all that was written to them is there. Answers whether one of
+/// them has a hole, so that it is not; each of these is to end there.
+pub(super) fn prepare(logs: &[PathBuf], is_same_boot: bool) -> io::Result<bool> {
+    let mut holes = if is_same_boot { find_holes(logs)? } else { Vec::new() };
+    let had_hole = !holes.is_empty();
+    if had_hole || !is_same_boot {
+        for path in logs {
+            forget_pages(path, &File::open(path)?)?;
+        }
+        holes = find_holes(logs)?;
+    }
+    for (path, at) in &holes {
         warn!(log = %path.display(), at, "write-ahead log has a hole; nothing behind it is replayed");
         let log = File::options().write(true).open(path)?;
-        log.write_all_at(&DAMAGED_RECORD, at)?;
+        log.write_all_at(&DAMAGED_RECORD, *at)?;
         log.sync_data()?;
-        any = true;
     }
-    Ok(any)
+    Ok(had_hole || !holes.is_empty())
+}
+
+fn find_holes(logs: &[PathBuf]) -> io::Result<Vec<(&PathBuf, u64)>> {
+    let mut holes = Vec::new();
+    for path in logs {
+        if let Some(at) = find_hole(number(path), File::open(path)?)? {
+            holes.push((path, at));
+        }
+    }
+    Ok(holes)
 }
 
 /// Brings the logs that are still there to the disk, and their names in `folder`.
@@ -87,9 +98,9 @@ const RECYCLABLE_HEADER_BYTES: usize = HEADER_BYTES + 4;
 /// A record of type 1 that is longer than any block.
 const DAMAGED_RECORD: [u8; HEADER_BYTES] = [0, 0, 0, 0, 0xff, 0xff, 1];
 
-/// Where the first record of type and length 0 stands. `None`: there is none before the end, or before what RocksDB
-/// takes for the end by itself. One of those is a record of another number: what a recycled file held before it became
-/// this log, and zeros among that are no hole.
+/// Where the first record of type and length 0 stands, or the [`DAMAGED_RECORD`] that an earlier start put there.
+/// `None`: there is none before the end, or before what RocksDB takes for the end by itself. One of those is a record
+/// of another number: what a recycled file held before it became this log, and zeros among that are no hole.
 fn find_hole(number: Option<u32>, mut log: impl Read) -> io::Result<Option<u64>> {
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     let mut hole = None;
@@ -103,6 +114,9 @@ fn find_hole(number: Option<u32>, mut log: impl Read) -> io::Result<Option<u64>>
             let kind = header[6];
             if is_of_another(number, kind, header) {
                 return Ok(None);
+            }
+            if header.starts_with(&DAMAGED_RECORD) {
+                return Ok(hole.or(Some(begin + at as u64)));
             }
             if kind == 0 && length == 0 {
                 // RocksDB goes on with the next block; what that is tells whether anything is behind a hole.

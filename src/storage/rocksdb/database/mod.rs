@@ -33,8 +33,8 @@ use tracing::{debug, info, warn};
 
 use self::budget::Budget;
 use self::damaged_files::DamagedFiles;
-pub(crate) use self::damaged_files::is_corruption;
 use self::failure::Failures;
+pub(crate) use self::failure::loses_writes;
 pub(super) use self::failure::{Operation, Told};
 pub(super) use self::jobs::{BackgroundJob, Jobs, TableJob, Taken};
 pub(super) use self::left_logs::forget_pages;
@@ -325,7 +325,7 @@ impl Database {
             files.iter().any(|file| file.name.to_str().is_ok_and(|file| file.trim_start_matches('/') == name))
         };
         let number = self.db.numbers().into_iter().find(is_of)?;
-        let unread = (!damaged_files::is_corruption(reason)).then_some(name);
+        let unread = (!damaged_files::is_corrupt(reason)).then_some(name);
         Some((Family(number), self.damaged_files.note(number, unread)))
     }
 

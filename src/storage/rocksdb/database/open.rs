@@ -68,10 +68,7 @@ pub(in crate::storage::rocksdb) fn open(
     as_it_is.set_disable_auto_compactions(true);
     let of_number = |number| if damaged_files.has(number) { &as_it_is } else { &partition };
     let left_logs = left_logs::find(&path).map_err(io_error)?;
-    if !options.is_same_boot {
-        left_logs::forget_pages(&left_logs).map_err(io_error)?;
-    }
-    let had_hole = left_logs::end_at_holes(&left_logs).map_err(io_error)?;
+    let had_hole = left_logs::prepare(&left_logs, options.is_same_boot).map_err(io_error)?;
     // With one not all that was written is there, whatever the boot.
     options.is_same_boot &= !had_hole;
     let db = Db::open(db_options, &path, (&FIXED, &small), &numbered, of_number).map_err(rocks_error)?;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::failure::loses_writes;
 use super::raw::RocksError;
 
 /// Why a log directory cannot be used.
@@ -25,9 +26,9 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the disk has failed, as far as is known.
-    pub(crate) fn is_of_disk(&self) -> bool {
-        matches!(self, Self::Io { .. })
+    /// Whether the disk refused a write or a sync; see [`loses_writes`].
+    pub(crate) fn loses_writes(&self) -> bool {
+        matches!(self, Self::Io { reason, .. } if loses_writes(reason))
     }
 
     pub(in crate::storage::rocksdb) fn io(dir: &Path, error: &io::Error) -> Self {

@@ -60,10 +60,6 @@ pub(in crate::storage::rocksdb) fn recover(
     let dir = database.dir().to_owned();
     let folder = growing_dir(&dir);
     let left = list(&folder).map_err(|error| OpenError::io(&dir, &error))?;
-    if !database.options().is_same_boot {
-        let tables = left.values().flat_map(|left| left.tables.values());
-        forget_pages(tables).map_err(|error| OpenError::io(&dir, &error))?;
-    }
     let last_serial = left.values().filter_map(Left::last_serial).max();
     let growing = Growing::new(database, families, folder.clone(), last_serial.map_or(0, |serial| serial + 1));
     let mut gone = Vec::new();
@@ -294,6 +290,9 @@ enum Read {
 
 fn read(path: &Path, family: Family, owner: (TopicId, PartitionIndex), is_same_boot: bool) -> io::Result<Read> {
     let file = File::options().read(true).write(true).open(path)?;
+    if !is_same_boot {
+        forget_pages(path, &file)?;
+    }
     let length = file.metadata()?.len();
     let mut bytes = [0; HEADER_BYTES];
     let header = if length < HEADER_BYTES as u64 {
