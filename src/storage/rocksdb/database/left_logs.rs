@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
+use super::names::sync_names;
+
 /// Write-ahead logs in the database's directory.
 pub(super) fn find(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut logs = Vec::new();
@@ -68,19 +70,17 @@ pub(super) fn sync(folder: &Path, logs: &[PathBuf]) -> io::Result<()> {
     if logs.is_empty() {
         return Ok(());
     }
-    for path in logs {
-        match File::open(path).and_then(|log| log.sync_data()) {
-            // What it held is in files.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            outcome => outcome?,
-        }
-    }
+    logs.iter().try_for_each(|path| sync_one(path))?;
     sync_names(folder)
 }
 
-/// Brings the names in `folder` to the disk.
-pub(super) fn sync_names(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Brings a log to the disk if it is still there.
+pub(super) fn sync_one(path: &Path) -> io::Result<()> {
+    match File::open(path).and_then(|log| log.sync_data()) {
+        // What it held is in files.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// `<number>.log`. `None`: RocksDB has given it no such name.

@@ -263,15 +263,11 @@ impl Database {
             return Ok(());
         }
         for path in left.iter() {
-            self.file(Operation::Sync, path, || match File::open(path).and_then(|log| log.sync_data()) {
-                // What it held is in files.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                outcome => outcome,
-            })?;
+            self.file(Operation::Sync, path, || left_logs::sync_one(path))?;
         }
         // RocksDB syncs the names when it makes a log, but the process may have died before.
         let folder = self.dir.join("db");
-        self.file(Operation::SyncLeftNames, &folder, || left_logs::sync_names(&folder))?;
+        self.file(Operation::SyncLeftNames, &folder, || sync_names(&folder))?;
         left.clear();
         Ok(())
     }
