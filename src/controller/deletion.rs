@@ -185,14 +185,14 @@ impl Term {
             self.push_partition_deletes(name, &mut below);
             below.push(vec![delete(Entity::Topic(name.as_str().into()).path())]);
         }
-        self.fence.write_all(below).await?;
+        self.fence.try_all(below).await?;
         // The topic's own node and the wish to delete it go together, and last: whatever fails before, the next term
         // finds the wish and goes on.
-        let results = self.fence.write_all(done.iter().map(|name| last_deletes(name, true)).collect()).await?;
+        let results = self.fence.try_all(done.iter().map(|name| last_deletes(name, true)).collect()).await?;
         for (name, result) in done.into_iter().zip(results) {
             if result.is_err() && !self.finish_by_looking(&name).await? {
                 if self.retry.is_news(&name) {
-                    warn!(topic = %name, "others make nodes below a topic that is deleted; tried again");
+                    warn!(topic = %name, "nodes of a topic that is deleted stay; tried again");
                 }
                 self.context.deletions.insert(name, Deletion::Suspended);
                 self.retry_later();
@@ -230,22 +230,27 @@ impl Term {
         for _ in 0..LOOKS_MAX {
             let below = self.nodes_from(topic.clone()).await?.split_off(1);
             self.delete_each(below).await?;
-            if self.fence.write(last_deletes(name, false)).await?.is_ok() {
+            if self.try_delete(last_deletes(name, false)).await? {
                 return Ok(true);
             }
-            // Somebody was faster with one of the two, or has made another node below the topic.
+            // Somebody was faster with one of the two, has made another node below the topic, or let nobody delete one.
             if self.store.get(&topic).await?.is_none() {
                 self.delete_each(vec![note]).await?;
                 return Ok(true);
             }
-            if self.store.get(&note).await?.is_none() && self.fence.write(vec![delete(topic.clone())]).await?.is_ok() {
+            if self.store.get(&note).await?.is_none() && self.try_delete(vec![delete(topic.clone())]).await? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// A node, and all that is below it, each before what is below it.
+    /// Whether these went together.
+    async fn try_delete(&self, ops: Vec<Op>) -> Result<bool, Interrupted> {
+        Ok(self.fence.try_all(vec![ops]).await?.iter().all(Result::is_ok))
+    }
+
+    /// A node, and all that is below it, each before what is below it; what this broker may not look into without that.
     async fn nodes_from(&self, root: String) -> Result<Vec<String>, Interrupted> {
         let mut found = vec![root];
         let mut next = 0;
@@ -254,7 +259,7 @@ impl Term {
             next += 1;
             match self.store.children(&path).await {
                 Ok(names) => found.extend(names.into_iter().map(|name| format!("{path}/{name}"))),
-                Err(CoordinationError::NoNode(_)) => {}
+                Err(CoordinationError::NoNode(_) | CoordinationError::Refused(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -264,7 +269,7 @@ impl Term {
     /// Deletes nodes from the last to the first. What is gone already is no error.
     async fn delete_each(&self, paths: Vec<String>) -> Result<(), Interrupted> {
         let batches = paths.into_iter().rev().map(|path| vec![delete(path)]).collect();
-        for refused in self.fence.write_all(batches).await?.into_iter().filter_map(Result::err) {
+        for refused in self.fence.try_all(batches).await?.into_iter().filter_map(Result::err) {
             if !matches!(refused.error, CoordinationError::NoNode(_)) {
                 warn!(error = %refused, "a node of a deleted topic stays");
             }

@@ -34,11 +34,17 @@ impl Fence {
     }
 
     pub(super) async fn write(&self, ops: Vec<Op>) -> Result<Written, Interrupted> {
-        judge(self.store.multi(self.checked(ops)).await)
+        judge(self.store.multi(self.checked(ops)).await).and_then(permitted)
     }
 
     /// Many in one round, applied in order.
     pub(super) async fn write_all(&self, batches: Vec<Vec<Op>>) -> Result<Vec<Written>, Interrupted> {
+        self.try_all(batches).await?.into_iter().map(permitted).collect()
+    }
+
+    /// As [`Self::write_all`], where a node may be another's, and this broker without the permission to change it: that
+    /// is a refusal like any other, and ends no term.
+    pub(super) async fn try_all(&self, batches: Vec<Vec<Op>>) -> Result<Vec<Written>, Interrupted> {
         if batches.is_empty() {
             return Ok(Vec::new());
         }
@@ -59,10 +65,17 @@ fn judge(answer: Result<Vec<OpResult>, MultiError>) -> Result<Written, Interrupt
             results.remove(0);
             Ok(Ok(results))
         }
-        Err(MultiError { error: error @ (E::Unknown(_) | E::SessionExpired | E::Refused(_)), .. }) => {
-            Err(Interrupted::Store(error))
-        }
+        Err(MultiError { error: error @ (E::Unknown(_) | E::SessionExpired), .. })
+        | Err(MultiError { index: 0, error: error @ E::Refused(_) }) => Err(Interrupted::Store(error)),
         Err(MultiError { index: 0, .. }) => Err(Interrupted::Moved),
         Err(MultiError { index, error }) => Ok(Err(MultiError { index: index - 1, error })),
+    }
+}
+
+/// What the store refuses for another reason than what it holds ends the term.
+fn permitted(written: Written) -> Result<Written, Interrupted> {
+    match written {
+        Err(MultiError { error: error @ CoordinationError::Refused(_), .. }) => Err(Interrupted::Store(error)),
+        written => Ok(written),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Fate {
     LoseRequest,
     /// Not carried out: `Refused`.
     Refuse,
+    /// The same of the node alone, as one that may not be changed: in a multi the operation is named.
+    Forbid,
     /// The session expires before it arrives: its ephemerals are gone, and it is not carried out.
     Expire,
 }
@@ -119,12 +121,16 @@ impl Faults {
         self.rules.lock().iter().all(|line| line.lifted)
     }
 
-    fn judge(&self, access: Access, paths: &[&str]) -> Option<Fate> {
+    /// What becomes of a call, and for which of its paths.
+    fn judge(&self, access: Access, paths: &[&str]) -> Option<(Fate, usize)> {
         let mut rules = self.rules.lock();
         for line in rules.iter_mut().filter(|line| !line.lifted) {
-            if paths.iter().any(|path| line.rule.is_about(access, path)) && line.rule.strike() {
+            let at = paths.iter().position(|path| line.rule.is_about(access, path));
+            if let Some(at) = at
+                && line.rule.strike()
+            {
                 line.met += 1;
-                return Some(line.rule.fate);
+                return Some((line.rule.fate, at));
             }
         }
         None
@@ -145,15 +151,18 @@ impl FaultyCoordination {
     }
 
     /// Meets a call before it is carried out. `Ok(true)`: carry it out and lose the answer.
-    async fn meet(&self, access: Access, paths: &[&str]) -> Result<bool, CoordinationError> {
+    async fn meet(&self, access: Access, paths: &[&str]) -> Result<bool, MultiError> {
+        let failed = |index, error| Err(MultiError { index, error });
+        let refused = || CoordinationError::Refused("injected fault".into());
         match self.faults.judge(access, paths) {
             None => Ok(false),
-            Some(Fate::LoseAnswer) => Ok(true),
-            Some(Fate::LoseRequest) => Err(lost()),
-            Some(Fate::Refuse) => Err(CoordinationError::Refused("injected fault".into())),
-            Some(Fate::Expire) => {
+            Some((Fate::LoseAnswer, _)) => Ok(true),
+            Some((Fate::LoseRequest, _)) => failed(0, lost()),
+            Some((Fate::Refuse, _)) => failed(0, refused()),
+            Some((Fate::Forbid, at)) => failed(at, refused()),
+            Some((Fate::Expire, _)) => {
                 self.inner.expire().await;
-                Err(CoordinationError::SessionExpired)
+                failed(0, CoordinationError::SessionExpired)
             }
         }
     }
@@ -164,7 +173,7 @@ impl FaultyCoordination {
         path: &str,
         call: impl Future<Output = Result<T, CoordinationError>>,
     ) -> Result<T, CoordinationError> {
-        let lose = self.meet(access, &[path]).await?;
+        let lose = self.meet(access, &[path]).await.map_err(|failed| failed.error)?;
         let answer = call.await;
         if lose { Err(lost()) } else { answer }
     }
@@ -206,10 +215,9 @@ impl Coordination for FaultyCoordination {
     fn multi<'a>(&'a self, ops: Vec<Op>) -> BoxFuture<'a, Result<Vec<OpResult>, MultiError>> {
         async move {
             let paths: Vec<&str> = ops.iter().map(Op::path).collect();
-            let failed = |error| MultiError { index: 0, error };
-            let lose = self.meet(Access::Write, &paths).await.map_err(failed)?;
+            let lose = self.meet(Access::Write, &paths).await?;
             let answer = self.inner.multi(ops).await;
-            if lose { Err(failed(lost())) } else { answer }
+            if lose { Err(MultiError { index: 0, error: lost() }) } else { answer }
         }
         .boxed()
     }

@@ -113,6 +113,32 @@ async fn while_others_make_nodes_below_a_topic_the_wish_to_delete_it_stays() {
     one.sees(|image| image.topic("t").is_none()).await;
 }
 
+/// A node that the controller may not delete ended its term, and that of each one after it, once a second.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_may_not_be_deleted_ends_no_term() {
+    let cluster = Cluster::new().await;
+    let one = cluster.start(1).await;
+    cluster.create("t", &[&[1]]).await;
+    one.sees(|image| image.topic("t").is_some()).await;
+    let own = "/brokers/topics/t/own";
+    cluster.store.create(own, Bytes::new(), CreateMode::Persistent).await.unwrap();
+    let forbidden = cluster.faults.script(Rule::new(Fate::Forbid, Access::Write, own));
+    let hidden = cluster.faults.script(Rule::new(Fate::Forbid, Access::Read, own));
+    let (_, before) = cluster.store.get("/controller_epoch").await.unwrap().unwrap();
+    let admin = ClusterAdmin::new(cluster.store.clone());
+    admin.mark_for_deletion(&["t".into()]).await.remove(0).unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(cluster.faults.met(forbidden) > 0 && cluster.faults.met(hidden) > 0);
+    assert!(cluster.store.get("/admin/delete_topics/t").await.unwrap().is_some(), "the wish stays");
+    assert_eq!(cluster.store.get("/controller_epoch").await.unwrap().unwrap().1, before);
+    cluster.create("u", &[&[1]]).await;
+    one.sees(|image| image.topic("u").is_some()).await;
+    cluster.faults.lift(forbidden);
+    cluster.faults.lift(hidden);
+    assert!(admin.await_gone(&"t".into(), Duration::from_secs(120)).await);
+    one.sees(|image| image.topic("t").is_none()).await;
+}
+
 /// Nor does a wish that an administrator took back in the meantime keep the deletion from its end.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_whose_wish_is_taken_back_ends_all_the_same() {
