@@ -470,3 +470,16 @@ fn an_epoch_begins_where_the_log_is_written() {
     partition.open_anew(0).expect("there is space again");
     assert_eq!(partition.view().log_end_offset, Offset(2));
 }
+
+/// The controller soon gives such a partition to another broker, and clients are told of the disk all the same.
+#[test]
+fn a_log_whose_directory_has_failed_says_so_whoever_leads() {
+    let (partition, _) = testing::led(LeaderEpoch(1));
+    testing::append(&partition, 1);
+    let dir = partition.home().dir.path();
+    assert!(partition.on_dir_failed(&dir, &StorageError::Stopped { dir: dir.clone(), reason: "injected".into() }));
+    let refused = || partition.may_append(LeaderEpoch(1), 0);
+    assert!(matches!(refused(), Err(AppendRefused::Storage(_))), "{:?}", refused());
+    let _ = partition.take_role(testing::role(2, 2)).expect("taken").wait();
+    assert!(matches!(refused(), Err(AppendRefused::Storage(_))), "{:?}", refused());
+}

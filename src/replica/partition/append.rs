@@ -100,6 +100,12 @@ impl Partition {
         epoch: Option<LeaderEpoch>,
         now: UnixMs,
     ) -> Result<(), AppendRefused> {
+        // Asked first, as by Kafka: a broker whose log directory has failed is soon told that another one leads.
+        if state.dir_failed
+            && let Some(failed) = &state.failed
+        {
+            return Err(AppendRefused::Storage(failed.to_string()));
+        }
         if !state.leading || state.closed || epoch.is_some_and(|epoch| !state.has_led_since(epoch)) {
             return Err(AppendRefused::NotLeader);
         }
