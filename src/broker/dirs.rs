@@ -17,7 +17,7 @@ use crate::log::reading::tail::Tail;
 use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::replica::marks;
-use crate::storage::rocksdb::{DirectoryOptions, OpenError, RESERVE_BY_DISK, loses_writes};
+use crate::storage::rocksdb::{CachedBytes, DirectoryOptions, OpenError, RESERVE_BY_DISK, loses_writes};
 use crate::storage::{SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
@@ -135,7 +135,10 @@ pub(super) fn options(config: &Config, directories: usize) -> DirectoryOptions {
         write_buffer_bytes: config.rocksdb_write_buffer_bytes / directories,
         table_bytes: (config.rocksdb_write_buffer_bytes / directories) as u64,
         table_piece_bytes: config.table_piece_bytes,
-        cached_bytes: config.page_cache_bytes.map(|bytes| bytes / directories as u64),
+        cached: config.page_cache.map(|of_all| CachedBytes {
+            max: of_all.max / directories as u64,
+            at_once: of_all.at_once / directories as u64,
+        }),
         disk_reserve_bytes: config.disk_reserve_bytes.unwrap_or(RESERVE_BY_DISK),
         ..DirectoryOptions::default()
     }

@@ -62,6 +62,7 @@ pub use listeners::{HttpListener, Listener, SecurityProtocol};
 pub use machine::Machine;
 pub use protocol::ProtocolVersion;
 pub use resolve::{Config, Inputs};
+pub use rules::PageCacheBytes;
 pub use secret::Secret;
 pub use selector::ReplicaSelector;
 pub use tls::{ClientAuth, TlsSettings};

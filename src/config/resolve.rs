@@ -18,7 +18,7 @@ use super::password::{self, PasswordEncoder};
 use super::precedence::Settings;
 use super::protocol::{self, ProtocolVersion};
 use super::reader::Reader;
-use super::rules;
+use super::rules::{self, PageCacheBytes};
 use super::sasl::{self, SaslConfig};
 use super::selector::{self, ReplicaSelector};
 use super::sources;
@@ -189,7 +189,7 @@ pub struct Config {
     pub table_piece_bytes: usize,
     /// `klamm.page.cache.bytes`; where that is −1 half of a container's memory, and an eighth of a virtual machine's
     /// whose host takes free pages back. `None`: what the kernel keeps.
-    pub page_cache_bytes: Option<u64>,
+    pub page_cache: Option<PageCacheBytes>,
     /// `klamm.disk.reserve.bytes`; `None`: 5 % of the disk, at most 1 GiB.
     pub disk_reserve_bytes: Option<u64>,
     /// `klamm.stray.retention.ms`.
@@ -430,7 +430,7 @@ impl Config {
             tail_bytes: reader.size("klamm.tail.bytes"),
             rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),
             table_piece_bytes: reader.size("klamm.table.piece.bytes"),
-            page_cache_bytes: rules::page_cache_bytes(reader, &machine),
+            page_cache: rules::page_cache(reader, &machine),
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
             stray_retention_ms: reader.long("klamm.stray.retention.ms"),
             allow_empty_log_dir: reader.boolean("klamm.allow.empty.log.dir"),
@@ -532,14 +532,18 @@ mod tests {
         let bytes = |set: &[(&str, &str)], machine: &Machine| {
             let overrides = set.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let inputs = Inputs { overrides, ..Inputs::default() };
-            Config::load(&inputs, machine.clone()).expect("it loads").page_cache_bytes
+            let kept = Config::load(&inputs, machine.clone()).expect("it loads").page_cache;
+            kept.map(|kept| (kept.max, kept.at_once))
         };
         assert_eq!(bytes(&[], &Machine::for_test()), None);
-        assert_eq!(bytes(&[], &contained), Some(512 << 20));
+        assert_eq!(bytes(&[], &contained), Some((512 << 20, 512 << 20)));
         let reports = Machine { reports_free_pages: true, ..contained.clone() };
-        assert_eq!(bytes(&[], &reports), Some(128 << 20));
-        for machine in [Machine::for_test(), contained] {
-            assert_eq!(bytes(&[("klamm.page.cache.bytes", "7")], &machine), Some(7));
+        assert_eq!(bytes(&[], &reports), Some((128 << 20, 128 << 20)));
+        let large = Machine { memory_bytes: 64 << 30, ..reports.clone() };
+        assert_eq!(bytes(&[], &large), Some((8 << 30, 1 << 30)));
+        for machine in [Machine::for_test(), contained, large] {
+            let set = bytes(&[("klamm.page.cache.bytes", "20000000000")], &machine);
+            assert_eq!(set, Some((20_000_000_000, 20_000_000_000)), "what is asked for is kept from the beginning");
         }
     }
 
@@ -548,7 +552,7 @@ mod tests {
         let open = config(&[]);
         assert_eq!((open.max_connections, open.max_connections_of_brokers), (700, 750));
         assert_eq!((open.queued_max_request_bytes, open.reply_bytes), (256 << 20, 128 << 20));
-        assert_eq!(open.page_cache_bytes, None);
+        assert_eq!(open.page_cache, None);
         let set = config(&[("max.connections", "10"), ("queued.max.request.bytes", "200000000")]);
         assert_eq!((set.max_connections, set.queued_max_request_bytes), (10, 200_000_000));
         assert_eq!(set.max_connections_of_brokers, 750);

@@ -10,6 +10,14 @@ use super::machine::Machine;
 use super::reader::Reader;
 use crate::types::BrokerId;
 
+/// How much of what was written last stays in the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageCacheBytes {
+    pub max: u64,
+    /// So much from the beginning, and the rest little by little.
+    pub at_once: u64,
+}
+
 /// `None`: it is drawn at the first start.
 ///
 /// # Errors
@@ -84,15 +92,18 @@ pub(super) fn reply_bytes(reader: &Reader<'_>, machine: &Machine) -> u64 {
 }
 
 /// `None`: the kernel decides.
-pub(super) fn page_cache_bytes(reader: &Reader<'_>, machine: &Machine) -> Option<u64> {
+pub(super) fn page_cache(reader: &Reader<'_>, machine: &Machine) -> Option<PageCacheBytes> {
+    let all_at_once = |max| PageCacheBytes { max, at_once: max };
     let set = u64::try_from(reader.long("klamm.page.cache.bytes")).ok();
-    let by_machine = match (machine.reports_free_pages, machine.memory_is_limited) {
-        // What is kept grows by one page for each sixteen that are written, and up to here.
-        (true, _) => Some(machine.memory_bytes / 8),
-        (false, true) => Some(machine.memory_bytes / 2),
+    let by_machine = || match (machine.reports_free_pages, machine.memory_is_limited) {
+        (true, _) => {
+            let max = machine.memory_bytes / 8;
+            Some(PageCacheBytes { max, at_once: max.min(1 << 30) })
+        }
+        (false, true) => Some(all_at_once(machine.memory_bytes / 2)),
         (false, false) => None,
     };
-    set.or(by_machine)
+    set.map(all_at_once).or_else(by_machine)
 }
 
 /// # Errors

@@ -16,7 +16,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
          comes; less goes through RocksDB's log.";
     "klamm.page.cache.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
         "How much of what was written last is left in the page cache, for consumers behind the tail; -1 means what the \
-         kernel keeps, and half of the memory of a container that has less than the machine.";
+         kernel keeps, half of the memory of a container that has less than the machine, and an eighth of that of a \
+         virtual machine whose host takes free pages back.";
     "klamm.disk.reserve.bytes" Long "-1" [AtLeast(-1)] ReadOnly => Honoured,
         "Free disk space below which Produce is refused; -1 means 5 % of the disk, at most 1 GiB.";
     "klamm.stray.retention.ms" Long "86400000" [AtLeast(0)] ReadOnly => Honoured,

@@ -271,9 +271,10 @@ fn some_writes(numbers: &mut Numbers, family: Family, model: &BTreeMap<i64, Vec<
 }
 
 /// Answers how many bytes were located, and how many tables found again.
-fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes: Option<u64>) -> (usize, usize) {
+fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached: Option<u64>) -> (usize, usize) {
+    let cached = cached.map(|max| CachedBytes { max, at_once: max });
     let options =
-        DirectoryOptions { table_piece_bytes: piece_bytes, cached_bytes, is_same_boot: true, ..tables_of(table_bytes) };
+        DirectoryOptions { table_piece_bytes: piece_bytes, cached, is_same_boot: true, ..tables_of(table_bytes) };
     let mut place = tempfile::tempdir().expect("tempdir");
     let mut dir = RocksDirectory::open(place.path(), options.clone()).expect("open");
     let mut numbers = Numbers(seed);
@@ -322,12 +323,12 @@ fn random_changes(seed: u64, piece_bytes: usize, table_bytes: u64, cached_bytes:
 #[test]
 fn whatever_is_done_to_it_a_log_holds_what_it_should() {
     let mut found_again = 0;
-    for (first, piece_bytes, table_bytes, cached_bytes) in
+    for (first, piece_bytes, table_bytes, cached) in
         [(0, 1, 100 << 10, None), (100, 40, 1, Some(50 << 10)), (200, 200, 1 << 20, Some(0))]
     {
         let mut located = 0;
         for seed in first..first + 3 {
-            let (bytes, tables) = random_changes(seed, piece_bytes, table_bytes, cached_bytes);
+            let (bytes, tables) = random_changes(seed, piece_bytes, table_bytes, cached);
             located += bytes;
             found_again += tables;
         }

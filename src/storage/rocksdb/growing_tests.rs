@@ -138,7 +138,8 @@ fn batches_are_read_from_tables_and_from_rocksdb_alike() {
 fn what_was_handed_over_is_read_by_its_own_blocks_while_the_page_cache_keeps_it() {
     let place = tempfile::tempdir().expect("tempdir");
     // The last full table, at most.
-    let options = DirectoryOptions { cached_bytes: Some(100 << 10), ..tables_of(64 << 10) };
+    let options =
+        DirectoryOptions { cached: Some(CachedBytes { max: 100 << 10, at_once: 100 << 10 }), ..tables_of(64 << 10) };
     let dir = RocksDirectory::open(place.path(), options).expect("open");
     let family = create(&dir, "t");
     append(&dir, family, 0..40, 10_000);
@@ -184,7 +185,7 @@ fn what_was_handed_over_before_a_start_is_found_again() {
 #[test]
 fn what_the_page_cache_let_go_is_found_again() {
     let place = tempfile::tempdir().expect("tempdir");
-    let options = DirectoryOptions { cached_bytes: Some(1), ..tables_of(64 << 10) };
+    let options = DirectoryOptions { cached: Some(CachedBytes { max: 1, at_once: 1 }), ..tables_of(64 << 10) };
     let dir = RocksDirectory::open(place.path(), options).expect("open");
     let family = create(&dir, "t");
     append(&dir, family, 0..40, 10_000);

@@ -58,7 +58,7 @@ use tracing::{error, warn};
 
 use self::background::Background;
 use self::database::{BackgroundJob, Database, Operation, Told};
-pub(crate) use self::database::{DirectoryOptions, OpenError, RESERVE_BY_DISK, loses_writes};
+pub(crate) use self::database::{CachedBytes, DirectoryOptions, OpenError, RESERVE_BY_DISK, loses_writes};
 use self::families::Families;
 use self::growing::ingest::Growing;
 use self::growing::recover::recover;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broker::dirs;
+use crate::storage::rocksdb::CachedBytes;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_lies_where_it_was_told_to() {
@@ -86,6 +87,7 @@ async fn the_newest_batches_are_in_memory_as_far_as_the_tail_reaches() {
 #[test]
 fn a_directory_is_told_how_much_of_the_page_cache_to_keep() {
     let options = |settings: &[&str]| dirs::options(&load(Path::new("d"), settings).unwrap(), 2);
-    assert_eq!(options(&["klamm.page.cache.bytes=5000"]).cached_bytes, Some(2500));
-    assert_ne!(options(&[]).cached_bytes, Some(2500));
+    let kept = Some(CachedBytes { max: 2500, at_once: 2500 });
+    assert_eq!(options(&["klamm.page.cache.bytes=5000"]).cached, kept);
+    assert_ne!(options(&[]).cached, kept);
 }

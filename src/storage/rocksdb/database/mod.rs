@@ -46,7 +46,7 @@ pub(super) use self::open::open;
 pub(crate) use self::open_error::OpenError;
 pub(super) use self::open_tables::OpenTables;
 use self::options::WAL_PER_BUDGET;
-pub(crate) use self::options::{DirectoryOptions, RESERVE_BY_DISK};
+pub(crate) use self::options::{CachedBytes, DirectoryOptions, RESERVE_BY_DISK};
 pub(super) use self::raw::{
     Batch, Cf, Db, FileBounds, Iter, ReadOptions, RocksError, SortedFile, is_cached, write_out,
 };

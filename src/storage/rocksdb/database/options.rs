@@ -34,9 +34,9 @@ pub(crate) struct DirectoryOptions {
     /// Growing tables at most, and the bytes in them: each holds a descriptor, and a start after a kill reads them.
     pub(crate) tables_max: usize,
     pub(crate) tables_bytes_max: u64,
-    /// Bytes of tables, those written last, that are left in the page cache for consumers behind the tail. `None`: what
-    /// the kernel keeps.
-    pub(crate) cached_bytes: Option<u64>,
+    /// How much of the tables, of what was written last, is left in the page cache for consumers behind the tail.
+    /// `None`: what the kernel keeps.
+    pub(crate) cached: Option<CachedBytes>,
     /// How many tables these may be: each holds a descriptor.
     pub(crate) cached_tables_max: usize,
     /// How many tables replies may hold at once: each holds a descriptor, and its space on the disk once it is deleted.
@@ -58,6 +58,14 @@ pub(crate) struct DirectoryOptions {
 /// flushed, and little enough that replaying it takes a moment.
 pub(super) const WAL_PER_BUDGET: usize = 2;
 
+/// What may stay in the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CachedBytes {
+    pub(crate) max: u64,
+    /// So much from the beginning; of the rest one byte for every sixteen that are written.
+    pub(crate) at_once: u64,
+}
+
 /// A reserve that follows from the size of the file system.
 pub(crate) const RESERVE_BY_DISK: u64 = u64::MAX;
 
@@ -75,7 +83,7 @@ impl Default for DirectoryOptions {
             table_bytes: 64 << 20,
             tables_max: 256,
             tables_bytes_max: 1 << 30,
-            cached_bytes: Some(512 << 20),
+            cached: Some(CachedBytes { max: 512 << 20, at_once: 512 << 20 }),
             cached_tables_max: 256,
             lent_tables_max: 128,
             disk_reserve_bytes: RESERVE_BY_DISK,

@@ -6,8 +6,8 @@
 //!
 //! With a bound older pages are given back as new ones are written, a stretch for a stretch, so that the kernel has new
 //! bytes copied into pages that are there already. On a virtual machine a page that nobody used before costs several
-//! times the copy into it, and a broker that only ever takes more of them pays that for every byte. So it takes a
-//! gigabyte at once, and from then on one new page for every sixteen that it writes, up to what it may keep.
+//! times the copy into it, and a broker that only ever takes more of them pays that for every byte. So there it takes a
+//! part of what it may keep at once, and from then on one new page for every sixteen that it writes.
 //!
 //! A family owns its tables; one that RocksDB has taken over is the cache's, for as long as some of it is kept. A file
 //! that was deleted meanwhile is let go within [`LOOK_EVERY`]: its space comes back only then.
@@ -21,13 +21,12 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::table::{GrowingTable, Stretch};
-use crate::storage::rocksdb::database::{DirectoryOptions, OpenTables};
+use crate::storage::rocksdb::database::{CachedBytes, DirectoryOptions, OpenTables};
 
 /// A thread looks after so many bytes of a table at once.
 pub(in crate::storage::rocksdb) const STRETCH_BYTES: u64 = 2 << 20;
 
-/// So much is kept from the beginning, and of what is written then, one byte of so many more.
-const KEPT_AT_ONCE_BYTES: u64 = 1 << 30;
+/// Of what is written one byte of so many is kept, beside what is from the beginning.
 const WRITTEN_PER_KEPT: u64 = 16;
 
 /// How often the cache looks which of its files RocksDB has deleted, which it does when it likes, and which files were
@@ -205,12 +204,12 @@ impl PageCache {
         }
     }
 
-    /// The oldest stretch, if there are more bytes than may be kept by now, in the end `bytes_max` if there is a bound,
-    /// or more tables.
-    fn take_surplus(&self, bytes_max: Option<u64>, tables_max: usize) -> Option<Taken> {
+    /// The oldest stretch, if there are more bytes than may be kept by now, where there is a bound, or more tables.
+    fn take_surplus(&self, bound: Option<CachedBytes>, tables_max: usize) -> Option<Taken> {
         let mut state = self.state.lock();
-        let by_now = KEPT_AT_ONCE_BYTES + state.written_bytes / WRITTEN_PER_KEPT;
-        let too_much = bytes_max.is_some_and(|bytes_max| state.kept_bytes > bytes_max.min(by_now));
+        let grown = state.written_bytes / WRITTEN_PER_KEPT;
+        let by_now = bound.map(|bound| bound.max.min(bound.at_once.saturating_add(grown)));
+        let too_much = by_now.is_some_and(|by_now| state.kept_bytes > by_now);
         let is_surplus = too_much || state.tables.len() > tables_max;
         if is_surplus { state.pop() } else { None }
     }
@@ -232,7 +231,7 @@ impl PageCache {
                 Next::Written((table, stretch)) => {
                     if let Some(table) = table {
                         table.reserve(options.table_bytes);
-                        match options.cached_bytes {
+                        match options.cached {
                             // What is dirty is sent to the disk and stays for now.
                             Some(_) => table.uncache(stretch),
                             None => table.write_out(stretch),
@@ -246,10 +245,10 @@ impl PageCache {
 
     /// Takes what is too much out of the page cache.
     fn give_back(&self, options: &DirectoryOptions) {
-        while let Some((table, stretch)) = self.take_surplus(options.cached_bytes, options.cached_tables_max) {
+        while let Some((table, stretch)) = self.take_surplus(options.cached, options.cached_tables_max) {
             // Without a bound there are too many tables: their pages stay, and RocksDB finds them.
             if let Some(table) = table
-                && options.cached_bytes.is_some()
+                && options.cached.is_some()
             {
                 table.uncache(stretch);
             }
@@ -328,6 +327,7 @@ mod tests {
     use crate::types::{Offset, PartitionIndex, TopicId};
 
     const BATCH_BYTES: usize = 100 << 10;
+    const GIB: u64 = 1 << 30;
 
     fn zeros(last_offset: i64) -> StagedBatch {
         StagedBatch { last_offset: Offset(last_offset), bytes: vec![0; BATCH_BYTES].into(), sum: None }
@@ -364,7 +364,8 @@ mod tests {
         write(&cache, &tables, 4);
         assert_eq!(kept(&cache), (12, 3));
         let mut took = 0;
-        while let Some(oldest) = cache.take_surplus(Some(5 * BATCH_BYTES as u64), 3) {
+        let bound = CachedBytes { max: 5 * BATCH_BYTES as u64, at_once: u64::MAX };
+        while let Some(oldest) = cache.take_surplus(Some(bound), 3) {
             let of = oldest.0.expect("the table is there");
             assert!(Arc::ptr_eq(&of, &tables[took % 3]), "the oldest is of the table whose turn it was");
             took += 1;
@@ -380,13 +381,15 @@ mod tests {
         let tables = [table(dir.path(), 0)];
         let cache = PageCache::default();
         write(&cache, &tables, 2);
-        assert!(cache.take_surplus(Some(u64::MAX), 1).is_none());
-        cache.state.lock().kept_bytes += KEPT_AT_ONCE_BYTES;
+        let bound = |max, at_once| Some(CachedBytes { max, at_once });
+        assert!(cache.take_surplus(bound(u64::MAX, GIB), 1).is_none());
+        cache.state.lock().kept_bytes += GIB;
         assert!(cache.take_surplus(None, 1).is_none(), "without a bound the kernel decides");
-        assert!(cache.take_surplus(Some(u64::MAX), 1).is_some(), "two stretches more than may be kept at once");
+        assert!(cache.take_surplus(bound(2 * GIB, 2 * GIB), 1).is_none(), "all of it may be kept at once");
+        assert!(cache.take_surplus(bound(u64::MAX, GIB), 1).is_some(), "two stretches more than may be kept at once");
         cache.state.lock().written_bytes += WRITTEN_PER_KEPT * 2 * BATCH_BYTES as u64;
-        assert!(cache.take_surplus(Some(u64::MAX), 1).is_none());
-        assert!(cache.take_surplus(Some(KEPT_AT_ONCE_BYTES), 1).is_some(), "but to no more than it is allowed");
+        assert!(cache.take_surplus(bound(u64::MAX, GIB), 1).is_none());
+        assert!(cache.take_surplus(bound(GIB, GIB), 1).is_some(), "but to no more than it is allowed");
     }
 
     #[test]
