@@ -1,6 +1,7 @@
 //! Coordinators as replicated state machines: a shard answers with records and a reply, the records are appended to an
 //! internal topic, and replay is the only way state changes (I-17). Touches no storage and names no wire crate.
 
+mod alarm;
 mod context;
 mod fields;
 mod flight;

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tracing::{error, info, warn};
 
+use super::alarm::Alarm;
 use super::context::{Context, Unavailable};
 use super::flight::{Command, Flight, Released, Sender, answer, landed, release, unavailable};
 use super::shard::{Access, Moment, Outcome, ReplayError, Shard, Ticket};
@@ -45,14 +46,6 @@ const SAY_AGAIN_MS: i64 = 60_000;
 
 /// How long what is due by time is put off while the log takes no records.
 const PUT_OFF_MS: i64 = 1000;
-
-/// Called so much after its time, a shard has not been served for a while: the process stood still, or followers did.
-/// Then members have as long as [`HEARD_WITHIN_MS`] to be heard before they are late, as what they have sent may wait
-/// in their sockets.
-const UNSERVED_MS: i64 = 50;
-const HEARD_WITHIN_MS: i64 = 300;
-/// Nothing but a standstill makes it as late as this.
-const STANDSTILL_MS: i64 = 1000;
 
 /// Records and replies that are not under way yet.
 struct Batch<S: Shard> {
@@ -87,10 +80,8 @@ pub(super) struct Serving<'a, S: Shard> {
     owed: Vec<Entry>,
     /// When the log is asked whether it takes them.
     owed_due: Option<Pin<Box<Sleep>>>,
-    /// The shard is not called by time before this moment; monotonic.
-    put_off_until_ms: i64,
-    /// It was put off because it had not been served.
-    is_put_off: bool,
+    /// When the shard is called by time.
+    alarm: Alarm,
     /// When it was said last that the log takes nothing, monotonic; and whether that was of what it is owed now.
     said_ms: Option<i64>,
     is_said: bool,
@@ -125,8 +116,7 @@ impl<'a, S: Shard> Serving<'a, S> {
             refused: None,
             owed: Vec::new(),
             owed_due: None,
-            put_off_until_ms: i64::MIN,
-            is_put_off: false,
+            alarm: Alarm::default(),
             said_ms: None,
             is_said: false,
             has_appended,
@@ -144,10 +134,9 @@ impl<'a, S: Shard> Serving<'a, S> {
         stop: &mut oneshot::Receiver<()>,
     ) -> Result<(), WriteError> {
         let mut drained = Vec::new();
-        let mut alarm: Option<(i64, Pin<Box<Sleep>>)> = None;
         let mut late: Option<(Instant, Pin<Box<Sleep>>)> = None;
         loop {
-            self.arm(&mut alarm);
+            self.arm();
             self.arm_late(&mut late);
             let accepting = self.is_stalled() || self.flights.len() < limits::COORDINATOR_APPENDS_IN_FLIGHT_MAX;
             tokio::select! {
@@ -160,13 +149,12 @@ impl<'a, S: Shard> Serving<'a, S> {
                     Ok(())
                 }
                 () = due(&mut self.owed_due) => self.append_owed(),
-                () = ring(&mut alarm), if accepting => {
-                    let due_ms = alarm.take().map_or(i64::MAX, |(at, _)| at);
+                () = self.alarm.ring(), if accepting => {
                     // Who has been heard is not late.
                     while drained.len() < limits::MAILBOX_COMMANDS_MAX && let Ok(command) = commands.try_recv() {
                         drained.push(command);
                     }
-                    self.handle(&mut drained).and_then(|()| self.on_time(due_ms))
+                    self.handle(&mut drained).and_then(|()| self.on_alarm())
                 }
                 received = commands.recv_many(&mut drained, limits::MAILBOX_COMMANDS_MAX), if accepting => {
                     if received == 0 {
@@ -182,14 +170,10 @@ impl<'a, S: Shard> Serving<'a, S> {
         Moment { unix_ms: self.context.clock.now_ms(), monotonic_ms: self.context.clock.monotonic_ms() }
     }
 
-    /// Sets the alarm to when the shard wants to be called; leaves it alone if that has not changed.
-    fn arm(&self, alarm: &mut Option<(i64, Pin<Box<Sleep>>)>) {
+    /// Sets the alarm to when the shard wants to be called.
+    fn arm(&mut self) {
         let wakes = self.unreplicated.is_none().then(|| self.shard.next_wake_ms()).flatten();
-        let wake_ms = wakes.map(|at| at.max(self.put_off_until_ms));
-        if alarm.as_ref().map(|(at, _)| *at) != wake_ms {
-            let now_ms = self.context.clock.monotonic_ms();
-            *alarm = wake_ms.map(|at| (at, Box::pin(sleep(Duration::from_millis((at - now_ms).max(0) as u64)))));
-        }
+        self.alarm.arm(wakes, self.context.clock.monotonic_ms());
     }
 
     /// Sets the alarm to when the next append is late.
@@ -225,18 +209,14 @@ impl<'a, S: Shard> Serving<'a, S> {
         self.flush();
     }
 
-    /// What was due at `due_ms`, monotonic, and since.
-    fn on_time(&mut self, due_ms: i64) -> Result<(), WriteError> {
+    /// What is due by time, unless members may not have been heard.
+    fn on_alarm(&mut self) -> Result<(), WriteError> {
         let now = self.now();
-        let late_ms = now.monotonic_ms.saturating_sub(due_ms);
-        // Otherwise once in a row: on a machine that has too much to do time has to pass as well.
-        self.is_put_off = late_ms > STANDSTILL_MS || (late_ms > UNSERVED_MS && !self.is_put_off);
-        if self.is_put_off {
-            self.put_off_until_ms = now.monotonic_ms.saturating_add(HEARD_WITHIN_MS);
+        if !self.alarm.is_due(now.monotonic_ms) {
             return Ok(());
         }
         if let Some(refused) = self.closed()? {
-            self.put_off_until_ms = now.monotonic_ms.saturating_add(PUT_OFF_MS);
+            self.alarm.put_off(PUT_OFF_MS, now.monotonic_ms);
             self.refuse_waiting(&refused);
             return Ok(());
         }

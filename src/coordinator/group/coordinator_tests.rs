@@ -530,11 +530,39 @@ async fn who_could_not_be_heard_has_a_moment_more() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(kit.groups.heartbeat(beat.clone()).await.await, Ok(()));
     }
+    // Served again, which has to be now and then.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(kit.groups.heartbeat(beat).await.await, Ok(()));
     tokio::time::advance(Duration::from_secs(15)).await;
     settle().await;
     assert_eq!(kit.members().await, 1);
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     assert_eq!(kit.members().await, 0, "it said nothing");
+}
+
+/// A standstill that ended just in time for the end of the sessions threw out all that it had kept from being heard.
+#[tokio::test(start_paused = true)]
+async fn a_standstill_that_ends_with_the_session_counts_as_well() {
+    let kit = Kit::elected().await;
+    let beat =
+        HeartbeatRequest { group: "m".into(), member_id: kit.member().await, instance_id: None, generation_id: 1 };
+    tokio::time::advance(Duration::from_millis(10_015)).await;
+    settle().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(kit.groups.heartbeat(beat).await.await, Ok(()));
+}
+
+/// One standstill after the other put off for ever what was due.
+#[tokio::test(start_paused = true)]
+async fn time_passes_for_who_is_never_served_in_time() {
+    let kit = Kit::elected().await;
+    kit.member().await;
+    for _ in 0..10 {
+        tokio::time::advance(Duration::from_millis(1900)).await;
+        settle().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(kit.members().await, 0);
 }
 
 #[tokio::test(start_paused = true)]
