@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use crate::replica::manager::ReplicaManager;
 use crate::storage::InDoubt;
+use crate::storage::rocksdb::BootRecord;
 use crate::task;
 use crate::types::{PartitionIndex, TopicId};
 
@@ -81,37 +82,62 @@ const LOOKS_APART_MAX: Duration = Duration::from_secs(60);
 /// The note of one log directory.
 #[derive(Debug)]
 pub(super) struct BootNote {
+    boot: Boot,
     dir: PathBuf,
+    state: Arc<Mutex<NoteState>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoteState {
+    /// What the file says.
+    Stands,
+    /// Nothing, whatever the file says, until it is written.
+    Forgotten,
     /// The disk has refused a write, and nothing is noted of the directory any more.
-    is_void: Mutex<bool>,
+    Void,
 }
 
 /// How long whoever tells of a failed directory waits for its note to be gone.
 const VOID_WAIT: Duration = Duration::from_secs(1);
 
 impl BootNote {
-    pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), is_void: Mutex::new(false) }
+    pub(super) fn new(boot: Boot, dir: &Path) -> Self {
+        Self { boot, dir: dir.to_owned(), state: Arc::new(Mutex::new(NoteState::Stands)) }
     }
 
-    fn write(&self, boot: &Boot, in_doubt: &InDoubt) -> io::Result<()> {
-        let is_void = self.is_void.lock();
-        if *is_void { Ok(()) } else { boot.remember(&self.dir, in_doubt) }
+    fn write(&self, in_doubt: &InDoubt) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if *state != NoteState::Void {
+            self.boot.remember(&self.dir, in_doubt)?;
+            *state = NoteState::Stands;
+        }
+        Ok(())
+    }
+}
+
+impl BootRecord for BootNote {
+    fn read(&self) -> Option<InDoubt> {
+        let state = self.state.lock();
+        if *state == NoteState::Stands { self.boot.has_written(&self.dir) } else { None }
     }
 
-    /// The disk has refused a write: the next start is to take the directory for one of another boot. What a sync could
-    /// not bring to the disk the kernel still shows, as if it had. Blocks for a second at most.
-    pub(super) fn void(self: &Arc<Self>) {
-        let note = Arc::clone(self);
+    fn forget(&self) {
+        let mut state = self.state.lock();
+        if *state == NoteState::Stands {
+            *state = NoteState::Forgotten;
+            remove(&self.dir);
+        }
+    }
+
+    /// The next start is to take the directory for one of another boot: what a sync could not bring to the disk the
+    /// kernel still shows, as if it had.
+    fn void(&self) {
+        let (state, dir) = (Arc::clone(&self.state), self.dir.clone());
         let remove = move || {
-            let mut is_void = note.is_void.lock();
-            *is_void = true;
-            match fs::remove_file(note.dir.join(FILE)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
-                    dir = %note.dir.display(), %error,
-                    "the note of the boot is not removed; the next start may take what was not written for written"
-                ),
-                _ => {}
+            let mut state = state.lock();
+            if *state != NoteState::Void {
+                *state = NoteState::Void;
+                remove(&dir);
             }
         };
         if let Err(error) = task::within("boot-note", VOID_WAIT, remove) {
@@ -120,10 +146,19 @@ impl BootNote {
     }
 }
 
+fn remove(dir: &Path) {
+    match fs::remove_file(dir.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
+            dir = %dir.display(), %error,
+            "the note of the boot is not removed; the next start may take what was not written for written"
+        ),
+        _ => {}
+    }
+}
+
 /// The notes of all log directories.
 #[derive(Debug)]
 pub(super) struct BootNotes {
-    pub(super) boot: Boot,
     pub(super) notes: Vec<Arc<BootNote>>,
     /// Notes that could not be written were spoken of.
     pub(super) said: bool,
@@ -138,7 +173,7 @@ impl BootNotes {
     fn write(&mut self, in_doubt: &[InDoubt]) -> bool {
         let mut failed = None;
         for (note, in_doubt) in self.notes.iter().zip(in_doubt) {
-            if let Err(error) = note.write(&self.boot, in_doubt) {
+            if let Err(error) = note.write(in_doubt) {
                 failed = Some((&note.dir, error));
             }
         }
@@ -240,20 +275,27 @@ mod tests {
     fn a_note_that_cannot_be_written_is_owed() {
         let place = tempfile::tempdir().unwrap();
         let dir = place.path().join("data");
-        let mut notes =
-            BootNotes { boot: Boot::of(Some("one")), notes: vec![Arc::new(BootNote::new(&dir))], said: false };
+        let boot = Boot::of(Some("one"));
+        let mut notes = BootNotes { notes: vec![Arc::new(BootNote::new(boot.clone(), &dir))], said: false };
         let nothing = [InDoubt::default()];
         assert!(!notes.write(&nothing) && !notes.write(&nothing), "there is no such directory");
         fs::create_dir(&dir).unwrap();
         let ends = [(TopicId(uuid::Uuid::from_u128(1)), PartitionIndex(1))].into();
         let some = [InDoubt { ends, ..InDoubt::default() }];
         assert!(!notes.write(&some), "one is in doubt");
-        assert_eq!(notes.boot.has_written(&dir).as_ref(), Some(&some[0]));
+        assert_eq!(boot.has_written(&dir).as_ref(), Some(&some[0]));
         assert!(notes.write(&nothing));
-        assert_eq!(notes.boot.has_written(&dir), Some(InDoubt::default()));
+        assert_eq!(boot.has_written(&dir), Some(InDoubt::default()));
+        notes.notes[0].forget();
+        assert_eq!((boot.has_written(&dir), notes.notes[0].read()), (None, None), "until it is written");
+        assert!(notes.write(&nothing));
+        assert_eq!(
+            (boot.has_written(&dir), notes.notes[0].read()),
+            (Some(nothing[0].clone()), Some(nothing[0].clone()))
+        );
         for _ in 0..2 {
             notes.notes[0].void();
-            assert_eq!(notes.boot.has_written(&dir), None, "it has failed");
+            assert_eq!(boot.has_written(&dir), None, "it has failed");
             assert!(notes.write(&nothing));
         }
     }

@@ -17,7 +17,7 @@ use crate::log::reading::tail::Tail;
 use crate::observe::sources::DirState;
 use crate::replica::manager::{ReplicaDir, ReplicaManager};
 use crate::replica::marks;
-use crate::storage::rocksdb::{CachedBytes, DirectoryOptions, OpenError, RESERVE_BY_DISK, loses_writes};
+use crate::storage::rocksdb::{BootRecord, CachedBytes, DirectoryOptions, OpenError, RESERVE_BY_DISK};
 use crate::storage::{SharedLogDir, StorageError};
 use crate::types::{BrokerId, TopicPartition};
 
@@ -55,7 +55,6 @@ pub(super) struct Dirs {
     pub(super) dirs: Vec<(SharedLogDir, Arc<Tail>)>,
     /// As the settings name them, absolute.
     configured: Vec<Option<PathBuf>>,
-    boot: Boot,
     /// Under which boot each of them is written to.
     notes: Vec<Arc<BootNote>>,
     /// Which of them have never been a broker's.
@@ -104,29 +103,15 @@ pub(super) fn open(config: &Config, open_dir: &OpenDir) -> Result<(Dirs, Stored)
     let mut may_lack_ends = Vec::with_capacity(paths.len());
     let mut notes = Vec::with_capacity(paths.len());
     for path in &paths {
-        let written = boot.has_written(path);
-        let is_same_boot = written.is_some();
-        let in_doubt = Arc::new(written.unwrap_or_default());
-        let note = Arc::new(BootNote::new(path));
-        let void = Arc::clone(&note);
-        let dir =
-            open_dir(path, DirectoryOptions { is_same_boot, in_doubt, ..options.clone() }).inspect_err(|error| {
-                if error.loses_writes() {
-                    void.void()
-                }
-            })?;
-        may_lack_ends.push(!is_same_boot || dir.had_hole());
-        // Before anybody else hears of it, who may end the process.
-        dir.when_failed(Box::new(move |reason| {
-            if loses_writes(&reason) {
-                void.void();
-            }
-        }));
+        let note = Arc::new(BootNote::new(boot.clone(), path));
+        let record = Some(Arc::clone(&note) as Arc<dyn BootRecord>);
+        let dir = open_dir(path, DirectoryOptions { record, ..options.clone() })?;
+        may_lack_ends.push(note.read().is_none());
         dirs.push((dir, Tail::new(config.tail_bytes / paths.len())));
         notes.push(note);
     }
     let configured = config.log_dirs.iter().map(|path| std::path::absolute(path).ok()).collect();
-    Ok((Dirs { paths, dirs, configured, boot, notes, is_new, may_lack_ends }, stored))
+    Ok((Dirs { paths, dirs, configured, notes, is_new, may_lack_ends }, stored))
 }
 
 /// Options of each of so many directories.
@@ -260,7 +245,7 @@ impl Dirs {
 
     /// Where it is noted under which boot they are written to.
     pub(super) fn boot_notes(&self) -> BootNotes {
-        BootNotes { boot: self.boot.clone(), notes: self.notes.clone(), said: false }
+        BootNotes { notes: self.notes.clone(), said: false }
     }
 
     /// Writes `meta.properties` where it is missing and refuses a directory of another cluster.

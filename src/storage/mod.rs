@@ -357,11 +357,6 @@ pub(crate) trait LogDir: Debug + Send + Sync + 'static {
         None
     }
 
-    /// Whether what it held when it was opened had a hole, so that any log in it may lack its end.
-    fn had_hole(&self) -> bool {
-        false
-    }
-
     /// The file system that the directory lies on, asked now; `None` if it does not tell.
     fn disk(&self) -> Option<DiskBytes> {
         None

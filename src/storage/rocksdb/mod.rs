@@ -58,7 +58,7 @@ use tracing::{error, warn};
 
 use self::background::Background;
 use self::database::{BackgroundJob, Database, Operation, Told};
-pub(crate) use self::database::{CachedBytes, DirectoryOptions, OpenError, RESERVE_BY_DISK, loses_writes};
+pub(crate) use self::database::{BootRecord, CachedBytes, DirectoryOptions, OpenError, RESERVE_BY_DISK};
 use self::families::Families;
 use self::growing::ingest::Growing;
 use self::growing::recover::recover;
@@ -103,6 +103,21 @@ impl RocksDirectory {
     }
 
     fn open_with_log(
+        dir: &Path,
+        options: DirectoryOptions,
+        log: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, OpenError> {
+        let record = options.record.clone();
+        Self::try_open(dir, options, log).inspect_err(|error| {
+            if let Some(record) = record
+                && error.loses_writes()
+            {
+                record.void();
+            }
+        })
+    }
+
+    fn try_open(
         dir: &Path,
         options: DirectoryOptions,
         log: impl Fn(&str) + Send + Sync + 'static,
@@ -292,10 +307,6 @@ impl LogDir for RocksDirectory {
             Some(parts) => parts.database.stopped().cloned(),
             None => Some("closed".into()),
         }
-    }
-
-    fn had_hole(&self) -> bool {
-        self.opened().is_some_and(|parts| parts.database.had_hole())
     }
 
     fn disk(&self) -> Option<DiskBytes> {

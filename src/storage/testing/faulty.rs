@@ -366,10 +366,6 @@ impl LogDir for FaultyDir {
         self.inner.write_queued();
     }
 
-    fn had_hole(&self) -> bool {
-        self.inner.had_hole()
-    }
-
     fn when_failed(&self, told: Listener) {
         let mut state = self.faults.state.lock();
         if self.is_stopped(&state) {

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::boot_record::BootRecord;
 use super::raw::RocksError;
 use crate::storage::StorageError;
 
@@ -157,34 +158,29 @@ fn is_no_space(error: &io::Error) -> bool {
 /// Status and cause as RocksDB words them, `util/status.cc` and `env/io_posix.cc`.
 fn is_rocks_no_space(error: &RocksError) -> bool {
     const NO_SPACE: &str = "IO error: No space left on device";
-    let failed_sync = ["While fsync", "While fdatasync"].iter().any(|cause| error.0.contains(cause));
-    error.0.contains(NO_SPACE) && !failed_sync
+    error.0.contains(NO_SPACE) && !SYNCS.iter().any(|cause| error.0.contains(cause))
 }
 
-/// Whether a directory stops for a write or a sync that the disk refused, so that what the kernel shows of its files
-/// may differ from what the disk has. Nothing is lost where it stops for damage, for what it could not read, or for
-/// want of descriptors or permissions. In our own words and in those of `env/io_posix.cc`.
-pub(crate) fn loses_writes(reason: &str) -> bool {
-    const CALLS: [&str; 11] = [
-        "cannot sync",
-        "cannot write to",
-        "cannot take back",
-        "While syncing",
-        "While fsync",
-        "While fdatasync",
-        "While appending",
-        "While pwrite",
-        "While write",
-        "While closing file after",
-        "While sync_file_range",
-    ];
-    const OTHERS: [&str; 3] = ["Too many open files", "Permission denied", "Operation not permitted"];
-    CALLS.iter().any(|call| reason.contains(call)) && !OTHERS.iter().any(|other| reason.contains(other))
+/// Whether the disk has refused a write or a sync, so that what the kernel shows of its files may differ from what the
+/// disk has. Nothing is lost by damage, by what cannot be read, or for want of descriptors or permissions, nor where a
+/// write finds no space; a sync that does has lost something. In our own words and in those of `env/io_posix.cc`.
+pub(super) fn loses_writes(reason: &str) -> bool {
+    const WRITES: [&str; 5] =
+        ["cannot write to", "While appending", "While pwrite", "While write", "While closing file after"];
+    const NO_WRITES: [&str; 3] = ["Too many open files", "Permission denied", "Operation not permitted"];
+    const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+    let has = |words: &[&str]| words.iter().any(|words| reason.contains(words));
+    (has(&SYNCS) || (has(&WRITES) && !has(&NO_SPACE))) && !has(&NO_WRITES)
 }
+
+/// How a sync that failed is told of, and a write that could not be taken back.
+const SYNCS: [&str; 6] =
+    ["cannot sync", "cannot take back", "While syncing", "While fsync", "While fdatasync", "While sync_file_range"];
 
 /// What a directory makes of the errors of its disk: whether it has stopped, and whether there is space.
 pub(super) struct Failures {
     dir: PathBuf,
+    record: Option<Arc<dyn BootRecord>>,
     no_space: NoSpace,
     /// Why nothing is written any more (I-6).
     stopped: Stop,
@@ -193,9 +189,10 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    pub(super) fn new(dir: &Path, #[cfg(test)] faults: Arc<DiskFaults>) -> Self {
+    pub(super) fn new(dir: &Path, record: Option<Arc<dyn BootRecord>>, #[cfg(test)] faults: Arc<DiskFaults>) -> Self {
         Self {
             dir: dir.to_owned(),
+            record,
             no_space: NoSpace::default(),
             stopped: Stop::default(),
             #[cfg(test)]
@@ -231,7 +228,8 @@ impl Failures {
             self.fault(operation).and_then(|()| call())
         };
         outcome.map_err(|error| {
-            if !matches!(operation, Operation::Sync | Operation::CutTable) && is_no_space(&error) {
+            let is_final = matches!(operation, Operation::Sync | Operation::SyncLeftNames | Operation::CutTable);
+            if !is_final && is_no_space(&error) {
                 self.no_space(&error)
             } else {
                 self.stop(&RocksError(format!("cannot {} {}: {error}", operation.what(), path.display())))
@@ -266,6 +264,12 @@ impl Failures {
 
     /// Stops the directory because of this error, the first time; answers with the reason that holds.
     pub(super) fn stop(&self, error: &RocksError) -> StorageError {
+        // Whatever has stopped it before, and before anybody else hears of it, who may end the process.
+        if let Some(record) = &self.record
+            && loses_writes(&error.0)
+        {
+            record.void();
+        }
         if self.stopped.set(&error.0) {
             error!(dir = %self.dir.display(), %error, "log directory goes offline; it takes no writes until reopened");
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::names::sync_names;
+use super::names::{cannot_sync, sync_names};
 
 /// Write-ahead logs in the database's directory.
 pub(super) fn find(path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -29,8 +29,7 @@ pub(super) fn find(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// Has the next look at the file see what the disk has of it. After a write that the disk refused the kernel keeps what
 /// it could not write as if it had: it says so once, to whoever syncs next, and from then on syncs of the file succeed.
 pub(in crate::storage::rocksdb) fn forget_pages(path: &Path, file: &File) -> io::Result<()> {
-    file.sync_data()
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot sync {}: {error}", path.display())))?;
+    file.sync_data().map_err(|error| cannot_sync(path, &error))?;
     // What is not written yet stays, whoever asks.
     Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
 }
@@ -50,7 +49,7 @@ pub(super) fn prepare(logs: &[PathBuf], is_same_boot: bool) -> io::Result<bool> 
         warn!(log = %path.display(), at, "write-ahead log has a hole; nothing behind it is replayed");
         let log = File::options().write(true).open(path)?;
         log.write_all_at(&DAMAGED_RECORD, *at)?;
-        log.sync_data()?;
+        log.sync_data().map_err(|error| cannot_sync(path, &error))?;
     }
     Ok(had_hole || !holes.is_empty())
 }
@@ -70,8 +69,8 @@ pub(super) fn sync(folder: &Path, logs: &[PathBuf]) -> io::Result<()> {
     if logs.is_empty() {
         return Ok(());
     }
-    logs.iter().try_for_each(|path| sync_one(path))?;
-    sync_names(folder)
+    logs.iter().try_for_each(|path| sync_one(path).map_err(|error| cannot_sync(path, &error)))?;
+    sync_names(folder).map_err(|error| cannot_sync(folder, &error))
 }
 
 /// Brings a log to the disk if it is still there.

@@ -5,6 +5,7 @@
 //! is the memory for what is not in files · `guard` notices a database that lost its end · `jobs` are what the threads
 //! above have to do · `left_logs` are RocksDB's logs of earlier processes · `names` are those of column families.
 
+mod boot_record;
 mod budget;
 mod damaged_files;
 mod failure;
@@ -31,15 +32,15 @@ use parking_lot::Mutex;
 use rocksdb::Options;
 use tracing::{debug, info, warn};
 
+pub(crate) use self::boot_record::BootRecord;
 use self::budget::Budget;
 use self::damaged_files::DamagedFiles;
 use self::failure::Failures;
-pub(crate) use self::failure::loses_writes;
 pub(super) use self::failure::{Operation, Told};
 pub(super) use self::jobs::{BackgroundJob, Jobs, TableJob, Taken};
 pub(super) use self::left_logs::forget_pages;
 use self::names::{DEFAULT, SIDE, TREE};
-pub(super) use self::names::{family_name, sync_names};
+pub(super) use self::names::{cannot_sync, family_name, sync_names};
 #[cfg(test)]
 pub(super) use self::open::FORMAT_KEY;
 pub(super) use self::open::open;
@@ -69,8 +70,6 @@ pub(super) struct Database {
     table_jobs: Jobs<TableJob>,
     /// Write-ahead logs of an earlier process that may not be on the disk. RocksDB syncs only its own.
     left_logs: Mutex<Vec<PathBuf>>,
-    /// One of them had a hole.
-    had_hole: bool,
     /// Syncs of RocksDB's log so far.
     syncs: AtomicU64,
     /// Growing tables that anybody holds, and so files that are open.
@@ -87,7 +86,6 @@ struct Opened {
     family_options: Options,
     budget: Budget,
     left_logs: Vec<PathBuf>,
-    had_hole: bool,
     damaged_files: DamagedFiles,
     /// Holds the lock as long as it is open.
     lock: File,
@@ -111,6 +109,7 @@ impl Database {
             space: Space::new(dir, opened.options.disk_reserve_bytes),
             failures: Failures::new(
                 dir,
+                opened.options.record.clone(),
                 #[cfg(test)]
                 Arc::clone(&opened.options.faults),
             ),
@@ -119,7 +118,6 @@ impl Database {
             jobs: Jobs::default(),
             table_jobs: Jobs::default(),
             left_logs: Mutex::new(opened.left_logs),
-            had_hole: opened.had_hole,
             syncs: AtomicU64::new(0),
             damaged_files: opened.damaged_files,
             _lock: opened.lock,
@@ -270,11 +268,6 @@ impl Database {
         self.file(Operation::SyncLeftNames, &folder, || sync_names(&folder))?;
         left.clear();
         Ok(())
-    }
-
-    /// Whether a log that an earlier process left had a hole when it was opened.
-    pub(super) fn had_hole(&self) -> bool {
-        self.had_hole
     }
 
     /// Syncs of RocksDB's log so far.

@@ -22,6 +22,11 @@ pub(super) fn family_number(name: &str) -> Option<u32> {
     name.strip_prefix('p')?.parse().ok()
 }
 
+/// That a sync has failed, in words that say so.
+pub(in crate::storage::rocksdb) fn cannot_sync(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot sync {}: {error}", path.display()))
+}
+
 /// Brings the names in a folder to the disk.
 pub(in crate::storage::rocksdb) fn sync_names(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rocksdb::{DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options};
 use tracing::{debug, warn};
 
+use super::boot_record::BootRecord;
 use super::raw::{self, BlockCache, TableFormat, WriteBuffer};
 use crate::storage::InDoubt;
 
@@ -49,6 +50,8 @@ pub(crate) struct DirectoryOptions {
     pub(crate) is_same_boot: bool,
     /// Save for these.
     pub(crate) in_doubt: Arc<InDoubt>,
+    /// What says so, if anything does: it is asked once the directory is locked.
+    pub(crate) record: Option<Arc<dyn BootRecord>>,
     /// How a test makes the disk fail.
     #[cfg(test)]
     pub(crate) faults: Arc<super::failure::DiskFaults>,
@@ -89,6 +92,7 @@ impl Default for DirectoryOptions {
             disk_reserve_bytes: RESERVE_BY_DISK,
             is_same_boot: false,
             in_doubt: Arc::default(),
+            record: None,
             #[cfg(test)]
             faults: Arc::default(),
         }
@@ -171,9 +175,6 @@ pub(super) fn database(
     // One writes at a time: nothing to pipeline, nobody to insert concurrently with.
     db.set_allow_concurrent_memtable_write(false);
     db.set_enable_write_thread_adaptive_yield(false);
-    // What is replayed stays in memory until it is flushed like anything else. Writing it out first took most of a
-    // start with a thousand families: 14 s instead of 1 on a loaded machine.
-    raw::avoid_flush_during_recovery(&mut db);
     // RocksDB's own log goes into ours, so that no LOG files pile up.
     db.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, move |level, text| {
         log(text);

@@ -24,7 +24,7 @@ use super::layout::BlockAt;
 use super::marker::{self, Marked, Marker};
 use super::table::{self, GrowingTable, HEADER_BYTES, Header};
 use crate::storage::rocksdb::database::{
-    BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, forget_pages, sync_names,
+    BackgroundJob, Cf, Database, Db, Iter, OpenError, ReadOptions, RocksError, cannot_sync, forget_pages, sync_names,
 };
 use crate::storage::rocksdb::families::Families;
 use crate::storage::{Family, keys};
@@ -85,7 +85,7 @@ fn remove(growing: &Growing, folder: &Path, gone: &[PathBuf]) -> Result<(), Open
         fs::remove_file(path).map_err(io_error)?;
     }
     // Once keys of theirs are deleted, they must not come back after a loss of power.
-    sync_names(folder).map_err(io_error)
+    sync_names(folder).map_err(|error| io_error(cannot_sync(folder, &error)))
 }
 
 /// What of a family lies in the folder.

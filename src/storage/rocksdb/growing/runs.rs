@@ -58,30 +58,30 @@ impl GrowingTable {
         let blocks = self.blocks.read();
         let first = blocks.partition_point(|block| last_offset(block) < found.end);
         let sound = blocks.len().min(self.checks.next_damaged(first));
-        let (mut next, mut bytes) = (first, 0);
+        let (mut next, mut bytes, mut is_over) = (first, 0, false);
         while next < sound {
             let (last, length) = (last_offset(&blocks[next]), blocks[next].value_bytes as usize);
             let fits = found.bytes + bytes + length <= span.max_bytes;
             let alone = span.at_least_one && found.bytes + bytes == 0;
-            if last >= span.upto || !(fits || alone) {
-                found.is_all = true;
+            is_over = last >= span.upto || !(fits || alone);
+            if is_over {
                 break;
             }
             bytes += length;
             next += 1;
         }
-        let ends_here = next == blocks.len();
-        if next > first
-            && let Ok(batch) = u32::try_from(first)
-            && let Some(lent) = Lent::of(self)
-        {
-            found.end = last_offset(&blocks[next - 1]) + 1;
-            found.bytes += bytes;
-            let at = RunAt { batch, sent: 0, left: bytes };
-            found.runs.push(FileRun::new(Arc::new(lent), at));
-            return ends_here && !found.is_all;
+        if next == first {
+            found.is_all = is_over;
+            return false;
         }
-        false
+        // What cannot be lent is read instead, so it is still to come.
+        let (Ok(batch), Some(lent)) = (u32::try_from(first), Lent::of(self)) else { return false };
+        found.is_all = is_over;
+        found.end = last_offset(&blocks[next - 1]) + 1;
+        found.bytes += bytes;
+        let at = RunAt { batch, sent: 0, left: bytes };
+        found.runs.push(FileRun::new(Arc::new(lent), at));
+        next == blocks.len()
     }
 
     /// What comes next of a run, at most so many bytes of the file and [`PARTS_MAX`] batches; `parts` gets the bytes of

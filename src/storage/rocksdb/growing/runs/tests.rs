@@ -203,6 +203,11 @@ fn replies_hold_a_bounded_number_of_tables() {
     assert_eq!((held.len(), locate(&one, 0, 20, 100).0.runs.len()), (1, 1), "it is lent already");
     let (found, goes_on) = locate(&other, 0, 20, usize::MAX);
     assert!(found.runs.is_empty() && found.end == Offset(0) && !goes_on && !found.is_all, "to be read in another way");
+    // The same where a limit lies within the table: there is more of the span.
+    for (upto, bytes_max) in [(10, usize::MAX), (20, 100)] {
+        let (found, _) = locate(&other, 0, upto, bytes_max);
+        assert!(found.runs.is_empty() && !found.is_all, "up to {upto}, {bytes_max} bytes");
+    }
     let weak = Arc::downgrade(&one);
     drop(one);
     drop(held);
