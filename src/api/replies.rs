@@ -40,6 +40,9 @@ pub(crate) struct Replies {
     give_way: Notify,
     /// Places of those that read from storage.
     reading: Arc<Semaphore>,
+    /// And of those that have what is sent brought into the page cache: they wait for the disk, mostly, and do not keep
+    /// those from their places who do not.
+    bringing: Arc<Semaphore>,
 }
 
 /// What one reply holds of the budget, until it is dropped.
@@ -51,13 +54,15 @@ pub(crate) struct Claim {
 }
 
 impl Replies {
-    /// A budget of `bytes_max`; `reads_max` fetches read from storage at the same time.
+    /// A budget of `bytes_max`; `reads_max` fetches read from storage at the same time, and as many replies are brought
+    /// from the disk.
     pub(crate) fn new(bytes_max: u64, reads_max: usize) -> Arc<Self> {
         let units = (bytes_max / UNIT_BYTES as u64).clamp(1, u64::from(u32::MAX)) as u32;
         let units = units.min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
         let room = Arc::new(Semaphore::new(units as usize));
-        let (waiting, give_way, reading) = (AtomicUsize::new(0), Notify::new(), Arc::new(Semaphore::new(reads_max)));
-        Arc::new(Self { room, units_max: units, waiting, give_way, reading })
+        let [reading, bringing] = [(); 2].map(|()| Arc::new(Semaphore::new(reads_max)));
+        let (waiting, give_way) = (AtomicUsize::new(0), Notify::new());
+        Arc::new(Self { room, units_max: units, waiting, give_way, reading, bringing })
     }
 
     /// Room for a reply of up to `wanted` bytes, or for less. Never waits.
@@ -116,16 +121,15 @@ impl Replies {
     }
 }
 
-/// Reads from a file what a reply is about to send, on a thread that may block; for one with a claim in its turn, as
-/// [`Replies::read`].
+/// Reads from a file what a reply is about to send, on a thread that may block; for one with a claim in its turn.
 pub(crate) fn read_cold<T: Send + 'static>(
     claim: Option<&Claim>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = T> + Send + 'static {
-    let reading = claim.map(|claim| Arc::clone(&claim.replies.reading));
+    let bringing = claim.map(|claim| Arc::clone(&claim.replies.bringing));
     async move {
-        let permit = match reading {
-            Some(reading) => Some(reading.acquire_owned().await.expect("never closed")),
+        let permit = match bringing {
+            Some(bringing) => Some(bringing.acquire_owned().await.expect("never closed")),
             None => None,
         };
         task::blocking(move || {

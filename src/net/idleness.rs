@@ -1,4 +1,4 @@
-//! When a connection is idle: nobody waits for a reply on it, and too little comes.
+//! When a connection is idle: nobody waits for a reply on it, and too little comes; or too little of a reply is taken.
 //!
 //! A large request may take longer to come than a connection may be idle; a byte now and then is no request. So a part
 //! counts once it is large enough. Kafka counts every byte (`Selector.IdleExpiryManager`), and keeps who trickles.
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So much of a frame has to come within each time that a connection may be idle.
+/// So much of a frame has to come, or of a reply to be taken, within each time that a connection may be idle.
 const PART_BYTES_MIN: usize = 64 << 10;
 
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Idleness {
     /// `connections.max.idle.ms`.
     max: Duration,
     active_at: Instant,
-    /// Of the frame under way, so much had come then.
+    /// Of the frame or the reply under way, so much had come or gone then.
     part_bytes: usize,
 }
 
@@ -35,7 +35,8 @@ impl Idleness {
         self.active_at + self.max
     }
 
-    /// Whether the connection has been idle for too long. `part_bytes`: so much of the frame under way has come.
+    /// Whether the connection has been idle for too long. `part_bytes`: so much of the frame under way has come, or of
+    /// the reply has gone.
     pub(super) fn is_over(&mut self, part_bytes: usize) -> bool {
         if self.active_at.elapsed() < self.max {
             return false;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 pub(super) use super::body::WriteError;
 use super::body::{Body, Sent};
+use super::idleness::Idleness;
 use crate::api::replies::{self, Claim};
 use crate::transport::Stream;
 use crate::types::limits::{REPLY_PACE_SECONDS, REPLY_REST_SECONDS_MAX};
@@ -90,11 +91,11 @@ async fn own(body: &mut Body) {
     }
 }
 
-/// Sends the whole reply, in `time_max`.
+/// Sends the whole reply, some of it in each `idle_max`: see [`Idleness`].
 ///
 /// # Errors
-/// The connection broke, the time is over, the reply gave way, or what it promised cannot be read.
-pub(super) async fn write(stream: &mut Stream, mut reply: Reply, time_max: Duration) -> Result<(), WriteError> {
+/// The connection broke, the client takes too little, the reply gave way, or what it promised cannot be read.
+pub(super) async fn write(stream: &mut Stream, mut reply: Reply, idle_max: Duration) -> Result<(), WriteError> {
     let mut sent = 0;
     let mut is_full = false;
     while !reply.body.is_empty() && !is_full && sent < SEND_BYTES_MAX {
@@ -112,15 +113,20 @@ pub(super) async fn write(stream: &mut Stream, mut reply: Reply, time_max: Durat
         return Ok(());
     }
     // On the heap: a connection that is idle does not pay for it.
-    match tokio::time::timeout(time_max, Box::pin(write_slowly(stream, reply, is_full))).await {
-        Ok(written) => written,
-        Err(_) => Err(WriteError::Io(io::ErrorKind::TimedOut.into())),
-    }
+    Box::pin(write_slowly(stream, reply, is_full, idle_max)).await
 }
 
-async fn write_slowly(stream: &mut Stream, reply: Reply, mut is_full: bool) -> Result<(), WriteError> {
+async fn write_slowly(
+    stream: &mut Stream,
+    reply: Reply,
+    mut is_full: bool,
+    idle_max: Duration,
+) -> Result<(), WriteError> {
+    let timed_out = || WriteError::Io(io::ErrorKind::TimedOut.into());
+    let mut idleness = Idleness::new(idle_max);
     let Reply { mut body, mut claim } = reply;
-    let (mut left, mut held) = (body.len(), body.held_bytes());
+    let all = body.len();
+    let (mut left, mut held) = (all, body.held_bytes());
     let (mut judged_at, mut left_then) = (Instant::now() + PACE, left);
     let (mut is_slow, mut is_own) = (false, false);
     let mut at_once = if is_full { 0 } else { SEND_BYTES_MAX };
@@ -139,7 +145,10 @@ async fn write_slowly(stream: &mut Stream, reply: Reply, mut is_full: bool) -> R
                 }
             }
             () = asked_to_give_way(claim.as_ref()), if is_slow => return Err(WriteError::GaveWay),
-            () = tokio::time::sleep_until(judged_at) => {}
+            () = tokio::time::sleep_until(judged_at.min(idleness.look_at())) => {}
+        }
+        if idleness.is_over(all - left) {
+            return Err(timed_out());
         }
         if Instant::now() >= judged_at {
             let sent = (left_then - left) as u64;
@@ -151,7 +160,7 @@ async fn write_slowly(stream: &mut Stream, reply: Reply, mut is_full: bool) -> R
         }
     }
     // Over TLS: what was encrypted last, which is counted no more.
-    Ok(stream.flush().await?)
+    Ok(tokio::time::timeout(idle_max, stream.flush()).await.map_err(|_| timed_out())??)
 }
 
 /// Sends some of it as soon as the socket takes it. Answers how much that was, and how much of it was held in memory.
@@ -271,6 +280,20 @@ mod tests {
         let (_client, mut socket) = pair().await;
         let sent = write(&mut socket, Reply::new(7, true, body(64 * MIB), None), PACE / 10).await;
         assert!(matches!(sent, Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
+    }
+
+    /// A consumer on a slow link never got past such a reply.
+    #[tokio::test]
+    async fn a_reply_that_is_taken_all_the_time_may_take_longer_than_a_connection_may_be_idle() {
+        let (mut client, mut socket) = pair().await;
+        let reply = Reply::new(7, true, body(24 * MIB), None);
+        let sending = tokio::spawn(async move { write(&mut socket, reply, Duration::from_millis(300)).await });
+        let (mut got, mut piece, began) = (0, vec![0; MIB], Instant::now());
+        while got < 24 * MIB {
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            got += client.read(&mut piece).await.unwrap();
+        }
+        assert!(sending.await.unwrap().is_ok() && began.elapsed() > Duration::from_millis(600));
     }
 
     /// Batches in a file of which every other MiB is cold, and, if so told, one byte cannot be read. If there is a file

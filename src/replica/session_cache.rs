@@ -47,16 +47,19 @@ pub(crate) struct Sessions {
 /// Source: `min.incremental.fetch.session.eviction.ms`.
 const EVICTION_MS: i64 = 120_000;
 
+/// Partitions in all sessions, some 100 bytes each. A consumer that asks for more than there is room for goes on
+/// without a session. A choice of our own: Kafka bounds the sessions alone.
+const PARTITIONS_MAX: usize = if cfg!(test) { 100 } else { 1_000_000 };
+
 const FINAL_EPOCH: i32 = -1;
+
 impl Sessions {
     /// At most `slots_max` sessions, `max.incremental.fetch.session.cache.slots`.
     pub(crate) fn new(slots_max: usize) -> Self {
         Self { slots_max, slots: Mutex::default() }
     }
 
-    /// Finds or opens the session a request names and merges what it asks. `random` is a fresh random number for a new
-    /// session's id. The answer holds the partitions to read, in order.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
+    /// Finds the session a request names and merges what it asks. The answer holds the partitions to read, in order.
     pub(crate) fn enter(
         &self,
         session_id: i32,
@@ -65,17 +68,13 @@ impl Sessions {
         wanted: Vec<(FetchKey, Wanted)>,
         forgotten: &[FetchKey],
         now: UnixMs,
-        random: u128,
     ) -> Result<(Use, Vec<(FetchKey, Wanted)>), SessionError> {
         if epoch == 0 || epoch == FINAL_EPOCH {
             self.close(session_id);
             if epoch == FINAL_EPOCH || wanted.is_empty() {
                 return Ok((Use::Sessionless, wanted));
             }
-            return Ok(match self.open(by_id, &wanted, now, random) {
-                Some(session) => (Use::New(session), wanted),
-                None => (Use::Sessionless, wanted),
-            });
+            return Ok((Use::Full { by_id }, wanted));
         }
         let session = {
             let mut slots = self.slots.lock();
@@ -84,7 +83,12 @@ impl Sessions {
             slot.used_ms = now;
             Arc::clone(session)
         };
+        let before = session.lock().len();
         let to_read = session.lock().go_on(epoch, by_id, wanted, forgotten)?;
+        if to_read.len() > before && self.partitions() > PARTITIONS_MAX {
+            self.close(session_id);
+            return Err(SessionError::NotFound);
+        }
         if to_read.is_empty() {
             self.close(session_id);
             return Ok((Use::Sessionless, to_read));
@@ -92,17 +96,21 @@ impl Sessions {
         Ok((Use::Incremental(session), to_read))
     }
 
-    fn open(
-        &self,
-        by_id: bool,
-        wanted: &[(FetchKey, Wanted)],
-        now: UnixMs,
-        random: u128,
-    ) -> Option<Arc<Mutex<Session>>> {
-        let session = Arc::new(Mutex::new(Session::new(by_id, wanted)));
-        let id = self.keep(Held::Consumer(Arc::clone(&session)), now, random)?;
+    /// Keeps a consumer's session. Gives its id, which follows from a fresh random number; 0: there is no room.
+    pub(crate) fn open(&self, session: Session, now: UnixMs, random: u128) -> i32 {
+        if session.len() + self.partitions() > PARTITIONS_MAX {
+            return 0;
+        }
+        let session = Arc::new(Mutex::new(session));
+        // Nobody knows the id yet.
+        let id = self.keep(Held::Consumer(Arc::clone(&session)), now, random).unwrap_or(0);
         session.lock().id = id;
-        Some(session)
+        id
+    }
+
+    /// Of all sessions.
+    fn partitions(&self) -> usize {
+        self.slots.lock().values().map(|slot| slot.held.len()).sum()
     }
 
     /// Keeps a follower's session, and drops those of its earlier registrations, which nobody will go on with. Gives
@@ -201,19 +209,35 @@ mod tests {
     }
 
     fn open(sessions: &Sessions, random: u128) -> i32 {
-        let (used, _) =
-            sessions.enter(0, 0, false, vec![(key(0), want(0)), (key(1), want(0))], &[], 0, random).unwrap();
-        match used {
-            Use::New(session) => session.lock().id,
-            _ => 0,
-        }
+        open_at(sessions, 2, 0, random)
+    }
+
+    fn open_at(sessions: &Sessions, partitions: i32, now: UnixMs, random: u128) -> i32 {
+        let wanted: Vec<_> = (0..partitions).map(|partition| (key(partition), want(0))).collect();
+        let (used, wanted) = sessions.enter(0, 0, false, wanted, &[], now).unwrap();
+        assert!(matches!(used, Use::Full { by_id: false }));
+        sessions.open(Session::new(false, wanted.iter().map(|(key, want)| (key, want))), now, random)
+    }
+
+    #[test]
+    fn sessions_hold_a_bounded_number_of_partitions() {
+        let sessions = Sessions::new(10);
+        assert_eq!(open_at(&sessions, 101, 0, 7), 0);
+        let (small, large) = (open_at(&sessions, 2, 0, 7), open_at(&sessions, 98, 0, 8));
+        assert!(small > 0 && large > 0);
+        assert_eq!(open_at(&sessions, 1, 0, 9), 0);
+        let more = |partition| vec![(key(partition), want(0))];
+        assert!(sessions.enter(small, 1, false, more(1), &[], 0).is_ok(), "it has that one");
+        assert_eq!(sessions.enter(small, 2, false, more(2), &[], 0).unwrap_err(), SessionError::NotFound);
+        assert_eq!(sessions.len(), 1, "it begins anew, without a session if need be");
+        assert!(sessions.enter(large, 1, false, more(98), &[], 0).is_ok());
     }
 
     #[test]
     fn an_incremental_fetch_reads_what_was_named_before_and_since() {
         let sessions = Sessions::new(10);
         let id = open(&sessions, 7);
-        let (_, read) = sessions.enter(id, 1, false, vec![(key(1), want(5))], &[key(0)], 0, 0).unwrap();
+        let (_, read) = sessions.enter(id, 1, false, vec![(key(1), want(5))], &[key(0)], 0).unwrap();
         assert_eq!(read, vec![(key(1), want(5))]);
     }
 
@@ -221,19 +245,19 @@ mod tests {
     fn epochs_and_ids_are_checked() {
         let sessions = Sessions::new(10);
         let id = open(&sessions, 7);
-        assert_eq!(sessions.enter(99, 1, false, vec![], &[], 0, 0).unwrap_err(), SessionError::NotFound);
-        assert_eq!(sessions.enter(id, 2, false, vec![], &[], 0, 0).unwrap_err(), SessionError::InvalidEpoch);
-        assert_eq!(sessions.enter(id, 1, true, vec![], &[], 0, 0).unwrap_err(), SessionError::TopicIdError);
+        assert_eq!(sessions.enter(99, 1, false, vec![], &[], 0).unwrap_err(), SessionError::NotFound);
+        assert_eq!(sessions.enter(id, 2, false, vec![], &[], 0).unwrap_err(), SessionError::InvalidEpoch);
+        assert_eq!(sessions.enter(id, 1, true, vec![], &[], 0).unwrap_err(), SessionError::TopicIdError);
     }
 
     #[test]
     fn a_full_fetch_that_names_a_session_closes_it_and_so_does_forgetting_everything() {
         let sessions = Sessions::new(10);
         let id = open(&sessions, 7);
-        sessions.enter(id, FINAL_EPOCH, false, vec![(key(0), want(0))], &[], 0, 0).unwrap();
+        sessions.enter(id, FINAL_EPOCH, false, vec![(key(0), want(0))], &[], 0).unwrap();
         assert_eq!(sessions.len(), 0);
         let id = open(&sessions, 8);
-        sessions.enter(id, 1, false, vec![], &[key(0), key(1)], 0, 0).unwrap();
+        sessions.enter(id, 1, false, vec![], &[key(0), key(1)], 0).unwrap();
         assert_eq!(sessions.len(), 0);
     }
 
@@ -242,12 +266,8 @@ mod tests {
         let sessions = Sessions::new(1);
         assert_ne!(open(&sessions, 7), 0);
         assert_eq!(open(&sessions, 8), 0);
-        let open_at = |now| {
-            let (used, _) = sessions.enter(0, 0, false, vec![(key(0), want(0))], &[], now, 9).unwrap();
-            matches!(used, Use::New(_))
-        };
-        assert!(!open_at(EVICTION_MS));
-        assert!(open_at(EVICTION_MS + 1));
+        assert_eq!(open_at(&sessions, 1, EVICTION_MS, 9), 0);
+        assert_ne!(open_at(&sessions, 1, EVICTION_MS + 1, 9), 0);
         assert_eq!(sessions.len(), 1);
     }
 
@@ -261,16 +281,15 @@ mod tests {
         let sessions = Sessions::new(2);
         let (first, second) = (open(&sessions, 7), open(&sessions, 8));
         let one = sessions.open_for_follower(&of_follower(5), 0, 9).expect("the least of two equals makes room");
-        assert!(sessions.enter(first, 1, false, vec![], &[], 0, 0).is_err() && sessions.of_follower(one, 0).is_some());
+        assert!(sessions.enter(first, 1, false, vec![], &[], 0).is_err() && sessions.of_follower(one, 0).is_some());
         let two = sessions.open_for_follower(&of_follower(5), 0, 10).expect("so does the other");
-        assert!(sessions.enter(second, 1, false, vec![], &[], 0, 0).is_err());
+        assert!(sessions.enter(second, 1, false, vec![], &[], 0).is_err());
         assert_eq!(sessions.open_for_follower(&of_follower(5), 0, 11), None, "all are as privileged, and young");
         assert_eq!(open(&sessions, 12), 0);
         // Both are used, and old: a larger one of a follower may take the place of the least, a consumer's may not.
         let later = EVICTION_MS + 1;
         assert!(sessions.of_follower(one, later).is_some() && sessions.of_follower(two, later).is_some());
-        let (used, _) = sessions.enter(0, 0, false, vec![(key(0), want(0))], &[], later, 9).unwrap();
-        assert!(matches!(used, Use::Sessionless));
+        assert_eq!(open_at(&sessions, 1, later, 9), 0);
         assert_eq!(sessions.open_for_follower(&of_follower(5), later, 12), None, "it is no larger");
         let larger = FollowerSession::for_test(BrokerId(2), BrokerEpoch(5), 3);
         assert!(sessions.open_for_follower(&larger, later, 12).is_some());
@@ -281,7 +300,7 @@ mod tests {
         let sessions = Sessions::new(10);
         let (consumers, followers) = (open(&sessions, 7), sessions.open_for_follower(&of_follower(5), 0, 9).unwrap());
         assert!(sessions.of_follower(consumers, 0).is_none());
-        let entered = sessions.enter(followers, 1, false, vec![], &[], 0, 0);
+        let entered = sessions.enter(followers, 1, false, vec![], &[], 0);
         assert_eq!(entered.unwrap_err(), SessionError::NotFound);
     }
 

@@ -4,6 +4,7 @@
 //! client named them, and those that were answered move to the end. Those of followers are
 //! [`super::follower_session`]'s, and all of them are in [`super::session_cache`]. Source: Kafka 3.9 `FetchSession`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -67,8 +68,8 @@ pub(crate) enum SessionError {
 pub(crate) enum Use {
     /// Answered with session id 0 and every partition.
     Sessionless,
-    /// A full fetch that opened a session.
-    New(Arc<Mutex<Session>>),
+    /// A full fetch, whose answer opens a session: one whose answer nobody gets leaves none behind.
+    Full { by_id: bool },
     /// Only what changed is answered.
     Incremental(Arc<Mutex<Session>>),
 }
@@ -83,8 +84,8 @@ pub(crate) fn next_epoch(epoch: i32) -> i32 {
 
 impl Session {
     /// One that a full fetch opens.
-    pub(super) fn new(by_id: bool, wanted: &[(FetchKey, Wanted)]) -> Self {
-        let partitions = wanted.iter().map(|(key, want)| (key.clone(), (want.clone(), TOLD_NOTHING))).collect();
+    pub(crate) fn new<'a>(by_id: bool, wanted: impl Iterator<Item = (&'a FetchKey, &'a Wanted)>) -> Self {
+        let partitions = wanted.map(|(key, want)| (key.clone(), (want.clone(), TOLD_NOTHING))).collect();
         Self { id: 0, epoch: FIRST_EPOCH, by_id, partitions }
     }
 
@@ -109,8 +110,9 @@ impl Session {
         for (key, want) in wanted {
             self.partitions.entry(key).and_modify(|(known, _)| *known = want.clone()).or_insert((want, TOLD_NOTHING));
         }
-        for key in forgotten {
-            self.partitions.shift_remove(key);
+        if !forgotten.is_empty() {
+            let forgotten: HashSet<_> = forgotten.iter().collect();
+            self.partitions.retain(|key, _| !forgotten.contains(key));
         }
         self.epoch = next_epoch(self.epoch);
         Ok(self.partitions.iter().map(|(key, (want, _))| (key.clone(), want.clone())).collect())
@@ -146,7 +148,7 @@ mod tests {
             last_fetched_epoch: -1,
             log_start_offset: Offset::NONE,
         };
-        let mut session = Session::new(false, &[(key.clone(), want)]);
+        let mut session = Session::new(false, [(&key, &want)].into_iter());
         let told = Told { high_watermark: 4, log_start_offset: 0 };
         assert!(session.must_tell(&key, told, false, false));
         assert!(!session.must_tell(&key, told, false, false));

@@ -40,6 +40,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use indexmap::IndexMap;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::protocol::StrBytes;
@@ -246,7 +247,8 @@ fn enter_session(ctx: &RequestContext, request: &FetchRequest) -> Result<Entered
     let reference = |name: &str, id: uuid::Uuid| {
         if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(TopicName::new(name)) }
     };
-    let mut wanted = Vec::new();
+    // Of a partition that is named twice the last counts, as in Kafka.
+    let mut wanted = IndexMap::new();
     for topic in &request.topics {
         let topic_ref = reference(topic.topic.as_str(), topic.topic_id);
         for partition in &topic.partitions {
@@ -257,7 +259,7 @@ fn enter_session(ctx: &RequestContext, request: &FetchRequest) -> Result<Entered
                 last_fetched_epoch: partition.last_fetched_epoch,
                 log_start_offset: Offset(partition.log_start_offset),
             };
-            wanted.push(((topic_ref.clone(), PartitionIndex(partition.partition)), want));
+            wanted.insert((topic_ref.clone(), PartitionIndex(partition.partition)), want);
         }
     }
     let mut forgotten = Vec::new();
@@ -266,8 +268,8 @@ fn enter_session(ctx: &RequestContext, request: &FetchRequest) -> Result<Entered
         forgotten.extend(topic.partitions.iter().map(|&partition| (topic_ref.clone(), PartitionIndex(partition))));
     }
     // Before version 7 there are no sessions: the defaults (id 0, epoch −1) say so.
-    let (now, random) = (ctx.handles.clock.now_ms(), ctx.handles.clock.random());
-    ctx.handles.sessions.enter(request.session_id, request.session_epoch, by_id, wanted, &forgotten, now, random)
+    let (wanted, now) = (wanted.into_iter().collect(), ctx.handles.clock.now_ms());
+    ctx.handles.sessions.enter(request.session_id, request.session_epoch, by_id, wanted, &forgotten, now)
 }
 
 /// Finds the replica and checks what can be checked without reading.

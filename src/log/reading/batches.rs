@@ -16,10 +16,15 @@ pub(crate) struct Read {
     pub(in crate::log) behind_tail: bool,
 }
 
+/// Batches of one read, which occupies a thread, and for a moment whoever appends: more than that fill a megabyte
+/// unless they are tiny.
+const BATCHES_MAX: usize = 4096;
+
 impl Read {
     /// Whether a batch of `len` bytes still fits; the first one may always come if `at_least_one` is asked for.
     pub(in crate::log) fn admits(&self, len: usize, max_bytes: usize, at_least_one: bool) -> bool {
-        self.bytes + len <= max_bytes || (at_least_one && self.batches.is_empty())
+        let fits = self.bytes + len <= max_bytes && self.batches.len() < BATCHES_MAX;
+        fits || (at_least_one && self.batches.is_empty())
     }
 
     pub(in crate::log) fn push(&mut self, batch: Bytes, last_offset: Offset) {

@@ -141,8 +141,13 @@ impl LogReader {
         Ok(read)
     }
 
+    /// Whether the log was closed: the partition was deleted, or its directory stops.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::SeqCst)
+    }
+
     pub(in crate::log) fn still_open(&self) -> Result<(), StorageError> {
-        if self.shared.closed.load(Ordering::SeqCst) {
+        if self.is_closed() {
             return Err(self.damaged("the partition was closed during a read"));
         }
         Ok(())

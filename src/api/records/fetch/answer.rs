@@ -6,20 +6,20 @@ use crate::api::handler::Outcome;
 use crate::api::records::fetched::by_topic;
 use crate::api::shared::leader_hints;
 use crate::log::state::aborted::AbortedTransaction;
-use crate::replica::sessions::{FetchKey, Told, Use};
+use crate::replica::sessions::{FetchKey, Session, Told, Use};
 use crate::types::BrokerId;
 use crate::wire::fetch::{self, FetchResponse, FetchedPartition};
 
 pub(super) fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathered: Gathered) -> Outcome {
     match usage {
         Use::Sessionless => encode(ctx, 0, 0, committed, gathered),
-        Use::New(session) => {
-            let mut session = session.lock();
+        Use::Full { by_id } => {
+            let mut session = Session::new(*by_id, gathered.parts.iter().map(|part| (&part.key, &part.wanted)));
             for part in &gathered.parts {
                 session.must_tell(&part.key, part.told(), part.has_data(), part.found.error.is_some());
             }
-            let id = session.id;
-            drop(session);
+            let clock = &ctx.handles.clock;
+            let id = ctx.handles.sessions.open(session, clock.now_ms(), clock.random());
             encode(ctx, 0, id, committed, gathered)
         }
         Use::Incremental(session) => {
@@ -34,11 +34,11 @@ pub(super) fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathe
     }
 }
 
-/// The response of a fetch that has to wait: no data, and in a new session no session. What is not sent counts as not
+/// The response of a fetch that has to wait: no data, and no new session. What is not sent counts as not
 /// told. Source: Kafka 3.9 `FetchContext.getThrottledResponse`.
 pub(super) fn tell_later(ctx: &RequestContext, usage: &Use, throttle_time_ms: i32) -> Outcome {
     let session_id = match usage {
-        Use::Sessionless | Use::New(_) => 0,
+        Use::Sessionless | Use::Full { .. } => 0,
         Use::Incremental(session) => session.lock().id,
     };
     let response = FetchResponse { throttle_time_ms, session_id, ..FetchResponse::default() };

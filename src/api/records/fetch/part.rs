@@ -54,6 +54,9 @@ pub(super) struct Fetched {
     pub(super) diverging: Option<(LeaderEpoch, Offset)>,
     pub(super) places: Vec<Place>,
     pub(super) bytes: usize,
+    /// What they count for, in bytes, where a fetch waits for so many: with the part of the next batch that would fit,
+    /// which Kafka sends.
+    pub(super) counted_bytes: usize,
     /// What of them lies in memory.
     pub(super) held_bytes: usize,
     /// What a reader of committed records must leave out of them.
@@ -79,6 +82,13 @@ impl Gathered {
         self.parts.iter().map(|part| part.found.bytes).sum()
     }
 
+    /// Whether there is as much as is waited for. Whole batches may never come to that where a limit lies close to it.
+    fn has(&self, min_bytes: usize) -> bool {
+        let counted = || self.parts.iter().map(|part| part.found.counted_bytes).fold(0, usize::saturating_add);
+        let bytes = self.bytes();
+        bytes >= min_bytes || (bytes > 0 && counted() >= min_bytes)
+    }
+
     /// What of it counts against the budget of all replies.
     pub(super) fn held_bytes(&self) -> usize {
         self.parts.iter().map(|part| part.found.held_bytes).sum()
@@ -87,7 +97,7 @@ impl Gathered {
     pub(super) fn forget_records(&mut self) {
         for part in &mut self.parts {
             part.found.places = Vec::new();
-            (part.found.bytes, part.found.held_bytes) = (0, 0);
+            (part.found.bytes, part.found.counted_bytes, part.found.held_bytes) = (0, 0, 0);
             part.found.aborted = Vec::new();
         }
         self.claim.settle(0);
@@ -172,6 +182,6 @@ pub(super) fn is_due(gathered: &Gathered, limits: Limits) -> bool {
     gathered.parts.iter().all(Part::is_refused)
         || gathered.no_room
         || limits.max_wait.is_zero()
-        || gathered.bytes() >= limits.min_bytes
+        || gathered.has(limits.min_bytes)
         || gathered.parts.iter().any(Part::is_due)
 }

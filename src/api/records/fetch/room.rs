@@ -10,11 +10,17 @@ use crate::log::reading::find::{Find, Found, Span};
 use crate::replica::partition::Partition;
 use crate::task;
 
+/// Partitions that are looked at without letting other tasks run.
+const AT_ONCE: usize = 256;
+
 /// Finds what is readable now: in the tail as far as it reaches back, in the files of tables, in what was read ahead,
 /// and has the rest read.
 pub(super) async fn read(replies: &Arc<Replies>, gathered: &mut Gathered, limits: Limits) {
     let mut room = Room::of(limits);
     for (index, part) in gathered.parts.iter_mut().enumerate() {
+        if index % AT_ONCE == AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
         let Some((replica, find)) = room.for_part(part) else { continue };
         match replica.reader().find_now(&find) {
             Some(found) => room.take(part, found, &replica),
@@ -30,8 +36,13 @@ async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: u
     let work = move || {
         for part in &mut parts[first..] {
             let Some((replica, find)) = room.for_part(part) else { continue };
-            match replica.reader().find_blocking(&find) {
+            let reader = replica.reader();
+            match reader.find_blocking(&find) {
                 Ok(found) => room.take(part, found, &replica),
+                // Deleted meanwhile; the next metadata tell what is there now.
+                Err(_) if reader.is_closed() => {
+                    part.found.error = Some(ResponseError::NotLeaderOrFollower);
+                }
                 Err(failure) => {
                     if replica.reader().is_news(&failure) {
                         tracing::error!(topic = %replica.id.topic, partition = %part.key.1, %failure, "a read failed");
@@ -71,11 +82,15 @@ impl Room {
     fn for_part(&self, part: &mut Part) -> Option<(Arc<Partition>, Find)> {
         look(part, self.read_committed, self.any_replica);
         let (Some(replica), Some(upto)) = (&part.replica, part.found.upto) else { return None };
-        let bytes = self.left.min(part.wanted.partition_max_bytes.max(0) as usize);
+        let bytes = self.bytes_max(part);
         let (from, at_least_one) = (part.wanted.fetch_offset, self.empty_so_far);
         let span = Span { from, upto, max_bytes: bytes, at_least_one };
         let some = from < upto && (bytes > 0 || at_least_one);
         some.then(|| (Arc::clone(replica), Find { span, held_max: self.held_left, reads_ahead: true }))
+    }
+
+    fn bytes_max(&self, part: &Part) -> usize {
+        self.left.min(part.wanted.partition_max_bytes.max(0) as usize)
     }
 
     /// Takes what was found of this partition, and has more read ahead for a consumer behind the tail.
@@ -93,6 +108,8 @@ impl Room {
             };
             part.found.aborted = aborted;
         }
+        let is_all = part.found.upto.is_none_or(|upto| read.end >= upto);
+        part.found.counted_bytes = if is_all { read.bytes } else { read.bytes.max(self.bytes_max(part)) };
         self.empty_so_far &= read.bytes == 0;
         self.left = self.left.saturating_sub(read.bytes);
         self.held_left = self.held_left.saturating_sub(read.held_bytes);
