@@ -20,6 +20,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -85,6 +86,8 @@ pub(super) struct BootNote {
     boot: Boot,
     dir: PathBuf,
     state: Arc<Mutex<NoteState>>,
+    /// It has begun to become void.
+    is_voiding: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +105,12 @@ const VOID_WAIT: Duration = Duration::from_secs(1);
 
 impl BootNote {
     pub(super) fn new(boot: Boot, dir: &Path) -> Self {
-        Self { boot, dir: dir.to_owned(), state: Arc::new(Mutex::new(NoteState::Stands)) }
+        Self {
+            boot,
+            dir: dir.to_owned(),
+            state: Arc::new(Mutex::new(NoteState::Stands)),
+            is_voiding: AtomicBool::new(false),
+        }
     }
 
     fn write(&self, in_doubt: &InDoubt) -> io::Result<()> {
@@ -132,18 +140,21 @@ impl BootRecord for BootNote {
     /// The next start is to take the directory for one of another boot: what a sync could not bring to the disk the
     /// kernel still shows, as if it had.
     fn void(&self) {
+        if self.is_voiding.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let (state, dir) = (Arc::clone(&self.state), self.dir.clone());
-        let remove = move || {
-            let mut state = state.lock();
-            if *state != NoteState::Void {
-                *state = NoteState::Void;
-                remove(&dir);
-            }
-        };
-        if let Err(error) = task::within("boot-note", VOID_WAIT, remove) {
-            warn!(dir = %self.dir.display(), %error, "no thread to remove the note of the boot");
+        let on_a_thread = task::within("boot-note", VOID_WAIT, move || make_void(&state, &dir));
+        if on_a_thread.is_err() {
+            // There is none to be had. The disk may hang, and still a note that lies is worse.
+            make_void(&self.state, &self.dir);
         }
     }
+}
+
+fn make_void(state: &Mutex<NoteState>, dir: &Path) {
+    *state.lock() = NoteState::Void;
+    remove(dir);
 }
 
 fn remove(dir: &Path) {

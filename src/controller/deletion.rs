@@ -11,13 +11,13 @@ use tracing::{info, warn};
 
 use super::context::{Deletion, Topic};
 use super::event::Event;
-use super::fence::Interrupted;
+use super::fence::{Interrupted, Written};
 use super::queue::ControlRequest;
 use super::term::Term;
 use crate::cluster::control::{PartitionResults, StopPartition, StopReplica};
 use crate::cluster::znodes::config::Entity;
 use crate::cluster::znodes::{admin, partition_state, topics};
-use crate::coordination::{CoordinationError, Op};
+use crate::coordination::{CoordinationError, MultiError, Op};
 use crate::types::{BrokerId, TopicName};
 
 /// How often in a row a topic's nodes are looked at, below which somebody makes others.
@@ -185,7 +185,7 @@ impl Term {
             self.push_partition_deletes(name, &mut below);
             below.push(vec![delete(Entity::Topic(name.as_str().into()).path())]);
         }
-        self.fence.try_all(below).await?;
+        say_what_stays(self.fence.try_all(below).await?);
         // The topic's own node and the wish to delete it go together, and last: whatever fails before, the next term
         // finds the wish and goes on.
         let results = self.fence.try_all(done.iter().map(|name| last_deletes(name, true)).collect()).await?;
@@ -269,12 +269,18 @@ impl Term {
     /// Deletes nodes from the last to the first. What is gone already is no error.
     async fn delete_each(&self, paths: Vec<String>) -> Result<(), Interrupted> {
         let batches = paths.into_iter().rev().map(|path| vec![delete(path)]).collect();
-        for refused in self.fence.try_all(batches).await?.into_iter().filter_map(Result::err) {
-            if !matches!(refused.error, CoordinationError::NoNode(_)) {
-                warn!(error = %refused, "a node of a deleted topic stays");
-            }
-        }
+        say_what_stays(self.fence.try_all(batches).await?);
         Ok(())
+    }
+}
+
+/// One line for all that was refused for another reason than that it is gone, or has others' nodes below it.
+fn say_what_stays(results: Vec<Written>) {
+    let passes =
+        |refused: &MultiError| matches!(refused.error, CoordinationError::NoNode(_) | CoordinationError::NotEmpty(_));
+    let mut stay = results.into_iter().filter_map(Result::err).filter(|refused| !passes(refused));
+    if let Some(first) = stay.next() {
+        warn!(error = %first, more = stay.count(), "nodes of deleted topics stay");
     }
 }
 

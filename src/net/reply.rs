@@ -147,7 +147,7 @@ async fn write_slowly(
             () = asked_to_give_way(claim.as_ref()), if is_slow => return Err(WriteError::GaveWay),
             () = tokio::time::sleep_until(judged_at.min(idleness.look_at())) => {}
         }
-        if idleness.is_over(all - left) {
+        if left > 0 && idleness.is_over(all - left) {
             return Err(timed_out());
         }
         if Instant::now() >= judged_at {

@@ -478,8 +478,15 @@ fn a_log_whose_directory_has_failed_says_so_whoever_leads() {
     testing::append(&partition, 1);
     let dir = partition.home().dir.path();
     assert!(partition.on_dir_failed(&dir, &StorageError::Stopped { dir: dir.clone(), reason: "injected".into() }));
-    let refused = || partition.may_append(LeaderEpoch(1), 0);
-    assert!(matches!(refused(), Err(AppendRefused::Storage(_))), "{:?}", refused());
+    let refused = || {
+        let mut builder = BatchBuilder::new();
+        builder.append(0, None, Some(b"v"));
+        let ack = AckAt::Written(Ack::new(&Completion::new(1).0, 0));
+        partition.append(builder.finish(), ack, None, None, 0).expect_err("it is offline")
+    };
+    assert!(matches!(refused(), AppendRefused::Storage(_)), "{:?}", refused());
     let _ = partition.take_role(testing::role(2, 2)).expect("taken").wait();
-    assert!(matches!(refused(), Err(AppendRefused::Storage(_))), "{:?}", refused());
+    assert!(matches!(refused(), AppendRefused::Storage(_)), "{:?}", refused());
+    let coordinator = partition.may_append(LeaderEpoch(1), 0);
+    assert!(matches!(coordinator, Err(AppendRefused::NotLeader)), "{coordinator:?}");
 }

@@ -100,8 +100,10 @@ impl Partition {
         epoch: Option<LeaderEpoch>,
         now: UnixMs,
     ) -> Result<(), AppendRefused> {
-        // Asked first, as by Kafka: a broker whose log directory has failed is soon told that another one leads.
-        if state.dir_failed
+        // Asked first, as by Kafka: a broker whose log directory has failed is soon told that another one leads. But a
+        // coordinator has to hear of that.
+        if epoch.is_none()
+            && state.dir_failed
             && let Some(failed) = &state.failed
         {
             return Err(AppendRefused::Storage(failed.to_string()));

@@ -45,6 +45,7 @@ mod release_tests;
 mod tests;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,29 +109,20 @@ impl RocksDirectory {
         log: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Arc<Self>, OpenError> {
         let record = options.record.clone();
-        Self::try_open(dir, options, log).inspect_err(|error| {
-            if let Some(record) = record
-                && error.loses_writes()
-            {
-                record.void();
-            }
-        })
-    }
-
-    fn try_open(
-        dir: &Path,
-        options: DirectoryOptions,
-        log: impl Fn(&str) + Send + Sync + 'static,
-    ) -> Result<Arc<Self>, OpenError> {
         let (database, numbers) = database::open(dir, options, log)?;
         let database = Arc::new(database);
-        let families = Arc::new(Families::open(Arc::clone(&database), &numbers)?);
+        Self::begin(dir, &database, &numbers).inspect_err(|error| error.note_in(record.as_deref()))
+    }
+
+    /// With its database, which holds the lock.
+    fn begin(dir: &Path, database: &Arc<Database>, numbers: &BTreeSet<u32>) -> Result<Arc<Self>, OpenError> {
+        let families = Arc::new(Families::open(Arc::clone(database), numbers)?);
         families.note_doubts(&database.options().in_doubt);
-        look_after_damaged_files(&database, &families);
-        let growing = Arc::new(recover(Arc::clone(&database), Arc::clone(&families))?);
+        look_after_damaged_files(database, &families);
+        let growing = Arc::new(recover(Arc::clone(database), Arc::clone(&families))?);
         database.note_manifest();
         let queue = Arc::new(Queue::default());
-        let parts = || (Arc::clone(&database), Arc::clone(&families), Arc::clone(&growing));
+        let parts = || (Arc::clone(database), Arc::clone(&families), Arc::clone(&growing));
         let writer = {
             let (database, families, growing) = parts();
             Arc::new(Writer::new(database, families, growing, Arc::clone(&queue)))
@@ -149,7 +141,7 @@ impl RocksDirectory {
         Ok(Arc::new(Self {
             dir: dir.to_owned(),
             queue,
-            parts: RwLock::new(Some(Arc::new(Parts { database, families, growing, writer }))),
+            parts: RwLock::new(Some(Arc::new(Parts { database: Arc::clone(database), families, growing, writer }))),
             threads: Mutex::new(threads),
         }))
     }

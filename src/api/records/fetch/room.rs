@@ -36,8 +36,14 @@ async fn read_blocking(replies: &Arc<Replies>, gathered: &mut Gathered, first: u
     let work = move || {
         for part in &mut parts[first..] {
             let Some((replica, find)) = room.for_part(part) else { continue };
-            let reader = replica.reader();
-            match reader.find_blocking(&find) {
+            let mut reader = replica.reader();
+            let mut found = reader.find_blocking(&find);
+            if found.is_err() && reader.is_closed() {
+                // It may have moved to another directory.
+                reader = replica.reader();
+                found = reader.find_blocking(&find);
+            }
+            match found {
                 Ok(found) => room.take(part, found, &replica),
                 // Deleted meanwhile; the next metadata tell what is there now.
                 Err(_) if reader.is_closed() => {

@@ -87,8 +87,6 @@ struct Opened {
     budget: Budget,
     left_logs: Vec<PathBuf>,
     damaged_files: DamagedFiles,
-    /// Holds the lock as long as it is open.
-    lock: File,
 }
 
 impl Debug for Database {
@@ -98,7 +96,8 @@ impl Debug for Database {
 }
 
 impl Database {
-    fn new(dir: &Path, opened: Opened) -> Self {
+    /// `lock` holds as long as the file is open.
+    fn new(dir: &Path, opened: Opened, lock: File) -> Self {
         Self {
             dir: dir.to_owned(),
             db: opened.db,
@@ -120,7 +119,7 @@ impl Database {
             left_logs: Mutex::new(opened.left_logs),
             syncs: AtomicU64::new(0),
             damaged_files: opened.damaged_files,
-            _lock: opened.lock,
+            _lock: lock,
         }
     }
 

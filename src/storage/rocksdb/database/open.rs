@@ -43,12 +43,25 @@ pub(in crate::storage::rocksdb) fn open(
         sync_names(dir).map_err(|error| io_error(cannot_sync(dir, &error)))?;
     }
     let lock = lock(dir)?;
+    let record = options.record.clone();
+    let (opened, numbers) =
+        open_locked(dir, &path, options, log).inspect_err(|error| error.note_in(record.as_deref()))?;
+    Ok((Database::new(dir, opened, lock), numbers))
+}
+
+/// The same of a directory that is locked.
+fn open_locked(
+    dir: &Path,
+    path: &Path,
+    options: DirectoryOptions,
+    log: impl Fn(&str) + Send + Sync + 'static,
+) -> Result<(Opened, BTreeSet<u32>), OpenError> {
+    let io_error = |error: io::Error| OpenError::io(dir, &error);
     if let Some(file) = foreign_segments(dir).map_err(io_error)? {
         return Err(OpenError::ForeignSegments { dir: dir.into(), file });
     }
-
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let mut options = options.fit(Space::disk_bytes(&path), descriptors);
+    let mut options = options.fit(Space::disk_bytes(path), descriptors);
     // Not before: whoever held the lock may have lost a write.
     if let Some(record) = &options.record {
         let written = record.read();
@@ -58,47 +71,58 @@ pub(in crate::storage::rocksdb) fn open(
     // All of it while the log is replayed: what a thousand families held is not to be flushed one by one at the start.
     let budget = Budget::new(options.write_buffer_bytes_max);
     let cache = BlockCache::new(options.block_cache_bytes);
-    let mut db_options = options::database(&options, budget.buffer(), direct_io_works(&path), log);
+    let mut db_options = options::database(&options, budget.buffer(), direct_io_works(path), log);
     let small = options::small_family(&options, budget.buffer(), &cache);
     let partition = options::partition_family(&options, budget.buffer(), &cache);
 
     let rocks_error = |error: RocksError| OpenError::rocks(dir, &error);
-    let exists = exists(dir, &path)?;
+    let exists = exists(dir, path)?;
     if let Some(loss) = guard::find_loss(dir) {
         return Err(OpenError::damaged(dir, loss));
     }
-    let held = if exists { Db::list_families(&db_options, &path).map_err(rocks_error)? } else { Vec::new() };
+    let held = if exists { Db::list_families(&db_options, path).map_err(rocks_error)? } else { Vec::new() };
     let numbered = partition_families(dir, &held)?;
     let is_there = |number| numbered.iter().any(|(there, _)| *there == number);
     let damaged_files = DamagedFiles::read(dir, is_there).map_err(io_error)?;
     let mut as_it_is = options::partition_family(&options, budget.buffer(), &cache);
     as_it_is.set_disable_auto_compactions(true);
     let of_number = |number| if damaged_files.has(number) { &as_it_is } else { &partition };
-    let left_logs = left_logs::find(&path).map_err(io_error)?;
+    let left_logs = left_logs::find(path).map_err(io_error)?;
     let had_hole = left_logs::prepare(&left_logs, options.is_same_boot).map_err(io_error)?;
     if had_hole {
-        // Not all that was written is there, whatever the boot. What is replayed is written out at once, and the log
-        // gone: it would be found again by each start until then.
+        // Not all that was written is there, whatever the boot.
         options.is_same_boot = false;
         if let Some(record) = &options.record {
             record.forget();
         }
-    } else {
+    }
+    if !(had_hole && numbered.len() <= WRITTEN_OUT_MAX && has_room_for(&left_logs, path, numbered.len())) {
         // What is replayed stays in memory until it is flushed like anything else. Writing it out first took most of a
-        // start with a thousand families: 14 s instead of 1 on a loaded machine.
+        // start with a thousand families: 14 s instead of 1 on a loaded machine. A log with a hole would be found again
+        // by each start until then.
         raw::avoid_flush_during_recovery(&mut db_options);
     }
-    let db = Db::open(db_options, &path, (&FIXED, &small), &numbered, of_number).map_err(rocks_error)?;
+    let db = Db::open(db_options, path, (&FIXED, &small), &numbered, of_number).map_err(rocks_error)?;
 
     budget.set(options.write_buffer_bytes);
-    check_format(dir, &db, || left_logs::sync(&path, &left_logs))?;
-    if !links_work(dir, &path) {
+    check_format(dir, &db, || left_logs::sync(path, &left_logs))?;
+    if !links_work(dir, path) {
         // A growing table could not be handed over.
         options.tables_max = 0;
     }
     let numbers = numbered.into_iter().map(|(number, _)| number).collect();
-    let opened = Opened { db, options, family_options: partition, budget, left_logs, damaged_files, lock };
-    Ok((Database::new(dir, opened), numbers))
+    Ok((Opened { db, options, family_options: partition, budget, left_logs, damaged_files }, numbers))
+}
+
+/// With more families than this a log that is replayed is never written out at once.
+const WRITTEN_OUT_MAX: usize = 1000;
+
+/// Whether the disk has room for files with all that these logs hold.
+fn has_room_for(logs: &[PathBuf], path: &Path, families: usize) -> bool {
+    const FILE_BYTES: u64 = 16 << 10;
+    let logged: u64 = logs.iter().filter_map(|log| fs::metadata(log).ok()).map(|log| log.len()).sum();
+    let needed = 2 * logged + (families as u64 + 64) * FILE_BYTES;
+    Space::disk(path).is_some_and(|disk| disk.usable > needed)
 }
 
 /// Whether there is a database. One that lost the file that names its parts must not be taken for a new one.

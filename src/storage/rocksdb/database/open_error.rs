@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::boot_record::BootRecord;
 use super::failure::loses_writes;
 use super::raw::RocksError;
 
@@ -26,9 +27,14 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the disk refused a write or a sync; see [`loses_writes`].
-    pub(crate) fn loses_writes(&self) -> bool {
-        matches!(self, Self::Io { reason, .. } if loses_writes(reason))
+    /// Takes the note of the boot if the disk refused a write or a sync. While the directory is still locked: whoever
+    /// waits for it is about to read the note.
+    pub(in crate::storage::rocksdb) fn note_in(&self, record: Option<&dyn BootRecord>) {
+        if let Some(record) = record
+            && matches!(self, Self::Io { reason, .. } if loses_writes(reason))
+        {
+            record.void();
+        }
     }
 
     pub(in crate::storage::rocksdb) fn io(dir: &Path, error: &io::Error) -> Self {
