@@ -53,10 +53,7 @@ impl Alarm {
 
     /// Waits until it rings, which it does until [`Self::is_due`] is asked. Cancellation-safe.
     pub(super) async fn ring(&mut self) {
-        match &mut self.rings {
-            Some((_, sleep)) => sleep.as_mut().await,
-            None => std::future::pending().await,
-        }
+        rung(&mut self.rings).await;
     }
 
     /// After it has rung: whether the shard is to be called. If not it has to be armed again.
@@ -83,6 +80,14 @@ impl Alarm {
     /// Whatever is due waits for so long.
     pub(super) fn put_off(&mut self, for_ms: i64, now_ms: i64) {
         self.put_off_until_ms = Some(now_ms.saturating_add(for_ms));
+    }
+}
+
+/// Waits for an alarm that is set. Cancellation-safe.
+pub(super) async fn rung<T>(alarm: &mut Option<(T, Pin<Box<Sleep>>)>) {
+    match alarm {
+        Some((_, sleep)) => sleep.await,
+        None => std::future::pending().await,
     }
 }
 

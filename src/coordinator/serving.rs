@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tracing::{error, info, warn};
 
-use super::alarm::Alarm;
+use super::alarm::{Alarm, rung};
 use super::context::{Context, Unavailable};
 use super::flight::{Command, Flight, Released, Sender, answer, landed, release, unavailable};
 use super::shard::{Access, Moment, Outcome, ReplayError, Shard, Ticket};
@@ -144,7 +144,7 @@ impl<'a, S: Shard> Serving<'a, S> {
                 _ = &mut *stop => return Ok(()),
                 landed = landed(&mut self.flights) => self.on_landed(landed),
                 reached = reached(&mut self.unreplicated) => self.on_replicated(reached),
-                () = ring(&mut late) => {
+                () = rung(&mut late) => {
                     self.on_late();
                     Ok(())
                 }
@@ -557,13 +557,6 @@ async fn due(sleep: &mut Option<Pin<Box<Sleep>>>) {
 async fn reached(unreplicated: &mut Option<Appending>) -> Result<Offset, WriteError> {
     match unreplicated {
         Some(unreplicated) => unreplicated.await,
-        None => pending().await,
-    }
-}
-
-async fn ring<T>(alarm: &mut Option<(T, Pin<Box<Sleep>>)>) {
-    match alarm {
-        Some((_, sleep)) => sleep.await,
         None => pending().await,
     }
 }

@@ -141,7 +141,7 @@ impl LogReader {
         Ok(read)
     }
 
-    /// Whether the log was closed: the partition was deleted, or its directory stops.
+    /// Whether the log was closed: the partition was deleted, has moved to another directory, or the broker stops.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.closed.load(Ordering::SeqCst)
     }

@@ -34,8 +34,8 @@ pub(super) fn tell(ctx: &RequestContext, usage: &Use, committed: bool, mut gathe
     }
 }
 
-/// The response of a fetch that has to wait: no data, and no new session. What is not sent counts as not
-/// told. Source: Kafka 3.9 `FetchContext.getThrottledResponse`.
+/// The response of a fetch that has to wait: no data, and no new session. What is not sent counts as not told.
+/// Source: Kafka 3.9 `FetchContext.getThrottledResponse`.
 pub(super) fn tell_later(ctx: &RequestContext, usage: &Use, throttle_time_ms: i32) -> Outcome {
     let session_id = match usage {
         Use::Sessionless | Use::Full { .. } => 0,

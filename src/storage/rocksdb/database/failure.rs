@@ -164,13 +164,22 @@ fn is_rocks_no_space(error: &RocksError) -> bool {
 /// Whether the disk has refused a write or a sync, so that what the kernel shows of its files may differ from what the
 /// disk has. Nothing is lost by damage, by what cannot be read, or for want of descriptors or permissions, nor where a
 /// write finds no space; a sync that does has lost something. In our own words and in those of `env/io_posix.cc`.
-pub(super) fn loses_writes(reason: &str) -> bool {
+fn loses_writes(reason: &str) -> bool {
     const WRITES: [&str; 5] =
         ["cannot write to", "While appending", "While pwrite", "While write", "While closing file after"];
     const NO_WRITES: [&str; 3] = ["Too many open files", "Permission denied", "Operation not permitted"];
     const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
     let has = |words: &[&str]| words.iter().any(|words| reason.contains(words));
     (has(&SYNCS) || (has(&WRITES) && !has(&NO_SPACE))) && !has(&NO_WRITES)
+}
+
+/// Takes the note of the boot where the reason is one that [loses writes](loses_writes).
+pub(super) fn note_loss(record: Option<&dyn BootRecord>, reason: &str) {
+    if let Some(record) = record
+        && loses_writes(reason)
+    {
+        record.void();
+    }
 }
 
 /// How a sync that failed is told of, and a write that could not be taken back.
@@ -265,11 +274,7 @@ impl Failures {
     /// Stops the directory because of this error, the first time; answers with the reason that holds.
     pub(super) fn stop(&self, error: &RocksError) -> StorageError {
         // Whatever has stopped it before, and before anybody else hears of it, who may end the process.
-        if let Some(record) = &self.record
-            && loses_writes(&error.0)
-        {
-            record.void();
-        }
+        note_loss(self.record.as_deref(), &error.0);
         if self.stopped.set(&error.0) {
             error!(dir = %self.dir.display(), %error, "log directory goes offline; it takes no writes until reopened");
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::boot_record::BootRecord;
-use super::failure::loses_writes;
+use super::failure::note_loss;
 use super::raw::RocksError;
 
 /// Why a log directory cannot be used.
@@ -30,10 +30,8 @@ impl OpenError {
     /// Takes the note of the boot if the disk refused a write or a sync. While the directory is still locked: whoever
     /// waits for it is about to read the note.
     pub(in crate::storage::rocksdb) fn note_in(&self, record: Option<&dyn BootRecord>) {
-        if let Some(record) = record
-            && matches!(self, Self::Io { reason, .. } if loses_writes(reason))
-        {
-            record.void();
+        if let Self::Io { reason, .. } = self {
+            note_loss(record, reason);
         }
     }
 
