@@ -21,6 +21,8 @@ mod coordinator_tests;
 #[cfg(test)]
 mod full_disk_tests;
 #[cfg(test)]
+mod standstill_tests;
+#[cfg(test)]
 mod transaction_tests;
 #[cfg(test)]
 mod transcript_tests;
