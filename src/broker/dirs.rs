@@ -124,6 +124,7 @@ pub(super) fn options(config: &Config, directories: usize) -> DirectoryOptions {
             max: of_all.max / directories as u64,
             at_once: of_all.at_once / directories as u64,
         }),
+        files_bypass_page_cache: config.files_bypass_page_cache,
         disk_reserve_bytes: config.disk_reserve_bytes.unwrap_or(RESERVE_BY_DISK),
         ..DirectoryOptions::default()
     }

@@ -190,6 +190,8 @@ pub struct Config {
     /// `klamm.page.cache.bytes`; where that is −1 half of a container's memory, and an eighth of a virtual machine's
     /// whose host takes free pages back. `None`: what the kernel keeps.
     pub page_cache: Option<PageCacheBytes>,
+    /// RocksDB's own files are not in it.
+    pub files_bypass_page_cache: bool,
     /// `klamm.disk.reserve.bytes`; `None`: 5 % of the disk, at most 1 GiB.
     pub disk_reserve_bytes: Option<u64>,
     /// `klamm.stray.retention.ms`.
@@ -431,6 +433,7 @@ impl Config {
             rocksdb_write_buffer_bytes: reader.size("klamm.rocksdb.write.buffer.bytes"),
             table_piece_bytes: reader.size("klamm.table.piece.bytes"),
             page_cache: rules::page_cache(reader, &machine),
+            files_bypass_page_cache: rules::files_bypass_page_cache(reader, &machine),
             disk_reserve_bytes: u64::try_from(reader.long("klamm.disk.reserve.bytes")).ok(),
             stray_retention_ms: reader.long("klamm.stray.retention.ms"),
             allow_empty_log_dir: reader.boolean("klamm.allow.empty.log.dir"),
@@ -532,8 +535,10 @@ mod tests {
         let bytes = |set: &[(&str, &str)], machine: &Machine| {
             let overrides = set.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let inputs = Inputs { overrides, ..Inputs::default() };
-            let kept = Config::load(&inputs, machine.clone()).expect("it loads").page_cache;
-            kept.map(|kept| (kept.max, kept.at_once))
+            let config = Config::load(&inputs, machine.clone()).expect("it loads");
+            let dear = machine.reports_free_pages && set.is_empty();
+            assert_eq!(config.files_bypass_page_cache, dear, "where pages are dear, and nobody said how many");
+            config.page_cache.map(|kept| (kept.max, kept.at_once))
         };
         assert_eq!(bytes(&[], &Machine::for_test()), None);
         assert_eq!(bytes(&[], &contained), Some((512 << 20, 512 << 20)));

@@ -106,6 +106,12 @@ pub(super) fn page_cache(reader: &Reader<'_>, machine: &Machine) -> Option<PageC
     set.map(all_at_once).or_else(by_machine)
 }
 
+/// Whether RocksDB's own files, which that bound does not count, stay out of the page cache: where a new page costs
+/// several times what is copied into it, and nobody has said how many may be taken.
+pub(super) fn files_bypass_page_cache(reader: &Reader<'_>, machine: &Machine) -> bool {
+    machine.reports_free_pages && reader.long("klamm.page.cache.bytes") < 0
+}
+
 /// # Errors
 /// An element is no pair.
 pub(super) fn per_ip_overrides(reader: &Reader<'_>) -> Result<BTreeMap<String, i32>, ConfigError> {

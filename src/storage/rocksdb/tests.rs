@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use super::database::{Batch, FORMAT_KEY, RocksError};
+use super::database::{Batch, FORMAT_KEY, RocksError, is_cached};
 use super::*;
 use crate::storage::contract::{self, batch, commit, delete, partition, scan, side, sides};
 use crate::storage::{self, SharedLogDir, Write};
@@ -283,6 +283,29 @@ fn moving_a_logs_start_drops_whole_files() {
     eventually("the space to come back", || bytes_on_disk() < before * 6 / 10);
     assert!(bytes_on_disk() > before * 4 / 10);
     assert_eq!(scan(&*opened, family, 0).len(), 126);
+}
+
+/// Who was a little late with small batches waited for the disk, however much memory was free.
+#[test]
+fn what_a_flush_has_just_written_is_in_the_page_cache() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let any = dir.path().join("any");
+    std::fs::write(&any, [7; 4096]).expect("written");
+    let is_in_memory = |path: &Path| {
+        let file = std::fs::File::open(path).expect("there");
+        is_cached(&file, 0, file.metadata().expect("its length").len())
+    };
+    // Else the kernel does not say.
+    let says = is_in_memory(&any);
+    let opened = open(dir.path());
+    let family = create(&opened, "t");
+    let batches = (0..512).map(|n| batch(family, n, &[7; 4096])).collect();
+    commit(&*opened, batches, false).expect("commit");
+    let parts = parts(&opened);
+    parts.database.db().flush(&[parts.database.cf(family)], true).expect("flush");
+    let entries = std::fs::read_dir(dir.path().join("db")).expect("read").map(|entry| entry.expect("entry").path());
+    let files: Vec<_> = entries.filter(|file| file.extension().is_some_and(|ending| ending == "sst")).collect();
+    assert!(!files.is_empty() && files.iter().all(|file| is_in_memory(file) == says), "{files:?}");
 }
 
 /// A job may wait while its partition is deleted, and meet the next one of the family.

@@ -90,4 +90,8 @@ fn a_directory_is_told_how_much_of_the_page_cache_to_keep() {
     let kept = Some(CachedBytes { max: 2500, at_once: 2500 });
     assert_eq!(options(&["klamm.page.cache.bytes=5000"]).cached, kept);
     assert_ne!(options(&[]).cached, kept);
+    let mut on_dear_pages = load(Path::new("d"), &[]).unwrap();
+    on_dear_pages.files_bypass_page_cache = true;
+    assert!(dirs::options(&on_dear_pages, 2).files_bypass_page_cache);
+    assert!(!options(&["klamm.page.cache.bytes=5000"]).files_bypass_page_cache);
 }

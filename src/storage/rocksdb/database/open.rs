@@ -71,7 +71,8 @@ fn open_locked(
     // All of it while the log is replayed: what a thousand families held is not to be flushed one by one at the start.
     let budget = Budget::new(options.write_buffer_bytes_max);
     let cache = BlockCache::new(options.block_cache_bytes);
-    let mut db_options = options::database(&options, budget.buffer(), direct_io_works(path), log);
+    let direct_io = options.files_bypass_page_cache && direct_io_works(path);
+    let mut db_options = options::database(&options, budget.buffer(), direct_io, log);
     let small = options::small_family(&options, budget.buffer(), &cache);
     let partition = options::partition_family(&options, budget.buffer(), &cache);
 

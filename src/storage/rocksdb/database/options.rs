@@ -38,6 +38,8 @@ pub(crate) struct DirectoryOptions {
     /// How much of the tables, of what was written last, is left in the page cache for consumers behind the tail.
     /// `None`: what the kernel keeps.
     pub(crate) cached: Option<CachedBytes>,
+    /// RocksDB's own files, which that does not count, bypass the page cache where the file system lets them.
+    pub(crate) files_bypass_page_cache: bool,
     /// How many tables these may be: each holds a descriptor.
     pub(crate) cached_tables_max: usize,
     /// How many tables replies may hold at once: each holds a descriptor, and its space on the disk once it is deleted.
@@ -87,6 +89,7 @@ impl Default for DirectoryOptions {
             tables_max: 256,
             tables_bytes_max: 1 << 30,
             cached: Some(CachedBytes { max: 512 << 20, at_once: 512 << 20 }),
+            files_bypass_page_cache: false,
             cached_tables_max: 256,
             lent_tables_max: 128,
             disk_reserve_bytes: RESERVE_BY_DISK,
@@ -154,8 +157,11 @@ pub(super) fn database(
     // Allocating and freeing the log's pages is a tenth of what a produced byte costs. Records of the file's former
     // life carry its former number, where recovery stops.
     db.set_recycle_log_file_num(options.recycled_logs);
-    // Files bypass the page cache: copying into fresh pages was more than half of all CPU time.
+    // Where pages are dear, copying into fresh ones was more than half of all CPU time. Elsewhere who reads what was
+    // just produced finds it in memory.
     db.set_use_direct_io_for_flush_and_compaction(direct_io);
+    // Handing a file to the disk in small steps, too.
+    db.set_bytes_per_sync(1 << 20);
     // A flush mostly waits for the disk; a second one beside it keeps up with a fast writer. One compaction is enough,
     // and one merge, which counts as a compaction, must not keep files from moving down.
     db.set_max_background_flushes(2);
