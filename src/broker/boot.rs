@@ -20,7 +20,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -86,8 +85,8 @@ pub(super) struct BootNote {
     boot: Boot,
     dir: PathBuf,
     state: Arc<Mutex<NoteState>>,
-    /// It has begun to become void.
-    is_voiding: AtomicBool,
+    /// It has begun to become void. Held until whoever began it has waited.
+    is_voiding: Mutex<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,12 +104,7 @@ const VOID_WAIT: Duration = Duration::from_secs(1);
 
 impl BootNote {
     pub(super) fn new(boot: Boot, dir: &Path) -> Self {
-        Self {
-            boot,
-            dir: dir.to_owned(),
-            state: Arc::new(Mutex::new(NoteState::Stands)),
-            is_voiding: AtomicBool::new(false),
-        }
+        Self { boot, dir: dir.to_owned(), state: Arc::new(Mutex::new(NoteState::Stands)), is_voiding: Mutex::default() }
     }
 
     fn write(&self, in_doubt: &InDoubt) -> io::Result<()> {
@@ -129,18 +123,20 @@ impl BootRecord for BootNote {
         if *state == NoteState::Stands { self.boot.has_written(&self.dir) } else { None }
     }
 
-    fn forget(&self) {
+    fn forget(&self) -> bool {
         let mut state = self.state.lock();
         if *state == NoteState::Stands {
             *state = NoteState::Forgotten;
-            remove(&self.dir);
         }
+        remove(&self.dir)
     }
 
     /// The next start is to take the directory for one of another boot: what a sync could not bring to the disk the
     /// kernel still shows, as if it had.
     fn void(&self) {
-        if self.is_voiding.swap(true, Ordering::AcqRel) {
+        // Who meets the next failure waits as well: the first one to go on may end the process.
+        let mut is_voiding = self.is_voiding.lock();
+        if std::mem::replace(&mut *is_voiding, true) {
             return;
         }
         let (state, dir) = (Arc::clone(&self.state), self.dir.clone());
@@ -157,13 +153,17 @@ fn make_void(state: &Mutex<NoteState>, dir: &Path) {
     remove(dir);
 }
 
-fn remove(dir: &Path) {
+/// Answers whether there is no note any more.
+fn remove(dir: &Path) -> bool {
     match fs::remove_file(dir.join(FILE)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
-            dir = %dir.display(), %error,
-            "the note of the boot is not removed; the next start may take what was not written for written"
-        ),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warn!(
+                dir = %dir.display(), %error,
+                "the note of the boot is not removed; the next start may take what was not written for written"
+            );
+            false
+        }
+        _ => true,
     }
 }
 
@@ -309,5 +309,27 @@ mod tests {
             assert_eq!(boot.has_written(&dir), None, "it has failed");
             assert!(notes.write(&nothing));
         }
+    }
+
+    /// The second failure of a directory ended the process while the first still waited for the note to be gone.
+    #[test]
+    fn whoever_voids_a_note_waits_until_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let boot = Boot::of(Some("one"));
+        boot.remember(dir.path(), &InDoubt::default()).unwrap();
+        let note = BootNote::new(boot.clone(), dir.path());
+        let slow = note.state.lock();
+        std::thread::scope(|scope| {
+            let voiding = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    note.void();
+                    boot.has_written(dir.path())
+                })
+            });
+            std::thread::sleep(VOID_WAIT / 10);
+            assert!(voiding.iter().all(|voiding| !voiding.is_finished()));
+            drop(slow);
+            assert_eq!(voiding.map(|voiding| voiding.join().unwrap()), [None, None]);
+        });
     }
 }

@@ -185,7 +185,10 @@ impl Term {
             self.push_partition_deletes(name, &mut below);
             below.push(vec![delete(Entity::Topic(name.as_str().into()).path())]);
         }
-        say_what_stays(self.fence.try_all(below).await?);
+        let results = self.fence.try_all(below).await?;
+        if done.iter().any(|name| !self.retry.was_said(name)) {
+            say_what_stays(results);
+        }
         // The topic's own node and the wish to delete it go together, and last: whatever fails before, the next term
         // finds the wish and goes on.
         let results = self.fence.try_all(done.iter().map(|name| last_deletes(name, true)).collect()).await?;
@@ -229,13 +232,13 @@ impl Term {
         let (topic, note) = (topics::path(name.as_str()), admin::delete_topic_path(name.as_str()));
         for _ in 0..LOOKS_MAX {
             let below = self.nodes_from(topic.clone()).await?.split_off(1);
-            self.delete_each(below).await?;
+            self.delete_each(name, below).await?;
             if self.try_delete(last_deletes(name, false)).await? {
                 return Ok(true);
             }
             // Somebody was faster with one of the two, has made another node below the topic, or let nobody delete one.
             if self.store.get(&topic).await?.is_none() {
-                self.delete_each(vec![note]).await?;
+                self.delete_each(name, vec![note]).await?;
                 return Ok(true);
             }
             if self.store.get(&note).await?.is_none() && self.try_delete(vec![delete(topic.clone())]).await? {
@@ -266,10 +269,13 @@ impl Term {
         Ok(found)
     }
 
-    /// Deletes nodes from the last to the first. What is gone already is no error.
-    async fn delete_each(&self, paths: Vec<String>) -> Result<(), Interrupted> {
+    /// Deletes a topic's nodes from the last to the first. What is gone already is no error.
+    async fn delete_each(&self, name: &TopicName, paths: Vec<String>) -> Result<(), Interrupted> {
         let batches = paths.into_iter().rev().map(|path| vec![delete(path)]).collect();
-        say_what_stays(self.fence.try_all(batches).await?);
+        let results = self.fence.try_all(batches).await?;
+        if !self.retry.was_said(name) {
+            say_what_stays(results);
+        }
         Ok(())
     }
 }

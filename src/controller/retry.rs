@@ -54,6 +54,11 @@ impl Retry {
         self.said.insert(topic.clone())
     }
 
+    /// Whether it was said of the topic already.
+    pub(super) fn was_said(&self, topic: &TopicName) -> bool {
+        self.said.contains(topic)
+    }
+
     pub(super) fn deleted(&mut self, topic: &TopicName) {
         if self.said.remove(topic) {
             self.succeeded();

@@ -29,8 +29,10 @@ const OPERATIONS: [Operation; 8] = [
 /// Counts how often the directory lost a write, and a hole was found.
 #[derive(Debug, Default)]
 pub(super) struct Recorded {
-    voided: AtomicUsize,
+    pub(super) voided: AtomicUsize,
     pub(super) forgotten: AtomicUsize,
+    /// It cannot be taken away.
+    pub(super) stays: bool,
 }
 
 impl BootRecord for Recorded {
@@ -38,8 +40,9 @@ impl BootRecord for Recorded {
         Some(storage::InDoubt::default())
     }
 
-    fn forget(&self) {
+    fn forget(&self) -> bool {
         self.forgotten.fetch_add(1, Ordering::Relaxed);
+        !self.stays
     }
 
     fn void(&self) {

@@ -418,13 +418,14 @@ fn zeros_where_a_record_of_rocksdbs_log_begins_end_it() {
 /// wherever it is cut short the next one knows, and once the log is gone none is found any more.
 #[test]
 fn a_hole_is_one_at_each_start_until_its_log_is_gone() {
-    let open = |place: &Path| {
-        let record = Arc::new(Recorded::default());
+    let open_with = |place: &Path, stays: bool| {
+        let record = Arc::new(Recorded { stays, ..Recorded::default() });
         let noted = Some(Arc::clone(&record) as _);
         let options = DirectoryOptions { table_piece_bytes: 1 << 30, record: noted, ..tables_of(64 << 10) };
         let dir = RocksDirectory::open(place, options).expect("open");
         (dir, record.forgotten.load(Ordering::Relaxed))
     };
+    let open = |place: &Path| open_with(place, false);
     let place = tempfile::tempdir().expect("tempdir");
     let (dir, holes) = open(place.path());
     let family = create(&dir, "t");
@@ -434,9 +435,16 @@ fn a_hole_is_one_at_each_start_until_its_log_is_gone() {
     dir.close();
     assert_eq!(open(place.path()).1, 0, "nor after a stop");
     for hole in [&[0; 512][..], &[0, 0, 0, 0, 0xff, 0xff, 1]] {
-        let killed = copy(killed.path());
+        let mut killed = copy(killed.path());
         let (log, begins) = log_records(killed.path());
         write(&log, |log| log[begins[50]..begins[50] + hole.len()].copy_from_slice(hole));
+        for _ in 0..2 {
+            let (dir, holes) = open_with(killed.path(), true);
+            assert_eq!(holes, 1, "nothing else says so while the note stays");
+            let killed_again = copy(killed.path());
+            dir.close();
+            killed = killed_again;
+        }
         let (dir, holes) = open(killed.path());
         assert_eq!(holes, 1, "a mark is one as well");
         let left = offsets(&dir, create(&dir, "t"));

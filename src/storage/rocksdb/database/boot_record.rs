@@ -9,10 +9,11 @@ pub(crate) trait BootRecord: Debug + Send + Sync {
     /// What is in doubt of the directory, if it was written to under this boot, and no other since. `None`: all of it.
     fn read(&self) -> Option<InDoubt>;
 
-    /// Not all that was written is there: until it is noted anew the directory counts as one of another boot.
-    fn forget(&self);
+    /// Not all that was written is there: until it is noted anew the directory counts as one of another boot. False:
+    /// what is noted cannot be taken away, and the next start would believe it.
+    fn forget(&self) -> bool;
 
     /// The disk has refused a write or a sync: from now on nothing is noted by this process. Blocks for a second at
-    /// most.
+    /// most, if there is a thread to be had.
     fn void(&self);
 }

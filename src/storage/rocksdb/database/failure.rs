@@ -156,7 +156,7 @@ fn is_no_space(error: &io::Error) -> bool {
 }
 
 /// Status and cause as RocksDB words them, `util/status.cc` and `env/io_posix.cc`.
-fn is_rocks_no_space(error: &RocksError) -> bool {
+pub(super) fn is_rocks_no_space(error: &RocksError) -> bool {
     const NO_SPACE: &str = "IO error: No space left on device";
     error.0.contains(NO_SPACE) && !SYNCS.iter().any(|cause| error.0.contains(cause))
 }

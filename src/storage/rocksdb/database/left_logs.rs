@@ -48,7 +48,9 @@ pub(super) fn prepare(logs: &[PathBuf], is_same_boot: bool) -> io::Result<bool> 
     for (path, at) in &holes {
         warn!(log = %path.display(), at, "write-ahead log has a hole; nothing behind it is replayed");
         let log = File::options().write(true).open(path)?;
-        log.write_all_at(&DAMAGED_RECORD, *at)?;
+        let cannot_end =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot end {}: {error}", path.display()));
+        log.write_all_at(&DAMAGED_RECORD, *at).map_err(cannot_end)?;
         log.sync_data().map_err(|error| cannot_sync(path, &error))?;
     }
     Ok(had_hole || !holes.is_empty())

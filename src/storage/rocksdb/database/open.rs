@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::budget::Budget;
 use super::damaged_files::DamagedFiles;
+use super::failure::is_rocks_no_space;
 use super::guard;
 use super::left_logs;
 use super::names::{DEFAULT, FIXED, cannot_sync, family_number, sync_names};
@@ -89,21 +90,26 @@ fn open_locked(
     as_it_is.set_disable_auto_compactions(true);
     let of_number = |number| if damaged_files.has(number) { &as_it_is } else { &partition };
     let left_logs = left_logs::find(path).map_err(io_error)?;
-    let had_hole = left_logs::prepare(&left_logs, options.is_same_boot).map_err(io_error)?;
-    if had_hole {
-        // Not all that was written is there, whatever the boot.
-        options.is_same_boot = false;
-        if let Some(record) = &options.record {
-            record.forget();
+    let write_out = prepare_logs(&left_logs, &mut options).map_err(io_error)?
+        && numbered.len() <= WRITTEN_OUT_MAX
+        && has_room_for(&left_logs, path, numbered.len());
+    if Space::disk(path).is_some_and(|disk| disk.usable < 2 * reserved_ahead(&options)) {
+        raw::reserve_nothing_ahead(&mut db_options);
+    }
+    let open = |write_out: bool| {
+        let mut db_options = db_options.clone();
+        if !write_out {
+            // What is replayed stays in memory until it is flushed like anything else. Writing it out first took most
+            // of a start with a thousand families: 14 s instead of 1 on a loaded machine.
+            raw::avoid_flush_during_recovery(&mut db_options);
         }
-    }
-    if !(had_hole && numbered.len() <= WRITTEN_OUT_MAX && has_room_for(&left_logs, path, numbered.len())) {
-        // What is replayed stays in memory until it is flushed like anything else. Writing it out first took most of a
-        // start with a thousand families: 14 s instead of 1 on a loaded machine. A log with a hole would be found again
-        // by each start until then.
-        raw::avoid_flush_during_recovery(&mut db_options);
-    }
-    let db = Db::open(db_options, path, (&FIXED, &small), &numbered, of_number).map_err(rocks_error)?;
+        Db::open(db_options, path, (&FIXED, &small), &numbered, of_number)
+    };
+    let db = match open(write_out) {
+        Err(error) if write_out && is_rocks_no_space(&error) => open(false),
+        opened => opened,
+    };
+    let db = db.map_err(rocks_error)?;
 
     budget.set(options.write_buffer_bytes);
     check_format(dir, &db, || left_logs::sync(path, &left_logs))?;
@@ -113,6 +119,24 @@ fn open_locked(
     }
     let numbers = numbered.into_iter().map(|(number, _)| number).collect();
     Ok((Opened { db, options, family_options: partition, budget, left_logs, damaged_files }, numbers))
+}
+
+/// Prepares the logs that were left for their replay. Answers whether it is best that what they hold is written out at
+/// once: a hole would be found again by each start until then, and has to be where nothing else says that something
+/// was lost.
+fn prepare_logs(left_logs: &[PathBuf], options: &mut DirectoryOptions) -> io::Result<bool> {
+    if !left_logs::prepare(left_logs, options.is_same_boot)? {
+        return Ok(false);
+    }
+    // Not all that was written is there, whatever the boot.
+    options.is_same_boot = false;
+    Ok(options.record.as_ref().is_none_or(|record| record.forget()))
+}
+
+/// What RocksDB reserves of the disk before it needs any: for the next log as much as may be in memory, and 4 MiB for a
+/// manifest. Where there is little, nothing would be left for the small files of a start.
+fn reserved_ahead(options: &DirectoryOptions) -> u64 {
+    options.write_buffer_bytes_max as u64 + (4 << 20)
 }
 
 /// With more families than this a log that is replayed is never written out at once.

@@ -33,7 +33,8 @@ use self::error::{c_path, c_string, chars, checked};
 pub(in crate::storage::rocksdb) use self::files::{FileBounds, SortedFile};
 use self::options::WriteOptions;
 pub(in crate::storage::rocksdb) use self::options::{
-    BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery, sync_logs_in_order,
+    BlockCache, ReadOptions, TableFormat, WriteBuffer, avoid_flush_during_recovery, reserve_nothing_ahead,
+    sync_logs_in_order,
 };
 pub(in crate::storage::rocksdb) use self::shim::{is_cached, write_out};
 use self::shim::{klamm_rocksdb_drop_families, klamm_rocksdb_forget_log, klamm_rocksdb_sync_log};

@@ -62,6 +62,12 @@ pub(in crate::storage::rocksdb) fn avoid_flush_during_recovery(options: &mut Opt
     unsafe { ffi::rocksdb_options_set_avoid_flush_during_recovery(options.as_raw_ptr(), 1) };
 }
 
+/// Another such option: files get their space as they are written, none before.
+pub(in crate::storage::rocksdb) fn reserve_nothing_ahead(options: &mut Options) {
+    // SAFETY: the options are alive and borrowed by nobody else.
+    unsafe { ffi::rocksdb_options_set_allow_fallocate(options.as_raw_ptr(), 0) };
+}
+
 /// Has each write-ahead log reach the disk before its successor exists. Whoever writes waits for that; where it fails,
 /// that write fails, and the database takes no more.
 pub(in crate::storage::rocksdb) fn sync_logs_in_order(options: &mut Options) {
