@@ -259,6 +259,16 @@ class Member(Reader):
                 self.ending.wait()
                 self.uncommitted.clear()
         self.commit(consumer)
+        self.leave(consumer)
+
+    def leave(self, consumer):
+        """Leaves the group. A close that meets a new assignment waits in the callback for ever (librdkafka 2.16.1), with
+        Python's lock, so nobody gets one any more by then."""
+        consumer.unsubscribe()
+        until = time.monotonic() + 10
+        while consumer.assignment() and time.monotonic() < until:
+            consumer.poll(0.1)
+        consumer.poll(0.1)
         consumer.close()
 
     def state(self):

@@ -5,12 +5,17 @@ Which rows: of a cluster of one kind those of `scenarios`, of a mixed one (--aga
 with --only the others as well; without --against a full run plays both, klamm's own first.
 """
 
+import faulthandler
+
 from cluster import network
 from cluster.apart import rows_apart
 from cluster.mixed import KINDS, MIXED
 from cluster.rig import Cluster
 from cluster.scenarios import SCENARIOS, Plan, short
 from kit.rows import Rows
+
+# The longest row takes 11 minutes.
+ROW_SECONDS_MAX = 1500
 
 
 def scenarios(args):
@@ -33,6 +38,15 @@ class Suite:
         self.args, self.rows, self.plan = args, Rows("", 26), Plan(args.seed, args.quick)
         self.cluster, self.keep = None, args.keep
         self.network = network.here()
+
+    def limited(self, body, *arguments):
+        """Runs a row. One that takes too long ends the suite, with the stack of each thread: a client that waits with
+        Python's lock lets nobody else end it."""
+        faulthandler.dump_traceback_later(ROW_SECONDS_MAX + 60 * (self.args.soak or 0), exit=True)
+        try:
+            return body(*arguments)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def ready(self, kinds):
         """The cluster of these kinds, made if there is none."""
@@ -79,12 +93,12 @@ class Suite:
                 if faults and not self.network.faults:
                     print(f"SKIP  {name:26}          needs network namespaces and nft", flush=True)
                     continue
-                self.rows.run(name, self.row, kinds, function)
+                self.rows.run(name, self.limited, self.row, kinds, function)
         finally:
             self.leave()
         for row in rows_apart(self.args):
             if reason := row.missing(self.args):
                 print(f"SKIP  {row.name:26}          {reason}", flush=True)
             else:
-                self.rows.run(row.name, row.body, self)
+                self.rows.run(row.name, self.limited, row.body, self)
         return 1 if self.rows.failed else 0
