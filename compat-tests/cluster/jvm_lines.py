@@ -8,8 +8,11 @@ MATTER = re.compile(
     r"|InconsistentTopic|Halting|Exiting Kafka|[Ff]atal|FATAL|Uncaught exception|Unexpected error|UnsupportedVersion|SchemaException"
     r"|Error when parsing|invalid messages|OutOfMemory|Stopping serving replicas|IllegalState|BufferUnderflow|sent an invalid"
 )
-# A start while the old session lives is refused, and a deposed controller's request is an exception. Both come without klamm, too.
-USUAL = re.compile(r"ControllerMovedException|NodeExists|ZooKeeperClientTimeout|Fatal error during KafkaServer startup")
+# A start while the old session lives is refused, a deposed controller's request is an exception, and so is an answer on its way from
+# a log that a former leader cuts meanwhile. All come without klamm, too.
+USUAL = re.compile(
+    r"ControllerMovedException|NodeExists|ZooKeeperClientTimeout|Fatal error during KafkaServer startup|truncated during write"
+)
 FAILED = re.compile(r"Partition (\S+) marked as failed")
 FENCED = re.compile(r"Partition (\S+) has an older epoch")
 # Other threads speak in between.
