@@ -231,11 +231,9 @@ impl PageCache {
                 Next::Written((table, stretch)) => {
                     if let Some(table) = table {
                         table.reserve(options.table_bytes);
-                        match options.cached {
-                            // What is dirty is sent to the disk and stays for now.
-                            Some(_) => table.uncache(stretch),
-                            None => table.write_out(stretch),
-                        }
+                        // Asked to take it out of the page cache at once, the kernel does so with what was on the disk
+                        // by then: one part in two hundred, which the first reader then waited for.
+                        table.write_out(stretch);
                     }
                     self.give_back(options);
                 }
