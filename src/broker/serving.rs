@@ -18,7 +18,6 @@ use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::refusals::Refusals;
-use crate::net::send_buffer::SendBuffer;
 use crate::net::write_queue::WriteQueues;
 use crate::security::principal::Principal;
 use crate::security::sasl::authority::Authority;
@@ -116,7 +115,6 @@ impl Serving {
             sasl,
             frame_bytes_max: self.config.socket_request_max_bytes as usize,
             idle_max: self.config.connections_max_idle_ms.map_or(NEVER, millis),
-            send_buffer: SendBuffer::of(self.config.socket_send_buffer_bytes.map(|bytes| bytes as usize)),
             stopping: self.stopped.clone(),
         };
         let settings_of = move |peer| {

@@ -24,8 +24,7 @@ use super::admission::{Admission, Charge, Charging, Receiving};
 use super::handshake;
 use super::idleness::Idleness;
 use super::refusals::{Refusal, Refusals, shown};
-use super::reply::{self, Reply, Sending, WriteError};
-use super::send_buffer::SendBuffer;
+use super::reply::{self, Reply, WriteError};
 use super::time_slice::TimeSlice;
 use super::write_queue::{QueuedReply, WriteQueue, WriteQueues};
 use crate::api::dispatch::{self, Dispatched, Origin};
@@ -59,8 +58,6 @@ pub(crate) struct Settings {
     pub(crate) frame_bytes_max: usize,
     /// `connections.max.idle.ms`.
     pub(crate) idle_max: Duration,
-    /// `None`: it stays as it is.
-    pub(crate) send_buffer: Option<SendBuffer>,
     /// Turns true when the broker stops: what is in flight is answered, nothing more is read.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -460,8 +457,7 @@ impl Connection {
     /// room and is not read.
     async fn write_reply(&mut self, reply: Reply, held: &mut Option<HeldFrame>) -> Result<(), End> {
         // A client that does not read its replies is as idle as one that sends nothing.
-        let sending = Sending { idle_max: self.settings.idle_max, send_buffer: self.settings.send_buffer };
-        let mut writing = pin!(reply::write(&mut self.stream, reply, sending));
+        let mut writing = pin!(reply::write(&mut self.stream, reply, self.settings.idle_max));
         if let Poll::Ready(written) = poll!(writing.as_mut()) {
             return Ok(written?);
         }

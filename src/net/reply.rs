@@ -16,7 +16,6 @@ use tokio::time::Instant;
 pub(super) use super::body::WriteError;
 use super::body::{Body, Sent};
 use super::idleness::Idleness;
-use super::send_buffer::{Room, SendBuffer};
 use crate::api::replies::{self, Claim};
 use crate::transport::Stream;
 use crate::types::limits::{REPLY_PACE_SECONDS, REPLY_REST_SECONDS_MAX};
@@ -27,14 +26,6 @@ use crate::wire::segments::Segments;
 pub(super) struct Reply {
     body: Body,
     claim: Option<Claim>,
-}
-
-/// How replies are sent on a connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sending {
-    /// `connections.max.idle.ms`.
-    pub(super) idle_max: Duration,
-    pub(super) send_buffer: Option<SendBuffer>,
 }
 
 /// A first part up to this length is joined with the frame's head: one slice less, and small replies are one slice.
@@ -100,11 +91,11 @@ async fn own(body: &mut Body) {
     }
 }
 
-/// Sends the whole reply, some of it in each time that a connection may be idle: see [`Idleness`].
+/// Sends the whole reply, some of it in each `idle_max`: see [`Idleness`].
 ///
 /// # Errors
 /// The connection broke, the client takes too little, the reply gave way, or what it promised cannot be read.
-pub(super) async fn write(stream: &mut Stream, mut reply: Reply, sending: Sending) -> Result<(), WriteError> {
+pub(super) async fn write(stream: &mut Stream, mut reply: Reply, idle_max: Duration) -> Result<(), WriteError> {
     let mut sent = 0;
     let mut is_full = false;
     while !reply.body.is_empty() && !is_full && sent < SEND_BYTES_MAX {
@@ -122,17 +113,17 @@ pub(super) async fn write(stream: &mut Stream, mut reply: Reply, sending: Sendin
         return Ok(());
     }
     // On the heap: a connection that is idle does not pay for it.
-    Box::pin(write_slowly(stream, reply, is_full, sending)).await
+    Box::pin(write_slowly(stream, reply, is_full, idle_max)).await
 }
 
 async fn write_slowly(
     stream: &mut Stream,
     reply: Reply,
     mut is_full: bool,
-    sending: Sending,
+    idle_max: Duration,
 ) -> Result<(), WriteError> {
     let timed_out = || WriteError::Io(io::ErrorKind::TimedOut.into());
-    let (mut idleness, mut room) = (Idleness::new(sending.idle_max), Room::new(sending.send_buffer));
+    let mut idleness = Idleness::new(idle_max);
     let Reply { mut body, mut claim } = reply;
     let all = body.len();
     let (mut left, mut held) = (all, body.held_bytes());
@@ -146,7 +137,7 @@ async fn write_slowly(
         }
         tokio::select! {
             biased;
-            sent = send_more(stream, &mut body, claim.as_ref(), &mut is_full, &mut room) => {
+            sent = send_more(stream, &mut body, claim.as_ref(), &mut is_full) => {
                 let (sent, sent_of_held) = sent?;
                 (left, held, at_once) = (left - sent, held - sent_of_held, at_once + sent);
                 if let Some(claim) = &mut claim {
@@ -168,9 +159,8 @@ async fn write_slowly(
             (judged_at, left_then) = (Instant::now() + PACE, left);
         }
     }
-    room.suit(stream, false)?;
     // Over TLS: what was encrypted last, which is counted no more.
-    Ok(tokio::time::timeout(sending.idle_max, stream.flush()).await.map_err(|_| timed_out())??)
+    Ok(tokio::time::timeout(idle_max, stream.flush()).await.map_err(|_| timed_out())??)
 }
 
 /// Sends some of it as soon as the socket takes it. Answers how much that was, and how much of it was held in memory.
@@ -180,17 +170,14 @@ async fn send_more(
     body: &mut Body,
     claim: Option<&Claim>,
     is_full: &mut bool,
-    room: &mut Room,
 ) -> Result<(usize, usize), WriteError> {
     loop {
-        if *is_full {
+        if std::mem::take(is_full) {
             body.forget_warm();
-            let began = Instant::now();
+            *is_full = true;
             stream.writable().await?;
             *is_full = false;
-            room.made_in(began.elapsed());
         }
-        room.suit(stream, body.is_of_file())?;
         body.brought().await?;
         match body.try_send(stream)? {
             Sent::Some { bytes, is_full: full } => {
@@ -232,11 +219,7 @@ mod tests {
     use crate::types::place::{BatchFile, Cold, FilePiece, FileRun, RunAt};
 
     const MIB: usize = 1 << 20;
-    const HOUR: Sending = within(Duration::from_secs(3600));
-
-    const fn within(idle_max: Duration) -> Sending {
-        Sending { idle_max, send_buffer: None }
-    }
+    const HOUR: Duration = Duration::from_secs(3600);
 
     async fn pair() -> (TcpStream, Stream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -287,7 +270,7 @@ mod tests {
         tokio::pin!(sending);
         assert!(tokio::time::timeout(PACE * 2, &mut sending).await.is_err(), "nobody waits");
         let waits = replies.claim_at_least(32 * MIB);
-        let (sent, other) = tokio::time::timeout(HOUR.idle_max, async { tokio::join!(sending, waits) }).await.unwrap();
+        let (sent, other) = tokio::time::timeout(HOUR, async { tokio::join!(sending, waits) }).await.unwrap();
         assert!(matches!(sent, Err(WriteError::GaveWay)));
         assert_eq!(other.bytes_max(), 32 * MIB);
     }
@@ -295,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn a_reply_that_takes_longer_than_allowed_ends_the_connection() {
         let (_client, mut socket) = pair().await;
-        let sent = write(&mut socket, Reply::new(7, true, body(64 * MIB), None), within(PACE / 10)).await;
+        let sent = write(&mut socket, Reply::new(7, true, body(64 * MIB), None), PACE / 10).await;
         assert!(matches!(sent, Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
     }
 
@@ -304,7 +287,7 @@ mod tests {
     async fn a_reply_that_is_taken_all_the_time_may_take_longer_than_a_connection_may_be_idle() {
         let (mut client, mut socket) = pair().await;
         let reply = Reply::new(7, true, body(24 * MIB), None);
-        let sending = tokio::spawn(async move { write(&mut socket, reply, within(Duration::from_millis(300))).await });
+        let sending = tokio::spawn(async move { write(&mut socket, reply, Duration::from_millis(300)).await });
         let (mut got, mut piece, began) = (0, vec![0; MIB], Instant::now());
         while got < 24 * MIB {
             tokio::time::sleep(Duration::from_millis(40)).await;
@@ -440,33 +423,6 @@ mod tests {
             assert!(sending.await.unwrap().is_ok());
             assert!(got[8..] == [b"head", &stored.bytes[..], b"tail"].concat(), "byte for byte");
             assert!(stored.pieces.load(Ordering::Relaxed) >= 6);
-        }
-    }
-
-    /// Its pages are only lent to the socket, so more of them may wait there than of what is copied.
-    #[tokio::test]
-    async fn a_quick_client_gets_more_at_once_of_what_the_kernel_sends_and_of_nothing_else() {
-        let buffer = SendBuffer { usual_bytes: 100_000, of_files_bytes: 300_000 };
-        for (by_kernel, largest) in [(true, 600_000), (false, 200_000)] {
-            let (mut client, mut socket) = pair().await;
-            socket.set_send_buffer_bytes(buffer.usual_bytes).unwrap();
-            let Stream::Plain(plain) = &socket else { unreachable!("it is plain") };
-            let watched = socket2::SockRef::from(plain).try_clone().unwrap();
-            let mut file = tempfile::tempfile().unwrap();
-            let stored = numbers(21 * MIB);
-            file.write_all(&stored).unwrap();
-            let mut segments = Segments::default();
-            segments.push(Stored::place_in(stored, None, by_kernel.then_some(file)).1);
-            let reply = Reply::new(7, false, segments, None);
-            let sending = Sending { send_buffer: Some(buffer), ..HOUR };
-            let sending = tokio::spawn(async move { (write(&mut socket, reply, sending).await, socket) });
-            let (mut piece, mut seen, mut left) = (vec![0; 1 << 16], 0, 8 + 21 * MIB);
-            while left > 0 {
-                seen = seen.max(watched.send_buffer_size().unwrap());
-                left -= client.read(&mut piece).await.unwrap();
-            }
-            assert!(sending.await.unwrap().0.is_ok());
-            assert_eq!((seen, watched.send_buffer_size().unwrap()), (largest, 200_000), "by the kernel: {by_kernel}");
         }
     }
 

@@ -144,14 +144,6 @@ impl Stream {
         if taken > 0 { Ok(taken) } else { sent.map(|()| 0) }
     }
 
-    /// Has the kernel hold so many bytes that the other side has not taken. What it holds already stays.
-    ///
-    /// # Errors
-    /// It refuses the size, or the connection is broken.
-    pub(crate) fn set_send_buffer_bytes(&self, bytes: usize) -> io::Result<()> {
-        SockRef::from(self.socket()).set_send_buffer_size(bytes)
-    }
-
     /// Whether bytes that were taken are not in the socket yet.
     pub(crate) fn has_unsent(&self) -> bool {
         match self {
