@@ -536,7 +536,7 @@ mod tests {
             let overrides = set.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let inputs = Inputs { overrides, ..Inputs::default() };
             let config = Config::load(&inputs, machine.clone()).expect("it loads");
-            let dear = machine.reports_free_pages && set.is_empty();
+            let dear = machine.reports_free_pages && set.iter().all(|(_, value)| *value == "0");
             assert_eq!(config.files_bypass_page_cache, dear, "where pages are dear, and nobody said how many");
             config.page_cache.map(|kept| (kept.max, kept.at_once))
         };
@@ -546,6 +546,7 @@ mod tests {
         assert_eq!(bytes(&[], &reports), Some((128 << 20, 128 << 20)));
         let large = Machine { memory_bytes: 64 << 30, ..reports.clone() };
         assert_eq!(bytes(&[], &large), Some((8 << 30, 1 << 30)));
+        assert_eq!(bytes(&[("klamm.page.cache.bytes", "0")], &large), Some((0, 0)));
         for machine in [Machine::for_test(), contained, large] {
             let set = bytes(&[("klamm.page.cache.bytes", "20000000000")], &machine);
             assert_eq!(set, Some((20_000_000_000, 20_000_000_000)), "what is asked for is kept from the beginning");

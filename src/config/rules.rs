@@ -107,9 +107,9 @@ pub(super) fn page_cache(reader: &Reader<'_>, machine: &Machine) -> Option<PageC
 }
 
 /// Whether RocksDB's own files, which that bound does not count, stay out of the page cache: where a new page costs
-/// several times what is copied into it, and nobody has said how many may be taken.
+/// several times what is copied into it, and nobody has said that some may be taken.
 pub(super) fn files_bypass_page_cache(reader: &Reader<'_>, machine: &Machine) -> bool {
-    machine.reports_free_pages && reader.long("klamm.page.cache.bytes") < 0
+    machine.reports_free_pages && reader.long("klamm.page.cache.bytes") <= 0
 }
 
 /// # Errors

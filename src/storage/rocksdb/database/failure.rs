@@ -156,7 +156,7 @@ fn is_no_space(error: &io::Error) -> bool {
 }
 
 /// Status and cause as RocksDB words them, `util/status.cc` and `env/io_posix.cc`.
-pub(super) fn is_rocks_no_space(error: &RocksError) -> bool {
+fn is_rocks_no_space(error: &RocksError) -> bool {
     const NO_SPACE: &str = "IO error: No space left on device";
     error.0.contains(NO_SPACE) && !SYNCS.iter().any(|cause| error.0.contains(cause))
 }
@@ -168,9 +168,15 @@ fn loses_writes(reason: &str) -> bool {
     const WRITES: [&str; 5] =
         ["cannot write to", "While appending", "While pwrite", "While write", "While closing file after"];
     const NO_WRITES: [&str; 3] = ["Too many open files", "Permission denied", "Operation not permitted"];
-    const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
     let has = |words: &[&str]| words.iter().any(|words| reason.contains(words));
     (has(&SYNCS) || (has(&WRITES) && !has(&NO_SPACE))) && !has(&NO_WRITES)
+}
+
+const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
+/// Whether it failed for want of space, a sync included: then less may do.
+pub(super) fn is_for_want_of_space(error: &RocksError) -> bool {
+    NO_SPACE.iter().any(|words| error.0.contains(words))
 }
 
 /// Takes the note of the boot where the reason is one that [loses writes](loses_writes).

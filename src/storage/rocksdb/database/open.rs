@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::budget::Budget;
 use super::damaged_files::DamagedFiles;
-use super::failure::is_rocks_no_space;
+use super::failure::is_for_want_of_space;
 use super::guard;
 use super::left_logs;
 use super::names::{DEFAULT, FIXED, cannot_sync, family_number, sync_names};
@@ -106,7 +106,8 @@ fn open_locked(
         Db::open(db_options, path, (&FIXED, &small), &numbered, of_number)
     };
     let db = match open(write_out) {
-        Err(error) if write_out && is_rocks_no_space(&error) => open(false),
+        // Nothing depends on the files that it began.
+        Err(error) if write_out && is_for_want_of_space(&error) => open(false),
         opened => opened,
     };
     let db = db.map_err(rocks_error)?;
