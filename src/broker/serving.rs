@@ -18,6 +18,7 @@ use crate::net::admission::Admission;
 use crate::net::connection::Settings;
 use crate::net::listener::{self, ConnectionLimits};
 use crate::net::refusals::Refusals;
+use crate::net::send_buffer::SendBuffers;
 use crate::net::write_queue::WriteQueues;
 use crate::security::principal::Principal;
 use crate::security::sasl::authority::Authority;
@@ -46,6 +47,7 @@ pub(super) struct Serving {
     of_strangers: Arc<Admission>,
     refusals: Arc<Refusals>,
     write_queues: Arc<WriteQueues>,
+    send_buffers: SendBuffers,
     limits: Arc<ConnectionLimits>,
     tls: Arc<TlsListeners>,
     authority: Arc<Authority>,
@@ -61,13 +63,16 @@ impl Serving {
         authority: &Arc<Authority>,
         stopped: &watch::Receiver<bool>,
     ) -> Self {
+        let reply_bytes = usize::try_from(config.reply_bytes).unwrap_or(usize::MAX);
+        let send_buffer_bytes = config.socket_send_buffer_bytes.map(|bytes| bytes as usize);
         Self {
             handles: Arc::clone(handles),
             admission: Admission::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(usize::MAX)),
             of_brokers: Admission::new(BROKERS_REQUEST_BYTES_MAX),
             of_strangers: Admission::new(STRANGERS_REQUEST_BYTES_MAX),
             refusals: Refusals::new(),
-            write_queues: WriteQueues::new(usize::try_from(config.reply_bytes).unwrap_or(usize::MAX)),
+            write_queues: WriteQueues::new(reply_bytes),
+            send_buffers: SendBuffers::new(send_buffer_bytes, reply_bytes),
             limits: Arc::clone(limits),
             tls: Arc::clone(&handles.tls),
             authority: Arc::clone(authority),
@@ -112,6 +117,7 @@ impl Serving {
             of_strangers: Arc::clone(&self.of_strangers),
             refusals: Arc::clone(&self.refusals),
             write_queues: Arc::clone(&self.write_queues),
+            send_buffers: self.send_buffers.clone(),
             sasl,
             frame_bytes_max: self.config.socket_request_max_bytes as usize,
             idle_max: self.config.connections_max_idle_ms.map_or(NEVER, millis),

@@ -51,6 +51,8 @@ pub(super) struct Body {
     /// The first bytes of the first part, where they came from the disk.
     warm: VecDeque<Bytes>,
     bringing: Option<BoxFuture<'static, io::Result<Vec<Bytes>>>>,
+    /// The kernel sent what was sent last, from a file.
+    is_of_file: bool,
 }
 
 /// What became of an attempt to send.
@@ -65,7 +67,7 @@ pub(super) enum Sent {
 
 impl Body {
     pub(super) fn new(parts: VecDeque<Place>) -> Self {
-        Self { parts, warm: VecDeque::new(), bringing: None }
+        Self { parts, warm: VecDeque::new(), bringing: None, is_of_file: false }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -81,11 +83,22 @@ impl Body {
         self.parts.is_empty()
     }
 
+    /// Whether some of it comes from files.
+    pub(super) fn has_files(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Place::File(_)))
+    }
+
+    /// Whether the kernel sent what was sent last, straight from a file.
+    pub(super) fn is_of_file(&self) -> bool {
+        self.is_of_file
+    }
+
     /// Sends what comes next, as far as that waits for nothing.
     ///
     /// # Errors
     /// The connection is broken.
     pub(super) fn try_send(&mut self, stream: &mut Stream) -> io::Result<Sent> {
+        self.is_of_file = false;
         let mut by_kernel = stream.sends_files();
         if by_kernel
             && self.warm.is_empty()
@@ -98,7 +111,10 @@ impl Body {
                 }
                 // Whoever reads it finds what is wrong with it.
                 Err(error) if !is_of_socket(&error) => return Ok(Sent::Cold),
-                sent => return sent,
+                sent => {
+                    self.is_of_file = true;
+                    return sent;
+                }
             }
         }
         HOT.with_borrow_mut(|hot| {

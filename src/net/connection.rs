@@ -22,9 +22,10 @@ use tracing::{debug, info, warn};
 
 use super::admission::{Admission, Charge, Charging, Receiving};
 use super::handshake;
-use super::idleness::Idleness;
+use super::idleness::{Idleness, progress};
 use super::refusals::{Refusal, Refusals, shown};
 use super::reply::{self, Reply, WriteError};
+use super::send_buffer::{SendBuffer, SendBuffers};
 use super::time_slice::TimeSlice;
 use super::write_queue::{QueuedReply, WriteQueue, WriteQueues};
 use crate::api::dispatch::{self, Dispatched, Origin};
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     /// What of refusals is logged.
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) write_queues: Arc<WriteQueues>,
+    pub(crate) send_buffers: SendBuffers,
     /// Where clients have to prove who they are before anything else.
     pub(crate) sasl: Option<Arc<SaslGate>>,
     /// `socket.request.max.bytes`.
@@ -115,11 +117,13 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
     let refusals = Arc::clone(&settings.refusals);
     let pending = FuturesOrdered::new();
     let write_queue = settings.write_queues.of_connection();
+    let send_buffer = settings.send_buffers.of_connection();
     let slice = Arc::new(TimeSlice::new());
     let its_slice = Arc::clone(&slice);
     let (finished, next_fetch) = (VecDeque::new(), None);
     let connection = Connection {
         stream,
+        send_buffer,
         reader,
         admission,
         receiving,
@@ -228,6 +232,7 @@ impl From<WriteError> for End {
 
 struct Connection {
     stream: Stream,
+    send_buffer: SendBuffer,
     reader: FrameReader,
     /// What its requests are charged to.
     admission: Arc<Admission>,
@@ -315,7 +320,7 @@ impl Connection {
                 () = stopped(&mut stopping), if reading => reading = false,
                 () = reached(too_late_at), if too_late_at.is_some() => return Err(End::TooLate),
                 () = &mut idle, if unsent == 0 => {
-                    if idleness.is_over(self.reader.part_bytes()) {
+                    if idleness.is_over(progress(self.reader.part_bytes(), self.stream.waiting_bytes())) {
                         return Ok(());
                     }
                     idle.as_mut().reset(idleness.look_at());
@@ -457,7 +462,7 @@ impl Connection {
     /// room and is not read.
     async fn write_reply(&mut self, reply: Reply, held: &mut Option<HeldFrame>) -> Result<(), End> {
         // A client that does not read its replies is as idle as one that sends nothing.
-        let mut writing = pin!(reply::write(&mut self.stream, reply, self.settings.idle_max));
+        let mut writing = pin!(reply::write(&mut self.stream, reply, &mut self.send_buffer, self.settings.idle_max));
         if let Poll::Ready(written) = poll!(writing.as_mut()) {
             return Ok(written?);
         }

@@ -11,5 +11,6 @@ mod idleness;
 pub(crate) mod listener;
 pub(crate) mod refusals;
 mod reply;
+pub(crate) mod send_buffer;
 mod time_slice;
 pub(crate) mod write_queue;

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 pub(super) use super::body::WriteError;
 use super::body::{Body, Sent};
-use super::idleness::Idleness;
+use super::idleness::{Idleness, Progress, progress};
+use super::send_buffer::SendBuffer;
 use crate::api::replies::{self, Claim};
 use crate::transport::Stream;
 use crate::types::limits::{REPLY_PACE_SECONDS, REPLY_REST_SECONDS_MAX};
@@ -95,17 +96,23 @@ async fn own(body: &mut Body) {
 ///
 /// # Errors
 /// The connection broke, the client takes too little, the reply gave way, or what it promised cannot be read.
-pub(super) async fn write(stream: &mut Stream, mut reply: Reply, idle_max: Duration) -> Result<(), WriteError> {
+pub(super) async fn write(
+    stream: &mut Stream,
+    mut reply: Reply,
+    buffer: &mut SendBuffer,
+    idle_max: Duration,
+) -> Result<(), WriteError> {
+    buffer.begins(stream, reply.body.has_files());
     let mut sent = 0;
-    let mut is_full = false;
-    while !reply.body.is_empty() && !is_full && sent < SEND_BYTES_MAX {
+    let mut full = Full(None);
+    while !reply.body.is_empty() && !full.is_full() && sent < SEND_BYTES_MAX {
         match reply.body.try_send(stream)? {
-            Sent::Some { bytes, is_full: full } => {
+            Sent::Some { bytes, is_full } => {
                 reply.body.advance(bytes);
                 sent += bytes;
-                is_full = full;
+                full.found(is_full);
             }
-            Sent::Full => is_full = true,
+            Sent::Full => full.found(true),
             Sent::Cold => break,
         }
     }
@@ -113,23 +120,37 @@ pub(super) async fn write(stream: &mut Stream, mut reply: Reply, idle_max: Durat
         return Ok(());
     }
     // On the heap: a connection that is idle does not pay for it.
-    Box::pin(write_slowly(stream, reply, is_full, idle_max)).await
+    Box::pin(write_slowly(stream, reply, full, buffer, idle_max)).await
+}
+
+/// Since when the socket is full.
+struct Full(Option<Instant>);
+
+impl Full {
+    fn is_full(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn found(&mut self, is_full: bool) {
+        self.0 = is_full.then(|| self.0.unwrap_or_else(Instant::now));
+    }
 }
 
 async fn write_slowly(
     stream: &mut Stream,
     reply: Reply,
-    mut is_full: bool,
+    mut full: Full,
+    buffer: &mut SendBuffer,
     idle_max: Duration,
 ) -> Result<(), WriteError> {
     let timed_out = || WriteError::Io(io::ErrorKind::TimedOut.into());
-    let mut idleness = Idleness::new(idle_max);
     let Reply { mut body, mut claim } = reply;
     let all = body.len();
     let (mut left, mut held) = (all, body.held_bytes());
-    let (mut judged_at, mut left_then) = (Instant::now() + PACE, left);
+    let (mut judged_at, mut taken_then) = (Instant::now() + PACE, progress(0, stream.waiting_bytes()));
+    let mut idleness = Idleness::of_reply(idle_max, taken_then);
     let (mut is_slow, mut is_own) = (false, false);
-    let mut at_once = if is_full { 0 } else { SEND_BYTES_MAX };
+    let mut at_once = if full.is_full() { 0 } else { SEND_BYTES_MAX };
     while left > 0 {
         if at_once >= SEND_BYTES_MAX {
             at_once = 0;
@@ -137,7 +158,7 @@ async fn write_slowly(
         }
         tokio::select! {
             biased;
-            sent = send_more(stream, &mut body, claim.as_ref(), &mut is_full) => {
+            sent = send_more(stream, &mut body, claim.as_ref(), &mut full, buffer) => {
                 let (sent, sent_of_held) = sent?;
                 (left, held, at_once) = (left - sent, held - sent_of_held, at_once + sent);
                 if let Some(claim) = &mut claim {
@@ -147,16 +168,24 @@ async fn write_slowly(
             () = asked_to_give_way(claim.as_ref()), if is_slow => return Err(WriteError::GaveWay),
             () = tokio::time::sleep_until(judged_at.min(idleness.look_at())) => {}
         }
-        if left > 0 && idleness.is_over(all - left) {
+        let now = Instant::now();
+        if left == 0 || now < judged_at.min(idleness.look_at()) {
+            continue;
+        }
+        let taken = progress(all - left, stream.waiting_bytes());
+        if idleness.is_over(taken) {
             return Err(timed_out());
         }
-        if Instant::now() >= judged_at {
-            let sent = (left_then - left) as u64;
-            is_slow = sent * REPLY_REST_SECONDS_MAX < left as u64 * REPLY_PACE_SECONDS;
+        if now >= judged_at {
+            if let Full(Some(since)) = full {
+                buffer.waits(stream, since.elapsed());
+            }
+            let in_time = (taken - taken_then) * REPLY_REST_SECONDS_MAX as Progress;
+            is_slow = in_time < (all as Progress - taken) * REPLY_PACE_SECONDS as Progress;
             if !std::mem::replace(&mut is_own, true) {
                 own(&mut body).await;
             }
-            (judged_at, left_then) = (Instant::now() + PACE, left);
+            (judged_at, taken_then) = (Instant::now() + PACE, taken);
         }
     }
     // Over TLS: what was encrypted last, which is counted no more.
@@ -169,22 +198,23 @@ async fn send_more(
     stream: &mut Stream,
     body: &mut Body,
     claim: Option<&Claim>,
-    is_full: &mut bool,
+    full: &mut Full,
+    buffer: &mut SendBuffer,
 ) -> Result<(usize, usize), WriteError> {
     loop {
-        if std::mem::take(is_full) {
+        if let Full(Some(since)) = *full {
             body.forget_warm();
-            *is_full = true;
             stream.writable().await?;
-            *is_full = false;
+            full.found(false);
+            buffer.made_room(stream, since.elapsed(), body.is_of_file());
         }
         body.brought().await?;
         match body.try_send(stream)? {
-            Sent::Some { bytes, is_full: full } => {
-                *is_full = full;
+            Sent::Some { bytes, is_full } => {
+                full.found(is_full);
                 return Ok((bytes, body.advance(bytes)));
             }
-            Sent::Full => *is_full = true,
+            Sent::Full => full.found(true),
             Sent::Cold => {
                 if let Some(run) = body.cold() {
                     let run = run.clone();
@@ -211,9 +241,11 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use socket2::SockRef;
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
+    use super::super::send_buffer::SendBuffers;
     use super::*;
     use crate::api::replies::Replies;
     use crate::types::place::{BatchFile, Cold, FilePiece, FileRun, RunAt};
@@ -221,10 +253,21 @@ mod tests {
     const MIB: usize = 1 << 20;
     const HOUR: Duration = Duration::from_secs(3600);
 
+    /// With a send buffer that stays as it is.
+    async fn written(socket: &mut Stream, reply: Reply, idle_max: Duration) -> Result<(), WriteError> {
+        write(socket, reply, &mut SendBuffers::new(None, 0).of_connection(), idle_max).await
+    }
+
     async fn pair() -> (TcpStream, Stream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         (client.unwrap(), Stream::Plain(accepted.unwrap().0))
+    }
+
+    async fn some(client: &mut TcpStream, piece: &mut [u8]) -> usize {
+        let got = client.read(piece).await.unwrap();
+        assert!(got > 0, "cut off");
+        got
     }
 
     fn body(bytes: usize) -> Segments {
@@ -247,7 +290,7 @@ mod tests {
         let (mut client, mut socket) = pair().await;
         let reply = Reply::new(7, true, body(20 * MIB + 5), claim(&replies, 20 * MIB).await);
         assert_eq!(reply.held_bytes(), 20 * MIB + 5 + 9);
-        let sending = tokio::spawn(async move { write(&mut socket, reply, HOUR).await });
+        let sending = tokio::spawn(async move { written(&mut socket, reply, HOUR).await });
         let mut got = vec![0; 9 + 10 * MIB];
         client.read_exact(&mut got).await.unwrap();
         assert_eq!(got[..9], [[&(20 * MIB as u32 + 10).to_be_bytes()[..], &[0, 0, 0, 7]].concat(), vec![0]].concat());
@@ -266,7 +309,7 @@ mod tests {
         let replies = Replies::new(64 * MIB as u64, 1);
         let (_client, mut socket) = pair().await;
         let reply = Reply::new(7, true, body(64 * MIB), claim(&replies, 64 * MIB).await);
-        let sending = write(&mut socket, reply, HOUR);
+        let sending = written(&mut socket, reply, HOUR);
         tokio::pin!(sending);
         assert!(tokio::time::timeout(PACE * 2, &mut sending).await.is_err(), "nobody waits");
         let waits = replies.claim_at_least(32 * MIB);
@@ -278,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn a_reply_that_takes_longer_than_allowed_ends_the_connection() {
         let (_client, mut socket) = pair().await;
-        let sent = write(&mut socket, Reply::new(7, true, body(64 * MIB), None), PACE / 10).await;
+        let sent = written(&mut socket, Reply::new(7, true, body(64 * MIB), None), PACE / 10).await;
         assert!(matches!(sent, Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
     }
 
@@ -287,13 +330,78 @@ mod tests {
     async fn a_reply_that_is_taken_all_the_time_may_take_longer_than_a_connection_may_be_idle() {
         let (mut client, mut socket) = pair().await;
         let reply = Reply::new(7, true, body(24 * MIB), None);
-        let sending = tokio::spawn(async move { write(&mut socket, reply, Duration::from_millis(300)).await });
+        let sending = tokio::spawn(async move { written(&mut socket, reply, Duration::from_millis(300)).await });
         let (mut got, mut piece, began) = (0, vec![0; MIB], Instant::now());
         while got < 24 * MIB {
             tokio::time::sleep(Duration::from_millis(40)).await;
-            got += client.read(&mut piece).await.unwrap();
+            got += some(&mut client, &mut piece).await;
         }
         assert!(sending.await.unwrap().is_ok() && began.elapsed() > Duration::from_millis(600));
+    }
+
+    /// The kernel takes megabytes at once, and has room for more after a third of them: a client that takes less in the
+    /// time that a connection may be idle was cut off.
+    #[tokio::test]
+    async fn a_reply_of_which_much_waits_in_the_kernel_is_not_idle_while_that_is_taken() {
+        let (mut client, mut socket) = pair().await;
+        SockRef::from(&client).set_recv_buffer_size(128 << 10).unwrap();
+        socket.set_send_buffer_bytes(2 * MIB).unwrap();
+        let kernel_takes_at_most = 6 * MIB;
+        let bytes = kernel_takes_at_most + 2 * MIB;
+        let reply = Reply::new(7, true, body(bytes), None);
+        let sending = tokio::spawn(async move { written(&mut socket, reply, Duration::from_millis(300)).await });
+        let (mut got, mut piece) = (0, vec![0; 64 << 10]);
+        while got < bytes {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            got += some(&mut client, &mut piece).await;
+        }
+        assert!(sending.await.unwrap().is_ok());
+    }
+
+    /// Its pages are only lent to the socket, so more of them may wait there than of what is copied.
+    #[tokio::test]
+    async fn a_quick_client_gets_more_at_once_of_what_the_kernel_sends_as_long_as_it_is_quick() {
+        let usual = 2 * 102_400;
+        for (by_kernel, free_bytes, largest) in [(true, MIB, MIB), (false, MIB, usual), (true, MIB - 1, usual)] {
+            let buffers = SendBuffers::new(Some(102_400), 4 * free_bytes);
+            let mut buffer = buffers.of_connection();
+            let (mut client, mut socket) = pair().await;
+            SockRef::from(&client).set_recv_buffer_size(64 << 10).unwrap();
+            socket.set_send_buffer_bytes(102_400).unwrap();
+            let Stream::Plain(plain) = &socket else { unreachable!("it is plain") };
+            let watched = SockRef::from(plain).try_clone().unwrap();
+            let mut file = tempfile::tempfile().unwrap();
+            let stored = numbers(81 * MIB);
+            file.write_all(&stored).unwrap();
+            let mut segments = Segments::default();
+            segments.push(Stored::place_in(stored, None, by_kernel.then_some(file)).1);
+            let reply = Reply::new(7, false, segments, None);
+            let sending = tokio::spawn(async move {
+                write(&mut socket, reply, &mut buffer, HOUR).await.ok().unwrap();
+                (socket, buffer)
+            });
+            let (mut piece, mut seen, mut left) = (vec![0; 1 << 16], 0, 8 + 81 * MIB);
+            while left > 40 * MIB {
+                seen = seen.max(watched.send_buffer_size().unwrap());
+                left -= some(&mut client, &mut piece).await;
+            }
+            assert_eq!(seen, largest, "by the kernel: {by_kernel}, {free_bytes} free");
+            // A client that pauses has it taken away.
+            tokio::time::sleep(PACE * 2).await;
+            assert_eq!(watched.send_buffer_size().unwrap(), usual);
+            assert_eq!(buffers.free(), free_bytes / MIB - usize::from(largest == MIB), "what is there counts");
+            while left > 0 {
+                left -= some(&mut client, &mut piece).await;
+            }
+            let (mut socket, mut buffer) = sending.await.unwrap();
+            // So has one that asks for something else.
+            written_with(&mut socket, &mut buffer, 10).await;
+            assert_eq!((watched.send_buffer_size().unwrap(), buffers.free()), (usual, free_bytes / MIB));
+        }
+    }
+
+    async fn written_with(socket: &mut Stream, buffer: &mut SendBuffer, bytes: usize) {
+        write(socket, Reply::new(7, true, body(bytes), None), buffer, HOUR).await.ok().unwrap();
     }
 
     /// Batches in a file of which every other MiB is cold, and, if so told, one byte cannot be read. If there is a file
@@ -376,7 +484,7 @@ mod tests {
         let expected = [&b"head"[..], &stored, b"between", &stored[..10], b"tail"].concat();
         let reply = Reply::new(7, false, segments, Some(Claim::nothing(&replies)));
         assert_eq!(reply.held_bytes(), 8 + 4 + 7 + 4);
-        let sending = tokio::spawn(async move { write(&mut socket, reply, HOUR).await });
+        let sending = tokio::spawn(async move { written(&mut socket, reply, HOUR).await });
         let mut got = vec![0; 5 * MIB];
         client.read_exact(&mut got).await.unwrap();
         tokio::time::sleep(PACE * 3 / 2).await;
@@ -394,7 +502,8 @@ mod tests {
         let stored = numbers(4 * MIB);
         let mut segments = Segments::default();
         segments.push(Stored::place(stored.clone(), Some(3 * MIB + 5)).1);
-        let sending = tokio::spawn(async move { write(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
+        let sending =
+            tokio::spawn(async move { written(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
         let mut got = Vec::new();
         client.read_to_end(&mut got).await.unwrap();
         assert!(matches!(sending.await.unwrap(), Err(WriteError::Unreadable(_))));
@@ -415,7 +524,7 @@ mod tests {
             segments.push(place);
             segments.push(Bytes::from_static(b"tail").into());
             let sending =
-                tokio::spawn(async move { write(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
+                tokio::spawn(async move { written(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
             let mut got = Vec::new();
             while (&mut client).take(taken_at_once as u64).read_to_end(&mut got).await.unwrap() > 0 {
                 tokio::task::yield_now().await;
@@ -434,7 +543,8 @@ mod tests {
         file.set_len(MIB as u64 / 4).unwrap();
         let mut segments = Segments::default();
         segments.push(Stored::place_in(stored, Some(MIB / 3), Some(file)).1);
-        let sending = tokio::spawn(async move { write(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
+        let sending =
+            tokio::spawn(async move { written(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
         let mut got = Vec::new();
         client.read_to_end(&mut got).await.unwrap();
         assert!(matches!(sending.await.unwrap(), Err(WriteError::Unreadable(_))));
@@ -448,7 +558,8 @@ mod tests {
         let (stored, place) = Stored::place(numbers(60 * MIB), None);
         let mut segments = Segments::default();
         segments.push(place);
-        let sending = tokio::spawn(async move { write(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
+        let sending =
+            tokio::spawn(async move { written(&mut socket, Reply::new(7, false, segments, None), HOUR).await });
         tokio::time::sleep(PACE).await;
         assert!(stored.brought.load(Ordering::Relaxed) < 30 * MIB && !sending.is_finished());
         let mut got = Vec::new();

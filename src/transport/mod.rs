@@ -5,6 +5,7 @@
 //! client that knows TCP alone.
 
 mod low_water;
+mod out_queue;
 mod own_socket;
 pub(crate) mod relay;
 #[cfg(test)]
@@ -150,6 +151,21 @@ impl Stream {
             Self::Plain(_) => false,
             Self::Tls(tls) => tls.has_unsent(),
         }
+    }
+
+    /// Has the kernel hold so many bytes that the other side has not taken, and as many again for what it needs
+    /// besides. What it holds already stays.
+    ///
+    /// # Errors
+    /// It refuses the size, or the connection is broken.
+    pub(crate) fn set_send_buffer_bytes(&self, bytes: usize) -> io::Result<()> {
+        SockRef::from(self.socket()).set_send_buffer_size(bytes)
+    }
+
+    /// How much of what was sent waits in the kernel, because the other side has not acknowledged it. What is
+    /// acknowledged lies in the kernel there, or was read. 0 where the system does not tell.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        out_queue::bytes(self.socket()).unwrap_or(0)
     }
 
     /// Waits until something can be taken, after [`Self::try_write_vectored`] did not take all. Cancellation-safe.

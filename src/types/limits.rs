@@ -49,6 +49,10 @@ pub const CROWDED_FRAME_GRACE_SECONDS: u64 = 5;
 /// read take more.
 pub const REPLY_BYTES_UNCOUNTED: usize = 64 << 10;
 
+/// Most bytes of all large send buffers together, and a quarter of `klamm.reply.bytes` if that is less. The kernel
+/// counts them as memory of its sockets, and slows all of them down from a sixteenth of the machine's memory on.
+pub const LARGE_SEND_BUFFERS_BYTES_MAX: usize = 64 << 20;
+
 /// Seconds between two looks at the pace with which a client takes its reply.
 pub const REPLY_PACE_SECONDS: u64 = 1;
 

@@ -65,7 +65,8 @@ pub(crate) const ROWS: &[Setting] = settings! {
     "controller.socket.timeout.ms" Int "30000" [Any] ReadOnly => Honoured,
         "Socket time-out of the controller's requests to brokers.";
     "socket.send.buffer.bytes" Int "102400" [Any] ReadOnly => Honoured,
-        "SO_SNDBUF of client sockets; -1 keeps the system's value.";
+        "SO_SNDBUF of client sockets; -1 keeps the system's value. With the default quick clients get more of what the \
+         kernel sends from files.";
     "socket.receive.buffer.bytes" Int "102400" [Any] ReadOnly => Honoured,
         "SO_RCVBUF of client sockets; -1 keeps the system's value.";
     "socket.request.max.bytes" Int "104857600" [AtLeast(1)] ReadOnly => Honoured,
