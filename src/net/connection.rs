@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::admission::{Admission, Charge, Charging, Receiving};
 use super::handshake;
-use super::idleness::{Idleness, progress};
+use super::idleness::Idleness;
 use super::refusals::{Refusal, Refusals, shown};
 use super::reply::{self, Reply, WriteError};
 use super::send_buffer::{SendBuffer, SendBuffers};
@@ -121,9 +121,11 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
     let slice = Arc::new(TimeSlice::new());
     let its_slice = Arc::clone(&slice);
     let (finished, next_fetch) = (VecDeque::new(), None);
+    let idleness = Idleness::new(settings.idle_max);
     let connection = Connection {
         stream,
         send_buffer,
+        idleness,
         reader,
         admission,
         receiving,
@@ -141,7 +143,8 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
         its_slice.begins();
         running.as_mut().poll(context)
     });
-    match polled.await {
+    let (ended, leaving) = polled.await;
+    match ended {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(End::Io(error)) => debug!(%peer, %error, "connection lost"),
         Err(End::Closed(CloseReason::Unencodable(error))) => {
@@ -179,6 +182,7 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
             }
         }
     }
+    leaving.ends().await;
 }
 
 /// The logger of Kafka's line about clients that are not let in.
@@ -230,9 +234,26 @@ impl From<WriteError> for End {
     }
 }
 
+/// A connection that is over, but for what waits in its socket.
+struct Leaving {
+    stream: Stream,
+    send_buffer: SendBuffer,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Leaving {
+    async fn ends(mut self) {
+        tokio::select! {
+            () = self.send_buffer.leaves(self.stream) => {}
+            () = stopped(&mut self.stopping) => {}
+        }
+    }
+}
+
 struct Connection {
     stream: Stream,
     send_buffer: SendBuffer,
+    idleness: Idleness,
     reader: FrameReader,
     /// What its requests are charged to.
     admission: Arc<Admission>,
@@ -254,9 +275,14 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self) -> Result<(), End> {
-        let mut idleness = Idleness::new(self.settings.idle_max);
-        let mut idle = pin!(tokio::time::sleep_until(idleness.look_at()));
+    /// Why it ended, and what is left of it.
+    async fn run(mut self) -> (Result<(), End>, Leaving) {
+        let ended = self.serve().await;
+        (ended, Leaving { stream: self.stream, send_buffer: self.send_buffer, stopping: self.settings.stopping })
+    }
+
+    async fn serve(&mut self) -> Result<(), End> {
+        let mut idle = pin!(tokio::time::sleep_until(self.idleness.look_at()));
         let patience = AUTHENTICATION_PATIENCE.min(self.settings.idle_max);
         let mut too_late_at = self.sasl.is_some().then(|| Instant::now() + patience);
         let mut stopping = self.settings.stopping.clone();
@@ -283,11 +309,12 @@ impl Connection {
                 && self.unsent() < CONNECTION_REQUESTS_IN_FLIGHT_MAX
                 && !self.write_queue.is_full();
             let (unsent, judged_at) = (self.unsent(), self.receiving.judged_at());
+            let rested_at = self.send_buffer.rested_at();
             tokio::select! {
                 biased;
                 Some(finished) = next_in_order(&mut self.finished, &mut self.pending), if unsent > 0 => {
                     self.send(finished.ready, finished.timed, &mut held).await?;
-                    idleness.ends();
+                    self.idleness.ends();
                 }
                 frame = read_or_hung_up(&mut self.stream, &mut self.reader, &mut self.receiving, may_read) => {
                     match frame? {
@@ -307,7 +334,7 @@ impl Connection {
                         // The client is gone: what is still pending is not read.
                         None => return Ok(()),
                     }
-                    idleness.ends();
+                    self.idleness.ends();
                 }
                 charge = charged(&mut held), if held.is_some() => {
                     self.receiving.release();
@@ -319,11 +346,12 @@ impl Connection {
                 () = tokio::time::sleep(muted.unwrap_or_default()), if muted.is_some() => {}
                 () = stopped(&mut stopping), if reading => reading = false,
                 () = reached(too_late_at), if too_late_at.is_some() => return Err(End::TooLate),
+                () = reached(rested_at), if rested_at.is_some() => self.send_buffer.rests(&self.stream),
                 () = &mut idle, if unsent == 0 => {
-                    if idleness.is_over(progress(self.reader.part_bytes(), self.stream.waiting_bytes())) {
+                    if self.idleness.is_over(self.reader.part_bytes(), self.stream.waiting_bytes()) {
                         return Ok(());
                     }
-                    idle.as_mut().reset(idleness.look_at());
+                    idle.as_mut().reset(self.idleness.look_at());
                 }
             }
             if too_late_at.is_some() && self.sasl.as_ref().is_some_and(|sasl| sasl.is_done()) {
@@ -461,6 +489,16 @@ impl Connection {
     /// no other connection waits for a frame of this one that waits for room, `held` or still to come, or that has its
     /// room and is not read.
     async fn write_reply(&mut self, reply: Reply, held: &mut Option<HeldFrame>) -> Result<(), End> {
+        let was_full = self.write_while_others_go_on(reply, held).await?;
+        if was_full || self.send_buffer.may_hold_more() {
+            self.idleness.waits(self.stream.waiting_bytes());
+        }
+        self.send_buffer.ends();
+        Ok(())
+    }
+
+    /// Answers whether the socket was full meanwhile.
+    async fn write_while_others_go_on(&mut self, reply: Reply, held: &mut Option<HeldFrame>) -> Result<bool, End> {
         // A client that does not read its replies is as idle as one that sends nothing.
         let mut writing = pin!(reply::write(&mut self.stream, reply, &mut self.send_buffer, self.settings.idle_max));
         if let Poll::Ready(written) = poll!(writing.as_mut()) {

@@ -8,42 +8,34 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So much of a frame has to come, or of a reply to be taken, within each time that a connection may be idle.
-const PART_BYTES_MIN: Progress = 64 << 10;
+/// So much of a frame has to come, or of replies to be taken, within each time that a connection may be idle.
+const PART_BYTES_MIN: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Idleness {
     /// `connections.max.idle.ms`.
     max: Duration,
     active_at: Instant,
-    /// How far it was at the last look; `None`: nobody has looked since the last frame or reply.
-    seen: Option<Progress>,
-}
-
-/// Bytes of the frame under way that have come, or of the reply that were sent, less those that wait in the kernel
-/// because the client has not taken them.
-pub(super) type Progress = i64;
-
-/// How far a frame is of which `come` bytes have come, or a reply of which so many were sent, while `waiting` bytes
-/// wait in the kernel.
-pub(super) fn progress(come: usize, waiting: usize) -> Progress {
-    come as Progress - waiting as Progress
+    /// Of the frame or the reply under way, so much had come or was taken then.
+    part_bytes: usize,
+    /// Of replies that have gone out, so much at most waited in the kernel then, because the client had not taken it.
+    waiting_bytes: usize,
 }
 
 impl Idleness {
     pub(super) fn new(max: Duration) -> Self {
-        Self { max, active_at: Instant::now(), seen: None }
-    }
-
-    /// For the time of one reply, which begins there.
-    pub(super) fn of_reply(max: Duration, begins: Progress) -> Self {
-        Self { seen: Some(begins), ..Self::new(max) }
+        Self { max, active_at: Instant::now(), part_bytes: 0, waiting_bytes: 0 }
     }
 
     /// A frame has come whole, or a reply has gone out.
     pub(super) fn ends(&mut self) {
         self.active_at = Instant::now();
-        self.seen = None;
+        self.part_bytes = 0;
+    }
+
+    /// So much of what has gone out waits in the kernel.
+    pub(super) fn waits(&mut self, bytes: usize) {
+        self.waiting_bytes = bytes;
     }
 
     /// When to look whether it is over.
@@ -51,21 +43,19 @@ impl Idleness {
         self.active_at + self.max
     }
 
-    /// Whether the connection has been idle for too long.
-    pub(super) fn is_over(&mut self, progress: Progress) -> bool {
+    /// Whether the connection has been idle for too long. `part_bytes`: so much of the frame under way has come, or of
+    /// the reply was taken; `waiting_bytes`: so much of replies that have gone out waits in the kernel.
+    pub(super) fn is_over(&mut self, part_bytes: usize, waiting_bytes: usize) -> bool {
         if self.active_at.elapsed() < self.max {
             return false;
         }
-        let has_moved = match self.seen {
-            Some(seen) => progress >= seen + PART_BYTES_MIN,
-            // Either much has come, or much waits, and the next look says whether the client takes it.
-            None => progress.abs() >= PART_BYTES_MIN,
-        };
-        if has_moved {
-            self.active_at = Instant::now();
-            self.seen = Some(progress);
+        let has_come = part_bytes >= self.part_bytes + PART_BYTES_MIN;
+        let was_taken = waiting_bytes + PART_BYTES_MIN <= self.waiting_bytes;
+        let goes_on = has_come || was_taken;
+        if goes_on {
+            *self = Self { part_bytes, waiting_bytes, ..Self::new(self.max) };
         }
-        !has_moved
+        !goes_on
     }
 }
 
@@ -84,7 +74,7 @@ mod tests {
             let mut ended = None;
             for look in 1..=20 {
                 advance(MAX).await;
-                if idleness.is_over(look * step) {
+                if idleness.is_over(look * step, 0) {
                     ended = Some(look);
                     break;
                 }
@@ -97,38 +87,51 @@ mod tests {
     async fn what_came_before_counts_once() {
         let mut idleness = Idleness::new(MAX);
         advance(MAX).await;
-        assert!(!idleness.is_over(PART_BYTES_MIN));
+        assert!(!idleness.is_over(PART_BYTES_MIN, 0));
         advance(MAX).await;
-        assert!(idleness.is_over(PART_BYTES_MIN), "nothing came after it");
+        assert!(idleness.is_over(PART_BYTES_MIN, 0), "nothing came after it");
     }
 
     /// The kernel takes more than a slow client reads in the time that a connection may be idle.
     #[tokio::test(start_paused = true)]
-    async fn what_waits_for_the_client_is_progress_as_far_as_it_is_taken() {
-        let waiting = |parts| progress(0, parts * PART_BYTES_MIN as usize);
+    async fn what_waits_in_the_kernel_is_no_idleness_as_far_as_it_is_taken() {
         let mut idleness = Idleness::new(MAX);
-        for left in (1..=8).rev() {
+        idleness.waits(8 * PART_BYTES_MIN);
+        idleness.ends();
+        for left in (0..8).rev() {
             advance(MAX).await;
-            assert!(!idleness.is_over(waiting(left)), "{left} parts wait");
+            assert!(!idleness.is_over(0, left * PART_BYTES_MIN), "{left} parts wait");
         }
         advance(MAX).await;
-        assert!(idleness.is_over(waiting(1)), "none was taken");
-        let mut idleness = Idleness::of_reply(MAX, waiting(8));
+        assert!(idleness.is_over(0, 0), "all is taken, and nothing else comes");
+        idleness.waits(8 * PART_BYTES_MIN);
+        idleness.ends();
         advance(MAX).await;
-        assert!(idleness.is_over(waiting(8)), "a reply that stands still from its beginning");
+        assert!(idleness.is_over(0, 7 * PART_BYTES_MIN + 1), "it stands still");
+    }
+
+    /// They would cancel out as a sum.
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_comes_counts_however_much_waits() {
+        let mut idleness = Idleness::new(MAX);
+        idleness.waits(PART_BYTES_MIN);
+        for look in 1..4 {
+            advance(MAX).await;
+            assert!(!idleness.is_over(look * PART_BYTES_MIN, PART_BYTES_MIN), "look {look}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_whole_frame_begins_anew() {
         let mut idleness = Idleness::new(MAX);
         advance(MAX).await;
-        assert!(!idleness.is_over(100 * PART_BYTES_MIN));
+        assert!(!idleness.is_over(100 * PART_BYTES_MIN, 0));
         idleness.ends();
         advance(MAX - Duration::from_millis(1)).await;
-        assert!(!idleness.is_over(0), "not yet");
+        assert!(!idleness.is_over(0, 0), "not yet");
         idleness.ends();
         advance(MAX).await;
-        assert!(!idleness.is_over(PART_BYTES_MIN), "a part of the next one");
+        assert!(!idleness.is_over(PART_BYTES_MIN, 0), "a part of the next one");
         assert!(idleness.look_at() > Instant::now());
     }
 }

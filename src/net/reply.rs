@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 pub(super) use super::body::WriteError;
 use super::body::{Body, Sent};
-use super::idleness::{Idleness, Progress, progress};
+use super::idleness::Idleness;
 use super::send_buffer::SendBuffer;
 use crate::api::replies::{self, Claim};
 use crate::transport::Stream;
@@ -92,7 +92,8 @@ async fn own(body: &mut Body) {
     }
 }
 
-/// Sends the whole reply, some of it in each `idle_max`: see [`Idleness`].
+/// Sends the whole reply, some of it in each `idle_max`: see [`Idleness`]. Answers whether the socket was full
+/// meanwhile.
 ///
 /// # Errors
 /// The connection broke, the client takes too little, the reply gave way, or what it promised cannot be read.
@@ -101,7 +102,7 @@ pub(super) async fn write(
     mut reply: Reply,
     buffer: &mut SendBuffer,
     idle_max: Duration,
-) -> Result<(), WriteError> {
+) -> Result<bool, WriteError> {
     buffer.begins(stream, reply.body.has_files());
     let mut sent = 0;
     let mut full = Full(None);
@@ -117,10 +118,11 @@ pub(super) async fn write(
         }
     }
     if reply.body.is_empty() && !stream.has_unsent() {
-        return Ok(());
+        return Ok(full.is_full());
     }
     // On the heap: a connection that is idle does not pay for it.
-    Box::pin(write_slowly(stream, reply, full, buffer, idle_max)).await
+    Box::pin(write_slowly(stream, reply, full, buffer, idle_max)).await?;
+    Ok(true)
 }
 
 /// Since when the socket is full.
@@ -147,8 +149,10 @@ async fn write_slowly(
     let Reply { mut body, mut claim } = reply;
     let all = body.len();
     let (mut left, mut held) = (all, body.held_bytes());
-    let (mut judged_at, mut taken_then) = (Instant::now() + PACE, progress(0, stream.waiting_bytes()));
-    let mut idleness = Idleness::of_reply(idle_max, taken_then);
+    // What waits by then is taken first.
+    let waited = stream.waiting_bytes();
+    let (mut judged_at, mut taken_then) = (Instant::now() + PACE, 0);
+    let mut idleness = Idleness::new(idle_max);
     let (mut is_slow, mut is_own) = (false, false);
     let mut at_once = if full.is_full() { 0 } else { SEND_BYTES_MAX };
     while left > 0 {
@@ -172,16 +176,16 @@ async fn write_slowly(
         if left == 0 || now < judged_at.min(idleness.look_at()) {
             continue;
         }
-        let taken = progress(all - left, stream.waiting_bytes());
-        if idleness.is_over(taken) {
+        let taken = (waited + all - left).saturating_sub(stream.waiting_bytes());
+        if idleness.is_over(taken, 0) {
             return Err(timed_out());
         }
         if now >= judged_at {
             if let Full(Some(since)) = full {
                 buffer.waits(stream, since.elapsed());
             }
-            let in_time = (taken - taken_then) * REPLY_REST_SECONDS_MAX as Progress;
-            is_slow = in_time < (all as Progress - taken) * REPLY_PACE_SECONDS as Progress;
+            let in_time = taken.saturating_sub(taken_then) as u64;
+            is_slow = in_time * REPLY_REST_SECONDS_MAX < left as u64 * REPLY_PACE_SECONDS;
             if !std::mem::replace(&mut is_own, true) {
                 own(&mut body).await;
             }
@@ -254,7 +258,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     /// With a send buffer that stays as it is.
-    async fn written(socket: &mut Stream, reply: Reply, idle_max: Duration) -> Result<(), WriteError> {
+    async fn written(socket: &mut Stream, reply: Reply, idle_max: Duration) -> Result<bool, WriteError> {
         write(socket, reply, &mut SendBuffers::new(None, 0).of_connection(), idle_max).await
     }
 
@@ -393,15 +397,41 @@ mod tests {
             while left > 0 {
                 left -= some(&mut client, &mut piece).await;
             }
-            let (mut socket, mut buffer) = sending.await.unwrap();
-            // So has one that asks for something else.
-            written_with(&mut socket, &mut buffer, 10).await;
+            let (socket, mut buffer) = sending.await.unwrap();
+            // Whoever has taken all leaves it to others.
+            buffer.rests(&socket);
             assert_eq!((watched.send_buffer_size().unwrap(), buffers.free()), (usual, free_bytes / MIB));
+            socket.shut_down();
         }
     }
 
-    async fn written_with(socket: &mut Stream, buffer: &mut SendBuffer, bytes: usize) {
-        write(socket, Reply::new(7, true, body(bytes), None), buffer, HOUR).await.ok().unwrap();
+    /// The kernel would keep it for as long as the client likes, and nobody would count it.
+    #[tokio::test]
+    async fn what_waits_at_the_end_of_a_connection_counts_until_it_is_taken_or_forgotten() {
+        for goes_on in [true, false] {
+            let buffers = SendBuffers::new(Some(102_400), 4 * MIB);
+            let (mut client, mut socket) = pair().await;
+            SockRef::from(&client).set_recv_buffer_size(64 << 10).unwrap();
+            let mut buffer = buffers.of_connection();
+            for _ in 0..4 {
+                buffer.made_room(&socket, Duration::ZERO, true);
+            }
+            let sent = socket.try_write_vectored(&[io::IoSlice::new(&vec![0; 4 * MIB])]).unwrap();
+            assert!((300_000..2 * MIB).contains(&sent) && buffers.free() == 0, "{sent}");
+            let mut got = Vec::new();
+            if goes_on {
+                let (_, read) = tokio::join!(buffer.leaves(socket), client.read_to_end(&mut got));
+                assert_eq!((read.unwrap(), got.len()), (sent, sent));
+            } else {
+                tokio::time::pause();
+                let began = Instant::now();
+                buffer.leaves(socket).await;
+                assert!(began.elapsed() >= Duration::from_secs(30), "it may go on");
+                let error = client.read_to_end(&mut got).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            }
+            assert_eq!(buffers.free(), 1);
+        }
     }
 
     /// Batches in a file of which every other MiB is cold, and, if so told, one byte cannot be read. If there is a file

@@ -3,13 +3,17 @@
 //! The socket is filled again whenever a third of its send buffer has gone, so with a small one a reader of old records
 //! costs a wake-up for every 70 KB. What the kernel sends from a file lies in the page cache and is only lent to the
 //! socket, so a quick client may have more there. All such buffers together have a bound, because a client that pauses
-//! keeps what is in its own, and the kernel counts it as memory of its sockets.
+//! keeps what is in its own, and the kernel counts it as memory of its sockets. A buffer counts from when it is made
+//! large until no more waits in it than usual; a connection that ends before is kept for as long as its client goes on
+//! reading.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::idleness::Idleness;
 use crate::transport::Stream;
 use crate::types::limits::LARGE_SEND_BUFFERS_BYTES_MAX;
 
@@ -28,6 +32,12 @@ const QUICK_WAITS: u8 = 4;
 
 /// The same pace where a third of a large buffer has to go.
 const QUICK_LARGE: Duration = Duration::from_millis(50 * (LARGE_BYTES / DEFAULT_BYTES) as u64);
+
+/// A client that asks for nothing more in this time rests, and leaves its large buffer to others.
+const REST: Duration = Duration::from_secs(1);
+
+/// After the end of a connection some of what waits has to be taken within each such time.
+const LEAVING_IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// The large send buffers of a broker.
 #[derive(Debug, Clone)]
@@ -52,7 +62,7 @@ impl SendBuffers {
     }
 
     pub(super) fn of_connection(&self) -> SendBuffer {
-        SendBuffer { all: self.clone(), state: State::Usual { quick_waits: 0 } }
+        SendBuffer { all: self.clone(), state: State::Usual { quick_waits: 0 }, rested_at: None }
     }
 }
 
@@ -61,6 +71,8 @@ impl SendBuffers {
 pub(super) struct SendBuffer {
     all: SendBuffers,
     state: State,
+    /// When its client has rested, if nothing happens before.
+    rested_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -104,6 +116,51 @@ impl SendBuffer {
     pub(super) fn waits(&mut self, stream: &Stream, so_long: Duration) {
         if matches!(self.state, State::Large(_)) && so_long >= QUICK_LARGE {
             self.lower(stream);
+        }
+    }
+
+    /// A reply has gone out.
+    pub(super) fn ends(&mut self) {
+        self.rested_at = self.may_hold_more().then(|| Instant::now() + REST);
+    }
+
+    /// Whether it is larger than usual, or what waits in it may be.
+    pub(super) fn may_hold_more(&self) -> bool {
+        !matches!(self.state, State::Usual { .. })
+    }
+
+    /// When to call [`Self::rests`].
+    pub(super) fn rested_at(&self) -> Option<Instant> {
+        self.rested_at
+    }
+
+    /// No reply was sent for a while.
+    pub(super) fn rests(&mut self, stream: &Stream) {
+        self.lower(stream);
+        self.ends();
+    }
+
+    /// The connection has ended. Keeps its socket, where more waits than usual, for as long as that is taken: otherwise
+    /// the kernel would keep it, beyond any count and for as long as the client likes. To be dropped at any time.
+    pub(super) async fn leaves(mut self, stream: Stream) {
+        self.lower(&stream);
+        if !self.may_hold_more() {
+            return;
+        }
+        stream.shut_down();
+        let mut idleness = Idleness::new(LEAVING_IDLE_MAX);
+        idleness.waits(stream.waiting_bytes());
+        loop {
+            tokio::time::sleep(REST).await;
+            self.settle(&stream);
+            if !self.may_hold_more() {
+                return;
+            }
+            if idleness.is_over(0, stream.waiting_bytes()) {
+                // Where that is refused the kernel keeps it, as it does for others.
+                stream.forget_waiting().ok();
+                return;
+            }
         }
     }
 

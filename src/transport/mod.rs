@@ -162,6 +162,20 @@ impl Stream {
         SockRef::from(self.socket()).set_send_buffer_size(bytes)
     }
 
+    /// Tells the other side that nothing more comes, once it has what was sent.
+    pub(crate) fn shut_down(&self) {
+        // A peer that is gone already is as good as told.
+        SockRef::from(self.socket()).shutdown(std::net::Shutdown::Write).ok();
+    }
+
+    /// Has the kernel forget, as soon as this is dropped, what the other side has not taken.
+    ///
+    /// # Errors
+    /// It refuses, or the connection is broken.
+    pub(crate) fn forget_waiting(&self) -> io::Result<()> {
+        SockRef::from(self.socket()).set_linger(Some(std::time::Duration::ZERO))
+    }
+
     /// How much of what was sent waits in the kernel, because the other side has not acknowledged it. What is
     /// acknowledged lies in the kernel there, or was read. 0 where the system does not tell.
     pub(crate) fn waiting_bytes(&self) -> usize {
@@ -304,7 +318,6 @@ impl Drop for Stream {
         if let Self::Tls(tls) = self {
             tls.say_goodbye();
         }
-        // A peer that is gone already is as good as told.
-        SockRef::from(self.socket()).shutdown(std::net::Shutdown::Write).ok();
+        self.shut_down();
     }
 }
