@@ -92,8 +92,8 @@ struct Finished {
     _waiting: Option<QueuedReply>,
 }
 
-/// Serves the connection until either side ends it.
-pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
+/// Serves the connection until either side ends it. Answers what is left of it, if it came to a first request.
+pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) -> Option<Leaving> {
     let peer = settings.origin.peer;
     let stream = match settings.tls.take() {
         None => Stream::Plain(socket),
@@ -102,7 +102,7 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
             let stopping = settings.stopping.clone();
             let accepted =
                 Box::pin(handshake::accept(socket, &tls, peer, settings.idle_max, &settings.refusals, stopping)).await;
-            let Some((stream, principal)) = accepted else { return };
+            let (stream, principal) = accepted?;
             settings.origin.principal = Arc::new(principal);
             stream
         }
@@ -182,7 +182,7 @@ pub(crate) async fn serve(socket: TcpStream, mut settings: Settings) {
             }
         }
     }
-    leaving.ends().await;
+    Some(leaving)
 }
 
 /// The logger of Kafka's line about clients that are not let in.
@@ -234,17 +234,20 @@ impl From<WriteError> for End {
     }
 }
 
-/// A connection that is over, but for what waits in its socket.
-struct Leaving {
+/// A connection that is over, but for what waits in its socket. It counts no more against any limit of connections:
+/// there are no more of them than large send buffers.
+pub(crate) struct Leaving {
     stream: Stream,
     send_buffer: SendBuffer,
+    idle_max: Duration,
     stopping: watch::Receiver<bool>,
 }
 
 impl Leaving {
-    async fn ends(mut self) {
+    /// Waits for that, or until the broker stops.
+    pub(crate) async fn ends(mut self) {
         tokio::select! {
-            () = self.send_buffer.leaves(self.stream) => {}
+            () = self.send_buffer.leaves(self.stream, self.idle_max) => {}
             () = stopped(&mut self.stopping) => {}
         }
     }
@@ -278,7 +281,8 @@ impl Connection {
     /// Why it ended, and what is left of it.
     async fn run(mut self) -> (Result<(), End>, Leaving) {
         let ended = self.serve().await;
-        (ended, Leaving { stream: self.stream, send_buffer: self.send_buffer, stopping: self.settings.stopping })
+        let Settings { idle_max, stopping, .. } = self.settings;
+        (ended, Leaving { stream: self.stream, send_buffer: self.send_buffer, idle_max, stopping })
     }
 
     async fn serve(&mut self) -> Result<(), End> {
@@ -353,6 +357,9 @@ impl Connection {
                     }
                     idle.as_mut().reset(self.idleness.look_at());
                 }
+            }
+            if self.idleness.look_at() < idle.deadline() {
+                idle.as_mut().reset(self.idleness.look_at());
             }
             if too_late_at.is_some() && self.sasl.as_ref().is_some_and(|sasl| sasl.is_done()) {
                 too_late_at = None;

@@ -18,13 +18,19 @@ pub(super) struct Idleness {
     active_at: Instant,
     /// Of the frame or the reply under way, so much had come or was taken then.
     part_bytes: usize,
-    /// Of replies that have gone out, so much at most waited in the kernel then, because the client had not taken it.
+    /// Of replies that have gone out, so much waited in the kernel then, because the client had not taken it.
     waiting_bytes: usize,
+    /// When that was seen.
+    waits_since: Instant,
 }
+
+/// As long as something waits, it is looked so often in the time that a connection may be idle whether it was taken.
+const LOOKS: u32 = 8;
 
 impl Idleness {
     pub(super) fn new(max: Duration) -> Self {
-        Self { max, active_at: Instant::now(), part_bytes: 0, waiting_bytes: 0 }
+        let now = Instant::now();
+        Self { max, active_at: now, part_bytes: 0, waiting_bytes: 0, waits_since: now }
     }
 
     /// A frame has come whole, or a reply has gone out.
@@ -35,25 +41,30 @@ impl Idleness {
 
     /// So much of what has gone out waits in the kernel.
     pub(super) fn waits(&mut self, bytes: usize) {
-        self.waiting_bytes = bytes;
+        (self.waiting_bytes, self.waits_since) = (bytes, Instant::now());
     }
 
     /// When to look whether it is over.
     pub(super) fn look_at(&self) -> Instant {
-        self.active_at + self.max
+        let idle_at = self.active_at + self.max;
+        if self.waiting_bytes == 0 { idle_at } else { idle_at.min(self.waits_since + self.max / LOOKS) }
     }
 
     /// Whether the connection has been idle for too long. `part_bytes`: so much of the frame under way has come, or of
     /// the reply was taken; `waiting_bytes`: so much of replies that have gone out waits in the kernel.
     pub(super) fn is_over(&mut self, part_bytes: usize, waiting_bytes: usize) -> bool {
-        if self.active_at.elapsed() < self.max {
-            return false;
+        let now = Instant::now();
+        let mut goes_on = now < self.active_at + self.max;
+        if self.waiting_bytes > 0 {
+            self.waits_since = now;
+            if waiting_bytes == 0 || waiting_bytes + PART_BYTES_MIN <= self.waiting_bytes {
+                (self.active_at, self.waiting_bytes) = (now, waiting_bytes);
+                goes_on = true;
+            }
         }
-        let has_come = part_bytes >= self.part_bytes + PART_BYTES_MIN;
-        let was_taken = waiting_bytes + PART_BYTES_MIN <= self.waiting_bytes;
-        let goes_on = has_come || was_taken;
-        if goes_on {
-            *self = Self { part_bytes, waiting_bytes, ..Self::new(self.max) };
+        if !goes_on && part_bytes >= self.part_bytes + PART_BYTES_MIN {
+            (self.active_at, self.part_bytes) = (now, part_bytes);
+            goes_on = true;
         }
         !goes_on
     }
@@ -108,6 +119,23 @@ mod tests {
         idleness.ends();
         advance(MAX).await;
         assert!(idleness.is_over(0, 7 * PART_BYTES_MIN + 1), "it stands still");
+    }
+
+    /// It counts from when it was taken, and not from when the next look would have been.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_all_at_once_and_rests_is_idle_little_later_than_others() {
+        let mut idleness = Idleness::new(MAX);
+        idleness.waits(8 * PART_BYTES_MIN);
+        idleness.ends();
+        let (began, mut looks) = (Instant::now(), 0);
+        loop {
+            tokio::time::sleep_until(idleness.look_at()).await;
+            looks += 1;
+            if idleness.is_over(0, 0) {
+                break;
+            }
+        }
+        assert_eq!((began.elapsed(), looks), (MAX + MAX / LOOKS, 2));
     }
 
     /// They would cancel out as a sum.

@@ -349,8 +349,11 @@ fn begin(
     }
     let counted = counts.opened();
     task::spawn(async move {
-        connection::serve(stream, settings).await;
+        let leaving = connection::serve(stream, settings).await;
         drop((place, counted));
+        if let Some(leaving) = leaving {
+            leaving.ends().await;
+        }
     });
 }
 

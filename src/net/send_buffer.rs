@@ -36,9 +36,6 @@ const QUICK_LARGE: Duration = Duration::from_millis(50 * (LARGE_BYTES / DEFAULT_
 /// A client that asks for nothing more in this time rests, and leaves its large buffer to others.
 const REST: Duration = Duration::from_secs(1);
 
-/// After the end of a connection some of what waits has to be taken within each such time.
-const LEAVING_IDLE_MAX: Duration = Duration::from_secs(30);
-
 /// The large send buffers of a broker.
 #[derive(Debug, Clone)]
 pub(crate) struct SendBuffers {
@@ -140,15 +137,16 @@ impl SendBuffer {
         self.ends();
     }
 
-    /// The connection has ended. Keeps its socket, where more waits than usual, for as long as that is taken: otherwise
-    /// the kernel would keep it, beyond any count and for as long as the client likes. To be dropped at any time.
-    pub(super) async fn leaves(mut self, stream: Stream) {
+    /// The connection has ended. Keeps its socket, where more waits than usual, for as long as some of it is taken in
+    /// each `idle_max`: otherwise the kernel would keep it, beyond any count and for as long as the client likes. To be
+    /// dropped at any time.
+    pub(super) async fn leaves(mut self, stream: Stream, idle_max: Duration) {
         self.lower(&stream);
         if !self.may_hold_more() {
             return;
         }
         stream.shut_down();
-        let mut idleness = Idleness::new(LEAVING_IDLE_MAX);
+        let mut idleness = Idleness::new(idle_max);
         idleness.waits(stream.waiting_bytes());
         loop {
             tokio::time::sleep(REST).await;

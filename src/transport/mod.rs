@@ -177,9 +177,11 @@ impl Stream {
     }
 
     /// How much of what was sent waits in the kernel, because the other side has not acknowledged it. What is
-    /// acknowledged lies in the kernel there, or was read. 0 where the system does not tell.
+    /// acknowledged lies in the kernel there, or was read. 0 where the system does not tell, and where the connection
+    /// is no more: a socket that was reset goes on telling what waited.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        out_queue::bytes(self.socket()).unwrap_or(0)
+        let socket = self.socket();
+        if socket.peer_addr().is_err() { 0 } else { out_queue::bytes(socket).unwrap_or(0) }
     }
 
     /// Waits until something can be taken, after [`Self::try_write_vectored`] did not take all. Cancellation-safe.
