@@ -103,7 +103,7 @@ pub(super) async fn write(
     buffer: &mut SendBuffer,
     idle_max: Duration,
 ) -> Result<bool, WriteError> {
-    buffer.begins(stream, reply.body.has_files());
+    buffer.begins(stream, || reply.body.has_files());
     let mut sent = 0;
     let mut full = Full(None);
     while !reply.body.is_empty() && !full.is_full() && sent < SEND_BYTES_MAX {

@@ -84,11 +84,11 @@ enum State {
 }
 
 impl SendBuffer {
-    /// A reply is about to be sent that comes from files, or does not.
-    pub(super) fn begins(&mut self, stream: &Stream, is_of_files: bool) {
+    /// A reply is about to be sent that comes from files, or does not; most connections need not know.
+    pub(super) fn begins(&mut self, stream: &Stream, is_of_files: impl Fn() -> bool) {
         match self.state {
             State::Usual { .. } => {}
-            State::Large(_) if is_of_files => {}
+            State::Large(_) if is_of_files() => {}
             State::Large(_) => self.lower(stream),
             State::Falling(_) => self.settle(stream),
         }
