@@ -24,6 +24,7 @@ use super::refusals::Refusal;
 use crate::metrics::ListenerMetrics;
 use crate::metrics::rate::Windows;
 use crate::task;
+use crate::transport::Congestion;
 
 /// `max.connections`, `max.connections.per.ip` and its overrides, and how fast they may come.
 #[derive(Debug)]
@@ -241,7 +242,8 @@ fn bind_one(address: SocketAddr, sizes: SocketSizes) -> io::Result<TcpListener> 
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Before listen: accepted sockets inherit them, and a receive window is agreed at the handshake.
+    // Before listen: accepted sockets inherit what it has, and a receive window is agreed at the handshake.
+    Congestion::of_system().prepare_listener(&socket);
     if let Some(bytes) = sizes.send_buffer_bytes {
         socket.set_send_buffer_size(bytes)?;
     }
@@ -263,6 +265,7 @@ pub(crate) async fn accept(
     mut stopping: watch::Receiver<bool>,
 ) {
     let mut failures = Failures::default();
+    let congestion = Congestion::of_system();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -272,6 +275,7 @@ pub(crate) async fn accept(
             Ok((stream, peer)) => {
                 // On a socket of both families IPv4 comes as a part of IPv6.
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                congestion.prepare_accepted(&stream, peer);
                 let wait = limits.came(&counts.name);
                 if !wait.is_zero() {
                     tokio::select! {

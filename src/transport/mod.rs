@@ -4,6 +4,7 @@
 //! what to present is decided elsewhere (`security::tls`); what the bytes mean, too. [`relay`] is a way over TLS for a
 //! client that knows TCP alone.
 
+mod congestion;
 mod low_water;
 mod out_queue;
 mod own_socket;
@@ -25,6 +26,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+pub(crate) use self::congestion::Congestion;
 pub(crate) use self::tls::HandshakeError;
 use self::tls::Tls;
 use crate::types::place::FilePiece;
