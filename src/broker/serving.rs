@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -16,7 +15,7 @@ use crate::config::Config;
 use crate::metrics::ListenerMetrics;
 use crate::net::admission::Admission;
 use crate::net::connection::Settings;
-use crate::net::listener::{self, ConnectionLimits};
+use crate::net::listener::{self, ConnectionLimits, Listener};
 use crate::net::refusals::Refusals;
 use crate::net::send_buffer::SendBuffers;
 use crate::net::write_queue::WriteQueues;
@@ -37,7 +36,7 @@ pub(super) fn audience(config: &Config, listener: &str) -> Audience {
 }
 
 /// A listener by name, and what is counted for it.
-pub(super) type Counted = ((String, TcpListener), Arc<ListenerMetrics>);
+pub(super) type Counted = ((String, Listener), Arc<ListenerMetrics>);
 
 /// Lets connections in, with one budget for all of them.
 pub(super) struct Serving {
@@ -98,7 +97,7 @@ impl Serving {
         }))
     }
 
-    fn accept_one(&self, name: &str, socket: TcpListener, counts: Arc<ListenerMetrics>) -> JoinHandle<()> {
+    fn accept_one(&self, name: &str, socket: Listener, counts: Arc<ListenerMetrics>) -> JoinHandle<()> {
         let audience = audience(&self.config, name);
         let sasl = self.sasl_gate(name, &counts);
         let settings = Settings {

@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tracing::warn;
 
 use crate::cluster::control::Endpoint;
 use crate::config::Config;
 use crate::metrics::ListenerMetrics;
-use crate::net::listener::{self, SocketSizes};
+use crate::net::listener::{self, Listener, SocketSizes};
 
 /// A listener that could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +23,7 @@ pub(super) struct BindError {
 
 /// Bound listeners by name, not yet accepting.
 pub(super) struct Sockets {
-    pub(super) listeners: Vec<(String, TcpListener)>,
+    pub(super) listeners: Vec<(String, Listener)>,
 }
 
 impl Sockets {

@@ -14,9 +14,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, error};
+
+use super::listener::Listener;
 
 /// Bytes of a request's head, the blank line included.
 pub(crate) const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -97,7 +99,7 @@ impl Page {
 pub(crate) type Pages = Arc<dyn Fn(&str) -> Option<BoxFuture<'static, Page>> + Send + Sync>;
 
 /// Serves until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, pages: Pages, patience: Patience) {
+pub(crate) async fn serve(listener: Listener, pages: Pages, patience: Patience) {
     let pages = &pages;
     let mut open: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
     loop {
@@ -290,6 +292,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::net::listener::{SocketSizes, bind};
 
     fn get(head: &str) -> Result<(&str, &str), Malformed> {
         parse(head.as_bytes()).map(|request| (request.method, request.path))
@@ -355,7 +358,8 @@ mod tests {
     }
 
     async fn served(patience: Patience) -> (std::net::SocketAddr, JoinHandle<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let sizes = SocketSizes { send_buffer_bytes: None, receive_buffer_bytes: None };
+        let listener = bind("127.0.0.1", 0, sizes).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let pages: Pages = Arc::new(|path| match path {
             "/x" => Some(async { Page::line(Status::Ok, "here") }.boxed()),

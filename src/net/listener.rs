@@ -215,8 +215,40 @@ pub(crate) struct SocketSizes {
     pub(crate) receive_buffer_bytes: Option<usize>,
 }
 
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: TcpListener,
+    congestion: Congestion,
+}
+
+impl Listener {
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The next connection, and where it comes from. Cancellation-safe.
+    ///
+    /// # Errors
+    /// Those of the system, too many open descriptors mostly; it goes on listening.
+    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.socket.accept().await?;
+        // On a socket of both families IPv4 comes as a part of IPv6.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        self.congestion.prepare_accepted(&stream, peer);
+        Ok((stream, peer))
+    }
+}
+
+#[cfg(test)]
+impl std::os::fd::AsFd for Listener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// Binds one listener. `host` empty binds every interface, IPv6 and IPv4 alike where the machine has both.
-pub(crate) async fn bind(host: &str, port: u16, sizes: SocketSizes) -> io::Result<TcpListener> {
+pub(crate) async fn bind(host: &str, port: u16, sizes: SocketSizes) -> io::Result<Listener> {
     let addresses: Vec<SocketAddr> = if host.is_empty() {
         vec![SocketAddr::from(([0u16; 8], port)), SocketAddr::from(([0, 0, 0, 0], port))]
     } else {
@@ -236,14 +268,14 @@ pub(crate) async fn bind(host: &str, port: u16, sizes: SocketSizes) -> io::Resul
     Err(failure)
 }
 
-fn bind_one(address: SocketAddr, sizes: SocketSizes) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr, sizes: SocketSizes) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     // Before listen: accepted sockets inherit what it has, and a receive window is agreed at the handshake.
-    Congestion::of_system().prepare_listener(&socket);
+    let congestion = Congestion::prepare(&socket);
     if let Some(bytes) = sizes.send_buffer_bytes {
         socket.set_send_buffer_size(bytes)?;
     }
@@ -253,19 +285,18 @@ fn bind_one(address: SocketAddr, sizes: SocketSizes) -> io::Result<TcpListener> 
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(Listener { socket: TcpListener::from_std(socket.into())?, congestion })
 }
 
 /// Accepts until the broker stops.
 pub(crate) async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     settings_of: impl Fn(SocketAddr) -> Settings,
     limits: Arc<ConnectionLimits>,
     counts: Arc<ListenerMetrics>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let mut failures = Failures::default();
-    let congestion = Congestion::of_system();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -273,9 +304,6 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                // On a socket of both families IPv4 comes as a part of IPv6.
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                congestion.prepare_accepted(&stream, peer);
                 let wait = limits.came(&counts.name);
                 if !wait.is_zero() {
                     tokio::select! {

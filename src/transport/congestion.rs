@@ -4,56 +4,77 @@
 //! more than to send: a third of a replay's CPU time (measured: 0.26 and 0.17 CPU s/GiB in turn). Within a machine no
 //! queue is on the way that pacing could keep short. A socket that has ever had BBR is paced for good, whatever it is
 //! given later (Linux, `sk_pacing_status`), so the listening socket has to go without, and a connection from another
-//! machine is given the default back. Best effort throughout: what the system does not let be set stays as it is.
+//! machine is given the default back. Where that is not allowed, everything stays as the system has it.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 
-use rustix::net::sockopt;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 use tracing::debug;
 
-/// Part of every kernel, and allowed to everybody.
-const UNPACED: &str = "reno";
+/// Part of every kernel.
+const UNPACED: &[u8] = b"reno";
 
-/// The system's default, if it is one that paces.
+/// What a listening socket has, and with it those that it accepts, until they are looked at.
 #[derive(Debug)]
-pub(crate) struct Congestion(Option<String>);
+pub(crate) enum Congestion {
+    Default,
+    Unpaced,
+}
 
 impl Congestion {
-    pub(crate) fn of_system() -> Self {
-        let name =
-            Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| Ok(sockopt::tcp_congestion(socket)?));
-        Self(name.ok().filter(|name| name.starts_with("bbr")))
-    }
-
     /// For a socket that is to listen: those that it accepts are not paced.
-    pub(crate) fn prepare_listener(&self, socket: impl AsFd) {
-        if self.0.is_some()
-            && let Err(error) = sockopt::set_tcp_congestion(socket, UNPACED)
-        {
-            debug!(%error, "connections within this machine are paced");
+    pub(crate) fn prepare(listening: &Socket) -> Self {
+        match do_not_pace(listening) {
+            Ok(congestion) => congestion,
+            Err(error) => {
+                debug!(%error, "the system's congestion control stays");
+                Self::Default
+            }
         }
     }
 
-    /// For one that such a socket has accepted from `peer`.
+    /// For one that it has accepted from `peer`.
     pub(crate) fn prepare_accepted(&self, socket: &TcpStream, peer: SocketAddr) {
-        let Some(usual) = &self.0 else { return };
-        if let Err(error) = restore(socket, peer, usual) {
-            debug!(%peer, %error, "a connection from another machine does not have the system's congestion control");
+        if matches!(self, Self::Unpaced)
+            && let Err(error) = restore(socket, peer)
+        {
+            debug!(%peer, %error, "a connection from another machine has not the system's congestion control");
         }
     }
 }
 
-fn restore(socket: &TcpStream, peer: SocketAddr, usual: &str) -> io::Result<()> {
+fn do_not_pace(listening: &Socket) -> io::Result<Congestion> {
+    let probe = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let default = congestion(&probe)?;
+    if !default.starts_with(b"bbr") {
+        return Ok(Congestion::Default);
+    }
+    // Both ways, before anything depends on them. An administrator may allow fewer, and so may an emulated kernel.
+    probe.set_tcp_congestion(UNPACED)?;
+    probe.set_tcp_congestion(&default)?;
+    listening.set_tcp_congestion(UNPACED)?;
+    Ok(Congestion::Unpaced)
+}
+
+fn restore(socket: &TcpStream, peer: SocketAddr) -> io::Result<()> {
     let (peer, here) = (peer.ip().to_canonical(), socket.local_addr()?.ip().to_canonical());
-    // What a route says goes before what the listening socket has.
-    if peer.is_loopback() || peer == here || sockopt::tcp_congestion(socket)? != UNPACED {
+    let socket = SockRef::from(socket);
+    // What else it has is from its route.
+    if peer.is_loopback() || peer == here || congestion(&socket)? != UNPACED {
         return Ok(());
     }
-    Ok(sockopt::set_tcp_congestion(socket, usual)?)
+    // Looked up each time: it may be another one by now.
+    let default = congestion(&Socket::new(Domain::IPV4, Type::STREAM, None)?)?;
+    if default == UNPACED { Ok(()) } else { socket.set_tcp_congestion(&default) }
+}
+
+/// Its name.
+fn congestion(socket: &Socket) -> io::Result<Vec<u8>> {
+    let mut name = socket.tcp_congestion()?;
+    name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
+    Ok(name)
 }
 
 #[cfg(test)]
@@ -62,20 +83,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_of_another_machine_alone_has_the_systems_default() {
-        let listener = tokio::net::TcpListener::bind("[::]:0").await.expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        let usual = sockopt::tcp_congestion(&listener).expect("the default");
-        let congestion = Congestion(Some(usual.clone()));
-        congestion.prepare_listener(&listener);
-        assert_eq!(sockopt::tcp_congestion(&listener).expect("what it has"), UNPACED);
-        let _client = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let of = |socket: &TcpStream| congestion(&SockRef::from(socket)).expect("what it has");
+        let default = congestion(&SockRef::from(&listener)).expect("the default");
+        SockRef::from(&listener).set_tcp_congestion(UNPACED).expect("set");
+        let _client = TcpStream::connect(address).await.expect("connected");
         let (socket, from) = listener.accept().await.expect("accepted");
-        let has = || sockopt::tcp_congestion(&socket).expect("what it has");
-        congestion.prepare_accepted(&socket, from);
-        assert_eq!(has(), UNPACED, "{from} is on this machine");
-        Congestion(None).prepare_accepted(&socket, ([192, 0, 2, 1], 1).into());
-        assert_eq!(has(), UNPACED, "nothing to restore");
-        congestion.prepare_accepted(&socket, ([192, 0, 2, 1], 1).into());
-        assert_eq!(has(), usual);
+        Congestion::Unpaced.prepare_accepted(&socket, from);
+        assert_eq!(of(&socket), UNPACED, "{from} is on this machine");
+        let elsewhere = ([192, 0, 2, 1], 1).into();
+        Congestion::Default.prepare_accepted(&socket, elsewhere);
+        assert_eq!(of(&socket), UNPACED, "it has what its route says");
+        Congestion::Unpaced.prepare_accepted(&socket, elsewhere);
+        assert_eq!(of(&socket), default);
+    }
+
+    #[test]
+    fn a_default_that_paces_is_kept_from_listening_sockets() {
+        let listening = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let before = congestion(&listening).expect("what it has");
+        let prepared = Congestion::prepare(&listening);
+        let has = congestion(&listening).expect("what it has");
+        match prepared {
+            Congestion::Unpaced => assert!(before.starts_with(b"bbr") && has == UNPACED, "{before:?}, {has:?}"),
+            Congestion::Default => assert_eq!(has, before),
+        }
     }
 }
