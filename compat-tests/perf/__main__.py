@@ -316,14 +316,16 @@ def rounds_of_many(brokers, load, rows, size_of):
         rate_ = load.produce(broker, "hundred", 1024, bytes_ // 1024, *everywhere)
         return rate_, (broker.cpu_until_idle() - before) * GIB / bytes_
 
+    sent = 16 * 400 * seconds
+
     def trickle(broker):
         before = broker.cpu_seconds()
         values = load.latency(broker, "hundred", seconds, 400, 16)
-        return values, (broker.cpu_until_idle() - before) * 1e6 / (16 * 400 * seconds)
+        return values, (broker.cpu_until_idle() - before) * 1e6 / sent
 
     def one_trickle(broker, _):
         values, cost = trickle(broker)
-        return cost, 100 * 16 * 400 * seconds
+        return cost, 100 * sent
 
     for broker in brokers:
         topic(broker, "hundred", 100, configs=PASSING)

@@ -46,7 +46,7 @@ impl HttpServer {
     pub(super) async fn start(config: &Config, watched: &Arc<Watched>) -> Result<Option<Self>, HttpBindError> {
         let Some(wanted) = &config.http_listener else { return Ok(None) };
         let failed = |error| HttpBindError { host: wanted.host.clone(), port: wanted.port, error };
-        let sizes = SocketSizes { send_buffer_bytes: None, receive_buffer_bytes: None };
+        let sizes = SocketSizes::default();
         let listener = listener::bind(&wanted.host, wanted.port, sizes).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         info!("metrics and health are served at http://{address}/");

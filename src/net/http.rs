@@ -358,7 +358,7 @@ mod tests {
     }
 
     async fn served(patience: Patience) -> (std::net::SocketAddr, JoinHandle<()>) {
-        let sizes = SocketSizes { send_buffer_bytes: None, receive_buffer_bytes: None };
+        let sizes = SocketSizes::default();
         let listener = bind("127.0.0.1", 0, sizes).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let pages: Pages = Arc::new(|path| match path {

@@ -206,8 +206,8 @@ impl Drop for Place {
 /// kernel then lets each of those beyond them wait for a second.
 const BACKLOG: i32 = i32::MAX;
 
-/// Sizes of a listening socket and of those it accepts.
-#[derive(Debug, Clone, Copy)]
+/// Sizes of a listening socket and of those it accepts; by default the kernel's own.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SocketSizes {
     /// `socket.send.buffer.bytes`; `None` leaves it to the kernel, which adapts it to the connection.
     pub(crate) send_buffer_bytes: Option<usize>,
@@ -481,7 +481,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_may_connect_before_one_is_accepted() {
-        let sizes = SocketSizes { send_buffer_bytes: None, receive_buffer_bytes: None };
+        let sizes = SocketSizes::default();
         let listener = bind("127.0.0.1", 0, sizes).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let connect = async { (0..200).map(|_| std::net::TcpStream::connect(address)).collect::<Vec<_>>() };
