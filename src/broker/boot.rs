@@ -319,6 +319,7 @@ mod tests {
         boot.remember(dir.path(), &InDoubt::default()).unwrap();
         let note = BootNote::new(boot.clone(), dir.path());
         let slow = note.state.lock();
+        let begun = std::time::Instant::now();
         std::thread::scope(|scope| {
             let voiding = [(); 2].map(|()| {
                 scope.spawn(|| {
@@ -327,9 +328,11 @@ mod tests {
                 })
             });
             std::thread::sleep(VOID_WAIT / 10);
-            assert!(voiding.iter().all(|voiding| !voiding.is_finished()));
+            let waiting = voiding.iter().all(|voiding| !voiding.is_finished());
             drop(slow);
-            assert_eq!(voiding.map(|voiding| voiding.join().unwrap()), [None, None]);
+            let found = voiding.map(|voiding| voiding.join().unwrap());
+            // Neither waits without an end, so a machine that stood still for that long shows nothing.
+            assert!((waiting && found == [None, None]) || begun.elapsed() >= VOID_WAIT, "{waiting} {found:?}");
         });
     }
 }

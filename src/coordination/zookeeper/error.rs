@@ -14,10 +14,11 @@ pub(super) fn on(path: &str, error: zk::Error) -> CoordinationError {
         Error::NotEmpty => CoordinationError::NotEmpty(path.into()),
         Error::NoChildrenForEphemerals => CoordinationError::NoChildrenForEphemerals(path.into()),
         Error::ClientClosed => closed(),
+        // The ensemble ended the session before it read a request, and the next one may prove itself.
+        Error::AuthFailed => CoordinationError::SessionExpired,
         // The ensemble, or the client before it sent anything, said no.
         error @ (Error::NoAuth
         | Error::InvalidAcl
-        | Error::AuthFailed
         | Error::NotReadOnly
         | Error::QuotaExceeded
         | Error::Throttled
@@ -31,6 +32,14 @@ pub(super) fn on(path: &str, error: zk::Error) -> CoordinationError {
         // of the crate adds: perhaps applied. SessionExpired as well: the crate says it by itself after some time, see
         // `session.rs`.
         error => CoordinationError::Unknown(format!("{path}: {error}")),
+    }
+}
+
+/// An error about a session that was never opened.
+pub(super) fn at_open(at: &str, error: zk::Error) -> CoordinationError {
+    match error {
+        error @ zk::Error::AuthFailed => CoordinationError::Refused(format!("{at}: {error}")),
+        error => on(at, error),
     }
 }
 

@@ -132,12 +132,12 @@ async fn open_unbounded(config: &ZookeeperConfig) -> Result<zk::Client, Coordina
         match connect(config, None).await {
             Ok(client) => break client,
             Err(refused) if may_pass(&refused) => tokio::time::sleep(CONNECT_PAUSE).await,
-            Err(refused) => return Err(error::on(hosts, refused)),
+            Err(refused) => return Err(error::at_open(hosts, refused)),
         }
     };
     if let Some(chroot) = chroot {
         let options = zk::CreateMode::Persistent.with_acls(config.acls_of(chroot));
-        client.mkdir(chroot, &options).await.map_err(|refused| error::on(chroot, refused))?;
+        client.mkdir(chroot, &options).await.map_err(|refused| error::at_open(chroot, refused))?;
         client = below(client, chroot)?;
     }
     info!(session = %client.session_id(), timeout = ?client.session_timeout(), "connected to ZooKeeper");

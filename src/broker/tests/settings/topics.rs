@@ -37,7 +37,7 @@ async fn topics_are_made_and_deleted_as_the_broker_says() {
     assert_eq!(asked(&mut probe, "asked").await, (0, 3));
     assert_eq!(made(&mut probe, "made").await, 0);
     assert_eq!(asked(&mut probe, "made").await, (0, 3));
-    let request = DeleteTopicsRequest::default().with_topic_names(vec![topic("made")]).with_timeout_ms(1000);
+    let request = DeleteTopicsRequest::default().with_topic_names(vec![topic("made")]).with_timeout_ms(30_000);
     assert_eq!(probe.call(&request, 5).await.responses[0].error_code, 73, "TOPIC_DELETION_DISABLED");
     let mut probe = probe.restart(&[settings[1], "auto.create.topics.enable=false"]).await;
     assert_eq!(made(&mut probe, "replicated").await, 38, "INVALID_REPLICATION_FACTOR: there is one broker");
