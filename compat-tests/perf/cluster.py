@@ -1,13 +1,12 @@
 """Three klamm brokers beside three Apache Kafka 3.9.1 on ZooKeepers of the same kind, driven in turn (`make bench BENCH=cluster`).
 
 Replication factor 3, min.insync.replicas 2, session 6 s, tickTime 500 ms, heaps of 512 MiB. A cluster's CPU is that of its three
-brokers, until they use no more than they do at rest. The rows with kills are judged by the history checker as well, so a figure of
-a cluster that lost something is not told.
+brokers, until they use no more than they do at rest. Each part begins without the topics of the one before. The rows with kills
+are judged by the history checker as well, so a figure of a cluster that lost something is not told.
 """
 
 import contextlib
 import shutil
-import statistics
 import time
 
 from kit.wire import batch
@@ -59,6 +58,18 @@ class Side:
         return name, self.cluster.topic(name, partitions, replication, 240, **configs)
 
 
+    def delete_topics(self):
+        """What one row left costs the next ones memory, and an empty replica time."""
+        ours = [name for name in self.cluster.describe()[2] if not name.startswith("__")]
+        for name in ours:
+            error = self.cluster.at_controller(lambda client, n=name: client.delete_topic(n, 30_000))
+            # 3: a deletion that was repeated, since its answer was late.
+            if error not in (0, 3):
+                raise RuntimeError(f"{self.name} deletes {name} with error {error}")
+        gone = lambda: not set(ours) & set(self.cluster.describe()[2])  # noqa: E731
+        self.cluster.until(60, gone, "the deletion of the topics of the last row")
+
+
 class Target:
     """What the load generator takes for a broker."""
 
@@ -76,33 +87,28 @@ def produce(side, load, bytes_, replication, **configs):
 
 
 def rounds_of_produce(sides, load, rows, size_of):
-    bytes_ = size_of.round_bytes
-    for replication in (3, 1):
-        speed, cpu = {name: [] for name in NAMES}, {name: [] for name in NAMES}
+    """Replication factors in turn, as brokers are: what a page costs depends on what the machine did before."""
+    bytes_, factors = size_of.round_bytes, (3, 1)
+    for factor in factors:
         size_of.warm(
-            f"produce, RF {replication}", sides, lambda s, n, r=replication: (produce(s, load, bytes_, r, **PASSING)[1], bytes_)
+            f"produce, RF {factor}", sides, lambda s, n, r=factor: (produce(s, load, bytes_, r, **PASSING)[1], bytes_)
         )
-        for _ in range(size_of.rounds):
-            for side in sides:
-                fast, used = produce(side, load, bytes_, replication)
-                speed[side.name].append(fast)
-                cpu[side.name].append(used)
-        goals = {"at_most": 0.4} if replication == 3 else {}
-        rows.add(
-            f"produce 1 KiB, RF {replication}, acks=all: CPU of all brokers", "s/GiB", cpu["klamm"], cpu["kafka"], **goals
-        )
-        goals = {"at_least": 1.5} if replication == 3 else {}
-        rows.add(f"produce 1 KiB, RF {replication}: throughput", "msg/s", speed["klamm"], speed["kafka"], **goals)
-        if replication == 3:
-            three = cpu["klamm"]
-        elif three:
-            rows.add(
-                "klamm's own RF 3 over RF 1: CPU",
-                "×",
-                [statistics.median(three) / statistics.median(cpu["klamm"])],
-                [],
-                absolute=3.5,
-            )
+    speed, cpu = ({(name, factor): [] for name in NAMES for factor in factors} for _ in range(2))
+    for _ in range(size_of.rounds):
+        for side in sides:
+            for factor in factors:
+                fast, used = produce(side, load, bytes_, factor)
+                speed[side.name, factor].append(fast)
+                cpu[side.name, factor].append(used)
+    for factor in factors:
+        of = [cpu[name, factor] for name in NAMES]
+        goals = {"at_most": 0.4} if factor == 3 else {}
+        rows.add(f"produce 1 KiB, RF {factor}, acks=all: CPU of all brokers", "s/GiB", *of, **goals)
+        of = [speed[name, factor] for name in NAMES]
+        goals = {"at_least": 1.5} if factor == 3 else {}
+        rows.add(f"produce 1 KiB, RF {factor}: throughput", "msg/s", *of, **goals)
+    of = [[three / one for three, one in zip(cpu[name, 3], cpu[name, 1], strict=True)] for name in NAMES]
+    rows.add("RF 3 over its own RF 1: CPU", "×", *of, absolute=3.5)
 
 
 def rounds_of_latency(sides, load, rows, size_of):
@@ -273,3 +279,5 @@ def measure(load, rows, size_of, only=None, parts=None):
         for part in PARTS:
             if part in (parts or PARTS) and not (part == "10000" and size_of.quick):
                 of[part]()
+                for side in sides:
+                    side.delete_topics()

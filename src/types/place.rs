@@ -88,6 +88,10 @@ pub(crate) struct RunAt {
 /// buffer of this size.
 pub(crate) const COPIED_BYTES: usize = 128 << 10;
 
+/// The kernel is asked to send by itself a batch of at least so many bytes: a call for each costs more than the copies
+/// of a smaller one.
+pub(crate) const PIECE_BYTES_MIN: usize = 48 << 10;
+
 /// A file with batches. What lies at a position never changes as long as anybody holds it.
 pub(crate) trait BatchFile: Debug + Send + Sync + 'static {
     /// Copies what comes next into `buffer`, as far as that needs no wait for the disk, and says in `parts` which parts

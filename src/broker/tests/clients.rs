@@ -69,15 +69,14 @@ async fn records_that_nobody_takes_give_way_to_those_of_another_client() {
     let broker = start_with(dir.path(), &["klamm.reply.bytes=1048576"]).await;
     let mut other = WireClient::connect(&broker).await;
     create(&mut other, "t").await;
-    for _ in 0..2 {
-        other.call(&produce("t", &["v".repeat(900_000).as_str()]), 9).await;
-    }
+    // What follows the first megabyte has a file that it is sent from, and holds nothing.
+    other.call(&produce("t", &["v".repeat(900_000).as_str()]), 9).await;
     let mut slow = WireClient::connect(&broker).await;
     slow.send(&fetch("t", 0), 12).await;
     // Small answers go out meanwhile, and those for which there is no room a little later.
     tokio::time::sleep(Duration::from_millis(100)).await;
     other.call(&MetadataRequest::default(), 1).await;
-    let fetched = other.call(&fetch("t", 1), 12).await;
+    let fetched = other.call(&fetch("t", 0), 12).await;
     assert_eq!(fetched.responses[0].partitions[0].records.as_ref().map(Bytes::len), Some(900_072));
     assert_eq!(slow.frame().await, None, "a reply that is not taken gave way");
     broker.stop().await;
@@ -132,6 +131,38 @@ async fn the_bytes_sent_from_files_are_the_bytes_stored() {
     let broker = start_with(dir.path(), &settings).await;
     let mut client = WireClient::connect(&broker).await;
     assert!(all_records(&mut client, 120).await == sent, "the bytes stored are the bytes sent (I-4)");
+    broker.stop().await;
+}
+
+/// Before Linux 6.5 the kernel does not say what is in the page cache, and the tail is sent from memory.
+fn kernel_says_what_is_cached() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(5))
+}
+
+/// Of which memory may hold a megabyte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_batches_of_the_tail_are_sent_from_their_file_and_small_ones_from_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start_with(dir.path(), &["klamm.reply.bytes=1048576"]).await;
+    let mut client = WireClient::connect(&broker).await;
+    for (name, batch_bytes, is_more) in [("large", 400_000, kernel_says_what_is_cached()), ("small", 40_000, false)] {
+        create(&mut client, name).await;
+        for _ in 0..4_000_000 / batch_bytes {
+            let produced = client.call(&produce(name, &["x".repeat(batch_bytes).as_str()]), 9).await;
+            assert_eq!(produced.responses[0].partition_responses[0].error_code, 0);
+        }
+        // A file of its own begins behind the first megabyte.
+        let mut request = fetch(name, 1_600_000 / batch_bytes as i64);
+        request.max_bytes = 50 << 20;
+        request.topics[0].partitions[0].partition_max_bytes = 50 << 20;
+        let fetched = client.call(&request, 12).await;
+        let records = fetched.responses[0].partitions[0].records.clone().unwrap();
+        assert_eq!(records.len() > 2_000_000, is_more, "{name}: {} bytes", records.len());
+        let header = BatchHeader::parse(&records).unwrap();
+        assert_eq!(crc32c::crc32c(&records[21..header.size_bytes()]), header.crc);
+    }
     broker.stop().await;
 }
 

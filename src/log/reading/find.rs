@@ -1,7 +1,8 @@
 //! What a reply sends of a log: places, in memory or in a file, in offset order.
 //!
-//! The tail goes first, since it costs nothing. Behind it what lies in a file of its own is found without being read,
-//! and only what is neither is read into memory.
+//! The tail goes first, since it costs nothing to find. Only its large batches are sent from their file, by the kernel
+//! and without a copy into the socket. Behind the tail what lies in a file of its own is found without being read, and
+//! only what is neither is read into memory.
 
 use tracing::debug;
 
@@ -11,7 +12,7 @@ use crate::log::reading::read::LogReader;
 pub(crate) use crate::storage::Span;
 use crate::storage::{Located, StorageError};
 use crate::types::Offset;
-use crate::types::place::Place;
+use crate::types::place::{PIECE_BYTES_MIN, Place};
 
 /// A stretch of a log is found in so many steps at most, each in memory or in files.
 const STRETCHES_MAX: usize = 8;
@@ -41,6 +42,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Whether what comes first can be sent by the kernel right now.
+    fn is_sent_by_kernel(&self) -> bool {
+        matches!(self.places.first(), Some(Place::File(run)) if run.piece().is_some())
+    }
+
     fn add(&mut self, read: Read) {
         if read.bytes > 0 {
             self.end = read.end;
@@ -57,11 +63,22 @@ impl LogReader {
         let Span { from, upto, max_bytes, at_least_one } = find.span;
         let held_max = max_bytes.min(find.held_max);
         let mut found = Found::default();
-        if let Some(read) = self.shared.slot.read(from, upto, held_max, at_least_one) {
+        let mut newest = self.shared.slot.read(from, upto, held_max, at_least_one);
+        let is_large = |read: &Read| read.batches.first().is_some_and(|batch| batch.len() >= PIECE_BYTES_MIN);
+        if let Some(read) = newest.take_if(|read| !is_large(read)) {
             found.add(read);
             return Some(found);
         }
-        if self.locate(find, &mut found).is_all {
+        let located = self.locate(find, &mut found);
+        if let Some(read) = newest
+            && !found.is_sent_by_kernel()
+        {
+            // Lent already, or not in the page cache: memory has it.
+            found = Found::default();
+            found.add(read);
+            return Some(found);
+        }
+        if located.is_all {
             return Some(found);
         }
         let rest = rest(find, &found);

@@ -20,14 +20,10 @@ use super::layout::{self, BlockAt};
 use super::table::{GrowingTable, last_offset};
 use crate::storage::rocksdb::database::is_cached;
 use crate::storage::{Located, Span};
-use crate::types::place::{BatchFile, COPIED_BYTES, Cold, FilePiece, FileRun, RunAt};
+use crate::types::place::{BatchFile, COPIED_BYTES, Cold, FilePiece, FileRun, PIECE_BYTES_MIN, RunAt};
 
 /// Parts of a buffer that one copy gives at most: what one `writev` takes, with a few slices around it.
 const PARTS_MAX: usize = 48;
-
-/// The kernel is asked to send by itself what has at least so many bytes: a call for each batch costs more than the
-/// copies of a smaller one.
-const PIECE_BYTES_MIN: usize = 48 << 10;
 
 /// Of such a batch also a rest is sent by the kernel, if it has so many bytes: a socket is full anywhere.
 const REST_BYTES_MIN: usize = 4 << 10;
