@@ -9,6 +9,7 @@ compat-tests/kit/broker.py says about the broker.
 
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -32,6 +33,18 @@ class Tools:
 
         `code` is None of a tool that goes on until it is ended, after so many seconds."""
         began = time.monotonic()
+        self.tell(name, began, *self.run(tool, arguments, expect, stdin, code, absent, seconds))
+
+    def eventually(self, name, tool, arguments, expect):
+        """The same of what takes its time: asked again until it says what is expected."""
+        began = time.monotonic()
+        while True:
+            faults, output = self.run(tool, arguments, expect, "", 0, None, LIMIT_SECONDS)
+            if not faults or time.monotonic() - began > LIMIT_SECONDS:
+                return self.tell(name, began, faults, output)
+
+    def run(self, tool, arguments, expect, stdin, code, absent, seconds):
+        """(What is wrong with it, its output)."""
         # A few tools take the address in a way of their own.
         address = [] if self.bootstrap in " ".join(arguments) else ["--bootstrap-server", self.bootstrap]
         command = [str(self.bin / f"{tool}.sh"), *address, *arguments]
@@ -48,6 +61,9 @@ class Tools:
             faults.append(f"a match for {absent!r}")
         if ended != code:
             faults.insert(0, f"over {seconds} s" if ended is None else f"ended with {ended}, not {code}")
+        return faults, output
+
+    def tell(self, name, began, faults, output):
         verdict = "FAIL" if faults else "PASS"
         print(f"{verdict}  {self.version} {name:52} {time.monotonic() - began:5.1f} s", flush=True)
         if faults:
@@ -249,6 +265,59 @@ def replicas(tools):
     )  # fmt: skip
 
 
+def moves(tools, folder):
+    """Three brokers: replicas and leaders are moved as an operator does it."""
+    topic = "moves-" + tools.version.replace(".", "-")
+    tools.row(
+        "topics --create, replicas by hand", "kafka-topics",
+        ["--create", "--topic", topic, "--replica-assignment", "1:2,2:1"], [r"Created topic"],
+    )  # fmt: skip
+    wanted, election = folder / "wanted.json", folder / "election.json"
+    partitions = [{"topic": topic, "partition": 0, "replicas": [3, 1]}, {"topic": topic, "partition": 1, "replicas": [1, 3]}]
+    wanted.write_text(json.dumps({"version": 1, "partitions": partitions}))
+    election.write_text(json.dumps({"partitions": [{"topic": topic, "partition": 0}]}))
+    tools.row(
+        "reassign-partitions --execute", "kafka-reassign-partitions",
+        ["--reassignment-json-file", str(wanted), "--execute"],
+        [r"Current partition replica assignment", rf"Successfully started partition reassignments for {topic}-0,{topic}-1"],
+    )  # fmt: skip
+    # It says "still in progress" until then.
+    tools.eventually(
+        "reassign-partitions --verify", "kafka-reassign-partitions", ["--reassignment-json-file", str(wanted), "--verify"],
+        [rf"Reassignment of partition {topic}-0 is completed", rf"Reassignment of partition {topic}-1 is completed"],
+    )  # fmt: skip
+    tools.row(
+        "reassign-partitions --list", "kafka-reassign-partitions", ["--list"], [r"No partition reassignments found"]
+    )
+    tools.row(
+        "topics --describe after it", "kafka-topics", ["--describe", "--topic", topic],
+        [r"Partition: 0\s+Leader: 1\s+Replicas: 3,1\s+Isr: (1,3|3,1)", r"Partition: 1\s+Leader: \d\s+Replicas: 1,3\s+Isr: (1,3|3,1)"],
+    )  # fmt: skip
+    tools.row(
+        "leader-election, preferred, of one partition", "kafka-leader-election",
+        ["--election-type", "preferred", "--path-to-json-file", str(election)],
+        [rf"Successfully completed leader election \(PREFERRED\) for partitions {topic}-0"],
+    )  # fmt: skip
+    tools.row(
+        "leader-election once more", "kafka-leader-election",
+        ["--election-type", "preferred", "--topic", topic, "--partition", "0"],
+        [rf"Valid replica already elected for partitions {topic}-0"],
+    )  # fmt: skip
+    tools.eventually(
+        "topics --describe, the new leader", "kafka-topics", ["--describe", "--topic", topic],
+        [r"Partition: 0\s+Leader: 3\s+Replicas: 3,1"],
+    )  # fmt: skip
+    tools.row(
+        "topics --under-replicated-partitions", "kafka-topics", ["--describe", "--under-replicated-partitions"], [],
+        absent=r"Partition: \d",
+    )  # fmt: skip
+    tools.row(
+        "log-dirs --describe", "kafka-log-dirs", ["--describe", "--topic-list", topic, "--broker-list", "1,2,3"],
+        [rf'"broker":1,.*"partition":"{topic}-0"', rf'"broker":3,.*"partition":"{topic}-1"'],
+        absent=r'"error":"',
+    )  # fmt: skip
+
+
 def main():
     versions = os.environ.get("VERSIONS", "3.9.1 4.1.0").split()
     failed = 0
@@ -259,6 +328,8 @@ def main():
             every_tool(tools)
             if int(os.environ.get("KLAMM_BROKERS", "1")) > 1:
                 replicas(tools)
+                with tempfile.TemporaryDirectory() as folder:
+                    moves(tools, pathlib.Path(folder))
             failed += tools.failed
     sys.exit(1 if failed else 0)
 

@@ -488,6 +488,10 @@ mod tests {
             })
         }
 
+        fn is_cached(&self, _: RunAt) -> bool {
+            false
+        }
+
         fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
             let from = at.sent as usize;
             let to = (from + MIB / 2).min(self.bytes.len());

@@ -106,6 +106,9 @@ pub(crate) trait BatchFile: Debug + Send + Sync + 'static {
     /// cache when that is done is uncertain.
     fn piece(&self, at: RunAt) -> Option<FilePiece<'_>>;
 
+    /// Whether all that is left of a run is in the page cache at the moment; false where the kernel does not say.
+    fn is_cached(&self, at: RunAt) -> bool;
+
     /// Brings what comes next into the page cache. Some of it, at least one byte, is checked and answered as well,
     /// since it may have left the page cache before the next [`copy`](Self::copy). Blocks on the disk.
     ///
@@ -158,6 +161,11 @@ impl FileRun {
     /// [`BatchFile::piece`] of what is next.
     pub(crate) fn piece(&self) -> Option<FilePiece<'_>> {
         self.file.piece(self.at)
+    }
+
+    /// [`BatchFile::is_cached`] of all that is left.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.file.is_cached(self.at)
     }
 
     /// [`BatchFile::bring_in`] of what is next. Blocks.

@@ -303,7 +303,10 @@ async fn whoever_proves_who_it_is_makes_nodes_that_others_may_not_change() {
         match store.set("/a/hidden/b", Bytes::from_static(b"y"), -1).await {
             // A server that stood still may refuse a proof that it accepts from the next session.
             Err(CoordinationError::SessionExpired) => {}
-            outcome => break drop(outcome.expect("ours")),
+            outcome => {
+                outcome.expect("ours");
+                break;
+            }
         }
     }
 }

@@ -42,9 +42,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Whether what comes first can be sent by the kernel right now.
+    /// Whether the kernel can send what comes first by itself, and nothing has to come from the disk.
     fn is_sent_by_kernel(&self) -> bool {
-        matches!(self.places.first(), Some(Place::File(run)) if run.piece().is_some())
+        let is_piece = |place: &Place| matches!(place, Place::File(run) if run.piece().is_some());
+        let is_there = |place: &Place| !matches!(place, Place::File(run) if !run.is_cached());
+        self.places.first().is_some_and(is_piece) && self.places.iter().all(is_there)
     }
 
     fn add(&mut self, read: Read) {

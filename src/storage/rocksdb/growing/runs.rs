@@ -410,6 +410,10 @@ impl BatchFile for Lent {
         self.table().piece(at)
     }
 
+    fn is_cached(&self, at: RunAt) -> bool {
+        BatchFile::is_cached(self.table(), at)
+    }
+
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
         self.table().bring_in(at)
     }
@@ -479,6 +483,19 @@ impl BatchFile for GrowingTable {
         }
         // Looked at last: whoever brings any of it from the disk notes that.
         self.checks.has(number..number + 1).then(|| FilePiece { file: self.file.as_fd(), start, bytes })
+    }
+
+    fn is_cached(&self, at: RunAt) -> bool {
+        let (start, end) = {
+            let blocks = self.blocks.read();
+            let (mut left, mut last) = (at.left + at.sent as usize, at.batch as usize);
+            while left > blocks[last].value_bytes as usize {
+                left -= blocks[last].value_bytes as usize;
+                last += 1;
+            }
+            (blocks[at.batch as usize].value_start() + u64::from(at.sent), blocks[last].value_start() + left as u64)
+        };
+        start == end || is_cached(&self.file, start, end - start)
     }
 
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {

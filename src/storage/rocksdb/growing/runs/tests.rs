@@ -130,7 +130,14 @@ fn the_kernel_may_send_what_is_large_and_cached_and_checked() {
     assert_eq!((piece(1, 0), piece(2, 0)), (None, says.then_some(PIECE_BYTES_MAX)));
     table.checks.note(0..2, table.checks.forgotten());
     assert_eq!(piece(1, 0), says.then_some(PIECE_BYTES_MIN));
+    let run = |batch: u32, left: usize| BatchFile::is_cached(&*table, RunAt { batch, sent: 0, left });
+    assert_eq!((run(0, left), run(2, 0)), (says, true));
     table.sync().expect("synced");
+    // Some of the last batch.
+    let (from, bytes) = (left as u64 - (2 << 20), std::num::NonZeroU64::new(1 << 20));
+    rustix::fs::fadvise(&table.file, from, bytes, rustix::fs::Advice::DontNeed).expect("advised");
+    let is_dropped = !is_cached(&table.file, from, 1 << 20);
+    assert_eq!((run(0, 2 * PIECE_BYTES_MIN - 1), run(0, left)), (says, says && !is_dropped));
     rustix::fs::fadvise(&table.file, 0, None, rustix::fs::Advice::DontNeed).expect("advised");
     assert_eq!(piece(1, 0).is_some(), is_cached(&table.file, 0, 2 * PIECE_BYTES_MIN as u64));
 }
