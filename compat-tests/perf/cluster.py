@@ -57,7 +57,6 @@ class Side:
         name = f"{what}-{self.round}"
         return name, self.cluster.topic(name, partitions, replication, 240, **configs)
 
-
     def delete_topics(self):
         """What one row left costs the next ones memory, and an empty replica time."""
         ours = [name for name in self.cluster.describe()[2] if not name.startswith("__")]
@@ -279,6 +278,6 @@ def measure(load, rows, size_of, only=None, parts=None):
         }
         for part in PARTS:
             if part in (parts or PARTS) and not (part == "10000" and size_of.quick):
-                of[part]()
                 for side in sides:
                     side.delete_topics()
+                of[part]()

@@ -486,16 +486,10 @@ impl BatchFile for GrowingTable {
     }
 
     fn is_cached(&self, at: RunAt) -> bool {
-        let (start, end) = {
-            let blocks = self.blocks.read();
-            let (mut left, mut last) = (at.left + at.sent as usize, at.batch as usize);
-            while left > blocks[last].value_bytes as usize {
-                left -= blocks[last].value_bytes as usize;
-                last += 1;
-            }
-            (blocks[at.batch as usize].value_start() + u64::from(at.sent), blocks[last].value_start() + left as u64)
-        };
-        start == end || is_cached(&self.file, start, end - start)
+        let Some(before_last) = at.left.checked_sub(1) else { return true };
+        let place = |at: RunAt| self.blocks.read()[at.batch as usize].value_start() + u64::from(at.sent);
+        let (first, last) = (place(at), place(self.advanced(at, before_last)));
+        is_cached(&self.file, first, last - first + 1)
     }
 
     fn bring_in(&self, at: RunAt) -> io::Result<Vec<Bytes>> {
